@@ -1,0 +1,250 @@
+"""The atlas: versioned, immutable DuckDB files behind a pointer that is replaced atomically.
+
+DuckDB allows one read-write process or many read-only ones. So nobody writes a file that is being read: a
+publisher copies the current version, changes the copy, checks it and moves the pointer; readers notice the
+new pointer at their next query. A publisher that dies leaves only a `.building` file, which the next one
+removes.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from db.schema import SCHEMA_VERSION, ddl
+from db.settings import Settings
+
+# Each of these must return no row, or the version is not published.
+_LAWS: dict[str, str] = {
+    "image ids are dense from 0": """
+        SELECT image_set FROM images GROUP BY image_set
+        HAVING count(*) <> max(image_id) + 1 OR count(DISTINCT image_id) <> count(*)""",
+    "image_sets counts its images": """
+        SELECT s.image_set FROM image_sets s
+        LEFT JOIN (SELECT image_set, count(*) AS n FROM images GROUP BY 1) i USING (image_set)
+        WHERE s.images <> coalesce(i.n, 0)""",
+    "one run for a model and an image set": """
+        SELECT model, image_set FROM runs GROUP BY ALL HAVING count(*) > 1""",
+    "a run's model and image set are there": """
+        SELECT run FROM runs ANTI JOIN models USING (model)
+        UNION ALL SELECT run FROM runs ANTI JOIN image_sets USING (image_set)""",
+    "activations belong to a run, a layer and an image": """
+        SELECT a.run FROM (SELECT DISTINCT run, layer FROM activations) a
+        LEFT JOIN runs r USING (run) LEFT JOIN layers l ON l.model = r.model AND l.layer = a.layer
+        WHERE r.run IS NULL OR l.layer IS NULL
+        UNION ALL
+        SELECT a.run FROM (SELECT run, max(image_id) AS last FROM activations GROUP BY run) a
+        JOIN runs r USING (run) JOIN image_sets s USING (image_set) WHERE a.last >= s.images""",
+    "ranks are dense from 1": """
+        SELECT run FROM activations GROUP BY run, layer, channel
+        HAVING min(rank) <> 1 OR max(rank) <> count(*) OR count(DISTINCT image_id) <> count(*)""",
+    "both copies of the activations agree": """
+        SELECT run FROM (SELECT run, count(*) AS n FROM activations GROUP BY run)
+        FULL JOIN (SELECT run, count(*) AS m FROM activations_by_image GROUP BY run) USING (run)
+        WHERE n IS DISTINCT FROM m""",
+}
+
+
+class AtlasError(RuntimeError):
+    """The atlas cannot be read or published; the message is one sentence for the person who asked."""
+
+
+class NoAtlas(AtlasError):
+    """Nothing was ever published: there are no images and no runs yet."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A SELECT with named parameters (`$name`); the one value behind a table, its SQL and its download."""
+
+    sql: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The statement with its values written in, ready to paste into any DuckDB client."""
+        text = self.sql.strip()
+        # longest first: $k must not match the start of $kind
+        for name in sorted(self.values, key=len, reverse=True):
+            text = text.replace(f"${name}", _literal(self.values[name]))
+        return text + ";"
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+class Atlas:
+    """The atlas below one `CONVSCOPE_HOME`. Safe to share between threads; readers keep one file open."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.home = settings.home
+        self.folder = settings.home / "atlas"
+        self._memory = settings.atlas_memory
+        self._lock = threading.Lock()
+        self._open: tuple[str, duckdb.DuckDBPyConnection] | None = None
+
+    def version(self) -> str | None:
+        """Version that is current, None where nothing was published yet."""
+        try:
+            return (self.folder / "CURRENT").read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def path(self) -> Path:
+        """The current file, for any DuckDB client.
+
+        Raises:
+            NoAtlas: nothing was published yet.
+        """
+        version = self.version()
+        if version is None:
+            raise NoAtlas(f"there is no atlas in {self.home} yet: import images first")
+        return self.folder / f"{version}.duckdb"
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A read-only cursor on the current version; it keeps showing that version until it is closed.
+
+        Raises:
+            NoAtlas: nothing was published yet.
+            AtlasError: the file was written by another version of Convscope.
+        """
+        cursor = self._connection().cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def fetch(self, query: Query) -> list[dict[str, Any]]:
+        """Rows of `query` as dictionaries, on the current version."""
+        rows: list[dict[str, Any]] = self.fetch_arrow(query).to_pylist()
+        return rows
+
+    def fetch_arrow(self, query: Query) -> pa.Table:
+        """Rows of `query` as an Arrow table, on the current version."""
+        with self.read() as cursor:
+            return cursor.execute(query.sql, query.values).to_arrow_table()
+
+    @contextlib.contextmanager
+    def publish(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A read-write connection to a copy of the current version, published when the block ends well.
+
+        An exception in the block, or a law that does not hold, leaves the current version as it is. Publishers
+        wait for each other.
+
+        Raises:
+            AtlasError: a law does not hold for the changed copy.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "LOCK").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for stale in self.folder.glob("*.building*"):
+                stale.unlink()
+            before = self.version()
+            after = f"{int(before or 0) + 1:06d}"
+            building = self.folder / f"{after}.duckdb.building"
+            try:
+                if before is not None:
+                    shutil.copyfile(self.folder / f"{before}.duckdb", building)
+                connection = duckdb.connect(str(building), config={"memory_limit": self._memory})
+                with contextlib.closing(connection):
+                    if before is None:
+                        connection.execute(ddl())
+                    _check_schema(connection, building)
+                    connection.execute("BEGIN")
+                    yield connection
+                    connection.execute("COMMIT")
+                    _check_laws(connection)
+                    connection.execute("CHECKPOINT")
+                _sync(building)
+                building.rename(self.folder / f"{after}.duckdb")
+                _replace_text(self.folder / "CURRENT", after)
+            except BaseException:
+                building.unlink(missing_ok=True)
+                building.with_suffix(".building.wal").unlink(missing_ok=True)
+                raise
+            # An open reader keeps its file's contents until it lets go: POSIX unlink.
+            for old in self.folder.glob("*.duckdb"):
+                if old.stem != after:
+                    old.unlink()
+
+    def close(self) -> None:
+        """Let go of the open file."""
+        with self._lock:
+            if self._open is not None:
+                self._open[1].close()
+                self._open = None
+
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            for _ in range(10):
+                version = self.version()
+                if version is None:
+                    raise NoAtlas(f"there is no atlas in {self.home} yet: import images first")
+                if self._open is not None and self._open[0] == version:
+                    return self._open[1]
+                path = self.folder / f"{version}.duckdb"
+                try:
+                    connection = duckdb.connect(
+                        str(path), read_only=True, config={"memory_limit": self._memory}
+                    )
+                except duckdb.IOException:
+                    if path.exists():
+                        raise
+                    continue  # replaced between reading the pointer and opening the file
+                _check_schema(connection, path)
+                # Cursors that still read the old version keep it alive; we only drop our own handle.
+                if self._open is not None:
+                    self._open[1].close()
+                self._open = (version, connection)
+                return connection
+            raise AtlasError(f"{self.folder} changes faster than it can be opened")
+
+
+def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    row = connection.execute("SELECT schema_version FROM atlas_info").fetchone()
+    found = row[0] if row else None
+    if found != SCHEMA_VERSION:
+        raise AtlasError(
+            f"{path} has tables of version {found}, this Convscope reads version {SCHEMA_VERSION}: "
+            "use another CONVSCOPE_HOME and index again"
+        )
+
+
+def _check_laws(connection: duckdb.DuckDBPyConnection) -> None:
+    for law, query in _LAWS.items():
+        row = connection.execute(query).fetchone()
+        if row is not None:
+            raise AtlasError(f"not published: the law '{law}' does not hold for {row[0]!r}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text + "\n")
+    _sync(temporary)
+    temporary.rename(path)
+    _sync(path.parent)

@@ -1,0 +1,328 @@
+"""The atlas's tables, columns and views, each with the comment that people read.
+
+The atlas holds facts that are computed once: images, models, runs and their top-k activations. Boxes are
+derived by the view `patches` from a layer's receptive field and a position, so they cannot disagree.
+"""
+
+SCHEMA_VERSION = 1
+
+_TABLES = """
+CREATE TABLE image_sets (image_set VARCHAR, source VARCHAR, images INTEGER, labelled INTEGER, created TIMESTAMP);
+CREATE TABLE images (
+    image_set VARCHAR, image_id INTEGER, key VARCHAR, name VARCHAR, path VARCHAR, width INTEGER, height INTEGER,
+    bytes BIGINT, split VARCHAR, wnid VARCHAR, label_index INTEGER, label VARCHAR);
+CREATE TABLE classes (vocabulary VARCHAR, class_index INTEGER, wnid VARCHAR, name VARCHAR, description VARCHAR);
+CREATE TABLE models (
+    model VARCHAR, source VARCHAR, architecture VARCHAR, parameters BIGINT, weights_sha256 VARCHAR,
+    input_height INTEGER, input_width INTEGER, resize_height INTEGER, resize_width INTEGER,
+    interpolation VARCHAR, mean FLOAT[3], std FLOAT[3], vocabulary VARCHAR, classes INTEGER);
+CREATE TABLE layers (
+    model VARCHAR, layer VARCHAR, position INTEGER, label VARCHAR, module VARCHAR, kind VARCHAR,
+    description VARCHAR, stage VARCHAR, block VARCHAR, channels INTEGER, height INTEGER, width INTEGER,
+    rf_size_y INTEGER, rf_size_x INTEGER, jump_y DOUBLE, jump_x DOUBLE, start_y DOUBLE, start_x DOUBLE,
+    rf_global BOOLEAN, erf_size INTEGER);
+CREATE TABLE layer_edges (model VARCHAR, source VARCHAR, target VARCHAR);
+CREATE TABLE runs (
+    run INTEGER, model VARCHAR, image_set VARCHAR, k INTEGER, dtype VARCHAR, device VARCHAR, layers INTEGER,
+    images INTEGER, unreadable INTEGER, seconds DOUBLE, started TIMESTAMP, finished TIMESTAMP, version VARCHAR);
+CREATE TABLE activations (
+    run INTEGER, layer VARCHAR, channel INTEGER, rank INTEGER, image_id INTEGER, activation FLOAT,
+    y INTEGER, x INTEGER);
+CREATE TABLE activations_by_image (
+    run INTEGER, image_id INTEGER, layer VARCHAR, channel INTEGER, rank INTEGER, activation FLOAT,
+    y INTEGER, x INTEGER);
+CREATE TABLE predictions (
+    run INTEGER, image_id INTEGER, rank INTEGER, class_index INTEGER, probability FLOAT, logit FLOAT,
+    is_label BOOLEAN);
+CREATE TABLE channel_stats (
+    run INTEGER, layer VARCHAR, channel INTEGER, mean DOUBLE, std DOUBLE, min FLOAT, max FLOAT,
+    dead BOOLEAN, nonfinite BIGINT);
+CREATE TABLE channel_histograms (
+    run INTEGER, layer VARCHAR, channel INTEGER, low FLOAT, high FLOAT, images INTEGER);
+CREATE SEQUENCE run_numbers;
+CREATE TABLE atlas_info (schema_version INTEGER);
+"""
+
+_VIEWS = """
+CREATE VIEW patches AS
+WITH boxed AS (
+    SELECT
+        a.run, r.model, r.image_set, a.layer, a.channel, a.rank, a.activation, a.image_id, a.y, a.x,
+        l.rf_global, m.input_height AS h, m.input_width AS w,
+        l.start_y + a.y * l.jump_y AS top, l.start_x + a.x * l.jump_x AS "left",
+        l.rf_size_y AS size_y, l.rf_size_x AS size_x,
+        -- a global field has no box of its own: its effective field sits over its grid cell's centre
+        coalesce(l.start_y + a.y * l.jump_y + l.rf_size_y / 2.0, (a.y + 0.5) * m.input_height / l.height)
+            AS centre_y,
+        coalesce(l.start_x + a.x * l.jump_x + l.rf_size_x / 2.0, (a.x + 0.5) * m.input_width / l.width)
+            AS centre_x,
+        l.erf_size
+    FROM activations a
+    JOIN runs r USING (run)
+    JOIN models m USING (model)
+    JOIN layers l USING (model, layer))
+SELECT
+    b.run, b.model, b.image_set, b.layer, b.channel, b.rank, b.activation, b.image_id, b.y, b.x,
+    {'y0': CASE WHEN b.rf_global THEN 0 ELSE greatest(0, floor(b.top))::INTEGER END,
+     'x0': CASE WHEN b.rf_global THEN 0 ELSE greatest(0, floor(b."left"))::INTEGER END,
+     'y1': CASE WHEN b.rf_global THEN b.h ELSE least(b.h, ceil(b.top + b.size_y))::INTEGER END,
+     'x1': CASE WHEN b.rf_global THEN b.w ELSE least(b.w, ceil(b."left" + b.size_x))::INTEGER END} AS box,
+    {'y0': greatest(0, floor(b.centre_y - b.erf_size / 2.0))::INTEGER,
+     'x0': greatest(0, floor(b.centre_x - b.erf_size / 2.0))::INTEGER,
+     'y1': least(b.h, floor(b.centre_y - b.erf_size / 2.0) + b.erf_size)::INTEGER,
+     'x1': least(b.w, floor(b.centre_x - b.erf_size / 2.0) + b.erf_size)::INTEGER} AS erf_box,
+    i.label, i.label_index, i.wnid, i.name
+FROM boxed b
+JOIN images i USING (image_set, image_id);
+
+CREATE VIEW selectivity AS
+WITH counted AS (
+    SELECT a.run, a.layer, a.channel, coalesce(i.wnid, i.label) AS class, any_value(i.label) AS label,
+           count(*) AS n
+    FROM activations a
+    JOIN runs r USING (run)
+    JOIN images i USING (image_set, image_id)
+    WHERE coalesce(i.wnid, i.label) IS NOT NULL
+    GROUP BY ALL),
+shares AS (
+    SELECT *, n / sum(n) OVER (PARTITION BY run, layer, channel) AS share FROM counted)
+SELECT
+    run, layer, channel, sum(n)::INTEGER AS labelled, count(*)::INTEGER AS classes,
+    -- entropy is never negative: -0.0 would sort before 0.0 in some clients
+    abs(sum(share * log2(share))) AS entropy_bits,
+    first(class ORDER BY n DESC, class) AS majority_class,
+    first(label ORDER BY n DESC, class) AS majority_label,
+    max(share) AS majority_share
+FROM shares
+GROUP BY ALL;
+"""
+
+# Comments people see in SQL clients; `test_every_table_and_column_is_explained` holds this complete.
+COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
+    "image_sets": (
+        "Image sets that were imported.",
+        {
+            "image_set": "Name of the set.",
+            "source": "Where the images came from, as the person named it.",
+            "images": "Number of images.",
+            "labelled": "Number of images with a label.",
+            "created": "Time of the first import, UTC.",
+        },
+    ),
+    "images": (
+        "Every image of every set.",
+        {
+            "image_set": "Set the image belongs to.",
+            "image_id": "Number within the set: dense, from 0, never changed once given.",
+            "key": "SHA-256 of the file's bytes, hexadecimal.",
+            "name": "Path of the image inside its source.",
+            "path": "File with the original bytes; relative to CONVSCOPE_HOME where Convscope keeps a copy.",
+            "width": "Width in pixels after EXIF rotation.",
+            "height": "Height in pixels after EXIF rotation.",
+            "bytes": "Size of the original file.",
+            "split": "`train`, `val` or `test` where the source has splits.",
+            "wnid": "WordNet id of the label, where it is known.",
+            "label_index": "Index of the label in ImageNet-1k's 1,000 sorted WNIDs, where it is one of them.",
+            "label": "Name of the label; names repeat, so join on wnid.",
+        },
+    ),
+    "classes": (
+        "Classes that models tell apart, by vocabulary.",
+        {
+            "vocabulary": "Name of the vocabulary.",
+            "class_index": "Index of the class's logit.",
+            "wnid": "WordNet id, where the class has one.",
+            "name": "Short name; names repeat.",
+            "description": "All names, or a definition.",
+        },
+    ),
+    "models": (
+        "Models that were indexed, with the preprocessing their weights ask for.",
+        {
+            "model": "Name of the model.",
+            "source": "Specification it was loaded from.",
+            "architecture": "Class or architecture name.",
+            "parameters": "Number of parameters.",
+            "weights_sha256": "SHA-256 over all weights and buffers in name order.",
+            "input_height": "Height of the model's input in pixels.",
+            "input_width": "Width of the model's input in pixels.",
+            "resize_height": "Height before the centre crop; NULL where the shortest side is set by resize_width.",
+            "resize_width": "Width before the centre crop, or length of the shortest side.",
+            "interpolation": "Resampling filter of the resize.",
+            "mean": "Subtracted from pixels in [0, 1], per channel R, G, B.",
+            "std": "Divides after the mean is subtracted, per channel R, G, B.",
+            "vocabulary": "Vocabulary of its classes.",
+            "classes": "Number of logits.",
+        },
+    ),
+    "layers": (
+        "Layers of each indexed model in the order of the forward pass, with their receptive fields.",
+        {
+            "model": "Name of the model.",
+            "layer": "Name of the layer, unique within the model.",
+            "position": "Place in the forward pass, from 0.",
+            "label": "The same name for reading: `stage 2 > block 1 > dwconv`.",
+            "module": "Dotted path of the module in the network.",
+            "kind": "What the layer is: dwconv, pwconv1, conv, linear, ...",
+            "description": "Kernel, channels, stride: `d7x7 conv, 192, stride 1`.",
+            "stage": "Stage it belongs to.",
+            "block": "Block within the stage.",
+            "channels": "Number of channels.",
+            "height": "Rows of its feature map.",
+            "width": "Columns of its feature map.",
+            "rf_size_y": "Height of the theoretical receptive field in input pixels; NULL where global.",
+            "rf_size_x": "Width of the theoretical receptive field in input pixels; NULL where global.",
+            "jump_y": "Input pixels between two neighbouring rows of the feature map.",
+            "jump_x": "Input pixels between two neighbouring columns of the feature map.",
+            "start_y": "Top edge of the field of row 0 in input pixels; negative where padding is seen.",
+            "start_x": "Left edge of the field of column 0 in input pixels; negative where padding is seen.",
+            "rf_global": "True where every position sees the whole image.",
+            "erf_size": "Side of the centred box that holds 95 % of the mean absolute input gradient, in pixels.",
+        },
+    ),
+    "layer_edges": (
+        "Which layer feeds which, as the drawing of the network shows it.",
+        {
+            "model": "Name of the model.",
+            "source": "Layer the data comes from.",
+            "target": "Layer the data goes to.",
+        },
+    ),
+    "runs": (
+        "One pass of a model over an image set: the newest for each pair.",
+        {
+            "run": "Number of the run, never given twice.",
+            "model": "Model that ran.",
+            "image_set": "Set it ran over.",
+            "k": "Images kept per channel.",
+            "dtype": "Precision of the forward pass.",
+            "device": "Device it ran on.",
+            "layers": "Number of layers indexed.",
+            "images": "Images of the set at that time.",
+            "unreadable": "Images that could not be read any more.",
+            "seconds": "Time of the pass over the images, without loading the model.",
+            "started": "Start, UTC.",
+            "finished": "End, UTC.",
+            "version": "Version of Convscope.",
+        },
+    ),
+    "activations": (
+        "The k images that drive each channel most: one row per run, layer, channel and rank.",
+        {
+            "run": "Run the row belongs to.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "rank": "1 is the strongest; ties go to the lowest image id.",
+            "image_id": "Image.",
+            "activation": "Value at the image's best position in this channel.",
+            "y": "Row of that position in the feature map; the lowest position on ties.",
+            "x": "Column of that position in the feature map.",
+        },
+    ),
+    "activations_by_image": (
+        "The rows of `activations`, stored by image: quick for `which channels does this image drive`.",
+        {
+            "run": "Run the row belongs to.",
+            "image_id": "Image.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "rank": "1 is the strongest.",
+            "activation": "Value at the image's best position in this channel.",
+            "y": "Row of that position in the feature map.",
+            "x": "Column of that position in the feature map.",
+        },
+    ),
+    "predictions": (
+        "The five most probable classes of each image and, wherever it ranks, its labelled class.",
+        {
+            "run": "Run the row belongs to.",
+            "image_id": "Image.",
+            "rank": "1 is the prediction; the labelled class has its own rank even beyond 5.",
+            "class_index": "Class in the model's vocabulary.",
+            "probability": "Softmax of the logits.",
+            "logit": "The network's output for the class.",
+            "is_label": "True on the labelled class; an image without such a row is unlabelled for this model.",
+        },
+    ),
+    "channel_stats": (
+        "Statistics of each channel's best activation per image.",
+        {
+            "run": "Run the row belongs to.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "mean": "Mean over images of the image's best activation.",
+            "std": "Standard deviation over images (population).",
+            "min": "Smallest.",
+            "max": "Largest.",
+            "dead": "True where all images give the very same value (over two images or more).",
+            "nonfinite": "Images in which the channel held a NaN or an infinity; they never rank.",
+        },
+    ),
+    "channel_histograms": (
+        "Histogram of each channel's best activation per image, over bins that are the same for all channels.",
+        {
+            "run": "Run the row belongs to.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "low": "Lower edge of the bin.",
+            "high": "Upper edge of the bin; bins are half-open.",
+            "images": "Number of images in the bin; empty bins have no row.",
+        },
+    ),
+    "atlas_info": (
+        "What this file is.",
+        {"schema_version": "Version of these tables."},
+    ),
+    "patches": (
+        "Activations joined with images and layers: what the Patches page shows.",
+        {
+            "run": "Run.",
+            "model": "Model.",
+            "image_set": "Image set.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "rank": "1 is the strongest.",
+            "activation": "Value at the image's best position.",
+            "image_id": "Image.",
+            "y": "Row in the feature map.",
+            "x": "Column in the feature map.",
+            "box": "Theoretical receptive field: half-open box in model-input pixels, cut at the input's edge.",
+            "erf_box": "Effective receptive field: half-open box in model-input pixels, cut at the input's edge.",
+            "label": "Name of the image's label.",
+            "label_index": "ImageNet-1k index of the label.",
+            "wnid": "WordNet id of the label.",
+            "name": "Path of the image inside its source.",
+        },
+    ),
+    "selectivity": (
+        "How much the labelled images in a channel's top-k agree on one class.",
+        {
+            "run": "Run.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "labelled": "Labelled images in the top-k.",
+            "classes": "Different classes among them.",
+            "entropy_bits": "Entropy of the classes in bits: 0 where all agree.",
+            "majority_class": "WNID (or name, where there is none) of the most frequent class.",
+            "majority_label": "Its name.",
+            "majority_share": "Its share of the labelled images.",
+        },
+    ),
+}
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def ddl() -> str:
+    """All statements that make an empty atlas, comments included."""
+    comments = []
+    views = {"patches", "selectivity"}
+    for table, (about, columns) in COMMENTS.items():
+        comments.append(f"COMMENT ON {'VIEW' if table in views else 'TABLE'} {table} IS {_literal(about)};")
+        comments.extend(
+            f'COMMENT ON COLUMN {table}."{column}" IS {_literal(text)};' for column, text in columns.items()
+        )
+    info = f"INSERT INTO atlas_info VALUES ({SCHEMA_VERSION});"
+    return "\n".join([_TABLES, _VIEWS, info, *comments])

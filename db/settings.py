@@ -1,0 +1,78 @@
+"""Settings of a Convscope installation, all read from the environment.
+
+`SETTINGS` is the one table: the README's table and `convscope --help` are written from it, and a test
+holds them together.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class SettingError(ValueError):
+    """A setting has a value that cannot be used; the message names the setting, the value and the choice."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable: its name, its default as a person would type it, and what it does."""
+
+    name: str
+    default: str
+    help: str
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("CONVSCOPE_HOME", "./var", "Folder of everything Convscope stores."),
+    Setting("CONVSCOPE_HOST", "127.0.0.1", "Address the dashboard listens on."),
+    Setting("CONVSCOPE_PORT", "8050", "Port the dashboard listens on."),
+    Setting(
+        "CONVSCOPE_HUB_TIMEOUT",
+        "20",
+        "Seconds to wait for a model hub before saying that it cannot be reached.",
+    ),
+    Setting(
+        "CONVSCOPE_ATLAS_MEMORY",
+        "2GB",
+        "Most memory DuckDB may take in one process, in DuckDB's words (`512MB`, `4GB`).",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force, parsed. Units: `hub_timeout` in seconds, `port` a TCP port."""
+
+    home: Path
+    host: str
+    port: int
+    hub_timeout: float
+    atlas_memory: str
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Parse `environment` (default: the process's own).
+
+    Raises:
+        SettingError: a value cannot be parsed.
+    """
+    given = os.environ if environment is None else environment
+    values = {setting.name: given.get(setting.name) or setting.default for setting in SETTINGS}
+    return Settings(
+        home=Path(values["CONVSCOPE_HOME"]).expanduser().resolve(),
+        host=values["CONVSCOPE_HOST"],
+        port=_number(values, "CONVSCOPE_PORT", low=0, high=65535),
+        hub_timeout=float(_number(values, "CONVSCOPE_HUB_TIMEOUT", low=1, high=3600)),
+        atlas_memory=values["CONVSCOPE_ATLAS_MEMORY"],
+    )
+
+
+def _number(values: Mapping[str, str], name: str, *, low: int, high: int) -> int:
+    try:
+        number = int(values[name])
+    except ValueError:
+        number = low - 1
+    if not low <= number <= high:
+        raise SettingError(f"{name}: expected a whole number from {low} to {high}, got {values[name]!r}")
+    return number

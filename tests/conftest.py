@@ -1,0 +1,25 @@
+"""Fixtures that many tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from db.settings import Settings, read_settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of an empty home in a folder of the test's own."""
+    return read_settings({"CONVSCOPE_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with the real photographs and weights; skips where there is none."""
+    given = os.environ.get("CONVSCOPE_TEST_DATA")
+    if not given:
+        pytest.skip("CONVSCOPE_TEST_DATA is not set: it names the folder with the ImageNet photographs")
+    folder = Path(given)
+    assert folder.is_dir(), f"CONVSCOPE_TEST_DATA names {given!r}, which is not a folder"
+    return folder
