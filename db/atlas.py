@@ -139,7 +139,7 @@ class Atlas:
     def fetch_arrow(self, query: Query) -> pa.Table:
         """Rows of `query` as an Arrow table, on the current version."""
         with self.read() as cursor:
-            return cursor.execute(query.sql, query.values).to_arrow_table()
+            return cursor.sql(query.sql, params=query.values or None).to_arrow_table()
 
     @contextlib.contextmanager
     def publish(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -209,9 +209,7 @@ class Atlas:
                         raise
                     continue  # replaced between reading the pointer and opening the file
                 _check_schema(connection, path)
-                # Cursors that still read the old version keep it alive; we only drop our own handle.
-                if self._open is not None:
-                    self._open[1].close()
+                # Not closed but dropped: closing would close the cursors that still read the old version.
                 self._open = (version, connection)
                 return connection
             raise AtlasError(f"{self.folder} changes faster than it can be opened")
