@@ -1,0 +1,311 @@
+"""Pictures: the one place that decodes them, and the files Convscope keeps of them.
+
+`read_rgb` is what every network and every thumbnail sees. Its conventions, the same for all formats:
+
+- EXIF orientation is applied; the first frame, page or panel of a file is the picture.
+- Transparency is laid over white, as a page shows it.
+- Grey becomes three equal channels; CMYK is converted without its ink profile, and colour profiles are not
+  applied, as in the pipelines that networks were trained with.
+- 16-bit samples keep their high byte (65535 is 255), as Pillow does for 16-bit colour.
+- Samples without an agreed range (32-bit integers, floating point) are refused rather than guessed.
+"""
+
+import contextlib
+import io
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from db.settings import Settings
+
+# Pillow keeps 4 bytes a pixel: a picture at the limit takes 320 MB, and converting it as much again.
+MAX_PIXELS = 80_000_000
+THUMBNAIL_SIDE = 256
+THUMBNAIL_QUALITY = 90
+# JPEG ends at 65,500 pixels a side, and a strip that long is no thumbnail.
+THUMBNAIL_LONGEST = 16 * THUMBNAIL_SIDE
+
+# Formats with a signature and a decoder that reads nothing but the bytes given (no EPS, no plugins that call
+# programs), with the suffix an original of that format gets. MPO, JPEGs in a row, is Pillow's JPEG to open.
+FORMATS: dict[str, str] = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "JPEG2000": ".jp2",
+    "PPM": ".ppm",
+}
+FORMAT_NAMES = "JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF, JPEG 2000 or PPM"
+
+_TURNS: dict[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+_KEY = re.compile(r"[0-9a-f]{64}")
+_SIZE = re.compile(rb"(\d{1,10})x(\d{1,10})")
+
+
+class UnreadableImage(ValueError):
+    """A file that is not read as a picture; `reason` says why in one sentence."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def read_rgb(data: bytes) -> Image.Image:
+    """The picture in `data`, mode RGB, upright, 8 bits; see the module for the conventions.
+
+    Raises:
+        UnreadableImage: `data` is no picture, is cut short or damaged, has more than `MAX_PIXELS` pixels, or
+            holds samples without an agreed range.
+    """
+    with _quiet_pillow():
+        image = _open(data)
+        try:
+            image.load()
+            # After load: TIFF turns itself there, and PNG may carry its EXIF behind the pixels.
+            turn = _turn(image)
+            image = _to_rgb(image)
+        except UnreadableImage:
+            raise
+        except MemoryError as error:
+            raise UnreadableImage(f"there is no memory for {image.width} x {image.height} pixels") from error
+        except Exception as error:
+            # Decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on damaged
+            # files; whatever it is, the file cannot be read.
+            raise UnreadableImage(_damage(error)) from error
+    if turn is not None:
+        image = image.transpose(turn)
+    # Comments and profiles must not travel into files that are made from this picture.
+    image.info.clear()
+    return image
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise UnreadableImage("the file is empty")
+    try:
+        image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(
+            f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels, the limit is {MAX_PIXELS:,}"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(_what_it_is(data)) from error
+    except Exception as error:
+        raise UnreadableImage(_damage(error)) from error
+    # By the header, before a single pixel is decoded.
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImage(
+            f"it has {image.width:,} x {image.height:,} pixels, the limit is {MAX_PIXELS:,} in all"
+        )
+    return image
+
+
+def _what_it_is(data: bytes) -> str:
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page (HTML), not a picture"
+    if b"<svg" in head:
+        return "it is an SVG drawing, which has no pixels"
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
+        return f"HEIC is not supported: expected {FORMAT_NAMES}"
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")):
+        return "its header is damaged or cut short"
+    return f"it is no picture that can be read: expected {FORMAT_NAMES}"
+
+
+def _damage(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return f"the file is cut short ({text or 'no more data'})"
+    return f"the file is damaged ({text or type(error).__name__})"
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # damaged EXIF says nothing about the orientation, and the pixels are fine
+        return None
+    return _TURNS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+        samples = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray((samples >> 8).astype(np.uint8))
+    elif mode in ("I", "F"):
+        kind = "32-bit integer" if mode == "I" else "floating-point"
+        raise UnreadableImage(f"its {kind} samples have no agreed range: save it with 8 or 16 bits")
+    elif image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGB", layer.size, "white")
+        image.paste(layer, mask=layer.getchannel("A"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL(\.|$)"), 0)
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Ignore Pillow's warnings (damaged EXIF, odd palettes): they are about pictures, not about the program.
+
+    `warnings.catch_warnings` swaps the whole list of filters and is not safe between threads; this adds one
+    filter while any thread decodes.
+    """
+    global _quiet_depth
+    filters: list[object] = warnings.filters  # type: ignore[assignment]
+    with _quiet_lock:
+        _quiet_depth += 1
+        if _QUIET not in filters:
+            filters.insert(0, _QUIET)
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0 and _QUIET in filters:
+                filters.remove(_QUIET)
+
+
+def original_suffix(data: bytes) -> str:
+    """Suffix for a file of these bytes, by their signature: `.jpg`; `.img` where it is not known.
+
+    Only for pictures that `read_rgb` has read.
+    """
+    with _quiet_pillow():
+        kind = _open(data).format or ""
+    return FORMATS["JPEG"] if kind == "MPO" else FORMATS.get(kind, ".img")
+
+
+class ImageStore:
+    """The thumbnails and the copies of originals below one `CONVSCOPE_HOME`, found by content.
+
+    A file is named by the SHA-256 of the original's bytes, written under a temporary name and renamed: who
+    finds a file finds a whole one, and the same picture in several sets is one file.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.home = settings.home
+
+    def original_path(self, path_column: str) -> Path:
+        """The file behind `images.path`: absolute paths stay, others are below the home.
+
+        Raises:
+            ValueError: the path leaves the home.
+        """
+        path = Path(path_column)
+        if path.is_absolute():
+            return path
+        if ".." in path.parts:
+            raise ValueError(f"expected a path below {self.home}, got {path_column!r}")
+        return self.home / path
+
+    def thumbnail_path(self, key: str) -> Path:
+        """JPEG of the picture, shortest side min(256, its own); it need not exist."""
+        return self.home / "thumbnails" / _checked(key)[:2] / f"{key}.jpg"
+
+    def add_original(self, key: str, data: bytes, suffix: str) -> str:
+        """Keep a copy of a picture that has no file of its own; the value for `images.path`."""
+        path_column = f"originals/{_checked(key)[:2]}/{key}{suffix}"
+        path = self.home / path_column
+        try:
+            present = path.stat().st_size == len(data)
+        except FileNotFoundError:
+            present = False
+        if not present:
+            _write(path, data, sync=True)
+        return path_column
+
+    def add_thumbnail(self, key: str, image: Image.Image) -> None:
+        """Write the thumbnail of `image` (RGB). Not synced: it can be made again from the original."""
+        width, height = thumbnail_size(image.width, image.height)
+        small = image
+        if (width, height) != image.size:
+            # Lanczos after a box reduction to no less than three times the size: within one grey level of
+            # Lanczos alone, and several times as quick on big photographs.
+            small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        buffer = io.BytesIO()
+        # The comment lets an interrupted import go on without decoding the original again.
+        size = f"{image.width}x{image.height}".encode()
+        small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, comment=size)
+        _write(self.thumbnail_path(key), buffer.getvalue(), sync=False)
+
+    def known_size(self, key: str) -> tuple[int, int] | None:
+        """(width, height) of the picture with that content, if its thumbnail was made; None otherwise."""
+        try:
+            with self.thumbnail_path(key).open("rb") as file:
+                head = file.read(1024)
+        except FileNotFoundError:
+            return None
+        # A JPEG comment: marker FF FE, two bytes of length, text.
+        at = head.find(b"\xff\xfe")
+        found = (
+            _SIZE.fullmatch(head[at + 4 : at + 2 + int.from_bytes(head[at + 2 : at + 4])]) if at > 0 else None
+        )
+        return (int(found[1]), int(found[2])) if found else None
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove the thumbnails and copies of these contents; what is not there is not missed."""
+        keys = list(keys)
+        for key in keys:
+            self.thumbnail_path(key).unlink(missing_ok=True)
+        self.remove_originals(keys)
+
+    def remove_originals(self, keys: Iterable[str]) -> None:
+        """Remove the copies alone: the contents are still in use, from files of the person's own."""
+        for key in keys:
+            for path in (self.home / "originals" / _checked(key)[:2]).glob(f"{key}.*"):
+                path.unlink(missing_ok=True)
+
+
+def thumbnail_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) of the thumbnail of a `width` x `height` picture; never larger than the picture."""
+    scale = min(1.0, THUMBNAIL_SIDE / min(width, height), THUMBNAIL_LONGEST / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _checked(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"expected a SHA-256 in 64 hexadecimal digits, got {key!r}")
+    return key
+
+
+def _write(path: Path, data: bytes, *, sync: bool) -> None:
+    """Write under a name of this thread's own, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        file = temporary.open("wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = temporary.open("wb")
+    try:
+        with file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
