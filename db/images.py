@@ -11,6 +11,7 @@
 """
 
 import contextlib
+import fcntl
 import io
 import os
 import re
@@ -66,6 +67,10 @@ class UnreadableImage(ValueError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class StoreBusy(RuntimeError):
+    """Another process changes the image files; the message is one sentence for the person who asked."""
 
 
 def read_rgb(data: bytes) -> Image.Image:
@@ -264,6 +269,38 @@ class ImageStore:
             _SIZE.fullmatch(head[at + 4 : at + 2 + int.from_bytes(head[at + 2 : at + 4])]) if at > 0 else None
         )
         return (int(found[1]), int(found[2])) if found else None
+
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[None]:
+        """Hold while files are added for images that the atlas does not list yet: nobody removes any.
+
+        Raises:
+            StoreBusy: files are being removed.
+        """
+        with self._locked(fcntl.LOCK_SH, "images are being removed"):
+            yield
+
+    @contextlib.contextmanager
+    def removing(self) -> Iterator[None]:
+        """Hold while files are removed that the atlas does not list any more.
+
+        Raises:
+            StoreBusy: files are being added.
+        """
+        with self._locked(fcntl.LOCK_EX, "images are being imported or removed"):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int, otherwise: str) -> Iterator[None]:
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "IMAGES.LOCK").open("w") as lock:
+            try:
+                fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreBusy(
+                    f"{otherwise} in {self.home} right now: try again when that is done"
+                ) from error
+            yield
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove the thumbnails and copies of these contents; what is not there is not missed."""

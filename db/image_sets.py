@@ -1,0 +1,191 @@
+"""Image sets in the atlas: what is known of one, adding images, removing one with all that depends on it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+
+from db.atlas import Query
+
+# Columns of a table of images on its way into the atlas; `moved` marks known images whose file is elsewhere now.
+IMAGE_ROWS = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("bytes", pa.int64()),
+        pa.field("split", pa.string()),
+        pa.field("wnid", pa.string()),
+        pa.field("label_index", pa.int32()),
+        pa.field("label", pa.string()),
+        pa.field("known", pa.bool_(), nullable=False),
+        pa.field("moved", pa.bool_(), nullable=False),
+    ]
+)
+
+# Known images whose label is stated otherwise now; who states none takes none away.
+_RELABELLED = """
+    i.image_set = $image_set AND i.name = g.name AND i.key = g.key AND g.known AND g.label IS NOT NULL
+    AND (i.wnid, i.label_index, i.label) IS DISTINCT FROM (g.wnid, g.label_index, g.label)"""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one import changed in the atlas, in images."""
+
+    added: int
+    relabelled: int
+    moved: int
+
+
+def known_images(image_set: str) -> Query:
+    """Name, content and file of each image of a set."""
+    return Query("SELECT name, key, path FROM images WHERE image_set = $image_set", {"image_set": image_set})
+
+
+def relabelled_images(connection: duckdb.DuckDBPyConnection, image_set: str, rows: pa.Table) -> int:
+    """How many known images of the set have another label in `rows` (see `IMAGE_ROWS`)."""
+    connection.register("given", rows)
+    found = connection.execute(
+        f"SELECT count(*) FROM images i, given g WHERE {_RELABELLED}", {"image_set": image_set}
+    ).fetchall()
+    connection.unregister("given")
+    return int(found[0][0])
+
+
+def dependents(image_set: str) -> Query:
+    """A set's size and the models that ran over it, one row each; one row with NULL where none did."""
+    return Query(
+        """
+SELECT s.image_set, s.images, r.model
+FROM image_sets s
+LEFT JOIN runs r USING (image_set)
+WHERE s.image_set = $image_set
+ORDER BY r.model""",
+        {"image_set": image_set},
+    )
+
+
+def labelled_images(image_set: str, limit: int) -> Query:
+    """At most `limit` labelled images, spread evenly over the set: ids often come sorted by class."""
+    return Query(
+        """
+SELECT image_id, name, path, wnid, label_index, label
+FROM (
+    SELECT *, row_number() OVER (ORDER BY image_id) - 1 AS place, count(*) OVER () AS labelled
+    FROM images
+    WHERE image_set = $image_set AND coalesce(wnid, label) IS NOT NULL)
+-- the first image of each of `limit` equal stretches
+WHERE labelled <= $limit OR place = 0 OR place * $limit // labelled <> (place - 1) * $limit // labelled
+ORDER BY image_id""",
+        {"image_set": image_set, "limit": limit},
+    )
+
+
+def add_images(
+    connection: duckdb.DuckDBPyConnection, image_set: str, *, source: str, rows: pa.Table
+) -> Changes:
+    """Add what is new of `rows` (see `IMAGE_ROWS`) to a set, made where it is not there yet.
+
+    An image is new where its name and content together are. New ids follow the highest in order of name, so
+    that ids are dense from 0 and, once given, never change. Call inside `Atlas.publish`.
+    """
+    values = {"image_set": image_set}
+    connection.register("given", rows)
+    relabelled = connection.execute(
+        "UPDATE images i SET wnid = g.wnid, label_index = g.label_index, label = g.label, "
+        f"split = coalesce(g.split, i.split) FROM given g WHERE {_RELABELLED}",
+        values,
+    ).fetchall()
+    moved = connection.execute(
+        """
+        UPDATE images i SET path = g.path FROM given g
+        WHERE i.image_set = $image_set AND i.name = g.name AND i.key = g.key AND g.moved""",
+        values,
+    ).fetchall()
+    added = connection.execute(
+        """
+        INSERT INTO images BY NAME
+        SELECT $image_set AS image_set,
+               ((SELECT coalesce(max(image_id) + 1, 0) FROM images WHERE image_set = $image_set)
+                + row_number() OVER (ORDER BY name, key) - 1)::INTEGER AS image_id,
+               key, name, path, width, height, bytes, split, wnid, label_index, label
+        FROM given g
+        -- another import of the same set may have been published while this one read its files
+        WHERE NOT known AND NOT EXISTS (
+            SELECT 1 FROM images i WHERE i.image_set = $image_set AND i.name = g.name AND i.key = g.key)
+        ORDER BY name, key""",
+        values,
+    ).fetchall()
+    connection.unregister("given")
+    connection.execute(
+        """
+        INSERT INTO image_sets SELECT $image_set, $source, 0, 0, $created
+        WHERE NOT EXISTS (SELECT 1 FROM image_sets WHERE image_set = $image_set)""",
+        {"image_set": image_set, "source": source, "created": datetime.now(UTC).replace(tzinfo=None)},
+    )
+    connection.execute(
+        """
+        UPDATE image_sets SET
+            images = (SELECT count(*) FROM images WHERE image_set = $image_set),
+            labelled = (SELECT count(label) FROM images WHERE image_set = $image_set)
+        WHERE image_set = $image_set""",
+        values,
+    )
+    return Changes(*(int(counted[0][0]) for counted in (added, relabelled, moved)))
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """Contents whose files nobody needs any more: whole, or only the copy of the original."""
+
+    keys: list[str]
+    originals: list[str]
+
+
+def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orphans:
+    """Remove a set, its images, its runs with their rows, and models that have no other run.
+
+    Call inside `Atlas.publish`; remove the files once it is published.
+    """
+    values = {"image_set": image_set}
+    keys = connection.execute(
+        """
+        SELECT DISTINCT key FROM images WHERE image_set = $image_set
+        EXCEPT SELECT key FROM images WHERE image_set <> $image_set ORDER BY key""",
+        values,
+    ).fetchall()
+    originals = connection.execute(
+        """
+        SELECT DISTINCT key FROM images WHERE image_set = $image_set AND NOT starts_with(path, '/')
+        EXCEPT SELECT key FROM images WHERE image_set <> $image_set AND NOT starts_with(path, '/') ORDER BY key""",
+        values,
+    ).fetchall()
+    gone = "(SELECT run FROM runs WHERE image_set = $image_set)"
+    for table in (
+        "activations",
+        "activations_by_image",
+        "predictions",
+        "channel_stats",
+        "channel_histograms",
+    ):
+        connection.execute(f"DELETE FROM {table} WHERE run IN {gone}", values)
+    models = connection.execute(
+        """
+        SELECT DISTINCT model FROM runs WHERE image_set = $image_set
+        EXCEPT SELECT model FROM runs WHERE image_set <> $image_set""",
+        values,
+    ).fetchall()
+    for table in ("runs", "images", "image_sets"):
+        connection.execute(f"DELETE FROM {table} WHERE image_set = $image_set", values)
+    for (model,) in models:
+        for table in ("layers", "layer_edges", "models"):
+            connection.execute(f"DELETE FROM {table} WHERE model = $model", {"model": model})
+    if models:
+        connection.execute(
+            "DELETE FROM classes c WHERE NOT EXISTS (SELECT 1 FROM models m WHERE m.vocabulary = c.vocabulary)"
+        )
+    return Orphans([key for (key,) in keys], [key for (key,) in originals])

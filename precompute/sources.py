@@ -1,0 +1,88 @@
+"""What every source of images hands over, whatever it is: a folder, an archive, parquet shards."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from precompute.wordnet import Label
+
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".tif", ".tiff"}
+    | {".webp", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+# Pictures to people, but not to us: they are named as refused rather than passed over in silence.
+FOREIGN_SUFFIXES = frozenset({".svg", ".heic", ".heif", ".psd", ".eps", ".dng", ".cr2", ".nef", ".jxl"})
+# Files that say what the images of a source show; see `precompute.ground_truth`.
+GROUND_TRUTH_FILES = frozenset({"LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"})
+# One picture's file; the largest photographs are a tenth of it.
+MAX_BYTES = 512 * 2**20
+
+
+class ImportRefused(Exception):
+    """Nothing was imported; the message is one sentence for the person who asked."""
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One picture of a source, or one that cannot be handed over.
+
+    Attributes:
+        name: path of the picture inside its source.
+        size: of the file in bytes.
+        data: the file's bytes, where the source is an archive: a copy is kept.
+        path: absolute path of the file, where it stays in its place.
+        problem: why there is neither, in one sentence.
+        label, split: what the source itself says of this picture (parquet).
+        folders: whether the folders in `name` may say class and split.
+    """
+
+    name: str
+    size: int
+    data: bytes | None = None
+    path: Path | None = None
+    problem: str | None = None
+    label: Label | None = None
+    split: str | None = None
+    folders: bool = True
+
+
+class Source(Protocol):
+    """A place that images come from."""
+
+    side_files: dict[
+        str, bytes
+    ]  # ground truth that lies among the images, by file name, filled while reading
+
+    def count(self) -> int | None:
+        """Number of pictures, None where only reading everything would tell."""
+
+    def images(self) -> Iterator[SourceImage]:
+        """The pictures, one at a time.
+
+        Raises:
+            ImportRefused: the source itself is damaged.
+        """
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of that name is taken for a picture; what is inside decides later."""
+    last = name.rsplit("/", 1)[-1]
+    if last.startswith(".") or "__MACOSX/" in name:  # what desktops leave behind
+        return False
+    return _suffix(last) in PICTURE_SUFFIXES | FOREIGN_SUFFIXES
+
+
+def is_parquet(name: str) -> bool:
+    """Whether a file of that name is taken for a parquet shard."""
+    last = name.rsplit("/", 1)[-1]
+    return _suffix(last) == ".parquet" and not last.startswith((".", "_"))
+
+
+def too_big(size: int) -> str | None:
+    """Why a file of `size` bytes is not read; None where it is."""
+    return f"it has {size:,} bytes, the limit is {MAX_BYTES:,}" if size > MAX_BYTES else None
+
+
+def _suffix(file_name: str) -> str:
+    return "." + file_name.rsplit(".", 1)[-1].lower() if "." in file_name else ""
