@@ -1,0 +1,223 @@
+"""The layers of a network whose channels are looked at, found from the loaded module.
+
+A tap is the output of a convolution, or of a linear layer that acts at each position alone, as the layer itself
+returns it: before the normalisation and the activation that follow. For ConvNeXt-tiny these are the 58 layers
+of Liu et al., "A ConvNet for the 2020s" (CVPR 2022): patch embedding, three downsampling convolutions, and
+dwconv, pwconv1 and pwconv2 of 18 blocks.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from workers.preprocessing import Preprocessing
+from workers.tap_names import Place, is_depthwise, places
+from workers.tap_trace import Call, Layout, trace
+
+__all__ = ["Layout", "Tap", "Tappable", "as_nchw", "find_taps", "record_taps", "tap_edges"]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One layer whose channels are looked at.
+
+    Attributes:
+        layer: unique id fit for addresses and globs, "stage2.block1.dwconv".
+        label: for people, "stage 2 > block 1 > dwconv".
+        module: dotted path inside the network; call: which of its calls in one forward pass, from 0.
+        kind: "patch embedding", "downsampling", "dwconv", "pwconv1", "conv", "shortcut", "linear", ...
+        description: "d7x7 conv, 192, stride 1": kernel (d: depthwise), channels, stride, and the activation that
+            its output meets next, if one does.
+        layout: of the raw output. NLC is tokens, the first `prefix_tokens` of which are no patches.
+        position: place in forward order, from 0.
+    """
+
+    layer: str
+    label: str
+    module: str
+    call: int
+    kind: str
+    description: str
+    stage: str | None
+    block: str | None
+    layout: Layout
+    prefix_tokens: int
+    channels: int
+    height: int
+    width: int
+    position: int
+
+
+class Tappable(Protocol):
+    """A vision model as far as taps are concerned."""
+
+    network: nn.Module
+    preprocessing: Preprocessing
+
+    def __call__(self, pixels: Tensor, /) -> Tensor:
+        """Logits of pixels N,3,H,W in [0, 1]."""
+
+
+def find_taps(model: Tappable) -> tuple[Tap, ...]:
+    """Every tap of `model` in forward order; makes one forward pass on two blank images.
+
+    Left out, since a channel of theirs has no position on the picture: classifiers on pooled features, the
+    convolutions of squeeze-and-excitation, linear layers on windows of tokens, and functions called without a
+    module.
+    """
+    seen = trace(model.network, model, model.preprocessing.input_size)
+    found = places(model.network, seen)
+    layers = _unique([_layer_id(place) for place in found])
+    return tuple(
+        Tap(
+            layer=layer,
+            label=" > ".join(part for part in (place.stage, place.block, place.name) if part is not None),
+            module=call.module,
+            call=call.call,
+            kind=place.kind,
+            description=_description(call),
+            stage=place.stage,
+            block=place.block,
+            layout=call.layout,
+            prefix_tokens=call.prefix_tokens,
+            channels=call.channels,
+            height=call.height,
+            width=call.width,
+            position=position,
+        )
+        for position, (layer, place, call) in enumerate(zip(layers, found, seen.calls, strict=True))
+    )
+
+
+def tap_edges(model: Tappable, taps: Sequence[Tap]) -> tuple[tuple[str, str], ...]:
+    """(source, target) layers between which data flows with no other tap between, in forward order.
+
+    A residual join is an edge to the deeper of the two branches that are added: the skip over a block of three
+    layers ends at the block's third, whose sum the next block then reads.
+    """
+    seen = trace(model.network, model, model.preprocessing.input_size)
+    layer_of = {(tap.module, tap.call): tap.layer for tap in taps}
+    layers = [layer_of.get((call.module, call.call)) for call in seen.calls]
+    pairs = {
+        (source, target) for target, call in enumerate(seen.calls) for source in call.sources
+    } | seen.joins
+    edges = []
+    for source, target in sorted(pairs, key=lambda pair: (pair[1], pair[0])):
+        start, end = layers[source], layers[target]
+        if start is not None and end is not None and start != end:
+            edges.append((start, end))
+    return tuple(dict.fromkeys(edges))
+
+
+class record_taps:
+    """While open, every forward pass of `model` hands each tap's raw output to `on_output`, in forward order.
+
+    The tensor is detached and shares the layer's memory: an in-place activation may overwrite it as soon as
+    `on_output` returns. Reduce it there, or clone it to keep it.
+    """
+
+    def __init__(
+        self, model: Tappable, taps: Sequence[Tap], on_output: Callable[[Tap, Tensor], None]
+    ) -> None:
+        self._network = model.network
+        self._on_output = on_output
+        self._taps: dict[str, dict[int, Tap]] = {}
+        for tap in taps:
+            self._taps.setdefault(tap.module, {})[tap.call] = tap
+        self._calls: Counter[str] = Counter()
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> "record_taps":
+        self._handles.append(self._network.register_forward_pre_hook(self._begin))
+        for name in self._taps:
+            self._handles.append(self._network.get_submodule(name).register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _begin(self, _network: nn.Module, _arguments: tuple[Any, ...]) -> None:
+        # a pass that an exception ended has left its counts behind
+        self._calls.clear()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def hook(_module: nn.Module, _arguments: tuple[Any, ...], output: Tensor) -> None:
+            tap = self._taps[name].get(self._calls[name])
+            self._calls[name] += 1
+            if tap is not None:
+                self._on_output(tap, output.detach())
+
+        return hook
+
+
+def as_nchw(tap: Tap, output: Tensor) -> Tensor:
+    """A view N,C,H,W of `tap`'s raw output, its prefix tokens left out.
+
+    H and W may differ from the tap's own where the pass had another input size, except for tokens, whose grid
+    is the tap's.
+    """
+    channels = output.shape[1] if tap.layout == "NCHW" else output.shape[-1]
+    assert channels == tap.channels, (
+        f"expected {tap.channels} channels from {tap.layer}, got {tuple(output.shape)}"
+    )
+    if tap.layout == "NCHW":
+        return output
+    if tap.layout == "NHWC":
+        return output.permute(0, 3, 1, 2)
+    patches = output[:, tap.prefix_tokens :]
+    return patches.view(len(output), tap.height, tap.width, tap.channels).permute(0, 3, 1, 2)
+
+
+def _layer_id(place: Place) -> str:
+    parts = [part.replace(" ", "") for part in (place.stage, place.block) if part is not None]
+    # "transition 1" is one word, "patch embedding" two
+    name = place.name.replace(" ", "" if place.name[-1].isdigit() else "_")
+    return ".".join([*parts, name])
+
+
+def _unique(layers: Sequence[str]) -> list[str]:
+    counts = Counter(layers)
+    seen: Counter[str] = Counter()
+    unique = []
+    for layer in layers:
+        seen[layer] += 1
+        unique.append(f"{layer}-{seen[layer]}" if counts[layer] > 1 else layer)
+    return unique
+
+
+def _description(call: Call) -> str:
+    layer = call.layer
+    if isinstance(layer, nn.Linear):
+        parts = (
+            [f"linear, {call.channels}"]
+            if call.layout == "NLC"
+            else [f"1x1 conv, {call.channels}", "stride 1"]
+        )
+    else:
+        height, width = layer.kernel_size
+        depthwise = is_depthwise(layer)
+        parts = [f"{'d' if depthwise else ''}{height}x{width} conv, {call.channels}"]
+        parts.append(f"stride {_side(layer.stride)}")
+        if tuple(layer.dilation) != (1, 1):
+            parts.append(f"dilation {_side(layer.dilation)}")
+        if layer.groups > 1 and not depthwise:
+            parts.append(f"{layer.groups} groups")
+    if call.before is not None:
+        parts.append(f"before {call.before}")
+    return ", ".join(parts)
+
+
+def _side(pair: tuple[int, ...]) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
