@@ -1,0 +1,153 @@
+"""What the address bar says, as values; and the way back.
+
+Each page's choices are one frozen record. A field's default is left out of the address; a value that cannot
+be used is replaced by the default and named in a sentence, so that a wrong link shows a page and says why.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self, cast
+from urllib.parse import parse_qs, urlencode
+
+from dashboard.compose import TILE_SIZES
+from dashboard.geometry import CROPS
+from db.image_queries import IMAGE_ORDERS, VERDICTS
+from db.patch_queries import CHANNEL_ORDERS
+
+K_MOST = 20
+ROWS_PER_PAGE = 30
+CHANNEL_PATTERN = re.compile(r"\s*(\d{1,7})\s*(?:-\s*(\d{1,7})\s*)?")
+
+
+class ChannelsError(ValueError):
+    """A list of channels cannot be read; the message is one sentence for the person who typed it."""
+
+
+def _choice(default: str, choices: tuple[str, ...]) -> Any:
+    return field(default=default, metadata={"choices": choices})
+
+
+def _number(default: int, low: int, high: int) -> Any:
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Address:
+    """Choices that all pages share. Names of fields are names in the query string."""
+
+    path: ClassVar[str]
+    model: str = ""
+    images: str = ""
+
+    def href(self, **changes: Any) -> str:
+        """Path and query string; `changes` replace fields."""
+        changed = dataclasses.replace(self, **changes)
+        given = {
+            item.name: getattr(changed, item.name)
+            for item in dataclasses.fields(changed)
+            if getattr(changed, item.name) != item.default
+        }
+        return changed.path + ("?" + urlencode(given) if given else "")
+
+    @classmethod
+    def read(cls, search: str | None) -> tuple[Self, dict[str, str]]:
+        """The choices in a query string, and a sentence for each that cannot be used, by field."""
+        given = {name: values[-1] for name, values in parse_qs((search or "").lstrip("?")).items()}
+        values: dict[str, Any] = {}
+        problems: dict[str, str] = {}
+        for item in dataclasses.fields(cls):
+            if item.name not in given:
+                continue
+            text = given[item.name]
+            if isinstance(item.default, int):
+                low, high = item.metadata["low"], item.metadata["high"]
+                if re.fullmatch(r"\d{1,9}", text) and low <= int(text) <= high:
+                    values[item.name] = int(text)
+                else:
+                    problems[item.name] = (
+                        f"{item.name}: expected a whole number from {low} to {high:,}, got “{text}”."
+                    )
+            elif "choices" in item.metadata and text not in item.metadata["choices"]:
+                choices = ", ".join(item.metadata["choices"])
+                problems[item.name] = f"{item.name}: expected one of {choices}, got “{text}”."
+            else:
+                values[item.name] = text
+        return cls(**values), problems
+
+
+@dataclass(frozen=True)
+class PatchesAddress(Address):
+    """One layer's channels and their patches. `page` counts pages of ROWS_PER_PAGE channels from 1."""
+
+    path: ClassVar[str] = "/"
+    layer: str = ""
+    channels: str = ""
+    page: int = _number(1, 1, 1_000_000)
+    k: int = _number(10, 1, K_MOST)
+    sort: str = _choice("index", tuple(CHANNEL_ORDERS))
+    crop: str = _choice("field", tuple(CROPS))
+    tile: str = _choice("fit", ("fit", *(str(size) for size in TILE_SIZES if size <= 192)))
+
+
+@dataclass(frozen=True)
+class ChannelAddress(Address):
+    """One channel."""
+
+    path: ClassVar[str] = "/channel"
+    layer: str = ""
+    channel: int = _number(0, 0, 9_999_999)
+    crop: str = _choice("field", tuple(CROPS))
+
+
+@dataclass(frozen=True)
+class ImagesAddress(Address):
+    """The images of a set."""
+
+    path: ClassVar[str] = "/images"
+    view: str = _choice("grid", ("grid", "table"))
+    label: str = ""
+    verdict: str = _choice("any", ("any", *VERDICTS))
+    search: str = ""
+    sort: str = _choice("id", tuple(IMAGE_ORDERS))
+    page: int = _number(1, 1, 10_000_000)
+
+
+@dataclass(frozen=True)
+class ImageAddress(Address):
+    """One image."""
+
+    path: ClassVar[str] = "/image"
+    id: int = _number(0, 0, 999_999_999)
+
+
+def parse_channels(text: str, count: int) -> list[int] | None:
+    """Channels in a text such as `0-29` or `5, 17, 200`, in the order given, each once; None means all.
+
+    Raises:
+        ChannelsError: it is not such a text, or names a channel that the layer has not.
+    """
+    if not text.strip():
+        return None
+    chosen: dict[int, None] = {}
+    for part in text.split(","):
+        match = CHANNEL_PATTERN.fullmatch(part)
+        if match is None:
+            raise ChannelsError(
+                f"Channels: expected a range such as 0-29 or a list such as 5, 17, got “{text}”."
+            )
+        first = int(match[1])
+        last = int(match[2]) if match[2] else first
+        if last < first:
+            raise ChannelsError(f"Channels: expected a range from low to high, got “{part.strip()}”.")
+        if last >= count:
+            raise ChannelsError(
+                f"Channels: expected numbers from 0 to {count - 1}, which this layer has, got {last}."
+            )
+        chosen.update(dict.fromkeys(range(first, last + 1)))
+    return list(chosen)
+
+
+def as_crop(text: str) -> Any:
+    """A crop's name for `geometry.view`; addresses hold valid ones only."""
+    return cast(Any, text)

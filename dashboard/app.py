@@ -1,0 +1,93 @@
+"""The dashboard: `create_app(settings)` makes it; nothing happens at import.
+
+Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image; `/pictures/…`,
+`/download/….csv` and `/status.json` feed them; `/bootstrap/…` are Bootstrap's files, served from here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import dash
+import flask
+import flask_bootstrap
+from dash import Dash, State, html
+
+from dashboard import components, shell
+from dashboard.context import EXTENSION, Context
+from dashboard.downloads import downloads
+from dashboard.ids import MOUNTED
+from dashboard.pages import channel, image, images, patches
+from dashboard.pictures import pictures
+from dashboard.status import status_route
+from db.atlas import Atlas
+from db.images import ImageStore
+from db.settings import Settings
+
+PAGES: tuple[tuple[str, str, Any], ...] = (
+    ("patches", "/", patches),
+    ("channel", "/channel", channel),
+    ("images", "/images", images),
+    ("image", "/image", image),
+)
+HERE = Path(__file__).parent
+# Dash writes inline scripts and styles; everything else comes from this server.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; "
+    "frame-ancestors 'self'; form-action 'self'"
+)
+
+
+def create_app(settings: Settings) -> Dash:
+    """The dashboard over one home; may be called more than once in a process."""
+    app = Dash(
+        "dashboard",
+        use_pages=True,
+        pages_folder="",
+        assets_folder=str(HERE / "assets"),
+        title="Convscope",
+        update_title="",
+        index_string=shell.HEAD,
+        meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
+        suppress_callback_exceptions=True,
+        include_pages_meta=False,
+        routing_callback_inputs={"mounted": State(MOUNTED, "data")},
+        enable_mcp=False,
+    )
+    add_page: Any = dash.register_page  # Dash gives it no types
+    for name, path, page in PAGES:
+        add_page(f"dashboard.pages.{name}", path=path, title=page.TITLE, layout=page.layout)
+    add_page("not_found_404", path="/not-found", title="Not found · Convscope", layout=not_found)
+    app.layout = shell.layout
+    server: flask.Flask = app.server
+    server.extensions[EXTENSION] = Context(settings, Atlas(settings), ImageStore(settings))
+    server.register_blueprint(pictures)
+    server.register_blueprint(downloads)
+    server.register_blueprint(status_route)
+    server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
+    server.after_request(secure)
+    shell.register(app)
+    for _, _, page in PAGES:
+        page.register(app)
+    return app
+
+
+def not_found(**_: Any) -> Any:
+    """The page for an address that is none."""
+    return html.Div(
+        components.sorry("There is no such page.", link=("/", "Show the patches")), className="single-page"
+    )
+
+
+def bootstrap_file(name: str) -> flask.Response:
+    """Bootstrap's CSS and icons from the package Bootstrap-Flask: nothing comes from a CDN."""
+    folder = Path(flask_bootstrap.__file__).parent / "static" / "bootstrap5"
+    return flask.send_from_directory(folder, name, max_age=86400)
+
+
+def secure(response: flask.Response) -> flask.Response:
+    """Headers that keep a page from being framed, sniffed or fed from elsewhere."""
+    response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    return response

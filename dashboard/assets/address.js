@@ -1,0 +1,111 @@
+/* Controls write the address. A control whose value is what the address says already writes nothing, so that
+   showing an address never changes it. */
+(function () {
+    "use strict";
+    const ns = (window.dash_clientside = window.dash_clientside || {});
+    const convscope = (ns.convscope = ns.convscope || {});
+    const DEFAULTS = { k: "10", sort: null, crop: "field", tile: "fit", view: "grid", verdict: "any" };
+
+    function changed(search, changes, defaults) {
+        const query = new URLSearchParams(search || "");
+        let differs = false;
+        for (const [name, value] of Object.entries(changes)) {
+            const text = value === null || value === undefined ? "" : String(value).trim();
+            const normal = defaults[name] === undefined ? "" : defaults[name];
+            const before = query.has(name) ? query.get(name) : normal;
+            if (before === text) continue;
+            differs = true;
+            if (text === normal || text === "") query.delete(name);
+            else query.set(name, text);
+        }
+        return differs ? query : null;
+    }
+
+    function toSearch(query) {
+        const text = query.toString();
+        return text ? "?" + text : "";
+    }
+
+    function triggered() {
+        return ns.callback_context.triggered.map((item) => item.prop_id.split(".")[0]);
+    }
+
+    convscope.patchesAddress = function (
+        layer, tapped, previous, next, channels, sort, k, crop, tile, options, chosen, search
+    ) {
+        if (!chosen) return ns.no_update;
+        const values = { layer, channels, sort, k, crop, tile };
+        const changes = {};
+        for (const id of triggered()) {
+            const name = id.replace("patches-", "");
+            if (name === "drawing") {
+                if (tapped && (options || []).some((option) => option.value === tapped.id)) {
+                    changes.layer = tapped.id;
+                }
+            } else if (name === "previous" || name === "next") {
+                if (!(name === "previous" ? previous : next)) continue;
+                const list = (options || []).map((option) => option.value);
+                const at = list.indexOf(chosen.layer) + (name === "next" ? 1 : -1);
+                if (at >= 0 && at < list.length) changes.layer = list[at];
+            } else if (name in values && !(name === "layer" && !layer)) {
+                changes[name] = values[name];
+            }
+        }
+        // an address without a layer shows the first: naming it is no change
+        if (changes.layer === chosen.layer) delete changes.layer;
+        const query = changed(search, changes, { ...DEFAULTS, sort: "index" });
+        if (!query) return ns.no_update;
+        query.delete("page");
+        if ("layer" in changes) query.delete("channels");
+        return toSearch(query);
+    };
+
+    convscope.imagesAddress = function (text, label, verdict, sort, view, search) {
+        const values = { search: text, label, verdict, sort, view };
+        const changes = {};
+        for (const id of triggered()) {
+            const name = id.replace("images-", "");
+            if (name in values) changes[name] = values[name];
+        }
+        const query = changed(search, changes, { ...DEFAULTS, sort: "id" });
+        if (!query) return ns.no_update;
+        query.delete("page");
+        return toSearch(query);
+    };
+
+    convscope.pick = function (model, images, pathname, search) {
+        const query = new URLSearchParams(search || "");
+        const before = toSearch(query);
+        const shown = convscope.picked || {};
+        for (const id of triggered()) {
+            const name = id === "shell-model" ? "model" : "images";
+            const value = name === "model" ? model : images;
+            if (!value || (query.get(name) || shown[name]) === value) continue;
+            // the first value is what the server filled in for an address that names none
+            if (!query.has(name) && shown[name] === undefined) { shown[name] = value; continue; }
+            query.set(name, value);
+            query.delete("page");
+            if (name === "model") ["layer", "channels", "channel"].forEach((part) => query.delete(part));
+            if (name === "images") ["id", "label", "search"].forEach((part) => query.delete(part));
+            shown[name] = value;
+        }
+        convscope.picked = shown;
+        const after = toSearch(query);
+        return after === before ? ns.no_update : after;
+    };
+
+    /* Links inside the site change the page without loading it anew. */
+    document.addEventListener("click", function (event) {
+        const link = event.target.closest && event.target.closest("a[href]");
+        if (!link || event.defaultPrevented || event.button !== 0) return;
+        if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+        if (link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
+        if (!["/", "/channel", "/images", "/image"].includes(link.pathname) || link.hash) return;
+        event.preventDefault();
+        if (link.pathname + link.search === location.pathname + location.search) return;
+        const moves = link.pathname !== location.pathname || link.search !== location.search;
+        history.pushState({}, "", link.href);
+        window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+        if (moves) window.scrollTo(0, 0);
+    });
+})();

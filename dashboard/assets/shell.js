@@ -1,0 +1,142 @@
+/* The shell: status, theme, copying. */
+(function () {
+    "use strict";
+    const ns = (window.dash_clientside = window.dash_clientside || {});
+    const convscope = (ns.convscope = ns.convscope || {});
+
+    /* A new version of the atlas is noticed here; pages listen to the status. */
+    convscope.poll = async function (_ticks, known) {
+        if (document.hidden) return ns.no_update;
+        try {
+            const answer = await fetch("/status.json", { cache: "no-store" });
+            if (!answer.ok) return ns.no_update;
+            const status = await answer.json();
+            document.documentElement.classList.remove("away");
+            return JSON.stringify(status) === JSON.stringify(known) ? ns.no_update : status;
+        } catch (error) {
+            document.documentElement.classList.add("away");
+            return ns.no_update;
+        }
+    };
+
+    const COLOURS = ["--line", "--line-strong", "--text", "--quiet", "--accent", "--on-accent", "--panel",
+        "--sunken", "--raised"];
+    convscope.theme = function (clicks) {
+        const root = document.documentElement;
+        if (clicks) {
+            const theme = root.getAttribute("data-bs-theme") === "dark" ? "light" : "dark";
+            root.setAttribute("data-bs-theme", theme);
+            try { localStorage.setItem("convscope-theme", theme); } catch (error) { /* private mode */ }
+        }
+        return colours();
+    };
+
+    function colours() {
+        const style = getComputedStyle(document.documentElement);
+        const found = {};
+        COLOURS.forEach((name) => { found[name.slice(2)] = style.getPropertyValue(name).trim(); });
+        return found;
+    }
+
+    /* Cytoscape draws on a canvas, which knows no CSS: its colours are made from the page's. */
+    convscope.drawingColours = function (chosen, drawn, given) {
+        const c = given || colours();
+        const font = getComputedStyle(document.body).fontFamily;
+        const node = (selector, style) => ({ selector, style });
+        const sheet = [
+            node("node", { "font-family": font, "font-size": 11, color: c.text, "min-zoomed-font-size": 4 }),
+            node("node.stage", {
+                shape: "round-rectangle", "background-color": c.sunken, "background-opacity": 1,
+                "border-color": c.line, "border-width": 1, label: "data(label)", "text-valign": "top",
+                "text-halign": "center", "text-margin-y": -3, "font-size": 11, "font-weight": 600,
+                color: c.quiet, padding: 8, events: "no",
+            }),
+            node("node.block", {
+                shape: "round-rectangle", "background-color": c.panel, "background-opacity": 1,
+                "border-color": c.line, "border-width": 1, label: "data(label)", "text-valign": "center",
+                "text-halign": "left", "text-margin-x": -3, "font-size": 9.5, color: c.quiet, padding: 6, events: "no",
+            }),
+            node("node.layer", {
+                shape: "round-rectangle", width: "data(width)", height: 24, "background-color": c.raised,
+                "border-color": c["line-strong"], "border-width": 1, label: "data(label)", "text-valign": "center",
+                "text-halign": "center", "overlay-opacity": 0,
+            }),
+            node("node.layer:active", { "overlay-opacity": 0, "border-color": c.accent, "border-width": 2 }),
+            node("edge", {
+                width: 1, "line-color": c["line-strong"], "target-arrow-color": c["line-strong"],
+                "target-arrow-shape": "triangle", "arrow-scale": 0.55, "curve-style": "straight", events: "no",
+            }),
+            node("edge.down", { "curve-style": "taxi", "taxi-direction": "downward", "taxi-turn": "50%" }),
+            node("edge.past, edge.over", {
+                "curve-style": "unbundled-bezier", "line-style": "dashed", "line-dash-pattern": [3, 3],
+                "control-point-distances": -26, "control-point-weights": 0.5, "line-opacity": 0.5,
+                "target-arrow-shape": "none",
+            }),
+        ];
+        if (chosen) {
+            const name = CSS.escape ? chosen.layer.replace(/(["\\])/g, "\\$1") : chosen.layer;
+            sheet.push(node(`node[id = "${name}"]`, {
+                "background-color": c.accent, "border-color": c.accent, color: c["on-accent"], "font-weight": 600,
+            }));
+            window.requestAnimationFrame(() => reveal(chosen.layer));
+        }
+        return sheet;
+    };
+
+    function cytoscape() {
+        const holder = document.getElementById("patches-drawing");
+        return holder && holder._cyreg ? holder._cyreg.cy : null;
+    }
+
+    /* Scroll the drawing to the chosen layer, where it is not in sight. */
+    function reveal(layer) {
+        const cy = cytoscape();
+        const box = document.querySelector(".drawing-scroll");
+        if (!cy || !box) return;
+        const node = cy.getElementById(layer);
+        if (!node.length) return;
+        const y = node.position("y") * cy.zoom();
+        if (y < box.scrollTop + 30 || y > box.scrollTop + box.clientHeight - 30) {
+            box.scrollTo({ top: y - box.clientHeight / 2, behavior: "instant" });
+        }
+    }
+
+    let zoom = 1;
+    document.addEventListener("click", function (event) {
+        const button = event.target.closest && event.target.closest("[data-zoom]");
+        if (!button) return;
+        const cy = cytoscape();
+        const holder = document.getElementById("patches-drawing");
+        if (!cy) return;
+        const width = holder.offsetWidth / zoom, height = holder.offsetHeight / zoom;
+        zoom = Math.min(2.5, Math.max(0.4, zoom * (button.dataset.zoom === "1" ? 1.25 : 0.8)));
+        if (Math.abs(zoom - 1) < 0.02) zoom = 1;
+        holder.style.width = width * zoom + "px";
+        holder.style.height = height * zoom + "px";
+        cy.resize();
+        cy.zoom(zoom);
+        cy.pan({ x: 0, y: 0 });
+    });
+
+    document.addEventListener("click", async function (event) {
+        const button = event.target.closest && event.target.closest("[data-copy]");
+        if (!button) return;
+        const text = button.dataset.copy;
+        let copied = false;
+        try {
+            await navigator.clipboard.writeText(text);
+            copied = true;
+        } catch (error) {
+            // no clipboard on plain http from another machine: the old way
+            const area = document.createElement("textarea");
+            area.value = text;
+            document.body.append(area);
+            area.select();
+            copied = document.execCommand("copy");
+            area.remove();
+        }
+        const label = button.querySelector("span");
+        label.textContent = copied ? "Copied" : "Copy failed";
+        setTimeout(() => { label.textContent = "Copy SQL"; }, 1600);
+    });
+})();

@@ -1,0 +1,151 @@
+"""Pieces that several pages share: records in, components out."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dash_bootstrap_components as dbc
+from dash import html
+
+from db.atlas import Query
+
+Component = Any
+
+
+def attributes(**names: str) -> Any:
+    """Attributes whose names hold a hyphen: `aria_label` is `aria-label`."""
+    return {name.replace("_", "-"): value for name, value in names.items()}
+
+
+def icon(name: str) -> Component:
+    """A Bootstrap icon that says nothing to a screen reader."""
+    return html.I(className=f"bi bi-{name}", **attributes(aria_hidden="true"))
+
+
+def fact(name: str, value: str, *, title: str = "") -> Component:
+    """A small value with its name."""
+    return html.Div([html.Dt(name), html.Dd(value)], className="fact", title=title)
+
+
+def facts(items: Iterable[Component]) -> Component:
+    """A line of facts."""
+    return html.Dl(list(items), className="facts")
+
+
+def labelled(label: str, control: Component, *, control_id: str, className: str = "") -> Component:
+    """A form control below its label."""
+    return html.Div(
+        [html.Label(label, htmlFor=control_id), control], className=f"control {className}".strip()
+    )
+
+
+def select(control_id: str, options: Sequence[tuple[str, str]], value: str | None = None) -> Component:
+    """A native select: (value, label) pairs."""
+    return dbc.Select(
+        id=control_id,
+        options=[{"value": key, "label": text} for key, text in options],
+        value=value,
+        size="sm",
+    )
+
+
+def sql_tools(query: Query, download: str) -> Component:
+    """Copy SQL and Download CSV for one table, and the SQL itself on demand."""
+    text = query.text()
+    return html.Div(
+        [
+            html.Button(
+                [icon("clipboard"), html.Span("Copy SQL")],
+                className="btn btn-sm btn-quiet copy-sql",
+                type="button",
+                **attributes(data_copy=text),
+            ),
+            html.A(
+                [icon("download"), html.Span("Download CSV")],
+                href=download,
+                className="btn btn-sm btn-quiet",
+                download="",
+            ),
+        ],
+        className="tools",
+    )
+
+
+def sql_text(query: Query) -> Component:
+    """The SQL behind a page, folded."""
+    return html.Details(
+        [html.Summary("SQL"), html.Pre(html.Code(query.text()), tabIndex="0")], className="sql"
+    )
+
+
+def message(title: str, *body: Component, kind: str = "info") -> Component:
+    """What is shown where there is nothing else to show."""
+    picture = {"info": "info-circle", "error": "exclamation-circle", "empty": "inboxes"}[kind]
+    return html.Div(
+        [html.Div(icon(picture), className="message-icon"), html.Div([html.H2(title), *body])],
+        className=f"message {kind}",
+        role="alert" if kind == "error" else "status",
+    )
+
+
+def command(text: str) -> Component:
+    """A command to type in a terminal."""
+    return html.Pre(html.Code(text), className="command", tabIndex="0")
+
+
+def nothing_yet(*, has_images: bool) -> Component:
+    """The page before the first run."""
+    if has_images:
+        return message(
+            "No model was indexed yet",
+            html.P("The images are here. Find what excites each channel of a model with:"),
+            command("convscope index --model efficientnet-lite0 --images samples"),
+            html.P("This page fills by itself when the run is done."),
+            kind="empty",
+        )
+    return message(
+        "Nothing here yet",
+        html.P("Convscope needs images and a model. Bring a folder of images, then index it:"),
+        command(
+            "convscope images import my-images /path/to/folder\n"
+            "convscope index --model efficientnet-lite0 --images my-images"
+        ),
+        html.P("This page fills by itself when the run is done."),
+        kind="empty",
+    )
+
+
+def sorry(sentence: str, *, link: tuple[str, str] | None = None, choices: Sequence[str] = ()) -> Component:
+    """A sentence on what is wrong with the address, and the way out of it."""
+    body: list[Component] = []
+    if choices:
+        body.append(html.P("There is: " + "; ".join(choices) + "."))
+    if link is not None:
+        body.append(html.P(html.A(link[1], href=link[0], className="btn btn-sm btn-primary")))
+    return message(sentence, *body, kind="error")
+
+
+def bar(name: Component, share: float, value: str, *, marked: bool = False, title: str = "") -> Component:
+    """One bar of a list: a name, a length from 0 to 1, a value in words."""
+    return html.Li(
+        [
+            html.Div(name, className="bar-name"),
+            html.Div(
+                html.Div(className="bar-fill", style={"width": f"{100 * min(max(share, 0), 1):.1f}%"}),
+                className="bar-track",
+                **attributes(aria_hidden="true"),
+            ),
+            html.Div(value, className="bar-value"),
+        ],
+        className="bar marked" if marked else "bar",
+        title=title,
+    )
+
+
+def bars(items: Iterable[Component]) -> Component:
+    """A list of bars."""
+    return html.Ul(list(items), className="bars")
+
+
+def problems_list(problems: Iterable[str]) -> Component:
+    """Sentences on choices of the address that could not be used."""
+    return [html.P(sentence, className="problem", role="alert") for sentence in problems]

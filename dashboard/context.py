@@ -1,0 +1,109 @@
+"""What every page and route needs, made once per application and handed to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import flask
+
+from dashboard.cache import Cache
+from dashboard.compose import Pixels
+from db import queries
+from db.atlas import Atlas, AtlasError, NoAtlas
+from db.images import ImageStore
+from db.settings import Settings
+
+Record = dict[str, Any]
+EXTENSION = "convscope"
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What one version of the atlas holds: small facts that every page asks for.
+
+    `version` is None where nothing was published yet; `trouble` says why an atlas cannot be read.
+    """
+
+    version: str | None
+    runs: tuple[Record, ...] = ()
+    image_sets: tuple[Record, ...] = ()
+    layers: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+    edges: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    dead: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    trouble: str = ""
+
+    def run(self, model: str, image_set: str) -> Record | None:
+        """The run of a model over an image set; an empty name means any. The newest where several fit."""
+        for run in self.runs:
+            if model in ("", run["model"]) and image_set in ("", run["image_set"]):
+                return run
+        return None
+
+    def run_numbered(self, number: int) -> Record | None:
+        """The run with this number, None where it was replaced by a newer one."""
+        return next((run for run in self.runs if run["run"] == number), None)
+
+    def layer(self, model: str, layer: str) -> Record | None:
+        """A layer of a model."""
+        return next((row for row in self.layers.get(model, ()) if row["layer"] == layer), None)
+
+
+@dataclass
+class Context:
+    """The application's parts. One per `create_app`."""
+
+    settings: Settings
+    atlas: Atlas
+    store: ImageStore
+    thumbnails: Cache[str, Pixels] = field(
+        default_factory=lambda: Cache(256 * MEGABYTE, lambda pixels: int(pixels.nbytes))
+    )
+    pictures: Cache[tuple[Any, ...], bytes] = field(default_factory=lambda: Cache(96 * MEGABYTE, len))
+    cells: Cache[tuple[int, str, int], tuple[Record, ...]] = field(
+        default_factory=lambda: Cache(200_000, len)
+    )
+    pages: Cache[tuple[Any, ...], tuple[dict[str, Any], list[int]]] = field(
+        default_factory=lambda: Cache(100, lambda _page: 1)
+    )
+    _catalogue: Catalogue = field(default_factory=lambda: Catalogue(version=None))
+
+    def catalogue(self) -> Catalogue:
+        """What the current version holds; read again when the version changes."""
+        version = self.atlas.version()
+        if version is None:
+            return Catalogue(version=None)
+        if self._catalogue.version != version or self._catalogue.trouble:
+            try:
+                self._catalogue = read_catalogue(self.atlas, version)
+            except NoAtlas:
+                return Catalogue(version=None)
+            except AtlasError as error:
+                return Catalogue(version=version, trouble=str(error))
+        return self._catalogue
+
+
+def read_catalogue(atlas: Atlas, version: str) -> Catalogue:
+    """Read what `version` holds. A newer version published meanwhile is noticed at the next call."""
+    runs = tuple(atlas.fetch(queries.runs()))
+    models = {run["model"] for run in runs}
+    return Catalogue(
+        version=version,
+        runs=runs,
+        image_sets=tuple(atlas.fetch(queries.image_sets())),
+        layers={model: tuple(atlas.fetch(queries.layers(model))) for model in models},
+        edges={
+            model: tuple((edge["source"], edge["target"]) for edge in atlas.fetch(queries.layer_edges(model)))
+            for model in models
+        },
+        dead={
+            (run["run"], row["layer"]): row["dead"]
+            for run in runs
+            for row in atlas.fetch(queries.dead_channels(run["run"]))
+        },
+    )
+
+
+def current() -> Context:
+    """The context of the application that serves the present request."""
+    return cast(Context, flask.current_app.extensions[EXTENSION])

@@ -1,0 +1,123 @@
+"""Tables as CSV: the rows of the very query that a page shows.
+
+A text that a spreadsheet would take for a formula is prefixed with an apostrophe (OWASP, "CSV Injection"):
+labels and file names come from people's folders.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import flask
+import pyarrow as pa
+
+from dashboard.address import (
+    Address,
+    ChannelAddress,
+    ChannelsError,
+    ImageAddress,
+    ImagesAddress,
+    PatchesAddress,
+)
+from dashboard.context import current
+from dashboard.pages import channel as channel_page
+from dashboard.pages import images as images_page
+from dashboard.selections import (
+    NothingSelected,
+    images_query,
+    patches_query,
+    select_channels,
+    select_layer,
+    select_run,
+)
+from db import image_queries
+from db.atlas import AtlasError, Query
+
+downloads = flask.Blueprint("downloads", __name__, url_prefix="/download")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+ROWS_AT_ONCE = 2000
+
+
+@downloads.errorhandler(NothingSelected)
+@downloads.errorhandler(ChannelsError)
+@downloads.errorhandler(AtlasError)
+def sorry(error: Exception) -> flask.Response:
+    """What was asked for is not there: one sentence."""
+    return flask.Response(f"{error}\n", 404, mimetype="text/plain")
+
+
+@downloads.get("/patches.csv")
+def patches_csv() -> flask.Response:
+    """The patches that the Patches page shows."""
+    context = current()
+    selection = select_layer(context.catalogue(), _address(PatchesAddress))
+    found = select_channels(selection)
+    shown = [row["channel"] for row in context.atlas.fetch(found.query)]
+    return _csv(
+        patches_query(selection, shown), f"{selection.run['model']}-{selection.layer['layer']}-patches"
+    )
+
+
+@downloads.get("/channel.csv")
+def channel_csv() -> flask.Response:
+    """The patches of one channel."""
+    address = _address(ChannelAddress)
+    given = PatchesAddress(model=address.model, images=address.images, layer=address.layer)
+    selection = select_layer(current().catalogue(), given)
+    query = channel_page.patches_query(selection, address.channel)
+    return _csv(query, f"{selection.run['model']}-{selection.layer['layer']}-channel-{address.channel}")
+
+
+@downloads.get("/images.csv")
+def images_csv() -> flask.Response:
+    """All images that the Images page's filters let through, not only the page that is shown."""
+    run, address = images_page.resolve(current().catalogue(), _address(ImagesAddress))
+    return _csv(images_query(run, address, limit=None), f"{address.images}-images")
+
+
+@downloads.get("/image-channels.csv")
+def image_channels_csv() -> flask.Response:
+    """The channels that one image drives."""
+    address = _address(ImageAddress)
+    run = select_run(current().catalogue(), address.model, address.images)
+    query = image_queries.image_channels(run["run"], address.id, per_layer=None)
+    return _csv(query, f"{run['model']}-{run['image_set']}-image-{address.id}-channels")
+
+
+def _address(kind: type[Any]) -> Any:
+    address, _ = kind.read(flask.request.query_string.decode())
+    assert isinstance(address, Address)
+    return address
+
+
+def _csv(query: Query, name: str) -> flask.Response:
+    table = current().atlas.fetch_arrow(query)
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+    response = flask.Response(csv_lines(table), mimetype="text/csv")
+    response.headers["Content-Disposition"] = (
+        f'attachment; filename="{safe.encode("ascii", "replace").decode()}.csv"'
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def csv_lines(table: pa.Table) -> Iterator[str]:
+    """CSV with a heading; a struct such as `box` becomes a column for each of its fields."""
+    flat = table.flatten()
+    yield _lines([[name.replace(".", "_") for name in flat.column_names]])
+    for batch in flat.to_batches(max_chunksize=ROWS_AT_ONCE):
+        columns = [column.to_pylist() for column in batch.columns]
+        yield _lines([[_cell(value) for value in values] for values in zip(*columns, strict=True)])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return "'" + value
+    return value
+
+
+def _lines(rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()

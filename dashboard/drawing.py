@@ -1,0 +1,110 @@
+"""The drawing of a network: nested stages and blocks, laid out like reading.
+
+Layers of a block stand side by side in the order of the forward pass, blocks and stages below each other: so
+a network of 58 layers fits a narrow column, and positions need no layout engine in the browser.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Record = Mapping[str, Any]
+WIDTH = 316
+GUTTER = 46
+PILL_HEIGHT = 24
+GAP = 9
+BLOCK_PADDING = 6
+BLOCK_GAP = 10
+STAGE_PADDING = 8
+STAGE_HEAD = 20
+STAGE_GAP = 22
+MOST_IN_ROW = 4
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Elements for Cytoscape with positions in pixels, and the height they take."""
+
+    elements: list[dict[str, Any]]
+    height: int
+    width: int = WIDTH
+
+
+def draw(layers: Sequence[Record], edges: Iterable[tuple[str, str]]) -> Drawing:
+    """Lay out `layers`, given in the order of the forward pass."""
+    nodes: list[dict[str, Any]] = []
+    spots: dict[str, tuple[int, int]] = {}  # layer -> (row, column)
+    top, line = 10, 0
+    for (number, stage), members in _runs(layers, lambda layer: layer["stage"]):
+        stage_id = None
+        if stage is not None:
+            stage_id = f"stage {number} {stage}"
+            nodes.append({"data": {"id": stage_id, "label": stage}, "classes": "stage", "selectable": False})
+            top += STAGE_HEAD
+        for (place, block), inside in _runs(members, lambda layer: layer["block"]):
+            parent = stage_id
+            if block is not None:
+                parent = f"block {number} {place} {block}"
+                nodes.append(
+                    {
+                        "data": {"id": parent, "label": block} | ({"parent": stage_id} if stage_id else {}),
+                        "classes": "block",
+                        "selectable": False,
+                    }
+                )
+            for chunk in _chunks(inside):
+                wide = _pill_width(len(chunk))
+                for column, layer in enumerate(chunk):
+                    left = GUTTER + STAGE_PADDING + BLOCK_PADDING + column * (wide + GAP)
+                    if block is None and len(chunk) == 1:
+                        left = GUTTER + STAGE_PADDING + BLOCK_PADDING
+                    nodes.append(_pill(layer, parent, x=left + wide / 2, y=top + PILL_HEIGHT / 2, width=wide))
+                    spots[layer["layer"]] = (line, column)
+                top += PILL_HEIGHT + GAP
+                line += 1
+            top += BLOCK_GAP + BLOCK_PADDING - GAP + (BLOCK_PADDING if block is not None else 0)
+        top += STAGE_GAP - BLOCK_GAP
+    lines = [_edge(source, target, spots) for source, target in edges if source in spots and target in spots]
+    return Drawing(nodes + lines, height=top + 4)
+
+
+def _runs(layers: Iterable[Record], of: Any) -> list[tuple[tuple[int, str | None], list[Record]]]:
+    """Neighbours that share a group, numbered: a group that comes back later is drawn again."""
+    grouped = itertools.groupby(layers, of)
+    return [((number, name), list(members)) for number, (name, members) in enumerate(grouped)]
+
+
+def _chunks(layers: Sequence[Record]) -> list[Sequence[Record]]:
+    """Lines of nearly equal length, at most MOST_IN_ROW each."""
+    lines = -(-len(layers) // MOST_IN_ROW)
+    size = -(-len(layers) // lines)
+    return [layers[start : start + size] for start in range(0, len(layers), size)]
+
+
+def _pill_width(count: int) -> int:
+    room = WIDTH - GUTTER - 2 * STAGE_PADDING - 2 * BLOCK_PADDING
+    return (room - (max(count, 3) - 1) * GAP) // max(count, 3) if count > 1 else room
+
+
+def _pill(layer: Record, parent: str | None, *, x: float, y: float, width: int) -> dict[str, Any]:
+    name = layer["label"].rsplit(" > ", 1)[-1]
+    fits = max(4, int(width / 6.1))
+    data = {
+        "id": layer["layer"],
+        "label": name if len(name) <= fits else name[: fits - 1] + "…",
+        "width": width,
+    }
+    if parent is not None:
+        data["parent"] = parent
+    return {"data": data, "position": {"x": x, "y": y}, "classes": "layer", "grabbable": False}
+
+
+def _edge(source: str, target: str, spots: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """An edge beside, down to the next line, or past lines (a shortcut)."""
+    (row, column), (row_to, column_to) = spots[source], spots[target]
+    if row == row_to:
+        kind = "beside" if abs(column - column_to) == 1 else "over"
+    else:
+        kind = "down" if row_to - row == 1 else "past"
+    return {"data": {"id": f"{source} -> {target}", "source": source, "target": target}, "classes": kind}

@@ -1,0 +1,302 @@
+"""The page of one channel: its top patches large, its statistics, classes and histogram, its SQL.
+
+Callbacks::
+
+    address, status --> show_channel --> everything
+"""
+
+from typing import Any
+
+from dash import Dash, Input, Output, State, html
+from dash.exceptions import PreventUpdate
+
+from dashboard import components
+from dashboard.address import ROWS_PER_PAGE, ChannelAddress, ImageAddress, PatchesAddress
+from dashboard.components import Component, attributes, icon
+from dashboard.context import Context, Record, current
+from dashboard.geometry import CROPS
+from dashboard.ids import LOCATION, make_id
+from dashboard.pictures import row_address
+from dashboard.selections import LayerSelection, NothingSelected, select_layer
+from dashboard.words import activation, count, patch_sentence, percent
+from db import patch_queries
+from db.atlas import Query
+
+TITLE = "Channel · Convscope"
+LARGE = 192
+CLASSES_SHOWN = 8
+BODY = make_id("channel", "body")
+
+
+def layout(mounted: Any = None, **_: Any) -> Component:
+    """The page without content."""
+    if mounted and mounted.get("title") == TITLE:
+        raise PreventUpdate
+    return html.Div(html.Div(className="skeleton tall"), id=BODY, className="single-page")
+
+
+def register(app: Dash) -> None:
+    """Add the page's callback."""
+    app.callback(
+        Output(BODY, "children"),
+        Input(LOCATION, "search"),
+        Input(make_id("shell", "status"), "data"),
+        State(LOCATION, "pathname"),
+    )(show_channel)
+
+
+def show_channel(search: str | None, _status: Any, pathname: str | None) -> Component:
+    """Everything on the page."""
+    if pathname != ChannelAddress.path:
+        raise PreventUpdate
+    context = current()
+    catalogue = context.catalogue()
+    address, problems = ChannelAddress.read(search)
+    if not catalogue.runs:
+        return components.nothing_yet(has_images=bool(catalogue.image_sets))
+    patches_address = PatchesAddress(
+        model=address.model, images=address.images, layer=address.layer, k=20, crop=address.crop
+    )
+    try:
+        selection = select_layer(catalogue, patches_address)
+    except NothingSelected as nothing:
+        way_out = (PatchesAddress(model=address.model, images=address.images).href(), "Show the layers")
+        return components.sorry(str(nothing), link=way_out, choices=nothing.choices)
+    last = selection.layer["channels"] - 1
+    if address.channel > last:
+        return components.sorry(
+            f"{selection.layer['label']} has channels 0 to {last}, not {address.channel}.",
+            link=(selection.address.href(k=10), "Show its channels"),
+        )
+    return html.Div(
+        [
+            *components.problems_list(problems.values()),
+            *channel_page(context, selection, address),
+        ]
+    )
+
+
+def patches_query(selection: LayerSelection, channel: int) -> Query:
+    """The channel's patches: the query behind the page, its SQL and its download."""
+    return patch_queries.patches(selection.run["run"], selection.layer["layer"], [channel], k=20)
+
+
+def channel_page(context: Context, selection: LayerSelection, address: ChannelAddress) -> list[Component]:
+    """The page's parts."""
+    run, layer, number = selection.run["run"], selection.layer["layer"], address.channel
+    query = patches_query(selection, number)
+    patches = context.atlas.fetch(query)
+    statistics = context.atlas.fetch(
+        patch_queries.channels(run, layer, only=[number], order="index", limit=1)
+    )
+    agreement = context.atlas.fetch(patch_queries.agreement(run, layer, [number]))
+    classes = context.atlas.fetch(patch_queries.channel_classes(run, layer, number))
+    histogram = context.atlas.fetch(patch_queries.channel_histogram(run, layer, number))
+    here = ChannelAddress(
+        model=selection.run["model"],
+        images=selection.run["image_set"],
+        layer=layer,
+        channel=number,
+        crop=address.crop,
+    )
+    return [
+        _heading(selection, here),
+        _facts(statistics[0], agreement[0] if agreement else None) if statistics else None,
+        html.Div(
+            [
+                _crops(here),
+                components.sql_tools(query, "/download/channel.csv?" + here.href().partition("?")[2]),
+            ],
+            className="bar-line",
+        ),
+        patch_cards(selection, here, patches),
+        html.Div(
+            [
+                html.Section(
+                    [html.H2(f"Classes in its top {len(patches)}"), class_bars(classes)],
+                    className="card-plain",
+                ),
+                html.Section(
+                    [html.H2("Strongest activation per image"), histogram_bars(histogram)],
+                    className="card-plain",
+                ),
+            ],
+            className="two",
+        ),
+        components.sql_text(query),
+    ]
+
+
+def _heading(selection: LayerSelection, here: ChannelAddress) -> Component:
+    last = selection.layer["channels"] - 1
+    back = PatchesAddress(
+        model=here.model,
+        images=here.images,
+        layer=here.layer,
+        crop=here.crop,
+        page=here.channel // ROWS_PER_PAGE + 1,
+    )
+
+    def step(number: int, symbol: str, words: str) -> Component:
+        if not 0 <= number <= last:
+            return html.Span(
+                icon(symbol), className="btn btn-quiet disabled", **attributes(aria_hidden="true")
+            )
+        return html.A(
+            icon(symbol), href=here.href(channel=number), className="btn btn-quiet", title=words,
+            **attributes(aria_label=words),
+        )  # fmt: skip
+
+    return html.Div(
+        [
+            html.Div(
+                [
+                    html.A([icon("arrow-left"), selection.layer["label"].replace(" > ", " › ")],
+                           href=back.href(), className="crumb"),
+                    html.H1(["Channel ", html.Span(str(here.channel), className="num")]),
+                ],
+                className="title",
+            ),
+            html.Div(
+                [step(here.channel - 1, "chevron-left", "Previous channel"),
+                 step(here.channel + 1, "chevron-right", "Next channel")],
+                className="steps",
+            ),
+        ],
+        className="heading",
+    )  # fmt: skip
+
+
+def _facts(row: Record, agreement: Record | None) -> Component:
+    spread = f"{activation(row['mean'])} ± {activation(row['std'])}"
+    items = [
+        components.fact("strongest", activation(row["max"])),
+        components.fact("mean ± deviation", spread, title="Over images, of each image's best activation"),
+        components.fact("weakest", activation(row["min"])),
+    ]
+    if agreement is not None:
+        items += [
+            components.fact("selectivity", f"{agreement['entropy_bits']:.2f} bits",
+                            title="Entropy of the classes in its top-k: 0 where all agree"),
+            components.fact("classes", f"{agreement['classes']} among {count(agreement['labelled'], 'image')}"),
+            components.fact("most frequent", f"{agreement['majority_label']}, {percent(agreement['majority_share'])}"),
+        ]  # fmt: skip
+    if row["dead"]:
+        items.append(components.fact("state", "dead", title="The very same value for all images"))
+    if row["nonfinite"]:
+        items.append(
+            components.fact(
+                "not finite", count(row["nonfinite"], "image"), title="NaN or infinity; never ranked"
+            )
+        )
+    return components.facts(items)
+
+
+def _crops(here: ChannelAddress) -> Component:
+    return html.Div(
+        [
+            html.A(
+                words,
+                href=here.href(crop=crop),
+                className="segment on" if crop == here.crop else "segment",
+                **(attributes(aria_current="true") if crop == here.crop else attributes()),
+            )
+            for crop, words in CROPS.items()
+        ],
+        className="segments",
+        role="group",
+        **attributes(aria_label="Crop"),
+    )
+
+
+def patch_cards(selection: LayerSelection, here: ChannelAddress, patches: list[Record]) -> Component:
+    """Patches large, the strongest first, each a link to its image."""
+    if not patches:
+        return html.P("This channel has no patches: no image gave it a finite value.", className="quiet")
+    picture = row_address(selection.run, here.layer, here.channel, k=len(patches), crop=here.crop, tile=LARGE)
+    return html.Ol(
+        [
+            html.Li(
+                html.A(
+                    [
+                        html.Div(
+                            className="sprite",
+                            style={"--i": index, "backgroundImage": f"url('{picture}')"},
+                        ),
+                        html.Div(
+                            [
+                                html.Span(patch["label"] or "no label", className="name"),
+                                html.Span(activation(patch["activation"]), className="num"),
+                            ],
+                            className="caption",
+                        ),
+                    ],
+                    href=ImageAddress(model=here.model, images=here.images, id=patch["image_id"]).href(),
+                    title=patch_sentence(patch),
+                    **attributes(aria_label=patch_sentence(patch)),
+                )
+            )
+            for index, patch in enumerate(patches)
+        ],
+        className="cards",
+        style={"--n": len(patches), "--last": max(1, len(patches) - 1)},
+    )
+
+
+def class_bars(classes: list[Record]) -> Component:
+    """How often each class is among the patches; bars are shares of the top-k."""
+    if not classes:
+        return html.P("No images.", className="quiet")
+    most = max(row["share"] for row in classes)
+    shown = [
+        components.bar(
+            row["label"] or "no label",
+            row["share"] / most,
+            f"{row['images']} · {percent(row['share'])}",
+            title=row["wnid"] or "",
+        )
+        for row in classes[:CLASSES_SHOWN]
+    ]
+    rest = len(classes) - CLASSES_SHOWN
+    more = html.P(f"and {rest} more with fewer images", className="quiet") if rest > 0 else None
+    return html.Div([components.bars(shown), more])
+
+
+def histogram_bars(bins: list[Record]) -> Component:
+    """Images per bin; widths are bins', heights are images per width, so areas are images."""
+    if not bins:
+        return html.P("No histogram.", className="quiet")
+    widths = [max(row["high"] - row["low"], 0.0) for row in bins]
+    smallest = min((width for width in widths if width > 0), default=1.0)
+    widths = [width or smallest for width in widths]
+    total = sum(row["images"] for row in bins)
+    highest = max(row["images"] / width for row, width in zip(bins, widths, strict=True))
+    parts: list[Component] = []
+    at = bins[0]["low"]
+    for row, width in zip(bins, widths, strict=True):
+        gap = row["low"] - at
+        if gap > 1e-6 * smallest:
+            parts.append(html.Div(className="bin none", style={"flexGrow": gap / smallest}))
+        words = (
+            f"{activation(row['low'])} to {activation(row['high'])}: "
+            f"{count(row['images'], 'image')}, {percent(row['images'] / total)}"
+        )
+        height = row["images"] / width / highest
+        parts.append(
+            html.Div(
+                html.Div(style={"height": f"{max(100 * height, 1):.1f}%"}),
+                className="bin",
+                style={"flexGrow": width / smallest},
+                title=words,
+            )
+        )
+        at = row["high"]
+    low, high = activation(bins[0]["low"]), activation(bins[-1]["high"])
+    return html.Figure(
+        [
+            html.Div(parts, className="histogram", role="img",
+                     **attributes(aria_label=f"Histogram of {count(total, 'image')} from {low} to {high}")),
+            html.Figcaption([html.Span(low, className="num"),
+                             html.Span("area = images", className="quiet"), html.Span(high, className="num")]),
+        ]
+    )  # fmt: skip

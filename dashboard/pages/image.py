@@ -1,0 +1,241 @@
+"""The page of one image: the picture, its label, what each model says, and the channels that it drives.
+
+Callbacks::
+
+    address, status --> show_image --> everything but the channels
+                                  +--> channels --(browser)--> drawn list
+"""
+
+import itertools
+from typing import Any
+
+from dash import Dash, Input, Output, State, dcc, html
+from dash.exceptions import PreventUpdate
+
+from dashboard import components
+from dashboard.address import ChannelAddress, ImageAddress, ImagesAddress
+from dashboard.components import Component, attributes, icon
+from dashboard.context import Catalogue, Context, Record, current
+from dashboard.ids import LOCATION, make_id
+from dashboard.pictures import image_address
+from dashboard.wiring import in_browser
+from dashboard.words import activation, byte_size, count, percent
+from db import image_queries
+
+TITLE = "Image · Convscope"
+BODY = make_id("image", "body")
+DRIVEN = make_id("image", "driven")
+CHANNELS = make_id("image", "channels")
+PAINTED = make_id("image", "painted")
+PER_LAYER = 24
+
+
+def layout(mounted: Any = None, **_: Any) -> Component:
+    """The page without content."""
+    if mounted and mounted.get("title") == TITLE:
+        raise PreventUpdate
+    return html.Div(
+        [
+            html.Div(html.Div(className="skeleton tall"), id=BODY),
+            html.Div(id=DRIVEN, className="driven-channels"),
+            dcc.Store(id=CHANNELS),
+            html.Div(id=PAINTED, hidden=True),
+        ],
+        className="single-page",
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the page's callback."""
+    app.callback(
+        Output(BODY, "children"),
+        Output(CHANNELS, "data"),
+        Input(LOCATION, "search"),
+        Input(make_id("shell", "status"), "data"),
+        State(LOCATION, "pathname"),
+    )(show_image)
+    in_browser(app, "paintChannels", Output(PAINTED, "children"), Input(CHANNELS, "data"))
+
+
+def show_image(
+    search: str | None, _status: Any, pathname: str | None
+) -> tuple[Component, dict[str, Any] | None]:
+    """Everything on the page, and the channels that the image drives."""
+    if pathname != ImageAddress.path:
+        raise PreventUpdate
+    context = current()
+    catalogue = context.catalogue()
+    address, problems = ImageAddress.read(search)
+    if not catalogue.image_sets:
+        return components.nothing_yet(has_images=False), None
+    run = catalogue.run(address.model, address.images) or catalogue.run("", address.images)
+    image_set = address.images or (run["image_set"] if run else catalogue.image_sets[0]["image_set"])
+    found = context.atlas.fetch(image_queries.image(image_set, address.id))
+    if not found:
+        sets = tuple(known["image_set"] for known in catalogue.image_sets)
+        there = next((known for known in catalogue.image_sets if known["image_set"] == image_set), None)
+        if there is None:
+            link = (ImagesAddress().href(), "Show the images there are")
+            return components.sorry(f"There is no image set “{image_set}”.", link=link, choices=sets), None
+        link = (ImagesAddress(model=address.model, images=image_set).href(), f"Show {image_set}")
+        wrong = f"{image_set} has images 0 to {there['images'] - 1}, not {address.id}."
+        return components.sorry(wrong, link=link), None
+    page, channels = image_page(context, catalogue, found[0], run)
+    return html.Div([*components.problems_list(problems.values()), *page]), channels
+
+
+def image_page(
+    context: Context, catalogue: Catalogue, image: Record, run: Record | None
+) -> tuple[list[Component], dict[str, Any] | None]:
+    """The page's parts, and the channels that the image drives."""
+    image_set, number = image["image_set"], image["image_id"]
+    model = run["model"] if run else ""
+    predictions = context.atlas.fetch(image_queries.image_predictions(image_set, number))
+    total = next((row["images"] for row in catalogue.image_sets if row["image_set"] == image_set), 0)
+    parts: list[Component] = [
+        _heading(image, model, total),
+        html.Div(
+            [
+                html.Figure(
+                    html.Img(
+                        src=image_address(image["key"]),
+                        alt=f"image {number}: {image['label'] or 'no label'}",
+                        width=image["width"],
+                        height=image["height"],
+                    ),
+                    className="picture",
+                ),
+                html.Div(
+                    [_facts(image), html.H2("Predictions"), prediction_lists(predictions)],
+                    className="beside",
+                ),
+            ],
+            className="image-top",
+        ),
+    ]
+    channels = None
+    if run is not None:
+        query = image_queries.image_channels(run["run"], number, per_layer=PER_LAYER)
+        here = ImageAddress(model=model, images=image_set, id=number)
+        parts += [
+            html.Div(
+                [
+                    html.H2(f"Channels of {model} that it drives"),
+                    components.sql_tools(
+                        query, "/download/image-channels.csv?" + here.href().partition("?")[2]
+                    ),
+                ],
+                className="bar-line",
+            ),
+        ]
+        channels = driven_channels(context.atlas.fetch(query), run)
+    return parts, channels
+
+
+def _heading(image: Record, model: str, total: int) -> Component:
+    number = image["image_id"]
+    here = ImageAddress(model=model, images=image["image_set"], id=number)
+
+    def step(other: int, symbol: str, words: str) -> Component:
+        if not 0 <= other < total:
+            return html.Span(
+                icon(symbol), className="btn btn-quiet disabled", **attributes(aria_hidden="true")
+            )
+        return html.A(
+            icon(symbol), href=here.href(id=other), className="btn btn-quiet", title=words,
+            **attributes(aria_label=words),
+        )  # fmt: skip
+
+    return html.Div(
+        [
+            html.Div(
+                [
+                    html.A([icon("arrow-left"), image["image_set"]],
+                           href=ImagesAddress(model=model, images=image["image_set"]).href(), className="crumb"),
+                    html.H1([image["label"] or "No label", html.Span(f" image {number}", className="above num")]),
+                ],
+                className="title",
+            ),
+            html.Div(
+                [step(number - 1, "chevron-left", "Previous image"), step(number + 1, "chevron-right", "Next image")],
+                className="steps",
+            ),
+        ],
+        className="heading",
+    )  # fmt: skip
+
+
+def _facts(image: Record) -> Component:
+    items = [
+        components.fact("name", image["name"]),
+        components.fact("size", f"{image['width']} × {image['height']} px"),
+        components.fact("file", byte_size(image["bytes"])),
+    ]
+    if image["wnid"]:
+        items.insert(0, components.fact("WNID", image["wnid"]))
+    if image["label_index"] is not None:
+        items.insert(1, components.fact("ImageNet class", str(image["label_index"])))
+    if image["split"]:
+        items.append(components.fact("split", image["split"]))
+    return components.facts(items)
+
+
+def prediction_lists(predictions: list[Record]) -> Component:
+    """The classes that each model finds most probable; the labelled one is marked, wherever it ranks."""
+    if not predictions:
+        return html.P("No model was indexed over this set yet.", className="quiet")
+    lists = []
+    for model, rows in itertools.groupby(predictions, lambda row: row["model"]):
+        ranked = list(rows)
+        label = next((row for row in ranked if row["is_label"]), None)
+        if label is None:
+            verdict, kind = "unlabelled for this model", "none"
+        elif label["rank"] == 1:
+            verdict, kind = "right", "right"
+        else:
+            verdict, kind = f"wrong: its label is number {label['rank']:,}", "wrong"
+        lists.append(
+            html.Div(
+                [
+                    html.H3([model, html.Span(verdict, className=f"verdict {kind}")]),
+                    components.bars(
+                        components.bar(
+                            [
+                                html.Span(f"{row['rank']}", className="rank num"),
+                                html.Span(row["name"] or f"class {row['class_index']}"),
+                                *([html.Span("label", className="tag")] if row["is_label"] else []),
+                            ],
+                            row["probability"],
+                            percent(row["probability"]),
+                            marked=row["is_label"],
+                            title=f"class {row['class_index']}, {row['wnid'] or 'no WNID'}, logit {row['logit']:.3f}",
+                        )
+                        for row in ranked
+                    ),
+                ],
+                className="prediction",
+            )
+        )
+    return html.Div(lists)
+
+
+def driven_channels(rows: list[Record], run: Record) -> dict[str, Any]:
+    """By layer, the channels whose top-k the image is in: records that `grid.js` draws, as they may be many.
+
+    Links are `channel` with the layer's and the channel's names put in.
+    """
+    address = ChannelAddress(model=run["model"], images=run["image_set"])
+    groups = []
+    for layer, found in itertools.groupby(rows, lambda row: row["layer"]):
+        inside = list(found)
+        groups.append(
+            {
+                "layer": layer,
+                "label": inside[0]["layer_label"].replace(" > ", " › "),
+                "count": count(inside[0]["in_layer"], "channel"),
+                "more": inside[0]["in_layer"] - len(inside),
+                "href": address.href(layer=layer, channel=1).removesuffix("1"),
+                "chips": [[row["channel"], row["rank"], activation(row["activation"])] for row in inside],
+            }
+        )
+    return {"groups": groups, "empty": f"It is in no channel’s top {run['k']}."}

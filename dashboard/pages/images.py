@@ -1,0 +1,331 @@
+"""The Images page: the pictures of a set as a grid or a table, filtered and sorted.
+
+Callbacks::
+
+    address --+--> show_images --> controls, list of classes, pictures or table, pager
+    status  --+
+    controls --(browser)--> address
+"""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
+
+from dash import Dash, Input, Output, State, dcc, html
+from dash.exceptions import PreventUpdate
+
+from dashboard import components
+from dashboard.address import ImageAddress, ImagesAddress
+from dashboard.components import Component, attributes, icon, labelled, select
+from dashboard.context import Catalogue, Record, current
+from dashboard.ids import LOCATION, make_id
+from dashboard.pages.patches import pager
+from dashboard.pictures import thumbnail_address
+from dashboard.selections import IMAGES_PER_PAGE, image_filter, images_query
+from dashboard.wiring import in_browser
+from dashboard.words import count, percent
+from db import image_queries
+
+TITLE = "Images · Convscope"
+VIEWS = {"grid": "Pictures", "table": "Table"}
+VERDICTS = {"any": "Any", "right": "Right", "wrong": "Wrong", "unlabelled": "Unlabelled"}
+SORTS = {
+    "id": "Number",
+    "name": "Name",
+    "label": "Label",
+    "surest": "Surest prediction",
+    "unsurest": "Least sure prediction",
+}
+
+
+def _id(name: str) -> str:
+    return make_id("images", name)
+
+
+def layout(mounted: Any = None, **_: Any) -> Component:
+    """The page without content."""
+    if mounted and mounted.get("title") == TITLE:
+        raise PreventUpdate
+    return html.Div(
+        [
+            html.Div(id=_id("heading")),
+            html.Div(
+                [
+                    labelled(
+                        "Search",
+                        dcc.Input(
+                            id=_id("search"), type="search", debounce=True, placeholder="Number, name or label",
+                            className="form-control form-control-sm", autoComplete="off",
+                        ),
+                        control_id=_id("search"),
+                        className="wide",
+                    ),
+                    labelled(
+                        "Class",
+                        dcc.Dropdown(id=_id("label"), placeholder="All classes", clearable=True),
+                        control_id=_id("label"),
+                        className="wide",
+                    ),
+                    labelled("Prediction", select(_id("verdict"), list(VERDICTS.items())), control_id=_id("verdict")),
+                    labelled("Sort by", select(_id("sort"), list(SORTS.items())), control_id=_id("sort")),
+                    labelled("View", select(_id("view"), list(VIEWS.items())), control_id=_id("view")),
+                ],
+                className="controls",
+                role="group",
+                **attributes(aria_label="What is shown"),
+            ),
+            html.Div(id=_id("problems")),
+            html.Div(html.Div(className="skeleton tall"), id=_id("body")),
+            html.Div(id=_id("pager")),
+        ],
+        className="single-page images-page",
+    )  # fmt: skip
+
+
+def register(app: Dash) -> None:
+    """Add the page's callbacks."""
+    app.callback(
+        Output(_id("heading"), "children"),
+        Output(_id("problems"), "children"),
+        Output(_id("body"), "children"),
+        Output(_id("pager"), "children"),
+        Output(_id("label"), "options"),
+        Output(_id("search"), "value"),
+        Output(_id("label"), "value"),
+        Output(_id("verdict"), "value"),
+        Output(_id("sort"), "value"),
+        Output(_id("view"), "value"),
+        Input(LOCATION, "search"),
+        Input(make_id("shell", "status"), "data"),
+        State(LOCATION, "pathname"),
+    )(show_images)
+    in_browser(
+        app,
+        "imagesAddress",
+        Output(LOCATION, "search", allow_duplicate=True),
+        Input(_id("search"), "value"),
+        Input(_id("label"), "value"),
+        Input(_id("verdict"), "value"),
+        Input(_id("sort"), "value"),
+        Input(_id("view"), "value"),
+        State(LOCATION, "search"),
+        prevent_initial_call=True,
+    )
+
+
+class Shown(NamedTuple):
+    """What `show_images` gives the page, in the order of its outputs."""
+
+    heading: Component
+    problems: Component
+    body: Component
+    pager: Component
+    classes: list[dict[str, Any]]
+    search: str
+    label: str | None
+    verdict: str
+    sort: str
+    view: str
+
+
+def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown:
+    """Everything that follows from the address."""
+    if pathname != ImagesAddress.path:
+        raise PreventUpdate
+    context = current()
+    catalogue = context.catalogue()
+    address, problems = ImagesAddress.read(search)
+    typed = {name: values[-1] for name, values in parse_qs((search or "").lstrip("?")).items()}
+    if catalogue.trouble:
+        return _blank(
+            components.message("The atlas cannot be read", html.P(catalogue.trouble), kind="error"), typed
+        )
+    if not catalogue.image_sets:
+        return _blank(components.nothing_yet(has_images=False), typed)
+    run, address = resolve(catalogue, address)
+    there = next((row for row in catalogue.image_sets if row["image_set"] == address.images), None)
+    if there is None:
+        sets = tuple(row["image_set"] for row in catalogue.image_sets)
+        link = (ImagesAddress().href(), "Show the images there are")
+        return _blank(
+            components.sorry(f"There is no image set “{address.images}”.", link=link, choices=sets), typed
+        )
+    number = None if run is None else run["run"]
+    total = context.atlas.fetch(
+        image_queries.count_images(address.images, number, image_filter(address))
+    )[0]["images"]  # fmt: skip
+    pages = max(1, -(-total // IMAGES_PER_PAGE))
+    page = min(address.page, pages)
+    query = images_query(run, address, limit=IMAGES_PER_PAGE, offset=(page - 1) * IMAGES_PER_PAGE)
+    rows = context.atlas.fetch(query)
+    classes = context.atlas.fetch(image_queries.image_classes(address.images))
+    first = (page - 1) * IMAGES_PER_PAGE
+    body: Component
+    if rows:
+        body = table(rows, address) if address.view == "table" else pictures(rows, address)
+    elif run is None and address.verdict != "any":
+        body = components.message("No model was indexed over this set yet, so there are no predictions.")
+    else:
+        body = components.message(
+            "No image fits",
+            html.P(html.A("Show all images", href=_everything(address), className="btn btn-sm btn-primary")),
+            kind="empty",
+        )
+    return Shown(
+        _heading(
+            there,
+            total,
+            components.sql_tools(query, "/download/images.csv?" + address.href().partition("?")[2]),
+        ),
+        components.problems_list(problems.values()),
+        body,
+        pager(
+            f"{first + 1:,}–{first + len(rows):,} of {count(total, 'image')}",
+            previous=address.href(page=page - 1) if page > 1 else None,
+            following=address.href(page=page + 1) if page < pages else None,
+        )
+        if rows
+        else None,
+        class_options(classes),
+        *_typed(typed),
+    )
+
+
+def resolve(catalogue: Catalogue, address: ImagesAddress) -> tuple[Record | None, ImagesAddress]:
+    """The run whose predictions are shown, and the address with its empty names filled in."""
+    run = catalogue.run(address.model, address.images)
+    if run is None and not address.model:
+        run = catalogue.run("", address.images)
+    image_set = address.images or (
+        run["image_set"] if run else catalogue.image_sets[0]["image_set"] if catalogue.image_sets else ""
+    )
+    return run, replace(address, images=image_set, model=run["model"] if run else address.model)
+
+
+def class_options(classes: list[Record]) -> list[dict[str, Any]]:
+    """Classes to choose from; WNIDs tell classes of one name apart."""
+    return [
+        {
+            "value": row["class"],
+            "label": f"{row['label'] or row['class']} ({row['images']:,})",
+            "search": f"{row['label']} {row['wnid'] or ''}",
+        }
+        for row in classes
+    ]
+
+
+def _typed(typed: dict[str, str]) -> tuple[str, str | None, str, str, str]:
+    default = ImagesAddress()
+    return (
+        typed.get("search", ""),
+        typed.get("label"),
+        typed.get("verdict", default.verdict),
+        typed.get("sort", default.sort),
+        typed.get("view", default.view),
+    )
+
+
+def _blank(instead: Component, typed: dict[str, str]) -> Shown:
+    return Shown(None, None, instead, None, [], *_typed(typed))
+
+
+def _everything(address: ImagesAddress) -> str:
+    return ImagesAddress(model=address.model, images=address.images, view=address.view).href()
+
+
+def _heading(image_set: Record, total: int, tools: Component) -> Component:
+    labelled_share = percent(image_set["labelled"] / image_set["images"]) if image_set["images"] else "–"
+    return html.Div(
+        [
+            html.Div([html.H1(image_set["image_set"]), html.P(image_set["source"])], className="title"),
+            components.facts(
+                [
+                    components.fact("images", f"{image_set['images']:,}"),
+                    components.fact("labelled", labelled_share),
+                    components.fact("shown", f"{total:,}"),
+                ]
+            ),
+            tools,
+        ],
+        className="heading",
+    )
+
+
+def _href(address: ImagesAddress, row: Record) -> str:
+    return ImageAddress(model=address.model, images=address.images, id=row["image_id"]).href()
+
+
+def pictures(rows: list[Record], address: ImagesAddress) -> Component:
+    """Thumbnails with their label; a mark says whether the prediction is right."""
+    return html.Ul(
+        [
+            html.Li(
+                html.A(
+                    [
+                        html.Img(src=thumbnail_address(row["key"]), alt="", draggable="false"),
+                        html.Div(
+                            [
+                                html.Span(row["label"] or f"image {row['image_id']}", className="name"),
+                                _mark(row["verdict"]),
+                            ],
+                            className="caption",
+                        ),
+                    ],
+                    href=_href(address, row),
+                    title=_words(row),
+                    **attributes(aria_label=_words(row)),
+                )
+            )
+            for row in rows
+        ],
+        className="thumbnails",
+    )
+
+
+def _words(row: Record) -> str:
+    words = f"image {row['image_id']}: {row['label'] or 'no label'}"
+    if row["predicted"]:
+        words += f", predicted {row['predicted']} ({percent(row['probability'])}), {row['verdict']}"
+    return words
+
+
+def _mark(verdict: str | None) -> Component:
+    symbols = {"right": "check-lg", "wrong": "x-lg"}
+    if verdict not in symbols:
+        return None
+    return html.Span(icon(symbols[verdict]), className=f"verdict-mark {verdict}")
+
+
+def table(rows: list[Record], address: ImagesAddress) -> Component:
+    """The same as a table."""
+    head = ("", "Image", "Label", "WNID", "Prediction", "Probability", "Size", "Name")
+    return html.Div(
+        html.Table(
+            [
+                html.Thead(html.Tr([html.Th(name, scope="col") for name in head])),
+                html.Tbody([_table_row(row, address) for row in rows]),
+            ],
+            className="table-plain",
+        ),
+        className="table-scroll",
+        tabIndex="0",
+        role="region",
+        **attributes(aria_label="Images"),
+    )
+
+
+def _table_row(row: Record, address: ImagesAddress) -> Component:
+    verdict = row["verdict"]
+    return html.Tr(
+        [
+            html.Td(html.Img(src=thumbnail_address(row["key"]), alt="", className="tiny")),
+            html.Td(html.A(f"{row['image_id']}", href=_href(address, row), className="num",
+                           **attributes(aria_label=_words(row)))),
+            html.Td(row["label"] or html.Span("no label", className="quiet")),
+            html.Td(row["wnid"] or "", className="num quiet"),
+            html.Td([_mark(verdict), row["predicted"] or ""], className=f"predicted {verdict or ''}"),
+            html.Td(percent(row["probability"]) if row["predicted"] else "", className="num end"),
+            html.Td(f"{row['width']} × {row['height']}", className="num end"),
+            html.Td(row["name"], className="quiet long"),
+        ]
+    )  # fmt: skip

@@ -1,0 +1,177 @@
+"""Routes of all pictures: rows of patches, thumbnails, whole images.
+
+Addresses never change their meaning (a run's number is never given twice, and `stamp` tells runs of two
+homes apart; a key is the hash of the picture's bytes), so browsers may keep every picture for ever.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import cv2
+import flask
+import numpy as np
+from PIL import Image
+
+from dashboard import compose
+from dashboard.address import K_MOST, as_crop
+from dashboard.context import Context, Record, current
+from dashboard.geometry import CROPS, placement, read_layer_geometry, read_preprocessing, view
+from db import image_queries, patch_queries
+from db.atlas import AtlasError
+from db.images import UnreadableImage, read_rgb
+
+FOR_EVER = "public, max-age=31536000, immutable"
+LARGEST_SIDE = 1024
+KEY = re.compile(r"[0-9a-f]{64}")
+
+pictures = flask.Blueprint("pictures", __name__, url_prefix="/pictures")
+
+
+def stamp(run: Record) -> str:
+    """What tells the pictures of this run from those of a run with the same number elsewhere or before."""
+    told = f"{run['run']} {run['model']} {run['image_set']} {run['started']} {compose.RENDERING}"
+    return hashlib.sha256(told.encode()).hexdigest()[:10]
+
+
+def row_address(run: Record, layer: str, channel: int, *, k: int, crop: str, tile: int) -> str:
+    """Address of the picture that shows a channel's `k` strongest patches side by side."""
+    where = f"/pictures/rows/{run['run']}-{stamp(run)}/{quote(layer, safe='')}/{channel}.jpg"
+    return f"{where}?k={k}&crop={crop}&tile={tile}"
+
+
+def thumbnail_address(key: str) -> str:
+    """Address of an image's thumbnail (shortest side at most 256)."""
+    return f"/pictures/thumbnails/{key}.jpg"
+
+
+def image_address(key: str) -> str:
+    """Address of a whole image (longest side at most LARGEST_SIDE)."""
+    return f"/pictures/images/{key}.jpg"
+
+
+@pictures.get("/rows/<int:run>-<mark>/<layer>/<int:channel>.jpg")
+def row(run: int, mark: str, layer: str, channel: int) -> flask.Response:
+    """One channel's patches by rank, side by side, `tile` pixels each.
+
+    Query: `k` (1 to 20), `crop` (field, effective, image), `tile` (pixels). Fewer where the set is smaller.
+    """
+    k = flask.request.args.get("k", 10, int)
+    crop = flask.request.args.get("crop", "field")
+    tile = flask.request.args.get("tile", 96, int)
+    if not 1 <= k <= K_MOST or crop not in CROPS or tile not in compose.TILE_SIZES:
+        return _sorry(f"k is 1 to {K_MOST}, crop is one of {', '.join(CROPS)}, "
+                      f"tile is one of {', '.join(map(str, compose.TILE_SIZES))}.", 400)  # fmt: skip
+    context = current()
+    asked = (run, mark, layer, channel, k, crop, tile)
+    data = context.pictures.get(asked)
+    if data is None:
+        catalogue = context.catalogue()
+        found = catalogue.run_numbered(run)
+        if found is None or stamp(found) != mark:
+            return _sorry(f"Run {run} is not in the atlas any more: reload the page.", 404)
+        described = catalogue.layer(found["model"], layer)
+        if described is None or channel >= described["channels"]:
+            return _sorry(f"{found['model']} has no channel {channel} in a layer “{layer}”.", 404)
+        cells = channel_cells(context, run, layer, [channel]).get(channel, ())[:k]
+        if not cells:
+            return _sorry(f"Channel {channel} of {layer} has no patches in run {run}.", 404)
+        geometry = read_layer_geometry(described, found)
+        preprocessing = read_preprocessing(found)
+        tiles = []
+        for cell in cells:
+            picture = thumbnail(context, cell["key"])
+            if picture is None:
+                tiles.append(compose.missing(tile))
+                continue
+            where = placement(preprocessing, (cell["height"], cell["width"]), picture.shape[:2])
+            shown = view(geometry, cell["y"], cell["x"], as_crop(crop))
+            tiles.append(compose.tile(picture, where, shown, tile))
+        data = compose.row(tiles)
+        context.pictures.put(asked, data)
+    return _for_ever(data)
+
+
+@pictures.get("/thumbnails/<key>.jpg")
+def thumbnail_file(key: str) -> flask.Response:
+    """An image's thumbnail as it is stored."""
+    if not KEY.fullmatch(key):
+        return _sorry("A picture's key is 64 hexadecimal digits.", 404)
+    path = current().store.thumbnail_path(key)
+    try:
+        return _for_ever(path.read_bytes())
+    except FileNotFoundError:
+        return _sorry(f"There is no picture with the key {key}.", 404)
+
+
+@pictures.get("/images/<key>.jpg")
+def image_file(key: str) -> flask.Response:
+    """A whole image, read as the networks read it, its longest side cut down to LARGEST_SIDE."""
+    if not KEY.fullmatch(key):
+        return _sorry("A picture's key is 64 hexadecimal digits.", 404)
+    context = current()
+    data = context.pictures.get(("image", key))
+    if data is None:
+        try:
+            rows = context.atlas.fetch(image_queries.image_by_key(key))
+        except AtlasError as error:
+            return _sorry(f"{error}.", 404)
+        if not rows:
+            return _sorry(f"There is no picture with the key {key}.", 404)
+        try:
+            image = read_rgb(context.store.original_path(rows[0]["path"]).read_bytes())
+        except (OSError, UnreadableImage):
+            # the person moved their folder: the thumbnail is what is left
+            return thumbnail_file(key)
+        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+        data = compose.encode(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
+        context.pictures.put(("image", key), data)
+    return _for_ever(data)
+
+
+def channel_cells(
+    context: Context, run: int, layer: str, channels: Sequence[int]
+) -> dict[int, tuple[Record, ...]]:
+    """What the rows of `channels` are cut from, by channel; asks the atlas once for all that are not kept."""
+    found = {channel: context.cells.get((run, layer, channel)) for channel in channels}
+    absent = [channel for channel, cells in found.items() if cells is None]
+    if absent:
+        grouped: dict[int, list[Record]] = {channel: [] for channel in absent}
+        for cell in context.atlas.fetch(patch_queries.picture_cells(run, layer, absent)):
+            grouped[cell["channel"]].append(cell)
+        for channel, cells in grouped.items():
+            found[channel] = tuple(cells)
+            if cells:
+                context.cells.put((run, layer, channel), tuple(cells))
+    return {channel: cells for channel, cells in found.items() if cells}
+
+
+def thumbnail(context: Context, key: str) -> compose.Pixels | None:
+    """An image's decoded thumbnail; None where it is gone or broken."""
+    picture = context.thumbnails.get(key)
+    if picture is None:
+        try:
+            data = np.frombuffer(context.store.thumbnail_path(key).read_bytes(), np.uint8)
+        except OSError:
+            return None
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if decoded is None:
+            return None
+        picture = decoded.astype(np.uint8, copy=False)
+        context.thumbnails.put(key, picture)
+    return picture
+
+
+def _for_ever(data: bytes) -> flask.Response:
+    response = flask.Response(data, mimetype="image/jpeg")
+    response.headers["Cache-Control"] = FOR_EVER
+    response.add_etag()
+    response.make_conditional(flask.request)  # in place
+    return response
+
+
+def _sorry(sentence: str, status: int) -> flask.Response:
+    response = flask.Response(sentence + "\n", status, mimetype="text/plain")
+    response.headers["Cache-Control"] = "no-store"
+    return response

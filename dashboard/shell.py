@@ -1,0 +1,219 @@
+"""What stands around every page: name, pages, pickers, status corner, theme.
+
+Callbacks::
+
+    poll --(browser asks /status.json)--> status --+
+    address -----------------------------------+---+--> links, pickers, corner
+    pickers --(browser)--> address
+    theme button --(browser)--> theme
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dash
+from dash import Dash, Input, Output, State, dcc, html
+
+from dashboard.address import ImagesAddress, PatchesAddress
+from dashboard.components import attributes, icon, select
+from dashboard.context import Catalogue, current
+from dashboard.ids import LOCATION, make_id
+from dashboard.status import status
+from dashboard.wiring import in_browser
+from dashboard.words import count, duration, when
+
+POLL_MILLISECONDS = 4000
+PAGES: tuple[tuple[str, str, str], ...] = (
+    ("patches", "Patches", "grid-3x3-gap"),
+    ("images", "Images", "images"),
+)
+
+# Sets the theme before anything is drawn, so that a dark page never flashes white.
+HEAD = """<!DOCTYPE html>
+<html lang="en" data-bs-theme="light">
+    <head>
+        {%metas%}
+        <title>{%title%}</title>
+        <link rel="icon" href="/assets/mark.svg" type="image/svg+xml">
+        <script>
+            (function () {
+                var kept = null;
+                try { kept = localStorage.getItem("convscope-theme"); } catch (error) { /* private mode */ }
+                var dark = window.matchMedia && matchMedia("(prefers-color-scheme: dark)").matches;
+                document.documentElement.setAttribute("data-bs-theme", kept || (dark ? "dark" : "light"));
+            })();
+        </script>
+        <link rel="stylesheet" href="/bootstrap/css/bootstrap.min.css">
+        <link rel="stylesheet" href="/bootstrap/css/font/bootstrap-icons.min.css">
+        {%css%}
+    </head>
+    <body>
+        {%app_entry%}
+        <footer>{%config%}{%scripts%}{%renderer%}</footer>
+    </body>
+</html>"""
+
+
+def layout() -> Any:
+    """The shell around the page; made anew for each visit, so that it starts with the present status."""
+    return html.Div(
+        [
+            html.A("Skip to content", href="#content", className="skip"),
+            html.Header(
+                [
+                    html.A(
+                        [
+                            html.Img(src="/assets/mark.svg", alt="", width=26, height=26),
+                            html.Span("Convscope"),
+                        ],
+                        href="/",
+                        className="brand",
+                    ),
+                    html.Nav(
+                        [
+                            html.A([icon(symbol), name], id=make_id("shell", page), href=f"/{page}")
+                            for page, name, symbol in PAGES
+                        ],
+                        **attributes(aria_label="Pages"),
+                    ),
+                    html.Div(
+                        [
+                            _picker("model", "Model"),
+                            _picker("images_set", "Images"),
+                        ],
+                        className="pickers",
+                    ),
+                    html.Div(id=make_id("shell", "corner"), className="corner", role="status"),
+                    html.Button(
+                        [icon("circle-half")],
+                        id=make_id("shell", "theme"),
+                        className="btn btn-quiet theme-toggle",
+                        title="Light or dark theme",
+                        type="button",
+                        **attributes(aria_label="Switch between light and dark theme"),
+                    ),
+                ],
+                className="shell",
+            ),
+            html.Main(dash.page_container, id="content", tabIndex="-1"),
+            dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
+            dcc.Store(id=make_id("shell", "status"), data=status(current().catalogue())),
+            dcc.Store(id=make_id("shell", "colours")),
+            html.Div(id="tip", role="tooltip", hidden=True),
+        ],
+        className="app",
+    )
+
+
+def _picker(name: str, label: str) -> Any:
+    control = make_id("shell", name)
+    return html.Div([html.Label(label, htmlFor=control), select(control, [])], className="picker")
+
+
+def register(app: Dash) -> None:
+    """Add the shell's callbacks."""
+    in_browser(
+        app,
+        "poll",
+        Output(make_id("shell", "status"), "data"),
+        Input(make_id("shell", "poll"), "n_intervals"),
+        State(make_id("shell", "status"), "data"),
+        prevent_initial_call=True,
+    )
+    app.callback(
+        *[Output(make_id("shell", page), part) for page, _, _ in PAGES for part in ("href", "className")],
+        Output(make_id("shell", "model"), "options"),
+        Output(make_id("shell", "model"), "value"),
+        Output(make_id("shell", "images_set"), "options"),
+        Output(make_id("shell", "images_set"), "value"),
+        Output(make_id("shell", "corner"), "children"),
+        Input(LOCATION, "pathname"),
+        Input(LOCATION, "search"),
+        Input(make_id("shell", "status"), "data"),
+    )(show_shell)
+    in_browser(
+        app,
+        "pick",
+        Output(LOCATION, "search", allow_duplicate=True),
+        Input(make_id("shell", "model"), "value"),
+        Input(make_id("shell", "images_set"), "value"),
+        State(LOCATION, "pathname"),
+        State(LOCATION, "search"),
+        prevent_initial_call=True,
+    )
+    in_browser(
+        app,
+        "theme",
+        Output(make_id("shell", "colours"), "data"),
+        Input(make_id("shell", "theme"), "n_clicks"),
+    )
+
+
+def show_shell(pathname: str | None, search: str | None, _status: Any) -> tuple[Any, ...]:
+    """Links that keep the model and the image set, pickers, corner."""
+    catalogue = current().catalogue()
+    address, _ = PatchesAddress.read(search)
+    path = pathname or "/"
+    # the images page also shows sets that no model was run over
+    run = catalogue.run(address.model, address.images)
+    links: list[str] = []
+    for page, there, paths in (
+        ("patches", PatchesAddress, ("/", "/channel")),
+        ("images", ImagesAddress, ("/images", "/image")),
+    ):
+        del page
+        links += [
+            there(model=address.model, images=address.images).href(),
+            "page-link-here" if path in paths else "page-link-there",
+        ]
+    models = list(dict.fromkeys(found["model"] for found in catalogue.runs))
+    sets = [found["image_set"] for found in catalogue.image_sets]
+    model = address.model or (run["model"] if run else "")
+    images = address.images or (run["image_set"] if run else sets[0] if sets else "")
+    return (
+        *links,
+        _options(models, model, "no model yet"),
+        model,
+        _options(sets, images, "no images yet"),
+        images,
+        corner(catalogue, model, images),
+    )
+
+
+def _options(names: Sequence[str], chosen: str, none: str) -> list[dict[str, str]]:
+    """What there is; a name from the address that is not there stays to be seen."""
+    listed = [*names, chosen] if chosen and chosen not in names else list(names)
+    return [{"value": name, "label": name} for name in listed] or [{"value": "", "label": none}]
+
+
+def corner(catalogue: Catalogue, model: str, images: str) -> list[Any]:
+    """Atlas version, run, device: two short lines, the rest as the title."""
+    if catalogue.version is None:
+        return [_lamp("off"), html.Div([html.B("nothing published yet"), html.Span("no atlas")])]
+    run = catalogue.run(model, images)
+    version = f"atlas {int(catalogue.version)}" if catalogue.version.isdigit() else catalogue.version
+    if run is None:
+        held = sum(found["images"] for found in catalogue.image_sets)
+        return [
+            _lamp("idle"),
+            html.Div([html.B("no such run"), html.Span(f"{version} · {count(held, 'image')}")]),
+        ]
+    title = (
+        f"Run {run['run']} of {run['model']} over {run['image_set']}: {count(run['images'], 'image')}, "
+        f"{count(run['layers'], 'layer')}, k = {run['k']}, {run['dtype']} on {run['device']}, "
+        f"{duration(run['seconds'])}, finished {when(run['finished'])}"
+    )
+    return [
+        _lamp("on"),
+        html.Div(
+            [
+                html.B(f"run {run['run']} · {run['device']} · k {run['k']}"),
+                html.Span(f"{version} · {count(run['images'], 'image')}"),
+            ],
+            title=title,
+        ),
+    ]
+
+
+def _lamp(state: str) -> Any:
+    return html.Span(className=f"lamp {state}", **attributes(aria_hidden="true"))

@@ -1,0 +1,27 @@
+"""What the shell's corner says, as JSON that open pages ask for every few seconds."""
+
+from typing import Any
+
+import flask
+
+from dashboard.context import Catalogue, current
+
+status_route = flask.Blueprint("status", __name__)
+
+
+@status_route.get("/status.json")
+def status_json() -> flask.Response:
+    """The present status; never cached."""
+    response = flask.jsonify(status(current().catalogue()))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def status(catalogue: Catalogue) -> dict[str, Any]:
+    """What open pages compare to notice a new version: equal while nothing changed."""
+    return {
+        "version": catalogue.version,
+        "runs": [[run["run"], run["model"], run["image_set"]] for run in catalogue.runs],
+        "image_sets": [found["image_set"] for found in catalogue.image_sets],
+        "trouble": catalogue.trouble,
+    }

@@ -1,0 +1,97 @@
+"""Numbers and dates as people read them."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+
+def activation(value: float | None) -> str:
+    """An activation with four significant digits: `12.31`, `0.00412`, `1,204`."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return str(value)
+    if value and abs(value) < 0.001:
+        return f"{value:.2e}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage: `65 %`; small ones with digits that tell them from zero."""
+    if share is None:
+        return "–"
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
+
+
+def box_words(box: Mapping[str, Any] | None) -> str:
+    """A half-open box in input pixels: `rows 12–55, columns 0–43`."""
+    if box is None:
+        return "–"
+    return f"rows {box['y0']}–{box['y1']}, columns {box['x0']}–{box['x1']} px"
+
+
+def pixels(size: tuple[float | None, float | None]) -> str:
+    """A length, or two where they differ: `43 px`, `43 × 21 px`."""
+    y, x = size
+    if y is None or x is None:
+        return "global"
+    return f"{y:g} px" if y == x else f"{y:g} × {x:g} px"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 image`, `1,000 images`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def byte_size(number: int | None) -> str:
+    """Bytes in the unit that reads best."""
+    if number is None:
+        return "–"
+    size = float(number)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def when(moment: datetime | None) -> str:
+    """A time in UTC: `2026-11-23 07:35 UTC`."""
+    if moment is None:
+        return "–"
+    return moment.replace(tzinfo=UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that reads best."""
+    if seconds is None:
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def patch_sentence(patch: Mapping[str, Any]) -> str:
+    """All that is known of a patch, in a line."""
+    told = [
+        f"rank {patch['rank']}: {patch['label'] or 'no label'}",
+        f"activation {activation(patch['activation'])}",
+    ]
+    if patch["class_index"] is not None:
+        told.append(f"class {patch['class_index']}")
+    if patch["wnid"]:
+        told.append(patch["wnid"])
+    return ", ".join(
+        [
+            *told,
+            f"image {patch['image_id']} {patch['name']}",
+            f"position row {patch['y']} column {patch['x']}",
+            f"field {box_words(patch['box'])}",
+            f"effective {box_words(patch['erf_box'])}",
+        ]
+    )

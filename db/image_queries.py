@@ -1,0 +1,146 @@
+"""Images, what models predict for them and which channels they drive."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from db.atlas import Query
+
+IMAGE_ORDERS: dict[str, str] = {
+    "id": "i.image_id",
+    "name": "i.name, i.image_id",
+    "label": "i.label NULLS LAST, i.wnid, i.image_id",
+    "surest": "p.probability DESC NULLS LAST, i.image_id",
+    "unsurest": "p.probability NULLS LAST, i.image_id",
+}
+
+# What a prediction can be; an image whose label is outside the model's classes is unlabelled for the model.
+VERDICTS: dict[str, str] = {
+    "right": "t.rank = 1",
+    "wrong": "t.rank > 1",
+    "unlabelled": "t.rank IS NULL",
+}
+
+
+@dataclass(frozen=True)
+class ImageFilter:
+    """Which images of a set: of one class (WNID, or name where there is no WNID), verdict, or text."""
+
+    image_class: str = ""
+    verdict: str = ""
+    search: str = ""
+
+
+def images(
+    image_set: str, run: int | None, chosen: ImageFilter, *, order: str, limit: int | None, offset: int = 0
+) -> Query:
+    """Images with the prediction of `run` (None: no run, and then no prediction); `limit` None means all."""
+    source, values = _filtered(image_set, run, chosen)
+    page = "" if limit is None else "\nLIMIT $limit OFFSET $offset"
+    return Query(
+        f"""
+SELECT i.image_id, i.name, i.label, i.wnid, c.name AS predicted, p.class_index AS predicted_index, p.probability,
+       CASE WHEN p.rank IS NULL THEN NULL WHEN t.rank = 1 THEN 'right' WHEN t.rank > 1 THEN 'wrong'
+            ELSE 'unlabelled' END AS verdict,
+       i.width, i.height, i.bytes, i.split, i.key
+{source}
+ORDER BY {IMAGE_ORDERS[order]}{page}""",
+        values | ({} if limit is None else {"limit": limit, "offset": offset}),
+    )
+
+
+def count_images(image_set: str, run: int | None, chosen: ImageFilter) -> Query:
+    """How many images `images` would return without a limit."""
+    source, values = _filtered(image_set, run, chosen)
+    return Query(f"SELECT count(*) AS images\n{source}", values)
+
+
+def _filtered(image_set: str, run: int | None, chosen: ImageFilter) -> tuple[str, dict[str, Any]]:
+    wanted = ["i.image_set = $image_set"]
+    values: dict[str, Any] = {"image_set": image_set, "run": run}
+    if chosen.image_class:
+        wanted.append("coalesce(i.wnid, i.label) = $class")
+        values["class"] = chosen.image_class
+    if chosen.verdict:
+        wanted.append(f"p.rank = 1 AND {VERDICTS[chosen.verdict]}")
+    if chosen.search:
+        text = chosen.search.strip()
+        parts = ["contains(lower(i.name), lower($search))", "contains(lower(i.label), lower($search))"]
+        values["search"] = text
+        if text.isascii() and text.isdigit() and len(text) < 10:
+            parts.insert(0, "i.image_id = $number")
+            values["number"] = int(text)
+        wanted.append("(" + " OR ".join(parts) + ")")
+    return (
+        """FROM images i
+LEFT JOIN (SELECT * FROM predictions WHERE run = $run AND rank = 1) p USING (image_id)
+LEFT JOIN (SELECT image_id, rank FROM predictions WHERE run = $run AND is_label) t USING (image_id)
+LEFT JOIN (SELECT vocabulary FROM runs JOIN models USING (model) WHERE run = $run) v ON true
+LEFT JOIN classes c ON c.vocabulary = v.vocabulary AND c.class_index = p.class_index
+WHERE """
+        + "\n  AND ".join(wanted),
+        values,
+    )
+
+
+def image_classes(image_set: str) -> Query:
+    """Classes of a set's images: the key to filter by, the name, how many."""
+    return Query(
+        """
+SELECT coalesce(wnid, label) AS class, wnid, any_value(label) AS label, count(*) AS images
+FROM images
+WHERE image_set = $image_set AND coalesce(wnid, label) IS NOT NULL
+GROUP BY ALL
+ORDER BY lower(any_value(label)), class""",
+        {"image_set": image_set},
+    )
+
+
+def image(image_set: str, image_id: int) -> Query:
+    """One image."""
+    return Query(
+        """
+SELECT image_set, image_id, key, name, path, width, height, bytes, split, wnid, label_index, label
+FROM images
+WHERE image_set = $image_set AND image_id = $image_id""",
+        {"image_set": image_set, "image_id": image_id},
+    )
+
+
+def image_by_key(key: str) -> Query:
+    """Where the bytes of a picture are; the same picture may be in several sets."""
+    return Query("SELECT path, width, height FROM images WHERE key = $key LIMIT 1", {"key": key})
+
+
+def image_predictions(image_set: str, image_id: int) -> Query:
+    """What each indexed model says of an image: its five most probable classes and the labelled one."""
+    return Query(
+        """
+SELECT r.run, r.model, p.rank, p.class_index, c.wnid, c.name, p.probability, p.logit, p.is_label
+FROM runs r
+JOIN models m USING (model)
+JOIN predictions p USING (run)
+LEFT JOIN classes c ON c.vocabulary = m.vocabulary AND c.class_index = p.class_index
+WHERE r.image_set = $image_set AND p.image_id = $image_id
+ORDER BY r.finished DESC, r.run, p.rank""",
+        {"image_set": image_set, "image_id": image_id},
+    )
+
+
+def image_channels(run: int, image_id: int, *, per_layer: int | None) -> Query:
+    """Channels whose top-k the image is in, in layer order, the best rank first.
+
+    At most `per_layer` of a layer (None: all); `in_layer` says how many there are.
+    """
+    most = "" if per_layer is None else "\nQUALIFY row_number() OVER same_layer <= $per_layer"
+    return Query(
+        f"""
+SELECT l.layer, l.label AS layer_label, a.channel, a.rank, a.activation, a.y, a.x,
+       count(*) OVER (PARTITION BY a.layer) AS in_layer
+FROM activations_by_image a
+JOIN runs r USING (run)
+JOIN layers l ON l.model = r.model AND l.layer = a.layer
+WHERE a.run = $run AND a.image_id = $image_id
+WINDOW same_layer AS (PARTITION BY a.layer ORDER BY a.rank, a.channel){most}
+ORDER BY l.position, a.rank, a.channel""",
+        {"run": run, "image_id": image_id} | ({} if per_layer is None else {"per_layer": per_layer}),
+    )

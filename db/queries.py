@@ -1,0 +1,64 @@
+"""What is there: runs, image sets, models, their layers and the drawing of them.
+
+Every function returns a `Query`: the same value feeds a table, its `Copy SQL` and its download.
+"""
+
+from db.atlas import Query
+
+
+def runs() -> Query:
+    """All runs, newest first, each with its model's preprocessing and vocabulary."""
+    return Query("""
+SELECT run, model, image_set, k, dtype, device, layers, r.images, unreadable, seconds, started, finished, version,
+       source, architecture, parameters, weights_sha256, input_height, input_width, resize_height, resize_width,
+       interpolation, mean, std, vocabulary, classes
+FROM runs r JOIN models USING (model)
+ORDER BY finished DESC, run DESC""")
+
+
+def image_sets() -> Query:
+    """All image sets, newest first."""
+    return Query("""
+SELECT image_set, source, images, labelled, created
+FROM image_sets
+ORDER BY created DESC, image_set""")
+
+
+def layers(model: str) -> Query:
+    """Layers of a model in the order of the forward pass."""
+    return Query(
+        """
+SELECT layer, position, label, module, kind, description, stage, block, channels, height, width,
+       rf_size_y, rf_size_x, jump_y, jump_x, start_y, start_x, rf_global, erf_size
+FROM layers
+WHERE model = $model
+ORDER BY position""",
+        {"model": model},
+    )
+
+
+def layer_edges(model: str) -> Query:
+    """Which layer feeds which, in a stable order."""
+    return Query(
+        """
+SELECT e.source, e.target
+FROM layer_edges e
+JOIN layers s ON s.model = e.model AND s.layer = e.source
+JOIN layers t ON t.model = e.model AND t.layer = e.target
+WHERE e.model = $model
+ORDER BY s.position, t.position""",
+        {"model": model},
+    )
+
+
+def dead_channels(run: int) -> Query:
+    """Dead channels of each layer that has any."""
+    return Query(
+        """
+SELECT layer, count(*) AS dead
+FROM channel_stats
+WHERE run = $run AND dead
+GROUP BY layer
+ORDER BY layer""",
+        {"run": run},
+    )
