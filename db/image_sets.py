@@ -140,7 +140,7 @@ def add_images(
 
 @dataclass(frozen=True)
 class Orphans:
-    """Contents whose files nobody needs any more: whole, or only the copy of the original."""
+    """Files nobody needs any more: thumbnails by content, copies of originals by `images.path`."""
 
     keys: list[str]
     originals: list[str]
@@ -160,8 +160,8 @@ def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orph
     ).fetchall()
     originals = connection.execute(
         """
-        SELECT DISTINCT key FROM images WHERE image_set = $image_set AND NOT starts_with(path, '/')
-        EXCEPT SELECT key FROM images WHERE image_set <> $image_set AND NOT starts_with(path, '/') ORDER BY key""",
+        SELECT DISTINCT path FROM images WHERE image_set = $image_set AND NOT starts_with(path, '/')
+        EXCEPT SELECT path FROM images WHERE image_set <> $image_set ORDER BY path""",
         values,
     ).fetchall()
     gone = "(SELECT run FROM runs WHERE image_set = $image_set)"
@@ -188,4 +188,4 @@ def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orph
         connection.execute(
             "DELETE FROM classes c WHERE NOT EXISTS (SELECT 1 FROM models m WHERE m.vocabulary = c.vocabulary)"
         )
-    return Orphans([key for (key,) in keys], [key for (key,) in originals])
+    return Orphans([key for (key,) in keys], [path for (path,) in originals])

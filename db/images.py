@@ -80,8 +80,14 @@ def read_rgb(data: bytes) -> Image.Image:
         UnreadableImage: `data` is no picture, is cut short or damaged, has more than `MAX_PIXELS` pixels, or
             holds samples without an agreed range.
     """
+    return read_picture(data)[0]
+
+
+def read_picture(data: bytes) -> tuple[Image.Image, str]:
+    """`read_rgb`, and the suffix a file of these bytes should have (`.jpg`), whatever it is called."""
     with _quiet_pillow():
-        image = _open(data)
+        image: Image.Image = _open(data)
+        suffix = _suffix(image)
         try:
             image.load()
             # After load: TIFF turns itself there, and PNG may carry its EXIF behind the pixels.
@@ -99,7 +105,7 @@ def read_rgb(data: bytes) -> Image.Image:
         image = image.transpose(turn)
     # Comments and profiles must not travel into files that are made from this picture.
     image.info.clear()
-    return image
+    return image, suffix
 
 
 def _open(data: bytes) -> Image.Image:
@@ -194,13 +200,18 @@ def _quiet_pillow() -> Iterator[None]:
 
 
 def original_suffix(data: bytes) -> str:
-    """Suffix for a file of these bytes, by their signature: `.jpg`; `.img` where it is not known.
+    """The suffix of `read_picture` alone, from the header.
 
-    Only for pictures that `read_rgb` has read.
+    Raises:
+        UnreadableImage: as `read_rgb`, as far as the header tells.
     """
     with _quiet_pillow():
-        kind = _open(data).format or ""
-    return FORMATS["JPEG"] if kind == "MPO" else FORMATS.get(kind, ".img")
+        return _suffix(_open(data))
+
+
+def _suffix(image: Image.Image) -> str:
+    assert image.format is not None, "only for pictures as they were opened"
+    return FORMATS["JPEG"] if image.format == "MPO" else FORMATS[image.format]
 
 
 class ImageStore:
@@ -231,7 +242,10 @@ class ImageStore:
         return self.home / "thumbnails" / _checked(key)[:2] / f"{key}.jpg"
 
     def add_original(self, key: str, data: bytes, suffix: str) -> str:
-        """Keep a copy of a picture that has no file of its own; the value for `images.path`."""
+        """Keep a copy of a picture that has no file of its own; the value for `images.path`.
+
+        Call `settle` before the atlas lists copies.
+        """
         path_column = f"originals/{_checked(key)[:2]}/{key}{suffix}"
         path = self.home / path_column
         try:
@@ -239,11 +253,11 @@ class ImageStore:
         except FileNotFoundError:
             present = False
         if not present:
-            _write(path, data, sync=True)
+            _write(path, data)
         return path_column
 
     def add_thumbnail(self, key: str, image: Image.Image) -> None:
-        """Write the thumbnail of `image` (RGB). Not synced: it can be made again from the original."""
+        """Write the thumbnail of `image` (RGB)."""
         width, height = thumbnail_size(image.width, image.height)
         small = image
         if (width, height) != image.size:
@@ -254,7 +268,7 @@ class ImageStore:
         # The comment lets an interrupted import go on without decoding the original again.
         size = f"{image.width}x{image.height}".encode()
         small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, comment=size)
-        _write(self.thumbnail_path(key), buffer.getvalue(), sync=False)
+        _write(self.thumbnail_path(key), buffer.getvalue())
 
     def known_size(self, key: str) -> tuple[int, int] | None:
         """(width, height) of the picture with that content, if its thumbnail was made; None otherwise."""
@@ -269,6 +283,10 @@ class ImageStore:
             _SIZE.fullmatch(head[at + 4 : at + 2 + int.from_bytes(head[at + 2 : at + 4])]) if at > 0 else None
         )
         return (int(found[1]), int(found[2])) if found else None
+
+    def settle(self) -> None:
+        """Have all files that were added on the disk. Once an import: a sync per file doubles its time."""
+        os.sync()
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
@@ -302,18 +320,20 @@ class ImageStore:
                 ) from error
             yield
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Remove the thumbnails and copies of these contents; what is not there is not missed."""
-        keys = list(keys)
+    def remove(self, keys: Iterable[str], originals: Iterable[str] = ()) -> None:
+        """Remove the thumbnails of `keys` and the copies at `originals` (values of `images.path`).
+
+        What is not there is not missed.
+
+        Raises:
+            ValueError: an original is not one of ours.
+        """
         for key in keys:
             self.thumbnail_path(key).unlink(missing_ok=True)
-        self.remove_originals(keys)
-
-    def remove_originals(self, keys: Iterable[str]) -> None:
-        """Remove the copies alone: the contents are still in use, from files of the person's own."""
-        for key in keys:
-            for path in (self.home / "originals" / _checked(key)[:2]).glob(f"{key}.*"):
-                path.unlink(missing_ok=True)
+        for path_column in originals:
+            if not path_column.startswith("originals/"):
+                raise ValueError(f"expected a copy in {self.home}, got {path_column!r}")
+            self.original_path(path_column).unlink(missing_ok=True)
 
 
 def thumbnail_size(width: int, height: int) -> tuple[int, int]:
@@ -328,7 +348,7 @@ def _checked(key: str) -> str:
     return key
 
 
-def _write(path: Path, data: bytes, *, sync: bool) -> None:
+def _write(path: Path, data: bytes) -> None:
     """Write under a name of this thread's own, then rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
@@ -339,9 +359,6 @@ def _write(path: Path, data: bytes, *, sync: bool) -> None:
     try:
         with file:
             file.write(data)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

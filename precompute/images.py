@@ -27,7 +27,7 @@ from db.image_sets import (
     relabelled_images,
     remove_images,
 )
-from db.images import ImageStore, UnreadableImage, original_suffix, read_rgb
+from db.images import ImageStore, UnreadableImage, original_suffix, read_picture
 from precompute.ground_truth import GroundTruth, load_ground_truth, read_ground_truth
 from precompute.labels import Place, read_places
 from precompute.source_archive import TarSource, ZipSource
@@ -139,6 +139,7 @@ def import_source(
         if truth is None and ("LOC_val_solution.csv" in source.side_files or len(source.side_files) > 1):
             truth = read_ground_truth(source.side_files, origin)
         rows = gathered.table(truth, origin)
+        store.settle()
         changes = _publish(atlas, image_set, origin, rows)
     return ImportReport(
         added=changes.added,
@@ -168,8 +169,7 @@ def remove_image_set(atlas: Atlas, store: ImageStore, image_set: str) -> None:
         with atlas.publish() as connection:
             orphans = remove_images(connection, image_set)
         # After the publication: a file too many is harmless, a file too few is not.
-        store.remove(orphans.keys)
-        store.remove_originals(orphans.originals)
+        store.remove(orphans.keys, orphans.originals)
 
 
 def check_set_name(image_set: str) -> None:
@@ -274,16 +274,18 @@ def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> 
         except OSError as error:
             return _Stored(image, reason=f"it cannot be opened ({error.strerror})")
     key = hashlib.sha256(data).hexdigest()
-    size = store.known_size(key)
-    if size is None:
-        try:
-            picture = read_rgb(data)
-        except UnreadableImage as error:
-            return _Stored(image, reason=error.reason)
-        store.add_thumbnail(key, picture)
-        size = picture.size
-    path = str(image.path) if image.path else store.add_original(key, data, original_suffix(data))
     before = known.get(key)
+    size = store.known_size(key)
+    try:
+        if size is None:
+            picture, suffix = read_picture(data)
+            store.add_thumbnail(key, picture)
+            size = picture.size
+        elif image.path is None:
+            suffix = original_suffix(data)
+    except UnreadableImage as error:
+        return _Stored(image, reason=error.reason)
+    path = str(image.path) if image.path else store.add_original(key, data, suffix)
     return _Stored(
         # The bytes are done with: what waits in the queue and in the rows is small.
         SourceImage(image.name, len(data), label=image.label, split=image.split, folders=image.folders),
