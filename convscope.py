@@ -1,0 +1,533 @@
+"""The command `convscope`: every way in from a terminal.
+
+Exit codes: 0 done, 1 failed, 2 wrong use. An error is one sentence on stderr; `--debug` adds the traceback.
+Modules are imported inside the commands, so that `--help` answers at once.
+"""
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from db.atlas import Atlas
+    from db.images import ImageStore
+    from db.settings import Settings
+    from workers.models import VisionModel
+
+PACKAGES = ("convscope", "dashboard", "db", "precompute", "workers")
+DEFAULT_MODEL = "efficientnet-lite0"
+DEFAULT_SET = "samples"
+
+
+class CommandFailed(Exception):
+    """A command could not do what it was asked; the message is one sentence."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that blocks end as they do on Ctrl-C
+    try:
+        code = convscope.main(args=[word for word in given if word != "--debug"], standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("convscope: stopped", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"convscope: {_sentence(error)}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _sentence(error: Exception) -> str:
+    """What to tell a person: our own exceptions carry a sentence, the system's are near enough to one."""
+    if type(error).__module__.split(".")[0] in PACKAGES or isinstance(error, OSError):
+        return " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (--debug shows the traceback)"
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Settings come from the environment (CONVSCOPE_HOME and others): see the README's table.",
+)
+@click.version_option(metadata.version("convscope"), prog_name="convscope")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def convscope() -> None:
+    """A microscope for image classifiers.
+
+    See which image patches drive every channel of every layer of a network.
+
+    \b
+    Start with:   convscope run
+    Your own:     convscope images import NAME FOLDER
+                  convscope index --model MODEL --images NAME
+    """
+
+
+# ---------------------------------------------------------------------------------------------- run
+
+
+@convscope.command()
+@click.option("--host", help="Address to listen on (default: CONVSCOPE_HOST).")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
+)
+def run(host: str | None, port: int | None) -> None:
+    """Serve the dashboard; on the first run also make something to look at.
+
+    The first run imports the photographs that installed packages carry as image set `samples` and indexes
+    them with EfficientNet-Lite0, whose weights are installed with Convscope. The page is up meanwhile and
+    fills itself. Ctrl-C stops everything.
+    """
+    where = [f"--{name}={value}" for name, value in [("host", host), ("port", port)] if value is not None]
+    missing = _missing_from_first_run()
+    with _child("serve", *where, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()  # it says where it is as soon as it answers
+        if not address:
+            sys.exit(server.wait() or 1)  # and has said why not on stderr
+        click.echo(address)
+        for words in missing:
+            with _child(*words) as child:
+                if child.wait():
+                    click.echo("convscope: the first run's pictures could not all be made", err=True)
+                    break
+        click.echo("Ready (Ctrl-C stops)")
+        code = server.wait()
+    if code:
+        raise CommandFailed(f"the web server ended with exit code {code}")
+
+
+def _missing_from_first_run() -> list[list[str]]:
+    """Commands that give an empty installation something to look at, also where an earlier try was stopped."""
+    from db.atlas import Atlas
+    from db.queries import image_sets, runs
+
+    atlas = Atlas(_settings())
+    empty = atlas.version() is None
+    sets = [] if empty else [row["image_set"] for row in atlas.fetch(image_sets())]
+    if sets not in ([], [DEFAULT_SET]) or (not empty and atlas.fetch(runs())):
+        return []
+    indexing = ["index", "--model", DEFAULT_MODEL, "--images", DEFAULT_SET, "--resume"]
+    return [indexing] if sets else [["images", "make", DEFAULT_SET], indexing]
+
+
+@convscope.command()
+@click.option("--host", help="Address to listen on (default: CONVSCOPE_HOST).")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
+)
+def serve(host: str | None, port: int | None) -> None:
+    """Serve the dashboard and nothing else."""
+    import dataclasses
+
+    from dashboard import server
+
+    given = {name: value for name, value in [("host", host), ("port", port)] if value is not None}
+    server.serve(dataclasses.replace(_settings(), **given))
+
+
+@contextlib.contextmanager
+def _child(*words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """`convscope WORDS` in a process of its own, which ends when the block or this process does."""
+    command = [sys.executable, str(Path(__file__).resolve()), *words]
+    child = subprocess.Popen(command, text=True, preexec_fn=_die_with_parent, **options)
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(8)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def _die_with_parent() -> None:
+    """On Linux, have the kernel end this process when its parent dies, even by SIGKILL (prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+
+
+# ------------------------------------------------------------------------------------------- images
+
+
+@convscope.group()
+def images() -> None:
+    """Import, list, show and remove image sets."""
+
+
+@images.command("import")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--ground-truth",
+    type=click.Path(path_type=Path),
+    help="Labels of a flat folder: Kaggle's LOC_val_solution.csv, or the ILSVRC devkit.",
+)
+def import_set(name: str, path: Path, ground_truth: Path | None) -> None:
+    """Import the images at PATH as image set NAME.
+
+    PATH is a folder with one folder per class (WordNet ids or names, also below train/ and val/), a flat
+    folder with or without --ground-truth, parquet files as the Hugging Face hub stores them, or a zip or tar
+    archive of any of these. Files that cannot be read are named and left out. Importing again adds only what
+    is new.
+    """
+    from precompute.images import import_images
+
+    atlas, store = _stores()
+    with _progress(f"Importing {name}", "images") as progress:
+        report = import_images(
+            atlas, store, image_set=name, source=path, ground_truth=ground_truth, progress=progress
+        )
+    _say_import(name, report)
+
+
+@images.command("make")
+@click.argument("name", type=click.Choice([DEFAULT_SET]))
+def make_set(name: str) -> None:
+    """Make a set from photographs that installed packages carry: `samples`."""
+    assert name == DEFAULT_SET
+    _make_samples(*_stores())
+
+
+def _make_samples(atlas: "Atlas", store: "ImageStore") -> None:
+    from precompute.samples import import_samples
+
+    with _progress(f"Importing {DEFAULT_SET}", "images") as progress:
+        report = import_samples(atlas, store, progress=progress)
+    _say_import(DEFAULT_SET, report)
+
+
+def _say_import(name: str, report: Any) -> None:
+    click.echo(
+        f"{name}: {report.added:,} images added, {report.known:,} already there, "
+        f"{len(report.refused):,} refused ({report.seconds:.1f} s)"
+    )
+    for refusal in report.refused:
+        click.echo(f"  refused {refusal.name}: {refusal.reason}", err=True)
+
+
+@images.command("list")
+def list_sets() -> None:
+    """List the image sets."""
+    from db.queries import image_sets
+
+    atlas, _ = _stores()
+    _print_table(atlas.fetch(image_sets()), "No image set yet: convscope images import NAME PATH")
+
+
+@images.command("show")
+@click.argument("name")
+@click.argument("image_id", metavar="ID", type=click.IntRange(0))
+def show_image(name: str, image_id: int) -> None:
+    """Show what is known of image ID of set NAME."""
+    from db.image_queries import image
+
+    atlas, store = _stores()
+    rows = atlas.fetch(image(name, image_id))
+    if not rows:
+        raise CommandFailed(f"there is no image {image_id} in image set {name!r}; {_known_sets(atlas)}")
+    row = rows[0]
+    row["file"] = str(store.original_path(row["path"]))
+    _print_fields(row)
+
+
+@images.command("remove")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove_set(name: str, yes: bool) -> None:
+    """Remove set NAME with its runs. Your own files stay where they are."""
+    from db.image_sets import dependents
+    from precompute.images import remove_image_set
+
+    atlas, store = _stores()
+    rows = atlas.fetch(dependents(name))
+    if not rows:
+        raise CommandFailed(f"there is no image set {name!r}; {_known_sets(atlas)}")
+    runs = [row["model"] for row in rows if row["model"] is not None]
+    what = f"{name} ({rows[0]['images']:,} images)" + (f" and its runs by {', '.join(runs)}" if runs else "")
+    if not yes:
+        click.confirm(f"Remove {what}?", abort=True, err=True)
+    remove_image_set(atlas, store, name)
+    click.echo(f"removed {what}")
+
+
+def _known_sets(atlas: "Atlas") -> str:
+    from db.queries import image_sets
+
+    names = [f"{row['image_set']} ({row['images']:,} images)" for row in atlas.fetch(image_sets())]
+    return "image sets are " + ", ".join(names) if names else "there is no image set yet"
+
+
+# ------------------------------------------------------------------------------------------- models
+
+
+@convscope.group()
+def models() -> None:
+    """List, show and check models."""
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the named models and the forms of specification."""
+    from workers.models import NAMED_MODELS
+
+    rows = [
+        {"model": name, "source": known.spec, "what": known.title} for name, known in NAMED_MODELS.items()
+    ]
+    _print_table(rows, "")
+    click.echo(
+        "\nAny other model by its specification: hf:ORG/NAME, torchvision:NAME, timm:NAME, or a folder."
+    )
+
+
+@models.command("show")
+@click.argument("spec")
+@click.option("--dot", is_flag=True, help="Print the architecture in Graphviz's DOT language instead.")
+def show_model(spec: str, dot: bool) -> None:
+    """Show the preprocessing and the layers of model SPEC."""
+    from workers.drawing import to_dot
+    from workers.receptive_field import receptive_fields
+    from workers.taps import find_taps, tap_edges
+
+    model = _load(spec)
+    taps = find_taps(model)
+    if dot:
+        click.echo(to_dot(model.name, taps, tap_edges(model, taps)), nl=False)
+        return
+    pre = model.preprocessing
+    _print_fields(
+        {
+            "model": model.name,
+            "source": model.source,
+            "architecture": model.architecture,
+            "parameters": f"{model.parameter_count:,}",
+            "input": f"{pre.input_size[0]} x {pre.input_size[1]} pixels",
+            "resize": f"{_resize_in_words(pre.resize)}, {pre.interpolation}, then the centre",
+            "mean": ", ".join(f"{value:g}" for value in pre.mean),
+            "std": ", ".join(f"{value:g}" for value in pre.std),
+            "vocabulary": f"{model.vocabulary.name} ({len(model.vocabulary.classes):,} classes)",
+        }
+    )
+    fields = receptive_fields(model, taps)
+    rows = []
+    for tap in taps:
+        field = fields[tap.layer]
+        rows.append(
+            {
+                "layer": tap.layer,
+                "what": tap.description,
+                "channels": tap.channels,
+                "map": f"{tap.height} x {tap.width}",
+                "field": "global" if field.size is None else f"{field.size[0]} x {field.size[1]}",
+                "jump": "" if field.jump is None else f"{field.jump[0]:g}",
+            }
+        )
+    click.echo()
+    _print_table(rows, "No layer of this model keeps its channels and positions apart.")
+
+
+def _resize_in_words(resize: int | tuple[int, int]) -> str:
+    return f"shortest side to {resize}" if isinstance(resize, int) else f"to {resize[0]} x {resize[1]}"
+
+
+@models.command("doctor")
+@click.argument("spec")
+@click.option("--images", "image_set", required=True, help="A labelled image set.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=1000, show_default=True, help="Most images to look at."
+)
+def doctor(spec: str, image_set: str, limit: int) -> None:
+    """Check model SPEC on labelled images: does it see what it was trained to see?
+
+    Reports top-1 and top-5, tries labels shifted by one and the common means and standard deviations, and
+    says in a sentence what looks wrong.
+    """
+    _use_fast_allocator()
+    from db.image_sets import labelled_images
+    from db.images import read_rgb
+    from workers.doctor import diagnose
+
+    atlas, store = _stores()
+    rows = atlas.fetch(labelled_images(image_set, limit))
+    if not rows:
+        raise CommandFailed(f"image set {image_set!r} has no labelled images; {_known_sets(atlas)}")
+    model = _load(spec)
+    indices = [model.vocabulary.index_of_label(row["wnid"], row["label"]) for row in rows]
+    known = [(row, index) for row, index in zip(rows, indices, strict=True) if index is not None]
+    if not known:
+        raise CommandFailed(
+            f"no label of {image_set!r} is a class of {model.name}: its vocabulary is {model.vocabulary.name}"
+        )
+    with _progress(f"Examining {model.name}", "images") as progress:
+
+        def pictures() -> Iterator[tuple[Any, int]]:
+            for done, (row, index) in enumerate(known):
+                progress(done, len(known))
+                yield read_rgb(store.original_path(row["path"]).read_bytes()), index
+            progress(len(known), len(known))
+
+        diagnosis = diagnose(model, pictures())
+    click.echo(diagnosis.text())
+    if not diagnosis.healthy:
+        sys.exit(1)
+
+
+def _load(spec: str, *, device: str = "cpu") -> "VisionModel":
+    _use_fast_allocator()
+    from workers.models import load_model
+
+    settings = _settings()
+    return load_model(
+        spec, device=device, hub_timeout=settings.hub_timeout, models_folder=settings.home / "models"
+    )
+
+
+# -------------------------------------------------------------------------------------------- index
+
+
+@convscope.command()
+@click.option("--model", required=True, help="A model's name or specification: `convscope models list`.")
+@click.option("--images", "image_set", required=True, help="An image set: `convscope images list`.")
+@click.option(
+    "--k", type=click.IntRange(1, 100), default=20, show_default=True, help="Images kept per channel."
+)
+@click.option("--layers", default="*", show_default=True, help="Layers to index, as GLOB or GLOB,GLOB.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the forward pass; bfloat16 is for previews.",
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Images in one forward pass (default: by device).")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint of an earlier try.")
+@click.option("--replace", is_flag=True, help="Replace the run that is there.")
+def index(image_set: str, model: str, **options: Any) -> None:
+    """Find the k images that drive each channel of each layer most.
+
+    One forward pass over the set. Stopping it (Ctrl-C, kill) leaves a checkpoint for --resume. The result is
+    published at the end, all at once; a running dashboard shows it without a restart.
+    """
+    atlas, store = _stores()
+    _index(atlas, store, model=model, image_set=image_set, **options)
+
+
+def _index(atlas: "Atlas", store: "ImageStore", *, model: str, image_set: str, **options: Any) -> None:
+    _use_fast_allocator()
+    from precompute.index import run_index
+
+    network = _load(model)
+    with _progress(f"Indexing {image_set} with {network.name}", "images") as progress:
+        report = run_index(atlas, store, model=network, image_set=image_set, progress=progress, **options)
+    click.echo(
+        f"run {report.run}: {report.images:,} images, {report.layers} layers, {report.channels:,} channels, "
+        f"{report.images_per_second:.1f} images/s ({report.seconds:.1f} s)"
+    )
+    for name in report.unreadable:
+        click.echo(f"  not readable any more: {name}", err=True)
+
+
+# ------------------------------------------------------------------------------------------ plumbing
+
+
+def _settings() -> "Settings":
+    from db.settings import read_settings
+
+    return read_settings()
+
+
+def _stores() -> tuple["Atlas", "ImageStore"]:
+    from db.atlas import Atlas
+    from db.images import ImageStore
+
+    settings = _settings()
+    return Atlas(settings), ImageStore(settings)
+
+
+def _use_fast_allocator() -> None:
+    """Before torch starts: see `workers.allocator` for what it is worth."""
+    from workers.allocator import reexec_with_allocator_settings
+
+    reexec_with_allocator_settings()
+
+
+@contextlib.contextmanager
+def _progress(title: str, unit: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr with rate and time left, from the first report on; silent where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    task = bar.add_task(title, total=None, rate="")
+
+    def report(done: int, total: int | None, phase: str | None = None) -> None:
+        bar.start()  # does nothing where it runs already
+        speed = bar.tasks[0].speed
+        bar.update(
+            task,
+            completed=done,
+            total=total,
+            description=f"{title}: {phase}" if phase else title,
+            rate=f"{speed:,.1f} {unit}/s" if speed else "",
+        )
+
+    try:
+        yield report
+    finally:
+        bar.stop()
+
+
+def _print_table(rows: list[dict[str, Any]], empty: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        click.echo(empty)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, value in rows[0].items():
+        table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left")
+    for row in rows:
+        table.add_row(
+            *(
+                "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+                for value in row.values()
+            )
+        )
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+
+
+def _print_fields(fields: dict[str, Any]) -> None:
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {'' if value is None else value}")
+
+
+if __name__ == "__main__":
+    main()
