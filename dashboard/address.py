@@ -133,17 +133,13 @@ def parse_channels(text: str, count: int) -> list[int] | None:
     for part in text.split(","):
         match = CHANNEL_PATTERN.fullmatch(part)
         if match is None:
-            raise ChannelsError(
-                f"Channels: expected a range such as 0-29 or a list such as 5, 17, got “{text}”."
-            )
+            raise ChannelsError(f"Expected a range such as 0-29 or a list such as 5, 17, got “{text}”.")
         first = int(match[1])
         last = int(match[2]) if match[2] else first
         if last < first:
-            raise ChannelsError(f"Channels: expected a range from low to high, got “{part.strip()}”.")
+            raise ChannelsError(f"Expected a range from low to high, got “{part.strip()}”.")
         if last >= count:
-            raise ChannelsError(
-                f"Channels: expected numbers from 0 to {count - 1}, which this layer has, got {last}."
-            )
+            raise ChannelsError(f"Expected numbers from 0 to {count - 1}, which this layer has, got {last}.")
         chosen.update(dict.fromkeys(range(first, last + 1)))
     return list(chosen)
 

@@ -60,8 +60,9 @@ def sql_tools(query: Query, download: str) -> Component:
                 **attributes(data_copy=text),
             ),
             html.A(
-                [icon("download"), html.Span("Download CSV")],
+                [icon("download"), html.Span("CSV")],
                 href=download,
+                title="Download as CSV",
                 className="btn btn-sm btn-quiet",
                 download="",
             ),
@@ -128,7 +129,7 @@ def bar(name: Component, share: float, value: str, *, marked: bool = False, titl
     """One bar of a list: a name, a length from 0 to 1, a value in words."""
     return html.Li(
         [
-            html.Div(name, className="bar-name"),
+            html.Div(html.Span(name) if isinstance(name, str) else name, className="bar-name"),
             html.Div(
                 html.Div(className="bar-fill", style={"width": f"{100 * min(max(share, 0), 1):.1f}%"}),
                 className="bar-track",

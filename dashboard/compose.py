@@ -16,7 +16,7 @@ from dashboard.geometry import Box, Placement, View
 Pixels = npt.NDArray[np.uint8]
 
 # Changes whenever the same request would give other pixels: part of each picture's address.
-RENDERING = 1
+RENDERING = 2
 # Multiples of 16, the JPEG block with halved colour: no tile bleeds into its neighbour.
 TILE_SIZES = (48, 64, 96, 128, 192, 256, 384)
 QUALITY = 86
@@ -116,12 +116,12 @@ def _in_tile(box: Box, window: Box, zoom: float, corner: tuple[float, float]) ->
 def _draw(canvas: Pixels, box: Box, colour: tuple[int, int, int]) -> None:
     """An outline inside `box`, on a dark line of its own so that it shows on any picture."""
     size = canvas.shape[0]
-    line = max(1, size // 96)
+    line = max(1, size // 64)
     top, left = max(0, round(box[0])), max(0, round(box[1]))
     bottom, right = min(size, round(box[2])) - 1, min(size, round(box[3])) - 1
     if bottom <= top or right <= left:
         return
-    cv2.rectangle(canvas, (left, top), (right, bottom), (24, 20, 20), 2 * line + 1)
+    cv2.rectangle(canvas, (left, top), (right, bottom), (24, 20, 20), line + 2)
     cv2.rectangle(canvas, (left, top), (right, bottom), colour, line)
 
 

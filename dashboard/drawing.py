@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 Record = Mapping[str, Any]
-WIDTH = 316
-GUTTER = 46
+WIDTH = 320
+GUTTER = 50
 PILL_HEIGHT = 24
 GAP = 9
+EDGE = 6  # room for outlines at the right
 BLOCK_PADDING = 6
 BLOCK_GAP = 10
 STAGE_PADDING = 8
@@ -83,7 +84,7 @@ def _chunks(layers: Sequence[Record]) -> list[Sequence[Record]]:
 
 
 def _pill_width(count: int) -> int:
-    room = WIDTH - GUTTER - 2 * STAGE_PADDING - 2 * BLOCK_PADDING
+    room = WIDTH - GUTTER - 2 * STAGE_PADDING - 2 * BLOCK_PADDING - EDGE
     return (room - (max(count, 3) - 1) * GAP) // max(count, 3) if count > 1 else room
 
 

@@ -19,7 +19,7 @@ Crop = Literal["field", "effective", "image"]
 CROPS: dict[Crop, str] = {
     "field": "Theoretical field",
     "effective": "Effective field",
-    "image": "Whole image, boxes drawn",
+    "image": "Whole image",
 }
 
 

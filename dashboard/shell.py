@@ -3,16 +3,20 @@
 Callbacks::
 
     poll --(browser asks /status.json)--> status --+
-    address -----------------------------------+---+--> links, pickers, corner
+    address --(browser)--> subject ----------------+--> links, pickers, corner
     pickers --(browser)--> address
     theme button --(browser)--> theme
+
+The subject is what of the address concerns more than one page: path, model, image set. It changes rarely, so a
+click on a layer asks the server for nothing but that layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash
 from dash import Dash, Input, Output, State, dcc, html
+from dash.exceptions import PreventUpdate
 
 from dashboard.address import ImagesAddress, PatchesAddress
 from dashboard.components import attributes, icon, select
@@ -98,6 +102,7 @@ def layout() -> Any:
             html.Main(dash.page_container, id="content", tabIndex="-1"),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
             dcc.Store(id=make_id("shell", "status"), data=status(current().catalogue())),
+            dcc.Store(id=make_id("shell", "subject")),
             dcc.Store(id=make_id("shell", "colours")),
             html.Div(id="tip", role="tooltip", hidden=True),
         ],
@@ -127,10 +132,18 @@ def register(app: Dash) -> None:
         Output(make_id("shell", "images_set"), "options"),
         Output(make_id("shell", "images_set"), "value"),
         Output(make_id("shell", "corner"), "children"),
+        Input(make_id("shell", "subject"), "data"),
+        Input(make_id("shell", "status"), "data"),
+        prevent_initial_call=True,
+    )(show_shell)
+    in_browser(
+        app,
+        "subject",
+        Output(make_id("shell", "subject"), "data"),
         Input(LOCATION, "pathname"),
         Input(LOCATION, "search"),
-        Input(make_id("shell", "status"), "data"),
-    )(show_shell)
+        State(make_id("shell", "subject"), "data"),
+    )
     in_browser(
         app,
         "pick",
@@ -149,11 +162,13 @@ def register(app: Dash) -> None:
     )
 
 
-def show_shell(pathname: str | None, search: str | None, _status: Any) -> tuple[Any, ...]:
+def show_shell(subject: Mapping[str, str] | None, _status: Any) -> tuple[Any, ...]:
     """Links that keep the model and the image set, pickers, corner."""
+    if subject is None:
+        raise PreventUpdate
     catalogue = current().catalogue()
-    address, _ = PatchesAddress.read(search)
-    path = pathname or "/"
+    address = PatchesAddress(model=subject["model"], images=subject["images"])
+    path = subject["path"]
     # the images page also shows sets that no model was run over
     run = catalogue.run(address.model, address.images)
     links: list[str] = []

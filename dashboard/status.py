@@ -19,9 +19,9 @@ def status_json() -> flask.Response:
 
 def status(catalogue: Catalogue) -> dict[str, Any]:
     """What open pages compare to notice a new version: equal while nothing changed."""
-    return {
-        "version": catalogue.version,
-        "runs": [[run["run"], run["model"], run["image_set"]] for run in catalogue.runs],
+    return {  # in the order of their names, as `jsonify` gives them: pages compare the text
         "image_sets": [found["image_set"] for found in catalogue.image_sets],
+        "runs": [[run["run"], run["model"], run["image_set"]] for run in catalogue.runs],
         "trouble": catalogue.trouble,
+        "version": catalogue.version,
     }

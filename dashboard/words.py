@@ -29,10 +29,10 @@ def percent(share: float | None) -> str:
 
 
 def box_words(box: Mapping[str, Any] | None) -> str:
-    """A half-open box in input pixels: `rows 12–55, columns 0–43`."""
+    """A half-open box in input pixels: `y 12–55, x 0–43 px`."""
     if box is None:
         return "–"
-    return f"rows {box['y0']}–{box['y1']}, columns {box['x0']}–{box['x1']} px"
+    return f"y {box['y0']}–{box['y1']}, x {box['x0']}–{box['x1']} px"
 
 
 def pixels(size: tuple[float | None, float | None]) -> str:

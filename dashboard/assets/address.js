@@ -1,21 +1,22 @@
-/* Controls write the address. A control whose value is what the address says already writes nothing, so that
-   showing an address never changes it. */
+/* Controls write the address. A control that shows what the server put there writes nothing, so that showing
+   an address never changes it. */
 (function () {
     "use strict";
     const ns = (window.dash_clientside = window.dash_clientside || {});
     const convscope = (ns.convscope = ns.convscope || {});
-    const DEFAULTS = { k: "10", sort: null, crop: "field", tile: "fit", view: "grid", verdict: "any" };
+    const DEFAULTS = { k: "10", sort: "index", crop: "field", tile: "fit" };
+    const IMAGE_DEFAULTS = { sort: "id", view: "grid", verdict: "any" };
+    const asText = (value) => (value === null || value === undefined ? "" : String(value).trim());
 
-    function changed(search, changes, defaults) {
+    /* The query with those `changes` that differ from what the server has put into the controls. */
+    function changed(search, changes, shown, defaults) {
         const query = new URLSearchParams(search || "");
         let differs = false;
         for (const [name, value] of Object.entries(changes)) {
-            const text = value === null || value === undefined ? "" : String(value).trim();
-            const normal = defaults[name] === undefined ? "" : defaults[name];
-            const before = query.has(name) ? query.get(name) : normal;
-            if (before === text) continue;
+            const text = asText(value);
+            if (asText(shown[name]) === text) continue;
             differs = true;
-            if (text === normal || text === "") query.delete(name);
+            if (text === "" || text === defaults[name]) query.delete(name);
             else query.set(name, text);
         }
         return differs ? query : null;
@@ -53,21 +54,28 @@
         }
         // an address without a layer shows the first: naming it is no change
         if (changes.layer === chosen.layer) delete changes.layer;
-        const query = changed(search, changes, { ...DEFAULTS, sort: "index" });
+        const query = changed(search, changes, chosen.shown, DEFAULTS);
         if (!query) return ns.no_update;
         query.delete("page");
         if ("layer" in changes) query.delete("channels");
         return toSearch(query);
     };
 
-    convscope.imagesAddress = function (text, label, verdict, sort, view, search) {
+    /* The list of layers and the chosen one come by different ways: the list shows it when both are there. */
+    convscope.layerValue = function (chosen, options) {
+        const there = chosen && (options || []).some((option) => option.value === chosen.layer);
+        return there ? chosen.layer : ns.no_update;
+    };
+
+    convscope.imagesAddress = function (text, label, verdict, sort, view, shown, search) {
+        if (!shown) return ns.no_update;
         const values = { search: text, label, verdict, sort, view };
         const changes = {};
         for (const id of triggered()) {
             const name = id.replace("images-", "");
             if (name in values) changes[name] = values[name];
         }
-        const query = changed(search, changes, { ...DEFAULTS, sort: "id" });
+        const query = changed(search, changes, shown, IMAGE_DEFAULTS);
         if (!query) return ns.no_update;
         query.delete("page");
         return toSearch(query);

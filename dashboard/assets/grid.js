@@ -12,14 +12,14 @@
         return element;
     }
 
-    const boxWords = (box) => `rows ${box[0]}–${box[2]}, columns ${box[1]}–${box[3]} px`;
+    const boxWords = (box) => `y ${box[0]}–${box[2]}, x ${box[1]}–${box[3]} px`;
 
     /* A patch as pairs of name and value; the order of the record is that of `cell` in grid.py. */
     function told([rank, activation, image, label, index, wnid, name, y, x, field, effective]) {
         const pairs = [[label || "no label", `rank ${rank}`], ["activation", activation]];
         if (index !== null) pairs.push(["class", index]);
         if (wnid) pairs.push(["WNID", wnid]);
-        pairs.push(["image", `${image} · ${name}`], ["position", `row ${y}, column ${x}`]);
+        pairs.push(["image", `${image} · ${name.split("/").pop()}`], ["position", `row ${y}, column ${x}`]);
         if (field) pairs.push(["field", boxWords(field)]);
         if (effective) pairs.push(["effective", boxWords(effective)]);
         return pairs;

@@ -19,6 +19,14 @@
         }
     };
 
+    /* What of the address concerns more than one page. */
+    convscope.subject = function (path, search, before) {
+        const query = new URLSearchParams(search || "");
+        const now = { path: path || "/", model: query.get("model") || "", images: query.get("images") || "" };
+        const same = before && Object.keys(now).every((name) => now[name] === before[name]);
+        return same ? ns.no_update : now;
+    };
+
     const COLOURS = ["--line", "--line-strong", "--text", "--quiet", "--accent", "--on-accent", "--panel",
         "--sunken", "--raised"];
     convscope.theme = function (clicks) {
@@ -39,7 +47,7 @@
     }
 
     /* Cytoscape draws on a canvas, which knows no CSS: its colours are made from the page's. */
-    convscope.drawingColours = function (chosen, drawn, given) {
+    convscope.drawingColours = function (given) {
         const c = given || colours();
         const font = getComputedStyle(document.body).fontFamily;
         const node = (selector, style) => ({ selector, style });
@@ -48,8 +56,8 @@
             node("node.stage", {
                 shape: "round-rectangle", "background-color": c.sunken, "background-opacity": 1,
                 "border-color": c.line, "border-width": 1, label: "data(label)", "text-valign": "top",
-                "text-halign": "center", "text-margin-y": -3, "font-size": 11, "font-weight": 600,
-                color: c.quiet, padding: 8, events: "no",
+                "text-halign": "center", "text-margin-y": -4, "text-margin-x": -128, "font-size": 11,
+                "font-weight": 600, color: c.quiet, padding: 8, events: "no",
             }),
             node("node.block", {
                 shape: "round-rectangle", "background-color": c.panel, "background-opacity": 1,
@@ -73,15 +81,35 @@
                 "target-arrow-shape": "none",
             }),
         ];
-        if (chosen) {
-            const name = CSS.escape ? chosen.layer.replace(/(["\\])/g, "\\$1") : chosen.layer;
-            sheet.push(node(`node[id = "${name}"]`, {
-                "background-color": c.accent, "border-color": c.accent, color: c["on-accent"], "font-weight": 600,
-            }));
-            window.requestAnimationFrame(() => reveal(chosen.layer));
-        }
+        sheet.push(node("node.layer.chosen", {
+            "background-color": c.accent, "border-color": c.accent, color: c["on-accent"], "font-weight": 600,
+        }));
         return sheet;
     };
+
+    /* By a class on the node: a new stylesheet would restyle the whole drawing at every click. */
+    convscope.lightUp = function (chosen, drawn) {
+        foldOnNarrowScreens();
+        shown = chosen ? chosen.layer : null;
+        if (drawn) requestAnimationFrame(light);
+        return "";
+    };
+
+    function light() {
+        const cy = cytoscape();
+        if (!cy) return;
+        if (shown && !cy.getElementById(shown).length) {
+            // the new model's elements come with the next rendering
+            if (light.tries < 60) { light.tries += 1; requestAnimationFrame(light); }
+            return;
+        }
+        light.tries = 0;
+        cy.nodes(".chosen").removeClass("chosen");
+        if (!shown) return;
+        cy.getElementById(shown).addClass("chosen");
+        reveal(shown);
+    }
+    light.tries = 0;
 
     function cytoscape() {
         const holder = document.getElementById("patches-drawing");
@@ -99,6 +127,22 @@
         if (y < box.scrollTop + 30 || y > box.scrollTop + box.clientHeight - 30) {
             box.scrollTo({ top: y - box.clientHeight / 2, behavior: "instant" });
         }
+    }
+
+    /* A phone's screen is for the patches: the drawing waits folded below the list of layers. */
+    let shown = null;
+    function foldOnNarrowScreens() {
+        const panel = document.querySelector(".drawing-panel");
+        if (!panel || panel.dataset.ready) return;
+        panel.dataset.ready = "yes";
+        panel.addEventListener("toggle", () => {
+            const cy = cytoscape();
+            if (!cy || !panel.open) return;
+            cy.resize();
+            cy.pan({ x: 0, y: 0 });
+            if (shown) reveal(shown);
+        });
+        if (window.matchMedia("(max-width: 640px)").matches) panel.open = false;
     }
 
     let zoom = 1;

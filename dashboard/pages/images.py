@@ -9,7 +9,6 @@ Callbacks::
 
 from dataclasses import replace
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
 
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
@@ -77,6 +76,7 @@ def layout(mounted: Any = None, **_: Any) -> Component:
             html.Div(id=_id("problems")),
             html.Div(html.Div(className="skeleton tall"), id=_id("body")),
             html.Div(id=_id("pager")),
+            dcc.Store(id=_id("shown")),
         ],
         className="single-page images-page",
     )  # fmt: skip
@@ -95,6 +95,7 @@ def register(app: Dash) -> None:
         Output(_id("verdict"), "value"),
         Output(_id("sort"), "value"),
         Output(_id("view"), "value"),
+        Output(_id("shown"), "data"),
         Input(LOCATION, "search"),
         Input(make_id("shell", "status"), "data"),
         State(LOCATION, "pathname"),
@@ -108,13 +109,14 @@ def register(app: Dash) -> None:
         Input(_id("verdict"), "value"),
         Input(_id("sort"), "value"),
         Input(_id("view"), "value"),
+        State(_id("shown"), "data"),
         State(LOCATION, "search"),
         prevent_initial_call=True,
     )
 
 
 class Shown(NamedTuple):
-    """What `show_images` gives the page, in the order of its outputs."""
+    """What `show_images` gives the page, in the order of its outputs; `shown` repeats the controls' values."""
 
     heading: Component
     problems: Component
@@ -126,6 +128,7 @@ class Shown(NamedTuple):
     verdict: str
     sort: str
     view: str
+    shown: dict[str, Any]
 
 
 def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown:
@@ -135,20 +138,19 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
     context = current()
     catalogue = context.catalogue()
     address, problems = ImagesAddress.read(search)
-    typed = {name: values[-1] for name, values in parse_qs((search or "").lstrip("?")).items()}
     if catalogue.trouble:
         return _blank(
-            components.message("The atlas cannot be read", html.P(catalogue.trouble), kind="error"), typed
+            components.message("The atlas cannot be read", html.P(catalogue.trouble), kind="error"), address
         )
     if not catalogue.image_sets:
-        return _blank(components.nothing_yet(has_images=False), typed)
+        return _blank(components.nothing_yet(has_images=False), address)
     run, address = resolve(catalogue, address)
     there = next((row for row in catalogue.image_sets if row["image_set"] == address.images), None)
     if there is None:
         sets = tuple(row["image_set"] for row in catalogue.image_sets)
         link = (ImagesAddress().href(), "Show the images there are")
         return _blank(
-            components.sorry(f"There is no image set “{address.images}”.", link=link, choices=sets), typed
+            components.sorry(f"There is no image set “{address.images}”.", link=link, choices=sets), address
         )
     number = None if run is None else run["run"]
     total = context.atlas.fetch(
@@ -187,7 +189,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
         if rows
         else None,
         class_options(classes),
-        *_typed(typed),
+        *_controls(address),
     )
 
 
@@ -214,19 +216,14 @@ def class_options(classes: list[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _typed(typed: dict[str, str]) -> tuple[str, str | None, str, str, str]:
-    default = ImagesAddress()
-    return (
-        typed.get("search", ""),
-        typed.get("label"),
-        typed.get("verdict", default.verdict),
-        typed.get("sort", default.sort),
-        typed.get("view", default.view),
-    )
+def _controls(address: ImagesAddress) -> tuple[str, str | None, str, str, str, dict[str, Any]]:
+    """What the controls show, and the same again: a control as the server left it writes no address."""
+    values = (address.search, address.label or None, address.verdict, address.sort, address.view)
+    return (*values, dict(zip(("search", "label", "verdict", "sort", "view"), values, strict=True)))
 
 
-def _blank(instead: Component, typed: dict[str, str]) -> Shown:
-    return Shown(None, None, instead, None, [], *_typed(typed))
+def _blank(instead: Component, address: ImagesAddress) -> Shown:
+    return Shown(None, None, instead, None, [], *_controls(address))
 
 
 def _everything(address: ImagesAddress) -> str:

@@ -2,9 +2,12 @@
 
 Callbacks::
 
-    address --+--> show_drawing --> drawing, list of layers
-    status  --+--> show_patches --> heading, controls, sentences, rows --(browser)--> grid
-                                       +--> chosen layer --(browser, with the theme)--> drawing's colours
+    subject --+--> show_drawing --> drawing, list of layers
+    status  --+
+    address --+--> show_patches --+--> heading, controls, sentences
+                                  +--> rows --(browser)--> grid
+                                  +--> chosen layer --(browser)--> list of layers, layer lit up in the drawing
+    theme --(browser)--> drawing's colours
     controls, drawing, list of layers --(browser)--> address
 
 The address is the only source: controls write it, and everything is shown from it.
@@ -12,7 +15,6 @@ The address is the only source: controls write it, and everything is shown from 
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
 
 import dash_cytoscape as cyto
 from dash import Dash, Input, Output, State, dcc, html, no_update
@@ -165,6 +167,7 @@ def layout(mounted: Any = None, **_: Any) -> Component:
             dcc.Store(id=_id("chosen")),
             dcc.Store(id=_id("drawn")),
             html.Div(id=_id("painted"), hidden=True),
+            html.Div(id=_id("lit"), hidden=True),
         ],
         className="patches-page",
     )
@@ -179,15 +182,23 @@ def _step(direction: str, symbol: str, title: str) -> Component:
 
 def _controls() -> list[Component]:
     tiles = [("fit", "Fit")] + [(str(size), f"{size} px") for size in TILE_SIZES if size <= 192]
+    channels = dcc.Input(
+        id=_id("channels"),
+        type="text",
+        debounce=True,
+        placeholder="all, 0-29 or 5, 17",
+        className="form-control form-control-sm",
+        autoComplete="off",
+        spellCheck=False,
+    )
     return [
-        labelled(
-            "Channels",
-            dcc.Input(
-                id=_id("channels"), type="text", debounce=True, placeholder="all, 0-29 or 5, 17",
-                className="form-control form-control-sm", autoComplete="off", spellCheck=False,
-            ),
-            control_id=_id("channels"),
-            className="wide",
+        html.Div(
+            [
+                html.Label("Channels, from 0", htmlFor=_id("channels")),
+                channels,
+                html.Div(id=_id("problem"), className="problem", role="alert"),
+            ],
+            className="control wide",
         ),
         labelled("Sort by", select(_id("sort"), list(SORTS.items())), control_id=_id("sort")),
         labelled(
@@ -197,7 +208,8 @@ def _controls() -> list[Component]:
         ),
         labelled("Crop", select(_id("crop"), list(CROPS.items())), control_id=_id("crop")),
         labelled("Tile", select(_id("tile"), tiles), control_id=_id("tile")),
-    ]  # fmt: skip
+        html.Div(id=_id("tools"), className="tools-place"),
+    ]
 
 
 def register(app: Dash) -> None:
@@ -208,9 +220,8 @@ def register(app: Dash) -> None:
         Output(_id("drawing"), "style"),
         Output(_id("layer"), "options"),
         Output(_id("drawn"), "data"),
-        Input(LOCATION, "search"),
+        Input(make_id("shell", "subject"), "data"),
         Input(status, "data"),
-        State(LOCATION, "pathname"),
         State(_id("drawn"), "data"),
     )(show_drawing)
     app.callback(
@@ -219,7 +230,8 @@ def register(app: Dash) -> None:
         Output(_id("rows"), "data"),
         Output(_id("pager"), "children"),
         Output(_id("chosen"), "data"),
-        Output(_id("layer"), "value"),
+        Output(_id("problem"), "children"),
+        Output(_id("tools"), "children"),
         Output(_id("channels"), "value"),
         Output(_id("sort"), "value"),
         Output(_id("k"), "value"),
@@ -237,11 +249,23 @@ def register(app: Dash) -> None:
     )
     in_browser(
         app,
+        "layerValue",
+        Output(_id("layer"), "value"),
+        Input(_id("chosen"), "data"),
+        Input(_id("layer"), "options"),
+    )
+    in_browser(
+        app,
         "drawingColours",
         Output(_id("drawing"), "stylesheet"),
+        Input(make_id("shell", "colours"), "data"),
+    )
+    in_browser(
+        app,
+        "lightUp",
+        Output(_id("lit"), "children"),
         Input(_id("chosen"), "data"),
         Input(_id("drawn"), "data"),
-        Input(make_id("shell", "colours"), "data"),
     )
     in_browser(
         app,
@@ -264,15 +288,14 @@ def register(app: Dash) -> None:
 
 
 def show_drawing(
-    search: str | None, _status: Any, pathname: str | None, drawn: Sequence[Any] | None
+    subject: Mapping[str, str] | None, _status: Any, drawn: Sequence[Any] | None
 ) -> tuple[Any, ...]:
     """The drawing and the list of layers of the model; nothing where it is drawn already."""
-    if pathname != PatchesAddress.path:
+    if subject is None or subject["path"] != PatchesAddress.path:
         raise PreventUpdate
     catalogue = current().catalogue()
-    address, _ = PatchesAddress.read(search)
     try:
-        run = select_run(catalogue, address.model, address.images)
+        run = select_run(catalogue, subject["model"], subject["images"])
     except NothingSelected:
         return [], {"width": "316px", "height": "0px"}, [], None
     key = [run["model"], run["weights_sha256"], len(catalogue.layers[run["model"]])]
@@ -310,7 +333,8 @@ class Shown(NamedTuple):
     rows: dict[str, Any] | None
     pager: Component
     chosen: dict[str, Any] | None
-    layer: str | None
+    problem: str
+    tools: Component
     channels: str
     sort: str
     k: str
@@ -325,10 +349,9 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
     context = current()
     catalogue = context.catalogue()
     address, problems = PatchesAddress.read(search)
-    typed = {name: values[-1] for name, values in parse_qs((search or "").lstrip("?")).items()}
     empty = _trouble(catalogue, address)
     if empty is not None:
-        return _blank(empty, typed)
+        return _blank(empty, address)
     try:
         selection = select_layer(catalogue, address)
     except NothingSelected as nothing:
@@ -336,32 +359,34 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
         if not address.layer:
             link = PatchesAddress().href()
         return _blank(
-            components.sorry(str(nothing), link=(link, "Show what there is"), choices=nothing.choices), typed
+            components.sorry(str(nothing), link=(link, "Show what there is"), choices=nothing.choices),
+            address,
         )
     found: ChannelSelection | None = None
     rows: dict[str, Any] | None = None
     query = None
     pager: Component = None
+    wrong = ""
     try:
         found = select_channels(selection)
         rows, shown = page_rows(context, selection, found)
         query = patches_query(selection, shown)
         pager = _pager(selection.address, found)
     except ChannelsError as error:
-        problems["channels"] = str(error)
-    tools = None if query is None else components.sql_tools(
-        query, "/download/patches.csv" + selection.address.href().lstrip("/")
-    )  # fmt: skip
+        wrong = str(error)
+    tools = None
+    if query is not None:
+        download = "/download/patches.csv" + selection.address.href().lstrip("/")
+        tools = components.sql_tools(query, download)
     return Shown(
-        heading(
-            selection, catalogue.dead.get((selection.run["run"], selection.layer["layer"]), 0), tools, found
-        ),
+        heading(selection, catalogue.dead.get((selection.run["run"], selection.layer["layer"]), 0), found),
         components.problems_list(problems.values()),
         rows,
         pager,
-        {"layer": selection.layer["layer"], "model": selection.run["model"]},
-        selection.layer["layer"],
-        *_typed(typed),
+        {"layer": selection.layer["layer"], "shown": shown_values(address)},
+        wrong,
+        tools,
+        *shown_values(address).values(),
     )
 
 
@@ -417,25 +442,23 @@ def _trouble(catalogue: Catalogue, address: PatchesAddress) -> Component | None:
     return None
 
 
-def _typed(typed: Mapping[str, str]) -> tuple[str, str, str, str, str]:
-    """What the controls show: the address's own words, wrong ones included, so that nothing rewrites it."""
-    default = PatchesAddress()
-    return (
-        typed.get("channels", ""),
-        typed.get("sort", default.sort),
-        typed.get("k", str(default.k)),
-        typed.get("crop", default.crop),
-        typed.get("tile", default.tile),
-    )
+def shown_values(address: PatchesAddress) -> dict[str, str]:
+    """What the controls show. The browser compares with it: a control as the server left it writes nothing."""
+    return {
+        "channels": address.channels,
+        "sort": address.sort,
+        "k": str(address.k),
+        "crop": address.crop,
+        "tile": address.tile,
+    }
 
 
-def _blank(instead: Component, typed: Mapping[str, str]) -> Shown:
-    return Shown(instead, None, None, None, None, None, *_typed(typed))
+def _blank(instead: Component, address: PatchesAddress) -> Shown:
+    values = shown_values(address)
+    return Shown(instead, None, None, None, {"layer": None, "shown": values}, "", None, *values.values())
 
 
-def heading(
-    selection: LayerSelection, dead: int, tools: Component, found: ChannelSelection | None
-) -> Component:
+def heading(selection: LayerSelection, dead: int, found: ChannelSelection | None) -> Component:
     """What the layer is."""
     layer = selection.layer
     jump = pixels((layer["jump_y"], layer["jump_x"]))
@@ -467,7 +490,6 @@ def heading(
                 className="title",
             ),
             components.facts(items),
-            tools,
         ],
         className="heading",
     )

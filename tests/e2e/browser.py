@@ -1,0 +1,62 @@
+"""A Chromium to drive, and a server to look at."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from db.settings import Settings
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+SERVE = """
+import sys
+from dashboard.server import serve
+from db.settings import read_settings
+serve(read_settings({"CONVSCOPE_HOME": sys.argv[1], "CONVSCOPE_PORT": sys.argv[2]}))
+"""
+
+
+def chromium() -> dict[str, Any]:
+    """How to start a Chromium: the one that is named, else an installed one, else Playwright's own."""
+    named = os.environ.get("CONVSCOPE_TEST_CHROMIUM")
+    installed = next(filter(None, map(shutil.which, NAMES)), None)
+    path = named or installed
+    return {"args": ARGUMENTS} | ({"executable_path": path} if path else {})
+
+
+@contextlib.contextmanager
+def served(settings: Settings) -> Iterator[str]:
+    """The dashboard over a home, in a process of its own; gives its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen([sys.executable, "-c", SERVE, str(settings.home), str(port)])
+    try:
+        for _ in range(300):
+            if process.poll() is not None:
+                raise RuntimeError(f"the server ended with {process.returncode} before it answered")
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/status.json", timeout=5):
+                break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError(f"the server did not answer at {url} within 30 s")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(15)
