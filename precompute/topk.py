@@ -1,0 +1,213 @@
+"""For each channel the k images that drive it most, found while the images stream by.
+
+An image counts once in a channel, at its best position. The order is: larger value first, then lower image id;
+within an image the lowest position (row by row). All three are packed into one 64-bit integer per entry and
+channel, so an order is a sort of integers: no ties are left, and merging is associative and commutative. The
+result therefore depends neither on the size nor on the order of the batches, and shards can be merged.
+
+NaN and infinity never rank: an image whose best value in a channel is not finite is left out of that channel.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+# Key of a place that no image has taken: below the key of every finite value.
+EMPTY = torch.iinfo(torch.int64).min
+_LARGEST_ID = 2**31 - 1
+# Above this share of (image, channel) pairs that beat the k-th best, one full arg-max is quicker than looking up
+# their positions one by one.
+_MANY = 0.02
+
+
+@dataclass(frozen=True)
+class TopKRows:
+    """The entries of a `TopK` as parallel arrays, in channel and rank order; ranks count from 1.
+
+    `positions` are y * width + x in the feature map. A channel has min(k, images with a finite value) rows.
+    """
+
+    channels: npt.NDArray[np.int32]
+    ranks: npt.NDArray[np.int32]
+    image_ids: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.int32]
+
+
+class TopK:
+    """The k strongest images of each channel of one layer so far.
+
+    Attributes:
+        keys: int64 C,k, descending; the high half orders values as their bits do, the low half is
+            2^31 - 1 - image id. `EMPTY` where fewer than k images were seen.
+        positions: int32 C,k, beside `keys`.
+    """
+
+    def __init__(self, channels: int, k: int, *, device: str | torch.device = "cpu") -> None:
+        if channels < 1 or k < 1:
+            raise ValueError(f"expected at least one channel and k of at least 1, got {channels} and {k}")
+        self.channels = channels
+        self.k = k
+        self.keys = torch.full((channels, k), EMPTY, dtype=torch.int64, device=device)
+        self.positions = torch.zeros((channels, k), dtype=torch.int32, device=device)
+        self._kth = torch.full((channels,), -torch.inf, device=device)
+        self._last_id = -1
+        self._passed = 1.0
+
+    def update(self, activations: Tensor, image_ids: Tensor) -> Tensor:
+        """Enter a batch; an image must not be entered twice.
+
+        The reduction follows the memory: over the middle axis where the channels lie side by side, over the last
+        where the positions do. Transposing first would cost several times the reduction.
+
+        Args:
+            activations: N,C,H,W in any memory format, of any floating type. Only read.
+            image_ids: int64 N on the CPU, from 0 to 2^31 - 1.
+
+        Returns:
+            float32 N,C: each image's best value in each channel, NaN where it holds a NaN.
+        """
+        assert activations.ndim == 4, f"expected N,C,H,W, got {tuple(activations.shape)}"
+        assert activations.shape[:2] == (len(image_ids), self.channels), (
+            f"expected {len(image_ids)} images of {self.channels} channels, got {tuple(activations.shape)}"
+        )
+        if activations.stride(1) == 1:
+            maps, axis = activations.permute(0, 2, 3, 1).flatten(1, 2), 1
+        else:
+            maps, axis = activations.flatten(2), 2
+        if self.keys.device.type == "cpu":
+            return self._update_sparsely(maps, axis, image_ids)
+        # Accelerators find the position as fast as the value, and asking them how many passed would stall them.
+        values, positions = maps.max(axis)
+        best = _canonical(values.to(self.keys.device))
+        self._merge_all(self._keys(best, image_ids), positions.to(self.keys.device, torch.int32))
+        return best
+
+    def _update_sparsely(self, maps: Tensor, axis: int, image_ids: Tensor) -> Tensor:
+        """Values by a plain maximum; positions only for what beats the k-th best, which soon is rare."""
+        positions: Tensor | None = None
+        if self._passed > _MANY:
+            values, positions = maps.max(axis)
+        else:
+            values = maps.amax(axis)
+        best = _canonical(values)
+        # An id above all seen loses every tie against those that are in; any other may win it.
+        first, last = int(image_ids.min()), int(image_ids.max())
+        beats = best > self._kth if first > self._last_id else best >= self._kth
+        self._last_id = max(self._last_id, last)
+        passed = int(beats.count_nonzero())
+        self._passed = passed / beats.numel()
+        if passed == 0:
+            return best
+        if positions is None and self._passed > _MANY:
+            positions = maps.max(axis)[1]
+        if positions is not None:
+            self._merge_all(self._keys(best, image_ids), positions.to(torch.int32))
+        else:
+            self._merge_some(best, image_ids, beats, maps, axis)
+        return best
+
+    def _keys(self, best: Tensor, image_ids: Tensor) -> Tensor:
+        """int64 N,C of float32 `best` N,C."""
+        assert 0 <= int(image_ids.min()) <= int(image_ids.max()) <= _LARGEST_ID, (
+            "image ids must fit into 31 bits"
+        )
+        bits = best.view(torch.int32).to(torch.int64)
+        # Negative floats order backwards by their bits: turn all but the sign.
+        ordered = bits ^ ((bits >> 63) & 0x7FFFFFFF)
+        keys = (ordered << 32) | (_LARGEST_ID - image_ids.to(best.device))[:, None]
+        return torch.where(best.isfinite(), keys, EMPTY)
+
+    def _merge_all(self, keys: Tensor, positions: Tensor) -> None:
+        """Merge keys and positions N,C."""
+        self.keys, self.positions = _merged(self.keys, self.positions, keys.T, positions.T, self.k)
+        self._kth = _values(self.keys[:, -1])
+
+    def _merge_some(self, best: Tensor, image_ids: Tensor, beats: Tensor, maps: Tensor, axis: int) -> None:
+        """Merge the channels in which anything passed; what did not pass there loses without a position."""
+        chosen = beats.any(0).nonzero()[:, 0]
+        if len(chosen) == 0:
+            return
+        some = best[:, chosen]
+        image, place = beats[:, chosen].nonzero(as_tuple=True)
+        channel = chosen[place]
+        found = maps[image, :, channel] if axis == 1 else maps[image, channel]
+        positions = torch.zeros(some.shape, dtype=torch.int32)
+        positions[image, place] = found.argmax(1).to(torch.int32)
+        keys, placed = _merged(
+            self.keys[chosen],
+            self.positions[chosen],
+            self._keys(some, image_ids).T,
+            positions.T,
+            self.k,
+        )
+        self.keys[chosen] = keys
+        self.positions[chosen] = placed
+        self._kth[chosen] = _values(keys[:, -1])
+
+    def merge(self, other: "TopK") -> None:
+        """Enter all that `other` has seen; the two must have seen different images."""
+        if (other.channels, other.k) != (self.channels, self.k):
+            raise ValueError(
+                f"expected {self.channels} channels and k={self.k}, got {other.channels} and k={other.k}"
+            )
+        self.restore(
+            *_merged(
+                self.keys,
+                self.positions,
+                other.keys.to(self.keys.device),
+                other.positions.to(self.keys.device),
+                self.k,
+            )
+        )
+
+    def restore(self, keys: Tensor, positions: Tensor) -> None:
+        """Take over the `keys` and `positions` of another `TopK` of the same shape."""
+        assert keys.shape == positions.shape == (self.channels, self.k)
+        self.keys = keys.to(self.keys.device)
+        self.positions = positions.to(self.keys.device)
+        self._kth = _values(self.keys[:, -1])
+        taken = self.keys != EMPTY
+        ids = _image_ids(self.keys)[taken]
+        # An image that entered no channel is not known any more: only those that did can tie with a later one.
+        self._last_id = int(ids.max()) if ids.numel() else -1
+
+    def rows(self) -> TopKRows:
+        """All entries so far."""
+        keys = self.keys.cpu()
+        channels, places = (keys != EMPTY).nonzero(as_tuple=True)
+        found = keys[channels, places]
+        return TopKRows(
+            channels=channels.to(torch.int32).numpy(),
+            ranks=(places + 1).to(torch.int32).numpy(),
+            image_ids=_image_ids(found).to(torch.int32).numpy(),
+            values=_values(found).numpy(),
+            positions=self.positions.cpu()[channels, places].numpy(),
+        )
+
+
+def _canonical(values: Tensor) -> Tensor:
+    """float32, with the one zero: -0.0 equals 0.0 but its bits would rank below."""
+    return values.to(torch.float32) + 0.0
+
+
+def _values(keys: Tensor) -> Tensor:
+    """float32 values of `keys`; minus infinity where one is `EMPTY`."""
+    ordered = keys >> 32
+    bits = (ordered ^ ((ordered >> 63) & 0x7FFFFFFF)).to(torch.int32)
+    return torch.where(keys == EMPTY, -torch.inf, bits.view(torch.float32))
+
+
+def _image_ids(keys: Tensor) -> Tensor:
+    return _LARGEST_ID - (keys & _LARGEST_ID)
+
+
+def _merged(
+    keys: Tensor, positions: Tensor, more_keys: Tensor, more_positions: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """The k largest of `keys` C,k and `more_keys` C,M, descending, with their positions."""
+    both, places = torch.cat([keys, more_keys], 1).topk(k, dim=1)
+    return both, torch.cat([positions, more_positions], 1).gather(1, places)
