@@ -1,0 +1,56 @@
+"""A command starts itself anew with the allocator's settings, once, and only where that helps."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.allocator import SETTINGS
+
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc's allocator"
+)
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import os, sys
+print("start", os.getpid(), flush=True)
+{first}
+from workers.allocator import reexec_with_allocator_settings
+reexec_with_allocator_settings()
+print("goes on", os.environ.get("MALLOC_MMAP_THRESHOLD_"), sys.argv[1:])
+"""
+
+
+def started(folder: Path, *, first: str = "", **environment: str) -> list[str]:
+    script = folder / "command.py"
+    script.write_text(SCRIPT.format(first=first))
+    inherited = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script), "a b", "--c"],
+        env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_the_process_starts_anew_once_with_its_arguments_and_its_id(tmp_path: Path) -> None:
+    lines = started(tmp_path)
+    assert len(lines) == 3
+    assert lines[0] == lines[1]
+    assert lines[2] == f"goes on {SETTINGS['MALLOC_MMAP_THRESHOLD_']} ['a b', '--c']"
+
+
+def test_a_persons_own_setting_is_kept(tmp_path: Path) -> None:
+    lines = started(tmp_path, MALLOC_MMAP_THRESHOLD_="1000000")
+    assert lines[1:] == ["goes on 1000000 ['a b', '--c']"]
+
+
+def test_it_is_too_late_once_torch_is_loaded(tmp_path: Path) -> None:
+    lines = started(tmp_path, first="sys.modules['torch'] = sys")
+    assert lines[1:] == ["goes on None ['a b', '--c']"]
