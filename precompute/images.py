@@ -4,54 +4,27 @@ Nothing is published before the last picture is read, so an import that is stopp
 The files it wrote are named by content, so the next try finds them and is quick.
 """
 
-import hashlib
-import os
 import re
+import tarfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from db.atlas import Atlas, NoAtlas
-from db.image_sets import (
-    IMAGE_ROWS,
-    Changes,
-    add_images,
-    dependents,
-    known_images,
-    relabelled_images,
-    remove_images,
-)
-from db.images import ImageStore, UnreadableImage, original_suffix, read_picture
+from db.atlas import Atlas, NoAtlas, Query
+from db.image_sets import Changes, add_images, dependents, known_images, relabelled_images, remove_images
+from db.images import ImageStore
 from precompute.ground_truth import GroundTruth, load_ground_truth, read_ground_truth
-from precompute.labels import Place, read_places
+from precompute.image_files import Progress, store_images
+from precompute.image_rows import ImageRows, Refusal
 from precompute.source_archive import TarSource, ZipSource
 from precompute.source_folder import FolderSource
-from precompute.sources import ImportRefused, Source, SourceImage
-from precompute.wordnet import Label
-
-Progress = Callable[[int, int | None], None]
+from precompute.sources import ImportRefused, Source
 
 _SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-# Decoding a smaller file takes less than handing it to another thread (measured by tests/bench/bench_import.py).
-_SMALL = 8 * 1024
-# Files in flight between reading and decoding: what bounds memory, with one decoded picture per thread.
-_IN_FLIGHT_BYTES = 64 * 2**20
-_ROWS_A_BATCH = 4096
-_SECONDS_BETWEEN_REPORTS = 0.1
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A picture that was left out: its path in the source, and why, in one sentence."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -131,14 +104,19 @@ def import_source(
     started = time.monotonic()
     with store.adding():
         known = _known(atlas, image_set)
-        gathered = _Gathered()
-        for image in _stored(source, store, known, progress or _silent):
+        gathered = ImageRows()
+        for image in store_images(source, store, known, progress or _silent):
             gathered.add(image)
         if not gathered.names:
             raise ImportRefused(_nothing(origin, gathered.refused))
-        if truth is None and ("LOC_val_solution.csv" in source.side_files or len(source.side_files) > 1):
-            truth = read_ground_truth(source.side_files, origin)
-        rows = gathered.table(truth, origin)
+        found = truth
+        if found is None and source.side_files.keys() - {"meta.mat"}:
+            found = read_ground_truth(source.side_files, origin)
+        rows, stated = gathered.table(found)
+        if truth is not None and not stated:
+            raise ImportRefused(
+                f"the ground truth names none of the {rows.num_rows:,} images of {origin}, such as {gathered.names[0]}"
+            )
         store.settle()
         changes = _publish(atlas, image_set, origin, rows)
     return ImportReport(
@@ -187,9 +165,6 @@ def open_source(path: Path) -> Source:
     Raises:
         ImportRefused: there is nothing there, or nothing that images can be read from.
     """
-    import tarfile
-    import zipfile
-
     if not path.exists():
         raise ImportRefused(f"there is nothing at {path}: expected a folder, an archive or a parquet file")
     if path.is_dir():
@@ -201,187 +176,6 @@ def open_source(path: Path) -> Source:
     if tarfile.is_tarfile(path):
         return TarSource(path)
     raise ImportRefused(f"{path} is no folder, zip or tar archive or parquet file, or a damaged one")
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """One picture of the source after it was read; `reason` is set where it was refused."""
-
-    image: SourceImage
-    key: str = ""
-    path: str = ""
-    size: tuple[int, int] = (0, 0)
-    reason: str | None = None
-    known: bool = False
-    moved: bool = False
-    changed: bool = False
-
-
-def _stored(
-    source: Source, store: ImageStore, known: dict[str, dict[str, str]], progress: Progress
-) -> Iterator[_Stored]:
-    """Every picture of `source`, read and thumbnailed, in the source's order."""
-    total = source.count()
-    done = 0
-    reported = time.monotonic()
-    progress(0, total)
-    waiting: deque[tuple[int, Future[_Stored]]] = deque()
-    in_flight = 0
-    threads = min(16, len(os.sched_getaffinity(0)))
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-
-    def finished(room: int, at_most: int) -> Iterator[_Stored]:
-        nonlocal in_flight, done, reported
-        while waiting and (in_flight > room or len(waiting) > at_most or waiting[0][1].done()):
-            size, future = waiting.popleft()
-            in_flight -= size
-            result = future.result()
-            done += 1
-            if time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
-                progress(done, total)
-                reported = time.monotonic()
-            yield result
-
-    try:
-        for image in source.images():
-            if image.size < _SMALL:
-                future: Future[_Stored] = Future()
-                future.set_result(_store_one(store, image, known.get(image.name, {})))
-            else:
-                future = pool.submit(_store_one, store, image, known.get(image.name, {}))
-            waiting.append((image.size, future))
-            in_flight += image.size
-            yield from finished(_IN_FLIGHT_BYTES, 8 * threads)
-        yield from finished(-1, 0)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    progress(done, done)
-
-
-def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> _Stored:
-    """Read one picture and write its files; `known` maps contents that the set has under this name to files."""
-    if image.problem is not None:
-        return _Stored(image, reason=image.problem)
-    try:
-        image.name.encode()
-    except UnicodeEncodeError:
-        return _Stored(image, reason="its file name is not valid UTF-8")
-    data = image.data
-    if data is None:
-        assert image.path is not None, "a source hands over bytes, a path or a problem"
-        try:
-            data = image.path.read_bytes()
-        except OSError as error:
-            return _Stored(image, reason=f"it cannot be opened ({error.strerror})")
-    key = hashlib.sha256(data).hexdigest()
-    before = known.get(key)
-    size = store.known_size(key)
-    try:
-        if size is None:
-            picture, suffix = read_picture(data)
-            store.add_thumbnail(key, picture)
-            size = picture.size
-        elif image.path is None:
-            suffix = original_suffix(data)
-    except UnreadableImage as error:
-        return _Stored(image, reason=error.reason)
-    path = str(image.path) if image.path else store.add_original(key, data, suffix)
-    return _Stored(
-        # The bytes are done with: what waits in the queue and in the rows is small.
-        SourceImage(image.name, len(data), label=image.label, split=image.split, folders=image.folders),
-        key,
-        path,
-        size,
-        known=before is not None,
-        moved=before is not None and before != path and not store.original_path(before).exists(),
-        changed=before is None and bool(known),
-    )
-
-
-@dataclass
-class _Gathered:
-    """The rows of an import as they come, in Arrow batches, and what the report counts."""
-
-    names: list[str] = field(default_factory=list)
-    known: int = 0
-    changed: int = 0
-    duplicates: int = 0
-    refused: list[Refusal] = field(default_factory=list)
-    _own: dict[int, tuple[Label | None, str | None]] = field(default_factory=dict)
-    _seen: set[tuple[str, str]] = field(default_factory=set)
-    _keys: set[str] = field(default_factory=set)
-    _pending: list[dict[str, Any]] = field(default_factory=list)
-    _batches: list[pa.RecordBatch] = field(default_factory=list)
-
-    def add(self, stored: _Stored) -> None:
-        image = stored.image
-        if stored.reason is not None:
-            name = image.name.encode(errors="backslashreplace").decode()
-            self.refused.append(Refusal(name, stored.reason))
-            return
-        if (image.name, stored.key) in self._seen:  # an archive may hold a member twice
-            return
-        self._seen.add((image.name, stored.key))
-        self.known += stored.known
-        self.changed += stored.changed
-        self.duplicates += stored.key in self._keys and not stored.known
-        self._keys.add(stored.key)
-        if not image.folders:
-            self._own[len(self.names)] = (image.label, image.split)
-        self.names.append(image.name)
-        self._pending.append(
-            {
-                "name": image.name,
-                "key": stored.key,
-                "path": stored.path,
-                "width": stored.size[0],
-                "height": stored.size[1],
-                "bytes": image.size,
-                "known": stored.known,
-                "moved": stored.moved,
-            }
-        )
-        if len(self._pending) == _ROWS_A_BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._batches.append(pa.RecordBatch.from_pylist(self._pending, schema=IMAGE_ROWS))
-        self._pending = []
-
-    def table(self, truth: GroundTruth | None, origin: str) -> pa.Table:
-        """All rows with their labels.
-
-        Raises:
-            ImportRefused: the ground truth names none of the images.
-        """
-        self._flush()
-        # Names without folders of meaning (shards) take no part in the reading of folders.
-        places = iter(read_places([name for at, name in enumerate(self.names) if at not in self._own]))
-        placed = [
-            Place(self._own[at][1], self._own[at][0]) if at in self._own else next(places)
-            for at in range(len(self.names))
-        ]
-        if truth is not None:
-            stated = [truth.label(name) for name in self.names]
-            if not any(stated):
-                raise ImportRefused(
-                    f"the ground truth names none of the {len(stated):,} images of {origin}, such as {self.names[0]}"
-                )
-            placed = [
-                Place(place.split, label or place.label) for place, label in zip(placed, stated, strict=True)
-            ]
-        labels = [place.label or Label(None, None, None) for place in placed]
-        table = pa.Table.from_batches(self._batches, schema=IMAGE_ROWS)
-        columns: dict[str, list[Any]] = {
-            "split": [place.split for place in placed],
-            "wnid": [label.wnid for label in labels],
-            "label_index": [label.index for label in labels],
-            "label": [label.name for label in labels],
-        }
-        for name, values in columns.items():
-            column = IMAGE_ROWS.field(name)
-            table = table.set_column(IMAGE_ROWS.get_field_index(name), column, pa.array(values, column.type))
-        return table
 
 
 def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Changes:
@@ -412,7 +206,7 @@ def _known(atlas: Atlas, image_set: str) -> dict[str, dict[str, str]]:
     return known
 
 
-def _rows(atlas: Atlas, query: Any) -> list[dict[str, Any]]:
+def _rows(atlas: Atlas, query: Query) -> list[dict[str, Any]]:
     try:
         return atlas.fetch(query)
     except NoAtlas:

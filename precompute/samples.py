@@ -12,7 +12,8 @@ from pathlib import Path
 
 from db.atlas import Atlas
 from db.images import ImageStore
-from precompute.images import ImportReport, Progress, import_source
+from precompute.image_files import Progress
+from precompute.images import ImportReport, import_source
 from precompute.sources import SourceImage
 from precompute.wordnet import Label, label_of_index
 

@@ -15,15 +15,17 @@ class FolderSource:
         """`only` one file of the folder, by name, or all."""
         self.folder = folder.resolve()
         self.side_files: dict[str, bytes] = {}
+        self._closed: list[SourceImage] = []
         self._names = [only] if only else sorted(self._walk(str(self.folder), "", frozenset()))
 
     def count(self) -> int | None:
         """Number of pictures, those in shards included."""
         shards = [self.folder / name for name in self._names if is_parquet(name)]
-        return len(self._names) - len(shards) + sum(row_count(shard) for shard in shards)
+        return len(self._closed) + len(self._names) - len(shards) + sum(row_count(shard) for shard in shards)
 
     def images(self) -> Iterator[SourceImage]:
-        """The pictures in order of name."""
+        """The pictures in order of name; folders that cannot be opened come first, with their problem."""
+        yield from self._closed
         for name in self._names:
             if is_parquet(name):
                 with (self.folder / name).open("rb") as file:
@@ -43,17 +45,23 @@ class FolderSource:
         return SourceImage(name, size, path=None if problem else path, problem=problem)
 
     def _walk(self, folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-        status = Path(folder).stat()
+        try:
+            status = os.stat(folder)  # noqa: PTH116 - scandir's entries are strings, and so are the names
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            self._closed.append(
+                SourceImage(prefix, 0, problem=f"the folder cannot be opened ({error.strerror})")
+            )
+            return
         here = (status.st_dev, status.st_ino)
         if here in above:  # a link to a folder that holds it
             return
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = prefix + entry.name
-                if entry.is_dir():
-                    if not entry.name.startswith(".") and entry.name != "__MACOSX":
-                        yield from self._walk(entry.path, name + "/", above | {here})
-                elif is_picture(name) or is_parquet(name):
-                    yield name
-                elif entry.name in GROUND_TRUTH_FILES:
-                    self.side_files[entry.name] = Path(entry.path).read_bytes()
+        for entry in entries:
+            name = prefix + entry.name
+            if entry.is_dir():
+                if not entry.name.startswith(".") and entry.name != "__MACOSX":
+                    yield from self._walk(entry.path, name + "/", above | {here})
+            elif is_picture(name) or is_parquet(name):
+                yield name
+            elif entry.name in GROUND_TRUTH_FILES:
+                self.side_files[entry.name] = Path(entry.path).read_bytes()

@@ -1,0 +1,98 @@
+"""The rows of an import on their way into the atlas."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from db.image_sets import IMAGE_ROWS
+from precompute.ground_truth import GroundTruth
+from precompute.image_files import StoredImage
+from precompute.labels import Place, read_places
+from precompute.wordnet import Label
+
+_ROWS_A_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A picture that was left out: its path in the source, and why, in one sentence."""
+
+    name: str
+    reason: str
+
+
+@dataclass
+class ImageRows:
+    """The rows of an import as they come, in Arrow batches, and what the report counts."""
+
+    names: list[str] = field(default_factory=list)
+    known: int = 0
+    changed: int = 0
+    duplicates: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+    _own: dict[int, Place] = field(default_factory=dict)
+    _seen: set[tuple[str, str]] = field(default_factory=set)
+    _keys: set[str] = field(default_factory=set)
+    _pending: list[dict[str, Any]] = field(default_factory=list)
+    _batches: list[pa.RecordBatch] = field(default_factory=list)
+
+    def add(self, stored: StoredImage) -> None:
+        image = stored.image
+        if stored.reason is not None:
+            name = image.name.encode(errors="backslashreplace").decode()
+            self.refused.append(Refusal(name, stored.reason))
+            return
+        if (image.name, stored.key) in self._seen:  # an archive may hold a member twice
+            return
+        self._seen.add((image.name, stored.key))
+        self.known += stored.known
+        self.changed += stored.changed
+        self.duplicates += stored.key in self._keys and not stored.known
+        self._keys.add(stored.key)
+        if not image.folders:
+            self._own[len(self.names)] = Place(image.split, image.label)
+        self.names.append(image.name)
+        self._pending.append(
+            {
+                "name": image.name,
+                "key": stored.key,
+                "path": stored.path,
+                "width": stored.size[0],
+                "height": stored.size[1],
+                "bytes": image.size,
+                "known": stored.known,
+                "moved": stored.moved,
+            }
+        )
+        if len(self._pending) == _ROWS_A_BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._batches.append(pa.RecordBatch.from_pylist(self._pending, schema=IMAGE_ROWS))
+        self._pending = []
+
+    def table(self, truth: GroundTruth | None) -> tuple[pa.Table, int]:
+        """All rows with their labels, and how many labels `truth` stated; it goes before folders."""
+        self._flush()
+        # Names without folders of meaning (shards) take no part in the reading of folders.
+        places = iter(read_places([name for at, name in enumerate(self.names) if at not in self._own]))
+        placed = [self._own[at] if at in self._own else next(places) for at in range(len(self.names))]
+        stated = 0
+        for at, name in enumerate(self.names if truth is not None else ()):
+            label = truth.label(name) if truth is not None else None
+            if label is not None:
+                placed[at] = Place(placed[at].split, label)
+                stated += 1
+        labels = [place.label or Label(None, None, None) for place in placed]
+        table = pa.Table.from_batches(self._batches, schema=IMAGE_ROWS)
+        columns: dict[str, list[Any]] = {
+            "split": [place.split for place in placed],
+            "wnid": [label.wnid for label in labels],
+            "label_index": [label.index for label in labels],
+            "label": [label.name for label in labels],
+        }
+        for name, values in columns.items():
+            column = IMAGE_ROWS.field(name)
+            table = table.set_column(IMAGE_ROWS.get_field_index(name), column, pa.array(values, column.type))
+        return table, stated
