@@ -384,7 +384,25 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
             progress(len(known), len(known))
 
         diagnosis = diagnose(model, pictures())
-    click.echo(diagnosis.text())
+    click.echo(
+        f"{model.name} on {diagnosis.images:,} labelled images of {image_set}: "
+        f"top-1 {diagnosis.top1:.1%}, top-5 {diagnosis.top5:.1%}\n"
+    )
+    _print_table(
+        [
+            {
+                "mean and std": trial.normalisation,
+                "label offset": f"{trial.offset:+d}",
+                "images": trial.images,
+                "top-1": f"{trial.top1:.1%}",
+                "top-5": f"{trial.top5:.1%}",
+                "loss": f"{trial.loss:.3f}",
+            }
+            for trial in diagnosis.trials
+        ],
+        "",
+    )
+    click.echo(f"\n{diagnosis.sentence}")
     if not diagnosis.healthy:
         sys.exit(1)
 
