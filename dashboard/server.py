@@ -18,10 +18,10 @@ class PortTaken(RuntimeError):
     """The address cannot be listened on; the message is one sentence for the person who asked."""
 
 
-def address(settings: Settings) -> str:
+def address(host: str, port: int) -> str:
     """Where the dashboard is to be opened."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "") else settings.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    host = "127.0.0.1" if host in ("0.0.0.0", "") else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
@@ -56,9 +56,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
         compose.one_thread()
         return create_app(self.settings).server
 
-    def _announce(self, _worker: Any) -> None:
+    def _announce(self, worker: Any) -> None:
         if self.ready is not None:
-            self.ready(address(self.settings))
+            port = worker.sockets[0].getsockname()[1]  # port 0 asked for any free one
+            self.ready(address(self.settings.host, port))
 
 
 def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> None:
