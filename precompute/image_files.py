@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from db.images import ImageStore, UnreadableImage, original_suffix, read_picture
 from precompute.sources import Source, SourceImage
@@ -44,7 +44,7 @@ def store_images(
     progress(0, total)
     waiting: deque[tuple[int, Future[StoredImage]]] = deque()
     in_flight = 0
-    threads = min(16, len(os.sched_getaffinity(0)))
+    threads = min(8, len(os.sched_getaffinity(0)))  # each may hold a decoded picture of 320 MB
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def finished(room: int, at_most: int) -> Iterator[StoredImage]:
@@ -105,7 +105,7 @@ def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> 
     path = str(image.path) if image.path else store.add_original(key, data, suffix)
     return StoredImage(
         # The bytes are done with: what waits in the queue and in the rows is small.
-        SourceImage(image.name, len(data), label=image.label, split=image.split, folders=image.folders),
+        replace(image, size=len(data), data=None),
         key,
         path,
         size,

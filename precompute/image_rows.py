@@ -30,6 +30,7 @@ class ImageRows:
     known: int = 0
     changed: int = 0
     duplicates: int = 0
+    copied: int = 0  # new ones that the store keeps the only file of
     refused: list[Refusal] = field(default_factory=list)
     _own: dict[int, Place] = field(default_factory=dict)
     _seen: set[tuple[str, str]] = field(default_factory=set)
@@ -48,6 +49,7 @@ class ImageRows:
         self._seen.add((image.name, stored.key))
         self.known += stored.known
         self.changed += stored.changed
+        self.copied += image.path is None and not stored.known
         self.duplicates += stored.key in self._keys and not stored.known
         self._keys.add(stored.key)
         if not image.folders:

@@ -4,10 +4,12 @@ Nothing is published before the last picture is read, so an import that is stopp
 The files it wrote are named by content, so the next try finds them and is quick.
 """
 
+import contextlib
 import re
 import tarfile
 import time
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +119,8 @@ def import_source(
             raise ImportRefused(
                 f"the ground truth names none of the {rows.num_rows:,} images of {origin}, such as {gathered.names[0]}"
             )
-        store.settle()
+        if gathered.copied:
+            store.settle()
         changes = _publish(atlas, image_set, origin, rows)
     return ImportReport(
         added=changes.added,
@@ -173,8 +176,10 @@ def open_source(path: Path) -> Source:
         return FolderSource(path.parent, only=path.name)
     if zipfile.is_zipfile(path):
         return ZipSource(path)
-    if tarfile.is_tarfile(path):
-        return TarSource(path)
+    # tarfile lets an end within the first block through
+    with contextlib.suppress(EOFError, zlib.error):
+        if tarfile.is_tarfile(path):
+            return TarSource(path)
     raise ImportRefused(f"{path} is no folder, zip or tar archive or parquet file, or a damaged one")
 
 
