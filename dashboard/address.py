@@ -17,7 +17,7 @@ from db.patch_queries import CHANNEL_ORDERS
 
 K_MOST = 20
 ROWS_PER_PAGE = 30
-CHANNEL_PATTERN = re.compile(r"\s*(\d{1,7})\s*(?:-\s*(\d{1,7})\s*)?")
+CHANNEL_PATTERN = re.compile(r"\s*([0-9]{1,7})\s*(?:-\s*([0-9]{1,7})\s*)?")
 
 
 class ChannelsError(ValueError):
@@ -62,7 +62,7 @@ class Address:
             text = given[item.name]
             if isinstance(item.default, int):
                 low, high = item.metadata["low"], item.metadata["high"]
-                if re.fullmatch(r"\d{1,9}", text) and low <= int(text) <= high:
+                if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
                     values[item.name] = int(text)
                 else:
                     problems[item.name] = (

@@ -16,8 +16,8 @@ from dashboard.geometry import Box, Placement, View
 Pixels = npt.NDArray[np.uint8]
 
 # Changes whenever the same request would give other pixels: part of each picture's address.
-RENDERING = 2
-# Multiples of 16, the JPEG block with halved colour: no tile bleeds into its neighbour.
+RENDERING = 3
+# Multiples of 8, the JPEG block; with colour at full resolution no tile bleeds into its neighbour.
 TILE_SIZES = (48, 64, 96, 128, 192, 256, 384)
 QUALITY = 86
 BLANK = (138, 132, 128)
@@ -143,7 +143,9 @@ def row(tiles: Sequence[Pixels]) -> bytes:
 
 def encode(picture: Pixels) -> bytes:
     """JPEG of B, G, R pixels."""
-    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    options = (cv2.IMWRITE_JPEG_QUALITY, QUALITY,
+               cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)  # fmt: skip
+    done, data = cv2.imencode(".jpg", picture, options)
     if not done:
         raise RuntimeError(f"expected a picture that can be encoded, got shape {picture.shape}")
     return data.tobytes()

@@ -103,6 +103,7 @@ def layout() -> Any:
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
             dcc.Store(id=make_id("shell", "status"), data=status(current().catalogue())),
             dcc.Store(id=make_id("shell", "subject")),
+            dcc.Store(id=make_id("shell", "filled")),
             dcc.Store(id=make_id("shell", "colours")),
             html.Div(id="tip", role="tooltip", hidden=True),
         ],
@@ -132,6 +133,7 @@ def register(app: Dash) -> None:
         Output(make_id("shell", "images_set"), "options"),
         Output(make_id("shell", "images_set"), "value"),
         Output(make_id("shell", "corner"), "children"),
+        Output(make_id("shell", "filled"), "data"),
         Input(make_id("shell", "subject"), "data"),
         Input(make_id("shell", "status"), "data"),
         prevent_initial_call=True,
@@ -150,7 +152,7 @@ def register(app: Dash) -> None:
         Output(LOCATION, "search", allow_duplicate=True),
         Input(make_id("shell", "model"), "value"),
         Input(make_id("shell", "images_set"), "value"),
-        State(LOCATION, "pathname"),
+        State(make_id("shell", "filled"), "data"),
         State(LOCATION, "search"),
         prevent_initial_call=True,
     )
@@ -192,6 +194,7 @@ def show_shell(subject: Mapping[str, str] | None, _status: Any) -> tuple[Any, ..
         _options(sets, images, "no images yet"),
         images,
         corner(catalogue, model, images),
+        {"model": model, "images": images},
     )
 
 

@@ -81,25 +81,18 @@
         return toSearch(query);
     };
 
-    convscope.pick = function (model, images, pathname, search) {
+    convscope.pick = function (model, images, filled, search) {
         const query = new URLSearchParams(search || "");
-        const before = toSearch(query);
-        const shown = convscope.picked || {};
-        for (const id of triggered()) {
-            const name = id === "shell-model" ? "model" : "images";
-            const value = name === "model" ? model : images;
-            if (!value || (query.get(name) || shown[name]) === value) continue;
-            // the first value is what the server filled in for an address that names none
-            if (!query.has(name) && shown[name] === undefined) { shown[name] = value; continue; }
+        let differs = false;
+        for (const [name, value] of [["model", model], ["images", images]]) {
+            if (!filled || !value || value === filled[name]) continue;
+            differs = true;
             query.set(name, value);
             query.delete("page");
-            if (name === "model") ["layer", "channels", "channel"].forEach((part) => query.delete(part));
-            if (name === "images") ["id", "label", "search"].forEach((part) => query.delete(part));
-            shown[name] = value;
+            const gone = name === "model" ? ["layer", "channels", "channel"] : ["id", "label", "search"];
+            gone.forEach((part) => query.delete(part));
         }
-        convscope.picked = shown;
-        const after = toSearch(query);
-        return after === before ? ns.no_update : after;
+        return differs ? toSearch(query) : ns.no_update;
     };
 
     /* Links inside the site change the page without loading it anew. */

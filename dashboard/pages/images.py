@@ -7,10 +7,11 @@ Callbacks::
     controls --(browser)--> address
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from dash import Dash, Input, Output, State, dcc, html
+from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard import components
@@ -99,7 +100,8 @@ def register(app: Dash) -> None:
         Input(LOCATION, "search"),
         Input(make_id("shell", "status"), "data"),
         State(LOCATION, "pathname"),
-    )(show_images)
+        State(_id("shown"), "data"),
+    )(show_images_anew)
     in_browser(
         app,
         "imagesAddress",
@@ -129,6 +131,18 @@ class Shown(NamedTuple):
     sort: str
     view: str
     shown: dict[str, Any]
+
+
+def show_images_anew(
+    search: str | None, status: Any, pathname: str | None, before: Mapping[str, Any] | None
+) -> tuple[Any, ...]:
+    """`show_images`, but controls that stay as they are are left alone: somebody may be typing in one."""
+    shown = show_images(search, status, pathname)
+    kept = before or {}
+    return tuple(
+        no_update if name in kept and kept[name] == value else value
+        for name, value in shown._asdict().items()
+    )
 
 
 def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown:

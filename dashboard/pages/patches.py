@@ -240,7 +240,8 @@ def register(app: Dash) -> None:
         Input(LOCATION, "search"),
         Input(status, "data"),
         State(LOCATION, "pathname"),
-    )(show_patches)
+        State(_id("chosen"), "data"),
+    )(show_patches_anew)
     in_browser(
         app,
         "paintGrid",
@@ -340,6 +341,18 @@ class Shown(NamedTuple):
     k: str
     crop: str
     tile: str
+
+
+def show_patches_anew(
+    search: str | None, status: Any, pathname: str | None, before: Mapping[str, Any] | None
+) -> tuple[Any, ...]:
+    """`show_patches`, but controls that stay as they are are left alone: somebody may be typing in one."""
+    shown = show_patches(search, status, pathname)
+    kept = {} if before is None else before["shown"]
+    return tuple(
+        no_update if name in kept and kept[name] == value else value
+        for name, value in shown._asdict().items()
+    )
 
 
 def show_patches(search: str | None, _status: Any, pathname: str | None) -> Shown:

@@ -1,0 +1,53 @@
+"""A published synthetic atlas, and the dashboard over it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dash import Dash
+from flask.testing import FlaskClient
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from dashboard.app import create_app
+from dashboard.context import EXTENSION, Context
+from db.settings import Settings, read_settings
+
+IMAGES = 60
+
+
+@pytest.fixture(scope="session")
+def filled_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a home with 60 images and a run of an imagined ConvNeXt over them; only to be read."""
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("home"))})
+    import_pictures(settings, painted_pictures(IMAGES), image_set="painted")
+    add_run(settings, image_set="painted")
+    return settings
+
+
+@pytest.fixture(scope="session")
+def filled_app(filled_settings: Settings) -> Dash:
+    """The dashboard over the filled home."""
+    return create_app(filled_settings)
+
+
+@pytest.fixture
+def context(filled_app: Dash) -> Iterator[Context]:
+    """The filled dashboard's parts, within a request, as callbacks and pages find them."""
+    with filled_app.server.test_request_context():
+        found: Context = filled_app.server.extensions[EXTENSION]
+        yield found
+
+
+@pytest.fixture
+def client(filled_app: Dash) -> FlaskClient:
+    """A client of the filled dashboard's routes."""
+    return filled_app.server.test_client()
+
+
+@pytest.fixture
+def empty_context(tmp_path: Path) -> Iterator[Context]:
+    """The parts of a dashboard over an empty home, within a request."""
+    app = create_app(read_settings({"CONVSCOPE_HOME": str(tmp_path)}))
+    with app.server.test_request_context():
+        found: Context = app.server.extensions[EXTENSION]
+        yield found

@@ -1,0 +1,113 @@
+"""The application as a whole."""
+
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from browser import served
+from flask.testing import FlaskClient
+from synthetic_atlas import add_run
+
+from dashboard.app import create_app
+from dashboard.context import EXTENSION, Context
+from dashboard.server import PortTaken, address, check_port
+from dashboard.status import status
+from db.settings import Settings, read_settings
+
+
+def test_the_web_process_never_loads_torch() -> None:
+    script = (
+        "import sys, dashboard.app, dashboard.server\n"
+        "assert not {'torch', 'torchvision', 'transformers', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_importing_the_dashboard_opens_and_registers_nothing() -> None:
+    script = "import dash, dashboard.app\nassert not dash.page_registry and not dash._callback.GLOBAL_CALLBACK_LIST"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_two_applications_in_one_process_show_their_own_homes(
+    tmp_path: Path, filled_settings: Settings
+) -> None:
+    empty = create_app(read_settings({"CONVSCOPE_HOME": str(tmp_path)})).server.test_client()
+    filled = create_app(filled_settings).server.test_client()
+    assert empty.get("/status.json").json["version"] is None  # type: ignore[index]
+    assert filled.get("/status.json").json["runs"] == [[1, "synthetic", "painted"]]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("path", ["/", "/channel", "/images", "/image", "/no-such-page"])
+def test_every_page_loads_from_this_server_alone(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert (
+        "//"
+        not in answer.text.replace("http://www.w3.org", "")
+        .replace("https://dash.plotly.com", "")
+        .split("<script>")[0]
+        .split("<!DOCTYPE html>")[1]
+    )
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["css/bootstrap.min.css", "css/font/bootstrap-icons.min.css", "css/font/fonts/bootstrap-icons.woff2"],
+)
+def test_bootstrap_comes_from_here(client: FlaskClient, name: str) -> None:
+    with client.get(f"/bootstrap/{name}") as answer:  # a file: the answer closes it
+        assert answer.status_code == 200
+
+
+def test_nothing_but_bootstrap_s_files_is_served_from_its_package(client: FlaskClient) -> None:
+    assert client.get("/bootstrap/../../__init__.py").status_code == 404
+    assert client.get("/bootstrap/%2e%2e/%2e%2e/__init__.py").status_code == 404
+
+
+def test_assets_name_no_other_server() -> None:
+    import dashboard.app
+
+    for path in (Path(dashboard.app.__file__).parent / "assets").iterdir():
+        assert "http" not in path.read_text().replace("http://www.w3.org/2000/svg", "").replace(
+            "plain http", ""
+        )
+
+
+def test_the_catalogue_follows_the_atlas(tmp_path: Path) -> None:
+    from synthetic_atlas import import_pictures, painted_pictures
+
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path)})
+    context: Context = create_app(settings).server.extensions[EXTENSION]
+    before = status(context.catalogue())
+    import_pictures(settings, painted_pictures(5), image_set="five")
+    between = status(context.catalogue())
+    add_run(settings, image_set="five")
+    after = status(context.catalogue())
+    assert (before["version"], between["runs"], after["runs"]) == (None, [], [[1, "synthetic", "five"]])
+    assert context.catalogue() is context.catalogue()
+
+
+def test_an_atlas_of_another_version_is_told_and_not_a_crash(tmp_path: Path) -> None:
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path)})
+    context: Context = create_app(settings).server.extensions[EXTENSION]
+    with context.atlas.publish() as connection:
+        connection.execute("UPDATE atlas_info SET schema_version = 99")
+    assert "tables of version 99" in context.catalogue().trouble
+
+
+def test_the_server_says_where_it_is_and_answers(filled_settings: Settings) -> None:
+    with served(filled_settings) as url, urllib.request.urlopen(f"{url}/status.json") as answer:
+        assert b'"synthetic"' in answer.read()
+        port = int(url.rsplit(":", 1)[1])
+        taken = read_settings({"CONVSCOPE_HOME": str(filled_settings.home), "CONVSCOPE_PORT": str(port)})
+        with pytest.raises(PortTaken, match=f"cannot listen on 127.0.0.1:{port}.*set CONVSCOPE_PORT"):
+            check_port(taken)
+
+
+def test_an_address_for_all_interfaces_is_opened_here() -> None:
+    assert address("0.0.0.0", 9000) == "http://127.0.0.1:9000"
+    assert address("::1", 9000) == "http://[::1]:9000"

@@ -1,0 +1,61 @@
+"""Tables as CSV."""
+
+import csv
+import io
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from flask.testing import FlaskClient
+
+from dashboard.context import Context
+from dashboard.downloads import csv_lines
+from db.atlas import Query
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
+def test_no_text_is_a_formula(start: str) -> None:
+    table = pa.table({"label": [start, "plain"], "number": [-1.5, 2.0]})
+    found = rows_of("".join(csv_lines(table)))
+    assert found[0]["label"] == "'" + start
+    assert [row["number"] for row in found] == ["-1.5", "2.0"]
+    assert found[1]["label"] == "plain"
+
+
+def test_a_box_becomes_four_columns(client: FlaskClient) -> None:
+    answer = client.get("/download/patches.csv?layer=stage2.block1.dwconv&channels=3&k=4")
+    assert answer.mimetype == "text/csv"
+    assert "synthetic-stage2.block1.dwconv-patches.csv" in answer.headers["Content-Disposition"]
+    found = rows_of(answer.text)
+    assert [row["rank"] for row in found] == ["1", "2", "3", "4"]
+    assert {"box_y0", "box_x1", "erf_box_y0"} <= set(found[0])
+
+
+def count(context: Context, sql: str) -> Any:
+    return context.atlas.fetch(Query(sql))[0]["n"]
+
+
+def test_a_download_has_the_rows_that_the_page_speaks_of(client: FlaskClient, context: Context) -> None:
+    right = count(context, "SELECT count(*) AS n FROM predictions WHERE is_label AND rank = 1")
+    assert len(rows_of(client.get("/download/images.csv?verdict=right").text)) == right
+    drives = count(context, "SELECT count(*) AS n FROM activations WHERE image_id = 5")
+    assert len(rows_of(client.get("/download/image-channels.csv?id=5").text)) == drives
+    assert len(rows_of(client.get("/download/channel.csv?layer=embeddings&channel=1").text)) == 20
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/download/patches.csv?layer=nope",
+        "/download/patches.csv?channels=x",
+        "/download/image-channels.csv?model=nope",
+    ],
+)
+def test_a_download_of_nothing_is_a_sentence(client: FlaskClient, address: str) -> None:
+    answer = client.get(address)
+    assert (answer.status_code, answer.mimetype) == (404, "text/plain")
+    assert answer.text.count("\n") == 1

@@ -1,0 +1,311 @@
+"""Callbacks, called as the functions they are."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from dash import no_update
+from dash._utils import to_json
+from dash.exceptions import PreventUpdate
+from synthetic_atlas import import_pictures, painted_pictures
+
+from dashboard import shell
+from dashboard.context import Context
+from dashboard.pages import channel, image, images, patches
+from db.atlas import Query
+
+
+def text(component: Any) -> str:
+    """All words of a component, as a reader meets them."""
+    return " ".join(_words(json.loads(to_json(component))))
+
+
+def _words(found: Any) -> Iterator[str]:
+    if isinstance(found, str):
+        yield found
+    elif isinstance(found, list):
+        for item in found:
+            yield from _words(item)
+    elif isinstance(found, dict):
+        yield from _words(found.get("props", {}).get("children"))
+
+
+def show(search: str) -> patches.Shown:
+    return patches.show_patches(search, None, "/")
+
+
+def test_without_a_choice_the_first_layer_of_the_newest_run_is_shown(context: Context) -> None:
+    shown = show("")
+    assert "patch embedding" in text(shown.heading)
+    assert shown.rows is not None
+    assert shown.chosen == {
+        "layer": "embeddings",
+        "shown": {"channels": "", "sort": "index", "k": "10", "crop": "field", "tile": "fit"},
+    }
+    assert [row["channel"] for row in shown.rows["rows"]] == [0, 1, 2, 3, 4, 5]
+    assert [[cell[0] for cell in row["cells"]] for row in shown.rows["rows"]] == [list(range(1, 11))] * 6
+    assert context.catalogue().runs[0]["k"] == 20
+
+
+def test_cells_say_what_the_atlas_says(context: Context) -> None:
+    shown = show("?layer=stage2.block1.dwconv&channels=3&k=20")
+    assert shown.rows is not None
+    rows = context.atlas.fetch(
+        Query(
+            "SELECT p.*, c.class_index FROM patches p LEFT JOIN (SELECT * FROM predictions WHERE is_label) c "
+            "USING (run, image_id) WHERE layer = 'stage2.block1.dwconv' AND channel = 3 ORDER BY p.rank"
+        )
+    )
+    assert len(rows) == 20
+    for cell, row in zip(shown.rows["rows"][0]["cells"], rows, strict=True):
+        assert cell[0] == row["rank"]
+        assert cell[2:9] == [
+            row[name] for name in ("image_id", "label", "class_index", "wnid", "name", "y", "x")
+        ]
+        assert cell[9] == list(row["box"].values())
+        assert cell[10] == list(row["erf_box"].values())
+
+
+@pytest.mark.parametrize(
+    ("sort", "order"),
+    [
+        ("index", lambda row: row["channel"]),
+        ("strongest", lambda row: (row["dead"], -row["max"])),
+        ("selectivity", lambda row: (row["dead"], row["entropy_bits"])),
+        ("dead_last", lambda row: (row["dead"], row["channel"])),
+    ],
+)
+def test_channels_are_sorted_over_the_whole_layer(context: Context, sort: str, order: Any) -> None:
+    shown = show(f"?layer=stage3.block1.pwconv1&sort={sort}")
+    stats = context.atlas.fetch(
+        Query(
+            "SELECT * FROM channel_stats JOIN selectivity USING (run, layer, channel) "
+            "WHERE layer = 'stage3.block1.pwconv1' ORDER BY channel"
+        )
+    )
+    assert len(stats) == 96
+    assert shown.rows is not None
+    by_channel = {row["channel"]: row for row in stats}
+    found = [order(by_channel[row["channel"]]) for row in shown.rows["rows"]]
+    expected = [order(row) for row in sorted(stats, key=order)[:30]]
+    assert np.array(found) == pytest.approx(np.array(expected))
+
+
+def test_long_layers_come_in_pages(context: Context) -> None:
+    shown = show("?layer=stage3.block1.pwconv1&page=4")
+    assert shown.rows is not None
+    assert [row["channel"] for row in shown.rows["rows"]] == [90, 91, 92, 93, 94, 95]
+    assert "91–96 of 96 channels" in text(shown.pager)
+    assert show("?layer=stage3.block1.pwconv1&page=400").rows == shown.rows
+    assert context.pages
+
+
+def test_a_list_of_channels_is_what_is_shown(context: Context) -> None:
+    shown = show("?layer=stage3.block1.pwconv1&channels=7,90-92")
+    assert shown.rows is not None
+    assert [row["channel"] for row in shown.rows["rows"]] == [7, 90, 91, 92]
+    assert context.atlas
+
+
+def test_channels_that_cannot_be_read_are_told_beside_the_field(context: Context) -> None:
+    shown = show("?channels=1-x&k=44")
+    assert shown.problem == "Expected a range such as 0-29 or a list such as 5, 17, got “1-x”."
+    assert "k: expected a whole number from 1 to 20, got “44”." in text(shown.problems)
+    assert (shown.rows, shown.channels, shown.k) == (None, "1-x", "10")
+    assert context.atlas
+
+
+@pytest.mark.parametrize(
+    ("search", "sentence"),
+    [
+        ("?layer=nope", "synthetic has no layer “nope”."),
+        ("?model=nope", "nope was not indexed."),
+        ("?images=nope", "No model was indexed over nope."),
+        ("?model=synthetic&images=nope", "synthetic was not indexed over nope."),
+    ],
+)
+def test_an_address_that_names_nothing_says_so_and_leads_out(
+    context: Context, search: str, sentence: str
+) -> None:
+    shown = show(search)
+    assert sentence in text(shown.heading)
+    assert "Show what there is" in text(shown.heading)
+    assert shown.rows is None
+    assert context.atlas
+
+
+def test_no_text_of_the_address_or_the_atlas_becomes_html(context: Context) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    page = to_json(show(f"?layer={evil}"))
+    assert "dangerously" not in page.lower()
+    labels = {row["label"] for row in context.atlas.fetch(Query("SELECT label FROM images"))}
+    assert "<b>tench</b> & co" in labels  # so the browser tests meet it
+    assert context.atlas
+
+
+def test_an_empty_home_says_what_to_do(empty_context: Context) -> None:
+    assert empty_context.catalogue().version is None
+    for words in (
+        text(show("").heading),
+        text(images.show_images("", None, "/images").body),
+        text(image.show_image("", None, "/image")[0]),
+        text(channel.show_channel("", None, "/channel")),
+    ):
+        assert "convscope images import" in words
+        assert "convscope index" in words
+
+
+def test_images_without_a_run_are_shown_and_the_next_step_is_named(empty_context: Context) -> None:
+    import_pictures(empty_context.settings, painted_pictures(8), image_set="few")
+    assert "convscope index" in text(show("").heading)
+    shown = images.show_images("", None, "/images")
+    assert "1–8 of 8 images" in text(shown.pager)
+    assert "No model was indexed" in text(image.show_image("?id=3", None, "/image")[0])
+    assert "no predictions" in text(images.show_images("?verdict=right", None, "/images").body)
+
+
+@pytest.mark.parametrize(
+    ("search", "condition"),
+    [
+        ("", "true"),
+        ("?verdict=right", "t.rank = 1"),
+        ("?verdict=wrong", "t.rank > 1"),
+        ("?verdict=unlabelled", "t.rank IS NULL"),
+        ("?label=n10000003", "i.wnid = 'n10000003'"),
+        ("?search=0003", "i.image_id = 3 OR i.name LIKE '%0003%'"),
+        ("?search=KIND+4", "i.label LIKE 'kind 4%'"),
+        ("?search=100%25_'", "false"),
+    ],
+)
+def test_images_are_filtered(context: Context, search: str, condition: str) -> None:
+    expected = context.atlas.fetch(
+        Query(
+            "SELECT i.image_id FROM images i LEFT JOIN (SELECT * FROM predictions WHERE is_label) t "
+            f"USING (image_id) WHERE {condition} ORDER BY 1"
+        )
+    )
+    shown = images.show_images(search + ("&" if search else "?") + "view=table", None, "/images")
+    words = text(shown.heading)
+    assert f"shown {len(expected)}" in words
+    if not expected:
+        assert "No image fits" in text(shown.body)
+        return
+    ids = [
+        int(row["props"]["children"][1]["props"]["children"]["props"]["children"])
+        for row in json.loads(to_json(shown.body))["props"]["children"]["props"]["children"][1]["props"][
+            "children"
+        ]
+    ]
+    assert ids == [row["image_id"] for row in expected]
+
+
+def test_an_image_s_page_marks_the_labelled_class_and_lists_what_it_drives(context: Context) -> None:
+    page, channels = image.show_image("?id=3", None, "/image")
+    words = text(page)
+    assert "kind 3" in words
+    assert "wrong: its label is number" in words
+    assert channels is not None
+    expected = context.atlas.fetch(
+        Query("SELECT count(*) AS n, count(DISTINCT layer) AS layers FROM activations WHERE image_id = 3")
+    )[0]
+    assert len(channels["groups"]) == expected["layers"]
+    assert sum(len(group["chips"]) + group["more"] for group in channels["groups"]) == expected["n"]
+    assert all(len(group["chips"]) <= image.PER_LAYER for group in channels["groups"])
+
+
+def test_an_unlabelled_image_is_not_called_wrong(context: Context) -> None:
+    page, _ = image.show_image("?id=6", None, "/image")
+    assert "unlabelled for this model" in text(page)
+    assert "wrong" not in text(page)
+    assert context.atlas
+
+
+@pytest.mark.parametrize(
+    ("search", "sentence"),
+    [
+        ("?id=999", "painted has images 0 to 59, not 999."),
+        ("?images=nope", "There is no image set “nope”."),
+    ],
+)
+def test_an_image_that_is_not_there_is_told(context: Context, search: str, sentence: str) -> None:
+    page, channels = image.show_image(search, None, "/image")
+    assert sentence in text(page)
+    assert channels is None
+    assert context.atlas
+
+
+def test_a_channel_s_page_has_its_patches_statistics_classes_histogram_and_sql(context: Context) -> None:
+    words = text(channel.show_channel("?layer=stage2.block1.dwconv&channel=3", None, "/channel"))
+    for part in (
+        "Channel  3",
+        "strongest",
+        "bits",
+        "Classes in its top 20",
+        "FROM patches p",
+        "channel = ANY([3])",
+    ):
+        assert part in words
+    assert "has channels 0 to 11, not 12." in text(
+        channel.show_channel("?layer=stage2.block1.dwconv&channel=12", None, "/channel")
+    )
+    assert "dead" in text(channel.show_channel("?layer=stage2.block1.dwconv&channel=11", None, "/channel"))
+    assert context.atlas
+
+
+def test_copied_sql_runs_in_any_client_and_gives_the_same_rows(context: Context) -> None:
+    query = channel.patches_query(
+        patches.select_layer(context.catalogue(), patches.PatchesAddress(layer="stage1.block1.dwconv")), 2
+    )
+    with context.atlas.read() as cursor:
+        assert cursor.sql(query.text().rstrip(";")).to_arrow_table().to_pylist() == context.atlas.fetch(query)
+
+
+@pytest.mark.parametrize(
+    ("page", "callback"),
+    [
+        (patches, patches.show_patches),
+        (images, images.show_images),
+        (image, image.show_image),
+        (channel, channel.show_channel),
+    ],
+)
+def test_a_page_that_is_not_shown_asks_for_nothing(context: Context, page: Any, callback: Any) -> None:
+    with pytest.raises(PreventUpdate):
+        callback("", None, "/somewhere")
+    with pytest.raises(PreventUpdate):
+        page.layout(mounted={"title": page.TITLE})
+    assert page.layout(mounted={"title": "another"}, k="3") is not None
+    assert context.atlas
+
+
+def test_a_control_that_stays_as_it_is_is_not_touched(context: Context) -> None:
+    before = show("?k=4").chosen
+    again = patches.show_patches_anew("?k=4&sort=strongest", None, "/", before)
+    touched = dict(zip(patches.Shown._fields, again, strict=True))
+    assert (touched["channels"], touched["k"], touched["sort"]) == (no_update, no_update, "strongest")
+    table = images.show_images("?view=table", None, "/images").shown
+    found = images.show_images_anew("?view=table&search=3", None, "/images", table)
+    touched = dict(zip(images.Shown._fields, found, strict=True))
+    assert (touched["view"], touched["search"]) == (no_update, "3")
+    assert context.atlas
+
+
+def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Context) -> None:
+    subject = {"path": "/channel", "model": "synthetic", "images": "painted"}
+    href, here, _, there, models, model, sets, chosen, corner, filled = shell.show_shell(subject, None)
+    assert href == "/?model=synthetic&images=painted"
+    assert (here, there) == ("page-link-here", "page-link-there")
+    assert ([row["value"] for row in models], model) == (["synthetic"], "synthetic")
+    assert ([row["value"] for row in sets], chosen) == (["painted"], "painted")
+    assert filled == {"model": "synthetic", "images": "painted"}
+    assert "run 1 · cpu · k 20" in text(corner)
+    assert "atlas 2 · 60 images" in text(corner)
+    assert context.atlas
+
+
+def test_the_shell_of_an_empty_home_says_that_nothing_is_published(empty_context: Context) -> None:
+    *_, corner, _filled = shell.show_shell({"path": "/", "model": "", "images": ""}, None)
+    assert "nothing published yet" in text(corner)
+    assert empty_context.catalogue().runs == ()

@@ -1,0 +1,111 @@
+"""Routes of pictures."""
+
+import cv2
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from dashboard.cache import Cache
+from dashboard.context import Context
+from dashboard.geometry import read_layer_geometry, read_preprocessing
+from dashboard.pictures import image_address, row_address, stamp, thumbnail_address
+from db.images import read_rgb
+from db.patch_queries import picture_cells
+
+
+def decoded(data: bytes) -> np.ndarray:
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("layer", ["stage1.block2.dwconv", "stage2.block1.pwconv1", "stage3.block9.dwconv"])
+@pytest.mark.parametrize("crop", ["field", "effective"])
+def test_a_row_shows_the_region_of_each_image_that_its_unit_sees(
+    client: FlaskClient, context: Context, layer: str, crop: str
+) -> None:
+    """The oracle: the network's own input, made from the original file, cut at the box."""
+    run = context.catalogue().runs[0]
+    described = context.catalogue().layer(run["model"], layer)
+    assert described is not None
+    geometry, preprocessing = read_layer_geometry(described, run), read_preprocessing(run)
+    row = decoded(client.get(row_address(run, layer, 1, k=6, crop=crop, tile=96)).data)
+    assert row.shape == (96, 6 * 96, 3)
+    compared = 0
+    for rank, cell in enumerate(context.atlas.fetch(picture_cells(run["run"], layer, [1]))[:6]):
+        place = (cell["y"], cell["x"])
+        box = geometry.field(*place) if crop == "field" else geometry.effective_field(*place)
+        if min(box) < 0 or max(box) > 224:
+            continue  # moved to lie within the input: see test_geometry
+        path = next((context.store.home / "originals").rglob(f"{cell['key']}*"), None)
+        assert path is not None
+        seen = preprocessing(read_rgb(path.read_bytes()))
+        region = Image.fromarray(seen).resize(
+            (96, 96), Image.Resampling.BICUBIC, box=(box[1], box[0], box[3], box[2])
+        )
+        shown = row[:, 96 * rank : 96 * rank + 96, ::-1].astype(int)
+        assert np.abs(shown[6:-6, 6:-6] - np.asarray(region)[6:-6, 6:-6]).mean() < 14
+        compared += 1
+    assert compared or described["rf_size_y"] > 150
+
+
+def test_pictures_may_be_kept_for_ever_and_are_not_sent_twice(client: FlaskClient, context: Context) -> None:
+    run = context.catalogue().runs[0]
+    key = context.atlas.fetch(picture_cells(run["run"], "embeddings", [0]))[0]["key"]
+    for address in (
+        row_address(run, "embeddings", 0, k=3, crop="image", tile=48),
+        thumbnail_address(key),
+        image_address(key),
+    ):
+        first = client.get(address)
+        assert first.status_code == 200
+        assert first.mimetype == "image/jpeg"
+        assert first.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        again = client.get(address, headers={"If-None-Match": first.headers["ETag"]})
+        assert (again.status_code, again.data) == (304, b"")
+
+
+def test_the_same_run_number_of_another_home_has_other_addresses(context: Context) -> None:
+    run = context.catalogue().runs[0]
+    assert stamp(run) != stamp(run | {"started": run["finished"].replace(year=2020)})
+    assert stamp(run) == stamp(dict(run))
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "sentence"),
+    [
+        ("/pictures/rows/99-abc/embeddings/0.jpg", 404, "Run 99 is not in the atlas any more"),
+        ("/pictures/rows/{mark}/nothing/0.jpg", 404, "has no channel 0 in a layer “nothing”"),
+        ("/pictures/rows/{mark}/embeddings/9999.jpg", 404, "has no channel 9999"),
+        ("/pictures/rows/{mark}/embeddings/0.jpg?k=21", 400, "k is 1 to 20"),
+        ("/pictures/rows/{mark}/embeddings/0.jpg?tile=5000", 400, "tile is one of"),
+        ("/pictures/rows/{mark}/embeddings/0.jpg?crop=zoom", 400, "crop is one of"),
+        ("/pictures/thumbnails/" + "a" * 64 + ".jpg", 404, "no picture with the key"),
+        ("/pictures/thumbnails/zz.jpg", 404, "64 hexadecimal digits"),
+        ("/pictures/images/" + "a" * 64 + ".jpg", 404, "no picture with the key"),
+        ("/pictures/images/zz.jpg", 404, "64 hexadecimal digits"),
+    ],
+)
+def test_unknown_pictures_are_refused_with_a_sentence(
+    client: FlaskClient, context: Context, address: str, status: int, sentence: str
+) -> None:
+    run = context.catalogue().runs[0]
+    answer = client.get(address.format(mark=f"{run['run']}-{stamp(run)}"))
+    assert answer.status_code == status
+    assert sentence in answer.text
+    assert "immutable" not in answer.headers.get("Cache-Control", "")
+
+
+def test_a_missing_thumbnail_leaves_a_marked_tile(context: Context, client: FlaskClient) -> None:
+    run = context.catalogue().runs[0]
+    cell = context.atlas.fetch(picture_cells(run["run"], "embeddings", [2]))[0]
+    path = context.store.thumbnail_path(cell["key"])
+    data = path.read_bytes()
+    context.thumbnails = Cache(1, lambda pixels: int(pixels.nbytes))  # keeps nothing
+    path.unlink()
+    try:
+        row = decoded(client.get(row_address(run, "embeddings", 2, k=2, crop="image", tile=128)).data)
+    finally:
+        path.write_bytes(data)
+    assert np.abs(row[4:20, 4:20].astype(int) - np.array([138, 132, 128])).max() <= 4

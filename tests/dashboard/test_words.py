@@ -1,0 +1,64 @@
+"""Numbers as people read them, the cache, and names of elements."""
+
+from datetime import datetime
+
+import pytest
+
+from dashboard import words
+from dashboard.cache import Cache
+from dashboard.ids import make_id
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (12.3456, "12.35"), (0.25, "0.25"), (1204.4, "1,204"), (0.00042, "4.20e-04"), (0.0, "0"), (None, "–"),
+        (float("nan"), "nan"), (-3.14159, "-3.142"),
+    ],
+)  # fmt: skip
+def test_activations_have_four_digits(value: float | None, shown: str) -> None:
+    assert words.activation(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(1.0, "100 %"), (0.65, "65 %"), (0.05, "5.0 %"), (0.0002, "< 0.1 %"), (0.0, "0.0 %")]
+)
+def test_small_shares_are_not_zero(share: float, shown: str) -> None:
+    assert words.percent(share) == shown
+
+
+def test_lengths_times_and_counts_read_well() -> None:
+    assert words.pixels((43, 43)) == "43 px"
+    assert words.pixels((43, 21)) == "43 × 21 px"
+    assert words.pixels((None, None)) == "global"
+    assert (words.count(1, "image"), words.count(1000, "image"), words.count(2, "class")) == (
+        "1 image", "1,000 images", "2 classes",
+    )  # fmt: skip
+    assert (words.byte_size(999), words.byte_size(23_456), words.byte_size(None)) == (
+        "999 bytes",
+        "23 kB",
+        "–",
+    )
+    assert words.byte_size(5_000_000_000) == "5.0 GB"
+    assert words.when(datetime(2026, 1, 2, 3, 4)) == "2026-01-02 03:04 UTC"
+    assert (words.duration(12.34), words.duration(600), words.duration(7200)) == ("12.3 s", "10 min", "2.0 h")
+
+
+def test_a_cache_lets_go_of_what_was_used_longest_ago() -> None:
+    cache: Cache[str, bytes] = Cache(10, len)
+    cache.put("a", b"1234")
+    cache.put("b", b"1234")
+    assert cache.get("a") == b"1234"
+    cache.put("c", b"1234")
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (b"1234", None, b"1234")
+    cache.put("huge", b"x" * 11)
+    assert len(cache) == 0
+    cache.put("a", b"12")
+    cache.put("a", b"1234567890")
+    assert len(cache) == 1
+
+
+def test_an_element_s_name_tells_page_and_choice() -> None:
+    assert make_id("patches", "k") == "patches-k"
+    with pytest.raises(ValueError, match="without a hyphen"):
+        make_id("patches", "top-k")

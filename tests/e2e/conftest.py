@@ -1,0 +1,78 @@
+"""A browser, and a page on a server over a home of the test's own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import chromium, served
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from db.settings import Settings, read_settings
+
+DESKTOP = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A running Chromium. None to be found is a failure in CI, and a loud skip elsewhere."""
+    with sync_playwright() as playwright:
+        try:
+            found = playwright.chromium.launch(**chromium())
+        except Error as error:
+            words = f"NO BROWSER: set CONVSCOPE_TEST_CHROMIUM to a Chromium ({error.message.splitlines()[0]})"
+            if os.environ.get("CI"):
+                pytest.fail(words)
+            pytest.skip(words)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="session")
+def filled_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home with 60 pictures and a run; only to be read."""
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("browsed"))})
+    import_pictures(settings, painted_pictures(60), image_set="painted")
+    add_run(settings, image_set="painted")
+    return settings
+
+
+@pytest.fixture(scope="session")
+def site(filled_home: Settings) -> Iterator[str]:
+    """URL of the dashboard over the filled home."""
+    with served(filled_home) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page 1440 x 900 in light colours; fails the test where the page has logged an error."""
+    yield from _watched(browser, DESKTOP)
+
+
+@pytest.fixture
+def phone(browser: Browser) -> Iterator[Page]:
+    """A page 390 x 844."""
+    yield from _watched(browser, PHONE)
+
+
+def _watched(browser: Browser, size: dict[str, int]) -> Iterator[Page]:
+    wrong: list[str] = []
+    context = browser.new_context(viewport=size, color_scheme="light")  # type: ignore[arg-type]
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: wrong.append(asked.url) if "//127.0.0.1" not in asked.url else None)
+    yield page
+    context.close()
+    elsewhere = [said for said in wrong if not said.startswith(("data:", "blob:"))]
+    assert not elsewhere, f"the page logged errors or asked other servers: {elsewhere}"
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path) -> Settings:
+    """A home where nothing was published."""
+    return read_settings({"CONVSCOPE_HOME": str(tmp_path / "empty")})

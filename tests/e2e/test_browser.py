@@ -1,0 +1,273 @@
+"""The dashboard as a person meets it: a real page on a real server."""
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import cv2
+import numpy as np
+import pytest
+from browser import served
+from playwright.sync_api import Browser, Page, expect
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from dashboard.geometry import placement, read_layer_geometry, read_preprocessing
+from db.atlas import Atlas, Query
+from db.images import ImageStore, read_rgb
+from db.queries import layers, runs
+from db.settings import Settings
+
+pytestmark = pytest.mark.browser
+TAP = """(layer) => document.getElementById("patches-drawing")._cyreg.cy.getElementById(layer)
+    .renderedPosition()"""
+
+
+def ready(page: Page) -> None:
+    """Wait until every row is painted."""
+    page.wait_for_selector("#patches-grid[data-painted]")
+
+
+def asked(page: Page) -> dict[str, str]:
+    """What the address says."""
+    return {name: values[-1] for name, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def click_layer(page: Page, layer: str) -> None:
+    """Click a layer in the drawing, with the mouse, where it is drawn."""
+    page.wait_for_function(
+        "(layer) => document.getElementById('patches-drawing')?._cyreg?.cy.getElementById(layer).length",
+        arg=layer,
+    )
+    place = page.evaluate(TAP, layer)
+    page.locator("#patches-drawing").click(position={"x": place["x"], "y": place["y"]})
+
+
+def test_a_click_on_a_layer_shows_the_right_patches(page: Page, site: str, filled_home: Settings) -> None:
+    """Pixels of cells on the screen against the original files' own regions."""
+    layer, channel = "stage1.block2.dwconv", 3
+    page.goto(site)
+    ready(page)
+    click_layer(page, layer)
+    expect(page.locator("h1")).to_have_text("stage 1 › block 2 › dwconv")
+    assert asked(page)["layer"] == layer
+    ready(page)
+    atlas, store = Atlas(filled_home), ImageStore(filled_home)
+    run = atlas.fetch(runs())[0]
+    described = next(row for row in atlas.fetch(layers(run["model"])) if row["layer"] == layer)
+    geometry, preprocessing = read_layer_geometry(described, run), read_preprocessing(run)
+    rows = atlas.fetch(
+        Query(
+            "SELECT a.rank, a.y, a.x, i.path FROM activations a JOIN images i USING (image_id) "
+            "WHERE layer = $layer AND channel = $channel ORDER BY rank",
+            {"layer": layer, "channel": channel},
+        )
+    )
+    compared = 0
+    for row in rows[:10]:
+        box = geometry.field(row["y"], row["x"])
+        if min(box) < 0 or max(box) > 224:
+            continue
+        cell = page.locator(f"[aria-label='channel {channel}'] .cell").nth(row["rank"] - 1)
+        shot = cv2.imdecode(np.frombuffer(cell.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+        assert shot is not None
+        original = np.asarray(read_rgb(store.original_path(row["path"]).read_bytes()))[:, :, ::-1]
+        where = placement(preprocessing, original.shape[:2], original.shape[:2])
+        y0, x0, y1, x1 = (round(edge) for edge in where.box(box))
+        region = cv2.resize(original[y0:y1, x0:x1], shot.shape[1::-1], interpolation=cv2.INTER_AREA)
+        inner = (slice(8, -8), slice(8, -8))
+        assert np.abs(shot[inner].astype(int) - region[inner]).mean() < 16
+        compared += 1
+    assert compared >= 5
+
+
+def test_back_and_a_copied_link_show_the_same_view(page: Page, site: str) -> None:
+    page.goto(f"{site}/?layer=stage2.block1.dwconv")
+    ready(page)
+    page.locator("#patches-k").select_option("4")
+    expect(page.locator(".channel-row").first.locator(".cell")).to_have_count(4)
+    page.locator("#patches-sort").select_option("strongest")
+    page.wait_for_url(re.compile("sort=strongest"))
+    page.locator("#patches-channels").fill("2,5")
+    page.locator("#patches-channels").press("Enter")
+    expect(page.locator(".channel-row")).to_have_count(2)
+    page.locator("#patches-crop").select_option("image")
+    page.wait_for_url(re.compile("crop=image"))
+    assert asked(page) == {
+        "layer": "stage2.block1.dwconv", "k": "4", "sort": "strongest", "channels": "2,5", "crop": "image",
+    }  # fmt: skip
+    link, shown = page.url, page.locator("#patches-grid").inner_text()
+    other = page.context.new_page()
+    other.goto(link)
+    ready(other)
+    assert other.locator("#patches-grid").inner_text() == shown
+    assert other.locator("#patches-crop").input_value() == "image"
+    assert other.url == link
+    page.go_back()
+    page.go_back()
+    expect(page.locator("#patches-channels")).to_have_value("")
+    expect(page.locator(".channel-row")).to_have_count(12)
+    page.go_back()
+    expect(page.locator("#patches-sort")).to_have_value("index")
+    page.go_back()
+    expect(page.locator("#patches-k")).to_have_value("10")
+    expect(page.locator(".channel-row").first.locator(".cell")).to_have_count(10)
+
+
+def test_a_patch_leads_to_its_image_and_on_to_a_channel(page: Page, site: str) -> None:
+    page.goto(f"{site}/?layer=stage2.block1.dwconv")
+    ready(page)
+    cell = page.locator(".channel-row").nth(1).locator(".cell").nth(2)
+    words = cell.get_attribute("aria-label") or ""
+    number = re.search(r"image (\d+)", words)
+    assert number is not None
+    cell.click()
+    expect(page.locator("h1")).to_contain_text(f"image {number[1]}")
+    expect(page.locator(".prediction").first).to_contain_text("synthetic")
+    page.locator(".driven", has_text="stage 2 › block 1 › dwconv").locator(".chip").first.click()
+    expect(page.locator("h1")).to_contain_text("Channel")
+    expect(page.locator(".crumb")).to_have_text("stage 2 › block 1 › dwconv")
+    page.get_by_role("link", name="Effective field").click()
+    expect(page.locator(".segment.on")).to_have_text("Effective field")
+    page.locator(".crumb").click()
+    ready(page)
+    assert asked(page)["layer"] == "stage2.block1.dwconv"
+    expect(page.locator("#patches-crop")).to_have_value("effective")
+
+
+def test_hovering_tells_all_and_labels_are_text(page: Page, site: str) -> None:
+    page.goto(f"{site}/?layer=embeddings&k=20")
+    ready(page)
+    cell = page.locator(".cell[aria-label*='<b>tench</b> & co']").first
+    cell.hover()
+    tip = page.get_by_role("tooltip")
+    for words in ("<b>tench</b> & co", "rank", "activation", "class", "WNID", "n10000000", "image", "position",
+                  "field", "effective"):  # fmt: skip
+        expect(tip).to_contain_text(words)
+    assert tip.locator("dl b").count() == 0
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+
+
+def test_the_keyboard_reaches_layers_controls_and_patches(page: Page, site: str) -> None:
+    page.goto(site)
+    ready(page)
+    page.locator("#patches-layer").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.type("stage 4 > block 3 > pwconv2")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"layer=stage4\.block3\.pwconv2"))
+    ready(page)
+    page.get_by_role("button", name="Previous layer").press("Enter")
+    page.wait_for_url(re.compile(r"layer=stage4\.block3\.pwconv1"))
+    ready(page)
+    first = page.locator(".cell[tabindex='0']")
+    expect(first).to_have_count(1)
+    first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".channel-row").nth(1).locator(".cell").nth(1)).to_be_focused()
+    expect(page.get_by_role("tooltip")).to_contain_text("rank 2")
+    page.keyboard.press("End")
+    expect(page.locator(".channel-row").nth(1).locator(".cell").last).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/image\?"))
+    expect(page.locator("h1")).to_contain_text("image")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/?layer=stage2.block1.dwconv&k=20", "/?tile=192", "/channel?layer=stage2.block1.dwconv&channel=2", "/images",
+     "/images?view=table", "/image?id=4", "/?layer=nope", "/nowhere"],
+)  # fmt: skip
+def test_nothing_is_wider_than_a_phone(phone: Page, site: str, path: str) -> None:
+    phone.goto(site + path)
+    phone.wait_for_selector("h1, .message")
+    phone.wait_for_load_state("networkidle")
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_theme_follows_the_system_and_then_the_person(browser: Browser, site: str) -> None:
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    page.goto(site)
+    ready(page)
+    root = page.locator("html")
+    expect(root).to_have_attribute("data-bs-theme", "dark")
+    page.get_by_role("button", name="Switch between light and dark theme").click()
+    expect(root).to_have_attribute("data-bs-theme", "light")
+    page.reload()
+    expect(root).to_have_attribute("data-bs-theme", "light")
+    context.close()
+
+
+def test_channels_that_cannot_be_read_get_a_sentence_and_no_crash(page: Page, site: str) -> None:
+    page.goto(site)
+    ready(page)
+    field = page.locator("#patches-channels")
+    field.fill("3-")
+    field.press("Enter")
+    problem = page.locator("#patches-problem")
+    expect(problem).to_have_text("Expected a range such as 0-29 or a list such as 5, 17, got “3-”.")
+    field.fill("3")
+    field.press("Enter")
+    expect(problem).to_be_hidden()
+    expect(page.locator(".channel-row")).to_have_count(1)
+
+
+def test_a_link_to_a_layer_that_is_not_there_leads_out(page: Page, site: str) -> None:
+    page.goto(f"{site}/?layer=nope&k=99")
+    expect(page.get_by_role("alert").first).to_contain_text("synthetic has no layer “nope”.")
+    page.get_by_role("link", name="Show what there is").click()
+    ready(page)
+    expect(page.locator("h1")).to_have_text("patch embedding")
+
+
+def test_images_are_found_filtered_and_turned(page: Page, site: str) -> None:
+    page.goto(f"{site}/images")
+    expect(page.locator(".thumbnails li")).to_have_count(60)
+    page.locator("#images-verdict").select_option("wrong")
+    page.wait_for_url(re.compile("verdict=wrong"))
+    page.locator("#images-view").select_option("table")
+    expect(page.locator("tbody tr").first).to_be_visible()
+    page.locator("#images-search").fill("kind 3")
+    page.locator("#images-search").press("Enter")
+    page.wait_for_url(re.compile("search=kind"))
+    expect(page.locator("tbody tr")).to_have_count(2)
+    assert asked(page) == {"verdict": "wrong", "view": "table", "search": "kind 3"}
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename == "painted-images.csv"
+    page.locator("tbody a").first.click()
+    expect(page.locator("h1")).to_contain_text("kind 3")
+    page.go_back()
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_sql_is_copied(page: Page, site: str) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{site}/?layer=embeddings&channels=2")
+    ready(page)
+    page.get_by_role("button", name="Copy SQL").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert "p.layer = 'embeddings' AND p.channel = ANY([2])" in text
+
+
+def test_an_empty_home_fills_while_one_watches(page: Page, empty_home: Settings) -> None:
+    with served(empty_home) as url:
+        page.goto(url)
+        expect(page.get_by_role("status").first).to_contain_text("nothing published yet")
+        expect(page.locator(".message")).to_contain_text("convscope images import")
+        import_pictures(empty_home, painted_pictures(12), image_set="twelve")
+        expect(page.locator(".message")).to_contain_text("No model was indexed yet", timeout=15_000)
+        add_run(empty_home, image_set="twelve", model="first")
+        ready(page)
+        expect(page.locator(".corner")).to_contain_text("run 1")
+        add_run(empty_home, image_set="twelve", model="second", seed=1)
+        expect(page.locator("#shell-model option")).to_have_count(2, timeout=15_000)
+        page.locator("#shell-model").select_option("first")
+        page.wait_for_url(re.compile("model=first"))
+        expect(page.locator(".corner")).to_contain_text("run 1")
+        add_run(empty_home, image_set="twelve", model="first", seed=2)
+        expect(page.locator(".corner")).to_contain_text("run 3", timeout=15_000)
+        ready(page)
