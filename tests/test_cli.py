@@ -1,0 +1,181 @@
+"""The command line: help, exit codes and sentences, on real stores and a real network."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from PIL import Image
+
+from convscope import convscope
+from db.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*words: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `convscope WORDS` in a process of its own, as a person would."""
+    return subprocess.run(
+        [sys.executable, "-m", "convscope", *words],
+        cwd=ROOT,
+        env={**os.environ, "CONVSCOPE_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def every_command(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, member in group.commands.items():
+        yield (*path, name), member
+        if isinstance(member, click.Group):
+            yield from every_command(member, (*path, name))
+
+
+COMMANDS = dict(every_command(convscope))
+
+
+@pytest.fixture
+def home(settings: Settings) -> Path:
+    return settings.home
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of two classes with two pictures each, and one file that is no picture."""
+    folder = tmp_path / "photos"
+    for wnid, colour in [("n01440764", (200, 30, 30)), ("n02123045", (30, 30, 200))]:
+        (folder / wnid).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (80 + i, 60), colour).save(folder / wnid / f"{i}.png")
+    (folder / "n01440764" / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_and_every_option_explains_itself(path: tuple[str, ...]) -> None:
+    explained = COMMANDS[path]
+    assert explained.help
+    assert explained.help.split("\n")[0].endswith((".", "?"))
+    for parameter in explained.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{' '.join(path)} {parameter.opts[0]} has no help"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["index"],
+        ["index", "--model", "efficientnet-lite0", "--images", "samples", "--k", "0"],
+        ["images", "show", "samples", "minus-one"],
+    ],
+)
+def test_wrong_use_ends_with_2_and_names_what_was_given(words: list[str], home: Path) -> None:
+    done = command(*words, home=home)
+    assert done.returncode == 2
+    assert "Usage: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not home.exists(), "wrong use writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["images", "list"], "there is no atlas in"),
+        (["images", "import", "birds", "/nowhere/birds"], "/nowhere/birds"),
+        (["images", "import", "No Such Name", "."], "No Such Name"),
+        (["index", "--model", "efficientnet-lite0", "--images", "birds"], "there is no atlas in"),
+        (["models", "show", "efficientnet-lite"], "efficientnet-lite0"),
+    ],
+)
+def test_a_failure_ends_with_1_and_one_sentence(words: list[str], sentence: str, home: Path) -> None:
+    done = command(*words, home=home)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert sentence in done.stderr
+
+
+def test_debug_adds_the_traceback(home: Path) -> None:
+    done = command("images", "import", "birds", "/nowhere/birds", "--debug", home=home)
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("convscope: ")
+
+
+def test_a_setting_that_cannot_be_used_is_one_sentence(home: Path) -> None:
+    done = command("images", "list", home=home, CONVSCOPE_PORT="http")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "CONVSCOPE_PORT" in done.stderr
+
+
+def test_images_are_imported_listed_shown_and_removed(home: Path, photos: Path) -> None:
+    done = command("images", "import", "two", str(photos), home=home)
+    assert done.returncode == 0, done.stderr
+    assert "two: 4 images added, 0 already there, 1 refused" in done.stdout
+    assert "n01440764/broken.jpg" in done.stderr
+
+    again = command("images", "import", "two", str(photos), home=home)
+    assert "two: 0 images added, 4 already there, 1 refused" in again.stdout
+
+    assert "two" in command("images", "list", home=home).stdout
+    shown = command("images", "show", "two", "2", home=home).stdout
+    assert "n02123045" in shown
+    assert str(photos / "n02123045" / "0.png") in shown
+
+    missing = command("images", "show", "two", "9", home=home)
+    assert missing.returncode == 1
+    assert "there is no image 9 in image set 'two'" in missing.stderr
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "convscope", "images", "remove", "two"],
+        cwd=ROOT,
+        env={**os.environ, "CONVSCOPE_HOME": str(home)},
+        input="n\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "two" in command("images", "list", home=home).stdout
+    assert "removed two (4 images)" in command("images", "remove", "two", "--yes", home=home).stdout
+    assert "two" not in command("images", "list", home=home).stdout.split()
+    assert (photos / "n02123045" / "0.png").exists(), "a person's own files stay"
+
+
+def test_models_show_prints_preprocessing_and_layers(home: Path) -> None:
+    done = command("models", "show", "efficientnet-lite0", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "224 x 224 pixels" in done.stdout
+    assert "0.5, 0.5, 0.5" in done.stdout
+    assert "imagenet-1k (1,000 classes)" in done.stdout
+
+
+def test_models_show_dot_is_a_drawing_of_every_layer(home: Path) -> None:
+    done = command("models", "show", "efficientnet-lite0", "--dot", home=home)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == 'digraph "efficientnet-lite0" {'
+    assert lines[-1] == "}"
+    assert done.stdout.count("{") == done.stdout.count("}")
+    assert sum(" -> " in line for line in lines) >= 49
+    assert any("subgraph" in line for line in lines)
+
+
+def test_an_index_is_computed_once_and_again_only_when_told(home: Path, photos: Path) -> None:
+    assert command("images", "import", "two", str(photos), home=home).returncode == 0
+    words = ["index", "--model", "efficientnet-lite0", "--images", "two", "--k", "3"]
+    first = command(*words, home=home)
+    assert first.returncode == 0, first.stderr
+    assert "run 1: 4 images" in first.stdout
+    second = command(*words, home=home)
+    assert second.returncode == 1
+    assert "--replace" in second.stderr
+    assert "run 2: 4 images" in command(*words, "--replace", home=home).stdout
