@@ -1,0 +1,141 @@
+"""An index that is being built, on the disk: enough to go on to the same bits after the process was killed.
+
+One file holds everything and is replaced atomically, so a checkpoint is whole or is the one before. It lies in
+a folder named by the digest of all that the result depends on: a checkpoint can only be found by a build that
+would have written the same.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+# Part of every digest: raise it when the meaning of a stored state changes.
+FORMAT = 1
+
+
+class BuildBusy(RuntimeError):
+    """Another process builds the same index; the message is one sentence for the person who asked."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build has come: the place in the set of the next batch, seconds spent, what could not be read."""
+
+    next_place: int
+    seconds: float
+    unreadable: tuple[tuple[int, str, str], ...]
+
+
+class Checkpoint:
+    """The place of one build's state. `facts` is all that the result depends on, in words of JSON.
+
+    Facts must name "model" and "image set": a checkpoint of the same pair and other facts is what
+    `why_not_used` explains.
+    """
+
+    def __init__(self, home: Path, facts: Mapping[str, str | int]) -> None:
+        self.facts = {"format": FORMAT, **facts}
+        text = json.dumps(self.facts, sort_keys=True)
+        self._builds = home / "builds"
+        self.folder = self._builds / hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._state = self.folder / "state.safetensors"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the build: no other process works on it meanwhile.
+
+        Raises:
+            BuildBusy: one does already.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "LOCK").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BuildBusy(
+                    f"another process indexes {self.facts['image set']!r} with {self.facts['model']!r} right now"
+                ) from error
+            (self.folder / "facts.json").write_text(json.dumps(self.facts, indent=1))
+            try:
+                yield
+            finally:
+                if not self._state.exists():
+                    shutil.rmtree(self.folder, ignore_errors=True)
+
+    def save(self, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
+        """Store the state in place of the one before."""
+        about = {
+            "next_place": progress.next_place,
+            "seconds": progress.seconds,
+            "unreadable": progress.unreadable,
+        }
+        temporary = self._state.with_suffix(".new")
+        given = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(given, temporary, metadata={"progress": json.dumps(about)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(self._state)
+
+    def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
+        """The stored state, None where there is none."""
+        try:
+            with safe_open(self._state, framework="pt") as file:
+                about = json.loads(file.metadata()["progress"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (FileNotFoundError, SafetensorError):
+            return None
+        unreadable = tuple((int(number), str(name), str(why)) for number, name, why in about["unreadable"])
+        return Progress(about["next_place"], about["seconds"], unreadable), tensors
+
+    def why_not_used(self) -> str | None:
+        """A sentence on a checkpoint of the same model and set that this build cannot go on from, or None."""
+        for other in self._of_the_pair():
+            if other == self.folder or not (other / self._state.name).exists():
+                continue
+            theirs = _facts(other)
+            names = sorted(
+                name for name in {*theirs, *self.facts} if theirs.get(name) != self.facts.get(name)
+            )
+            changed = ", ".join(_change(name, theirs.get(name), self.facts.get(name)) for name in names)
+            return f"the checkpoint of an earlier try is not used, since it had another {changed}"
+        return None
+
+    def remove(self) -> None:
+        """Remove this build, and those of the same model and set that nobody holds: they are outdated."""
+        for folder in self._of_the_pair():
+            with contextlib.suppress(OSError), (folder / "LOCK").open("w") as lock:
+                if folder != self.folder:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._builds.rmdir()
+
+    def _of_the_pair(self) -> list[Path]:
+        return sorted(
+            path.parent
+            for path in self._builds.glob("*/facts.json")
+            if all(_facts(path.parent).get(name) == self.facts[name] for name in ("model", "image set"))
+        )
+
+
+def _facts(folder: Path) -> dict[str, str | int]:
+    try:
+        found: dict[str, str | int] = json.loads((folder / "facts.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return found
+
+
+def _change(name: str, before: object, now: object) -> str:
+    short = all(len(str(value)) <= 24 for value in (before, now))
+    return f"{name} ({before}, now {now})" if short else name

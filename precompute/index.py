@@ -1,0 +1,249 @@
+"""The index: one forward pass over an image set that leaves, for each channel, the images that drive it most."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from importlib import metadata
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from db.atlas import Atlas
+from db.images import ImageStore, UnreadableImage
+from db.index_queries import set_images
+from db.queries import image_sets
+from precompute.checkpoint import Checkpoint, Progress
+from precompute.forward import Dtype, find_device, manner, run_pass
+from precompute.index_state import IndexState
+from precompute.loading import StoredImage, Unreadable, read_image
+from precompute.publish import AlreadyIndexed, ModelRows, OtherWeights, Pass, check_publishable, publish_run
+from workers.models import VisionModel
+from workers.receptive_field import effective_sizes, receptive_fields
+from workers.taps import Tap, find_taps, tap_edges
+
+__all__ = ["AlreadyIndexed", "CannotIndex", "IndexReport", "OtherWeights", "Unreadable", "run_index"]
+
+Report = Callable[[int, int | None, str], None]
+
+# Images whose gradients tell the effective fields (Luo et al. 2016 average over as many).
+_FIELD_IMAGES = 16
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
+class CannotIndex(ValueError):
+    """The index that was asked for cannot be made; the message is one sentence for the person who asked."""
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """A published run.
+
+    Attributes:
+        run: its number.
+        images: images that were read; unreadable: those that could not be, in the set's order.
+        layers, channels: how many were indexed.
+        resumed_at: images that an earlier try had done, 0 where there was none.
+        note: a sentence on a checkpoint that was not used, else None.
+        seconds: time of the pass over the images, earlier tries included.
+        images_per_second: over that time.
+    """
+
+    run: int
+    images: int
+    unreadable: tuple[Unreadable, ...]
+    layers: int
+    channels: int
+    resumed_at: int
+    note: str | None
+    seconds: float
+    images_per_second: float
+
+
+def run_index(
+    atlas: Atlas,
+    store: ImageStore,
+    *,
+    model: VisionModel,
+    image_set: str,
+    k: int = 20,
+    layers: str = "*",
+    dtype: Dtype = "float32",
+    batch_size: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    replace: bool = False,
+    progress: Report | None = None,
+    seconds_between_checkpoints: float = _SECONDS_BETWEEN_CHECKPOINTS,
+) -> IndexReport:
+    """Index `image_set` with `model` and publish the run.
+
+    The same images, model, batch size and machine give the same bits, interrupted or not. Another batch size
+    or device may change the last bits of the network's own sums (see the README), nothing else.
+    SIGINT, SIGTERM and SIGKILL leave a checkpoint below `<home>/builds`.
+
+    Args:
+        model: is moved to the device, and its convolutions to the memory format that suits it.
+        k: images kept per channel.
+        layers: names to match as the shell does, separated by commas: "stage1.*,*.dwconv".
+        dtype: "bfloat16" runs the network under autocast: a preview, since it changes rankings.
+        batch_size: images in one forward pass; default by device.
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        resume: go on from the checkpoint of a try with the same images, model and options, if there is one.
+        replace: replace the run of this model and set that is there.
+        progress: is told (done, total, phase); phases are "loading", "indexing", "receptive fields" and
+            "publishing".
+
+    Raises:
+        CannotIndex: there is no such image set, no layer matches, or no image can be read.
+        AlreadyIndexed: there is a run already, and `replace` is False.
+        OtherWeights: a model of this name with other weights has runs over other sets.
+        precompute.checkpoint.BuildBusy: another process makes the same index.
+    """
+    started = datetime.now(UTC).replace(tzinfo=None)
+    tell = progress or (lambda _done, _total, _phase: None)
+    if dtype not in get_args(Dtype):
+        raise CannotIndex(f"dtype: expected one of {', '.join(get_args(Dtype))}, got {dtype!r}")
+    images = _images(atlas, image_set)
+    tell(0, len(images), "loading")
+    digest = model.weights_sha256()
+    check_publishable(atlas, model=model.name, weights_sha256=digest, image_set=image_set, replace=replace)
+    try:
+        place = find_device(device)
+    except ValueError as error:
+        raise CannotIndex(str(error)) from error
+    model.to(place)
+    taps = find_taps(model)
+    chosen = _matching(taps, layers)
+    fields = receptive_fields(model, taps)
+    how = manner(taps, device=place, dtype=dtype, batch_size=batch_size)
+    checkpoint = Checkpoint(
+        atlas.home,
+        {
+            "model": model.name,
+            "image set": image_set,
+            "weights": digest,
+            "preprocessing": repr(model.preprocessing),
+            "images": _digest((image.image_id, image.key) for image in images),
+            "labels": _digest((image.wnid, image.label) for image in images),
+            "layers": f"{len(chosen)} of {len(taps)}, {_digest(chosen)[:8]}",
+            "k": k,
+            "dtype": dtype,
+            "batch size": how.batch_size,
+            "device": how.hardware(),
+            "torch": torch.__version__,
+            "version": metadata.version("convscope"),
+        },
+    )
+    with checkpoint.held():
+        state = IndexState(chosen, k=k, batch_size=how.batch_size, device=how.state_device())
+        done = Progress(0, 0.0, ())
+        note = None
+        if resume:
+            stored = checkpoint.load()
+            if stored is None:
+                note = checkpoint.why_not_used()
+            else:
+                done, tensors = stored
+                state.restore(tensors)
+        resumed_at = done.next_place
+        done = run_pass(
+            model,
+            store,
+            images,
+            state,
+            done,
+            manner=how,
+            checkpoint=checkpoint,
+            seconds_between_checkpoints=seconds_between_checkpoints,
+            tell=lambda count, total: tell(count, total, "indexing"),
+        )
+        unreadable = tuple(Unreadable(*facts) for facts in done.unreadable)
+        if len(unreadable) == len(images):
+            raise CannotIndex(f"no image of {image_set!r} can be read any more; the first is {unreadable[0]}")
+        tell(0, None, "receptive fields")
+        gone = {entry.image_id for entry in unreadable}
+        sample = _sample(store, [image for image in images if image.image_id not in gone], model)
+        sizes = effective_sizes(model, taps, how.pixels(sample))
+        tell(0, None, "publishing")
+        # Another process may have published meanwhile; then the checkpoint stays, for --replace.
+        check_publishable(
+            atlas, model=model.name, weights_sha256=digest, image_set=image_set, replace=replace
+        )
+        run = publish_run(
+            atlas,
+            described=ModelRows(model, digest, taps, tap_edges(model, taps), fields, sizes),
+            made=Pass(
+                image_set=image_set,
+                k=k,
+                dtype=dtype,
+                device=str(place),
+                images=len(images) - len(unreadable),
+                unreadable=len(unreadable),
+                seconds=done.seconds,
+                started=started,
+                finished=datetime.now(UTC).replace(tzinfo=None),
+            ),
+            state=state,
+        )
+        checkpoint.remove()
+    read = len(images) - len(unreadable)
+    return IndexReport(
+        run=run,
+        images=read,
+        unreadable=unreadable,
+        layers=len(chosen),
+        channels=sum(tap.channels for tap in chosen),
+        resumed_at=resumed_at,
+        note=note,
+        seconds=done.seconds,
+        images_per_second=read / done.seconds,
+    )
+
+
+def _images(atlas: Atlas, image_set: str) -> list[StoredImage]:
+    images = [StoredImage(**row) for row in atlas.fetch(set_images(image_set))]
+    if not images:
+        names = [row["image_set"] for row in atlas.fetch(image_sets())]
+        raise CannotIndex(
+            f"expected an image set among {', '.join(names) or 'none: import one first'}, got {image_set!r}"
+        )
+    return images
+
+
+def _matching(taps: Sequence[Tap], patterns: str) -> tuple[Tap, ...]:
+    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    chosen = tuple(tap for tap in taps if any(fnmatchcase(tap.layer, pattern) for pattern in wanted))
+    if not taps:
+        raise CannotIndex("this model has no layer that keeps its channels and positions apart")
+    if not chosen:
+        examples = [taps[place].layer for place in sorted({0, len(taps) // 2, len(taps) - 1})]
+        raise CannotIndex(
+            f"layers: expected a pattern that matches some of {len(taps)} layers such as {', '.join(examples)}, "
+            f"got {patterns!r}"
+        )
+    return chosen
+
+
+def _sample(store: ImageStore, images: Sequence[StoredImage], model: VisionModel) -> Tensor:
+    """uint8 N,H,W,3 of up to `_FIELD_IMAGES` images, spread evenly over the set."""
+    count = min(_FIELD_IMAGES, len(images))
+    read = []
+    for number in range(count):
+        try:
+            picture = read_image(store, images[number * len(images) // count], model.preprocessing)
+        except UnreadableImage:
+            continue
+        read.append(torch.from_numpy(picture.copy()))
+    if not read:
+        raise CannotIndex("the images went away while they were indexed; the checkpoint is kept")
+    return torch.stack(read)
+
+
+def _digest(facts: Iterable[object]) -> str:
+    whole = hashlib.sha256()
+    for fact in facts:
+        whole.update(f"{fact!r}\n".encode())
+    return whole.hexdigest()

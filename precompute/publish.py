@@ -1,0 +1,273 @@
+"""A finished pass as rows of the atlas, built as Arrow columns and published all at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from db.atlas import Atlas
+from db.index_queries import RunTables, insert_run, run_of, runs_with_other_weights
+from precompute.index_state import IndexState
+from workers.models import VisionModel
+from workers.receptive_field import ReceptiveField
+from workers.taps import Tap
+
+
+class AlreadyIndexed(RuntimeError):
+    """The atlas has a run of this model over this image set; the message is one sentence."""
+
+
+class OtherWeights(RuntimeError):
+    """The atlas has runs by a model of the same name with other weights; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """A model as the atlas describes it. `taps` are all of its layers, indexed or not."""
+
+    model: VisionModel
+    weights_sha256: str
+    taps: Sequence[Tap]
+    edges: Sequence[tuple[str, str]]
+    fields: Mapping[str, ReceptiveField]
+    effective_sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass over an image set: what the atlas says of it, apart from its results. Times are UTC, naive."""
+
+    image_set: str
+    k: int
+    dtype: str
+    device: str
+    images: int
+    unreadable: int
+    seconds: float
+    started: datetime
+    finished: datetime
+
+
+def check_publishable(
+    atlas: Atlas, *, model: str, weights_sha256: str, image_set: str, replace: bool
+) -> None:
+    """Whether a run of the model over the set may be published; asked before the work and once more after.
+
+    Raises:
+        AlreadyIndexed: there is such a run, and `replace` was not asked for.
+        OtherWeights: runs over other sets would be left with another model's layers.
+    """
+    there = atlas.fetch(run_of(model, image_set))
+    if there and not replace:
+        run = there[0]
+        raise AlreadyIndexed(
+            f"{image_set!r} is indexed with {model!r} already (run {run['run']}: {run['images']:,} images, "
+            f"{run['layers']} layers, k={run['k']}, {run['dtype']}, {run['finished']:%Y-%m-%d %H:%M} UTC): "
+            "ask to replace it, or leave it"
+        )
+    others = atlas.fetch(runs_with_other_weights(model, weights_sha256, image_set))
+    if others:
+        sets = ", ".join(repr(row["image_set"]) for row in others)
+        raise OtherWeights(
+            f"a model named {model!r} with other weights (from {others[0]['source']}) is indexed over {sets}: "
+            "give this one another name"
+        )
+
+
+def publish_run(atlas: Atlas, *, described: ModelRows, made: Pass, state: IndexState) -> int:
+    """Publish a run in place of the one there may be of the same model and set; gives its number."""
+    model = described.model
+    tables = RunTables(
+        run=_run(model, made, layers=len(state.taps)),
+        model=_model(described),
+        classes=_classes(model),
+        layers=_layers(described),
+        layer_edges=pa.table(
+            {
+                "model": pa.array([model.name] * len(described.edges), pa.string()),
+                "source": pa.array([source for source, _ in described.edges], pa.string()),
+                "target": pa.array([target for _, target in described.edges], pa.string()),
+            }
+        ),
+        **_results(state),
+    )
+    with atlas.publish() as connection:
+        return insert_run(
+            connection,
+            tables,
+            model=model.name,
+            vocabulary=model.vocabulary.name,
+            image_set=made.image_set,
+        )
+
+
+def _run(model: VisionModel, made: Pass, *, layers: int) -> pa.Table:
+    row = {
+        "model": model.name,
+        "image_set": made.image_set,
+        "k": made.k,
+        "dtype": made.dtype,
+        "device": made.device,
+        "layers": layers,
+        "images": made.images,
+        "unreadable": made.unreadable,
+        "seconds": made.seconds,
+        "started": made.started,
+        "finished": made.finished,
+        "version": metadata.version("convscope"),
+    }
+    return pa.Table.from_pylist([row])
+
+
+def _model(described: ModelRows) -> pa.Table:
+    model, preprocessing = described.model, described.model.preprocessing
+    resize = preprocessing.resize
+    height, width = (None, resize) if isinstance(resize, int) else resize
+    row = {
+        "model": model.name,
+        "source": model.source,
+        "architecture": model.architecture,
+        "parameters": model.parameter_count,
+        "weights_sha256": described.weights_sha256,
+        "input_height": preprocessing.input_size[0],
+        "input_width": preprocessing.input_size[1],
+        "resize_height": height,
+        "resize_width": width,
+        "interpolation": preprocessing.interpolation,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "vocabulary": model.vocabulary.name,
+        "classes": len(model.vocabulary.classes),
+    }
+    return pa.Table.from_pylist([row])
+
+
+def _classes(model: VisionModel) -> pa.Table:
+    classes = model.vocabulary.classes
+    return pa.table(
+        {
+            "vocabulary": pa.array([model.vocabulary.name] * len(classes), pa.string()),
+            "class_index": pa.array([entry.index for entry in classes], pa.int32()),
+            "wnid": pa.array([entry.wnid for entry in classes], pa.string()),
+            "name": pa.array([entry.name for entry in classes], pa.string()),
+            "description": pa.array([entry.description for entry in classes], pa.string()),
+        }
+    )
+
+
+def _layers(described: ModelRows) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for tap in described.taps:
+        field = described.fields[tap.layer]
+        size = field.size or (None, None)
+        jump = field.jump or (None, None)
+        start = field.start or (None, None)
+        rows.append(
+            {
+                "model": described.model.name,
+                "layer": tap.layer,
+                "position": tap.position,
+                "label": tap.label,
+                "module": tap.module,
+                "kind": tap.kind,
+                "description": tap.description,
+                "stage": tap.stage,
+                "block": tap.block,
+                "channels": tap.channels,
+                "height": tap.height,
+                "width": tap.width,
+                "rf_size_y": size[0],
+                "rf_size_x": size[1],
+                "jump_y": jump[0],
+                "jump_x": jump[1],
+                "start_y": start[0],
+                "start_x": start[1],
+                "rf_global": field.is_global,
+                "erf_size": described.effective_sizes[tap.layer],
+            }
+        )
+    return pa.Table.from_pylist(rows)
+
+
+def _results(state: IndexState) -> dict[str, pa.Table]:
+    activations = _activations(state)
+    # stable: within an image the rows keep their order of layer, channel and rank
+    order = np.argsort(activations["image_id"].to_numpy(), kind="stable")
+    predictions = state.predictions()
+    stats, histogram = state.statistics.rows(), state.statistics.histogram()
+    layers, channels = _channel_names(state.taps)
+    return {
+        "activations": activations,
+        "activations_by_image": activations.take(order),
+        "predictions": pa.table(
+            {
+                "image_id": predictions.image_ids,
+                "rank": predictions.ranks,
+                "class_index": predictions.class_indices,
+                "probability": predictions.probabilities,
+                "logit": predictions.logits,
+                "is_label": predictions.is_label,
+            }
+        ),
+        "channel_stats": pa.table(
+            {
+                "layer": layers,
+                "channel": channels,
+                "mean": _nullable(stats.mean),
+                "std": _nullable(stats.std),
+                "min": _nullable(stats.min),
+                "max": _nullable(stats.max),
+                "dead": stats.dead,
+                "nonfinite": stats.nonfinite,
+            }
+        ),
+        "channel_histograms": pa.table(
+            {
+                "layer": layers.take(pa.array(histogram.channels)),
+                "channel": channels[histogram.channels],
+                "low": histogram.low,
+                "high": histogram.high,
+                "images": histogram.images,
+            }
+        ),
+    }
+
+
+def _activations(state: IndexState) -> pa.Table:
+    rows = [state.topk[tap.layer].rows() for tap in state.taps]
+    counts = [len(found.channels) for found in rows]
+    widths = [np.int32(tap.width) for tap in state.taps]
+    return pa.table(
+        {
+            "layer": _repeated([tap.layer for tap in state.taps], counts),
+            "channel": np.concatenate([found.channels for found in rows]),
+            "rank": np.concatenate([found.ranks for found in rows]),
+            "image_id": np.concatenate([found.image_ids for found in rows]),
+            "activation": np.concatenate([found.values for found in rows]),
+            "y": np.concatenate(
+                [found.positions // width for found, width in zip(rows, widths, strict=True)]
+            ),
+            "x": np.concatenate([found.positions % width for found, width in zip(rows, widths, strict=True)]),
+        }
+    )
+
+
+def _channel_names(taps: Sequence[Tap]) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.int32]]]:
+    """Layer and channel of each channel in the statistics' order."""
+    layers = _repeated([tap.layer for tap in taps], [tap.channels for tap in taps])
+    return layers, np.concatenate([np.arange(tap.channels, dtype=np.int32) for tap in taps])
+
+
+def _repeated(names: Sequence[str], counts: Sequence[int]) -> pa.Array:
+    """Each name as often as its count says, as one dictionary array: a number per row instead of a text."""
+    indices = np.repeat(np.arange(len(names), dtype=np.int32), counts)
+    return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(names, pa.string()))
+
+
+def _nullable(values: np.ndarray[Any, Any]) -> pa.Array:
+    """NaN as NULL: a channel without a finite value has no mean."""
+    return pa.array(values, from_pandas=True)
