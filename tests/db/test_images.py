@@ -6,7 +6,6 @@ import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,15 +17,10 @@ from PIL import Image
 
 from db.images import (
     MAX_PIXELS,
-    THUMBNAIL_LONGEST,
-    ImageStore,
-    StoreBusy,
     UnreadableImage,
     original_suffix,
     read_rgb,
-    thumbnail_size,
 )
-from db.settings import Settings
 
 Pixels = npt.NDArray[np.uint8]
 KEY = "ab" * 32
@@ -337,118 +331,3 @@ def test_threads_that_read_at_once_leave_the_warning_filters_as_they_were() -> N
         sizes = {image.size for image in pool.map(read_rgb, [data, damaged, data] * 40)}
     assert sizes == {(40, 24)}
     assert warnings.filters == before
-
-
-# ------------------------------------------------------------------------------------------------ store
-
-
-def files_below(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-@given(width=st.integers(1, 20_000), height=st.integers(1, 20_000))
-def test_a_thumbnail_has_its_shortest_side_at_256_and_is_never_larger(width: int, height: int) -> None:
-    small_width, small_height = thumbnail_size(width, height)
-    assert 1 <= small_width <= width
-    assert 1 <= small_height <= height
-    assert max(small_width, small_height) <= THUMBNAIL_LONGEST
-    if max(width, height) <= 16 * min(width, height):
-        assert min(small_width, small_height) == min(256, width, height)
-        # the same shape, up to half a pixel
-        assert abs(small_width * height - small_height * width) <= 0.5 * max(width, height) + 1e-9
-
-
-def test_a_thumbnail_shows_the_picture(settings: Settings) -> None:
-    store = ImageStore(settings)
-    photograph = scene(600, 1000)
-    store.add_thumbnail(KEY, photograph)
-    with Image.open(store.thumbnail_path(KEY)) as thumbnail:
-        assert thumbnail.format == "JPEG"
-        shown = np.asarray(thumbnail)
-    area = cv2.resize(np.asarray(photograph), (427, 256), interpolation=cv2.INTER_AREA)
-    assert difference(shown, area) <= 6
-    assert store.known_size(KEY) == (1000, 600)
-    assert files_below(settings.home) == {f"thumbnails/ab/{KEY}.jpg"}
-
-
-def test_the_longest_strip_has_a_thumbnail(settings: Settings) -> None:
-    store = ImageStore(settings)
-    store.add_thumbnail(KEY, Image.new("RGB", (80_000, 1)))
-    assert store.known_size(KEY) == (80_000, 1)
-
-
-def test_comments_and_profiles_do_not_travel_into_thumbnails(settings: Settings) -> None:
-    store = ImageStore(settings)
-    data = encoded(scene(), "JPEG", comment=b"where I live", icc_profile=b"a profile")
-    store.add_thumbnail(KEY, read_rgb(data))
-    content = store.thumbnail_path(KEY).read_bytes()
-    assert b"where I live" not in content
-    assert b"a profile" not in content
-
-
-def test_the_size_is_known_only_from_a_whole_thumbnail(settings: Settings) -> None:
-    store = ImageStore(settings)
-    assert store.known_size(KEY) is None
-    store.thumbnail_path(KEY).parent.mkdir(parents=True)
-    for content in (b"", encoded(scene(), "JPEG"), b"\xff\xd8\xff\xfe\0\x7f12"):
-        store.thumbnail_path(KEY).write_bytes(content)
-        assert store.known_size(KEY) is None
-
-
-def test_a_copy_is_found_by_its_column_and_made_whole_again(settings: Settings) -> None:
-    store = ImageStore(settings)
-    column = store.add_original(KEY, b"the bytes", ".jpg")
-    assert column == f"originals/ab/{KEY}.jpg"
-    path = store.original_path(column)
-    assert path == settings.home / column
-    path.write_bytes(b"")  # as a crash may leave it
-    assert store.add_original(KEY, b"the bytes", ".jpg") == column
-    assert path.read_bytes() == b"the bytes"
-    assert files_below(settings.home) == {column}
-
-
-def test_a_file_in_its_own_place_is_found_by_its_absolute_path(settings: Settings) -> None:
-    assert ImageStore(settings).original_path("/photos/a.jpg") == Path("/photos/a.jpg")
-
-
-def test_no_path_leads_out_of_the_store(settings: Settings) -> None:
-    store = ImageStore(settings)
-    with pytest.raises(ValueError, match="expected a path below"):
-        store.original_path("originals/../../secret")
-    for key in ("../../etc/passwd", "ab", "AB" * 32, ""):
-        with pytest.raises(ValueError, match="expected a SHA-256"):
-            store.thumbnail_path(key)
-    with pytest.raises(ValueError, match="expected a copy"):
-        store.remove([], ["/photos/a.jpg"])
-
-
-def test_removing_takes_the_files_named_and_misses_none(settings: Settings) -> None:
-    store = ImageStore(settings)
-    other = "cd" * 32
-    for key in (KEY, other):
-        store.add_thumbnail(key, scene())
-        store.add_original(key, b"bytes", ".png")
-    store.remove([KEY, "ef" * 32], [f"originals/ab/{KEY}.png", "originals/ef/none.png"])
-    assert files_below(settings.home) == {f"thumbnails/cd/{other}.jpg", f"originals/cd/{other}.png"}
-
-
-def test_nothing_is_removed_while_something_is_added(settings: Settings) -> None:
-    store = ImageStore(settings)
-    with store.adding(), store.adding(), pytest.raises(StoreBusy, match="imported"), store.removing():
-        pass
-    with store.removing(), pytest.raises(StoreBusy, match="removed"), store.adding():
-        pass
-    with store.removing():
-        pass
-
-
-def test_reading_and_storing_leave_no_file_open(settings: Settings) -> None:
-    store = ImageStore(settings)
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for kind in ("TIFF", "GIF", "WEBP", "MPO"):
-        data = encoded(scene(), kind, save_all=True, append_images=[scene()])
-        store.add_thumbnail(KEY, read_rgb(data))
-        store.add_original(KEY, data, original_suffix(data))
-        with pytest.raises(UnreadableImage):
-            read_rgb(data[:60])
-    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,8 +1,10 @@
 """Stores of an empty home, and pictures made on the spot."""
 
 import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from db.atlas import Atlas
 from db.images import ImageStore
 from db.settings import Settings
+from precompute.images import ImportReport, import_images
 
 Photo = Callable[..., bytes]
 
@@ -54,3 +57,66 @@ def write_files(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def write_tar(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
+    """`write_tar({"a/b.jpg": ...})`: a tar file of the files."""
+
+    def write(files: dict[str, bytes]) -> Path:
+        path = tmp_path / "a.tar"
+        with tarfile.open(path, "w") as archive:
+            for name, content in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def bring(atlas: Atlas, store: ImageStore) -> Callable[..., ImportReport]:
+    """`bring(path)`: import it, as the set `pictures` unless said otherwise."""
+
+    def bring(source: Path, image_set: str = "pictures", **options: Any) -> ImportReport:
+        return import_images(atlas, store, image_set=image_set, source=source, **options)
+
+    return bring
+
+
+@pytest.fixture
+def add_run(atlas: Atlas) -> Callable[..., None]:
+    """`add_run("pictures", "a-model")`: the least that a run leaves in the atlas."""
+
+    def add(image_set: str, model: str = "a-model") -> None:
+        with atlas.publish() as connection:
+            run = connection.execute("SELECT nextval('run_numbers')").fetchall()[0][0]
+            values = {"run": run, "model": model, "image_set": image_set}
+            connection.execute(
+                "INSERT INTO runs BY NAME SELECT $run AS run, $model AS model, $image_set AS image_set",
+                values,
+            )
+            if not connection.execute(
+                "SELECT 1 FROM models WHERE model = $model", {"model": model}
+            ).fetchall():
+                connection.execute(
+                    "INSERT INTO models BY NAME SELECT $model AS model, 'v-' || $model AS vocabulary",
+                    {"model": model},
+                )
+                connection.execute(
+                    "INSERT INTO classes BY NAME SELECT 'v-' || $model AS vocabulary", {"model": model}
+                )
+                connection.execute(
+                    "INSERT INTO layers BY NAME SELECT $model AS model, 'l' AS layer", {"model": model}
+                )
+            for table in ("activations", "activations_by_image"):
+                connection.execute(
+                    f"INSERT INTO {table} BY NAME "
+                    "SELECT $run AS run, 'l' AS layer, 0 AS channel, 1 AS rank, 0 AS image_id",
+                    {"run": run},
+                )
+            for table in ("predictions", "channel_stats", "channel_histograms"):
+                connection.execute(f"INSERT INTO {table} BY NAME SELECT $run AS run", {"run": run})
+
+    return add

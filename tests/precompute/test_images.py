@@ -5,7 +5,6 @@ import io
 import os
 import subprocess
 import sys
-import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,25 +15,15 @@ import pytest
 from PIL import Image
 
 import precompute.image_files
-from db.atlas import Atlas, AtlasError, Query
-from db.image_sets import dependents, labelled_images
-from db.images import ImageStore, StoreBusy, read_rgb
+from db.atlas import Atlas, Query
+from db.image_sets import labelled_images
+from db.images import ImageStore, read_rgb
 from db.settings import Settings
-from precompute.images import ImportReport, import_images, remove_image_set
+from precompute.images import ImportReport
 from precompute.sources import ImportRefused
 
 Photo = Callable[..., bytes]
 WriteFiles = Callable[..., Path]
-
-
-@pytest.fixture
-def bring(atlas: Atlas, store: ImageStore) -> Callable[..., ImportReport]:
-    """Import a path, as the set `pictures` unless said otherwise."""
-
-    def bring(source: Path, image_set: str = "pictures", **options: Any) -> ImportReport:
-        return import_images(atlas, store, image_set=image_set, source=source, **options)
-
-    return bring
 
 
 Bring = Callable[..., ImportReport]
@@ -48,15 +37,6 @@ def rows(atlas: Atlas, image_set: str = "pictures") -> list[dict[str, Any]]:
 
 def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-def tarred(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return path
 
 
 # ----------------------------------------------------------------------------------------- what enters
@@ -93,10 +73,10 @@ def test_a_folder_enters_in_order_of_name_and_its_files_stay_where_they_are(
 
 
 def test_pictures_of_an_archive_are_copied(
-    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, tmp_path: Path
+    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
     # a suffix that lies: the copy is called by what it is
-    bring(tarred(tmp_path / "a.tar", {"train/cat/1.jpg": photo(1, kind="PNG"), "train/dog/2.jpg": photo(2)}))
+    bring(write_tar({"train/cat/1.jpg": photo(1, kind="PNG"), "train/dog/2.jpg": photo(2)}))
     one, two = rows(atlas)
     assert (one["path"], two["path"]) == (
         f"originals/{one['key'][:2]}/{one['key']}.png",
@@ -124,9 +104,9 @@ def test_ground_truth_labels_a_flat_folder_and_goes_before_folders(
 
 
 def test_the_same_content_under_two_names_enters_twice_and_is_stored_once(
-    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, tmp_path: Path
+    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
-    archive = tarred(tmp_path / "a.tar", {"1.jpg": photo(1), "2.jpg": photo(1), "3.jpg": photo(3)})
+    archive = write_tar({"1.jpg": photo(1), "2.jpg": photo(1), "3.jpg": photo(3)})
     report = bring(archive)
     assert (report.added, report.duplicates) == (3, 1)
     assert len({row["key"] for row in rows(atlas)}) == 2
@@ -269,7 +249,12 @@ def test_a_folder_that_moved_is_followed(
 
 
 def test_labels_can_be_added_until_a_run_has_used_them(
-    atlas: Atlas, bring: Bring, photo: Photo, write_files: WriteFiles, tmp_path: Path
+    atlas: Atlas,
+    bring: Bring,
+    photo: Photo,
+    write_files: WriteFiles,
+    tmp_path: Path,
+    add_run: Callable[..., None],
 ) -> None:
     folder = write_files({"a.jpg": photo(1), "b.jpg": photo(2)})
     bring(folder)
@@ -280,7 +265,7 @@ def test_labels_can_be_added_until_a_run_has_used_them(
     assert [row["wnid"] for row in rows(atlas)] == ["n01440764", None]
     assert bring(folder).relabelled == 0, "who states no label takes none away"
     assert [row["wnid"] for row in rows(atlas)] == ["n01440764", None]
-    add_run(atlas, "pictures")
+    add_run("pictures")
     truth.write_text("a.jpg n01751748\n")
     with pytest.raises(
         ImportRefused, match=r"1 images of 'pictures' have other labels now than when a-model ran"
@@ -290,9 +275,9 @@ def test_labels_can_be_added_until_a_run_has_used_them(
 
 
 def test_lost_thumbnails_and_copies_are_made_again(
-    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, tmp_path: Path
+    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
-    archive = tarred(tmp_path / "a.tar", {"1.jpg": photo(1)})
+    archive = write_tar({"1.jpg": photo(1)})
     bring(archive)
     [row] = rows(atlas)
     lost = [store.thumbnail_path(row["key"]), store.original_path(row["path"])]
@@ -333,9 +318,9 @@ def test_an_import_that_is_stopped_changes_nothing_and_the_next_decodes_only_the
 
 
 def test_an_archive_that_is_cut_short_changes_nothing(
-    atlas: Atlas, bring: Bring, photo: Photo, tmp_path: Path
+    atlas: Atlas, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
-    archive = tarred(tmp_path / "a.tar", {f"{n}.jpg": photo(n, size=(90, 90)) for n in range(9)})
+    archive = write_tar({f"{n}.jpg": photo(n, size=(90, 90)) for n in range(9)})
     whole = archive.read_bytes()
     archive.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ImportRefused, match="cut short"):
@@ -380,113 +365,6 @@ def test_progress_counts_to_the_end(bring: Bring, photo: Photo, write_files: Wri
     assert heard[0] == (0, 8)
     assert heard[-1] == (8, 8)
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
-
-
-# -------------------------------------------------------------------------------------------- removal
-
-
-def add_run(atlas: Atlas, image_set: str, model: str = "a-model") -> None:
-    """The least that a run leaves in the atlas."""
-    with atlas.publish() as connection:
-        run = connection.execute("SELECT nextval('run_numbers')").fetchall()[0][0]
-        values = {"run": run, "model": model, "image_set": image_set}
-        connection.execute(
-            "INSERT INTO runs BY NAME SELECT $run AS run, $model AS model, $image_set AS image_set", values
-        )
-        if not connection.execute("SELECT 1 FROM models WHERE model = $model", {"model": model}).fetchall():
-            connection.execute(
-                "INSERT INTO models BY NAME SELECT $model AS model, 'v-' || $model AS vocabulary",
-                {"model": model},
-            )
-            connection.execute(
-                "INSERT INTO classes BY NAME SELECT 'v-' || $model AS vocabulary", {"model": model}
-            )
-            connection.execute(
-                "INSERT INTO layers BY NAME SELECT $model AS model, 'l' AS layer", {"model": model}
-            )
-        for table in ("activations", "activations_by_image"):
-            connection.execute(
-                f"INSERT INTO {table} BY NAME SELECT $run AS run, 'l' AS layer, 0 AS channel, 1 AS rank, 0 AS image_id",
-                {"run": run},
-            )
-        for table in ("predictions", "channel_stats", "channel_histograms"):
-            connection.execute(f"INSERT INTO {table} BY NAME SELECT $run AS run", {"run": run})
-
-
-TABLES = (
-    *("image_sets", "images", "runs", "models", "layers", "classes", "activations", "activations_by_image"),
-    *("predictions", "channel_stats", "channel_histograms"),
-)
-
-
-def counts(atlas: Atlas) -> dict[str, int]:
-    return {table: atlas.fetch(Query(f"SELECT count(*) AS n FROM {table}"))[0]["n"] for table in TABLES}
-
-
-def test_removing_a_set_takes_all_that_is_its_own_and_nothing_else(
-    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_files: WriteFiles, tmp_path: Path
-) -> None:
-    folder = write_files({"shared.jpg": photo(1), "kept.jpg": photo(2)})
-    bring(folder, "kept")
-    add_run(atlas, "kept", "shared-model")
-    before, files_before = counts(atlas), files_below(store.home / "thumbnails")
-
-    bring(tarred(tmp_path / "a.tar", {"shared.jpg": photo(1), "own.jpg": photo(3)}), "gone")
-    add_run(atlas, "gone", "shared-model")
-    add_run(atlas, "gone", "own-model")
-    assert [row["model"] for row in atlas.fetch(dependents("gone"))] == ["own-model", "shared-model"]
-
-    remove_image_set(atlas, store, "gone")
-    assert counts(atlas) == before
-    assert files_below(store.home / "thumbnails") == files_before
-    assert files_below(store.home / "originals") == set(), "the other set reads its own file"
-    assert files_below(folder) == {"shared.jpg", "kept.jpg"}
-    assert atlas.fetch(dependents("gone")) == []
-
-
-def test_a_copy_that_another_set_reads_stays(
-    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, tmp_path: Path
-) -> None:
-    archive = tarred(tmp_path / "a.tar", {"1.jpg": photo(1)})
-    bring(archive, "one")
-    bring(archive, "two")
-    remove_image_set(atlas, store, "one")
-    [row] = rows(atlas, "two")
-    assert store.original_path(row["path"]).read_bytes() == photo(1)
-    assert store.thumbnail_path(row["key"]).exists()
-    remove_image_set(atlas, store, "two")
-    assert files_below(store.home / "originals") == files_below(store.home / "thumbnails") == set()
-
-
-def test_a_set_that_is_not_there_cannot_be_removed(atlas: Atlas, store: ImageStore) -> None:
-    with pytest.raises(ImportRefused, match="there is no image set 'none'"):
-        remove_image_set(atlas, store, "none")
-
-
-def test_nothing_is_removed_while_an_import_runs(
-    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_files: WriteFiles
-) -> None:
-    bring(write_files({"a.jpg": photo(1)}))
-    with store.adding(), pytest.raises(StoreBusy, match="imported"):
-        remove_image_set(atlas, store, "pictures")
-    assert len(rows(atlas)) == 1
-
-
-def test_a_removal_that_breaks_a_law_removes_no_file(
-    atlas: Atlas,
-    store: ImageStore,
-    bring: Bring,
-    photo: Photo,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bring(tarred(tmp_path / "a.tar", {"1.jpg": photo(1)}))
-    before = files_below(store.home)
-    monkeypatch.setattr("db.atlas._LAWS", {"never": "SELECT 1"})
-    with pytest.raises(AtlasError, match="not published"):
-        remove_image_set(atlas, store, "pictures")
-    assert files_below(store.home) - {"IMAGES.LOCK"} == before - {"IMAGES.LOCK"}
-    assert len(rows(atlas)) == 1
 
 
 # ------------------------------------------------------------------------------------------ real pictures
