@@ -101,7 +101,7 @@ def layout() -> Any:
             ),
             html.Main(dash.page_container, id="content", tabIndex="-1"),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
-            dcc.Store(id=make_id("shell", "status"), data=status(current().catalogue())),
+            dcc.Store(id=make_id("shell", "status"), data=status(current())),
             dcc.Store(id=make_id("shell", "subject")),
             dcc.Store(id=make_id("shell", "filled")),
             dcc.Store(id=make_id("shell", "colours")),
@@ -164,7 +164,7 @@ def register(app: Dash) -> None:
     )
 
 
-def show_shell(subject: Mapping[str, str] | None, _status: Any) -> tuple[Any, ...]:
+def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | None) -> tuple[Any, ...]:
     """Links that keep the model and the image set, pickers, corner."""
     if subject is None:
         raise PreventUpdate
@@ -193,7 +193,7 @@ def show_shell(subject: Mapping[str, str] | None, _status: Any) -> tuple[Any, ..
         model,
         _options(sets, images, "no images yet"),
         images,
-        corner(catalogue, model, images),
+        corner(catalogue, model, images, indexing=(state or {}).get("indexing", [])),
         {"model": model, "images": images},
     )
 
@@ -204,8 +204,13 @@ def _options(names: Sequence[str], chosen: str, none: str) -> list[dict[str, str
     return [{"value": name, "label": name} for name in listed] or [{"value": "", "label": none}]
 
 
-def corner(catalogue: Catalogue, model: str, images: str) -> list[Any]:
-    """Atlas version, run, device: two short lines, the rest as the title."""
+def corner(
+    catalogue: Catalogue, model: str, images: str, *, indexing: Sequence[Sequence[str]] = ()
+) -> list[Any]:
+    """Atlas version, run, device, or what is being indexed: two short lines, the rest as the title."""
+    if indexing:
+        busy = "; ".join(f"{name} over {over}" for name, over in indexing)
+        return [_lamp("busy"), html.Div([html.B("indexing…"), html.Span(busy)], title=f"Indexing {busy}")]
     if catalogue.version is None:
         return [_lamp("off"), html.Div([html.B("nothing published yet"), html.Span("no atlas")])]
     run = catalogue.run(model, images)

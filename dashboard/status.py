@@ -4,7 +4,8 @@ from typing import Any
 
 import flask
 
-from dashboard.context import Catalogue, current
+from dashboard.builds import builds_under_way
+from dashboard.context import Context, current
 
 status_route = flask.Blueprint("status", __name__)
 
@@ -12,15 +13,17 @@ status_route = flask.Blueprint("status", __name__)
 @status_route.get("/status.json")
 def status_json() -> flask.Response:
     """The present status; never cached."""
-    response = flask.jsonify(status(current().catalogue()))
+    response = flask.jsonify(status(current()))
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
-def status(catalogue: Catalogue) -> dict[str, Any]:
+def status(context: Context) -> dict[str, Any]:
     """What open pages compare to notice a new version: equal while nothing changed."""
+    catalogue = context.catalogue()
     return {  # in the order of their names, as `jsonify` gives them: pages compare the text
         "image_sets": [found["image_set"] for found in catalogue.image_sets],
+        "indexing": [list(build) for build in builds_under_way(context.settings.home)],
         "runs": [[run["run"], run["model"], run["image_set"]] for run in catalogue.runs],
         "trouble": catalogue.trouble,
         "version": catalogue.version,

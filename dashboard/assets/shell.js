@@ -162,6 +162,14 @@
         cy.pan({ x: 0, y: 0 });
     });
 
+    /* An open list takes letters for its search, wherever in the list the focus is. */
+    document.addEventListener("keydown", function (event) {
+        if (event.key.length !== 1 || event.key === " " || event.ctrlKey || event.metaKey || event.altKey) return;
+        const list = event.target.closest && event.target.closest(".dash-dropdown-content");
+        const search = list && list.querySelector("input.dash-dropdown-search, input[type=search]");
+        if (search && search !== event.target) search.focus();
+    }, true);
+
     document.addEventListener("click", async function (event) {
         const button = event.target.closest && event.target.closest("[data-copy]");
         if (!button) return;

@@ -62,7 +62,7 @@ def layout(mounted: Any = None, **_: Any) -> Component:
                     ),
                     labelled(
                         "Class",
-                        dcc.Dropdown(id=_id("label"), placeholder="All classes", clearable=True),
+                        dcc.Dropdown(id=_id("label"), placeholder="All classes", clearable=True, maxHeight=420),
                         control_id=_id("label"),
                         className="wide",
                     ),

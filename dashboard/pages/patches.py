@@ -78,6 +78,7 @@ def layout(mounted: Any = None, **_: Any) -> Component:
                                     clearable=False,
                                     placeholder="Search layers…",
                                     optionHeight=44,
+                                    maxHeight=480,
                                 ),
                                 control_id=_id("layer"),
                                 className="layer-search",
@@ -313,14 +314,15 @@ def show_drawing(
 
 
 def layer_options(layers: Sequence[Record]) -> list[dict[str, Any]]:
-    """The list of layers to search: by name, by description, by number of channels."""
+    """The list of layers, to be searched by name."""
     return [
         {
             "value": layer["layer"],
             "label": html.Div(
                 [html.Span(layer["label"]), html.Small(layer["description"])], className="layer-option"
             ),
-            "search": f"{layer['label']} {layer['layer']} {layer['description']} {layer['kind']}",
+            # not the description: a search for stage 4 would find all that have 384 channels
+            "search": f"{layer['label']} {layer['layer']}",
         }
         for layer in layers
     ]

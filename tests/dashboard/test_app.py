@@ -1,5 +1,6 @@
 """The application as a whole."""
 
+import fcntl
 import subprocess
 import sys
 import urllib.request
@@ -11,6 +12,7 @@ from flask.testing import FlaskClient
 from synthetic_atlas import add_run
 
 from dashboard.app import create_app
+from dashboard.builds import LOCKS, builds_under_way
 from dashboard.context import EXTENSION, Context
 from dashboard.server import PortTaken, address, check_port
 from dashboard.status import status
@@ -82,13 +84,27 @@ def test_the_catalogue_follows_the_atlas(tmp_path: Path) -> None:
 
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path)})
     context: Context = create_app(settings).server.extensions[EXTENSION]
-    before = status(context.catalogue())
+    before = status(context)
     import_pictures(settings, painted_pictures(5), image_set="five")
-    between = status(context.catalogue())
+    between = status(context)
     add_run(settings, image_set="five")
-    after = status(context.catalogue())
+    after = status(context)
     assert (before["version"], between["runs"], after["runs"]) == (None, [], [[1, "synthetic", "five"]])
     assert context.catalogue() is context.catalogue()
+
+
+def test_an_index_under_way_is_seen_and_its_lock_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "builds" / "digest"
+    folder.mkdir(parents=True)
+    (folder / "facts.json").write_text('{"model": "big", "image set": "many"}')
+    assert builds_under_way(tmp_path) == []
+    with (folder / "LOCK").open("w") as lock:
+        assert builds_under_way(tmp_path) == []
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if LOCKS.exists():
+            assert builds_under_way(tmp_path) == [("big", "many")]
+        assert builds_under_way(tmp_path, tmp_path / "no such list") == []
+    assert builds_under_way(tmp_path) == []
 
 
 def test_an_atlas_of_another_version_is_told_and_not_a_crash(tmp_path: Path) -> None:

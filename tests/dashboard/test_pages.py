@@ -305,6 +305,13 @@ def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Cont
     assert context.atlas
 
 
+def test_the_shell_says_what_is_being_indexed(context: Context) -> None:
+    subject = {"path": "/", "model": "", "images": ""}
+    *_, corner, _filled = shell.show_shell(subject, {"indexing": [["big", "many"]]})
+    assert "indexing… big over many" in text(corner)
+    assert context.atlas
+
+
 def test_the_shell_of_an_empty_home_says_that_nothing_is_published(empty_context: Context) -> None:
     *_, corner, _filled = shell.show_shell({"path": "/", "model": "", "images": ""}, None)
     assert "nothing published yet" in text(corner)
