@@ -162,13 +162,13 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-        samples = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray((samples >> 8).astype(np.uint8))
+        samples = np.asarray(image)
+        image = Image.fromarray((samples >> 8).clip(0, 255).astype(np.uint8))
     elif mode in ("I", "F"):
         kind = "32-bit integer" if mode == "I" else "floating-point"
         raise UnreadableImage(f"its {kind} samples have no agreed range: save it with 8 or 16 bits")
     elif image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = image if mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", layer.size, "white")
         image.paste(layer, mask=layer.getchannel("A"))
     return image if image.mode == "RGB" else image.convert("RGB")
