@@ -1,5 +1,6 @@
 """Image sets in the atlas: ids, samples of labelled images, and who depends on a set."""
 
+import itertools
 from typing import Any
 
 import pyarrow as pa
@@ -57,5 +58,5 @@ def test_a_sample_of_labelled_images_is_spread_evenly_and_leaves_out_the_others(
     ids = [row["image_id"] for row in atlas.fetch(labelled_images("set", limit))]
     assert len(ids) == min(limit, 100)
     assert all(number % 2 for number in ids)
-    gaps = [later - earlier for earlier, later in zip(ids, ids[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(ids)]
     assert not gaps or max(gaps) - min(gaps) <= 2
