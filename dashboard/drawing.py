@@ -85,7 +85,8 @@ def _chunks(layers: Sequence[Record]) -> list[Sequence[Record]]:
 
 def _pill_width(count: int) -> int:
     room = WIDTH - GUTTER - 2 * STAGE_PADDING - 2 * BLOCK_PADDING - EDGE
-    return (room - (max(count, 3) - 1) * GAP) // max(count, 3) if count > 1 else room
+    width = (room - (max(count, 3) - 1) * GAP) // max(count, 3) if count > 1 else room
+    return width - width % 2  # centres on whole pixels keep the text sharp
 
 
 def _pill(layer: Record, parent: str | None, *, x: float, y: float, width: int) -> dict[str, Any]:

@@ -8,11 +8,13 @@ One picture holds a channel's whole row. Each cell shows its part of it, so the 
 wrap on a narrow screen.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dashboard.address import ChannelAddress, ImageAddress, PatchesAddress
+from dashboard.geometry import Box, LayerGeometry, cut
 from dashboard.pictures import row_address
 from dashboard.words import activation, percent
 
@@ -24,11 +26,10 @@ LARGEST = 384
 
 @dataclass(frozen=True)
 class GridRow:
-    """One channel: its statistics, how much its patches agree (None: no labels), and its patches by rank."""
+    """One channel: its statistics, and all its patches by rank."""
 
     channel: Record
-    agreement: Record | None
-    patches: Sequence[Record]
+    cells: Sequence[Record]
 
 
 def tile_pixels(address: PatchesAddress) -> int:
@@ -38,18 +39,20 @@ def tile_pixels(address: PatchesAddress) -> int:
     return FIT if address.k <= 12 else FIT_MANY
 
 
-def grid_records(run: Record, address: PatchesAddress, rows: Iterable[GridRow]) -> dict[str, Any]:
+def grid_records(
+    run: Record, address: PatchesAddress, geometry: LayerGeometry, rows: Iterable[GridRow]
+) -> dict[str, Any]:
     """The whole grid. Cells link to `image` followed by their image's number; heads link to their channel."""
     image = ImageAddress(model=address.model, images=address.images, id=1).href().removesuffix("1")
     return {
         "k": address.k,
         "tile": address.tile,
         "image": image,
-        "rows": [_row(run, address, row) for row in rows],
+        "rows": [_row(run, address, geometry, row) for row in rows],
     }
 
 
-def _row(run: Record, address: PatchesAddress, row: GridRow) -> dict[str, Any]:
+def _row(run: Record, address: PatchesAddress, geometry: LayerGeometry, row: GridRow) -> dict[str, Any]:
     number = row.channel["channel"]
     tile = tile_pixels(address)
     picture, fine = (
@@ -65,7 +68,7 @@ def _row(run: Record, address: PatchesAddress, row: GridRow) -> dict[str, Any]:
         "lines": summary(row),
         "picture": picture,
         "fine": fine,
-        "cells": [cell(patch) for patch in row.patches],
+        "cells": [cell(patch, geometry) for patch in row.cells[: address.k]],
     }
 
 
@@ -74,17 +77,41 @@ def summary(row: GridRow) -> list[str]:
     if row.channel["dead"]:
         return ["dead"]
     lines = [f"max {activation(row.channel['max'])}"]
-    agreed = row.agreement
-    if agreed is not None and agreed["majority_label"]:
-        if agreed["classes"] == agreed["labelled"]:
-            lines.append("all different" if agreed["labelled"] > 1 else agreed["majority_label"])
-        else:
-            lines += [agreed["majority_label"], percent(agreed["majority_share"])]
+    agreed = agreement(row.cells)
+    if agreed is not None and agreed.labelled > 1:
+        lines += (
+            ["all different"] if agreed.classes == agreed.labelled else [agreed.label, percent(agreed.share)]
+        )
     return lines
 
 
-def cell(patch: Record) -> list[Any]:
+@dataclass(frozen=True)
+class Agreement:
+    """The most frequent class among the labelled images of a channel's top-k, as the view `selectivity` has it."""
+
+    labelled: int
+    classes: int
+    label: str
+    share: float
+
+
+def agreement(cells: Sequence[Record]) -> Agreement | None:
+    """How much `cells` agree on a class; None where no image has a label."""
+    labels = {
+        cell["wnid"] or cell["label"]: cell["label"] or cell["wnid"]
+        for cell in cells
+        if cell["wnid"] or cell["label"]
+    }
+    counts = Counter(key for cell in cells if (key := cell["wnid"] or cell["label"]))
+    if not counts:
+        return None
+    first = min(counts, key=lambda key: (-counts[key], key))
+    return Agreement(counts.total(), len(counts), labels[first], counts[first] / counts.total())
+
+
+def cell(patch: Record, geometry: LayerGeometry) -> list[Any]:
     """One patch: what hovering shows, in the order that `grid.js` names."""
+    place = (patch["y"], patch["x"])
     return [
         patch["rank"],
         activation(patch["activation"]),
@@ -93,13 +120,11 @@ def cell(patch: Record) -> list[Any]:
         patch["class_index"],
         patch["wnid"],
         patch["name"],
-        patch["y"],
-        patch["x"],
-        box(patch["box"]),
-        box(patch["erf_box"]),
+        *place,
+        _whole(cut(geometry.field(*place), geometry.input_size)),
+        _whole(cut(geometry.effective_field(*place), geometry.input_size)),
     ]
 
 
-def box(found: Record | None) -> list[int] | None:
-    """A half-open box as y0, x0, y1, x1."""
-    return None if found is None else [found["y0"], found["x0"], found["y1"], found["x1"]]
+def _whole(box: Box) -> list[int]:
+    return [int(edge) for edge in box]

@@ -138,7 +138,7 @@ def channel_cells(
     absent = [channel for channel, cells in found.items() if cells is None]
     if absent:
         grouped: dict[int, list[Record]] = {channel: [] for channel in absent}
-        for cell in context.atlas.fetch(patch_queries.picture_cells(run, layer, absent)):
+        for cell in context.atlas.fetch(patch_queries.cells(run, layer, absent)):
             grouped[cell["channel"]].append(cell)
         for channel, cells in grouped.items():
             found[channel] = tuple(cells)

@@ -61,14 +61,20 @@ ORDER BY p.channel, p.rank""",
     )
 
 
-def picture_cells(run: int, layer: str, channels: Sequence[int]) -> Query:
-    """What it takes to cut the patches out of their images: keys, sizes and positions, by channel and rank."""
+def cells(run: int, layer: str, channels: Sequence[int]) -> Query:
+    """All patches of `channels` with what their pictures are cut from, by channel and rank.
+
+    What the page draws its grid from: the rows of `patches` without the boxes, which follow from the layer's
+    geometry, in a third of the time.
+    """
     return Query(
         """
-SELECT a.channel, a.rank, a.y, a.x, i.key, i.width, i.height
+SELECT a.channel, a.rank, a.activation, a.image_id, a.y, a.x, i.key, i.width, i.height, i.name, i.wnid, i.label,
+       c.class_index
 FROM activations a
 JOIN runs r USING (run)
 JOIN images i USING (image_set, image_id)
+LEFT JOIN (SELECT image_id, class_index FROM predictions WHERE run = $run AND is_label) c USING (image_id)
 WHERE a.run = $run AND a.layer = $layer AND a.channel = ANY($channels)
 ORDER BY a.channel, a.rank""",
         {"run": run, "layer": layer, "channels": list(channels)},

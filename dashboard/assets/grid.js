@@ -62,6 +62,7 @@
         if (!grid) return "";
         delete grid.dataset.painted;
         const rows = make("div", data && data.tile !== "fit" ? "rows fixed" : "rows fit");
+        grid.toggleAttribute("data-blank", !data);
         if (!data) { grid.replaceChildren(); return ""; }
         if (data.tile !== "fit") rows.style.setProperty("--tile", data.tile + "px");
         rows.style.setProperty("--k", data.k);

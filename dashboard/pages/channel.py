@@ -258,7 +258,7 @@ def class_bars(classes: list[Record]) -> Component:
         for row in classes[:CLASSES_SHOWN]
     ]
     rest = len(classes) - CLASSES_SHOWN
-    more = html.P(f"and {rest} more with fewer images", className="quiet") if rest > 0 else None
+    more = html.P(f"and {count(rest, 'class')} more", className="quiet") if rest > 0 else None
     return html.Div([components.bars(shown), more])
 
 

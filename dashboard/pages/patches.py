@@ -31,7 +31,7 @@ from dashboard.components import Component, attributes, icon, labelled, select
 from dashboard.compose import TILE_SIZES
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.drawing import draw
-from dashboard.geometry import CROPS
+from dashboard.geometry import CROPS, read_layer_geometry
 from dashboard.grid import GridRow, grid_records
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import channel_cells, stamp
@@ -46,7 +46,6 @@ from dashboard.selections import (
 )
 from dashboard.wiring import in_browser
 from dashboard.words import count, pixels
-from db import patch_queries
 
 TITLE = "Patches · Convscope"
 SORTS: dict[str, str] = {
@@ -419,23 +418,15 @@ def page_rows(
 
 
 def grid(context: Context, selection: LayerSelection, channels: Sequence[Record]) -> dict[str, Any]:
-    """The rows of `channels`; what their pictures need is fetched in the same go."""
-    run, layer = selection.run["run"], selection.layer["layer"]
+    """The rows of `channels`. The same cells are kept for their pictures, which are asked for next."""
     shown = [channel["channel"] for channel in channels]
-    by_channel: dict[int, list[Record]] = {number: [] for number in shown}
-    for patch in context.atlas.fetch(patches_query(selection, shown)):
-        by_channel[patch["channel"]].append(patch)
-    agreement = {
-        row["channel"]: row for row in context.atlas.fetch(patch_queries.agreement(run, layer, shown))
-    }
-    channel_cells(context, run, layer, shown)
+    found = channel_cells(context, selection.run["run"], selection.layer["layer"], shown)
+    geometry = read_layer_geometry(selection.layer, selection.run)
     return grid_records(
         selection.run,
         selection.address,
-        [
-            GridRow(channel, agreement.get(channel["channel"]), by_channel[channel["channel"]])
-            for channel in channels
-        ],
+        geometry,
+        [GridRow(channel, found.get(channel["channel"], ())) for channel in channels],
     )
 
 

@@ -107,16 +107,15 @@ def queries(settings: Settings, run: int) -> None:
         "channels by selectivity": lambda layer: patch_queries.channels(
             run, layer, only=None, order="selectivity", limit=30
         ),
-        "agreement of 30 channels": lambda layer: patch_queries.agreement(run, layer, shown),
-        "patches, 30 x 20": lambda layer: patch_queries.patches(run, layer, shown, k=20),
-        "cells of pictures, 30 x 20": lambda layer: patch_queries.picture_cells(run, layer, shown),
+        "patches, the SQL that is copied": lambda layer: patch_queries.patches(run, layer, shown, k=20),
+        "cells, all that the grid needs": lambda layer: patch_queries.cells(run, layer, shown),
     }
     print("queries, rows as Python records:")
     for name, make in asked.items():
         times = [timed(functools.partial(atlas.fetch, make(layer))) for layer in layers * 5]
         ranked = sorted(times)
         p50, p99 = ranked[len(ranked) // 2], ranked[int(len(ranked) * 0.99)]
-        print(f"  {name:28s} p50 {1000 * p50:5.1f} ms   p99 {1000 * p99:5.1f} ms")
+        print(f"  {name:32s} p50 {1000 * p50:5.1f} ms   p99 {1000 * p99:5.1f} ms")
 
 
 def timed(work: Callable[[], Any]) -> float:

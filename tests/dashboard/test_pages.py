@@ -13,7 +13,10 @@ from synthetic_atlas import import_pictures, painted_pictures
 
 from dashboard import shell
 from dashboard.context import Context
+from dashboard.grid import agreement
 from dashboard.pages import channel, image, images, patches
+from dashboard.pictures import channel_cells
+from db import patch_queries
 from db.atlas import Query
 
 
@@ -66,6 +69,19 @@ def test_cells_say_what_the_atlas_says(context: Context) -> None:
         ]
         assert cell[9] == list(row["box"].values())
         assert cell[10] == list(row["erf_box"].values())
+
+
+def test_what_a_row_s_patches_agree_on_is_what_the_view_says(context: Context) -> None:
+    layer, run = "stage3.block1.pwconv1", context.catalogue().runs[0]["run"]
+    found = channel_cells(context, run, layer, range(96))
+    for row in context.atlas.fetch(patch_queries.agreement(run, layer, range(96))):
+        agreed = agreement(found[row["channel"]])
+        assert agreed is not None
+        assert (agreed.labelled, agreed.classes, agreed.label) == (
+            row["labelled"], row["classes"], row["majority_label"],
+        )  # fmt: skip
+        assert agreed.share == pytest.approx(row["majority_share"])
+    assert agreement([{"wnid": None, "label": None}]) is None
 
 
 @pytest.mark.parametrize(
