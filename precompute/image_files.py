@@ -44,7 +44,9 @@ def store_images(
     progress(0, total)
     waiting: deque[tuple[int, Future[StoredImage]]] = deque()
     in_flight = 0
-    threads = min(8, len(os.sched_getaffinity(0)))  # each may hold a decoded picture of 320 MB
+    # not on macOS; at most 8 because each may hold a decoded picture of 320 MB
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(8, cores)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def finished(room: int, at_most: int) -> Iterator[StoredImage]:
