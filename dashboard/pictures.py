@@ -74,7 +74,7 @@ def row(run: int, mark: str, layer: str, channel: int) -> flask.Response:
         described = catalogue.layer(found["model"], layer)
         if described is None or channel >= described["channels"]:
             return _sorry(f"{found['model']} has no channel {channel} in a layer “{layer}”.", 404)
-        cells = channel_cells(context, run, layer, [channel]).get(channel, ())[:k]
+        cells = channel_cells(context, found, layer, [channel]).get(channel, ())[:k]
         if not cells:
             return _sorry(f"Channel {channel} of {layer} has no patches in run {run}.", 404)
         geometry = read_layer_geometry(described, found)
@@ -131,19 +131,31 @@ def image_file(key: str) -> flask.Response:
 
 
 def channel_cells(
-    context: Context, run: int, layer: str, channels: Sequence[int]
+    context: Context, run: Record, layer: str, channels: Sequence[int]
 ) -> dict[int, tuple[Record, ...]]:
-    """What the rows of `channels` are cut from, by channel; asks the atlas once for all that are not kept."""
-    found = {channel: context.cells.get((run, layer, channel)) for channel in channels}
+    """All patches of `channels` by rank, with what they are cut from; asks the atlas for what is not kept."""
+    number = run["run"]
+    found = {channel: context.cells.get((number, stamp(run), layer, channel)) for channel in channels}
     absent = [channel for channel, cells in found.items() if cells is None]
     if absent:
+        places = context.atlas.fetch(patch_queries.places(number, layer, absent))
+        ids = sorted({place["image_id"] for place in places})
+        images = {
+            row["image_id"]: row for row in context.atlas.fetch(patch_queries.pictured(run["image_set"], ids))
+        }
+        classes = {
+            row["image_id"]: row["class_index"]
+            for row in context.atlas.fetch(patch_queries.labelled_classes(number, ids))
+        }
         grouped: dict[int, list[Record]] = {channel: [] for channel in absent}
-        for cell in context.atlas.fetch(patch_queries.cells(run, layer, absent)):
-            grouped[cell["channel"]].append(cell)
+        for place in places:
+            image = place["image_id"]
+            if image in images:  # else the set was changed between two of the questions
+                grouped[place["channel"]].append(place | images[image] | {"class_index": classes.get(image)})
         for channel, cells in grouped.items():
             found[channel] = tuple(cells)
             if cells:
-                context.cells.put((run, layer, channel), tuple(cells))
+                context.cells.put((number, stamp(run), layer, channel), tuple(cells))
     return {channel: cells for channel, cells in found.items() if cells}
 
 

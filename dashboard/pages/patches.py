@@ -420,7 +420,7 @@ def page_rows(
 def grid(context: Context, selection: LayerSelection, channels: Sequence[Record]) -> dict[str, Any]:
     """The rows of `channels`. The same cells are kept for their pictures, which are asked for next."""
     shown = [channel["channel"] for channel in channels]
-    found = channel_cells(context, selection.run["run"], selection.layer["layer"], shown)
+    found = channel_cells(context, selection.run, selection.layer["layer"], shown)
     geometry = read_layer_geometry(selection.layer, selection.run)
     return grid_records(
         selection.run,

@@ -108,7 +108,9 @@ def queries(settings: Settings, run: int) -> None:
             run, layer, only=None, order="selectivity", limit=30
         ),
         "patches, the SQL that is copied": lambda layer: patch_queries.patches(run, layer, shown, k=20),
-        "cells, all that the grid needs": lambda layer: patch_queries.cells(run, layer, shown),
+        "grid: places of patches": lambda layer: patch_queries.places(run, layer, shown),
+        "grid: images of patches": lambda _layer: patch_queries.pictured("painted", list(range(600))),
+        "grid: classes of images": lambda _layer: patch_queries.labelled_classes(run, list(range(600))),
     }
     print("queries, rows as Python records:")
     for name, make in asked.items():

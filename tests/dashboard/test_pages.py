@@ -73,7 +73,7 @@ def test_cells_say_what_the_atlas_says(context: Context) -> None:
 
 def test_what_a_row_s_patches_agree_on_is_what_the_view_says(context: Context) -> None:
     layer, run = "stage3.block1.pwconv1", context.catalogue().runs[0]["run"]
-    found = channel_cells(context, run, layer, range(96))
+    found = channel_cells(context, context.catalogue().runs[0], layer, range(96))
     for row in context.atlas.fetch(patch_queries.agreement(run, layer, range(96))):
         agreed = agreement(found[row["channel"]])
         assert agreed is not None

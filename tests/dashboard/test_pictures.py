@@ -9,9 +9,8 @@ from PIL import Image
 from dashboard.cache import Cache
 from dashboard.context import Context
 from dashboard.geometry import read_layer_geometry, read_preprocessing
-from dashboard.pictures import image_address, row_address, stamp, thumbnail_address
+from dashboard.pictures import channel_cells, image_address, row_address, stamp, thumbnail_address
 from db.images import read_rgb
-from db.patch_queries import cells as cells_of
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -33,7 +32,7 @@ def test_a_row_shows_the_region_of_each_image_that_its_unit_sees(
     row = decoded(client.get(row_address(run, layer, 1, k=6, crop=crop, tile=96)).data)
     assert row.shape == (96, 6 * 96, 3)
     compared = 0
-    for rank, cell in enumerate(context.atlas.fetch(cells_of(run["run"], layer, [1]))[:6]):
+    for rank, cell in enumerate(channel_cells(context, run, layer, [1])[1][:6]):
         place = (cell["y"], cell["x"])
         box = geometry.field(*place) if crop == "field" else geometry.effective_field(*place)
         if min(box) < 0 or max(box) > 224:
@@ -52,7 +51,7 @@ def test_a_row_shows_the_region_of_each_image_that_its_unit_sees(
 
 def test_pictures_may_be_kept_for_ever_and_are_not_sent_twice(client: FlaskClient, context: Context) -> None:
     run = context.catalogue().runs[0]
-    key = context.atlas.fetch(cells_of(run["run"], "embeddings", [0]))[0]["key"]
+    key = channel_cells(context, run, "embeddings", [0])[0][0]["key"]
     for address in (
         row_address(run, "embeddings", 0, k=3, crop="image", tile=48),
         thumbnail_address(key),
@@ -99,7 +98,7 @@ def test_unknown_pictures_are_refused_with_a_sentence(
 
 def test_a_missing_thumbnail_leaves_a_marked_tile(context: Context, client: FlaskClient) -> None:
     run = context.catalogue().runs[0]
-    cell = context.atlas.fetch(cells_of(run["run"], "embeddings", [2]))[0]
+    cell = channel_cells(context, run, "embeddings", [2])[2][0]
     path = context.store.thumbnail_path(cell["key"])
     data = path.read_bytes()
     context.thumbnails = Cache(1, lambda pixels: int(pixels.nbytes))  # keeps nothing
