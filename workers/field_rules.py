@@ -349,7 +349,7 @@ def _table() -> dict[str, Rule]:
             "mean sum amax amin max min var std var_mean std_mean linalg_vector_norm norm logsumexp",
         ),
         (_reduction, "prod any all argmax argmin nansum aminmax"),
-        (_along, "_softmax _log_softmax cumsum cumprod logcumsumexp sort topk kthvalue"),
+        (_along, "_softmax _log_softmax _safe_softmax cumsum cumprod logcumsumexp sort topk kthvalue"),
         (_batch_norm, "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training"),
         (_batch_norm, "cudnn_batch_norm"),
         (_layer_norm, "native_layer_norm"),
