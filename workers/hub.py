@@ -58,6 +58,8 @@ def fetch_repository(repository: str, *, timeout: float) -> Path:
 def fetch_file(url: str, target: Path, *, timeout: float) -> Path:
     """`target`, downloaded from `url` unless it is there.
 
+    A name that ends in a hash, as in `resnet50-0676ba61.pth`, is held against the contents.
+
     Raises:
         HubUnreachable: nothing arrived for `timeout` seconds, or the server refused.
     """
@@ -114,13 +116,34 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _download_repository(repository: str) -> None:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
 
+    _reach(constants.ENDPOINT)
     names = HfApi().list_repo_files(repository)
     safe = any("/" not in name and name.endswith(".safetensors") for name in names)
     weights = _WEIGHTS if safe else _PICKLED_WEIGHTS
     wanted = [name for name in names if "/" not in name and _matches(name, (*weights, "*config.json"))]
     snapshot_download(repository, allow_patterns=wanted)
+
+
+def _reach(address: str) -> None:
+    """Fail at once where there is no way to `address`: the hub's library would try again for half a minute.
+
+    Behind a proxy only the proxy can tell.
+    """
+    import socket
+    import urllib.request
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((host, port)).close()
+    except OSError as error:
+        raise OSError(f"no connection to {host}: {error.strerror or error}") from error
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -130,6 +153,8 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _download_file(url: str, target: Path) -> None:
+    import hashlib
+    import re
     import shutil
     import urllib.request
 
@@ -137,6 +162,16 @@ def _download_file(url: str, target: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=30) as answer, part.open("wb") as file:
             shutil.copyfileobj(answer, file)
+            promised = answer.headers.get("Content-Length")
+        # urllib does not notice a connection that ends early
+        if promised is not None and part.stat().st_size != int(promised):
+            raise OSError(f"the connection ended after {part.stat().st_size} of {promised} bytes")
+        named = re.search(r"-([0-9a-f]{8,})\.", target.name)
+        if named is not None:
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if not digest.startswith(named.group(1)):
+                raise OSError(f"the file's SHA-256 starts with {digest[:8]}, not {named.group(1)}")
         part.rename(target)
     finally:
         part.unlink(missing_ok=True)

@@ -189,7 +189,7 @@ def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: floa
             reference, spec=spec, name=name, models_folder=models_folder, hub_timeout=hub_timeout
         )
     folder = Path(wanted).expanduser()
-    if folder.is_dir():
+    if wanted and folder.is_dir():
         return load_folder(folder.resolve(), name=name, source=str(folder.resolve()))
     placed = _placed(spec, spec, models_folder) if spec and "/" not in spec else None
     if placed is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from workers.networks import LoadedNetwork, WrongWeights, first_line
 from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Interpolation, Preprocessing
@@ -32,7 +33,7 @@ def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
             network, info = transformers.AutoModelForImageClassification.from_pretrained(
                 folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise WrongWeights(
                 f"expected an image classifier in {folder}, got: {first_line(error)}"
             ) from error

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from workers.hub import HubUnreachable, fetch_file, fetch_repository
@@ -70,7 +71,7 @@ def load_timm_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
     timm = _timm()
     try:
         network = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise WrongWeights(f"expected a timm model in {folder}, got: {first_line(error)}") from error
     return _loaded(network, name=name, source=source)
 
@@ -94,7 +95,7 @@ def load_timm_file(architecture: str, path: Path, *, name: str, source: str) -> 
         network=network,
         source=source,
         architecture=str(config.architecture),
-        preprocessing=_preprocessing(network)[0],
+        preprocessing=preprocessing_of_timm(network)[0],
         vocabulary=default_vocabulary(classes, model=name),
         preprocessing_note=f"assumed to be that of timm's {architecture}",
     )
@@ -109,17 +110,18 @@ def _config(reference: str) -> Any:
     architecture = reference.split(".")[0]
     if not timm.is_model(architecture):
         raise UnknownModel(unknown("timm", reference, timm.list_models()))
-    config = timm.get_pretrained_cfg(reference, allow_unregistered=True)
-    if config is None or ("." in reference and config.tag != reference.partition(".")[2]):
-        tags = timm.list_pretrained(f"{architecture}.*")
-        raise UnknownModel(
-            f"expected weights of timm:{architecture} among {', '.join(tags)}, got {reference!r}"
-        )
+    try:
+        config = timm.get_pretrained_cfg(reference, allow_unregistered=True)
+    except RuntimeError:  # the architecture is there, the tag is not
+        config = None
+    if config is None:
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise UnknownModel(f"expected weights of timm:{architecture} among {tags}, got {reference!r}")
     return config
 
 
 def _loaded(network: nn.Module, *, name: str, source: str) -> LoadedNetwork:
-    preprocessing, note = _preprocessing(network)
+    preprocessing, note = preprocessing_of_timm(network)
     return LoadedNetwork(
         network=network,
         source=source,
@@ -130,8 +132,8 @@ def _loaded(network: nn.Module, *, name: str, source: str) -> LoadedNetwork:
     )
 
 
-def _preprocessing(network: nn.Module) -> tuple[Preprocessing, str | None]:
-    """timm's evaluation transform as its `create_transform` builds it from the same configuration."""
+def preprocessing_of_timm(network: nn.Module) -> tuple[Preprocessing, str | None]:
+    """(what timm's `create_transform` does for evaluation, from the same configuration, and a note)."""
     data = import_library("timm.data").resolve_model_data_config(network)
     _, height, width = data["input_size"]
     scaled = (math.floor(height / data["crop_pct"]), math.floor(width / data["crop_pct"]))

@@ -56,7 +56,7 @@ def load_torchvision(
         network=network,
         source=f"torchvision:{architecture}.{weights.name}",
         architecture=architecture,
-        preprocessing=_preprocessing(weights),
+        preprocessing=preprocessing_of_weights(weights),
         vocabulary=vocabulary_of_labels(weights.meta["categories"], model=name),
     )
 
@@ -80,7 +80,7 @@ def load_torchvision_file(architecture: str, path: Path, *, name: str, source: s
         network=network,
         source=source,
         architecture=architecture,
-        preprocessing=_preprocessing(weights),
+        preprocessing=preprocessing_of_weights(weights),
         vocabulary=vocabulary,
         preprocessing_note=f"assumed to be that of torchvision's own weights {weights.name}",
     )
@@ -147,7 +147,8 @@ def _checkpoint(path: Path) -> Iterator[None]:
             torch.hub.set_dir(before)
 
 
-def _preprocessing(weights: Any) -> Preprocessing:
+def preprocessing_of_weights(weights: Any) -> Preprocessing:
+    """What the weights' own `transforms()` do to a picture."""
     settings = weights.transforms()
     interpolation: Interpolation = settings.interpolation.value
     (crop,) = settings.crop_size

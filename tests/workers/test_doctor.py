@@ -1,0 +1,132 @@
+"""The doctor names what is wrong on real photographs, and says so when nothing is."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from workers.doctor import AS_CONFIGURED, diagnose
+from workers.models import VisionModel
+from workers.networks import LoadedNetwork
+from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Triple
+
+Labelled = list[tuple[Image.Image, int]]
+
+
+@pytest.fixture(scope="module")
+def labelled(lite0: VisionModel, photographs: list[tuple[Image.Image, str]]) -> Labelled:
+    found = []
+    for image, wnid in photographs:
+        index = lite0.vocabulary.index_of_wnid(wnid)
+        assert index is not None
+        found.append((image, index))
+    return found
+
+
+def with_normalisation(model: VisionModel, mean: Triple, std: Triple) -> VisionModel:
+    loaded = LoadedNetwork(
+        network=model.network,
+        source=model.source,
+        architecture=model.architecture,
+        preprocessing=replace(model.preprocessing, mean=mean, std=std),
+        vocabulary=model.vocabulary,
+    )
+    return VisionModel(loaded, name="wrongly-normalised").eval()
+
+
+def test_a_model_fed_as_its_weights_want_is_found_healthy(lite0: VisionModel, labelled: Labelled) -> None:
+    found = diagnose(lite0, labelled[:60])
+    assert found.healthy
+    assert found.images == 60
+    assert found.top1 >= 0.8
+    assert found.top5 >= 0.93
+    assert found.best is found.trials[0]
+    assert found.sentence == (
+        f"All looks right: top-1 is {found.top1:.1%} and top-5 {found.top5:.1%} on 60 images, "
+        "and no label offset or common mean and std does better."
+    )
+
+
+def test_top_1_and_top_5_are_counted_like_by_hand(lite0: VisionModel, labelled: Labelled) -> None:
+    found = diagnose(lite0, labelled[:24], batch_size=7)
+    first = fifth = 0
+    for image, index in labelled[:24]:
+        pixels = torch.from_numpy(lite0.preprocessing(image).copy()).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            logits = lite0(pixels)[0]
+        ranked = logits.argsort(descending=True).tolist()
+        first += ranked[0] == index
+        fifth += index in ranked[:5]
+    assert (found.top1, found.top5) == (first / 24, fifth / 24)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        pytest.param(IMAGENET_MEAN, IMAGENET_STD, id="ImageNet's"),
+        pytest.param((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), id="none"),
+    ],
+)
+def test_a_wrong_mean_and_std_is_named_with_the_one_that_fits(
+    lite0: VisionModel, labelled: Labelled, mean: Triple, std: Triple
+) -> None:
+    found = diagnose(with_normalisation(lite0, mean, std), labelled)
+    assert not found.healthy
+    assert (found.best.normalisation, found.best.offset) == ("mean = std = 0.5", 0)
+    assert found.sentence.startswith("The mean and std look wrong (mean = std = 0.5 fits better)")
+
+
+@pytest.mark.parametrize(("shift", "remedy"), [(1, "1 subtracted from each"), (-1, "1 added to each")])
+def test_shifted_labels_are_named_with_the_way_back(
+    lite0: VisionModel, labelled: Labelled, shift: int, remedy: str
+) -> None:
+    found = diagnose(lite0, [(image, index + shift) for image, index in labelled[:40]])
+    assert not found.healthy
+    assert (found.best.normalisation, found.best.offset) == (AS_CONFIGURED, -shift)
+    assert found.sentence.startswith(f"The labels look shifted by one (right with {remedy})")
+
+
+def test_two_faults_at_once_are_both_named(lite0: VisionModel, labelled: Labelled) -> None:
+    wrong = with_normalisation(lite0, IMAGENET_MEAN, IMAGENET_STD)
+    sentence = diagnose(wrong, [(image, index + 1) for image, index in labelled]).sentence
+    assert "labels look shifted by one" in sentence
+    assert "mean and std look wrong" in sentence
+
+
+def test_labels_that_mean_nothing_are_called_guessing_and_nothing_else_is_blamed(
+    lite0: VisionModel, labelled: Labelled
+) -> None:
+    order = list(range(1000))
+    random.Random(0).shuffle(order)
+    found = diagnose(lite0, [(image, order[index]) for image, index in labelled[:40]])
+    assert not found.healthy
+    assert found.sentence.startswith("No better than guessing: top-1 is ")
+
+
+def test_a_few_images_allow_no_verdict(lite0: VisionModel, labelled: Labelled) -> None:
+    found = diagnose(lite0, labelled[:5])
+    assert not found.healthy
+    assert found.sentence.startswith("Too few images for a verdict (5, at least 20 are needed)")
+
+
+def test_alternatives_are_tried_on_the_first_images_only(lite0: VisionModel, labelled: Labelled) -> None:
+    found = diagnose(lite0, labelled[:30], trial_images=10, batch_size=8)
+    assert found.images == 30
+    assert {trial.images for trial in found.trials} == {10}
+
+
+def test_no_images_is_an_error(lite0: VisionModel) -> None:
+    with pytest.raises(ValueError, match="expected labelled images of classes the model knows, got none"):
+        diagnose(lite0, [])
+
+
+def test_a_network_that_returns_nan_is_not_called_right(lite0: VisionModel, labelled: Labelled) -> None:
+    class Broken(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(pixels), 1000), torch.nan)
+
+    loaded = LoadedNetwork(Broken(), "test", "Broken", lite0.preprocessing, lite0.vocabulary)
+    assert not diagnose(VisionModel(loaded, name="broken"), labelled[:20]).healthy

@@ -1,0 +1,494 @@
+"""Models load whole with their own preprocessing and classes, or say in a sentence why not."""
+
+import http.server
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from workers.hub import HubUnreachable, fetch_file
+from workers.models import (
+    NAMED_MODELS,
+    ModelUnavailable,
+    UnknownModel,
+    VisionModel,
+    WrongWeights,
+    load_model,
+    model_name,
+)
+from workers.networks import LoadedNetwork
+from workers.preprocessing import HALF, IMAGENET_MEAN, Preprocessing
+from workers.torchvision_import import import_library
+from workers.vocabularies import (
+    ClassEntry,
+    Vocabulary,
+    imagenet,
+    imagenet_with_background,
+    vocabulary_of_labels,
+)
+
+SMALL = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32]}
+
+
+def small_convnext(**settings: Any) -> Any:
+    library = import_library("transformers")
+    return library.ConvNextForImageClassification(library.ConvNextConfig(**SMALL, **settings))
+
+
+@pytest.fixture
+def convnext_folder(tmp_path: Path) -> Path:
+    """A small ConvNeXt of random weights as `save_pretrained` writes it, with its image processor."""
+    folder = tmp_path / "my convnext"
+    labels = dict(enumerate(["cat", "dog", "crane", "crane"]))
+    small_convnext(id2label=labels, label2id={}).save_pretrained(folder)
+    processor = import_library("transformers").ConvNextImageProcessor(
+        size={"shortest_edge": 64}, crop_pct=0.875, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]
+    )
+    processor.save_pretrained(folder)
+    return folder
+
+
+# --- a model
+
+
+def test_pixels_are_normalised_inside(lite0: VisionModel) -> None:
+    pixels = torch.rand(2, 3, 224, 224)
+    logits = lite0(pixels)
+    assert logits.shape == (2, 1000)
+    assert torch.equal(logits, lite0.network((pixels - 0.5) / 0.5))
+
+
+def test_a_loaded_model_is_ready_for_inference(lite0: VisionModel) -> None:
+    assert not lite0.training
+    assert not any(parameter.requires_grad for parameter in lite0.parameters())
+    assert lite0.parameter_count == 4_652_008
+    pixels = torch.rand(1, 3, 224, 224, requires_grad=True)
+    lite0(pixels).sum().backward()
+    assert pixels.grad is not None
+    assert pixels.grad.abs().sum() > 0
+
+
+def test_the_packaged_model_knows_what_is_on_photographs(
+    lite0: VisionModel, share_right: Callable[[VisionModel], float]
+) -> None:
+    assert share_right(lite0) >= 0.82
+
+
+def test_reversed_channels_reach_the_network_reversed() -> None:
+    loaded = LoadedNetwork(
+        network=nn.Identity(),
+        source="test",
+        architecture="Identity",
+        preprocessing=Preprocessing((8, 8), 8, "bilinear", (0.1, 0.2, 0.3), HALF),
+        vocabulary=vocabulary_of_labels(["a"], model="test"),
+        reverse_channels=True,
+    )
+    pixels = torch.rand(1, 3, 8, 8)
+    mean = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
+    assert torch.equal(VisionModel(loaded, name="test")(pixels), ((pixels - mean) / 0.5)[:, [2, 1, 0]])
+
+
+# --- folders
+
+
+def test_a_saved_folder_loads_with_its_own_preprocessing_and_labels(convnext_folder: Path) -> None:
+    model = load_model(str(convnext_folder))
+    assert model.name == "my--convnext"
+    assert model.architecture == "ConvNextForImageClassification"
+    assert model.preprocessing == Preprocessing(
+        (64, 64), 73, "bicubic", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), crop_rounding="down"
+    )
+    assert model.preprocessing_note is None
+    assert model.vocabulary.name == "my--convnext-classes"
+    assert [entry.name for entry in model.vocabulary.classes] == ["cat", "dog", "crane", "crane"]
+    assert model(torch.rand(1, 3, 64, 64)).shape == (1, 4)
+
+
+def test_loading_twice_gives_equal_weights_and_another_file_others(convnext_folder: Path) -> None:
+    first, second = (load_model(str(convnext_folder)).weights_sha256() for _ in range(2))
+    assert first == second
+    weights = load_file(convnext_folder / "model.safetensors")
+    weights["classifier.bias"] += 1e-3
+    save_file(weights, convnext_folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_model(str(convnext_folder)).weights_sha256() != first
+
+
+def test_a_folder_without_a_processor_gets_a_default_and_says_so(convnext_folder: Path) -> None:
+    (convnext_folder / "preprocessor_config.json").unlink()
+    model = load_model(str(convnext_folder))
+    assert model.preprocessing.input_size == (224, 224)
+    assert model.preprocessing.resize == 256
+    assert model.preprocessing.mean == IMAGENET_MEAN
+    assert model.preprocessing_note == (
+        "the folder has no preprocessor_config.json: assumed are a bicubic resize to 256, a centre crop of "
+        "224 x 224, and ImageNet's mean and std"
+    )
+
+
+def test_a_missing_tensor_is_an_error_and_never_random(convnext_folder: Path) -> None:
+    weights = load_file(convnext_folder / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, convnext_folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WrongWeights, match=r"got none for 1 of its tensors \(classifier.weight\)"):
+        load_model(str(convnext_folder))
+
+
+def test_a_backbone_without_a_classifier_is_refused(tmp_path: Path) -> None:
+    library = import_library("transformers")
+    library.ConvNextModel(library.ConvNextConfig(**SMALL)).save_pretrained(tmp_path)
+    with pytest.raises(WrongWeights, match="classifier"):
+        load_model(str(tmp_path))
+
+
+def test_truncated_weights_are_an_error(convnext_folder: Path) -> None:
+    file = convnext_folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(WrongWeights, match="expected an image classifier in"):
+        load_model(str(convnext_folder))
+
+
+def test_a_folder_of_something_else_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"expected config.json .* or convscope.json in .*, got neither"):
+        load_model(str(tmp_path))
+
+
+def test_a_timm_folder_loads_as_the_hub_holds_it(tmp_path: Path) -> None:
+    timm = import_library("timm")
+    network = timm.create_model("resnet10t", num_classes=3)
+    import_library("timm.models._hub").save_for_hf(
+        network, str(tmp_path / "net"), model_config={"label_names": ["a", "b", "c"]}, safe_serialization=True
+    )
+    model = load_model(str(tmp_path / "net"))
+    assert model.architecture == "resnet10t"
+    assert [entry.name for entry in model.vocabulary.classes] == ["a", "b", "c"]
+    assert model.preprocessing.input_size == (176, 176)
+    network.eval()
+    pixels = torch.rand(1, 3, 176, 176)
+    torch.testing.assert_close(model.network(pixels), network(pixels))
+
+
+# --- state dicts of one's own
+
+
+@pytest.fixture
+def mobilenet_folder(shared_data: Path, tmp_path: Path) -> Path:
+    """A folder that describes the real MobileNetV2 of the shared data."""
+    settings = {
+        "architecture": "torchvision:mobilenet_v2",
+        "weights": str(shared_data / "weights" / "mobilenet_v2_torchvision.safetensors"),
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "resize": 224,
+    }
+    folder = tmp_path / "mobilenet"
+    folder.mkdir()
+    (folder / "convscope.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_a_described_state_dict_sees_what_its_weights_were_trained_on(
+    mobilenet_folder: Path, share_right: Callable[[VisionModel], float]
+) -> None:
+    model = load_model(str(mobilenet_folder))
+    assert model.preprocessing.mean == HALF
+    assert model.vocabulary is imagenet()
+    assert model.preprocessing_note == "assumed to be that of torchvision's own weights IMAGENET1K_V2"
+    assert share_right(model) >= 0.7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": None}, "expected 'weights' with a text, got None"),
+        (
+            {"weights": "nothing.safetensors"},
+            "expected a file of weights at .*nothing.safetensors, got nothing",
+        ),
+        (
+            {"architecture": "torchvision:resnet18"},
+            "expected the weights of resnet18 in .* missing .* unexpected",
+        ),
+        ({"architecture": "torchvision:mobilenet_v7"}, "near are mobilenet_v2"),
+        ({"architecture": "keras:mobilenet"}, "expected an architecture torchvision:NAME or timm:NAME"),
+        ({"mena": [0, 0, 0]}, "expected settings among architecture, weights, .* got 'mena'"),
+        ({"std": [0, 1, 1]}, "std positive"),
+        ({"mean": "0.5"}, "expected three numbers for 'mean'|expected three numbers each"),
+        ({"vocabulary": "imagenet"}, "expected vocabulary 'imagenet-1k', .* got 'imagenet'"),
+        ({"vocabulary": ["cat", "dog"]}, "expected 2 logits .* got a result of shape \\(1, 1000\\)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_description_is_named(mobilenet_folder: Path, changes: dict[str, Any], message: str) -> None:
+    path = mobilenet_folder / "convscope.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises((WrongWeights, UnknownModel), match=message):
+        load_model(str(mobilenet_folder))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("architecture", ["torchvision:squeezenet1_1", "timm:test_vit"])
+def test_an_architecture_and_a_file_make_a_model(tmp_path: Path, architecture: str, suffix: str) -> None:
+    kind, name = architecture.split(":")
+    if kind == "timm":
+        network = import_library("timm").create_model(name, num_classes=7)
+    else:
+        network = import_library("torchvision.models").get_model(name, num_classes=7)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(
+            {"state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}}, path
+        )
+    else:
+        save_file(network.state_dict(), path)
+    model = load_model(f"{architecture}@{path}")
+    assert model.source == f"{architecture}@{path}"
+    assert model.vocabulary.classes[6] == ClassEntry(6, None, "class 6", "class 6")
+    for loaded, original in zip(model.network.parameters(), network.parameters(), strict=True):
+        assert torch.equal(loaded, original)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": Path("anything")}, path)
+    with pytest.raises(WrongWeights, match="expected a state dict in"):
+        load_model(f"torchvision:mobilenet_v2@{path}")
+
+
+# --- where models are looked for
+
+
+@pytest.mark.parametrize("place", ["convnext-tiny", "convnext-tiny-224", "facebook/convnext-tiny-224"])
+@pytest.mark.parametrize("spec", ["convnext-tiny", "hf:facebook/convnext-tiny-224"])
+def test_a_model_put_into_the_models_folder_is_found_before_any_hub(
+    convnext_folder: Path, tmp_path: Path, place: str, spec: str
+) -> None:
+    shutil.copytree(convnext_folder, tmp_path / "models" / place)
+    model = load_model(spec, models_folder=tmp_path / "models", hub_timeout=0.1)
+    assert model.name == "convnext-tiny"
+    assert model.source == "hf:facebook/convnext-tiny-224"
+
+
+def test_torchvisions_own_file_put_into_the_models_folder_is_found(tmp_path: Path) -> None:
+    network = import_library("torchvision.models").mobilenet_v2()
+    torch.save(network.state_dict(), tmp_path / "mobilenet_v2-7ebf99e0.pth")
+    model = load_model("mobilenet-v2", models_folder=tmp_path, hub_timeout=0.1)
+    assert (model.name, model.source) == ("mobilenet-v2", "torchvision:mobilenet_v2.IMAGENET1K_V2")
+    assert model.preprocessing == Preprocessing(
+        (224, 224), 232, "bilinear", IMAGENET_MEAN, (0.229, 0.224, 0.225)
+    )
+    assert model.vocabulary is imagenet()
+    assert torch.equal(model.network.classifier[1].weight, network.classifier[1].weight)  # type: ignore[index,union-attr]
+
+
+def test_a_model_of_ones_own_in_the_models_folder_goes_by_its_name(
+    convnext_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(convnext_folder, tmp_path / "models" / "mine")
+    assert load_model("mine", models_folder=tmp_path / "models").name == "mine"
+    with pytest.raises(UnknownModel, match=r"got 'mien'; did you mean mine"):
+        load_model("mien", models_folder=tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "convnext-tyny",
+            r"expected a model among convnext-tiny, .* got 'convnext-tyny'; did you mean convnext-tiny",
+        ),
+        ("", "or a folder that exists, got ''"),
+        ("hf:", "got 'hf:'"),
+        ("hf:a/b/c", "expected hf:ORG/NAME, got 'hf:a/b/c'"),
+        ("torchvision:resnet51", "near are resnet50"),
+        ("torchvision:resnet50.V3", "among IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, got 'V3'"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "expected a classifier of torchvision"),
+        ("timm:resnot50", "near are resnet50"),
+        ("timm:resnet50.mine", "expected weights of timm:resnet50 among .*a1_in1k"),
+        ("timm:test_vit4", "expected weights|has none|no weights"),
+        ("/nowhere/at/all", "or a folder that exists, got '/nowhere/at/all'"),
+    ],
+)
+def test_a_wrong_name_lists_what_is_near(spec: str, message: str) -> None:
+    with pytest.raises(UnknownModel, match=message):
+        load_model(spec, hub_timeout=0.1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("convnext-tiny", "convnext-tiny"),
+        ("hf:facebook/convnext-tiny-224", "convnext-tiny"),
+        ("hf:google/mobilenet_v2_1.0_224", "google--mobilenet_v2_1.0_224"),
+        ("torchvision:resnet50.IMAGENET1K_V1", "torchvision-resnet50.IMAGENET1K_V1"),
+        ("timm:resnet50.a1_in1k", "timm-resnet50.a1_in1k"),
+        ("torchvision:resnet50@/data/my weights.pth", "torchvision-resnet50-my--weights"),
+        ("/data/models/my net/", "my--net"),
+    ],
+)
+def test_a_models_name_fits_an_address(spec: str, name: str) -> None:
+    assert model_name(spec) == name
+
+
+def test_the_reports_three_and_one_without_internet_are_named() -> None:
+    assert {name: named.spec for name, named in NAMED_MODELS.items() if name != "efficientnet-lite0"} == {
+        "convnext-tiny": "hf:facebook/convnext-tiny-224",
+        "resnet-50": "hf:microsoft/resnet-50",
+        "mobilenet-v2": "torchvision:mobilenet_v2",
+    }
+    assert "efficientnet-lite0" in NAMED_MODELS
+
+
+# --- hubs
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Address of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "how"),
+    [
+        ("hf:nobody/nothing", "hf download nobody/nothing --local-dir nobody--nothing"),
+        ("timm:resnet10t.c3_in1k", "hf download timm/resnet10t.c3_in1k --local-dir resnet10t.c3_in1k"),
+    ],
+)
+def test_a_hub_that_never_answers_is_given_up_in_time(
+    silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, how: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", silent_server)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    started = time.monotonic()
+    with pytest.raises(ModelUnavailable) as caught:
+        load_model(spec, hub_timeout=3, models_folder=tmp_path / "models")
+    assert time.monotonic() - started < 8
+    message = str(caught.value)
+    assert message.startswith(f"{spec} cannot be fetched (nothing arrived for 3 seconds): run `{how}`")
+    assert str(tmp_path / "models") in message
+    assert "\n" not in message
+
+
+def test_a_hub_that_refuses_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    message = (
+        r"hf:nobody/nothing cannot be fetched \(OSError: no connection to 127.0.0.1: Connection refused\)"
+    )
+    with pytest.raises(ModelUnavailable, match=message):
+        load_model("hf:nobody/nothing", hub_timeout=60)
+
+
+@pytest.fixture
+def file_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Address and folder of a server of files; `cut` in a name makes it end the connection half-way."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, directory=str(folder), **kwargs)
+
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            data = source.read()
+            outputfile.write(data[: len(data) // 2] if "cut" in self.path else data)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_is_fetched_whole(file_server: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = file_server
+    (folder / "weights.bin").write_bytes(b"abc" * 100_000)
+    target = fetch_file(f"{address}/weights.bin", tmp_path / "cache" / "weights.bin", timeout=20)
+    assert target.read_bytes() == b"abc" * 100_000
+    assert [path.name for path in target.parent.iterdir()] == ["weights.bin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut.bin", "the connection ended after 150000 of 300000 bytes"),
+        ("net-01234567.pth", "SHA-256 starts with [0-9a-f]{8}, not 01234567"),
+        ("absent.bin", "HTTP Error 404"),
+    ],
+)
+def test_half_a_file_or_another_file_is_not_kept(
+    file_server: tuple[str, Path], tmp_path: Path, name: str, message: str
+) -> None:
+    address, folder = file_server
+    if name != "absent.bin":
+        (folder / name).write_bytes(b"abc" * 100_000)
+    with pytest.raises(HubUnreachable, match=message):
+        fetch_file(f"{address}/{name}", tmp_path / "cache" / name, timeout=20)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# --- classes
+
+
+def test_imagenets_classes_are_its_sorted_wnids() -> None:
+    classes = imagenet().classes
+    assert [entry.index for entry in classes] == list(range(1000))
+    wnids = [entry.wnid for entry in classes]
+    assert wnids == sorted(wnids, key=str)
+    assert classes[0].wnid == "n01440764"
+    assert classes[0].name == "tench"
+    assert classes[999].name == "toilet tissue"
+    assert imagenet().index_of_wnid("n02012849") == 134  # crane, the bird
+    assert imagenet().index_of_wnid("n03126707") == 517  # crane, the machine
+
+
+def test_googles_list_has_background_first_and_the_rest_one_further_on() -> None:
+    shifted = imagenet_with_background()
+    assert len(shifted.classes) == 1001
+    assert shifted.classes[0].name == "background"
+    assert shifted.index_of_wnid("n01440764") == 1
+
+
+LABELS: Callable[[], list[str]] = lambda: [entry.description.split(":")[0] for entry in imagenet().classes]  # noqa: E731
+
+
+def test_lists_in_circulation_are_recognised_as_imagenet() -> None:
+    assert vocabulary_of_labels(LABELS(), model="m") is imagenet()
+    assert vocabulary_of_labels([str(entry.wnid) for entry in imagenet().classes], model="m") is imagenet()
+    assert vocabulary_of_labels(["background", *LABELS()], model="m") is imagenet_with_background()
+
+
+def test_a_thousand_other_classes_are_not_taken_for_imagenet() -> None:
+    assert vocabulary_of_labels([f"LABEL_{n}" for n in range(1000)], model="m").name == "m-classes"
+    shuffled = LABELS()[1:] + LABELS()[:1]
+    assert vocabulary_of_labels(shuffled, model="m").name == "m-classes"
+
+
+def test_an_images_class_is_found_by_wnid_and_never_by_a_name_that_repeats() -> None:
+    classes = imagenet()
+    assert classes.index_of_label("n03126707", "crane") == 517
+    assert classes.index_of_label(None, "n03126707") == 517
+    assert classes.index_of_label(None, "Great_White-Shark") == 2
+    assert classes.index_of_label("n00000001", "tench") is None  # its WNID says that it is no such class
+    assert classes.index_of_label(None, None) is None
+    own = Vocabulary(
+        "own", tuple(ClassEntry(n, None, name, name) for n, name in enumerate(["crane", "crane", "tench"]))
+    )
+    assert own.index_of_label(None, "crane") is None
+    assert own.index_of_label("n01440764", "tench") == 2
