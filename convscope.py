@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from db.atlas import Atlas
     from db.images import ImageStore
     from db.settings import Settings
+    from precompute.images import ImportReport
     from workers.models import VisionModel
 
 PACKAGES = ("convscope", "dashboard", "db", "precompute", "workers")
@@ -137,8 +138,12 @@ def serve(host: str | None, port: int | None) -> None:
 
     from dashboard import server
 
-    given = {name: value for name, value in [("host", host), ("port", port)] if value is not None}
-    server.serve(dataclasses.replace(_settings(), **given))
+    settings = _settings()
+    server.serve(
+        dataclasses.replace(
+            settings, host=host or settings.host, port=settings.port if port is None else port
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -214,11 +219,19 @@ def _make_samples(atlas: "Atlas", store: "ImageStore") -> None:
     _say_import(DEFAULT_SET, report)
 
 
-def _say_import(name: str, report: Any) -> None:
+def _say_import(name: str, report: "ImportReport") -> None:
     click.echo(
         f"{name}: {report.added:,} images added, {report.known:,} already there, "
-        f"{len(report.refused):,} refused ({report.seconds:.1f} s)"
+        f"{len(report.refused):,} refused; {report.labelled:,} are labelled ({report.seconds:.1f} s)"
     )
+    for count, what in [
+        (report.relabelled, "known images got the label that is stated now"),
+        (report.moved, "known images are read from where they lie now"),
+        (report.changed, "files hold other pictures than before: those entered as new images"),
+        (report.duplicates, "images have the same bytes as another one"),
+    ]:
+        if count:
+            click.echo(f"  {count:,} {what}")
     for refusal in report.refused:
         click.echo(f"  refused {refusal.name}: {refusal.reason}", err=True)
 
