@@ -15,9 +15,9 @@ def to_dot(name: str, taps: Sequence[Tap], edges: Iterable[tuple[str, str]]) -> 
     for tap in taps:
         groups.setdefault(tap.stage, {}).setdefault(tap.block, []).append(tap)
     for stage, blocks in groups.items():
-        indent = _open_cluster(lines, "  ", stage, stage)
+        indent = _open_cluster(lines, "  ", stage, identity=f"{stage}")
         for block, members in blocks.items():
-            inner = _open_cluster(lines, indent, block, f"{stage}/{block}")
+            inner = _open_cluster(lines, indent, block, identity=f"{stage}/{block}")
             lines.extend(f"{inner}{_quoted(tap.layer)} [label={_quoted(_caption(tap))}];" for tap in members)
             if block is not None:
                 lines.append(f"{indent}}}")
@@ -28,7 +28,7 @@ def to_dot(name: str, taps: Sequence[Tap], edges: Iterable[tuple[str, str]]) -> 
     return "\n".join(lines) + "\n"
 
 
-def _open_cluster(lines: list[str], indent: str, label: str | None, identity: str) -> str:
+def _open_cluster(lines: list[str], indent: str, label: str | None, *, identity: str) -> str:
     if label is None:
         return indent
     lines.append(f"{indent}subgraph {_quoted('cluster ' + identity)} {{")
@@ -40,6 +40,6 @@ def _caption(tap: Tap) -> str:
     return f"{tap.label.rsplit(' > ', 1)[-1]}\n{tap.description}"
 
 
-def _quoted(text: str | None) -> str:
-    escaped = str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
