@@ -32,7 +32,7 @@ PAGES: tuple[tuple[str, str, Any], ...] = (
 HERE = Path(__file__).parent
 # Dash writes inline scripts and styles; everything else comes from this server.
 CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; "
     "frame-ancestors 'self'; form-action 'self'"
 )

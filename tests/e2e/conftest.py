@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from browser import chromium, served
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from db.settings import Settings, read_settings
@@ -18,6 +18,7 @@ PHONE = {"width": 390, "height": 844}
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A running Chromium. None to be found is a failure in CI, and a loud skip elsewhere."""
+    expect.set_options(timeout=15_000)  # a loaded machine is slow, not wrong
     with sync_playwright() as playwright:
         try:
             found = playwright.chromium.launch(**chromium())

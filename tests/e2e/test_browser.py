@@ -94,11 +94,12 @@ def test_back_and_a_copied_link_show_the_same_view(page: Page, site: str) -> Non
     assert asked(page) == {
         "layer": "stage2.block1.dwconv", "k": "4", "sort": "strongest", "channels": "2,5", "crop": "image",
     }  # fmt: skip
-    link, shown = page.url, page.locator("#patches-grid").inner_text()
+    ready(page)
+    link, shown = page.url, page.locator("#patches-grid").text_content()
     other = page.context.new_page()
     other.goto(link)
     ready(other)
-    assert other.locator("#patches-grid").inner_text() == shown
+    assert other.locator("#patches-grid").text_content() == shown
     assert other.locator("#patches-crop").input_value() == "image"
     assert other.url == link
     page.go_back()
@@ -261,15 +262,15 @@ def test_an_empty_home_fills_while_one_watches(page: Page, empty_home: Settings)
         expect(page.get_by_role("status").first).to_contain_text("nothing published yet")
         expect(page.locator(".message")).to_contain_text("convscope images import")
         import_pictures(empty_home, painted_pictures(12), image_set="twelve")
-        expect(page.locator(".message")).to_contain_text("No model was indexed yet", timeout=15_000)
+        expect(page.locator(".message")).to_contain_text("No model was indexed yet")
         add_run(empty_home, image_set="twelve", model="first")
         ready(page)
         expect(page.locator(".corner")).to_contain_text("run 1")
         add_run(empty_home, image_set="twelve", model="second", seed=1)
-        expect(page.locator("#shell-model option[value=second]")).to_have_count(1, timeout=15_000)
+        expect(page.locator("#shell-model option[value=second]")).to_have_count(1)
         page.locator("#shell-model").select_option("first")
         page.wait_for_url(re.compile("model=first"))
         expect(page.locator(".corner")).to_contain_text("run 1")
         add_run(empty_home, image_set="twelve", model="first", seed=2)
-        expect(page.locator(".corner")).to_contain_text("run 3", timeout=15_000)
+        expect(page.locator(".corner")).to_contain_text("run 3")
         ready(page)
