@@ -147,6 +147,20 @@ def bars(items: Iterable[Component]) -> Component:
     return html.Ul(list(items), className="bars")
 
 
+def legend(crop: str) -> Component:
+    """How to read the tiles of a crop."""
+    if crop == "image":
+        words: list[Component] = [
+            html.Span(className="swatch field", **attributes(aria_hidden="true")),
+            "theoretical field",
+            html.Span(className="swatch effective", **attributes(aria_hidden="true")),
+            "effective field",
+        ]
+    else:
+        words = ["Faded: in the picture, but outside the field."]
+    return html.P(words, className="legend")
+
+
 def problems_list(problems: Iterable[str]) -> Component:
     """Sentences on choices of the address that could not be used."""
     return [html.P(sentence, className="problem", role="alert") for sentence in problems]

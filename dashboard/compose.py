@@ -16,12 +16,12 @@ from dashboard.geometry import Box, Placement, View
 Pixels = npt.NDArray[np.uint8]
 
 # Changes whenever the same request would give other pixels: part of each picture's address.
-RENDERING = 3
+RENDERING = 4
 # Multiples of 8, the JPEG block; with colour at full resolution no tile bleeds into its neighbour.
 TILE_SIZES = (48, 64, 96, 128, 192, 256, 384)
 QUALITY = 86
 BLANK = (138, 132, 128)
-FADING = 0.78  # share of blank in what a unit does not see
+FADING = 0.6  # share of blank in what a unit does not see
 FIELD_COLOUR = (60, 190, 255)
 EFFECTIVE_COLOUR = (255, 214, 90)
 

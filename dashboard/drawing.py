@@ -21,6 +21,7 @@ STAGE_PADDING = 8
 STAGE_HEAD = 20
 STAGE_GAP = 22
 MOST_IN_ROW = 4
+LETTER = 6.2  # mean width of a letter of 11 px
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def draw(layers: Sequence[Record], edges: Iterable[tuple[str, str]]) -> Drawing:
         stage_id = None
         if stage is not None:
             stage_id = f"stage {number} {stage}"
-            nodes.append({"data": {"id": stage_id, "label": stage}, "classes": "stage", "selectable": False})
+            data = {"id": stage_id, "label": stage, "shift": _label_shift(stage, members)}
+            nodes.append({"data": data, "classes": "stage", "selectable": False})
             top += STAGE_HEAD
         for (place, block), inside in _runs(members, lambda layer: layer["block"]):
             parent = stage_id
@@ -70,6 +72,16 @@ def draw(layers: Sequence[Record], edges: Iterable[tuple[str, str]]) -> Drawing:
     return Drawing(nodes + lines, height=top + 4)
 
 
+def _label_shift(stage: str, members: Sequence[Record]) -> int:
+    """How far a stage's label moves from the middle of its box to the left corner."""
+    lines = [_chunks(list(inside)) for _, inside in itertools.groupby(members, lambda layer: layer["block"])]
+    inner = GUTTER + STAGE_PADDING + BLOCK_PADDING
+    widest = max(len(line) * (_pill_width(len(line)) + GAP) - GAP for chunks in lines for line in chunks)
+    left = 2 if any(layer["block"] is not None for layer in members) else inner - STAGE_PADDING
+    right = inner + widest + STAGE_PADDING + BLOCK_PADDING
+    return round(left + 4 + LETTER * len(stage) / 2 - (left + right) / 2)
+
+
 def _runs(layers: Iterable[Record], of: Any) -> list[tuple[tuple[int, str | None], list[Record]]]:
     """Neighbours that share a group, numbered: a group that comes back later is drawn again."""
     grouped = itertools.groupby(layers, of)
@@ -91,7 +103,7 @@ def _pill_width(count: int) -> int:
 
 def _pill(layer: Record, parent: str | None, *, x: float, y: float, width: int) -> dict[str, Any]:
     name = layer["label"].rsplit(" > ", 1)[-1]
-    fits = max(4, int(width / 6.1))
+    fits = max(4, int(width / LETTER))
     data = {
         "id": layer["layer"],
         "label": name if len(name) <= fits else name[: fits - 1] + "…",

@@ -56,7 +56,7 @@
             node("node.stage", {
                 shape: "round-rectangle", "background-color": c.sunken, "background-opacity": 1,
                 "border-color": c.line, "border-width": 1, label: "data(label)", "text-valign": "top",
-                "text-halign": "center", "text-margin-y": -4, "text-margin-x": -128, "font-size": 11,
+                "text-halign": "center", "text-margin-y": -4, "text-margin-x": "data(shift)", "font-size": 11,
                 "font-weight": 600, color: c.quiet, padding: 8, events: "no",
             }),
             node("node.block", {

@@ -109,6 +109,7 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
             ],
             className="bar-line",
         ),
+        components.legend(here.crop),
         patch_cards(selection, here, patches),
         html.Div(
             [

@@ -394,7 +394,7 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
         tools = components.sql_tools(query, download)
     return Shown(
         heading(selection, catalogue.dead.get((selection.run["run"], selection.layer["layer"]), 0), found),
-        components.problems_list(problems.values()),
+        [*components.problems_list(problems.values()), components.legend(address.crop) if rows else None],
         rows,
         pager,
         {"layer": selection.layer["layer"], "shown": shown_values(address)},
