@@ -38,42 +38,34 @@ def with_normalisation(model: VisionModel, mean: Triple, std: Triple) -> VisionM
 
 
 def test_a_model_fed_as_its_weights_want_is_found_healthy(lite0: VisionModel, labelled: Labelled) -> None:
-    found = diagnose(lite0, labelled[:60])
+    found = diagnose(lite0, labelled[:40])
     assert found.healthy
-    assert found.images == 60
+    assert found.images == 40
     assert found.top1 >= 0.8
     assert found.top5 >= 0.93
     assert found.best is found.trials[0]
     assert found.sentence == (
-        f"All looks right: top-1 is {found.top1:.1%} and top-5 {found.top5:.1%} on 60 images, "
+        f"All looks right: top-1 is {found.top1:.1%} and top-5 {found.top5:.1%} on 40 images, "
         "and no label offset or common mean and std does better."
     )
 
 
 def test_top_1_and_top_5_are_counted_like_by_hand(lite0: VisionModel, labelled: Labelled) -> None:
-    found = diagnose(lite0, labelled[:24], batch_size=7)
+    found = diagnose(lite0, labelled[:20], batch_size=7, trial_images=1)
     first = fifth = 0
-    for image, index in labelled[:24]:
+    for image, index in labelled[:20]:
         pixels = torch.from_numpy(lite0.preprocessing(image).copy()).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
             logits = lite0(pixels)[0]
         ranked = logits.argsort(descending=True).tolist()
         first += ranked[0] == index
         fifth += index in ranked[:5]
-    assert (found.top1, found.top5) == (first / 24, fifth / 24)
+    assert (found.top1, found.top5) == (first / 20, fifth / 20)
 
 
-@pytest.mark.parametrize(
-    ("mean", "std"),
-    [
-        pytest.param(IMAGENET_MEAN, IMAGENET_STD, id="ImageNet's"),
-        pytest.param((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), id="none"),
-    ],
-)
-def test_a_wrong_mean_and_std_is_named_with_the_one_that_fits(
-    lite0: VisionModel, labelled: Labelled, mean: Triple, std: Triple
-) -> None:
-    found = diagnose(with_normalisation(lite0, mean, std), labelled)
+def test_a_wrong_mean_and_std_is_named_with_the_one_that_fits(lite0: VisionModel, labelled: Labelled) -> None:
+    """100 photographs are enough, though top-1 falls by no more than a few points."""
+    found = diagnose(with_normalisation(lite0, IMAGENET_MEAN, IMAGENET_STD), labelled)
     assert not found.healthy
     assert (found.best.normalisation, found.best.offset) == ("mean = std = 0.5", 0)
     assert found.sentence.startswith("The mean and std look wrong (mean = std = 0.5 fits better)")
@@ -83,15 +75,15 @@ def test_a_wrong_mean_and_std_is_named_with_the_one_that_fits(
 def test_shifted_labels_are_named_with_the_way_back(
     lite0: VisionModel, labelled: Labelled, shift: int, remedy: str
 ) -> None:
-    found = diagnose(lite0, [(image, index + shift) for image, index in labelled[:40]])
+    found = diagnose(lite0, [(image, index + shift) for image, index in labelled[:25]])
     assert not found.healthy
     assert (found.best.normalisation, found.best.offset) == (AS_CONFIGURED, -shift)
     assert found.sentence.startswith(f"The labels look shifted by one (right with {remedy})")
 
 
 def test_two_faults_at_once_are_both_named(lite0: VisionModel, labelled: Labelled) -> None:
-    wrong = with_normalisation(lite0, IMAGENET_MEAN, IMAGENET_STD)
-    sentence = diagnose(wrong, [(image, index + 1) for image, index in labelled]).sentence
+    wrong = with_normalisation(lite0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    sentence = diagnose(wrong, [(image, index + 1) for image, index in labelled[:30]]).sentence
     assert "labels look shifted by one" in sentence
     assert "mean and std look wrong" in sentence
 
@@ -101,7 +93,7 @@ def test_labels_that_mean_nothing_are_called_guessing_and_nothing_else_is_blamed
 ) -> None:
     order = list(range(1000))
     random.Random(0).shuffle(order)
-    found = diagnose(lite0, [(image, order[index]) for image, index in labelled[:40]])
+    found = diagnose(lite0, [(image, order[index]) for image, index in labelled[:25]])
     assert not found.healthy
     assert found.sentence.startswith("No better than guessing: top-1 is ")
 
