@@ -2,7 +2,7 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,30 +17,37 @@ _AT_ONCE = 8
 
 
 def unit_gradients(
-    model: Tappable, taps: Sequence[Tap], pixels: Tensor, *, units: int, seed: int
-) -> Iterator[tuple[Tap, tuple[int, int], Tensor]]:
-    """(tap, position (y, x), gradient) of `units` units of every tap.
+    model: Tappable,
+    taps: Sequence[Tap],
+    pixels: Tensor,
+    on_gradient: Callable[[Tap, tuple[int, int], Tensor], None],
+    *,
+    units: int,
+    seed: int,
+) -> None:
+    """Calls `on_gradient` with tap, position (y, x) and gradient of `units` units of every tap.
 
-    The gradient is absolute, summed over colours: H,W float64 on the CPU. Unit number i sits in image i modulo N.
-    One unit of each image goes into one backward pass, since images do not meet in the network.
+    The gradient is absolute, summed over colours: H,W float64 on the CPU. Unit i sits in image i modulo N. One
+    unit of each image goes into one backward pass, since images do not meet in the network.
+
+    Raises:
+        ValueError: no unit or no image.
     """
     if units < 1 or len(pixels) < 1:
         raise ValueError(f"expected at least one unit and one image, got {units} and {len(pixels)}")
     drawn = {tap.layer: _draw(tap, units, seed) for tap in taps}
     for first in range(0, units, _AT_ONCE):
         numbers = range(first, min(first + _AT_ONCE, units))
-        with torch.inference_mode(False), torch.enable_grad():
+        chosen = {layer: rows[numbers.start : numbers.stop] for layer, rows in drawn.items()}
+        with torch.enable_grad():
             batch = pixels[[number % len(pixels) for number in numbers]].detach().clone().requires_grad_()
-            values = _values(
-                model, taps, batch, {name: all_[numbers.start : numbers.stop] for name, all_ in drawn.items()}
-            )
-            for tap in taps:
-                value = values.pop(tap.layer)
-                (gradient,) = torch.autograd.grad(value, batch, retain_graph=bool(values))
-                maps = gradient.abs().sum(1).to("cpu", torch.float64)
-                for number, heat in zip(numbers, maps, strict=True):
-                    _, y, x = drawn[tap.layer][number]
-                    yield tap, (int(y), int(x)), heat
+            values = _values(model, taps, batch, chosen)
+        for tap in taps:
+            value = values.pop(tap.layer)
+            (gradient,) = torch.autograd.grad(value, batch, retain_graph=bool(values))
+            heats = gradient.abs().sum(1).to("cpu", torch.float64)
+            for (_, y, x), heat in zip(chosen[tap.layer], heats, strict=True):
+                on_gradient(tap, (int(y), int(x)), heat)
 
 
 def _draw(tap: Tap, units: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

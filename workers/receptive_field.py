@@ -105,12 +105,16 @@ def effective_sizes(
         units: number of pairs.
         seed: of channels and positions; a layer's draw depends on its name, not on the other taps.
     """
-    fields = receptive_fields(model, taps)
-    extent = (pixels.shape[2], pixels.shape[3])
-    mass = {tap.layer: torch.zeros(2 * max(extent) + 2, dtype=torch.float64) for tap in taps}
-    for tap, position, gradient in unit_gradients(model, taps, pixels, units=units, seed=seed):
-        centre = fields[tap.layer].centre(position, grid=(tap.height, tap.width), extent=extent)
-        mass[tap.layer] += _mass_by_side(gradient, centre, len(mass[tap.layer]))
+    with torch.inference_mode(False):
+        fields = receptive_fields(model, taps)
+        extent = (pixels.shape[2], pixels.shape[3])
+        mass = {tap.layer: torch.zeros(2 * max(extent) + 2, dtype=torch.float64) for tap in taps}
+
+        def collect(tap: Tap, position: tuple[int, int], gradient: Tensor) -> None:
+            centre = fields[tap.layer].centre(position, grid=(tap.height, tap.width), extent=extent)
+            mass[tap.layer] += _mass_by_side(gradient, centre, len(mass[tap.layer]))
+
+        unit_gradients(model, taps, pixels, collect, units=units, seed=seed)
     return {tap.layer: _effective(mass[tap.layer], fields[tap.layer], max(extent)) for tap in taps}
 
 
