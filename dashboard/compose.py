@@ -16,7 +16,7 @@ from dashboard.geometry import Box, Placement, View
 Pixels = npt.NDArray[np.uint8]
 
 # Changes whenever the same request would give other pixels: part of each picture's address.
-RENDERING = 4
+RENDERING = 5
 # Multiples of 8, the JPEG block; with colour at full resolution no tile bleeds into its neighbour.
 TILE_SIZES = (48, 64, 96, 128, 192, 256, 384)
 QUALITY = 86
@@ -74,13 +74,26 @@ def tile(picture: Pixels, where: Placement, shown: View, size: int) -> Pixels:
         y1 = max(y0 + 1, min(picture.shape[0], round(source[2])))
         x1 = max(x0 + 1, min(picture.shape[1], round(source[3])))
         cropped = picture[min(y0, picture.shape[0] - 1) : y1, min(x0, picture.shape[1] - 1) : x1]
-        canvas[top:bottom, left:right] = cv2.resize(
-            cropped, (right - left, bottom - top), interpolation=cv2.INTER_AREA
-        )
+        canvas[top:bottom, left:right] = reduced(cropped, (right - left, bottom - top))
     _fade(canvas, _in_tile(shown.visible, shown.window, zoom, corner))
     for box, colour in zip(shown.boxes, (FIELD_COLOUR, EFFECTIVE_COLOUR), strict=False):
         _draw(canvas, _in_tile(box, shown.window, zoom, corner), colour)
     return canvas
+
+
+def reduced(picture: Pixels, size: tuple[int, int]) -> Pixels:
+    """`picture` at `size` (width, height), by area; within two levels of `INTER_AREA`, two to six times as fast.
+
+    OpenCV is quick where the factor is a whole number: so first, by less than half, to the nearest size from
+    which it is.
+    """
+    height, width = picture.shape[:2]
+    even = (size[0] * max(1, width // size[0]), size[1] * max(1, height // size[1]))
+    if even != (width, height):
+        picture = cv2.resize(picture, even, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    if even == size:
+        return picture
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def _pictured(where: Placement, window: Box) -> Box:

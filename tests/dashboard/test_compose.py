@@ -38,6 +38,15 @@ def test_a_reduced_tile_is_the_mean_of_its_pixels() -> None:
     assert np.abs(made - expected).max() <= 1
 
 
+@pytest.mark.parametrize("size", [(64, 64), (96, 96), (48, 31), (128, 128)])
+@pytest.mark.parametrize("source", [(224, 224), (197, 230), (130, 128)])
+def test_the_quick_reduction_is_the_area_filter(source: tuple[int, int], size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (*source, 3)).astype(np.uint8)
+    picture = cv2.GaussianBlur(noise, (0, 0), 2.5).astype(np.uint8)
+    expected = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(compose.reduced(picture, size) - expected).mean() < 1
+
+
 def test_what_a_unit_does_not_see_is_faded() -> None:
     picture = ramp(224, 224)
     made = compose.tile(picture, EVERYTHING, View((0, 0, 128, 128), (0, 0, 64, 128)), 128)
