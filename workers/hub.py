@@ -8,6 +8,7 @@ Run as a script it is that child: `python hub.py repository ORG/NAME` or `python
 """
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -32,8 +33,11 @@ def repository_in_cache(repository: str) -> Path | None:
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
-    weights = [path for pattern in _WEIGHTS + _PICKLED_WEIGHTS for path in folder.glob(pattern)]
-    return folder if weights else None
+    weights = {path.name for pattern in _WEIGHTS + _PICKLED_WEIGHTS for path in folder.glob(pattern)}
+    needed = weights.copy()
+    for index in folder.glob("*.index.json"):
+        needed |= set(json.loads(index.read_text())["weight_map"].values())
+    return folder if weights and needed == weights else None
 
 
 def fetch_repository(repository: str, *, timeout: float) -> Path:
@@ -116,14 +120,16 @@ def _bytes_below(folder: Path) -> int:
 
 
 def _download_repository(repository: str) -> None:
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import HfApi, constants, hf_hub_download
 
     _reach(constants.ENDPOINT)
     names = HfApi().list_repo_files(repository)
     safe = any("/" not in name and name.endswith(".safetensors") for name in names)
     weights = _WEIGHTS if safe else _PICKLED_WEIGHTS
     wanted = [name for name in names if "/" not in name and _matches(name, (*weights, "*config.json"))]
-    snapshot_download(repository, allow_patterns=wanted)
+    # Weights last: a fetch that was cut short then lacks weights, and is not taken for a whole one.
+    for name in sorted(wanted, key=lambda name: (_matches(name, weights), not name.endswith(".json"), name)):
+        hf_hub_download(repository, name)
 
 
 def _reach(address: str) -> None:

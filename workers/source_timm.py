@@ -42,6 +42,8 @@ def load_timm(reference: str, *, name: str, models_folder: Path | None, hub_time
     if not (config.hf_hub_id or config.url):
         raise UnknownModel(f"expected a timm model that has weights, got {reference!r}, which has none")
     tagged = f"{config.architecture}.{config.tag}" if config.tag else str(config.architecture)
+    if models_folder is not None and (models_folder / tagged / "config.json").is_file():
+        return load_timm_folder(models_folder / tagged, name=name, source=f"timm:{tagged}")
     repository = config.hf_hub_id
     how = f"`hf download {repository} --local-dir {tagged}`" if repository else f"download {config.url}"
     try:

@@ -289,6 +289,16 @@ def test_torchvisions_own_file_put_into_the_models_folder_is_found(tmp_path: Pat
     assert torch.equal(model.network.classifier[1].weight, network.classifier[1].weight)  # type: ignore[index,union-attr]
 
 
+def test_a_timm_model_put_where_the_sentence_says_is_found(tmp_path: Path) -> None:
+    network = import_library("timm").create_model("resnet10t.c3_in1k", pretrained=False)
+    save = import_library("timm.models._hub").save_for_hf
+    save(network, str(tmp_path / "resnet10t.c3_in1k"), safe_serialization=True)
+    for spec in ("timm:resnet10t", "timm:resnet10t.c3_in1k"):
+        model = load_model(spec, models_folder=tmp_path, hub_timeout=0.1)
+        assert model.source == "timm:resnet10t.c3_in1k" or model.source == spec
+        assert model.vocabulary is imagenet()
+
+
 def test_a_model_of_ones_own_in_the_models_folder_goes_by_its_name(
     convnext_folder: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,139 @@
+"""A repository is fetched from a hub into the hub library's own cache, and is found there again."""
+
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from workers.hub import HubUnreachable, fetch_repository, repository_in_cache
+from workers.models import load_model
+from workers.torchvision_import import import_library
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Folder of repositories ORG/NAME served with the hub's protocol, and an empty cache to fetch them into."""
+    folder = tmp_path / "hub"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def _answer(self, *, body: bool) -> None:
+            parts = urlsplit(self.path).path.strip("/").split("/")
+            if parts[:2] == ["api", "models"]:
+                repository = folder / parts[2] / parts[3]
+                if not repository.is_dir():
+                    self._send(404, b"{}", body=body)
+                    return
+                files = sorted(path for path in repository.rglob("*") if path.is_file())
+                names = [str(path.relative_to(repository)) for path in files]
+                if parts[4] == "tree":
+                    sizes = [path.stat().st_size for path in files]
+                    tree = [
+                        {"type": "file", "path": name, "size": size, "oid": COMMIT}
+                        for name, size in zip(names, sizes, strict=True)
+                    ]
+                    self._send(200, json.dumps(tree).encode(), body=body)
+                    return
+                found = {
+                    "id": "/".join(parts[2:4]),
+                    "sha": COMMIT,
+                    "siblings": [{"rfilename": name} for name in names],
+                }
+                self._send(200, json.dumps(found).encode(), body=body)
+                return
+            path = folder.joinpath(*parts[:2], *parts[4:])
+            data = path.read_bytes() if path.is_file() else None
+            self._send(200 if data is not None else 404, data or b"", body=body)
+
+        def _send(self, status: int, data: bytes, *, body: bool) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            if status == 404:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    constants = import_library("huggingface_hub.constants")
+    cache = tmp_path / "cache"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+def save_model(folder: Path) -> Any:
+    library = import_library("transformers")
+    config = library.ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], num_labels=3)
+    network = library.ConvNextForImageClassification(config)
+    network.save_pretrained(folder)
+    library.ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=0.875).save_pretrained(folder)
+    return network
+
+
+def test_a_model_of_the_hub_is_fetched_once_without_what_it_does_not_need(hub: Path) -> None:
+    save_model(hub / "org" / "net")
+    (hub / "org" / "net" / "tf_model.h5").write_bytes(b"another framework's weights")
+    (hub / "org" / "net" / "pytorch_model.bin").write_bytes(b"the same weights, pickled")
+    model = load_model("hf:org/net", hub_timeout=60)
+    assert (model.name, model.source) == ("org--net", "hf:org/net")
+    assert model.preprocessing.input_size == (64, 64)
+    folder = repository_in_cache("org/net")
+    assert folder is not None
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    }
+    shutil.rmtree(hub / "org")
+    assert load_model("hf:org/net", hub_timeout=0.1).weights_sha256() == model.weights_sha256()
+
+
+def test_a_repository_that_the_hub_does_not_know_is_named(hub: Path) -> None:
+    hub.mkdir()
+    with pytest.raises(HubUnreachable, match=r"404|not found|RepositoryNotFound"):
+        fetch_repository("org/absent", timeout=60)
+
+
+def test_a_repository_without_weights_is_refused(hub: Path) -> None:
+    (hub / "org" / "words").mkdir(parents=True)
+    (hub / "org" / "words" / "config.json").write_text("{}")
+    with pytest.raises(HubUnreachable, match="holds no weights that can be read"):
+        fetch_repository("org/words", timeout=60)
+
+
+def test_weights_in_several_files_count_as_fetched_when_all_are_there(hub: Path) -> None:
+    network = save_model(hub / "org" / "big")
+    (hub / "org" / "big" / "model.safetensors").unlink()
+    network.save_pretrained(hub / "org" / "big", max_shard_size="10KB")
+    shards = sorted(path.name for path in (hub / "org" / "big").glob("*.safetensors"))
+    assert len(shards) > 1
+    folder = fetch_repository("org/big", timeout=60)
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == shards
+    assert load_model("hf:org/big", hub_timeout=0.1).parameter_count == network.num_parameters()
+    (folder / shards[0]).unlink()
+    assert repository_in_cache("org/big") is None
