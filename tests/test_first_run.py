@@ -99,5 +99,4 @@ def test_the_first_run_serves_at_once_and_fills_with_samples(running: Running) -
     assert json.loads(get(f"{url}/status.json"))["runs"] == []
     running.wait_for(r"(Ready)", seconds=240)
     status = json.loads(get(f"{url}/status.json"))
-    assert [run["model"] for run in status["runs"]] == ["efficientnet-lite0"]
-    assert [run["image_set"] for run in status["runs"]] == ["samples"]
+    assert status["runs"] == [[1, "efficientnet-lite0", "samples"]]
