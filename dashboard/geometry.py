@@ -43,13 +43,17 @@ class LayerGeometry:
         return (top, left, top + self.size[0], left + self.size[1])
 
     def effective_field(self, y: int, x: int) -> Box:
-        """Effective field around the same centre; a global field is centred on its cell of the map."""
-        if self.size is None or self.jump is None or self.start is None:
+        """Effective field around the same centre.
+
+        A global field's start is the middle of its local part; without one it is centred on its cell of the map.
+        """
+        if self.jump is None or self.start is None:
             centre_y = (y + 0.5) * self.input_size[0] / self.map_size[0]
             centre_x = (x + 0.5) * self.input_size[1] / self.map_size[1]
         else:
-            top, left, bottom, right = self.field(y, x)
-            centre_y, centre_x = (top + bottom) / 2, (left + right) / 2
+            size = self.size or (0, 0)
+            centre_y = self.start[0] + y * self.jump[0] + size[0] / 2
+            centre_x = self.start[1] + x * self.jump[1] + size[1] / 2
         top = math.floor(centre_y - self.effective / 2)
         left = math.floor(centre_x - self.effective / 2)
         return (top, left, top + self.effective, left + self.effective)
@@ -155,7 +159,7 @@ def read_layer_geometry(layer: Mapping[str, Any], model: Mapping[str, Any]) -> L
         input_size=(model["input_height"], model["input_width"]),
         map_size=(layer["height"], layer["width"]),
         size=(layer["rf_size_y"], layer["rf_size_x"]) if known else None,
-        jump=(layer["jump_y"], layer["jump_x"]) if known else None,
-        start=(layer["start_y"], layer["start_x"]) if known else None,
+        jump=None if layer["jump_y"] is None else (layer["jump_y"], layer["jump_x"]),
+        start=None if layer["start_y"] is None else (layer["start_y"], layer["start_x"]),
         effective=layer["erf_size"] or max(model["input_height"], model["input_width"]),
     )

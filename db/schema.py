@@ -51,11 +51,12 @@ WITH boxed AS (
         l.rf_global, m.input_height AS h, m.input_width AS w,
         l.start_y + a.y * l.jump_y AS top, l.start_x + a.x * l.jump_x AS "left",
         l.rf_size_y AS size_y, l.rf_size_x AS size_x,
-        -- a global field has no box of its own: its effective field sits over its grid cell's centre
-        coalesce(l.start_y + a.y * l.jump_y + l.rf_size_y / 2.0, (a.y + 0.5) * m.input_height / l.height)
-            AS centre_y,
-        coalesce(l.start_x + a.x * l.jump_x + l.rf_size_x / 2.0, (a.x + 0.5) * m.input_width / l.width)
-            AS centre_x,
+        -- a global field has no size of its own: start and jump tell the middle of its local part, and where
+        -- there is none its effective field sits over its grid cell's centre
+        coalesce(l.start_y + a.y * l.jump_y + coalesce(l.rf_size_y, 0) / 2.0,
+                 (a.y + 0.5) * m.input_height / l.height) AS centre_y,
+        coalesce(l.start_x + a.x * l.jump_x + coalesce(l.rf_size_x, 0) / 2.0,
+                 (a.x + 0.5) * m.input_width / l.width) AS centre_x,
         l.erf_size
     FROM activations a
     JOIN runs r USING (run)
@@ -174,8 +175,8 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "rf_size_x": "Width of the theoretical receptive field in input pixels; NULL where global.",
             "jump_y": "Input pixels between two neighbouring rows of the feature map.",
             "jump_x": "Input pixels between two neighbouring columns of the feature map.",
-            "start_y": "Top edge of the field of row 0 in input pixels; negative where padding is seen.",
-            "start_x": "Left edge of the field of column 0 in input pixels; negative where padding is seen.",
+            "start_y": "Top edge of row 0's field in input pixels, negative in padding; where global, its middle.",
+            "start_x": "Left edge of column 0's field in input pixels, negative in padding; where global, its middle.",
             "rf_global": "True where every position sees the whole image.",
             "erf_size": "Side of the centred box that holds 95 % of the mean absolute input gradient, in pixels.",
         },

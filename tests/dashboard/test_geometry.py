@@ -46,6 +46,12 @@ def test_a_global_field_is_the_whole_input_and_its_effective_field_sits_over_its
     assert GLOBAL.effective_field(0, 6) == (16 - 50, 208 - 50, 16 + 50, 208 + 50)
 
 
+def test_a_global_field_with_a_local_part_has_its_effective_field_in_the_middle_of_that() -> None:
+    layer = dataclasses.replace(GLOBAL, jump=(32.0, 32.0), start=(0.5, 0.5))
+    assert layer.field(0, 6) == (0, 0, 224, 224)
+    assert layer.effective_field(0, 6) == (-50, 192 - 50, 50, 192 + 50)
+
+
 def test_a_field_over_the_edge_keeps_its_scale_and_shows_what_it_sees() -> None:
     shown = view(WIDE, 0, 0, "field")
     assert shown.window == (0, 0, 128, 128)

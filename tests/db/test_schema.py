@@ -88,6 +88,15 @@ def test_a_global_field_is_the_whole_input_and_its_effective_box_sits_on_the_gri
     assert boxes(tables, "erf_box") == [(0, 0, 2, 2), (2, 2, 4, 4), (6, 8, 8, 10), (4, 4, 6, 6)]
 
 
+def test_a_global_field_with_a_local_part_has_its_effective_box_in_the_middle_of_that(
+    tables: duckdb.DuckDBPyConnection,
+) -> None:
+    fill(tables, rf_global=True, erf_size=3)
+    tables.execute("UPDATE layers SET start_y = 0.5, start_x = 0.5, jump_y = 2, jump_x = 2")
+    assert boxes(tables, "box") == [(0, 0, 8, 10)] * 4
+    assert boxes(tables, "erf_box") == [(0, 0, 2, 2), (1, 1, 4, 4), (5, 7, 8, 10), (3, 3, 6, 6)]
+
+
 def test_selectivity_counts_classes_by_wnid_since_names_repeat(tables: duckdb.DuckDBPyConnection) -> None:
     fill(tables, rf_global=False)
     (row,) = tables.execute(
