@@ -45,6 +45,17 @@ ORDER BY image_set""",
     )
 
 
+def effective_sizes_of(model: str, weights_sha256: str) -> Query:
+    """Effective field of each layer of a model with these weights, if the atlas has it."""
+    return Query(
+        """
+SELECT layer, erf_size
+FROM layers JOIN models USING (model)
+WHERE model = $model AND weights_sha256 = $weights_sha256 AND erf_size IS NOT NULL""",
+        {"model": model, "weights_sha256": weights_sha256},
+    )
+
+
 @dataclass(frozen=True)
 class RunTables:
     """A finished run as Arrow tables with the atlas's column names; those of a run lack the column `run`.

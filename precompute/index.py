@@ -13,7 +13,7 @@ from torch import Tensor
 
 from db.atlas import Atlas
 from db.images import ImageStore, UnreadableImage
-from db.index_queries import set_images
+from db.index_queries import effective_sizes_of, set_images
 from db.queries import image_sets
 from precompute.checkpoint import Checkpoint, Progress
 from precompute.forward import Dtype, find_device, manner, run_pass
@@ -164,9 +164,13 @@ def run_index(
         if len(unreadable) == len(images):
             raise CannotIndex(f"no image of {image_set!r} can be read any more; the first is {unreadable[0]}")
         tell(0, None, "receptive fields")
-        gone = {entry.image_id for entry in unreadable}
-        sample = _sample(store, [image for image in images if image.image_id not in gone], model)
-        sizes = effective_sizes(model, taps, how.pixels(sample))
+        # They are the layers' own, so a run over another set has measured them already.
+        measured = atlas.fetch(effective_sizes_of(model.name, digest))
+        sizes = {row["layer"]: row["erf_size"] for row in measured}
+        if sizes.keys() != {tap.layer for tap in taps}:
+            gone = {entry.image_id for entry in unreadable}
+            sample = _sample(store, [image for image in images if image.image_id not in gone], model)
+            sizes = effective_sizes(model, taps, how.pixels(sample))
         tell(0, None, "publishing")
         # Another process may have published meanwhile; then the checkpoint stays, for --replace.
         check_publishable(

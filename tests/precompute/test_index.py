@@ -1,0 +1,492 @@
+"""The index against brute force over every activation, and its promises when it is stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from db.atlas import Atlas, Query
+from db.images import ImageStore
+from db.settings import Settings
+from precompute.checkpoint import BuildBusy
+from precompute.images import import_images
+from precompute.index import AlreadyIndexed, CannotIndex, IndexReport, OtherWeights, run_index
+from workers.models import VisionModel, load_model
+from workers.networks import LoadedNetwork
+from workers.preprocessing import HALF, Preprocessing
+from workers.taps import Tap, as_nchw, find_taps, record_taps
+from workers.vocabularies import imagenet
+
+ROOT = Path(__file__).parents[2]
+# What another batch size may change: values by this much of the largest, and this share of the entries, where
+# two values are nearer to each other than that.
+TOLERANCE = 1e-5
+SWAPPED = 1e-3
+TABLES = ("activations", "activations_by_image", "predictions", "channel_stats", "channel_histograms")
+
+
+class SmallNetwork(nn.Sequential):
+    """Two convolutions and a classifier with random weights."""
+
+    def __init__(self, seed: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            super().__init__(
+                nn.Conv2d(3, 8, 3, stride=4),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(8, 12, 3, stride=2),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(12, 1000),
+            )
+
+
+def small_model(*, seed: int = 0) -> VisionModel:
+    """A model named `small` with ImageNet's classes and layers `stage1.conv` and `stage2.downsampling`."""
+    loaded = LoadedNetwork(
+        network=SmallNetwork(seed),
+        source=f"seed {seed}",
+        architecture="SmallNetwork",
+        preprocessing=Preprocessing((64, 64), 72, "bilinear", HALF, HALF),
+        vocabulary=imagenet(),
+    )
+    return VisionModel(loaded, name="small").eval().requires_grad_(False)
+
+
+@pytest.fixture
+def model() -> VisionModel:
+    return small_model()
+
+
+@pytest.fixture
+def atlas(settings: Settings) -> Iterator[Atlas]:
+    atlas = Atlas(settings)
+    yield atlas
+    atlas.close()
+
+
+@pytest.fixture
+def store(settings: Settings) -> ImageStore:
+    return ImageStore(settings)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Twelve pictures of noise and ramps in two ImageNet classes and one class no model knows."""
+    random = np.random.default_rng(0)
+    for number in range(12):
+        folder = tmp_path / "pictures" / ("n01440764", "n02123045", "n99999999")[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        coarse = random.integers(0, 256, (5 + number, 6, 3), np.uint8)
+        Image.fromarray(coarse).resize((240, 250)).save(folder / f"{number:02d}.png")
+    return tmp_path / "pictures"
+
+
+def table(atlas: Atlas, name: str) -> pa.Table:
+    return atlas.fetch_arrow(Query(f"SELECT * EXCLUDE (run) FROM {name}"))
+
+
+def brute_force(
+    model: VisionModel, taps: Sequence[Tap], pixels: Sequence[npt.NDArray[np.uint8]], *, batch: int, k: int
+) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
+    """(values, image ids, positions), each channels,k, of each layer: everything kept, then sorted by NumPy."""
+    kept: dict[str, list[npt.NDArray[np.float32]]] = {tap.layer: [] for tap in taps}
+    places: dict[str, list[npt.NDArray[np.int64]]] = {tap.layer: [] for tap in taps}
+
+    def keep(tap: Tap, output: Tensor) -> None:
+        flat = as_nchw(tap, output).numpy().reshape(len(output), tap.channels, -1)
+        kept[tap.layer].append(flat.max(2))
+        places[tap.layer].append(flat.argmax(2))
+
+    with torch.inference_mode(), record_taps(model, taps, keep):
+        for start in range(0, len(pixels), batch):
+            stacked = torch.from_numpy(np.stack(pixels[start : start + batch]))
+            model((stacked.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last))
+    found = {}
+    for tap in taps:
+        values = np.concatenate(kept[tap.layer]).T
+        positions = np.concatenate(places[tap.layer]).T
+        order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+        found[tap.layer] = (
+            np.take_along_axis(values, order, 1),
+            order,
+            np.take_along_axis(positions, order, 1),
+        )
+    return found
+
+
+def test_the_index_of_real_photographs_is_what_sorting_every_activation_gives(
+    atlas: Atlas, store: ImageStore, shared_data: Path, tmp_path: Path
+) -> None:
+    model = load_model("efficientnet-lite0")
+    with tarfile.open(shared_data / "imagenet-sample-1000.tar") as archive:
+        members = [member for member in archive.getmembers() if member.isfile()][:200]
+        archive.extractall(tmp_path, members, filter="data")
+    import_images(atlas, store, image_set="photos", source=tmp_path / "imagenet-sample-1000")
+    report = run_index(atlas, store, model=model, image_set="photos", batch_size=20)
+    assert (report.images, report.layers, report.unreadable) == (200, 49, ())
+
+    rows = atlas.fetch(Query("SELECT path FROM images ORDER BY image_id"))
+    pixels = [
+        model.preprocessing(Image.open(store.original_path(row["path"])).convert("RGB")) for row in rows
+    ]
+    taps = find_taps(model)
+    expected = brute_force(model, taps, pixels, batch=20, k=20)
+    found = table(atlas, "activations")
+    layers = np.array(found["layer"].to_pylist())
+    for tap in taps:
+        mine = found.filter(pa.array(layers == tap.layer))
+        values, images, positions = expected[tap.layer]
+        shape = (tap.channels, 20)
+        assert (mine["channel"].to_numpy().reshape(shape) == np.arange(tap.channels)[:, None]).all()
+        assert (mine["rank"].to_numpy().reshape(shape) == np.arange(1, 21)).all()
+        assert (mine["activation"].to_numpy().reshape(shape) == values).all()
+        assert (mine["image_id"].to_numpy().reshape(shape) == images).all()
+        y, x = mine["y"].to_numpy().reshape(shape), mine["x"].to_numpy().reshape(shape)
+        assert (y * tap.width + x == positions).all()
+    top = atlas.fetch(Query("SELECT avg((rank = 1)::INT) AS top1 FROM predictions WHERE is_label"))
+    assert top[0]["top1"] > 0.8
+
+    # another batch size may order the network's own sums otherwise, and change no more than that
+    run_index(atlas, store, model=model, image_set="photos", batch_size=7, replace=True)
+    other = table(atlas, "activations")
+    values, others = (given["activation"].to_numpy() for given in (found, other))
+    assert np.abs(values - others).max() <= TOLERANCE * np.abs(values).max()
+    differ = np.zeros(len(values), bool)
+    for name in ("image_id", "y", "x"):
+        differ |= found[name].to_numpy() != other[name].to_numpy()
+    assert differ.mean() <= SWAPPED
+
+
+def test_what_is_published_agrees_with_itself(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    phases: list[str] = []
+
+    def note(done: int, total: int | None, phase: str) -> None:
+        assert total is None or 0 <= done <= total
+        if phase not in phases:
+            phases.append(phase)
+
+    report = run_index(
+        atlas, store, model=model, image_set="noise", k=20, layers="stage?.d*, nothing", progress=note
+    )
+    assert phases == ["loading", "indexing", "receptive fields", "publishing"]
+    assert isinstance(report, IndexReport)
+    assert (report.layers, report.channels) == (1, 12)
+    assert report.images_per_second > 0
+
+    layers = atlas.fetch(Query("SELECT layer, channels FROM layers ORDER BY position"))
+    assert len(layers) == 2, "all layers are drawn, whichever were indexed"
+    counts = atlas.fetch(
+        Query("SELECT layer, count(*) AS rows, max(rank) AS last FROM activations GROUP BY layer")
+    )
+    assert counts == [{"layer": "stage2.downsampling", "rows": 12 * 12, "last": 12}]
+    # every image ranks where k is above their number, so the statistics must be those of the rows
+    wrong = atlas.fetch(
+        Query("""
+        SELECT s.layer, s.channel FROM channel_stats s
+        JOIN (SELECT layer, channel, avg(activation::DOUBLE) AS mean, stddev_pop(activation::DOUBLE) AS std,
+                     min(activation) AS low, max(activation) AS high, count(DISTINCT activation) = 1 AS dead
+              FROM activations GROUP BY ALL) a USING (layer, channel)
+        WHERE abs(s.mean - a.mean) > 1e-6 + 1e-6 * abs(a.mean) OR abs(s.std - a.std) > 1e-5
+           OR s.min <> a.low OR s.max <> a.high OR s.dead <> a.dead""")
+    )
+    assert wrong == []
+    assert atlas.fetch(Query("SELECT count(*) AS n FROM channel_stats"))[0]["n"] == report.channels
+    histograms = atlas.fetch(
+        Query("SELECT DISTINCT sum(images) AS images FROM channel_histograms GROUP BY layer, channel")
+    )
+    assert histograms == [{"images": 12}]
+    by_image = atlas.fetch(Query("SELECT * EXCLUDE (run) FROM activations_by_image"))
+    keys = [(row["image_id"], row["layer"], row["channel"]) for row in by_image]
+    assert keys == sorted(keys)
+    assert table(atlas, "activations").num_rows == len(by_image)
+
+
+def test_an_image_of_a_class_the_model_does_not_know_is_unlabelled_for_it(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    run_index(atlas, store, model=model, image_set="noise")
+    rows = atlas.fetch(
+        Query("""
+        SELECT i.wnid, count(*) FILTER (p.is_label) AS labels, count(*) FILTER (p.rank <= 5) AS top,
+               bool_and(c.wnid IS NOT DISTINCT FROM i.wnid) FILTER (p.is_label) AS agree
+        FROM images i JOIN predictions p USING (image_id)
+        JOIN models m ON true
+        JOIN classes c ON c.vocabulary = m.vocabulary AND c.class_index = p.class_index
+        GROUP BY i.wnid ORDER BY i.wnid""")
+    )
+    assert rows == [
+        {"wnid": "n01440764", "labels": 4, "top": 20, "agree": True},
+        {"wnid": "n02123045", "labels": 4, "top": 20, "agree": True},
+        {"wnid": "n99999999", "labels": 0, "top": 20, "agree": None},
+    ]
+
+
+def test_images_that_went_away_are_named_and_stop_nothing(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    (pictures / "n01440764" / "00.png").unlink()
+    Image.new("RGB", (9, 9)).save(pictures / "n02123045" / "04.png")
+    report = run_index(atlas, store, model=model, image_set="noise", batch_size=4)
+    assert [str(entry) for entry in report.unreadable] == [
+        "n01440764/00.png: the file is gone",
+        "n02123045/04.png: the file has changed since it was imported",
+    ]
+    assert report.images == 10
+    gone = [entry.image_id for entry in report.unreadable]
+    for name in ("activations", "predictions"):
+        ids = table(atlas, name)["image_id"].to_numpy()
+        assert set(ids) == set(range(12)) - set(gone)
+    runs = atlas.fetch(Query("SELECT images, unreadable FROM runs"))
+    assert runs == [{"images": 10, "unreadable": 2}]
+
+
+def test_a_set_of_which_nothing_is_left_is_not_published(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    for path in pictures.glob("*/*.png"):
+        path.unlink()
+    with pytest.raises(CannotIndex, match="no image of 'noise' can be read any more"):
+        run_index(atlas, store, model=model, image_set="noise")
+    assert atlas.fetch(Query("SELECT * FROM runs")) == []
+
+
+def test_a_run_is_replaced_only_on_demand_and_gets_a_new_number(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    first = run_index(atlas, store, model=model, image_set="noise")
+    with pytest.raises(
+        AlreadyIndexed, match=r"'noise' is indexed with 'small' already \(run 1: 12 images, 2 layers"
+    ):
+        run_index(atlas, store, model=model, image_set="noise")
+    second = run_index(atlas, store, model=model, image_set="noise", k=2, replace=True)
+    assert (first.run, second.run) == (1, 2)
+    for name in ("runs", *TABLES):
+        assert atlas.fetch(Query(f"SELECT DISTINCT run FROM {name}")) == [{"run": 2}], name
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"image_set": "nois"}, "expected an image set among noise, got 'nois'"),
+        (
+            {"layers": "stage9.*"},
+            r"matches some of 2 layers such as stage1.conv, stage2.downsampling, got 'stage9\.\*'",
+        ),
+        ({"dtype": "float64"}, "expected one of float32, bfloat16, got 'float64'"),
+        ({"device": "abacus"}, "got 'abacus'"),
+    ],
+)
+def test_what_cannot_be_indexed_is_told_in_a_sentence(
+    wrong: dict[str, Any], sentence: str, atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    with pytest.raises(CannotIndex, match=sentence):
+        run_index(atlas, store, **({"model": model, "image_set": "noise"} | wrong))
+
+
+def test_in_place_activations_leave_what_was_recorded(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    run_index(atlas, store, model=model, image_set="noise")
+    lowest = atlas.fetch(Query("SELECT min(min) AS low FROM channel_stats"))
+    assert lowest[0]["low"] < 0, "before the ReLU"
+
+
+def test_a_model_of_the_same_name_and_other_weights_takes_no_ones_place(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    for name in ("one", "two"):
+        import_images(atlas, store, image_set=name, source=pictures)
+    run_index(atlas, store, model=model, image_set="one")
+    other = small_model(seed=1)
+    with pytest.raises(OtherWeights, match=r"named 'small' with other weights \(from seed 0\) .* over 'one'"):
+        run_index(atlas, store, model=other, image_set="two")
+    run_index(atlas, store, model=other, image_set="one", replace=True)
+    assert atlas.fetch(Query("SELECT source FROM models")) == [{"source": "seed 1"}]
+    run_index(atlas, store, model=other, image_set="two")
+    assert len(atlas.fetch(Query("SELECT * FROM runs"))) == 2
+
+
+def test_bfloat16_gives_about_the_same_values(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    best = []
+    for dtype in ("float32", "bfloat16"):
+        run_index(atlas, store, model=model, image_set="noise", dtype=dtype, k=1, replace=True)  # type: ignore[arg-type]
+        best.append(table(atlas, "activations")["activation"].to_numpy())
+    assert not np.array_equal(*best)
+    assert np.corrcoef(*best)[0, 1] > 0.99
+
+
+# ------------------------------------------------------------------------------- stopped and resumed
+
+SCRIPT = """
+import importlib.util, sys
+from db.atlas import Atlas
+from db.images import ImageStore
+from db.settings import read_settings
+from precompute.index import run_index
+
+spec = importlib.util.spec_from_file_location("tested", sys.argv[1])
+tested = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tested)
+
+def tell(done, total, phase):
+    print(phase, done, flush=True)
+    if (phase, done) == ("indexing", 6):
+        sys.stdin.read()
+
+settings = read_settings()
+run_index(
+    Atlas(settings), ImageStore(settings), model=tested.small_model(), image_set="noise", k=4, batch_size=2,
+    seconds_between_checkpoints=0, progress=tell,
+)
+"""
+
+
+def indexing(settings: Settings) -> "subprocess.Popen[str]":
+    """A process that indexes two pictures at a time and waits after six until its input ends."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, __file__],
+        env={**os.environ, "CONVSCOPE_HOME": str(settings.home), "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("killer", "kept"),
+    [(signal.SIGKILL, 4), (signal.SIGTERM, 6), (signal.SIGINT, 6)],
+    ids=["SIGKILL", "SIGTERM", "SIGINT"],
+)
+def test_a_process_that_was_stopped_is_resumed_to_the_same_bits(
+    killer: signal.Signals,
+    kept: int,
+    atlas: Atlas,
+    store: ImageStore,
+    model: VisionModel,
+    pictures: Path,
+    settings: Settings,
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    run_index(atlas, store, model=model, image_set="noise", k=4, batch_size=2)
+    whole = {name: table(atlas, name) for name in TABLES}
+    with atlas.publish() as connection:
+        for name in ("runs", *TABLES):
+            connection.execute(f"DELETE FROM {name}")
+
+    with indexing(settings) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "indexing 6\n":
+            assert process.poll() is None, process.communicate()
+        process.send_signal(killer)
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert atlas.fetch(Query("SELECT * FROM runs")) == []
+
+    report = run_index(atlas, store, model=model, image_set="noise", k=4, batch_size=2, resume=True)
+    # a signal may be heard one batch later; SIGKILL comes before the batch that was told of is stored
+    assert kept <= report.resumed_at < 12
+    for name in TABLES:
+        assert table(atlas, name).equals(whole[name]), name
+    assert not (settings.home / "builds").exists()
+
+
+def interrupted_at(place: int, number: signal.Signals) -> Any:
+    def stop(done: int, _total: int | None, phase: str) -> None:
+        if phase == "indexing" and done >= place:
+            os.kill(os.getpid(), number)
+
+    return stop
+
+
+def test_ctrl_c_finishes_the_batch_and_leaves_a_checkpoint(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    with pytest.raises(KeyboardInterrupt):
+        run_index(
+            atlas,
+            store,
+            model=model,
+            image_set="noise",
+            batch_size=2,
+            progress=interrupted_at(6, signal.SIGINT),
+        )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    report = run_index(atlas, store, model=model, image_set="noise", batch_size=2, resume=True)
+    assert (report.resumed_at, report.note) == (6, None)
+
+
+def test_a_checkpoint_made_with_other_options_is_not_used_and_the_report_says_so(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    with pytest.raises(KeyboardInterrupt):
+        run_index(
+            atlas,
+            store,
+            model=model,
+            image_set="noise",
+            batch_size=2,
+            progress=interrupted_at(6, signal.SIGINT),
+        )
+    report = run_index(atlas, store, model=model, image_set="noise", batch_size=3, k=5, resume=True)
+    assert report.resumed_at == 0
+    assert report.note == (
+        "the checkpoint of an earlier try is not used, since it had another batch size (2, now 3), k (20, now 5)"
+    )
+    assert not (atlas.home / "builds").exists(), "outdated by the run"
+
+
+def test_without_resume_a_checkpoint_is_not_used(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    with pytest.raises(KeyboardInterrupt):
+        run_index(
+            atlas,
+            store,
+            model=model,
+            image_set="noise",
+            batch_size=2,
+            progress=interrupted_at(6, signal.SIGINT),
+        )
+    assert run_index(atlas, store, model=model, image_set="noise", batch_size=2).resumed_at == 0
+
+
+def test_two_processes_do_not_make_the_same_index(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+
+    def again(_done: int, _total: int | None, phase: str) -> None:
+        if phase == "indexing":
+            run_index(atlas, store, model=model, image_set="noise")
+
+    with pytest.raises(BuildBusy, match="another process indexes 'noise' with 'small' right now"):
+        run_index(atlas, store, model=model, image_set="noise", progress=again)
