@@ -164,3 +164,20 @@ def legend(crop: str) -> Component:
 def problems_list(problems: Iterable[str]) -> Component:
     """Sentences on choices of the address that could not be used."""
     return [html.P(sentence, className="problem", role="alert") for sentence in problems]
+
+
+def pager(words: str, *, previous: str | None, following: str | None) -> Component:
+    """Where one is, with links to the pages before and after."""
+
+    def link(text: str, href: str | None, symbol: str) -> Component:
+        classes = "btn btn-sm btn-quiet" + ("" if href else " disabled")
+        if href is None:
+            return html.Span([icon(symbol), text], className=classes, **attributes(aria_hidden="true"))
+        return html.A([icon(symbol), text], href=href, className=classes)
+
+    return html.Nav(
+        [link("Previous", previous, "chevron-left"), html.Span(words, className="num"),
+         link("Next", following, "chevron-right")],
+        className="pager",
+        **attributes(aria_label="Pages of the list"),
+    )  # fmt: skip

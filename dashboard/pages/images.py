@@ -19,7 +19,6 @@ from dashboard.address import ImageAddress, ImagesAddress
 from dashboard.components import Component, attributes, icon, labelled, select
 from dashboard.context import Catalogue, Record, current
 from dashboard.ids import LOCATION, make_id
-from dashboard.pages.patches import pager
 from dashboard.pictures import thumbnail_address
 from dashboard.selections import IMAGES_PER_PAGE, image_filter, images_query
 from dashboard.wiring import in_browser
@@ -195,7 +194,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
         ),
         components.problems_list(problems.values()),
         body,
-        pager(
+        components.pager(
             f"{first + 1:,}–{first + len(rows):,} of {count(total, 'image')}",
             previous=address.href(page=page - 1) if page > 1 else None,
             following=address.href(page=page + 1) if page < pages else None,

@@ -16,24 +16,22 @@ The address is the only source: controls write it, and everything is shown from 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import dash_cytoscape as cyto
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard import components
 from dashboard.address import (
-    K_MOST,
     ROWS_PER_PAGE,
     ChannelsError,
     PatchesAddress,
 )
-from dashboard.components import Component, attributes, icon, labelled, select
-from dashboard.compose import TILE_SIZES
+from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.drawing import draw
-from dashboard.geometry import CROPS, read_layer_geometry
+from dashboard.geometry import read_layer_geometry
 from dashboard.grid import GridRow, grid_records
 from dashboard.ids import LOCATION, make_id
+from dashboard.pages.patches_layout import TITLE, layout, patches_id
 from dashboard.pictures import channel_cells, stamp
 from dashboard.selections import (
     ChannelSelection,
@@ -47,242 +45,80 @@ from dashboard.selections import (
 from dashboard.wiring import in_browser
 from dashboard.words import count, pixels
 
-TITLE = "Patches · Convscope"
-SORTS: dict[str, str] = {
-    "index": "Number",
-    "strongest": "Strongest activation",
-    "selectivity": "Selectivity",
-    "dead_last": "Number, dead last",
-}
-
-
-def _id(name: str) -> str:
-    return make_id("patches", name)
-
-
-def layout(mounted: Any = None, **_: Any) -> Component:
-    """The page without content. Dash calls this on every change of the address: once drawn, it stays."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
-    return html.Div(
-        [
-            html.Section(
-                [
-                    html.Div(
-                        [
-                            labelled(
-                                "Layer",
-                                dcc.Dropdown(
-                                    id=_id("layer"),
-                                    clearable=False,
-                                    placeholder="Search layers…",
-                                    optionHeight=44,
-                                    maxHeight=480,
-                                ),
-                                control_id=_id("layer"),
-                                className="layer-search",
-                            ),
-                            html.Div(
-                                [
-                                    _step("previous", "chevron-up", "Previous layer"),
-                                    _step("next", "chevron-down", "Next layer"),
-                                ],
-                                className="steps",
-                            ),
-                        ],
-                        className="layer-picker",
-                    ),
-                    html.Details(
-                        [
-                            html.Summary("Drawing of the network"),
-                            html.Div(
-                                [
-                                    html.Button(
-                                        "−",
-                                        className="zoom",
-                                        type="button",
-                                        title="Smaller",
-                                        **attributes(data_zoom="-1", aria_label="Smaller drawing"),
-                                    ),
-                                    html.Button(
-                                        "+",
-                                        className="zoom",
-                                        type="button",
-                                        title="Larger",
-                                        **attributes(data_zoom="1", aria_label="Larger drawing"),
-                                    ),
-                                ],
-                                className="zooms",
-                            ),
-                            html.Div(
-                                cyto.Cytoscape(
-                                    id=_id("drawing"),
-                                    elements=[],
-                                    stylesheet=[],
-                                    layout={"name": "preset", "fit": False},
-                                    style={"width": "316px", "height": "400px"},
-                                    zoom=1,
-                                    pan={"x": 0, "y": 0},
-                                    minZoom=0.3,
-                                    maxZoom=4,
-                                    userZoomingEnabled=False,
-                                    userPanningEnabled=False,
-                                    autoungrabify=True,
-                                    boxSelectionEnabled=False,
-                                    autoRefreshLayout=True,
-                                    responsive=False,
-                                ),
-                                className="drawing-scroll",
-                                **attributes(
-                                    aria_label="Drawing of the network; the list above holds the same layers"
-                                ),
-                            ),
-                        ],
-                        open=True,
-                        className="drawing-panel",
-                    ),
-                ],
-                className="side",
-                **attributes(aria_label="Layers"),
-            ),
-            html.Section(
-                [
-                    html.Div(id=_id("heading")),
-                    html.Div(
-                        _controls(),
-                        className="controls",
-                        id=_id("controls"),
-                        role="group",
-                        **attributes(aria_label="What is shown"),
-                    ),
-                    html.Div(id=_id("problems")),
-                    html.Div(
-                        id=_id("grid"), className="grid", role="region", **attributes(aria_label="Patches")
-                    ),
-                    html.Div(id=_id("pager")),
-                ],
-                className="content",
-            ),
-            dcc.Store(id=_id("rows")),
-            dcc.Store(id=_id("chosen")),
-            dcc.Store(id=_id("drawn")),
-            html.Div(id=_id("painted"), hidden=True),
-            html.Div(id=_id("lit"), hidden=True),
-        ],
-        className="patches-page",
-    )
-
-
-def _step(direction: str, symbol: str, title: str) -> Component:
-    return html.Button(
-        icon(symbol), id=_id(direction), className="btn btn-quiet", title=title, type="button",
-        **attributes(aria_label=title),
-    )  # fmt: skip
-
-
-def _controls() -> list[Component]:
-    tiles = [("fit", "Fit")] + [(str(size), f"{size} px") for size in TILE_SIZES if size <= 192]
-    channels = dcc.Input(
-        id=_id("channels"),
-        type="text",
-        debounce=True,
-        placeholder="all, 0-29 or 5, 17",
-        className="form-control form-control-sm",
-        autoComplete="off",
-        spellCheck=False,
-    )
-    return [
-        html.Div(
-            [
-                html.Label("Channels, from 0", htmlFor=_id("channels")),
-                channels,
-                html.Div(id=_id("problem"), className="problem", role="alert"),
-            ],
-            className="control wide",
-        ),
-        labelled("Sort by", select(_id("sort"), list(SORTS.items())), control_id=_id("sort")),
-        labelled(
-            "Patches",
-            select(_id("k"), [(str(number), str(number)) for number in range(1, K_MOST + 1)]),
-            control_id=_id("k"),
-        ),
-        labelled("Crop", select(_id("crop"), list(CROPS.items())), control_id=_id("crop")),
-        labelled("Tile", select(_id("tile"), tiles), control_id=_id("tile")),
-        html.Div(id=_id("tools"), className="tools-place"),
-    ]
+__all__ = ["TITLE", "layout", "register"]
 
 
 def register(app: Dash) -> None:
     """Add the page's callbacks."""
     status = make_id("shell", "status")
     app.callback(
-        Output(_id("drawing"), "elements"),
-        Output(_id("drawing"), "style"),
-        Output(_id("layer"), "options"),
-        Output(_id("drawn"), "data"),
+        Output(patches_id("drawing"), "elements"),
+        Output(patches_id("drawing"), "style"),
+        Output(patches_id("layer"), "options"),
+        Output(patches_id("drawn"), "data"),
         Input(make_id("shell", "subject"), "data"),
         Input(status, "data"),
-        State(_id("drawn"), "data"),
+        State(patches_id("drawn"), "data"),
     )(show_drawing)
     app.callback(
-        Output(_id("heading"), "children"),
-        Output(_id("problems"), "children"),
-        Output(_id("rows"), "data"),
-        Output(_id("pager"), "children"),
-        Output(_id("chosen"), "data"),
-        Output(_id("problem"), "children"),
-        Output(_id("tools"), "children"),
-        Output(_id("channels"), "value"),
-        Output(_id("sort"), "value"),
-        Output(_id("k"), "value"),
-        Output(_id("crop"), "value"),
-        Output(_id("tile"), "value"),
+        Output(patches_id("heading"), "children"),
+        Output(patches_id("problems"), "children"),
+        Output(patches_id("rows"), "data"),
+        Output(patches_id("pager"), "children"),
+        Output(patches_id("chosen"), "data"),
+        Output(patches_id("problem"), "children"),
+        Output(patches_id("tools"), "children"),
+        Output(patches_id("channels"), "value"),
+        Output(patches_id("sort"), "value"),
+        Output(patches_id("k"), "value"),
+        Output(patches_id("crop"), "value"),
+        Output(patches_id("tile"), "value"),
         Input(LOCATION, "search"),
         Input(status, "data"),
         State(LOCATION, "pathname"),
-        State(_id("chosen"), "data"),
+        State(patches_id("chosen"), "data"),
     )(show_patches_anew)
     in_browser(
         app,
         "paintGrid",
-        Output(_id("painted"), "children"),
-        Input(_id("rows"), "data"),
+        Output(patches_id("painted"), "children"),
+        Input(patches_id("rows"), "data"),
     )
     in_browser(
         app,
         "layerValue",
-        Output(_id("layer"), "value"),
-        Input(_id("chosen"), "data"),
-        Input(_id("layer"), "options"),
+        Output(patches_id("layer"), "value"),
+        Input(patches_id("chosen"), "data"),
+        Input(patches_id("layer"), "options"),
     )
     in_browser(
         app,
         "drawingColours",
-        Output(_id("drawing"), "stylesheet"),
+        Output(patches_id("drawing"), "stylesheet"),
         Input(make_id("shell", "colours"), "data"),
     )
     in_browser(
         app,
         "lightUp",
-        Output(_id("lit"), "children"),
-        Input(_id("chosen"), "data"),
-        Input(_id("drawn"), "data"),
+        Output(patches_id("lit"), "children"),
+        Input(patches_id("chosen"), "data"),
+        Input(patches_id("drawn"), "data"),
     )
     in_browser(
         app,
         "patchesAddress",
         Output(LOCATION, "search", allow_duplicate=True),
-        Input(_id("layer"), "value"),
-        Input(_id("drawing"), "tapNodeData"),
-        Input(_id("previous"), "n_clicks"),
-        Input(_id("next"), "n_clicks"),
-        Input(_id("channels"), "value"),
-        Input(_id("sort"), "value"),
-        Input(_id("k"), "value"),
-        Input(_id("crop"), "value"),
-        Input(_id("tile"), "value"),
-        State(_id("layer"), "options"),
-        State(_id("chosen"), "data"),
+        Input(patches_id("layer"), "value"),
+        Input(patches_id("drawing"), "tapNodeData"),
+        Input(patches_id("previous"), "n_clicks"),
+        Input(patches_id("next"), "n_clicks"),
+        Input(patches_id("channels"), "value"),
+        Input(patches_id("sort"), "value"),
+        Input(patches_id("k"), "value"),
+        Input(patches_id("crop"), "value"),
+        Input(patches_id("tile"), "value"),
+        State(patches_id("layer"), "options"),
+        State(patches_id("chosen"), "data"),
         State(LOCATION, "search"),
         prevent_initial_call=True,
     )
@@ -515,27 +351,10 @@ def _pager(address: PatchesAddress, found: ChannelSelection) -> Component:
         return None
     first = (found.page - 1) * ROWS_PER_PAGE
     last = min(found.total, first + ROWS_PER_PAGE)
-    return pager(
+    return components.pager(
         f"{first + 1}–{last} of {found.total:,} channels"
         if found.pages > 1
         else count(found.total, "channel"),
         previous=address.href(page=found.page - 1) if found.page > 1 else None,
         following=address.href(page=found.page + 1) if found.page < found.pages else None,
     )
-
-
-def pager(words: str, *, previous: str | None, following: str | None) -> Component:
-    """Where one is, with links to the pages before and after."""
-
-    def link(text: str, href: str | None, symbol: str) -> Component:
-        classes = "btn btn-sm btn-quiet" + ("" if href else " disabled")
-        if href is None:
-            return html.Span([icon(symbol), text], className=classes, **attributes(aria_hidden="true"))
-        return html.A([icon(symbol), text], href=href, className=classes)
-
-    return html.Nav(
-        [link("Previous", previous, "chevron-left"), html.Span(words, className="num"),
-         link("Next", following, "chevron-right")],
-        className="pager",
-        **attributes(aria_label="Pages of the list"),
-    )  # fmt: skip

@@ -1,0 +1,180 @@
+"""What the Patches page is made of, before the first answer: layers at the left, controls and grid at the right."""
+
+from typing import Any
+
+import dash_cytoscape as cyto
+from dash import dcc, html
+from dash.exceptions import PreventUpdate
+
+from dashboard.address import K_MOST
+from dashboard.components import Component, attributes, icon, labelled, select
+from dashboard.compose import TILE_SIZES
+from dashboard.geometry import CROPS
+from dashboard.ids import make_id
+
+TITLE = "Patches · Convscope"
+SORTS: dict[str, str] = {
+    "index": "Number",
+    "strongest": "Strongest activation",
+    "selectivity": "Selectivity",
+    "dead_last": "Number, dead last",
+}
+
+
+def patches_id(name: str) -> str:
+    return make_id("patches", name)
+
+
+def layout(mounted: Any = None, **_: Any) -> Component:
+    """The page without content. Dash calls this on every change of the address: once drawn, it stays."""
+    if mounted and mounted.get("title") == TITLE:
+        raise PreventUpdate
+    return html.Div(
+        [
+            html.Section(
+                [
+                    html.Div(
+                        [
+                            labelled(
+                                "Layer",
+                                dcc.Dropdown(
+                                    id=patches_id("layer"),
+                                    clearable=False,
+                                    placeholder="Search layers…",
+                                    optionHeight=44,
+                                    maxHeight=480,
+                                ),
+                                control_id=patches_id("layer"),
+                                className="layer-search",
+                            ),
+                            html.Div(
+                                [
+                                    _step("previous", "chevron-up", "Previous layer"),
+                                    _step("next", "chevron-down", "Next layer"),
+                                ],
+                                className="steps",
+                            ),
+                        ],
+                        className="layer-picker",
+                    ),
+                    html.Details(
+                        [
+                            html.Summary("Drawing of the network"),
+                            html.Div(
+                                [
+                                    html.Button(
+                                        "−",
+                                        className="zoom",
+                                        type="button",
+                                        title="Smaller",
+                                        **attributes(data_zoom="-1", aria_label="Smaller drawing"),
+                                    ),
+                                    html.Button(
+                                        "+",
+                                        className="zoom",
+                                        type="button",
+                                        title="Larger",
+                                        **attributes(data_zoom="1", aria_label="Larger drawing"),
+                                    ),
+                                ],
+                                className="zooms",
+                            ),
+                            html.Div(
+                                cyto.Cytoscape(
+                                    id=patches_id("drawing"),
+                                    elements=[],
+                                    stylesheet=[],
+                                    layout={"name": "preset", "fit": False},
+                                    style={"width": "316px", "height": "400px"},
+                                    zoom=1,
+                                    pan={"x": 0, "y": 0},
+                                    minZoom=0.3,
+                                    maxZoom=4,
+                                    userZoomingEnabled=False,
+                                    userPanningEnabled=False,
+                                    autoungrabify=True,
+                                    boxSelectionEnabled=False,
+                                    autoRefreshLayout=True,
+                                    responsive=False,
+                                ),
+                                className="drawing-scroll",
+                                **attributes(
+                                    aria_label="Drawing of the network; the list above holds the same layers"
+                                ),
+                            ),
+                        ],
+                        open=True,
+                        className="drawing-panel",
+                    ),
+                ],
+                className="side",
+                **attributes(aria_label="Layers"),
+            ),
+            html.Section(
+                [
+                    html.Div(id=patches_id("heading")),
+                    html.Div(
+                        _controls(),
+                        className="controls",
+                        id=patches_id("controls"),
+                        role="group",
+                        **attributes(aria_label="What is shown"),
+                    ),
+                    html.Div(id=patches_id("problems")),
+                    html.Div(
+                        id=patches_id("grid"),
+                        className="grid",
+                        role="region",
+                        **attributes(aria_label="Patches"),
+                    ),
+                    html.Div(id=patches_id("pager")),
+                ],
+                className="content",
+            ),
+            dcc.Store(id=patches_id("rows")),
+            dcc.Store(id=patches_id("chosen")),
+            dcc.Store(id=patches_id("drawn")),
+            html.Div(id=patches_id("painted"), hidden=True),
+            html.Div(id=patches_id("lit"), hidden=True),
+        ],
+        className="patches-page",
+    )
+
+
+def _step(direction: str, symbol: str, title: str) -> Component:
+    return html.Button(
+        icon(symbol), id=patches_id(direction), className="btn btn-quiet", title=title, type="button",
+        **attributes(aria_label=title),
+    )  # fmt: skip
+
+
+def _controls() -> list[Component]:
+    tiles = [("fit", "Fit")] + [(str(size), f"{size} px") for size in TILE_SIZES if size <= 192]
+    channels = dcc.Input(
+        id=patches_id("channels"),
+        type="text",
+        debounce=True,
+        placeholder="all, 0-29 or 5, 17",
+        className="form-control form-control-sm",
+        autoComplete="off",
+        spellCheck=False,
+    )
+    return [
+        html.Div(
+            [
+                html.Label("Channels, from 0", htmlFor=patches_id("channels")),
+                channels,
+                html.Div(id=patches_id("problem"), className="problem", role="alert"),
+            ],
+            className="control wide",
+        ),
+        labelled("Sort by", select(patches_id("sort"), list(SORTS.items())), control_id=patches_id("sort")),
+        labelled(
+            "Patches",
+            select(patches_id("k"), [(str(number), str(number)) for number in range(1, K_MOST + 1)]),
+            control_id=patches_id("k"),
+        ),
+        labelled("Crop", select(patches_id("crop"), list(CROPS.items())), control_id=patches_id("crop")),
+        labelled("Tile", select(patches_id("tile"), tiles), control_id=patches_id("tile")),
+        html.Div(id=patches_id("tools"), className="tools-place"),
+    ]
