@@ -1,10 +1,12 @@
-"""A repository is fetched from a hub into the hub library's own cache, and is found there again."""
+"""What a hub has is fetched whole into the library's own cache; a hub out of reach is told in time."""
 
 import hashlib
 import http.server
 import json
 import shutil
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from workers.hub import HubUnreachable, fetch_repository, repository_in_cache
-from workers.models import load_model
+from workers.hub import HubUnreachable, fetch_file, fetch_repository, repository_in_cache
+from workers.models import ModelUnavailable, load_model
 from workers.torchvision_import import import_library
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -137,3 +139,96 @@ def test_weights_in_several_files_count_as_fetched_when_all_are_there(hub: Path)
     assert load_model("hf:org/big", hub_timeout=0.1).parameter_count == network.num_parameters()
     (folder / shards[0]).unlink()
     assert repository_in_cache("org/big") is None
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Address of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "how"),
+    [
+        ("hf:nobody/nothing", "hf download nobody/nothing --local-dir nobody--nothing"),
+        ("timm:resnet10t.c3_in1k", "hf download timm/resnet10t.c3_in1k --local-dir resnet10t.c3_in1k"),
+    ],
+)
+def test_a_hub_that_never_answers_is_given_up_in_time(
+    silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, how: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", silent_server)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    started = time.monotonic()
+    with pytest.raises(ModelUnavailable) as caught:
+        load_model(spec, hub_timeout=3, models_folder=tmp_path / "models")
+    assert time.monotonic() - started < 8
+    message = str(caught.value)
+    assert message.startswith(f"{spec} cannot be fetched (nothing arrived for 3 seconds): run `{how}`")
+    assert str(tmp_path / "models") in message
+    assert "\n" not in message
+
+
+def test_a_hub_that_refuses_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    message = (
+        r"hf:nobody/nothing cannot be fetched \(OSError: no connection to 127.0.0.1: Connection refused\)"
+    )
+    with pytest.raises(ModelUnavailable, match=message):
+        load_model("hf:nobody/nothing", hub_timeout=60)
+
+
+@pytest.fixture
+def file_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Address and folder of a server of files; `cut` in a name makes it end the connection half-way."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, directory=str(folder), **kwargs)
+
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            data = source.read()
+            outputfile.write(data[: len(data) // 2] if "cut" in self.path else data)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_is_fetched_whole(file_server: tuple[str, Path], tmp_path: Path) -> None:
+    address, folder = file_server
+    (folder / "weights.bin").write_bytes(b"abc" * 100_000)
+    target = fetch_file(f"{address}/weights.bin", tmp_path / "cache" / "weights.bin", timeout=20)
+    assert target.read_bytes() == b"abc" * 100_000
+    assert [path.name for path in target.parent.iterdir()] == ["weights.bin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut.bin", "the connection ended after 150000 of 300000 bytes"),
+        ("net-01234567.pth", "SHA-256 starts with [0-9a-f]{8}, not 01234567"),
+        ("absent.bin", "HTTP Error 404"),
+    ],
+)
+def test_half_a_file_or_another_file_is_not_kept(
+    file_server: tuple[str, Path], tmp_path: Path, name: str, message: str
+) -> None:
+    address, folder = file_server
+    if name != "absent.bin":
+        (folder / name).write_bytes(b"abc" * 100_000)
+    with pytest.raises(HubUnreachable, match=message):
+        fetch_file(f"{address}/{name}", tmp_path / "cache" / name, timeout=20)
+    assert list((tmp_path / "cache").iterdir()) == []

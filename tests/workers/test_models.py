@@ -1,12 +1,8 @@
 """Models load whole with their own preprocessing and classes, or say in a sentence why not."""
 
-import http.server
 import json
 import shutil
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from workers.hub import HubUnreachable, fetch_file
 from workers.models import (
     NAMED_MODELS,
-    ModelUnavailable,
     UnknownModel,
     VisionModel,
     WrongWeights,
@@ -30,9 +24,7 @@ from workers.preprocessing import HALF, IMAGENET_MEAN, Preprocessing
 from workers.torchvision_import import import_library
 from workers.vocabularies import (
     ClassEntry,
-    Vocabulary,
     imagenet,
-    imagenet_with_background,
     vocabulary_of_labels,
 )
 
@@ -355,150 +347,3 @@ def test_the_reports_three_and_one_without_internet_are_named() -> None:
         "mobilenet-v2": "torchvision:mobilenet_v2",
     }
     assert "efficientnet-lite0" in NAMED_MODELS
-
-
-# --- hubs
-
-
-@pytest.fixture
-def silent_server() -> Iterator[str]:
-    """Address of a server that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-@pytest.mark.parametrize(
-    ("spec", "how"),
-    [
-        ("hf:nobody/nothing", "hf download nobody/nothing --local-dir nobody--nothing"),
-        ("timm:resnet10t.c3_in1k", "hf download timm/resnet10t.c3_in1k --local-dir resnet10t.c3_in1k"),
-    ],
-)
-def test_a_hub_that_never_answers_is_given_up_in_time(
-    silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, how: str
-) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", silent_server)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    started = time.monotonic()
-    with pytest.raises(ModelUnavailable) as caught:
-        load_model(spec, hub_timeout=3, models_folder=tmp_path / "models")
-    assert time.monotonic() - started < 8
-    message = str(caught.value)
-    assert message.startswith(f"{spec} cannot be fetched (nothing arrived for 3 seconds): run `{how}`")
-    assert str(tmp_path / "models") in message
-    assert "\n" not in message
-
-
-def test_a_hub_that_refuses_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    message = (
-        r"hf:nobody/nothing cannot be fetched \(OSError: no connection to 127.0.0.1: Connection refused\)"
-    )
-    with pytest.raises(ModelUnavailable, match=message):
-        load_model("hf:nobody/nothing", hub_timeout=60)
-
-
-@pytest.fixture
-def file_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Address and folder of a server of files; `cut` in a name makes it end the connection half-way."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, directory=str(folder), **kwargs)
-
-        def copyfile(self, source: Any, outputfile: Any) -> None:
-            data = source.read()
-            outputfile.write(data[: len(data) // 2] if "cut" in self.path else data)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", folder
-        server.shutdown()
-        thread.join()
-
-
-def test_a_file_is_fetched_whole(file_server: tuple[str, Path], tmp_path: Path) -> None:
-    address, folder = file_server
-    (folder / "weights.bin").write_bytes(b"abc" * 100_000)
-    target = fetch_file(f"{address}/weights.bin", tmp_path / "cache" / "weights.bin", timeout=20)
-    assert target.read_bytes() == b"abc" * 100_000
-    assert [path.name for path in target.parent.iterdir()] == ["weights.bin"]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("cut.bin", "the connection ended after 150000 of 300000 bytes"),
-        ("net-01234567.pth", "SHA-256 starts with [0-9a-f]{8}, not 01234567"),
-        ("absent.bin", "HTTP Error 404"),
-    ],
-)
-def test_half_a_file_or_another_file_is_not_kept(
-    file_server: tuple[str, Path], tmp_path: Path, name: str, message: str
-) -> None:
-    address, folder = file_server
-    if name != "absent.bin":
-        (folder / name).write_bytes(b"abc" * 100_000)
-    with pytest.raises(HubUnreachable, match=message):
-        fetch_file(f"{address}/{name}", tmp_path / "cache" / name, timeout=20)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-# --- classes
-
-
-def test_imagenets_classes_are_its_sorted_wnids() -> None:
-    classes = imagenet().classes
-    assert [entry.index for entry in classes] == list(range(1000))
-    wnids = [entry.wnid for entry in classes]
-    assert wnids == sorted(wnids, key=str)
-    assert classes[0].wnid == "n01440764"
-    assert classes[0].name == "tench"
-    assert classes[999].name == "toilet tissue"
-    assert imagenet().index_of_wnid("n02012849") == 134  # crane, the bird
-    assert imagenet().index_of_wnid("n03126707") == 517  # crane, the machine
-
-
-def test_googles_list_has_background_first_and_the_rest_one_further_on() -> None:
-    shifted = imagenet_with_background()
-    assert len(shifted.classes) == 1001
-    assert shifted.classes[0].name == "background"
-    assert shifted.index_of_wnid("n01440764") == 1
-
-
-LABELS: Callable[[], list[str]] = lambda: [entry.description.split(":")[0] for entry in imagenet().classes]  # noqa: E731
-
-
-def test_lists_in_circulation_are_recognised_as_imagenet() -> None:
-    assert vocabulary_of_labels(LABELS(), model="m") is imagenet()
-    assert vocabulary_of_labels([str(entry.wnid) for entry in imagenet().classes], model="m") is imagenet()
-    assert vocabulary_of_labels(["background", *LABELS()], model="m") is imagenet_with_background()
-
-
-def test_a_thousand_other_classes_are_not_taken_for_imagenet() -> None:
-    assert vocabulary_of_labels([f"LABEL_{n}" for n in range(1000)], model="m").name == "m-classes"
-    shuffled = LABELS()[1:] + LABELS()[:1]
-    assert vocabulary_of_labels(shuffled, model="m").name == "m-classes"
-
-
-def test_an_images_class_is_found_by_wnid_and_never_by_a_name_that_repeats() -> None:
-    classes = imagenet()
-    assert classes.index_of_label("n03126707", "crane") == 517
-    assert classes.index_of_label(None, "n03126707") == 517
-    assert classes.index_of_label(None, "Great_White-Shark") == 2
-    assert classes.index_of_label("n00000001", "tench") is None  # its WNID says that it is no such class
-    assert classes.index_of_label(None, None) is None
-    own = Vocabulary(
-        "own", tuple(ClassEntry(n, None, name, name) for n, name in enumerate(["crane", "crane", "tench"]))
-    )
-    assert own.index_of_label(None, "crane") is None
-    assert own.index_of_label("n01440764", "tench") == 2
