@@ -15,7 +15,7 @@ CREATE TABLE classes (vocabulary VARCHAR, class_index INTEGER, wnid VARCHAR, nam
 CREATE TABLE models (
     model VARCHAR, source VARCHAR, architecture VARCHAR, parameters BIGINT, weights_sha256 VARCHAR,
     input_height INTEGER, input_width INTEGER, resize_height INTEGER, resize_width INTEGER,
-    interpolation VARCHAR, mean FLOAT[3], std FLOAT[3], vocabulary VARCHAR, classes INTEGER);
+    interpolation VARCHAR, crop_rounding VARCHAR, mean FLOAT[3], std FLOAT[3], vocabulary VARCHAR, classes INTEGER);
 CREATE TABLE layers (
     model VARCHAR, layer VARCHAR, position INTEGER, label VARCHAR, module VARCHAR, kind VARCHAR,
     description VARCHAR, stage VARCHAR, block VARCHAR, channels INTEGER, height INTEGER, width INTEGER,
@@ -150,6 +150,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "resize_height": "Height before the centre crop; NULL where the shortest side is set by resize_width.",
             "resize_width": "Width before the centre crop, or length of the shortest side.",
             "interpolation": "Resampling filter of the resize.",
+            "crop_rounding": "Which way the centre crop takes the odd pixel: half_even or down.",
             "mean": "Subtracted from pixels in [0, 1], per channel R, G, B.",
             "std": "Divides after the mean is subtracted, per channel R, G, B.",
             "vocabulary": "Vocabulary of its classes.",
@@ -256,7 +257,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "min": "Smallest.",
             "max": "Largest.",
             "dead": "True where all images give the very same value (over two images or more).",
-            "nonfinite": "Images in which the channel held a NaN or an infinity; they never rank.",
+            "nonfinite": "Images whose best value here is NaN or infinite; they never rank and count in nothing else.",
         },
     ),
     "channel_histograms": (

@@ -1,0 +1,240 @@
+"""What the index costs on top of the forward pass: `python tests/bench/bench_topk.py [--rounds N]`.
+
+ConvNeXt-tiny of full size with random weights, 58 layers, 41,184 channels, k = 20. All ways see the same batch in
+the same process, one after the other, round after round; the ratio is the median over rounds of each way's time
+over the same round's bare forward pass. The steady state is that of `--seen` images: the k-th best values are set
+to where so many images would have brought them.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from workers.allocator import reexec_with_allocator_settings
+
+K = 20
+
+
+def convnext_tiny(seed: int = 0) -> Any:
+    """A `VisionModel` of ConvNeXt-tiny's size with random weights."""
+    import torch
+
+    from workers.models import VisionModel
+    from workers.networks import LoadedNetwork
+    from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+    from workers.torchvision_import import import_library
+    from workers.vocabularies import imagenet
+
+    transformers = import_library("transformers")
+    torch.manual_seed(seed)
+    network = transformers.ConvNextForImageClassification(transformers.ConvNextConfig(num_labels=1000))
+    for name, parameter in network.named_parameters():
+        if name.endswith("layer_scale_parameter"):
+            # 1e-6 at the start of training: blocks would do nothing
+            torch.nn.init.uniform_(parameter, 0.1, 0.5)
+    loaded = LoadedNetwork(
+        network=network,
+        source="random weights",
+        architecture="ConvNextForImageClassification",
+        preprocessing=Preprocessing((224, 224), 256, "bicubic", IMAGENET_MEAN, IMAGENET_STD),
+        vocabulary=imagenet(),
+    )
+    return VisionModel(loaded, name="convnext-tiny").eval().requires_grad_(False)
+
+
+class Report:
+    """The report's way: channels first, best position of each image, then all kept images sorted anew."""
+
+    def __init__(self, *, loops: bool) -> None:
+        self.loops = loops
+        self.kept: dict[str, Any] = {}
+
+    def take(self, tap: Any, output: Any, ids: Any) -> None:
+        import torch
+
+        from workers.taps import as_nchw
+
+        maps = as_nchw(tap, output).contiguous().flatten(2)
+        values, places = maps.max(2)
+        old = self.kept.get(tap.layer)
+        found = (values, ids[:, None].expand_as(values), places)
+        both = found if old is None else tuple(torch.cat(pair) for pair in zip(old, found, strict=True))
+        if not self.loops:
+            order = both[0].argsort(dim=0, descending=True, stable=True)[:K]
+            self.kept[tap.layer] = tuple(part.gather(0, order) for part in both)
+            return
+        columns: list[list[Any]] = [[], [], []]
+        for channel in range(tap.channels):
+            order = both[0][:, channel].argsort(dim=0, descending=True, stable=True)[:K]
+            for column, part in zip(columns, both, strict=True):
+                column.append(part[order, channel])
+        self.kept[tap.layer] = tuple(torch.stack(column, 1) for column in columns)
+
+
+class MaxAndMerge:
+    """Value and position of each image's maximum at once, merged by keys; no look at the k-th best."""
+
+    def __init__(self, taps: Any) -> None:
+        from precompute.topk import TopK
+
+        self.topk = {tap.layer: TopK(tap.channels, K) for tap in taps}
+
+    def take(self, tap: Any, output: Any, ids: Any) -> None:
+        from workers.taps import as_nchw
+
+        top = self.topk[tap.layer]
+        top._passed = 1.0
+        top._kth.fill_(-float("inf"))
+        top.update(as_nchw(tap, output), ids)
+
+
+class Ours:
+    """`TopK` alone."""
+
+    def __init__(self, taps: Any) -> None:
+        from precompute.topk import TopK
+
+        self.topk = {tap.layer: TopK(tap.channels, K) for tap in taps}
+
+    def take(self, tap: Any, output: Any, ids: Any) -> None:
+        from workers.taps import as_nchw
+
+        self.topk[tap.layer].update(as_nchw(tap, output), ids)
+
+
+class ZennitCrp:
+    """zennit-crp's activation maximisation (Achtibat et al. 2023), by its own code."""
+
+    def __init__(self, folder: Path) -> None:
+        from crp.concepts import ChannelConcept
+        from crp.maximization import Maximization
+
+        self.concept = ChannelConcept()
+        self.maximization = Maximization("activation", "max", path=folder)
+        self.maximization.SAMPLE_SIZE = K
+
+    def take(self, tap: Any, output: Any, ids: Any) -> None:
+        from workers.taps import as_nchw
+
+        maps = as_nchw(tap, output)
+        self.maximization.analyze_layer(maps, self.concept, tap.layer, ids.numpy(), [0] * len(ids))
+
+
+def steady(state: Any, best: Any, seen: int) -> None:
+    """Set every k-th best value so that of the batch whose maxima are `best` N,channels a share K / seen passes.
+
+    In a random few channels one image passes, in all others none: what a batch meets after `seen` images.
+    """
+    import torch
+
+    from precompute.topk import TopK
+
+    two = best.topk(2, dim=0).values
+    random = torch.rand(best.shape[1], generator=torch.Generator().manual_seed(0))
+    levels = torch.where(random < K / seen * len(best), two[1], two[0])
+    start = 0
+    for top in state.topk.values():
+        filled = TopK(top.channels, K)
+        level = levels[start : start + top.channels]
+        filled.update(level.expand(K, -1)[:, :, None, None], torch.arange(K))
+        top.restore(filled.keys, filled.positions)
+        top._passed = K / seen
+        start += top.channels
+
+
+def main() -> None:
+    """Measure and print the table."""
+    reexec_with_allocator_settings()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seen", type=int, default=10_000)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--only", nargs="*", help="names of ways")
+    given = parser.parse_args()
+    import torch
+
+    from precompute.index_state import IndexState
+    from workers.taps import find_taps, record_taps
+
+    model = convnext_tiny()
+    taps = find_taps(model)
+    channels = sum(tap.channels for tap in taps)
+    pixels = torch.rand(given.batch, 3, 224, 224)
+    precision = torch.autocast("cpu", torch.bfloat16) if given.dtype == "bfloat16" else nullcontext()
+    labels: list[int | None] = [7] * given.batch
+
+    whole = IndexState(taps, k=K, batch_size=given.batch, device=torch.device("cpu"))
+    ours, merge = Ours(taps), MaxAndMerge(taps)
+    ways: dict[str, Any] = {
+        "top-k alone": ours,
+        "max + merge": merge,
+        "report, vectorised": Report(loops=False),
+    }
+    ways["report, loops"] = Report(loops=True)
+    folder = tempfile.TemporaryDirectory()
+    try:
+        ways["zennit-crp"] = ZennitCrp(Path(folder.name))
+    except ImportError:
+        print("zennit-crp is not installed: pip install zennit-crp to measure it too")
+
+    def bare(_number: int) -> None:
+        model(pixels)
+
+    def index(number: int) -> None:
+        whole.begin(range(number, number + given.batch))
+        with record_taps(model, taps, whole.take):
+            logits = model(pixels)
+        whole.end(logits, labels)
+
+    def way(method: Any) -> Callable[[int], None]:
+        def run(number: int) -> None:
+            ids = torch.arange(number, number + given.batch)
+            with record_taps(model, taps, lambda tap, output: method.take(tap, output, ids)):
+                model(pixels)
+
+        return run
+
+    runs: dict[str, Callable[[int], None]] = {"forward pass": bare, "the index, all of it": index}
+    runs |= {name: way(method) for name, method in ways.items()}
+    if given.only:
+        runs = {name: run for name, run in runs.items() if name in ["forward pass", *given.only]}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    with torch.inference_mode(), precision:
+        index(0)
+        best = whole._best.clone()
+        for name, run in runs.items():
+            if "loops" not in name:
+                run(given.batch)
+        for round_ in range(given.rounds):
+            for state in (whole, ours):
+                steady(state, best, given.seen)
+            for name, run in runs.items():
+                started = time.perf_counter()
+                run(given.seen + round_ * given.batch)
+                seconds[name].append(time.perf_counter() - started)
+    passed = statistics.mean(top._passed for top in whole.topk.values())
+    print(
+        f"{len(taps)} layers, {channels:,} channels, k={K}, {given.dtype}, batches of {given.batch}, "
+        f"{torch.get_num_threads()} threads, steady state after {given.seen:,} images "
+        f"({100 * passed:.2f} % of the pairs pass), medians of {given.rounds} rounds"
+    )
+    base = seconds["forward pass"]
+    for name, times in seconds.items():
+        each = statistics.median(times) / given.batch * 1000
+        ratio = statistics.median(time / bare for time, bare in zip(times, base, strict=True))
+        print(
+            f"{name:24} {each:8.2f} ms/image  {ratio:5.2f}x  (least over least {min(times) / min(base):5.2f}x)"
+        )
+
+
+if __name__ == "__main__":
+    main()
