@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from workers.taps import Tap, Tappable, as_nchw
 
 # Images whose graph is held at a time: more cost memory and gain no speed.
-_AT_ONCE = 8
+_AT_ONCE = 4
 
 
 def unit_gradients(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from workers.field_boxes import Boxes, concatenated, union
 
@@ -93,7 +94,9 @@ def _copy(call: Call) -> Boxes:
 
 def _moved(call: Call) -> list[Boxes]:
     first = next(iter(call.arguments))
-    rest = {name: value for name, value in call.arguments.items() if name != first}
+    # boxes live on the CPU, wherever the network runs
+    rest = {name: tree_map_only(torch.Tensor, torch.Tensor.cpu, call[name]) for name in call.arguments}
+    del rest[first]
     return call.source.moved(lambda row: call.func(**{first: row}, **rest))
 
 
