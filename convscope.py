@@ -336,6 +336,7 @@ def show_model(spec: str, dot: bool) -> None:
             "mean": ", ".join(f"{value:g}" for value in pre.mean),
             "std": ", ".join(f"{value:g}" for value in pre.std),
             "vocabulary": f"{model.vocabulary.name} ({len(model.vocabulary.classes):,} classes)",
+            **({"note": model.preprocessing_note} if model.preprocessing_note else {}),
         }
     )
     fields = receptive_fields(model, taps)

@@ -149,6 +149,7 @@ def read_preprocessing(model: Mapping[str, Any]) -> Preprocessing:
         interpolation=cast(Interpolation, model["interpolation"]),
         mean=tuple(model["mean"]),
         std=tuple(model["std"]),
+        crop_rounding=model["crop_rounding"],
     )
 
 

@@ -138,6 +138,7 @@ def _model(described: ModelRows) -> pa.Table:
         "resize_height": height,
         "resize_width": width,
         "interpolation": preprocessing.interpolation,
+        "crop_rounding": preprocessing.crop_rounding,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "vocabulary": model.vocabulary.name,

@@ -1,11 +1,14 @@
 """Fixtures that many tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from db.settings import Settings, read_settings
+
+_STATUS = pytest.StashKey[int]()
 
 
 @pytest.fixture
@@ -23,3 +26,21 @@ def shared_data() -> Path:
     folder = Path(given)
     assert folder.is_dir(), f"CONVSCOPE_TEST_DATA names {given!r}, which is not a folder"
     return folder
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave without Python's own shutdown, once all is done and told.
+
+    After Hypothesis ran, DuckDB's bindings find objects alive at shutdown and print pages about it below
+    pytest's summary, which is to be the last line.
+    """
+    if _STATUS in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[_STATUS])
