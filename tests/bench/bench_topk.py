@@ -159,12 +159,21 @@ def main() -> None:
     parser.add_argument("--seen", type=int, default=10_000)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--only", nargs="*", help="names of ways")
+    parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="for a busy machine, with --threads 1: not the clock's time",
+    )
     given = parser.parse_args()
+    clock = time.process_time if given.processor_time else time.perf_counter
     import torch
 
     from precompute.index_state import IndexState
     from workers.taps import find_taps, record_taps
 
+    if given.threads:
+        torch.set_num_threads(given.threads)
     model = convnext_tiny()
     taps = find_taps(model)
     channels = sum(tap.channels for tap in taps)
@@ -218,13 +227,14 @@ def main() -> None:
             for state in (whole, ours):
                 steady(state, best, given.seen)
             for name, run in runs.items():
-                started = time.perf_counter()
+                started = clock()
                 run(given.seen + round_ * given.batch)
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
+    timed = " (processor time)" if given.processor_time else ""
     passed = statistics.mean(top._passed for top in whole.topk.values())
     print(
         f"{len(taps)} layers, {channels:,} channels, k={K}, {given.dtype}, batches of {given.batch}, "
-        f"{torch.get_num_threads()} threads, steady state after {given.seen:,} images "
+        f"{torch.get_num_threads()} threads{timed}, steady state after {given.seen:,} images "
         f"({100 * passed:.2f} % of the pairs pass), medians of {given.rounds} rounds"
     )
     base = seconds["forward pass"]
