@@ -197,11 +197,12 @@ def test_an_activation_in_place_changes_nothing() -> None:
     assert sizes[0] == sizes[1]
 
 
-def test_the_callers_pixels_and_weights_collect_no_gradient() -> None:
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_the_callers_pixels_and_weights_collect_no_gradient(mode: Any) -> None:
     model = Vision(deep(), 32)
     model.requires_grad_(True)
     pixels = torch.rand(2, 3, 32, 32)
-    with torch.inference_mode():
+    with mode():
         effective_sizes(model, [tap_on(model, "4")], pixels)
     assert not pixels.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
