@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 # Key of a place that no image has taken: below the key of every finite value.
 EMPTY = torch.iinfo(torch.int64).min
@@ -60,8 +61,10 @@ class TopK:
     def update(self, activations: Tensor, image_ids: Tensor) -> Tensor:
         """Enter a batch; an image must not be entered twice.
 
-        The reduction follows the memory: over the middle axis where the channels lie side by side, over the last
-        where the positions do. Transposing first would cost several times the reduction.
+        The reduction follows the memory; transposing first would cost several times the reduction. Where channels
+        lie side by side, one max-pooling over the whole map finds values and positions at the speed of the memory,
+        in half the time of `amax`. Where positions do, `amax` is as quick but knows no positions: these are looked
+        up for what beats the k-th best, which soon is rare.
 
         Args:
             activations: N,C,H,W in any memory format, of any floating type. Only read.
@@ -74,25 +77,21 @@ class TopK:
         assert activations.shape[:2] == (len(image_ids), self.channels), (
             f"expected {len(image_ids)} images of {self.channels} channels, got {tuple(activations.shape)}"
         )
-        if activations.stride(1) == 1:
-            maps, axis = activations.permute(0, 2, 3, 1).flatten(1, 2), 1
+        if activations.device.type != "cpu" or self.keys.device.type != "cpu":
+            # Accelerators find the position as fast as the value; asking how many passed would stall them.
+            values, positions = activations.flatten(2).max(2)
+            best = _canonical(values.to(self.keys.device))
+            self._merge_all(self._keys(best, image_ids), positions.to(self.keys.device, torch.int32))
+            return best
+        known: Tensor | None = None
+        if activations.is_contiguous(memory_format=torch.channels_last):
+            size = (activations.shape[2], activations.shape[3])
+            pooled, known = max_pool2d(activations, size, return_indices=True)
+            values, known = pooled.flatten(1), known.flatten(1)
+        elif self._passed > _MANY:
+            values, known = activations.flatten(2).max(2)
         else:
-            maps, axis = activations.flatten(2), 2
-        if self.keys.device.type == "cpu":
-            return self._update_sparsely(maps, axis, image_ids)
-        # Accelerators find the position as fast as the value, and asking them how many passed would stall them.
-        values, positions = maps.max(axis)
-        best = _canonical(values.to(self.keys.device))
-        self._merge_all(self._keys(best, image_ids), positions.to(self.keys.device, torch.int32))
-        return best
-
-    def _update_sparsely(self, maps: Tensor, axis: int, image_ids: Tensor) -> Tensor:
-        """Values by a plain maximum; positions only for what beats the k-th best, which soon is rare."""
-        positions: Tensor | None = None
-        if self._passed > _MANY:
-            values, positions = maps.max(axis)
-        else:
-            values = maps.amax(axis)
+            values = activations.amax((2, 3))
         best = _canonical(values)
         # An id above all seen loses every tie against those that are in; any other may win it.
         first, last = int(image_ids.min()), int(image_ids.max())
@@ -102,12 +101,12 @@ class TopK:
         self._passed = passed / beats.numel()
         if passed == 0:
             return best
-        if positions is None and self._passed > _MANY:
-            positions = maps.max(axis)[1]
-        if positions is not None:
-            self._merge_all(self._keys(best, image_ids), positions.to(torch.int32))
+        if self._passed > _MANY:
+            if known is None:
+                known = activations.flatten(2).max(2)[1]
+            self._merge_all(self._keys(best, image_ids), known.to(torch.int32))
         else:
-            self._merge_some(best, image_ids, beats, maps, axis)
+            self._merge_some(best, image_ids, beats, known, activations)
         return best
 
     def _keys(self, best: Tensor, image_ids: Tensor) -> Tensor:
@@ -126,17 +125,19 @@ class TopK:
         self.keys, self.positions = _merged(self.keys, self.positions, keys.T, positions.T, self.k)
         self._kth = _values(self.keys[:, -1])
 
-    def _merge_some(self, best: Tensor, image_ids: Tensor, beats: Tensor, maps: Tensor, axis: int) -> None:
+    def _merge_some(
+        self, best: Tensor, image_ids: Tensor, beats: Tensor, known: Tensor | None, activations: Tensor
+    ) -> None:
         """Merge the channels in which anything passed; what did not pass there loses without a position."""
         chosen = beats.any(0).nonzero()[:, 0]
-        if len(chosen) == 0:
-            return
         some = best[:, chosen]
-        image, place = beats[:, chosen].nonzero(as_tuple=True)
-        channel = chosen[place]
-        found = maps[image, :, channel] if axis == 1 else maps[image, channel]
-        positions = torch.zeros(some.shape, dtype=torch.int32)
-        positions[image, place] = found.argmax(1).to(torch.int32)
+        if known is not None:
+            positions = known[:, chosen].to(torch.int32)
+        else:
+            image, place = beats[:, chosen].nonzero(as_tuple=True)
+            maps = activations[image, chosen[place]].flatten(1)
+            positions = torch.zeros(some.shape, dtype=torch.int32)
+            positions[image, place] = maps.argmax(1).to(torch.int32)
         keys, placed = _merged(
             self.keys[chosen],
             self.positions[chosen],

@@ -123,6 +123,27 @@ def test_positions_are_found_for_the_few_as_for_all() -> None:
         assert entries(top.rows()) == expected
 
 
+@pytest.mark.parametrize("layout", ["positions last", "channels last", "tokens"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_wide_layers_of_every_layout_and_all_odd_values_rank_alike(layout: str, dtype: torch.dtype) -> None:
+    """37 channels: whole vectors of the processor, and a rest."""
+    random = np.random.default_rng(3)
+    pool = [-2.0, -1.0, -0.0, 0.0, 0.5, 1.0]
+    values = random.choice(pool, (30, 37, 3, 5)).astype(np.float32)
+    for image, channel, odd in zip(range(30), random.permutation(37), ODD * 10, strict=False):
+        values[image, channel, image % 3, channel % 5] = odd
+    values[:, 36] = -np.inf
+    activations = torch.from_numpy(values).to(dtype)
+    if layout == "channels last":
+        activations = activations.contiguous(memory_format=torch.channels_last)
+    elif layout == "tokens":
+        tokens = torch.cat([torch.full((30, 2, 37), 9.0, dtype=dtype), activations.flatten(2).mT], 1)
+        activations = tokens[:, 2:].view(30, 3, 5, 37).permute(0, 3, 1, 2)
+    for passed in (0.0, 1.0):
+        top = streamed(activations, torch.arange(30), 4, batches=[1, 9, 21], passed=passed)
+        assert entries(top.rows()) == by_sorting(values, np.arange(30), 4)
+
+
 def test_one_kept_image_is_the_arg_max() -> None:
     torch.manual_seed(1)
     activations = torch.randn(30, 6, 4, 4)
