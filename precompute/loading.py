@@ -14,8 +14,7 @@ from torch import Tensor
 from db.images import ImageStore, UnreadableImage, read_rgb
 from workers.preprocessing import Preprocessing
 
-# Decoding is a few milliseconds in C without the interpreter's lock; two threads keep ahead of a network on
-# the same two cores, and more only take its time (tests/bench/bench_loading.py).
+# Decoding and resizing run in C without the interpreter's lock, a few milliseconds a picture.
 THREADS = 2
 
 

@@ -80,7 +80,7 @@ class Report:
 
 
 class MaxAndMerge:
-    """Value and position of each image's maximum at once, merged by keys; no look at the k-th best."""
+    """Torch's maximum with its position, over whichever axis the memory suggests, and a merge of everything."""
 
     def __init__(self, taps: Any) -> None:
         from precompute.topk import TopK
@@ -88,12 +88,14 @@ class MaxAndMerge:
         self.topk = {tap.layer: TopK(tap.channels, K) for tap in taps}
 
     def take(self, tap: Any, output: Any, ids: Any) -> None:
+        import torch
+
         from workers.taps import as_nchw
 
-        top = self.topk[tap.layer]
-        top._passed = 1.0
-        top._kth.fill_(-float("inf"))
-        top.update(as_nchw(tap, output), ids)
+        top, maps = self.topk[tap.layer], as_nchw(tap, output)
+        by_position = maps.permute(0, 2, 3, 1).flatten(1, 2)
+        values, places = by_position.max(1) if maps.stride(1) == 1 else maps.flatten(2).max(2)
+        top._merge_all(top._keys(values.float() + 0.0, ids), places.to(torch.int32))
 
 
 class Ours:
