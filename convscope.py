@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from db.settings import Settings
     from precompute.images import ImportReport
     from workers.models import VisionModel
+    from workers.receptive_field import ReceptiveField
 
 PACKAGES = ("convscope", "dashboard", "db", "precompute", "workers")
 DEFAULT_MODEL = "efficientnet-lite0"
@@ -349,12 +350,17 @@ def show_model(spec: str, dot: bool) -> None:
                 "what": tap.description,
                 "channels": tap.channels,
                 "map": f"{tap.height} x {tap.width}",
-                "field": "global" if field.size is None else f"{field.size[0]} x {field.size[1]}",
+                "field": _field_in_words(field),
                 "jump": "" if field.jump is None else f"{field.jump[0]:g}",
             }
         )
     click.echo()
     _print_table(rows, "No layer of this model keeps its channels and positions apart.")
+
+
+def _field_in_words(field: "ReceptiveField") -> str:
+    words = "global" if field.size is None else f"{field.size[0]} x {field.size[1]}"
+    return words if field.exact else f"at most {words}"
 
 
 def _resize_in_words(resize: int | tuple[int, int]) -> str:
