@@ -379,7 +379,7 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     Reports top-1 and top-5, tries labels shifted by one and the common means and standard deviations, and
     says in a sentence what looks wrong.
     """
-    _use_fast_allocator()
+    _restart_for_torch()
     from db.image_sets import labelled_images
     from db.images import read_rgb
     from workers.doctor import diagnose
@@ -427,13 +427,13 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
         sys.exit(1)
 
 
-def _load(spec: str, *, device: str = "cpu") -> "VisionModel":
-    _use_fast_allocator()
+def _load(spec: str, *, name: str | None = None) -> "VisionModel":
+    _restart_for_torch()
     from workers.models import load_model
 
     settings = _settings()
     return load_model(
-        spec, device=device, hub_timeout=settings.hub_timeout, models_folder=settings.home / "models"
+        spec, name=name, hub_timeout=settings.hub_timeout, models_folder=settings.home / "models"
     )
 
 
@@ -458,6 +458,7 @@ def _load(spec: str, *, device: str = "cpu") -> "VisionModel":
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an earlier try.")
 @click.option("--replace", is_flag=True, help="Replace the run that is there.")
+@click.option("--name", help="What tables and pages call the model (default: the specification's own name).")
 def index(image_set: str, model: str, **options: Any) -> None:
     """Find the k images that drive each channel of each layer most.
 
@@ -468,19 +469,27 @@ def index(image_set: str, model: str, **options: Any) -> None:
     _index(atlas, store, model=model, image_set=image_set, **options)
 
 
-def _index(atlas: "Atlas", store: "ImageStore", *, model: str, image_set: str, **options: Any) -> None:
-    _use_fast_allocator()
+def _index(
+    atlas: "Atlas",
+    store: "ImageStore",
+    *,
+    model: str,
+    image_set: str,
+    name: str | None = None,
+    **options: Any,
+) -> None:
+    _restart_for_torch()
     from precompute.index import run_index
 
-    network = _load(model)
+    network = _load(model, name=name)
     with _progress(f"Indexing {image_set} with {network.name}", "images") as progress:
         report = run_index(atlas, store, model=network, image_set=image_set, progress=progress, **options)
     click.echo(
         f"run {report.run}: {report.images:,} images, {report.layers} layers, {report.channels:,} channels, "
         f"{report.images_per_second:.1f} images/s ({report.seconds:.1f} s)"
     )
-    for name in report.unreadable:
-        click.echo(f"  not readable any more: {name}", err=True)
+    for entry in report.unreadable:
+        click.echo(f"  not readable any more: {entry}", err=True)
 
 
 # ------------------------------------------------------------------------------------------ plumbing
@@ -500,11 +509,11 @@ def _stores() -> tuple["Atlas", "ImageStore"]:
     return Atlas(settings), ImageStore(settings)
 
 
-def _use_fast_allocator() -> None:
-    """Before torch starts: see `workers.allocator` for what it is worth."""
-    from workers.allocator import reexec_with_allocator_settings
+def _restart_for_torch() -> None:
+    """Before torch starts: see `workers.runtime` for what it is worth."""
+    from workers.runtime import restart_with_settings
 
-    reexec_with_allocator_settings()
+    restart_with_settings()
 
 
 @contextlib.contextmanager

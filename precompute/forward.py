@@ -36,10 +36,17 @@ class Manner:
     memory_format: torch.memory_format
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Within it the network computes in `dtype`."""
-        if self.dtype == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """Within it the network computes in `dtype`.
+
+        float32 is all of float32: cuDNN's own choice for convolutions is TF32, whose ten bits of mantissa
+        change rankings as bfloat16 does, and algorithms whose sums change from call to call.
+        """
+        if self.dtype == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        if self.device.type == "cuda":
+            flags = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+            return cast(AbstractContextManager[Any], flags)
+        return nullcontext()
 
     def pixels(self, batch: Tensor) -> Tensor:
         """float32 N,3,H,W in [0, 1] of uint8 N,H,W,3; a quarter of the bytes travels to the device."""

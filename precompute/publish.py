@@ -67,14 +67,14 @@ def check_publishable(
         raise AlreadyIndexed(
             f"{image_set!r} is indexed with {model!r} already (run {run['run']}: {run['images']:,} images, "
             f"{run['layers']} layers, k={run['k']}, {run['dtype']}, {run['finished']:%Y-%m-%d %H:%M} UTC): "
-            "ask to replace it, or leave it"
+            "--replace makes it anew"
         )
     others = atlas.fetch(runs_with_other_weights(model, weights_sha256, image_set))
     if others:
         sets = ", ".join(repr(row["image_set"]) for row in others)
         raise OtherWeights(
             f"a model named {model!r} with other weights (from {others[0]['source']}) is indexed over {sets}: "
-            "give this one another name"
+            "give this one another with --name"
         )
 
 

@@ -179,3 +179,5 @@ def test_an_index_is_computed_once_and_again_only_when_told(home: Path, photos: 
     assert second.returncode == 1
     assert "--replace" in second.stderr
     assert "run 2: 4 images" in command(*words, "--replace", home=home).stdout
+    other = command(*words, "--name", "lite0-again", home=home)
+    assert "run 3: 4 images" in other.stdout, other.stderr

@@ -128,14 +128,18 @@ def load_model(
         spec: see the module's own text.
         hub_timeout: seconds without a byte from a hub before giving up.
         models_folder: where people put models fetched elsewhere; looked into before any hub.
-        name: what to call it; default `model_name(spec)`.
+        name: what to call it, of letters, digits and ``._-``; default `model_name(spec)`.
 
     Raises:
-        UnknownModel: `spec` names nothing.
+        UnknownModel: `spec` names nothing, or `name` has other characters.
         ModelUnavailable: the weights are not here and cannot be fetched in time.
         WrongWeights: the weights do not fill the network, or it does not classify.
     """
     spec = spec.strip()
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UnknownModel(
+            f"name: expected up to 100 letters, digits and ._- after a letter or digit, got {name!r}"
+        )
     name = name or model_name(spec)
     loaded = _load(spec, name=name, models_folder=models_folder, hub_timeout=hub_timeout)
     model = VisionModel(loaded, name=name).eval().requires_grad_(False)

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from workers.allocator import reexec_with_allocator_settings
+from workers.runtime import restart_with_settings
 
 K = 20
 
@@ -154,7 +154,7 @@ def steady(state: Any, best: Any, seen: int) -> None:
 
 def main() -> None:
     """Measure and print the table."""
-    reexec_with_allocator_settings()
+    restart_with_settings()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch", type=int, default=16)

@@ -106,7 +106,7 @@ def brute_force(
     places: dict[str, list[npt.NDArray[np.int64]]] = {tap.layer: [] for tap in taps}
 
     def keep(tap: Tap, output: Tensor) -> None:
-        flat = as_nchw(tap, output).numpy().reshape(len(output), tap.channels, -1)
+        flat = np.ascontiguousarray(as_nchw(tap, output).numpy()).reshape(len(output), tap.channels, -1)
         kept[tap.layer].append(flat.max(2))
         places[tap.layer].append(flat.argmax(2))
 

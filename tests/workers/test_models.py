@@ -340,6 +340,16 @@ def test_a_models_name_fits_an_address(spec: str, name: str) -> None:
     assert model_name(spec) == name
 
 
+@pytest.mark.parametrize("name", ["", "a b", "-x", "../up", "x" * 101])
+def test_a_name_given_must_fit_an_address_too(name: str) -> None:
+    with pytest.raises(UnknownModel, match=r"^name: expected up to 100 letters, digits"):
+        load_model("efficientnet-lite0", name=name)
+
+
+def test_a_model_is_called_as_told() -> None:
+    assert load_model("efficientnet-lite0", name="lite-2").name == "lite-2"
+
+
 def test_the_reports_three_and_one_without_internet_are_named() -> None:
     assert {name: named.spec for name, named in NAMED_MODELS.items() if name != "efficientnet-lite0"} == {
         "convnext-tiny": "hf:facebook/convnext-tiny-224",

@@ -1,4 +1,4 @@
-"""A command starts itself anew with the allocator's settings, once, and only where that helps."""
+"""A command starts itself anew with the C libraries' settings, once, and only where that helps."""
 
 import os
 import platform
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from workers.allocator import SETTINGS
+from workers.runtime import SETTINGS
 
 pytestmark = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc's allocator"
+    platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc and its OpenMP"
 )
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, sys
 print("start", os.getpid(), flush=True)
 {first}
-from workers.allocator import reexec_with_allocator_settings
-reexec_with_allocator_settings()
+from workers.runtime import restart_with_settings
+restart_with_settings()
 print("goes on", os.environ.get("MALLOC_MMAP_THRESHOLD_"), sys.argv[1:])
 """
 
@@ -48,7 +48,7 @@ def test_the_process_starts_anew_once_with_its_arguments_and_its_id(tmp_path: Pa
 
 def test_a_persons_own_setting_is_kept(tmp_path: Path) -> None:
     lines = started(tmp_path, MALLOC_MMAP_THRESHOLD_="1000000")
-    assert lines[1:] == ["goes on 1000000 ['a b', '--c']"]
+    assert lines[2:] == ["goes on 1000000 ['a b', '--c']"]
 
 
 def test_it_is_too_late_once_torch_is_loaded(tmp_path: Path) -> None:
