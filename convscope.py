@@ -9,6 +9,7 @@ import ctypes
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -518,10 +519,14 @@ def _restart_for_torch() -> None:
 
 @contextlib.contextmanager
 def _progress(title: str, unit: str) -> Iterator[Callable[..., None]]:
-    """A bar on stderr with rate and time left, from the first report on; silent where stderr is no terminal."""
+    """Progress on stderr with rate and time left, from the first report on.
+
+    A bar on a terminal; a line a minute elsewhere, for the log of a job that runs overnight.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    on_terminal = sys.stderr.isatty()
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -529,20 +534,36 @@ def _progress(title: str, unit: str) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=not on_terminal,
     )
     task = bar.add_task(title, total=None, rate="")
+    current: str | None = None
+    written = time.monotonic()
 
     def report(done: int, total: int | None, phase: str | None = None) -> None:
-        bar.start()  # does nothing where it runs already
-        speed = bar.tasks[0].speed
+        nonlocal current, written
+        entry = bar.tasks[0]
+        if phase != current:
+            if current is None and on_terminal:
+                bar.console.print(title, highlight=False)
+            current = phase
+            bar.reset(task)  # a phase has its own rate and time left
+        entry.total = total
+        counted = "units" if phase == "receptive fields" else unit
         bar.update(
             task,
             completed=done,
-            total=total,
-            description=f"{title}: {phase}" if phase else title,
-            rate=f"{speed:,.1f} {unit}/s" if speed else "",
+            description=phase or title,
+            rate=f"{entry.speed:,.1f} {counted}/s" if entry.speed else "",
         )
+        bar.start()  # does nothing where it runs already
+        if not on_terminal and time.monotonic() - written >= 60:
+            written = time.monotonic()
+            amount = f"{done:,} {counted}" if total is None else f"{done:,} of {total:,} {counted}"
+            left = "" if entry.time_remaining is None else f", {entry.time_remaining / 60:,.0f} min left"
+            rate = f", {entry.fields['rate']}" if entry.fields["rate"] else ""
+            what = f"{title}: {phase}" if phase else title
+            click.echo(f"{what}: {amount}{rate}{left}", err=True)
 
     try:
         yield report

@@ -170,7 +170,12 @@ def run_index(
         if sizes.keys() != {tap.layer for tap in taps}:
             gone = {entry.image_id for entry in unreadable}
             sample = _sample(store, [image for image in images if image.image_id not in gone], model)
-            sizes = effective_sizes(model, taps, how.pixels(sample))
+            sizes = effective_sizes(
+                model,
+                taps,
+                how.pixels(sample),
+                tell=lambda count, total: tell(count, total, "receptive fields"),
+            )
         tell(0, None, "publishing")
         # Another process may have published meanwhile; then the checkpoint stays, for --replace.
         check_publishable(

@@ -104,6 +104,23 @@ def _reshaped(call: Call) -> Boxes:
     return call.source.reshaped(call.shape)
 
 
+def _restrided(call: Call) -> Boxes:
+    """Strides of axes of length one may say anything: global pooling sets them to keep the channels last."""
+    shape = call.source.shape
+    contiguous: list[int] = []
+    length = 1
+    for extent in reversed(shape):
+        contiguous.insert(0, length)
+        length *= extent
+    same = all(
+        extent == 1 or stride == expected
+        for extent, stride, expected in zip(shape, call["stride"], contiguous, strict=False)
+    )
+    if tuple(call["size"]) != shape or call["storage_offset"] or not same:
+        raise NoRule
+    return call.source
+
+
 def _cat(call: Call) -> Boxes:
     tensors = call["tensors"]
     known = call.traced[0]
@@ -344,6 +361,7 @@ def _table() -> dict[str, Rule]:
         (_moved, "permute transpose t select slice unbind split split_with_sizes expand flip roll index"),
         (_moved, "index_select gather repeat unfold diagonal pixel_shuffle pixel_unshuffle channel_shuffle"),
         (_moved, "native_channel_shuffle"),
+        (_restrided, "as_strided"),
         (_cat, "cat"),
         (_stack, "stack"),
         (_glu, "glu"),

@@ -6,7 +6,7 @@ and R. Zemel, "Understanding the Effective Receptive Field in Deep Convolutional
 (arXiv:1701.04128).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -90,7 +90,13 @@ def receptive_fields(model: Tappable, taps: Sequence[Tap]) -> dict[str, Receptiv
 
 
 def effective_sizes(
-    model: Tappable, taps: Sequence[Tap], pixels: Tensor, *, units: int = 16, seed: int = 0
+    model: Tappable,
+    taps: Sequence[Tap],
+    pixels: Tensor,
+    *,
+    units: int = 16,
+    seed: int = 0,
+    tell: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[str, int]:
     """Side of every tap's effective receptive field in input pixels, by layer.
 
@@ -104,15 +110,20 @@ def effective_sizes(
         pixels: images N,3,H,W in [0, 1], of the model's input size.
         units: number of pairs.
         seed: of channels and positions; a layer's draw depends on its name, not on the other taps.
+        tell: is told how many of all gradients are there.
     """
+    done = 0
     with torch.inference_mode(False):
         fields = receptive_fields(model, taps)
         extent = (pixels.shape[2], pixels.shape[3])
         mass = {tap.layer: torch.zeros(2 * max(extent) + 2, dtype=torch.float64) for tap in taps}
 
         def collect(tap: Tap, position: tuple[int, int], gradient: Tensor) -> None:
+            nonlocal done
             centre = fields[tap.layer].centre(position, grid=(tap.height, tap.width), extent=extent)
             mass[tap.layer] += _mass_by_side(gradient, centre, len(mass[tap.layer]))
+            done += 1
+            tell(done, units * len(taps))
 
         unit_gradients(model, taps, pixels, collect, units=units, seed=seed)
     return {tap.layer: _effective(mass[tap.layer], fields[tap.layer], max(extent)) for tap in taps}

@@ -217,6 +217,9 @@ EXACT: dict[str, Callable[[], nn.Module]] = {
 
 GLOBAL: dict[str, Callable[[], nn.Module]] = {
     "squeeze and excitation": lambda: Function(squeeze_excite),
+    "squeeze and excitation, channels last": lambda: Function(
+        lambda x: x * F.adaptive_avg_pool2d(x.contiguous(memory_format=torch.channels_last), 1).sigmoid()
+    ),
     "global response norm": lambda: Function(global_response_norm),
     "group norm": lambda: nn.GroupNorm(1, 3),
     "layer norm over space": lambda: nn.LayerNorm((3, 24, 24)),
