@@ -104,14 +104,17 @@ def _pill_width(count: int) -> int:
 def _pill(layer: Record, parent: str | None, *, x: float, y: float, width: int) -> dict[str, Any]:
     name = layer["label"].rsplit(" > ", 1)[-1]
     fits = max(4, int(width / LETTER))
-    data = {
-        "id": layer["layer"],
-        "label": name if len(name) <= fits else name[: fits - 1] + "…",
-        "width": width,
-    }
+    data = {"id": layer["layer"], "label": _shortened(name, fits), "width": width}
     if parent is not None:
         data["parent"] = parent
     return {"data": data, "position": {"x": x, "y": y}, "classes": "layer", "grabbable": False}
+
+
+def _shortened(name: str, length: int) -> str:
+    """What tells layers of a block apart stands last: `attention.q_proj` loses its front, then its end."""
+    while len(name) > length and "." in name:
+        name = name.partition(".")[2]
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _edge(source: str, target: str, spots: Mapping[str, tuple[int, int]]) -> dict[str, Any]:

@@ -41,6 +41,15 @@ def test_a_drawing_of_58_layers_is_readable_without_zooming() -> None:
     assert draw(layers, []).height < 1300
 
 
+def test_long_names_keep_the_part_that_tells_them_apart() -> None:
+    names = ["attention.q_proj", "attention.k_proj", "attention.output_projection", "fc"]
+    layers: list[dict[str, object]] = [
+        {"layer": name, "label": f"block 1 > {name}", "stage": None, "block": "block 1"} for name in names
+    ]
+    shown = [node["data"]["label"] for node in draw(layers, []).elements if node["classes"] == "layer"]
+    assert shown == ["q_proj", "k_proj", "output_…", "fc"]
+
+
 names = st.sampled_from([None, "stage 1", "stage 2", "stem"])
 
 
