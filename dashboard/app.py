@@ -5,7 +5,8 @@ Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` 
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlencode
 
 import dash
 import flask
@@ -13,7 +14,7 @@ import flask_bootstrap
 from dash import Dash, State, html
 
 from dashboard import components, shell
-from dashboard.context import EXTENSION, Context
+from dashboard.context import EXTENSION, Context, current
 from dashboard.downloads import downloads
 from dashboard.ids import MOUNTED
 from dashboard.pages import channel, image, images, patches
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> Dash:
     server.register_blueprint(downloads)
     server.register_blueprint(status_route)
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
+    server.before_request(name_the_run)
     server.after_request(secure)
     shell.register(app)
     for _, _, page in PAGES:
@@ -77,6 +79,23 @@ def not_found(**_: Any) -> Any:
     return html.Div(
         components.sorry("There is no such page.", link=("/", "Show the patches")), className="single-page"
     )
+
+
+def name_the_run() -> flask.Response | None:
+    """Send an address that leaves the run open on to the one that names it.
+
+    The address bar then says what is shown, and shows the same when a newer run is there.
+    """
+    given = flask.request.args.to_dict()
+    if flask.request.path not in {path for _, path, _ in PAGES} or {"model", "images"} <= given.keys():
+        return None
+    run = current().catalogue().run(given.get("model", ""), given.get("images", ""))
+    if run is None:
+        return None
+    query = {"model": run["model"], "images": run["image_set"]} | given
+    response = flask.redirect(f"{flask.request.path}?{urlencode(query)}")
+    response.headers["Cache-Control"] = "no-store"
+    return cast(flask.Response, response)
 
 
 def bootstrap_file(name: str) -> flask.Response:

@@ -41,9 +41,33 @@ def test_two_applications_in_one_process_show_their_own_homes(
     assert filled.get("/status.json").json["runs"] == [[1, "synthetic", "painted"]]  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("/", "/?model=synthetic&images=painted"),
+        ("/?layer=a+%26+b&k=3", "/?model=synthetic&images=painted&layer=a+%26+b&k=3"),
+        ("/image?id=4&images=painted", "/image?model=synthetic&images=painted&id=4"),
+    ],
+)
+def test_an_address_that_leaves_the_run_open_is_sent_on_to_one_that_names_it(
+    client: FlaskClient, path: str, there: str
+) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer.location) == (302, there)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert client.get(there).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/?model=synthetic&images=none", "/?images=none", "/?model=none", "/status.json"]
+)
+def test_an_address_without_a_run_stays(client: FlaskClient, path: str) -> None:
+    assert client.get(path).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/", "/channel", "/images", "/image", "/no-such-page"])
 def test_every_page_loads_from_this_server_alone(client: FlaskClient, path: str) -> None:
-    answer = client.get(path)
+    answer = client.get(path, follow_redirects=True)
     assert answer.status_code == 200
     assert (
         "//"
