@@ -16,7 +16,7 @@ from dashboard.geometry import Box, Placement, View
 Pixels = npt.NDArray[np.uint8]
 
 # Changes whenever the same request would give other pixels: part of each picture's address.
-RENDERING = 5
+RENDERING = 6
 # Multiples of 8, the JPEG block; with colour at full resolution no tile bleeds into its neighbour.
 TILE_SIZES = (48, 64, 96, 128, 192, 256, 384)
 QUALITY = 86

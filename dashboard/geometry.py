@@ -92,12 +92,16 @@ def _within(low: float, high: float, length: int) -> tuple[float, float]:
 
 
 def cut(box: Box, input_size: tuple[int, int]) -> Box:
-    """`box` cut at the edges of the input, in whole pixels: as the atlas's view `patches` gives it."""
+    """`box` cut at the edges of the input, in whole pixels: as the atlas's view `patches` gives it.
+
+    One that lies wholly in the padding is empty, at the edge.
+    """
+    height, width = input_size
     return (
-        float(max(0, math.floor(box[0]))),
-        float(max(0, math.floor(box[1]))),
-        float(min(input_size[0], math.ceil(box[2]))),
-        float(min(input_size[1], math.ceil(box[3]))),
+        float(min(height, max(0, math.floor(box[0])))),
+        float(min(width, max(0, math.floor(box[1])))),
+        float(max(0, min(height, math.ceil(box[2])))),
+        float(max(0, min(width, math.ceil(box[3])))),
     )
 
 

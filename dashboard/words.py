@@ -32,6 +32,8 @@ def box_words(box: Mapping[str, Any] | None) -> str:
     """A half-open box in input pixels: `y 12–55, x 0–43 px`."""
     if box is None:
         return "–"
+    if box["y0"] >= box["y1"] or box["x0"] >= box["x1"]:
+        return "in the padding"
     return f"y {box['y0']}–{box['y1']}, x {box['x0']}–{box['x1']} px"
 
 
@@ -41,6 +43,14 @@ def pixels(size: tuple[float | None, float | None]) -> str:
     if y is None or x is None:
         return "global"
     return f"{y:g} px" if y == x else f"{y:g} × {x:g} px"
+
+
+def field_size(layer: Mapping[str, Any]) -> str:
+    """A layer's theoretical field: `43 px`, `≤ 43 px` where no more is known, `global`."""
+    if layer["rf_global"]:
+        return "global"
+    size = pixels((layer["rf_size_y"], layer["rf_size_x"]))
+    return size if layer["rf_exact"] else f"≤ {size}"
 
 
 def count(number: int, noun: str) -> str:

@@ -29,7 +29,7 @@ def layers(model: str) -> Query:
     return Query(
         """
 SELECT layer, position, label, module, kind, description, stage, block, channels, height, width,
-       rf_size_y, rf_size_x, jump_y, jump_x, start_y, start_x, rf_global, erf_size
+       rf_size_y, rf_size_x, jump_y, jump_x, start_y, start_x, rf_global, rf_exact, erf_size
 FROM layers
 WHERE model = $model
 ORDER BY position""",

@@ -20,7 +20,7 @@ CREATE TABLE layers (
     model VARCHAR, layer VARCHAR, position INTEGER, label VARCHAR, module VARCHAR, kind VARCHAR,
     description VARCHAR, stage VARCHAR, block VARCHAR, channels INTEGER, height INTEGER, width INTEGER,
     rf_size_y INTEGER, rf_size_x INTEGER, jump_y DOUBLE, jump_x DOUBLE, start_y DOUBLE, start_x DOUBLE,
-    rf_global BOOLEAN, erf_size INTEGER);
+    rf_global BOOLEAN, rf_exact BOOLEAN, erf_size INTEGER);
 CREATE TABLE layer_edges (model VARCHAR, source VARCHAR, target VARCHAR);
 CREATE TABLE runs (
     run INTEGER, model VARCHAR, image_set VARCHAR, k INTEGER, dtype VARCHAR, device VARCHAR, layers INTEGER,
@@ -64,14 +64,16 @@ WITH boxed AS (
     JOIN layers l USING (model, layer))
 SELECT
     b.run, b.model, b.image_set, b.layer, b.channel, b.rank, b.activation, b.image_id, b.y, b.x,
-    {'y0': CASE WHEN b.rf_global THEN 0 ELSE greatest(0, floor(b.top))::INTEGER END,
-     'x0': CASE WHEN b.rf_global THEN 0 ELSE greatest(0, floor(b."left"))::INTEGER END,
-     'y1': CASE WHEN b.rf_global THEN b.h ELSE least(b.h, ceil(b.top + b.size_y))::INTEGER END,
-     'x1': CASE WHEN b.rf_global THEN b.w ELSE least(b.w, ceil(b."left" + b.size_x))::INTEGER END} AS box,
-    {'y0': greatest(0, floor(b.centre_y - b.erf_size / 2.0))::INTEGER,
-     'x0': greatest(0, floor(b.centre_x - b.erf_size / 2.0))::INTEGER,
-     'y1': least(b.h, floor(b.centre_y - b.erf_size / 2.0) + b.erf_size)::INTEGER,
-     'x1': least(b.w, floor(b.centre_x - b.erf_size / 2.0) + b.erf_size)::INTEGER} AS erf_box,
+    -- a field wholly in the padding is an empty box at the edge
+    {'y0': CASE WHEN b.rf_global THEN 0 ELSE least(b.h, greatest(0, floor(b.top)))::INTEGER END,
+     'x0': CASE WHEN b.rf_global THEN 0 ELSE least(b.w, greatest(0, floor(b."left")))::INTEGER END,
+     'y1': CASE WHEN b.rf_global THEN b.h ELSE greatest(0, least(b.h, ceil(b.top + b.size_y)))::INTEGER END,
+     'x1': CASE WHEN b.rf_global THEN b.w ELSE greatest(0, least(b.w, ceil(b."left" + b.size_x)))::INTEGER END
+    } AS box,
+    {'y0': least(b.h, greatest(0, floor(b.centre_y - b.erf_size / 2.0)))::INTEGER,
+     'x0': least(b.w, greatest(0, floor(b.centre_x - b.erf_size / 2.0)))::INTEGER,
+     'y1': greatest(0, least(b.h, floor(b.centre_y - b.erf_size / 2.0) + b.erf_size))::INTEGER,
+     'x1': greatest(0, least(b.w, floor(b.centre_x - b.erf_size / 2.0) + b.erf_size))::INTEGER} AS erf_box,
     i.label, i.label_index, i.wnid, i.name
 FROM boxed b
 JOIN images i USING (image_set, image_id);
@@ -179,6 +181,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "start_y": "Top edge of row 0's field in input pixels, negative in padding; where global, its middle.",
             "start_x": "Left edge of column 0's field in input pixels, negative in padding; where global, its middle.",
             "rf_global": "True where every position sees the whole image.",
+            "rf_exact": "False where the field is only known to hold what a unit sees, and may be larger.",
             "erf_size": "Side of the centred box that holds 95 % of the mean absolute input gradient, in pixels.",
         },
     ),

@@ -188,6 +188,7 @@ def _layers(described: ModelRows) -> pa.Table:
                 "start_y": start[0],
                 "start_x": start[1],
                 "rf_global": field.is_global,
+                "rf_exact": field.exact,
                 "erf_size": described.effective_sizes[tap.layer],
             }
         )

@@ -43,7 +43,7 @@ from dashboard.selections import (
     select_run,
 )
 from dashboard.wiring import in_browser
-from dashboard.words import count, pixels
+from dashboard.words import count, field_size, pixels
 
 __all__ = ["TITLE", "layout", "register"]
 
@@ -309,7 +309,7 @@ def heading(selection: LayerSelection, dead: int, found: ChannelSelection | None
         components.fact("map", f"{layer['height']} × {layer['width']}", title="Rows and columns of the feature map"),
         components.fact(
             "field",
-            "global" if layer["rf_global"] else pixels((layer["rf_size_y"], layer["rf_size_x"])),
+            field_size(layer),
             title="Theoretical receptive field: every input pixel that can reach a unit",
         ),
         components.fact("step", jump if jump != "global" else "–",

@@ -81,7 +81,7 @@ def convnext_layers(divide: int) -> list[dict[str, object]]:
                 "layer": layer, "position": len(layers), "label": label, "module": layer, "kind": kind,
                 "description": description, "stage": stage, "block": block, "channels": max(2, channels // divide),
                 "height": side, "width": side, "rf_size_y": size, "rf_size_x": size, "jump_y": float(jump),
-                "jump_x": float(jump), "start_y": start, "start_x": start, "rf_global": False,
+                "jump_x": float(jump), "start_y": start, "start_x": start, "rf_global": False, "rf_exact": True,
                 "erf_size": min(INPUT, max(4, int(size**0.7))),
             }
         )  # fmt: skip

@@ -55,6 +55,14 @@ def test_what_a_unit_does_not_see_is_faded() -> None:
     assert np.abs(made[64:] - expected).max() <= 1
 
 
+@pytest.mark.parametrize("seen", [(0, 0, 0, 64), (128, 0, 128, 128), (0, 128, 128, 128)])
+def test_a_unit_that_sees_padding_alone_has_a_tile_faded_all_over(seen: tuple[int, int, int, int]) -> None:
+    picture = ramp(224, 224)
+    made = compose.tile(picture, EVERYTHING, View((0, 0, 128, 128), seen), 128)
+    expected = picture[:128, :128] * (1 - compose.FADING) + np.array(compose.BLANK) * compose.FADING
+    assert np.abs(made - expected).max() <= 1
+
+
 def test_where_the_image_does_not_reach_a_tile_is_blank() -> None:
     small = Placement((1.0, 1.0), (-40.0, 0.0), (144, 224))
     made = compose.tile(ramp(144, 224), small, View((0, 0, 224, 224), (0, 0, 224, 224)), 224)

@@ -67,8 +67,17 @@ def test_a_window_lies_in_the_input_and_holds_all_that_is_visible(
     assert 0 <= top < bottom <= 224 + 1e-9
     assert 0 <= left < right <= 224 + 1e-9
     # whole pixels of the visible box may stand out by less than one over a window at fractions
-    assert shown.visible[0] >= min(top, 224) - 1 or shown.visible[0] >= shown.visible[2]
-    assert shown.visible[2] <= bottom + 1 or shown.visible[0] >= shown.visible[2]
+    for low, seen_low, seen_high, high in zip(
+        (top, left), shown.visible[:2], shown.visible[2:], (bottom, right), strict=True
+    ):
+        assert low - 1 < seen_low <= seen_high < high + 1
+
+
+def test_a_field_wholly_in_the_padding_shows_the_nearest_pixels_and_sees_none_of_them() -> None:
+    layer = dataclasses.replace(IDENTITY, start=(-3.0, 300.0))
+    shown = view(layer, 0, 5, "field")
+    assert shown.window == (0, 223, 1, 224)
+    assert shown.visible == (0, 224, 0, 224)
 
 
 @given(geometries, st.lists(places, min_size=2, max_size=2))

@@ -44,6 +44,18 @@ def test_lengths_times_and_counts_read_well() -> None:
     assert (words.duration(12.34), words.duration(600), words.duration(7200)) == ("12.3 s", "10 min", "2.0 h")
 
 
+def test_a_field_is_said_as_exactly_as_it_is_known() -> None:
+    layer = {"rf_global": False, "rf_exact": True, "rf_size_y": 43, "rf_size_x": 43}
+    assert words.field_size(layer) == "43 px"
+    assert words.field_size(layer | {"rf_exact": False}) == "≤ 43 px"
+    assert words.field_size(layer | {"rf_global": True}) == "global"
+
+
+def test_a_box_of_nothing_is_padding() -> None:
+    assert words.box_words({"y0": 0, "y1": 4, "x0": 2, "x1": 9}) == "y 0–4, x 2–9 px"
+    assert words.box_words({"y0": 0, "y1": 0, "x0": 2, "x1": 9}) == "in the padding"
+
+
 def test_a_cache_lets_go_of_what_was_used_longest_ago() -> None:
     cache: Cache[str, bytes] = Cache(10, len)
     cache.put("a", b"1234")

@@ -33,7 +33,7 @@ def fill(connection: duckdb.DuckDBPyConnection, *, rf_global: bool, erf_size: in
     size = (None, None, None, None, None, None) if rf_global else (5, 5, 2.0, 2.0, -2.0, -2.0)
     connection.execute(
         """INSERT INTO layers VALUES ('m', 'l', 0, 'l', 'l', 'conv', 'd', NULL, NULL, 1, 4, 5,
-        ?, ?, ?, ?, ?, ?, ?, ?)""",
+        ?, ?, ?, ?, ?, ?, ?, TRUE, ?)""",
         [*size, rf_global, erf_size],
     )
     connection.execute(
@@ -64,6 +64,14 @@ def test_a_box_is_the_receptive_field_cut_at_the_inputs_edge(tables: duckdb.Duck
     fill(tables, rf_global=False)
     # cell (y, x) sees [2y - 2, 2y + 3) x [2x - 2, 2x + 3) of an input of 8 x 10
     assert boxes(tables, "box") == [(0, 0, 3, 3), (0, 0, 5, 5), (4, 6, 8, 10), (2, 2, 7, 7)]
+
+
+def test_a_field_wholly_in_the_padding_is_an_empty_box(tables: duckdb.DuckDBPyConnection) -> None:
+    fill(tables, rf_global=False)
+    tables.execute("UPDATE layers SET rf_size_y = 1, rf_size_x = 1, erf_size = 1, start_x = 6")
+    # cell (0, 0) sees row -2 of column 6, cell (3, 4) row 4 of column 14
+    for column in ("box", "erf_box"):
+        assert boxes(tables, column) == [(0, 6, 0, 7), (0, 8, 1, 9), (4, 10, 5, 10), (2, 10, 3, 10)]
 
 
 def test_an_effective_box_sits_on_the_centre_of_the_theoretical_one(
