@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from workers.models import VisionModel
     from workers.receptive_field import ReceptiveField
 
-PACKAGES = ("convscope", "dashboard", "db", "precompute", "workers")
+PACKAGES = ("__main__", "convscope", "dashboard", "db", "precompute", "workers")
 DEFAULT_MODEL = "efficientnet-lite0"
 DEFAULT_SET = "samples"
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that blocks end as they do on Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # blocks end as they do on Ctrl-C
     try:
         code = convscope.main(args=[word for word in given if word != "--debug"], standalone_mode=False)
     except click.ClickException as error:
@@ -382,7 +382,8 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     """
     _restart_for_torch()
     from db.image_sets import labelled_images
-    from db.images import read_rgb
+    from db.images import UnreadableImage
+    from precompute.loading import StoredImage, read_image
     from workers.doctor import diagnose
 
     atlas, store = _stores()
@@ -396,15 +397,24 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
         raise CommandFailed(
             f"no label of {image_set!r} is a class of {model.name}: its vocabulary is {model.vocabulary.name}"
         )
+    unreadable: list[str] = []
     with _progress(f"Examining {model.name}", "images") as progress:
 
         def pictures() -> Iterator[tuple[Any, int]]:
             for done, (row, index) in enumerate(known):
                 progress(done, len(known))
-                yield read_rgb(store.original_path(row["path"]).read_bytes()), index
+                try:
+                    yield read_image(store, StoredImage(**row), model.preprocessing), index
+                except UnreadableImage as error:
+                    unreadable.append(f"{row['name']}: {error.reason}")
+            if len(unreadable) == len(known):
+                raise CommandFailed(
+                    f"no labelled image of {image_set!r} can be read any more; the first is {unreadable[0]}"
+                )
             progress(len(known), len(known))
 
         diagnosis = diagnose(model, pictures())
+    _print_unreadable(unreadable)
     click.echo(
         f"{model.name} on {diagnosis.images:,} labelled images of {image_set}: "
         f"top-1 {diagnosis.top1:.1%}, top-5 {diagnosis.top5:.1%}\n"
@@ -455,7 +465,9 @@ def _load(spec: str, *, name: str | None = None) -> "VisionModel":
     show_default=True,
     help="Precision of the forward pass; bfloat16 is for previews.",
 )
-@click.option("--batch-size", type=click.IntRange(1), help="Images in one forward pass (default: by device).")
+@click.option(
+    "--batch-size", type=click.IntRange(1, 4096), help="Images in one forward pass (default: by device)."
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an earlier try.")
 @click.option("--replace", is_flag=True, help="Replace the run that is there.")
@@ -484,13 +496,21 @@ def _index(
 
     network = _load(model, name=name)
     with _progress(f"Indexing {image_set} with {network.name}", "images") as progress:
-        report = run_index(atlas, store, model=network, image_set=image_set, progress=progress, **options)
+        report = run_index(
+            atlas, store, model=network, image_set=image_set, progress=progress, say=_remark, **options
+        )
     click.echo(
         f"run {report.run}: {report.images:,} images, {report.layers} layers, {report.channels:,} channels, "
         f"{report.images_per_second:.1f} images/s ({report.seconds:.1f} s)"
     )
-    for entry in report.unreadable:
-        click.echo(f"  not readable any more: {entry}", err=True)
+    _print_unreadable([str(entry) for entry in report.unreadable])
+
+
+def _print_unreadable(images: list[str]) -> None:
+    for image in images[:20]:
+        click.echo(f"  not readable any more: {image}", err=True)
+    if len(images) > 20:
+        click.echo(f"  and {len(images) - 20:,} more", err=True)
 
 
 # ------------------------------------------------------------------------------------------ plumbing
@@ -515,6 +535,11 @@ def _restart_for_torch() -> None:
     from workers.runtime import restart_with_settings
 
     restart_with_settings()
+
+
+def _remark(sentence: str) -> None:
+    """A sentence to a person beside the result."""
+    click.echo(sentence, err=True)
 
 
 @contextlib.contextmanager

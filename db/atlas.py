@@ -43,6 +43,10 @@ _LAWS: dict[str, str] = {
         UNION ALL
         SELECT a.run FROM (SELECT run, max(image_id) AS last FROM activations GROUP BY run) a
         JOIN runs r USING (run) JOIN image_sets s USING (image_set) WHERE a.last >= s.images""",
+    "positions lie in their layer's map": """
+        SELECT a.run FROM (SELECT run, layer, max(y) AS y, max(x) AS x FROM activations GROUP BY ALL) a
+        JOIN runs r USING (run) JOIN layers l ON l.model = r.model AND l.layer = a.layer
+        WHERE a.y >= l.height OR a.x >= l.width""",
     "ranks are dense from 1": """
         SELECT run FROM activations GROUP BY run, layer, channel
         HAVING min(rank) <> 1 OR max(rank) <> count(*) OR count(DISTINCT image_id) <> count(*)""",
@@ -149,7 +153,7 @@ class Atlas:
         wait for each other.
 
         Raises:
-            AtlasError: a law does not hold for the changed copy.
+            AtlasError: a law does not hold for the changed copy, or it cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "LOCK").open("w") as lock:
@@ -175,9 +179,12 @@ class Atlas:
                 _sync(building)
                 building.rename(self.folder / f"{after}.duckdb")
                 _replace_text(self.folder / "CURRENT", after)
+            except duckdb.IOException as error:
+                _discard(building)
+                what = str(error).splitlines()[0]
+                raise AtlasError(f"a new version cannot be written to {self.folder}: {what}") from error
             except BaseException:
-                building.unlink(missing_ok=True)
-                building.with_suffix(".building.wal").unlink(missing_ok=True)
+                _discard(building)
                 raise
             # An open reader keeps its file's contents until it lets go: POSIX unlink.
             for old in self.folder.glob("*.duckdb"):
@@ -230,6 +237,11 @@ def _check_laws(connection: duckdb.DuckDBPyConnection) -> None:
         row = connection.execute(query).fetchone()
         if row is not None:
             raise AtlasError(f"not published: the law '{law}' does not hold for {row[0]!r}")
+
+
+def _discard(building: Path) -> None:
+    building.unlink(missing_ok=True)
+    building.with_suffix(".building.wal").unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

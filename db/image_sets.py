@@ -73,7 +73,7 @@ def labelled_images(image_set: str, limit: int) -> Query:
     """At most `limit` labelled images, spread evenly over the set: ids often come sorted by class."""
     return Query(
         """
-SELECT image_id, name, path, wnid, label_index, label
+SELECT image_id, name, path, key, wnid, label
 FROM (
     SELECT *, row_number() OVER (ORDER BY image_id) - 1 AS place, count(*) OVER () AS labelled
     FROM images

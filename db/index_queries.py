@@ -33,26 +33,26 @@ WHERE model = $model AND image_set = $image_set""",
     )
 
 
-def runs_with_other_weights(model: str, weights_sha256: str, image_set: str) -> Query:
-    """Runs over other sets by a model of the same name and other weights."""
+def runs_of_another(model: str, digest: str, image_set: str) -> Query:
+    """Runs over other sets by another model of the same name."""
     return Query(
         """
 SELECT run, image_set, source
 FROM runs JOIN models USING (model)
-WHERE model = $model AND weights_sha256 <> $weights_sha256 AND image_set <> $image_set
+WHERE model = $model AND digest <> $digest AND image_set <> $image_set
 ORDER BY image_set""",
-        {"model": model, "weights_sha256": weights_sha256, "image_set": image_set},
+        {"model": model, "digest": digest, "image_set": image_set},
     )
 
 
-def effective_sizes_of(model: str, weights_sha256: str) -> Query:
-    """Effective field of each layer of a model with these weights, if the atlas has it."""
+def effective_sizes_of(model: str, digest: str) -> Query:
+    """Effective field of each layer of this very model, if the atlas has it."""
     return Query(
         """
 SELECT layer, erf_size
 FROM layers JOIN models USING (model)
-WHERE model = $model AND weights_sha256 = $weights_sha256 AND erf_size IS NOT NULL""",
-        {"model": model, "weights_sha256": weights_sha256},
+WHERE model = $model AND digest = $digest AND erf_size IS NOT NULL""",
+        {"model": model, "digest": digest},
     )
 
 

@@ -10,7 +10,7 @@ def runs() -> Query:
     """All runs, newest first, each with its model's preprocessing and vocabulary."""
     return Query("""
 SELECT run, model, image_set, k, dtype, device, layers, r.images, unreadable, seconds, started, finished, version,
-       source, architecture, parameters, weights_sha256, input_height, input_width, resize_height, resize_width,
+       source, architecture, parameters, digest, input_height, input_width, resize_height, resize_width,
        interpolation, crop_rounding, mean, std, vocabulary, classes
 FROM runs r JOIN models USING (model)
 ORDER BY finished DESC, run DESC""")

@@ -13,7 +13,7 @@ CREATE TABLE images (
     bytes BIGINT, split VARCHAR, wnid VARCHAR, label_index INTEGER, label VARCHAR);
 CREATE TABLE classes (vocabulary VARCHAR, class_index INTEGER, wnid VARCHAR, name VARCHAR, description VARCHAR);
 CREATE TABLE models (
-    model VARCHAR, source VARCHAR, architecture VARCHAR, parameters BIGINT, weights_sha256 VARCHAR,
+    model VARCHAR, source VARCHAR, architecture VARCHAR, parameters BIGINT, weights_sha256 VARCHAR, digest VARCHAR,
     input_height INTEGER, input_width INTEGER, resize_height INTEGER, resize_width INTEGER,
     interpolation VARCHAR, crop_rounding VARCHAR, mean FLOAT[3], std FLOAT[3], vocabulary VARCHAR, classes INTEGER);
 CREATE TABLE layers (
@@ -147,6 +147,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "architecture": "Class or architecture name.",
             "parameters": "Number of parameters.",
             "weights_sha256": "SHA-256 over all weights and buffers in name order.",
+            "digest": "SHA-256 over weights, preprocessing and classes: all that its numbers depend on.",
             "input_height": "Height of the model's input in pixels.",
             "input_width": "Width of the model's input in pixels.",
             "resize_height": "Height before the centre crop; NULL where the shortest side is set by resize_width.",

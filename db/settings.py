@@ -5,6 +5,7 @@ holds them together.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,13 +60,27 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """
     given = os.environ if environment is None else environment
     values = {setting.name: given.get(setting.name) or setting.default for setting in SETTINGS}
+    try:
+        home = Path(values["CONVSCOPE_HOME"]).expanduser().resolve()
+    except (RuntimeError, OSError, ValueError) as error:
+        raise SettingError(f"CONVSCOPE_HOME: expected a folder, got {values['CONVSCOPE_HOME']!r}") from error
     return Settings(
-        home=Path(values["CONVSCOPE_HOME"]).expanduser().resolve(),
+        home=home,
         host=values["CONVSCOPE_HOST"],
         port=_number(values, "CONVSCOPE_PORT", low=0, high=65535),
         hub_timeout=float(_number(values, "CONVSCOPE_HUB_TIMEOUT", low=1, high=3600)),
-        atlas_memory=values["CONVSCOPE_ATLAS_MEMORY"],
+        atlas_memory=_memory(values, "CONVSCOPE_ATLAS_MEMORY"),
     )
+
+
+def _memory(values: Mapping[str, str], name: str) -> str:
+    """DuckDB needs some 100 MB to publish; below that it fails in the middle."""
+    match = re.fullmatch(r"([0-9]{1,6})\s*(MB|GB|TB|MiB|GiB|TiB)", values[name].strip())
+    if match is None or int(match[1]) * (1 if match[2].startswith("M") else 1000) < 128:
+        raise SettingError(
+            f"{name}: expected a size such as 512MB or 4GB, at least 128MB, got {values[name]!r}"
+        )
+    return values[name].strip()
 
 
 def _number(values: Mapping[str, str], name: str, *, low: int, high: int) -> int:

@@ -36,6 +36,10 @@ class Progress:
     unreadable: tuple[tuple[int, str, str], ...]
 
 
+class CheckpointFailed(RuntimeError):
+    """A checkpoint cannot be written, the disk being full; the one before is whole. One sentence."""
+
+
 class Checkpoint:
     """The place of one build's state. `facts` is all that the result depends on, in words of JSON.
 
@@ -73,7 +77,11 @@ class Checkpoint:
                     shutil.rmtree(self.folder, ignore_errors=True)
 
     def save(self, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
-        """Store the state in place of the one before."""
+        """Store the state in place of the one before.
+
+        Raises:
+            CheckpointFailed: it cannot be written.
+        """
         about = {
             "next_place": progress.next_place,
             "seconds": progress.seconds,
@@ -81,7 +89,11 @@ class Checkpoint:
         }
         temporary = self._state.with_suffix(".new")
         given = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(given, temporary, metadata={"progress": json.dumps(about)})
+        try:
+            save_file(given, temporary, metadata={"progress": json.dumps(about)})
+        except SafetensorError as error:
+            temporary.unlink(missing_ok=True)
+            raise CheckpointFailed(f"no checkpoint can be written to {self.folder}: {error}") from error
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(self._state)
@@ -98,7 +110,9 @@ class Checkpoint:
         return Progress(about["next_place"], about["seconds"], unreadable), tensors
 
     def why_not_used(self) -> str | None:
-        """A sentence on a checkpoint of the same model and set that this build cannot go on from, or None."""
+        """Why a checkpoint of the same model and set cannot be gone on from, or None where there is none."""
+        if self._state.exists():
+            return "the checkpoint of an earlier try cannot be read"
         for other in self._of_the_pair():
             if other == self.folder or not (other / self._state.name).exists():
                 continue
@@ -107,7 +121,7 @@ class Checkpoint:
                 name for name in {*theirs, *self.facts} if theirs.get(name) != self.facts.get(name)
             )
             changed = ", ".join(_change(name, theirs.get(name), self.facts.get(name)) for name in names)
-            return f"the checkpoint of an earlier try is not used, since it had another {changed}"
+            return f"the earlier try, whose checkpoint there is, had another {changed}"
         return None
 
     def remove(self) -> None:

@@ -1,6 +1,5 @@
 """One pass of a network over stored images, on any device, interruptible between batches."""
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,8 +21,6 @@ Dtype = Literal["float32", "bfloat16"]
 
 # A batch of 16 holds about 0.2 GB of ConvNeXt-tiny's activations at a time; accelerators want more to do.
 _BATCH_SIZES = {"cpu": 16, "cuda": 128, "mps": 32}
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).tolist()  # the device "meta" holds no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device: expected auto, cpu, or one that torch finds here, got {name!r}") from error
     return device
@@ -138,8 +135,6 @@ def run_pass(
                 state.begin(ids)
                 logits = model(manner.pixels(batch.pixels))
                 state.end(logits, [labels[image_id] for image_id in ids])
-            for entry in batch.unreadable:
-                _logger.warning("index.unreadable image=%r reason=%r", entry.name, entry.reason)
             done = Progress(
                 next_place=batch.next_place,
                 seconds=time.perf_counter() - begun,

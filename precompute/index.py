@@ -19,12 +19,28 @@ from precompute.checkpoint import Checkpoint, Progress
 from precompute.forward import Dtype, find_device, manner, run_pass
 from precompute.index_state import IndexState
 from precompute.loading import StoredImage, Unreadable, read_image
-from precompute.publish import AlreadyIndexed, ModelRows, OtherWeights, Pass, check_publishable, publish_run
+from precompute.publish import (
+    AlreadyIndexed,
+    AnotherModel,
+    ImagesChanged,
+    ModelRows,
+    Pass,
+    check_publishable,
+    publish_run,
+)
 from workers.models import VisionModel
 from workers.receptive_field import effective_sizes, receptive_fields
 from workers.taps import Tap, find_taps, tap_edges
 
-__all__ = ["AlreadyIndexed", "CannotIndex", "IndexReport", "OtherWeights", "Unreadable", "run_index"]
+__all__ = [
+    "AlreadyIndexed",
+    "AnotherModel",
+    "CannotIndex",
+    "ImagesChanged",
+    "IndexReport",
+    "Unreadable",
+    "run_index",
+]
 
 Report = Callable[[int, int | None, str], None]
 
@@ -46,7 +62,6 @@ class IndexReport:
         images: images that were read; unreadable: those that could not be, in the set's order.
         layers, channels: how many were indexed.
         resumed_at: images that an earlier try had done, 0 where there was none.
-        note: a sentence on a checkpoint that was not used, else None.
         seconds: time of the pass over the images, earlier tries included.
         images_per_second: over that time.
     """
@@ -57,7 +72,6 @@ class IndexReport:
     layers: int
     channels: int
     resumed_at: int
-    note: str | None
     seconds: float
     images_per_second: float
 
@@ -76,6 +90,7 @@ def run_index(
     resume: bool = False,
     replace: bool = False,
     progress: Report | None = None,
+    say: Callable[[str], None] | None = None,
     seconds_between_checkpoints: float = _SECONDS_BETWEEN_CHECKPOINTS,
 ) -> IndexReport:
     """Index `image_set` with `model` and publish the run.
@@ -95,11 +110,13 @@ def run_index(
         replace: replace the run of this model and set that is there.
         progress: is told (done, total, phase); phases are "loading", "indexing", "receptive fields" and
             "publishing".
+        say: is told in a sentence, before the pass, what becomes of an earlier try's checkpoint.
 
     Raises:
         CannotIndex: there is no such image set, no layer matches, or no image can be read.
         AlreadyIndexed: there is a run already, and `replace` is False.
-        OtherWeights: a model of this name with other weights has runs over other sets.
+        AnotherModel: a model of this name with other weights, preprocessing or classes has runs over other sets.
+        ImagesChanged: the set was removed or changed meanwhile.
         precompute.checkpoint.BuildBusy: another process makes the same index.
     """
     started = datetime.now(UTC).replace(tzinfo=None)
@@ -108,8 +125,9 @@ def run_index(
         raise CannotIndex(f"dtype: expected one of {', '.join(get_args(Dtype))}, got {dtype!r}")
     images = _images(atlas, image_set)
     tell(0, len(images), "loading")
-    digest = model.weights_sha256()
-    check_publishable(atlas, model=model.name, weights_sha256=digest, image_set=image_set, replace=replace)
+    weights = model.weights_sha256()
+    digest = model.digest(weights)
+    check_publishable(atlas.fetch, model=model.name, digest=digest, image_set=image_set, replace=replace)
     try:
         place = find_device(device)
     except ValueError as error:
@@ -124,8 +142,9 @@ def run_index(
         {
             "model": model.name,
             "image set": image_set,
-            "weights": digest,
+            "weights": weights,
             "preprocessing": repr(model.preprocessing),
+            "classes": _digest(model.vocabulary.classes)[:8],
             "images": _digest((image.image_id, image.key) for image in images),
             "labels": _digest((image.wnid, image.label) for image in images),
             "layers": f"{len(chosen)} of {len(taps)}, {_digest(chosen)[:8]}",
@@ -140,14 +159,14 @@ def run_index(
     with checkpoint.held():
         state = IndexState(chosen, k=k, batch_size=how.batch_size, device=how.state_device())
         done = Progress(0, 0.0, ())
-        note = None
         if resume:
             stored = checkpoint.load()
-            if stored is None:
-                note = checkpoint.why_not_used()
-            else:
+            if stored is not None:
                 done, tensors = stored
                 state.restore(tensors)
+            remark = _resumption(checkpoint, done, len(images))
+            if say is not None and remark is not None:
+                say(remark)
         resumed_at = done.next_place
         done = run_pass(
             model,
@@ -162,6 +181,7 @@ def run_index(
         )
         unreadable = tuple(Unreadable(*facts) for facts in done.unreadable)
         if len(unreadable) == len(images):
+            checkpoint.remove()  # the images may come back, with the drive they are on
             raise CannotIndex(f"no image of {image_set!r} can be read any more; the first is {unreadable[0]}")
         tell(0, None, "receptive fields")
         # They are the layers' own, so a run over another set has measured them already.
@@ -177,15 +197,12 @@ def run_index(
                 tell=lambda count, total: tell(count, total, "receptive fields"),
             )
         tell(0, None, "publishing")
-        # Another process may have published meanwhile; then the checkpoint stays, for --replace.
-        check_publishable(
-            atlas, model=model.name, weights_sha256=digest, image_set=image_set, replace=replace
-        )
         run = publish_run(
             atlas,
-            described=ModelRows(model, digest, taps, tap_edges(model, taps), fields, sizes),
+            described=ModelRows(model, weights, digest, taps, tap_edges(model, taps), fields, sizes),
             made=Pass(
                 image_set=image_set,
+                listed=images,
                 k=k,
                 dtype=dtype,
                 device=str(place),
@@ -196,6 +213,7 @@ def run_index(
                 finished=datetime.now(UTC).replace(tzinfo=None),
             ),
             state=state,
+            replace=replace,
         )
         checkpoint.remove()
     read = len(images) - len(unreadable)
@@ -206,10 +224,16 @@ def run_index(
         layers=len(chosen),
         channels=sum(tap.channels for tap in chosen),
         resumed_at=resumed_at,
-        note=note,
         seconds=done.seconds,
         images_per_second=read / done.seconds,
     )
+
+
+def _resumption(checkpoint: Checkpoint, done: Progress, images: int) -> str | None:
+    if done.next_place:
+        return f"goes on after {done.next_place:,} of {images:,} images"
+    why = checkpoint.why_not_used()
+    return None if why is None else f"starts with the first image: {why}"
 
 
 def _images(atlas: Atlas, image_set: str) -> list[StoredImage]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from db.images import ImageStore, UnreadableImage, read_rgb
-from workers.preprocessing import Preprocessing
+from workers.preprocessing import Preprocessing, TooThin
 
 # Decoding and resizing run in C without the interpreter's lock, a few milliseconds a picture.
 THREADS = 2
@@ -64,6 +65,18 @@ def read_image(store: ImageStore, image: StoredImage, preprocessing: Preprocessi
     """uint8 H,W,3 of the network's input size.
 
     Raises:
+        UnreadableImage: as `open_image`, or the picture is too long and thin to be resized.
+    """
+    try:
+        return preprocessing(open_image(store, image))
+    except TooThin as error:
+        raise UnreadableImage(str(error)) from error
+
+
+def open_image(store: ImageStore, image: StoredImage) -> Image.Image:
+    """The picture as it was imported.
+
+    Raises:
         UnreadableImage: the file is gone, holds other bytes than at the import, or cannot be decoded.
     """
     try:
@@ -75,7 +88,7 @@ def read_image(store: ImageStore, image: StoredImage, preprocessing: Preprocessi
     # A tenth of a millisecond; without it a patch of another picture would be shown under this one's name.
     if hashlib.sha256(data).hexdigest() != image.key:
         raise UnreadableImage("the file has changed since it was imported")
-    return preprocessing(read_rgb(data))
+    return read_rgb(data)
 
 
 def batches(

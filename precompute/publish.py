@@ -1,6 +1,6 @@
 """A finished pass as rows of the atlas, built as Arrow columns and published all at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from db.atlas import Atlas
-from db.index_queries import RunTables, insert_run, run_of, runs_with_other_weights
+from db.atlas import Atlas, Query
+from db.index_queries import RunTables, insert_run, run_of, runs_of_another, set_images
 from precompute.index_state import IndexState
+from precompute.loading import StoredImage
 from workers.models import VisionModel
 from workers.receptive_field import ReceptiveField
 from workers.taps import Tap
@@ -21,8 +22,12 @@ class AlreadyIndexed(RuntimeError):
     """The atlas has a run of this model over this image set; the message is one sentence."""
 
 
-class OtherWeights(RuntimeError):
-    """The atlas has runs by a model of the same name with other weights; the message is one sentence."""
+class AnotherModel(RuntimeError):
+    """The atlas has runs by another model of the same name; the message is one sentence."""
+
+
+class ImagesChanged(RuntimeError):
+    """The image set is not what was indexed any more; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class ModelRows:
 
     model: VisionModel
     weights_sha256: str
+    digest: str
     taps: Sequence[Tap]
     edges: Sequence[tuple[str, str]]
     fields: Mapping[str, ReceptiveField]
@@ -39,9 +45,13 @@ class ModelRows:
 
 @dataclass(frozen=True)
 class Pass:
-    """A pass over an image set: what the atlas says of it, apart from its results. Times are UTC, naive."""
+    """A pass over an image set: what the atlas says of it, apart from its results. Times are UTC, naive.
+
+    `listed` are the set's images as the atlas listed them at the start.
+    """
 
     image_set: str
+    listed: Sequence[StoredImage]
     k: int
     dtype: str
     device: str
@@ -53,15 +63,15 @@ class Pass:
 
 
 def check_publishable(
-    atlas: Atlas, *, model: str, weights_sha256: str, image_set: str, replace: bool
+    fetch: Callable[[Query], list[dict[str, Any]]], *, model: str, digest: str, image_set: str, replace: bool
 ) -> None:
-    """Whether a run of the model over the set may be published; asked before the work and once more after.
+    """Whether a run of the model over the set may be published; `fetch` asks the atlas.
 
     Raises:
         AlreadyIndexed: there is such a run, and `replace` was not asked for.
-        OtherWeights: runs over other sets would be left with another model's layers.
+        AnotherModel: runs over other sets would be left with another model's layers.
     """
-    there = atlas.fetch(run_of(model, image_set))
+    there = fetch(run_of(model, image_set))
     if there and not replace:
         run = there[0]
         raise AlreadyIndexed(
@@ -69,17 +79,24 @@ def check_publishable(
             f"{run['layers']} layers, k={run['k']}, {run['dtype']}, {run['finished']:%Y-%m-%d %H:%M} UTC): "
             "--replace makes it anew"
         )
-    others = atlas.fetch(runs_with_other_weights(model, weights_sha256, image_set))
+    others = fetch(runs_of_another(model, digest, image_set))
     if others:
         sets = ", ".join(repr(row["image_set"]) for row in others)
-        raise OtherWeights(
-            f"a model named {model!r} with other weights (from {others[0]['source']}) is indexed over {sets}: "
-            "give this one another with --name"
+        raise AnotherModel(
+            f"a model named {model!r} with other weights, preprocessing or classes (from {others[0]['source']}) "
+            f"is indexed over {sets}: give this one another name with --name"
         )
 
 
-def publish_run(atlas: Atlas, *, described: ModelRows, made: Pass, state: IndexState) -> int:
-    """Publish a run in place of the one there may be of the same model and set; gives its number."""
+def publish_run(
+    atlas: Atlas, *, described: ModelRows, made: Pass, state: IndexState, replace: bool = False
+) -> int:
+    """Publish a run, with `replace` in place of the one of the same model and set; gives its number.
+
+    Raises:
+        AlreadyIndexed, AnotherModel: as `check_publishable`, now that nobody else can publish.
+        ImagesChanged: the set was removed, or holds other images or labels than were indexed.
+    """
     model = described.model
     tables = RunTables(
         run=_run(model, made, layers=len(state.taps)),
@@ -96,12 +113,32 @@ def publish_run(atlas: Atlas, *, described: ModelRows, made: Pass, state: IndexS
         **_results(state),
     )
     with atlas.publish() as connection:
+
+        def fetch(query: Query) -> list[dict[str, Any]]:
+            found: pa.Table = connection.sql(query.sql, params=query.values or None).to_arrow_table()
+            rows: list[dict[str, Any]] = found.to_pylist()
+            return rows
+
+        check_publishable(
+            fetch, model=model.name, digest=described.digest, image_set=made.image_set, replace=replace
+        )
+        _check_images(fetch(set_images(made.image_set)), made)
         return insert_run(
             connection,
             tables,
             model=model.name,
             vocabulary=model.vocabulary.name,
             image_set=made.image_set,
+        )
+
+
+def _check_images(now: Sequence[Mapping[str, Any]], made: Pass) -> None:
+    """Images that an import added meanwhile have higher ids and are no harm; their paths may change too."""
+    before = [(image.image_id, image.key, image.wnid, image.label) for image in made.listed]
+    if [(row["image_id"], row["key"], row["wnid"], row["label"]) for row in now[: len(before)]] != before:
+        what = "was removed" if not now else "got other images or labels"
+        raise ImagesChanged(
+            f"image set {made.image_set!r} {what} while it was indexed: nothing is published; index it again"
         )
 
 
@@ -133,6 +170,7 @@ def _model(described: ModelRows) -> pa.Table:
         "architecture": model.architecture,
         "parameters": model.parameter_count,
         "weights_sha256": described.weights_sha256,
+        "digest": described.digest,
         "input_height": preprocessing.input_size[0],
         "input_width": preprocessing.input_size[1],
         "resize_height": height,

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def test_a_failure_ends_with_1_and_one_sentence(words: list[str], sentence: str,
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert sentence in done.stderr
+    assert "unexpected" not in done.stderr
 
 
 def test_debug_adds_the_traceback(home: Path) -> None:
@@ -132,7 +134,7 @@ def test_images_are_imported_listed_shown_and_removed(home: Path, photos: Path) 
 
     missing = command("images", "show", "two", "9", home=home)
     assert missing.returncode == 1
-    assert "there is no image 9 in image set 'two'" in missing.stderr
+    assert missing.stderr.startswith("convscope: there is no image 9 in image set 'two'")
 
     refused = subprocess.run(
         [sys.executable, "-m", "convscope", "images", "remove", "two"],
@@ -181,3 +183,32 @@ def test_an_index_is_computed_once_and_again_only_when_told(home: Path, photos: 
     assert "run 2: 4 images" in command(*words, "--replace", home=home).stdout
     other = command(*words, "--name", "lite0-again", home=home)
     assert "run 3: 4 images" in other.stdout, other.stderr
+
+
+def test_a_doctor_passes_over_what_is_gone_by_name(home: Path, photos: Path) -> None:
+    assert command("images", "import", "two", str(photos), home=home).returncode == 0
+    (photos / "n02123045" / "0.png").unlink()
+    done = command("models", "doctor", "efficientnet-lite0", "--images", "two", home=home)
+    assert "on 3 labelled images of two" in done.stdout, done.stderr
+    assert "not readable any more: n02123045/0.png: the file is gone" in done.stderr
+
+
+def test_a_command_that_is_terminated_says_that_it_stopped(home: Path, photos: Path) -> None:
+    assert command("images", "import", "two", str(photos), home=home).returncode == 0
+    words = ["index", "--model", "efficientnet-lite0", "--images", "two"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "convscope", *words],
+        cwd=ROOT,
+        env={**os.environ, "CONVSCOPE_HOME": str(home)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(home.glob("builds/*/facts.json")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.strip() == "convscope: stopped"

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from workers.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Triple
@@ -87,15 +88,15 @@ class Diagnosis:
 
 def diagnose(
     model: Diagnosable,
-    labelled_images: Iterable[tuple[Image.Image, int]],
+    labelled_images: Iterable[tuple[npt.NDArray[np.uint8], int]],
     *,
     batch_size: int = 32,
     trial_images: int = 200,
 ) -> Diagnosis:
-    """Run labelled RGB images through `model`, the first `trial_images` of them under every alternative as well.
+    """Run labelled images through `model`, the first `trial_images` of them under every alternative as well.
 
-    Labels are class indices of the model's vocabulary; leave out images whose class it does not know. Memory
-    does not depend on the number of images.
+    Images are uint8 H,W,3 as `model.preprocessing` makes them. Labels are class indices of the model's vocabulary;
+    leave out images whose class it does not know. Memory does not depend on the number of images.
 
     Raises:
         ValueError: there are no images.
@@ -181,9 +182,9 @@ class _Tally:
         return mean / error
 
 
-def _pixels(model: Diagnosable, images: list[Image.Image]) -> Tensor:
+def _pixels(model: Diagnosable, images: list[npt.NDArray[np.uint8]]) -> Tensor:
     """N,3,H,W in [0, 1] on the model's device."""
-    stacked = torch.stack([torch.from_numpy(model.preprocessing(image).copy()) for image in images])
+    stacked = torch.from_numpy(np.stack(images))
     return stacked.permute(0, 3, 1, 2).to(model.mean.device).float() / 255
 
 

@@ -113,6 +113,17 @@ class VisionModel(nn.Module):
             digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
         return digest.hexdigest()
 
+    def digest(self, weights_sha256: str) -> str:
+        """SHA-256 over all that the model's numbers depend on: weights, preprocessing, classes."""
+        facts = [
+            weights_sha256,
+            self.architecture,
+            self.preprocessing,
+            self.reverse_channels,
+            self.vocabulary,
+        ]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
 
 def load_model(
     spec: str,

@@ -29,6 +29,14 @@ Triple = tuple[float, float, float]
 Box = tuple[float, float, float, float]
 
 
+# Pixels of a resized picture before its crop, at 4 bytes each. A photograph has a thousandth of them.
+_MOST_RESIZED = 2**26
+
+
+class TooThin(ValueError):
+    """A picture is so long and thin that resizing its short side makes it enormous; the message is a sentence."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """One model's preprocessing. Sizes are (height, width) in pixels; mean and std are for pixels in [0, 1].
@@ -79,10 +87,16 @@ class Preprocessing:
 
         Raises:
             ValueError: the image is not RGB.
+            TooThin: resized, it would have more than 2^26 pixels.
         """
         if image.mode != "RGB":
             raise ValueError(f"expected an RGB image, got mode {image.mode!r}")
         height, width = self.resized_size(image.width, image.height)
+        if height * width > _MOST_RESIZED:
+            raise TooThin(
+                f"it has {image.width:,} x {image.height:,} pixels, which resizing makes {width:,} x {height:,}, "
+                f"and the limit is {_MOST_RESIZED:,} pixels"
+            )
         if (width, height) != image.size:
             image = image.resize((width, height), INTERPOLATIONS[self.interpolation])
         top, left = self._crop_corner(height, width)

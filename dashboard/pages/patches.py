@@ -135,7 +135,7 @@ def show_drawing(
         run = select_run(catalogue, subject["model"], subject["images"])
     except NothingSelected:
         return [], {"width": "316px", "height": "0px"}, [], None
-    key = [run["model"], run["weights_sha256"], len(catalogue.layers[run["model"]])]
+    key = [run["model"], run["digest"], len(catalogue.layers[run["model"]])]
     if drawn == key:
         return (no_update,) * 4
     layers = catalogue.layers[run["model"]]

@@ -176,9 +176,9 @@ def add_run(
             [(index, wnid, label, label) for index, (wnid, label) in enumerate(classes)],
         )
         connection.execute(
-            "INSERT INTO models VALUES (?, 'synthetic:convnext', 'ConvNext', 28589128, ?, ?, ?, NULL, ?, 'bicubic', "
+            "INSERT INTO models VALUES (?, 'synthetic:convnext', 'ConvNext', 28589128, ?, ?, ?, ?, NULL, ?, 'bicubic', "
             "'half_even', [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 'synthetic', ?)",
-            [model, f"{seed:064x}", INPUT, INPUT, RESIZE, len(classes)],
+            [model, f"{seed:064x}", f"{seed:064x}", INPUT, INPUT, RESIZE, len(classes)],
         )
         connection.register(
             "given_layers", pa.Table.from_pylist([{"model": model} | layer for layer in layers])

@@ -25,6 +25,17 @@ def test_a_port_that_is_none_is_refused_by_name(port: str) -> None:
         read_settings({"CONVSCOPE_PORT": port})
 
 
+@pytest.mark.parametrize("size", ["lots", "1B", "-1GB", "64MB", "4", "4 gigs"])
+def test_a_memory_that_duckdb_cannot_work_with_is_refused_by_name(size: str) -> None:
+    with pytest.raises(SettingError, match=f"CONVSCOPE_ATLAS_MEMORY: .* at least 128MB, got '{size}'"):
+        read_settings({"CONVSCOPE_ATLAS_MEMORY": size})
+
+
+def test_a_home_of_nobody_is_refused_by_name() -> None:
+    with pytest.raises(SettingError, match="CONVSCOPE_HOME: expected a folder, got '~nosuchperson/x'"):
+        read_settings({"CONVSCOPE_HOME": "~nosuchperson/x"})
+
+
 def test_the_readme_documents_exactly_the_settings_there_are() -> None:
     rows = [
         line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `CONVSCOPE_")

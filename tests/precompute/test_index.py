@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from db.atlas import Atlas, Query
 from db.images import ImageStore
 from db.settings import Settings
 from precompute.checkpoint import BuildBusy
-from precompute.images import import_images
-from precompute.index import AlreadyIndexed, CannotIndex, IndexReport, OtherWeights, run_index
+from precompute.images import import_images, remove_image_set
+from precompute.index import AlreadyIndexed, AnotherModel, CannotIndex, ImagesChanged, IndexReport, run_index
 from workers.models import VisionModel, load_model
 from workers.networks import LoadedNetwork
 from workers.preprocessing import HALF, Preprocessing
@@ -294,6 +295,7 @@ def test_a_run_is_replaced_only_on_demand_and_gets_a_new_number(
         ),
         ({"dtype": "float64"}, "expected one of float32, bfloat16, got 'float64'"),
         ({"device": "abacus"}, "got 'abacus'"),
+        ({"device": "meta"}, "got 'meta'"),
     ],
 )
 def test_what_cannot_be_indexed_is_told_in_a_sentence(
@@ -320,12 +322,96 @@ def test_a_model_of_the_same_name_and_other_weights_takes_no_ones_place(
         import_images(atlas, store, image_set=name, source=pictures)
     run_index(atlas, store, model=model, image_set="one")
     other = small_model(seed=1)
-    with pytest.raises(OtherWeights, match=r"named 'small' with other weights \(from seed 0\) .* over 'one'"):
+    with pytest.raises(
+        AnotherModel, match=r"named 'small' with other weights.* \(from seed 0\) .* over 'one'"
+    ):
         run_index(atlas, store, model=other, image_set="two")
     run_index(atlas, store, model=other, image_set="one", replace=True)
     assert atlas.fetch(Query("SELECT source FROM models")) == [{"source": "seed 1"}]
     run_index(atlas, store, model=other, image_set="two")
     assert len(atlas.fetch(Query("SELECT * FROM runs"))) == 2
+
+
+def test_other_preprocessing_is_another_model_and_measures_its_fields_anew(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    for name in ("one", "two"):
+        import_images(atlas, store, image_set=name, source=pictures)
+    run_index(atlas, store, model=model, image_set="one")
+    smaller = small_model(seed=0)
+    smaller.preprocessing = replace(smaller.preprocessing, input_size=(24, 24), resize=24)
+    with pytest.raises(
+        AnotherModel, match=r"other weights, preprocessing or classes .* another name with --name"
+    ):
+        run_index(atlas, store, model=smaller, image_set="two")
+    run_index(atlas, store, model=smaller, image_set="one", replace=True)
+    largest = atlas.fetch(Query("SELECT max(erf_size) AS erf, max(height) AS height FROM layers"))[0]
+    assert largest["erf"] <= 24
+    assert largest["height"] <= 24
+
+
+@pytest.mark.parametrize("change", ["removed", "removed and imported anew", "relabelled"])
+def test_images_that_changed_while_they_were_indexed_publish_nothing(
+    change: str, atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path, tmp_path: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+
+    def meddle(done: int, _total: int | None, phase: str) -> None:
+        if phase != "indexing" or done != 12:
+            return
+        if change == "relabelled":
+            with atlas.publish() as connection:
+                connection.execute("UPDATE images SET label = 'other' WHERE image_id = 3")
+            return
+        remove_image_set(atlas, store, "noise")
+        if change == "removed and imported anew":
+            backwards = tmp_path / "backwards"
+            backwards.mkdir()
+            for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+                (backwards / f"{99 - number}.png").write_bytes(path.read_bytes())
+            import_images(atlas, store, image_set="noise", source=backwards)
+
+    what = "was removed" if change == "removed" else "got other images or labels"
+    with pytest.raises(ImagesChanged, match=f"'noise' {what} while it was indexed: nothing is published"):
+        run_index(atlas, store, model=model, image_set="noise", progress=meddle)
+    assert atlas.fetch(Query("SELECT * FROM runs")) == []
+
+
+def test_images_added_while_the_others_were_indexed_are_no_harm(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path, tmp_path: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "more" / "more.png")
+
+    def add(done: int, _total: int | None, phase: str) -> None:
+        if phase == "indexing" and done == 12:
+            import_images(atlas, store, image_set="noise", source=tmp_path / "more")
+
+    assert run_index(atlas, store, model=model, image_set="noise", progress=add).images == 12
+
+
+def test_a_picture_too_thin_to_resize_is_passed_over_by_name(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thin").mkdir()
+    Image.new("RGB", (60000, 1)).save(tmp_path / "thin" / "line.png")
+    for source in (pictures, tmp_path / "thin"):
+        import_images(atlas, store, image_set="noise", source=source)
+    report = run_index(atlas, store, model=model, image_set="noise")
+    assert [entry.name for entry in report.unreadable] == ["line.png"]
+    assert "60,000 x 1 pixels, which resizing makes 4,320,000 x 72" in report.unreadable[0].reason
+
+
+def test_images_that_went_and_came_back_are_read_by_the_next_try(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    away = pictures.rename(pictures.with_name("away"))
+    with pytest.raises(CannotIndex, match="no image of 'noise' can be read any more"):
+        run_index(atlas, store, model=model, image_set="noise")
+    away.rename(pictures)
+    assert run_index(atlas, store, model=model, image_set="noise", resume=True).images == 12
 
 
 def test_bfloat16_gives_about_the_same_values(
@@ -438,11 +524,15 @@ def test_ctrl_c_finishes_the_batch_and_leaves_a_checkpoint(
             progress=interrupted_at(6, signal.SIGINT),
         )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    report = run_index(atlas, store, model=model, image_set="noise", batch_size=2, resume=True)
-    assert (report.resumed_at, report.note) == (6, None)
+    said: list[str] = []
+    report = run_index(
+        atlas, store, model=model, image_set="noise", batch_size=2, resume=True, say=said.append
+    )
+    assert report.resumed_at == 6
+    assert said == ["goes on after 6 of 12 images"]
 
 
-def test_a_checkpoint_made_with_other_options_is_not_used_and_the_report_says_so(
+def test_a_checkpoint_made_with_other_options_is_not_used_and_this_is_said(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
@@ -455,11 +545,15 @@ def test_a_checkpoint_made_with_other_options_is_not_used_and_the_report_says_so
             batch_size=2,
             progress=interrupted_at(6, signal.SIGINT),
         )
-    report = run_index(atlas, store, model=model, image_set="noise", batch_size=3, k=5, resume=True)
-    assert report.resumed_at == 0
-    assert report.note == (
-        "the checkpoint of an earlier try is not used, since it had another batch size (2, now 3), k (20, now 5)"
+    said: list[str] = []
+    report = run_index(
+        atlas, store, model=model, image_set="noise", batch_size=3, k=5, resume=True, say=said.append
     )
+    assert report.resumed_at == 0
+    assert said == [
+        "starts with the first image: the earlier try, whose checkpoint there is, had another "
+        "batch size (2, now 3), k (20, now 5)"
+    ]
     assert not (atlas.home / "builds").exists(), "outdated by the run"
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from db.atlas import Atlas, Query
+from db.index_queries import set_images
 from db.settings import Settings
 from precompute.index_state import IndexState
+from precompute.loading import StoredImage
 from precompute.publish import ModelRows, Pass, publish_run
 from workers.models import VisionModel
 from workers.networks import LoadedNetwork
@@ -73,6 +75,7 @@ def publish(atlas: Atlas, model: VisionModel, state: IndexState) -> int:
     described = ModelRows(
         model=model,
         weights_sha256="0" * 64,
+        digest="1" * 64,
         taps=state.taps,
         edges=(),
         fields={
@@ -80,10 +83,11 @@ def publish(atlas: Atlas, model: VisionModel, state: IndexState) -> int:
         },
         effective_sizes={tap.layer: 5 for tap in state.taps},
     )
+    listed = [StoredImage(**row) for row in atlas.fetch(set_images("photos"))]
     now = np.datetime64("2026-01-02T03:04:05", "us").item()
     made = Pass(
-        image_set="photos", k=20, dtype="float32", device="cpu", images=IMAGES, unreadable=0, seconds=1.0,
-        started=now, finished=now,
+        image_set="photos", listed=listed, k=20, dtype="float32", device="cpu", images=IMAGES, unreadable=0,
+        seconds=1.0, started=now, finished=now,
     )  # fmt: skip
     return publish_run(atlas, described=described, made=made, state=state)
 
