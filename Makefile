@@ -34,6 +34,7 @@ test: lint  ## Lint, then the tests, the browser's included
 	$(BIN)/pytest
 
 bench: setup  ## Measure, side by side, and print tables
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	@sh .ci/chromium $(BIN)/python
 	@set -e; for script in tests/bench/bench_*.py; do echo; echo "== $$script"; $(BIN)/python $$script; done
 

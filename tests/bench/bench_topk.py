@@ -195,7 +195,7 @@ def main() -> None:
     try:
         ways["zennit-crp"] = ZennitCrp(Path(folder.name))
     except ImportError:
-        print("zennit-crp is not installed: pip install zennit-crp to measure it too")
+        print("zennit-crp is not installed: `make bench` installs it")
 
     def bare(_number: int) -> None:
         model(pixels)
