@@ -115,9 +115,17 @@ def nothing_yet(*, has_images: bool) -> Component:
     )
 
 
-def sorry(sentence: str, *, link: tuple[str, str] | None = None, choices: Sequence[str] = ()) -> Component:
-    """A sentence on what is wrong with the address, and the way out of it."""
+def sorry(
+    sentence: str,
+    *,
+    link: tuple[str, str] | None = None,
+    choices: Sequence[str] = (),
+    to_type: str = "",
+) -> Component:
+    """A sentence on what is wrong with the address, and the ways out of it: a link, a command to type."""
     body: list[Component] = []
+    if to_type:
+        body += [html.P("To have it, type in a terminal:"), command(to_type)]
     if choices:
         body.append(html.P("There is: " + "; ".join(choices) + "."))
     if link is not None:

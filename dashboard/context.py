@@ -22,7 +22,9 @@ MEGABYTE = 1 << 20
 class Catalogue:
     """What one version of the atlas holds: small facts that every page asks for.
 
-    `version` is None where nothing was published yet; `trouble` says why an atlas cannot be read.
+    `layers` are a model's; a run may have been made over some of them only: `dead` holds those, by run, with how
+    many of their channels are dead. `version` is None where nothing was published yet; `trouble` says why an
+    atlas cannot be read.
     """
 
     version: str | None
@@ -30,7 +32,7 @@ class Catalogue:
     image_sets: tuple[Record, ...] = ()
     layers: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
     edges: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-    dead: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    dead: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     trouble: str = ""
 
     def run(self, model: str, image_set: str) -> Record | None:
@@ -47,6 +49,10 @@ class Catalogue:
     def layer(self, model: str, layer: str) -> Record | None:
         """A layer of a model."""
         return next((row for row in self.layers.get(model, ()) if row["layer"] == layer), None)
+
+    def is_indexed(self, run: Record, layer: Record) -> bool:
+        """Whether the run was made over this layer of its model."""
+        return layer["layer"] in self.dead.get(run["run"], {})
 
 
 @dataclass
@@ -97,9 +103,8 @@ def read_catalogue(atlas: Atlas, version: str) -> Catalogue:
             for model in models
         },
         dead={
-            (run["run"], row["layer"]): row["dead"]
+            run["run"]: {row["layer"]: row["dead"] for row in atlas.fetch(queries.indexed_layers(run["run"]))}
             for run in runs
-            for row in atlas.fetch(queries.dead_channels(run["run"]))
         },
     )
 

@@ -5,7 +5,7 @@ a network of 58 layers fits a narrow column, and positions need no layout engine
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,10 @@ class Drawing:
     width: int = WIDTH
 
 
-def draw(layers: Sequence[Record], edges: Iterable[tuple[str, str]]) -> Drawing:
-    """Lay out `layers`, given in the order of the forward pass."""
+def draw(
+    layers: Sequence[Record], edges: Iterable[tuple[str, str]], *, indexed: Collection[str] | None = None
+) -> Drawing:
+    """Lay out `layers`, given in the order of the forward pass; those that are not `indexed` are marked."""
     nodes: list[dict[str, Any]] = []
     spots: dict[str, tuple[int, int]] = {}  # layer -> (row, column)
     top, line = 10, 0
@@ -62,7 +64,10 @@ def draw(layers: Sequence[Record], edges: Iterable[tuple[str, str]]) -> Drawing:
                     left = GUTTER + STAGE_PADDING + BLOCK_PADDING + column * (wide + GAP)
                     if block is None and len(chunk) == 1:
                         left = GUTTER + STAGE_PADDING + BLOCK_PADDING
-                    nodes.append(_pill(layer, parent, x=left + wide / 2, y=top + PILL_HEIGHT / 2, width=wide))
+                    pill = _pill(layer, parent, x=left + wide / 2, y=top + PILL_HEIGHT / 2, width=wide)
+                    if indexed is not None and layer["layer"] not in indexed:
+                        pill["classes"] += " unindexed"
+                    nodes.append(pill)
                     spots[layer["layer"]] = (line, column)
                 top += PILL_HEIGHT + GAP
                 line += 1

@@ -1,5 +1,6 @@
 """From an address to what it selects: the run, the layer, the channels; one place for pages and downloads."""
 
+import shlex
 from dataclasses import dataclass, replace
 
 from dashboard.address import (
@@ -24,6 +25,16 @@ class NothingSelected(LookupError):
         self.choices = choices
 
 
+class NotIndexed(NothingSelected):
+    """The model has the layer, but its run was made without it; `command` makes one with it."""
+
+    def __init__(self, run: Record, layer: Record, layers: int) -> None:
+        have = f"{run['layers']:,} of {layers:,} layers"
+        super().__init__(f"{layer['label']} was not indexed in run {run['run']} ({have}).")
+        self.layer = layer
+        self.command = index_command(run, run["image_set"]) + " --replace"
+
+
 @dataclass(frozen=True)
 class LayerSelection:
     """A layer of a run. `address` has its empty names filled in."""
@@ -44,6 +55,12 @@ class ChannelSelection:
     query: Query
 
 
+def index_command(run: Record, image_set: str) -> str:
+    """What to type to run a run's model over an image set, all its layers."""
+    named = "" if run["model"] == run["source"] else f" --name {shlex.quote(run['model'])}"
+    return f"convscope index --model {shlex.quote(run['source'])}{named} --images {shlex.quote(image_set)}"
+
+
 def select_run(catalogue: Catalogue, model: str, image_set: str) -> Record:
     """The run of a model over an image set; empty names mean any.
 
@@ -62,16 +79,20 @@ def select_run(catalogue: Catalogue, model: str, image_set: str) -> Record:
 
 
 def select_layer(catalogue: Catalogue, address: PatchesAddress) -> LayerSelection:
-    """The layer that an address names; an empty name means the first layer.
+    """The layer that an address names; an empty name means the first that was indexed.
 
     Raises:
         NothingSelected: there is no such run or layer.
+        NotIndexed: the run was made without this layer.
     """
     run = select_run(catalogue, address.model, address.images)
     layers = catalogue.layers[run["model"]]
-    layer = catalogue.layer(run["model"], address.layer) if address.layer else (layers[0] if layers else None)
+    indexed = (layer for layer in layers if catalogue.is_indexed(run, layer))
+    layer = catalogue.layer(run["model"], address.layer) if address.layer else next(indexed, None)
     if layer is None:
         raise NothingSelected(f"{run['model']} has no layer “{address.layer}”.")
+    if not catalogue.is_indexed(run, layer):
+        raise NotIndexed(run, layer, len(layers))
     full = replace(address, model=run["model"], images=run["image_set"], layer=layer["layer"])
     return LayerSelection(run, layer, full)
 

@@ -51,13 +51,13 @@ ORDER BY s.position, t.position""",
     )
 
 
-def dead_channels(run: int) -> Query:
-    """Dead channels of each layer that has any."""
+def indexed_layers(run: int) -> Query:
+    """The layers that a run was made over, with how many of their channels are dead."""
     return Query(
         """
-SELECT layer, count(*) AS dead
+SELECT layer, count(*) FILTER (dead) AS dead
 FROM channel_stats
-WHERE run = $run AND dead
+WHERE run = $run
 GROUP BY layer
 ORDER BY layer""",
         {"run": run},

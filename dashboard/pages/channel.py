@@ -17,7 +17,7 @@ from dashboard.context import Context, Record, current
 from dashboard.geometry import CROPS
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import row_address
-from dashboard.selections import LayerSelection, NothingSelected, select_layer
+from dashboard.selections import LayerSelection, NothingSelected, NotIndexed, select_layer
 from dashboard.words import activation, count, patch_sentence, percent
 from db import patch_queries
 from db.atlas import Query
@@ -61,7 +61,8 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
         selection = select_layer(catalogue, patches_address)
     except NothingSelected as nothing:
         way_out = (PatchesAddress(model=address.model, images=address.images).href(), "Show the layers")
-        return components.sorry(str(nothing), link=way_out, choices=nothing.choices)
+        to_type = nothing.command if isinstance(nothing, NotIndexed) else ""
+        return components.sorry(str(nothing), link=way_out, choices=nothing.choices, to_type=to_type)
     last = selection.layer["channels"] - 1
     if address.channel > last:
         return components.sorry(

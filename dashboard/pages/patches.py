@@ -13,7 +13,7 @@ Callbacks::
 The address is the only source: controls write it, and everything is shown from it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dash import Dash, Input, Output, State, html, no_update
@@ -37,6 +37,8 @@ from dashboard.selections import (
     ChannelSelection,
     LayerSelection,
     NothingSelected,
+    NotIndexed,
+    index_command,
     patches_query,
     select_channels,
     select_layer,
@@ -135,27 +137,37 @@ def show_drawing(
         run = select_run(catalogue, subject["model"], subject["images"])
     except NothingSelected:
         return [], {"width": "316px", "height": "0px"}, [], None
-    key = [run["model"], run["digest"], len(catalogue.layers[run["model"]])]
+    layers = catalogue.layers[run["model"]]
+    indexed = {layer["layer"] for layer in layers if catalogue.is_indexed(run, layer)}
+    key = [run["model"], run["digest"], len(layers), *(sorted(indexed) if len(indexed) < len(layers) else [])]
     if drawn == key:
         return (no_update,) * 4
-    layers = catalogue.layers[run["model"]]
-    drawing = draw(layers, catalogue.edges[run["model"]])
+    drawing = draw(layers, catalogue.edges[run["model"]], indexed=indexed)
     return (
         drawing.elements,
         {"width": f"{drawing.width}px", "height": f"{drawing.height}px"},
-        layer_options(layers),
+        layer_options(layers, indexed),
         key,
     )
 
 
-def layer_options(layers: Sequence[Record]) -> list[dict[str, Any]]:
-    """The list of layers, to be searched by name."""
+def layer_options(layers: Sequence[Record], indexed: Collection[str]) -> list[dict[str, Any]]:
+    """The list of layers, to be searched by name; one that the run was made without cannot be chosen."""
     return [
         {
             "value": layer["layer"],
             "label": html.Div(
-                [html.Span(layer["label"]), html.Small(layer["description"])], className="layer-option"
+                [
+                    html.Span(layer["label"]),
+                    html.Small(
+                        layer["description"]
+                        if layer["layer"] in indexed
+                        else f"not indexed · {layer['description']}"
+                    ),
+                ],
+                className="layer-option" if layer["layer"] in indexed else "layer-option unindexed",
             ),
+            "disabled": layer["layer"] not in indexed,
             # not the description: a search for stage 4 would find all that have 384 channels
             "search": f"{layer['label']} {layer['layer']}",
         }
@@ -208,9 +220,13 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
         link = address.href(layer="", channels="", page=1)
         if not address.layer:
             link = PatchesAddress().href()
+        to_type = nothing.command if isinstance(nothing, NotIndexed) else ""
         return _blank(
-            components.sorry(str(nothing), link=(link, "Show what there is"), choices=nothing.choices),
+            components.sorry(
+                str(nothing), link=(link, "Show what there is"), choices=nothing.choices, to_type=to_type
+            ),
             address,
+            layer=nothing.layer["layer"] if isinstance(nothing, NotIndexed) else None,
         )
     found: ChannelSelection | None = None
     rows: dict[str, Any] | None = None
@@ -229,7 +245,7 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
         download = "/download/patches.csv" + selection.address.href().lstrip("/")
         tools = components.sql_tools(query, download)
     return Shown(
-        heading(selection, catalogue.dead.get((selection.run["run"], selection.layer["layer"]), 0), found),
+        heading(selection, catalogue.dead[selection.run["run"]][selection.layer["layer"]], found),
         [*components.problems_list(problems.values()), components.legend(address.crop) if rows else None],
         rows,
         pager,
@@ -276,9 +292,7 @@ def _trouble(catalogue: Catalogue, address: PatchesAddress) -> Component | None:
         return components.message(
             f"No model was indexed over {address.images} yet",
             html.P("Find what excites each channel of a model with:"),
-            components.command(
-                f"convscope index --model {catalogue.runs[0]['model']} --images {address.images}"
-            ),
+            components.command(index_command(catalogue.runs[0], address.images)),
             kind="empty",
         )
     return None
@@ -295,9 +309,9 @@ def shown_values(address: PatchesAddress) -> dict[str, str]:
     }
 
 
-def _blank(instead: Component, address: PatchesAddress) -> Shown:
+def _blank(instead: Component, address: PatchesAddress, *, layer: str | None = None) -> Shown:
     values = shown_values(address)
-    return Shown(instead, None, None, None, {"layer": None, "shown": values}, "", None, *values.values())
+    return Shown(instead, None, None, None, {"layer": layer, "shown": values}, "", None, *values.values())
 
 
 def heading(selection: LayerSelection, dead: int, found: ChannelSelection | None) -> Component:

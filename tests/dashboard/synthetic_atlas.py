@@ -147,10 +147,15 @@ def add_run(
     divide: int = 16,
     k: int = 20,
     seed: int = 0,
+    over: Sequence[str] | None = None,
 ) -> int:
-    """Publish a run of an imagined model over `image_set`; gives its number. A run of the pair is replaced."""
+    """Publish a run of an imagined model over `image_set`; gives its number. A run of the pair is replaced.
+
+    `over` names the layers that are indexed, None all.
+    """
     random = np.random.default_rng(seed)
     layers = convnext_layers(divide)
+    indexed = [layer for layer in layers if over is None or layer["layer"] in over]
     with Atlas(settings).publish() as connection:
         images = connection.execute(
             "SELECT image_id, wnid, label FROM images WHERE image_set = ? ORDER BY image_id", [image_set]
@@ -192,9 +197,9 @@ def add_run(
         moment = datetime(2026, 1, 2, 4, 0, seed % 60)
         connection.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?, 'float32', 'cpu', ?, ?, 0, 12.5, ?, ?, '0.1.0')",
-            [run, model, image_set, k, len(layers), count, moment, moment],
+            [run, model, image_set, k, len(indexed), count, moment, moment],
         )
-        connection.register("given_activations", _activations(run, layers, count, depth, random))
+        connection.register("given_activations", _activations(run, indexed, count, depth, random))
         connection.execute("INSERT INTO activations SELECT * FROM given_activations")
         connection.execute(
             "INSERT INTO activations_by_image SELECT run, image_id, layer, channel, rank, activation, y, x "
