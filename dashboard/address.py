@@ -122,14 +122,14 @@ class ImageAddress(Address):
 
 
 def parse_channels(text: str, count: int) -> list[int] | None:
-    """Channels in a text such as `0-29` or `5, 17, 200`, in the order given, each once; None means all.
+    """Channels in a text such as `0-29` or `5, 17, 200`, from the lowest up, each once; None means all.
 
     Raises:
         ChannelsError: it is not such a text, or names a channel that the layer has not.
     """
     if not text.strip():
         return None
-    chosen: dict[int, None] = {}
+    chosen: set[int] = set()
     for part in text.split(","):
         match = CHANNEL_PATTERN.fullmatch(part)
         if match is None:
@@ -140,8 +140,8 @@ def parse_channels(text: str, count: int) -> list[int] | None:
             raise ChannelsError(f"Expected a range from low to high, got “{part.strip()}”.")
         if last >= count:
             raise ChannelsError(f"Expected numbers from 0 to {count - 1}, which this layer has, got {last}.")
-        chosen.update(dict.fromkeys(range(first, last + 1)))
-    return list(chosen)
+        chosen.update(range(first, last + 1))
+    return sorted(chosen)
 
 
 def as_crop(text: str) -> Any:

@@ -81,7 +81,7 @@ def image_channels_csv() -> flask.Response:
     """The channels that one image drives."""
     address = _address(ImageAddress)
     run = select_run(current().catalogue(), address.model, address.images)
-    query = image_queries.image_channels(run["run"], address.id, per_layer=None)
+    query = image_queries.image_channels(run["run"], address.id, per_layer=None, with_tied=True)
     return _csv(query, f"{run['model']}-{run['image_set']}-image-{address.id}-channels")
 
 

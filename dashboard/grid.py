@@ -77,12 +77,19 @@ def summary(row: GridRow) -> list[str]:
     if row.channel["dead"]:
         return ["dead"]
     lines = [f"max {activation(row.channel['max'])}"]
+    if tied(row.cells):
+        return [*lines, f"all {len(row.cells)} tied"]
     agreed = agreement(row.cells)
     if agreed is not None and agreed.labelled > 1:
         lines += (
             ["all different"] if agreed.classes == agreed.labelled else [agreed.label, percent(agreed.share)]
         )
     return lines
+
+
+def tied(cells: Sequence[Record]) -> bool:
+    """Whether all of a channel's top-k, given by rank, have one activation: then it lists the lowest image numbers."""
+    return len(cells) > 1 and bool(cells[0]["activation"] == cells[-1]["activation"])
 
 
 @dataclass(frozen=True)

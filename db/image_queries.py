@@ -126,21 +126,46 @@ ORDER BY r.finished DESC, r.run, p.rank""",
     )
 
 
-def image_channels(run: int, image_id: int, *, per_layer: int | None) -> Query:
+# Channels whose whole top-k is tied: the lowest image numbers of those that are equal.
+_TIED = """
+WITH tied AS (
+    SELECT layer, channel
+    FROM activations
+    WHERE run = $run
+    GROUP BY layer, channel
+    HAVING count(*) > 1 AND max(activation) = min(activation))"""
+
+
+def count_tied_channels(run: int, image_id: int) -> Query:
+    """How many channels have the image in a top-k that is all tied."""
+    return Query(
+        f"""{_TIED}
+SELECT count(*) AS channels
+FROM activations_by_image a
+JOIN tied USING (layer, channel)
+WHERE a.run = $run AND a.image_id = $image_id""",
+        {"run": run, "image_id": image_id},
+    )
+
+
+def image_channels(run: int, image_id: int, *, per_layer: int | None, with_tied: bool) -> Query:
     """Channels whose top-k the image is in, in layer order, the best rank first.
 
-    At most `per_layer` of a layer (None: all); `in_layer` says how many there are.
+    At most `per_layer` of a layer (None: all); `in_layer` says how many there are. Those whose whole top-k is tied
+    come last in their layer, or not at all.
     """
     most = "" if per_layer is None else "\nQUALIFY row_number() OVER same_layer <= $per_layer"
+    only = "" if with_tied else " AND t.channel IS NULL"
     return Query(
-        f"""
+        f"""{_TIED}
 SELECT l.layer, l.label AS layer_label, a.channel, a.rank, a.activation, a.y, a.x,
-       count(*) OVER (PARTITION BY a.layer) AS in_layer
+       t.channel IS NOT NULL AS tied, count(*) OVER (PARTITION BY a.layer) AS in_layer
 FROM activations_by_image a
 JOIN runs r USING (run)
 JOIN layers l ON l.model = r.model AND l.layer = a.layer
-WHERE a.run = $run AND a.image_id = $image_id
-WINDOW same_layer AS (PARTITION BY a.layer ORDER BY a.rank, a.channel){most}
-ORDER BY l.position, a.rank, a.channel""",
+LEFT JOIN tied t ON t.layer = a.layer AND t.channel = a.channel
+WHERE a.run = $run AND a.image_id = $image_id{only}
+WINDOW same_layer AS (PARTITION BY a.layer ORDER BY tied, a.rank, a.channel){most}
+ORDER BY l.position, tied, a.rank, a.channel""",
         {"run": run, "image_id": image_id} | ({} if per_layer is None else {"per_layer": per_layer}),
     )

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from db.atlas import Query
 
-# How a layer's channels can be put in order. Dead channels never crowd out living ones but by index.
+# How a layer's channels can be put in order. Dead channels never crowd out living ones but by index. A channel whose
+# whole top-k is tied lists the lowest image numbers: what they agree on is chance.
 CHANNEL_ORDERS: dict[str, str] = {
     "index": "s.channel",
     "strongest": "s.dead, s.max DESC, s.channel",
-    "selectivity": "s.dead, t.entropy_bits NULLS LAST, t.majority_share DESC, s.channel",
+    "selectivity": "s.dead, coalesce(e.tied, false), t.entropy_bits NULLS LAST, t.majority_share DESC, s.channel",
     "dead_last": "s.dead, s.channel",
 }
 
@@ -18,7 +19,12 @@ def channels(
 ) -> Query:
     """Channels of a layer with their statistics; `only` None means all; `order` is one of CHANNEL_ORDERS."""
     agreement = (
-        "\nLEFT JOIN (SELECT * FROM selectivity WHERE run = $run AND layer = $layer) t USING (channel)"
+        """
+LEFT JOIN (SELECT * FROM selectivity WHERE run = $run AND layer = $layer) t USING (channel)
+LEFT JOIN (SELECT channel, count(*) > 1 AND max(activation) = min(activation) AS tied
+           FROM activations
+           WHERE run = $run AND layer = $layer
+           GROUP BY channel) e USING (channel)"""
         if order == "selectivity"
         else ""
     )
@@ -47,7 +53,7 @@ ORDER BY channel""",
 
 
 def patches(run: int, layer: str, channels: Sequence[int], *, k: int) -> Query:
-    """The `k` strongest patches of each of `channels`; `class_index` is in the model's own vocabulary."""
+    """The `k` strongest patches of each of `channels`, in their order; `class_index` is in the model's vocabulary."""
     return Query(
         """
 SELECT p.channel, p.rank, p.activation, p.image_id, p.label, c.class_index, p.wnid, p.y, p.x, p.box, p.erf_box,
@@ -56,7 +62,7 @@ FROM patches p
 LEFT JOIN (SELECT run, image_id, class_index FROM predictions WHERE run = $run AND is_label) c
     USING (run, image_id)
 WHERE p.run = $run AND p.layer = $layer AND p.channel = ANY($channels) AND p.rank <= $k
-ORDER BY p.channel, p.rank""",
+ORDER BY list_position($channels, p.channel), p.rank""",
         {"run": run, "layer": layer, "channels": list(channels), "k": k},
     )
 

@@ -15,6 +15,7 @@ from dashboard.address import ROWS_PER_PAGE, ChannelAddress, ImageAddress, Patch
 from dashboard.components import Component, attributes, icon
 from dashboard.context import Context, Record, current
 from dashboard.geometry import CROPS
+from dashboard.grid import tied
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import row_address
 from dashboard.selections import LayerSelection, NothingSelected, NotIndexed, select_layer
@@ -102,7 +103,9 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
     )
     return [
         _heading(selection, here),
-        _facts(statistics[0], agreement[0] if agreement else None) if statistics else None,
+        _facts(statistics[0], agreement[0] if agreement and not tied(patches) else None)
+        if statistics
+        else None,
         html.Div(
             [
                 _crops(here),
@@ -111,6 +114,7 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
             className="bar-line",
         ),
         components.legend(here.crop),
+        _tie(patches) if statistics and not statistics[0]["dead"] else None,
         patch_cards(selection, here, patches),
         html.Div(
             [
@@ -192,6 +196,17 @@ def _facts(row: Record, agreement: Record | None) -> Component:
             )
         )
     return components.facts(items)
+
+
+def _tie(patches: list[Record]) -> Component:
+    if not tied(patches):
+        return None
+    value = activation(patches[0]["activation"])
+    return html.P(
+        f"All {len(patches)} tied at {value}: their order means nothing. "
+        "They are the images with the lowest numbers that reach it.",
+        className="legend",
+    )
 
 
 def _crops(here: ChannelAddress) -> Component:

@@ -115,7 +115,8 @@ def image_page(
     ]
     channels = None
     if run is not None:
-        query = image_queries.image_channels(run["run"], number, per_layer=PER_LAYER)
+        query = image_queries.image_channels(run["run"], number, per_layer=PER_LAYER, with_tied=False)
+        tied = context.atlas.fetch(image_queries.count_tied_channels(run["run"], number))[0]["channels"]
         here = ImageAddress(model=model, images=image_set, id=number)
         parts += [
             html.Div(
@@ -127,9 +128,20 @@ def image_page(
                 ],
                 className="bar-line",
             ),
+            _left_out(tied),
         ]
         channels = driven_channels(context.atlas.fetch(query), run)
     return parts, channels
+
+
+def _left_out(tied: int) -> Component:
+    if not tied:
+        return None
+    have = "1 channel has" if tied == 1 else f"{tied:,} channels have"
+    return html.P(
+        f"{have} it among images that are all tied, where being listed means nothing: left out here, in the CSV.",
+        className="quiet",
+    )
 
 
 def _heading(image: Record, model: str, total: int) -> Component:

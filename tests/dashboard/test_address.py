@@ -79,13 +79,13 @@ def test_unknown_names_in_the_address_are_ignored() -> None:
         ("", None),
         ("  ", None),
         ("0-3", [0, 1, 2, 3]),
-        ("5,17, 9", [5, 17, 9]),
+        ("5,17, 9", [5, 9, 17]),
         ("3-3", [3]),
         (" 1 - 2 , 2-4", [1, 2, 3, 4]),
         ("19", [19]),
     ],
 )
-def test_channels_are_ranges_and_lists_in_the_order_given(text: str, channels: list[int] | None) -> None:
+def test_channels_are_ranges_and_lists_from_the_lowest_up(text: str, channels: list[int] | None) -> None:
     assert parse_channels(text, 20) == channels
 
 

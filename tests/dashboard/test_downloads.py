@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from dashboard.context import Context
 from dashboard.downloads import csv_lines
+from dashboard.pages import patches
 from db.atlas import Query
 
 
@@ -45,6 +46,22 @@ def test_a_download_has_the_rows_that_the_page_speaks_of(client: FlaskClient, co
     drives = count(context, "SELECT count(*) AS n FROM activations WHERE image_id = 5")
     assert len(rows_of(client.get("/download/image-channels.csv?id=5").text)) == drives
     assert len(rows_of(client.get("/download/channel.csv?layer=embeddings&channel=1").text)) == 20
+
+
+@pytest.mark.parametrize("sort", ["index", "strongest", "selectivity"])
+def test_patches_are_downloaded_and_copied_in_the_order_of_the_page(
+    client: FlaskClient, context: Context, sort: str
+) -> None:
+    search = f"?layer=stage3.block1.pwconv1&k=3&sort={sort}&channels=7,5,31,2"
+    shown = patches.show_patches(search, None, "/")
+    assert shown.rows is not None
+    page = [(row["channel"], cell[0], cell[2]) for row in shown.rows["rows"] for cell in row["cells"]]
+    copied = context.atlas.fetch(
+        Query(shown.tools.children[0].to_plotly_json()["props"]["data-copy"].rstrip(";"))
+    )
+    assert [(row["channel"], row["rank"], row["image_id"]) for row in copied] == page
+    csv_rows = rows_of(client.get("/download/patches.csv" + search).text)
+    assert [(int(row["channel"]), int(row["rank"]), int(row["image_id"])) for row in csv_rows] == page
 
 
 @pytest.mark.parametrize(

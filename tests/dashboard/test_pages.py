@@ -224,7 +224,10 @@ def test_an_image_s_page_marks_the_labelled_class_and_lists_what_it_drives(conte
     assert "wrong: its label is number" in words
     assert channels is not None
     expected = context.atlas.fetch(
-        Query("SELECT count(*) AS n, count(DISTINCT layer) AS layers FROM activations WHERE image_id = 3")
+        Query(
+            "SELECT count(*) AS n, count(DISTINCT layer) AS layers FROM activations "
+            "JOIN channel_stats USING (run, layer, channel) WHERE image_id = 3 AND NOT dead"
+        )
     )[0]
     assert len(channels["groups"]) == expected["layers"]
     assert sum(len(group["chips"]) + group["more"] for group in channels["groups"]) == expected["n"]
