@@ -1,5 +1,6 @@
 """Pieces that several pages share: records in, components out."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -93,13 +94,36 @@ def command(text: str) -> Component:
     return html.Pre(html.Code(text), className="command", tabIndex="0")
 
 
-def nothing_yet(*, has_images: bool) -> Component:
-    """The page before the first run."""
-    if has_images:
+def trouble(sentence: str) -> Component:
+    """The page where the atlas cannot be read."""
+    return message("The atlas cannot be read", html.P(sentence), kind="error")
+
+
+def thumbnails_gone(number: int, image_set: str, source: str) -> Component:
+    """A sentence where pictures cannot be shown, and what brings them back."""
+    if not number:
+        return None
+    what = (
+        "The thumbnail of 1 image here is" if number == 1 else f"The thumbnails of {number:,} images here are"
+    )
+    return html.P(
+        [
+            f"{what} gone",
+            ": import the set again, ",
+            html.Code(f"convscope images import {shlex.quote(image_set)} {shlex.quote(source)}"),
+        ],
+        className="problem",
+        role="alert",
+    )
+
+
+def nothing_yet(image_set: str = "") -> Component:
+    """The page before the first run; `image_set` is the newest where there is one."""
+    if image_set:
         return message(
             "No model was indexed yet",
             html.P("The images are here. Find what excites each channel of a model with:"),
-            command("convscope index --model efficientnet-lite0 --images samples"),
+            command(f"convscope index --model efficientnet-lite0 --images {shlex.quote(image_set)}"),
             html.P("This page fills by itself when the run is done."),
             kind="empty",
         )

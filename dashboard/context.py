@@ -46,6 +46,11 @@ class Catalogue:
         """The run with this number, None where it was replaced by a newer one."""
         return next((run for run in self.runs if run["run"] == number), None)
 
+    def newest_set(self, image_set: str = "") -> str:
+        """The image set of this name, else the newest; empty where there is none."""
+        names = [found["image_set"] for found in self.image_sets]
+        return image_set if image_set in names else next(iter(names), "")
+
     def layer(self, model: str, layer: str) -> Record | None:
         """A layer of a model."""
         return next((row for row in self.layers.get(model, ()) if row["layer"] == layer), None)

@@ -65,6 +65,9 @@ def channel_csv() -> flask.Response:
     address = _address(ChannelAddress)
     given = PatchesAddress(model=address.model, images=address.images, layer=address.layer)
     selection = select_layer(current().catalogue(), given)
+    if address.channel >= selection.layer["channels"]:
+        last = selection.layer["channels"] - 1
+        raise NothingSelected(f"{selection.layer['label']} has channels 0 to {last}, not {address.channel}.")
     query = channel_page.patches_query(selection, address.channel)
     return _csv(query, f"{selection.run['model']}-{selection.layer['layer']}-channel-{address.channel}")
 
@@ -72,7 +75,12 @@ def channel_csv() -> flask.Response:
 @downloads.get("/images.csv")
 def images_csv() -> flask.Response:
     """All images that the Images page's filters let through, not only the page that is shown."""
-    run, address = images_page.resolve(current().catalogue(), _address(ImagesAddress))
+    catalogue = current().catalogue()
+    run, address = images_page.resolve(catalogue, _address(ImagesAddress))
+    if run is None and address.model:
+        raise NothingSelected(images_page.not_indexed(catalogue, address))
+    if all(found["image_set"] != address.images for found in catalogue.image_sets):
+        raise NothingSelected(f"There is no image set “{address.images}”.")
     return _csv(images_query(run, address, limit=None), f"{address.images}-images")
 
 
@@ -81,8 +89,14 @@ def image_channels_csv() -> flask.Response:
     """The channels that one image drives."""
     address = _address(ImageAddress)
     run = select_run(current().catalogue(), address.model, address.images)
+    _require_image(run["image_set"], address.id)
     query = image_queries.image_channels(run["run"], address.id, per_layer=None, with_tied=True)
     return _csv(query, f"{run['model']}-{run['image_set']}-image-{address.id}-channels")
+
+
+def _require_image(image_set: str, image_id: int) -> None:
+    if not current().atlas.fetch(image_queries.image(image_set, image_id)):
+        raise NothingSelected(f"{image_set} has no image {image_id}.")
 
 
 def _address(kind: type[Any]) -> Any:

@@ -1,12 +1,13 @@
 """Routes of all pictures: rows of patches, thumbnails, whole images.
 
 Addresses never change their meaning (a run's number is never given twice, and `stamp` tells runs of two
-homes apart; a key is the hash of the picture's bytes), so browsers may keep every picture for ever.
+homes apart; a key is the hash of the picture's bytes), so browsers may keep every picture for ever. But one
+made without a file that is gone is kept by nobody: the file may come back.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 import cv2
@@ -80,15 +81,19 @@ def row(run: int, mark: str, layer: str, channel: int) -> flask.Response:
         geometry = read_layer_geometry(described, found)
         preprocessing = read_preprocessing(found)
         tiles = []
+        complete = True
         for cell in cells:
             picture = thumbnail(context, cell["key"])
             if picture is None:
                 tiles.append(compose.missing(tile))
+                complete = False
                 continue
             where = placement(preprocessing, (cell["height"], cell["width"]), picture.shape[:2])
             shown = view(geometry, cell["y"], cell["x"], as_crop(crop))
             tiles.append(compose.tile(picture, where, shown, tile))
         data = compose.row(tiles)
+        if not complete:
+            return _for_now(data)
         context.pictures.put(asked, data)
     return _for_ever(data)
 
@@ -123,7 +128,10 @@ def image_file(key: str) -> flask.Response:
             image = read_rgb(context.store.original_path(rows[0]["path"]).read_bytes())
         except (OSError, UnreadableImage):
             # the person moved their folder: the thumbnail is what is left
-            return thumbnail_file(key)
+            try:
+                return _for_now(context.store.thumbnail_path(key).read_bytes())
+            except FileNotFoundError:
+                return _sorry(f"The file of the picture {key} and its thumbnail are gone.", 404)
         image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
         data = compose.encode(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
         context.pictures.put(("image", key), data)
@@ -175,11 +183,22 @@ def thumbnail(context: Context, key: str) -> compose.Pixels | None:
     return picture
 
 
+def thumbnails_gone(context: Context, keys: Iterable[str]) -> int:
+    """How many of these pictures have no thumbnail any more."""
+    return sum(not context.store.thumbnail_path(key).exists() for key in set(keys))
+
+
 def _for_ever(data: bytes) -> flask.Response:
     response = flask.Response(data, mimetype="image/jpeg")
     response.headers["Cache-Control"] = FOR_EVER
     response.add_etag()
     response.make_conditional(flask.request)  # in place
+    return response
+
+
+def _for_now(data: bytes) -> flask.Response:
+    response = flask.Response(data, mimetype="image/jpeg")
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 

@@ -1,5 +1,6 @@
 """Images, what models predict for them and which channels they drive."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ SELECT i.image_id, i.name, i.label, i.wnid, c.name AS predicted, p.class_index A
             ELSE 'unlabelled' END AS verdict,
        i.width, i.height, i.bytes, i.split, i.key
 {source}
-ORDER BY {IMAGE_ORDERS[order]}{page}""",
+ORDER BY {_number_first(values)}{IMAGE_ORDERS[order]}{page}""",
         values | ({} if limit is None else {"limit": limit, "offset": offset}),
     )
 
@@ -52,6 +53,11 @@ def count_images(image_set: str, run: int | None, chosen: ImageFilter) -> Query:
     """How many images `images` would return without a limit."""
     source, values = _filtered(image_set, run, chosen)
     return Query(f"SELECT count(*) AS images\n{source}", values)
+
+
+def _number_first(values: Mapping[str, Any]) -> str:
+    """Who searches for a number wants the image of that number before those that have it in their name."""
+    return "i.image_id = $number DESC, " if "number" in values else ""
 
 
 def _filtered(image_set: str, run: int | None, chosen: ImageFilter) -> tuple[str, dict[str, Any]]:

@@ -53,8 +53,10 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
     context = current()
     catalogue = context.catalogue()
     address, problems = ChannelAddress.read(search)
+    if catalogue.trouble:
+        return components.trouble(catalogue.trouble)
     if not catalogue.runs:
-        return components.nothing_yet(has_images=bool(catalogue.image_sets))
+        return components.nothing_yet(catalogue.newest_set(address.images))
     patches_address = PatchesAddress(
         model=address.model, images=address.images, layer=address.layer, k=20, crop=address.crop
     )

@@ -66,9 +66,16 @@ def show_image(
     context = current()
     catalogue = context.catalogue()
     address, problems = ImageAddress.read(search)
+    if catalogue.trouble:
+        return components.trouble(catalogue.trouble), None
     if not catalogue.image_sets:
-        return components.nothing_yet(has_images=False), None
-    run = catalogue.run(address.model, address.images) or catalogue.run("", address.images)
+        return components.nothing_yet(), None
+    run = catalogue.run(address.model, address.images)
+    if run is None and address.model:
+        run = catalogue.run("", address.images)
+        over = f" over {address.images}" if address.images else ""
+        shown = f": what follows is of {run['model']}" if run else ""
+        problems["model"] = f"{address.model} was not indexed{over}{shown}."
     image_set = address.images or (run["image_set"] if run else catalogue.image_sets[0]["image_set"])
     found = context.atlas.fetch(image_queries.image(image_set, address.id))
     if not found:
@@ -97,12 +104,15 @@ def image_page(
         html.Div(
             [
                 html.Figure(
-                    html.Img(
-                        src=image_address(image["key"]),
-                        alt=f"image {number}: {image['label'] or 'no label'}",
-                        width=image["width"],
-                        height=image["height"],
-                    ),
+                    [
+                        html.Img(
+                            src=image_address(image["key"]),
+                            alt=f"image {number}: {image['label'] or 'no label'}",
+                            width=image["width"],
+                            height=image["height"],
+                        ),
+                        None if context.store.original_path(image["path"]).exists() else _gone(image),
+                    ],
                     className="picture",
                 ),
                 html.Div(
@@ -132,6 +142,12 @@ def image_page(
         ]
         channels = driven_channels(context.atlas.fetch(query), run)
     return parts, channels
+
+
+def _gone(image: Record) -> Component:
+    return html.Figcaption(
+        f"Its file is gone: {image['path']}. What is shown is its thumbnail.", className="problem"
+    )
 
 
 def _left_out(tied: int) -> Component:

@@ -19,7 +19,7 @@ from dashboard.address import ImageAddress, ImagesAddress
 from dashboard.components import Component, attributes, icon, labelled, select
 from dashboard.context import Catalogue, Record, current
 from dashboard.ids import LOCATION, make_id
-from dashboard.pictures import thumbnail_address
+from dashboard.pictures import thumbnail_address, thumbnails_gone
 from dashboard.selections import IMAGES_PER_PAGE, image_filter, images_query
 from dashboard.wiring import in_browser
 from dashboard.words import count, percent
@@ -152,11 +152,9 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
     catalogue = context.catalogue()
     address, problems = ImagesAddress.read(search)
     if catalogue.trouble:
-        return _blank(
-            components.message("The atlas cannot be read", html.P(catalogue.trouble), kind="error"), address
-        )
+        return _blank(components.trouble(catalogue.trouble), address)
     if not catalogue.image_sets:
-        return _blank(components.nothing_yet(has_images=False), address)
+        return _blank(components.nothing_yet(), address)
     run, address = resolve(catalogue, address)
     there = next((row for row in catalogue.image_sets if row["image_set"] == address.images), None)
     if there is None:
@@ -165,6 +163,8 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
         return _blank(
             components.sorry(f"There is no image set “{address.images}”.", link=link, choices=sets), address
         )
+    if run is None and address.model:
+        problems["model"] = not_indexed(catalogue, address)
     number = None if run is None else run["run"]
     total = context.atlas.fetch(
         image_queries.count_images(address.images, number, image_filter(address))
@@ -181,8 +181,9 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
     elif run is None and address.verdict != "any":
         body = components.message("No model was indexed over this set yet, so there are no predictions.")
     else:
+        unknown = address.label and all(row["class"] != address.label for row in classes)
         body = components.message(
-            "No image fits",
+            f"No image of {address.images} has the class “{address.label}”" if unknown else "No image fits",
             html.P(html.A("Show all images", href=_everything(address), className="btn btn-sm btn-primary")),
             kind="empty",
         )
@@ -192,7 +193,12 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
             total,
             components.sql_tools(query, "/download/images.csv?" + address.href().partition("?")[2]),
         ),
-        components.problems_list(problems.values()),
+        [
+            *components.problems_list(problems.values()),
+            components.thumbnails_gone(
+                thumbnails_gone(context, [row["key"] for row in rows]), there["image_set"], there["source"]
+            ),
+        ],
         body,
         components.pager(
             f"{first + 1:,}–{first + len(rows):,} of {count(total, 'image')}",
@@ -201,7 +207,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
         )
         if rows
         else None,
-        class_options(classes),
+        class_options(classes, address.label),
         *_controls(address),
     )
 
@@ -217,9 +223,17 @@ def resolve(catalogue: Catalogue, address: ImagesAddress) -> tuple[Record | None
     return run, replace(address, images=image_set, model=run["model"] if run else address.model)
 
 
-def class_options(classes: list[Record]) -> list[dict[str, Any]]:
-    """Classes to choose from; WNIDs tell classes of one name apart."""
-    return [
+def not_indexed(catalogue: Catalogue, address: ImagesAddress) -> str:
+    """Why there are no predictions of the model that the address names."""
+    models = ", ".join(run["model"] for run in catalogue.runs if run["image_set"] == address.images)
+    have = f"there is {models}" if models else "no model was"
+    return f"{address.model} was not indexed over {address.images}, so it has no predictions here: {have}."
+
+
+def class_options(classes: list[Record], chosen: str) -> list[dict[str, Any]]:
+    """Classes to choose from; WNIDs tell classes of one name apart. One that no image has stays to be seen."""
+    absent = chosen and all(row["class"] != chosen for row in classes)
+    return [{"value": chosen, "label": f"{chosen} (0)", "search": chosen}] * bool(absent) + [
         {
             "value": row["class"],
             "label": f"{row['label'] or row['class']} ({row['images']:,})",

@@ -284,9 +284,9 @@ def grid(context: Context, selection: LayerSelection, channels: Sequence[Record]
 
 def _trouble(catalogue: Catalogue, address: PatchesAddress) -> Component | None:
     if catalogue.trouble:
-        return components.message("The atlas cannot be read", html.P(catalogue.trouble), kind="error")
+        return components.trouble(catalogue.trouble)
     if not catalogue.runs:
-        return components.nothing_yet(has_images=bool(catalogue.image_sets))
+        return components.nothing_yet(catalogue.newest_set(address.images))
     unindexed = address.images and not address.model and catalogue.run("", address.images) is None
     if unindexed and any(found["image_set"] == address.images for found in catalogue.image_sets):
         return components.message(

@@ -70,6 +70,10 @@ def test_patches_are_downloaded_and_copied_in_the_order_of_the_page(
         "/download/patches.csv?layer=nope",
         "/download/patches.csv?channels=x",
         "/download/image-channels.csv?model=nope",
+        "/download/image-channels.csv?id=99999",
+        "/download/images.csv?images=nah",
+        "/download/images.csv?model=nah&images=painted",
+        "/download/channel.csv?layer=embeddings&channel=9999",
     ],
 )
 def test_a_download_of_nothing_is_a_sentence(client: FlaskClient, address: str) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from dash import no_update
@@ -12,10 +13,12 @@ from dash.exceptions import PreventUpdate
 from synthetic_atlas import import_pictures, painted_pictures
 
 from dashboard import shell
+from dashboard.address import ImagesAddress
 from dashboard.context import Context
 from dashboard.grid import agreement
 from dashboard.pages import channel, image, images, patches
 from dashboard.pictures import channel_cells
+from dashboard.selections import images_query
 from db import patch_queries
 from db.atlas import Query
 
@@ -335,3 +338,53 @@ def test_the_shell_of_an_empty_home_says_that_nothing_is_published(empty_context
     *_, corner, _filled = shell.show_shell({"path": "/", "model": "", "images": ""}, None)
     assert "nothing published yet" in text(corner)
     assert empty_context.catalogue().runs == ()
+
+
+def test_a_class_that_no_image_has_stays_chosen_and_is_told(context: Context) -> None:
+    shown = images.show_images("?label=unicorn", None, "/images")
+    assert shown.label == "unicorn"
+    assert shown.classes[0] == {"value": "unicorn", "label": "unicorn (0)", "search": "unicorn"}
+    assert "No image of painted has the class “unicorn”" in text(shown.body)
+    known = images.show_images("?label=n10000003", None, "/images")
+    assert [row["value"] for row in known.classes].count("n10000003") == 1
+    assert context.atlas
+
+
+def test_a_model_that_was_not_indexed_is_told_where_another_is_shown(context: Context) -> None:
+    page, channels = image.show_image("?model=nope&images=painted&id=3", None, "/image")
+    assert "nope was not indexed over painted: what follows is of synthetic." in text(page)
+    assert channels is not None
+    shown = images.show_images("?model=nope&images=painted", None, "/images")
+    assert "nope was not indexed over painted" in text(shown.problems)
+    assert "there is synthetic" in text(shown.problems)
+    assert context.atlas
+
+
+def test_a_number_that_is_searched_for_is_the_first_image(context: Context) -> None:
+    for sort in ("id", "name", "label", "unsurest"):
+        address = ImagesAddress(images="painted", search="5", sort=sort)
+        rows = context.atlas.fetch(images_query(context.catalogue().runs[0], address, limit=None))
+        assert len(rows) > 2
+        assert rows[0]["image_id"] == 5
+
+
+def test_an_atlas_of_another_schema_is_told_on_every_page(empty_context: Context) -> None:
+    import_pictures(empty_context.settings, painted_pictures(3), image_set="few")
+    with duckdb.connect(str(empty_context.atlas.path())) as connection:
+        connection.execute("UPDATE atlas_info SET schema_version = 0")
+    for words in (
+        text(show("").heading),
+        text(images.show_images("", None, "/images").body),
+        text(image.show_image("", None, "/image")[0]),
+        text(channel.show_channel("", None, "/channel")),
+    ):
+        assert "The atlas cannot be read" in words
+        assert "has tables of version 0" in words
+
+
+def test_the_command_before_the_first_run_names_the_set_that_is_there(empty_context: Context) -> None:
+    import_pictures(empty_context.settings, painted_pictures(3), image_set="few")
+    import_pictures(empty_context.settings, painted_pictures(2), image_set="my set")
+    for search, named in (("?images=few", "few"), ("?images=my+set", "'my set'")):
+        for words in (text(show(search).heading), text(channel.show_channel(search, None, "/channel"))):
+            assert f"convscope index --model efficientnet-lite0 --images {named}" in words

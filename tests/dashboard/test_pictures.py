@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
+from test_pages import text
 
 from dashboard.cache import Cache
 from dashboard.context import Context
 from dashboard.geometry import read_layer_geometry, read_preprocessing
+from dashboard.pages import image as image_page
+from dashboard.pages import images
 from dashboard.pictures import channel_cells, image_address, row_address, stamp, thumbnail_address
+from db import image_queries
 from db.images import read_rgb
 
 
@@ -104,7 +108,33 @@ def test_a_missing_thumbnail_leaves_a_marked_tile(context: Context, client: Flas
     context.thumbnails = Cache(1, lambda pixels: int(pixels.nbytes))  # keeps nothing
     path.unlink()
     try:
-        row = decoded(client.get(row_address(run, "embeddings", 2, k=2, crop="image", tile=128)).data)
+        address = row_address(run, "embeddings", 2, k=2, crop="image", tile=128)
+        answer = client.get(address)
+        row = decoded(answer.data)
+        shown = images.show_images("", None, "/images")
     finally:
         path.write_bytes(data)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "The thumbnail of 1 image here is gone" in text(shown.problems)
+    healed = client.get(address)
+    assert "immutable" in healed.headers["Cache-Control"]
+    assert healed.data != answer.data
     assert np.abs(row[4:20, 4:20].astype(int) - np.array([138, 132, 128])).max() <= 4
+
+
+def test_an_image_whose_file_is_gone_is_its_thumbnail_until_the_file_is_back(
+    context: Context, client: FlaskClient
+) -> None:
+    (image,) = context.atlas.fetch(image_queries.image("painted", 17))
+    path = context.store.original_path(image["path"])
+    data = path.read_bytes()
+    path.unlink()
+    try:
+        answer = client.get(image_address(image["key"]))
+        words = text(image_page.show_image("?id=17", None, "/image")[0])
+    finally:
+        path.write_bytes(data)
+    assert "Its file is gone" in words
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.data == context.store.thumbnail_path(image["key"]).read_bytes()
+    assert "immutable" in client.get(image_address(image["key"])).headers["Cache-Control"]
