@@ -7,7 +7,7 @@ be used is replaced by the default and named in a sentence, so that a wrong link
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 from urllib.parse import parse_qs, urlencode
 
 from dashboard.compose import TILE_SIZES
@@ -18,6 +18,9 @@ from db.patch_queries import CHANNEL_ORDERS
 K_MOST = 20
 ROWS_PER_PAGE = 30
 CHANNEL_PATTERN = re.compile(r"\s*([0-9]{1,7})\s*(?:-\s*([0-9]{1,7})\s*)?")
+
+
+There = TypeVar("There", bound="Address")
 
 
 class ChannelsError(ValueError):
@@ -49,6 +52,13 @@ class Address:
             if getattr(changed, item.name) != item.default
         }
         return changed.path + ("?" + urlencode(given) if given else "")
+
+    def at(self, kind: type[There], **changes: Any) -> There:
+        """Another page's address with the choices that both have; `changes` replace fields."""
+        both = {item.name for item in dataclasses.fields(self)} & {
+            item.name for item in dataclasses.fields(kind)
+        }
+        return kind(**{name: getattr(self, name) for name in both} | changes)
 
     @classmethod
     def read(cls, search: str | None) -> tuple[Self, dict[str, str]]:
@@ -91,13 +101,11 @@ class PatchesAddress(Address):
 
 
 @dataclass(frozen=True)
-class ChannelAddress(Address):
-    """One channel."""
+class ChannelAddress(PatchesAddress):
+    """One channel. The other choices are those of the Patches page that led here, for the way back."""
 
     path: ClassVar[str] = "/channel"
-    layer: str = ""
     channel: int = _number(0, 0, 9_999_999)
-    crop: str = _choice("field", tuple(CROPS))
 
 
 @dataclass(frozen=True)
@@ -114,11 +122,12 @@ class ImagesAddress(Address):
 
 
 @dataclass(frozen=True)
-class ImageAddress(Address):
-    """One image."""
+class ImageAddress(ImagesAddress):
+    """One image, and some or all of its channels. The other choices are those of the list that led here."""
 
     path: ClassVar[str] = "/image"
     id: int = _number(0, 0, 999_999_999)
+    driven: str = _choice("some", ("some", "all"))
 
 
 def parse_channels(text: str, count: int) -> list[int] | None:

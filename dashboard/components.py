@@ -49,8 +49,8 @@ def select(control_id: str, options: Sequence[tuple[str, str]], value: str | Non
     )
 
 
-def sql_tools(query: Query, download: str) -> Component:
-    """Copy SQL and Download CSV for one table, and the SQL itself on demand."""
+def sql_tools(query: Query, download: str, *, rows: int | None = None) -> Component:
+    """Copy SQL and Download CSV for one table; `rows` is how many the CSV has, where the page shows fewer."""
     text = query.text()
     return html.Div(
         [
@@ -61,7 +61,7 @@ def sql_tools(query: Query, download: str) -> Component:
                 **attributes(data_copy=text),
             ),
             html.A(
-                [icon("download"), html.Span("CSV")],
+                [icon("download"), html.Span("CSV" if rows is None else f"CSV, all {rows:,}")],
                 href=download,
                 title="Download as CSV",
                 className="btn btn-sm btn-quiet",

@@ -24,6 +24,7 @@ from dashboard.context import current
 from dashboard.pages import channel as channel_page
 from dashboard.pages import images as images_page
 from dashboard.selections import (
+    LayerSelection,
     NothingSelected,
     images_query,
     patches_query,
@@ -31,7 +32,7 @@ from dashboard.selections import (
     select_layer,
     select_run,
 )
-from db import image_queries
+from db import image_queries, patch_queries
 from db.atlas import AtlasError, Query
 
 downloads = flask.Blueprint("downloads", __name__, url_prefix="/download")
@@ -62,14 +63,37 @@ def patches_csv() -> flask.Response:
 @downloads.get("/channel.csv")
 def channel_csv() -> flask.Response:
     """The patches of one channel."""
+    selection, channel = _channel()
+    return _csv(channel_page.patches_query(selection, channel), _channel_name(selection, channel))
+
+
+@downloads.get("/channel-classes.csv")
+def channel_classes_csv() -> flask.Response:
+    """The classes among a channel's patches."""
+    selection, channel = _channel()
+    query = patch_queries.channel_classes(selection.run["run"], selection.layer["layer"], channel)
+    return _csv(query, f"{_channel_name(selection, channel)}-classes")
+
+
+@downloads.get("/channel-histogram.csv")
+def channel_histogram_csv() -> flask.Response:
+    """The histogram of a channel's best activation per image."""
+    selection, channel = _channel()
+    query = patch_queries.channel_histogram(selection.run["run"], selection.layer["layer"], channel)
+    return _csv(query, f"{_channel_name(selection, channel)}-histogram")
+
+
+def _channel_name(selection: LayerSelection, channel: int) -> str:
+    return f"{selection.run['model']}-{selection.layer['layer']}-channel-{channel}"
+
+
+def _channel() -> tuple[LayerSelection, int]:
     address = _address(ChannelAddress)
-    given = PatchesAddress(model=address.model, images=address.images, layer=address.layer)
-    selection = select_layer(current().catalogue(), given)
+    selection = select_layer(current().catalogue(), address.at(PatchesAddress))
     if address.channel >= selection.layer["channels"]:
         last = selection.layer["channels"] - 1
         raise NothingSelected(f"{selection.layer['label']} has channels 0 to {last}, not {address.channel}.")
-    query = channel_page.patches_query(selection, address.channel)
-    return _csv(query, f"{selection.run['model']}-{selection.layer['layer']}-channel-{address.channel}")
+    return selection, address.channel
 
 
 @downloads.get("/images.csv")
@@ -92,6 +116,18 @@ def image_channels_csv() -> flask.Response:
     _require_image(run["image_set"], address.id)
     query = image_queries.image_channels(run["run"], address.id, per_layer=None, with_tied=True)
     return _csv(query, f"{run['model']}-{run['image_set']}-image-{address.id}-channels")
+
+
+@downloads.get("/image-predictions.csv")
+def image_predictions_csv() -> flask.Response:
+    """What each model says of one image."""
+    catalogue = current().catalogue()
+    address = _address(ImageAddress)
+    run = catalogue.run(address.model, address.images)
+    image_set = address.images or (run["image_set"] if run else "")
+    _require_image(image_set, address.id)
+    query = image_queries.image_predictions(image_set, address.id, first=run["run"] if run else None)
+    return _csv(query, f"{image_set}-image-{address.id}-predictions")
 
 
 def _require_image(image_set: str, image_id: int) -> None:

@@ -61,9 +61,7 @@ def _row(run: Record, address: PatchesAddress, geometry: LayerGeometry, row: Gri
     )
     return {
         "channel": number,
-        "href": ChannelAddress(
-            model=address.model, images=address.images, layer=address.layer, channel=number, crop=address.crop
-        ).href(),
+        "href": address.at(ChannelAddress, channel=number).href(),
         "dead": row.channel["dead"],
         "lines": summary(row),
         "picture": picture,

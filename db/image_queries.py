@@ -55,6 +55,22 @@ def count_images(image_set: str, run: int | None, chosen: ImageFilter) -> Query:
     return Query(f"SELECT count(*) AS images\n{source}", values)
 
 
+def neighbours(image_set: str, run: int | None, chosen: ImageFilter, *, order: str, image_id: int) -> Query:
+    """Where an image is among those that `images` returns without a limit, from 1, and which are beside it."""
+    source, values = _filtered(image_set, run, chosen)
+    return Query(
+        f"""
+SELECT place, images, before, after
+FROM (
+SELECT i.image_id, row_number() OVER listed AS place, count(*) OVER () AS images,
+       lag(i.image_id) OVER listed AS before, lead(i.image_id) OVER listed AS after
+{source}
+WINDOW listed AS (ORDER BY {_number_first(values)}{IMAGE_ORDERS[order]}))
+WHERE image_id = $image_id""",
+        values | {"image_id": image_id},
+    )
+
+
 def _number_first(values: Mapping[str, Any]) -> str:
     """Who searches for a number wants the image of that number before those that have it in their name."""
     return "i.image_id = $number DESC, " if "number" in values else ""
@@ -117,8 +133,11 @@ def image_by_key(key: str) -> Query:
     return Query("SELECT path, width, height FROM images WHERE key = $key LIMIT 1", {"key": key})
 
 
-def image_predictions(image_set: str, image_id: int) -> Query:
-    """What each indexed model says of an image: its five most probable classes and the labelled one."""
+def image_predictions(image_set: str, image_id: int, *, first: int | None) -> Query:
+    """What each indexed model says of an image: its five most probable classes and the labelled one.
+
+    The run `first` comes first, then the newest.
+    """
     return Query(
         """
 SELECT r.run, r.model, p.rank, p.class_index, c.wnid, c.name, p.probability, p.logit, p.is_label
@@ -127,8 +146,8 @@ JOIN models m USING (model)
 JOIN predictions p USING (run)
 LEFT JOIN classes c ON c.vocabulary = m.vocabulary AND c.class_index = p.class_index
 WHERE r.image_set = $image_set AND p.image_id = $image_id
-ORDER BY r.finished DESC, r.run, p.rank""",
-        {"image_set": image_set, "image_id": image_id},
+ORDER BY r.run IS NOT DISTINCT FROM $first DESC, r.finished DESC, r.run, p.rank""",
+        {"image_set": image_set, "image_id": image_id, "first": first},
     )
 
 

@@ -5,6 +5,7 @@ Callbacks::
     address, status --> show_channel --> everything
 """
 
+from dataclasses import replace
 from typing import Any
 
 from dash import Dash, Input, Output, State, html
@@ -57,11 +58,8 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
         return components.trouble(catalogue.trouble)
     if not catalogue.runs:
         return components.nothing_yet(catalogue.newest_set(address.images))
-    patches_address = PatchesAddress(
-        model=address.model, images=address.images, layer=address.layer, k=20, crop=address.crop
-    )
     try:
-        selection = select_layer(catalogue, patches_address)
+        selection = select_layer(catalogue, address.at(PatchesAddress))
     except NothingSelected as nothing:
         way_out = (PatchesAddress(model=address.model, images=address.images).href(), "Show the layers")
         to_type = nothing.command if isinstance(nothing, NotIndexed) else ""
@@ -70,7 +68,7 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
     if address.channel > last:
         return components.sorry(
             f"{selection.layer['label']} has channels 0 to {last}, not {address.channel}.",
-            link=(selection.address.href(k=10), "Show its channels"),
+            link=(selection.address.href(), "Show its channels"),
         )
     return html.Div(
         [
@@ -94,15 +92,12 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
         patch_queries.channels(run, layer, only=[number], order="index", limit=1)
     )
     agreement = context.atlas.fetch(patch_queries.agreement(run, layer, [number]))
-    classes = context.atlas.fetch(patch_queries.channel_classes(run, layer, number))
-    histogram = context.atlas.fetch(patch_queries.channel_histogram(run, layer, number))
-    here = ChannelAddress(
-        model=selection.run["model"],
-        images=selection.run["image_set"],
-        layer=layer,
-        channel=number,
-        crop=address.crop,
-    )
+    classes_query = patch_queries.channel_classes(run, layer, number)
+    classes = context.atlas.fetch(classes_query)
+    histogram_query = patch_queries.channel_histogram(run, layer, number)
+    histogram = context.atlas.fetch(histogram_query)
+    here = selection.address.at(ChannelAddress, channel=number)
+    table = here.href().partition("?")[2]
     return [
         _heading(selection, here),
         _facts(statistics[0], agreement[0] if agreement and not tied(patches) else None)
@@ -111,7 +106,7 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
         html.Div(
             [
                 _crops(here),
-                components.sql_tools(query, "/download/channel.csv?" + here.href().partition("?")[2]),
+                components.sql_tools(query, "/download/channel.csv?" + table),
             ],
             className="bar-line",
         ),
@@ -120,13 +115,19 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
         patch_cards(selection, here, patches),
         html.Div(
             [
-                html.Section(
-                    [html.H2(f"Classes in its top {len(patches)}"), class_bars(classes)],
-                    className="card-plain",
+                _card(
+                    f"Classes in its top {len(patches)}",
+                    components.sql_tools(
+                        classes_query,
+                        "/download/channel-classes.csv?" + table,
+                        rows=len(classes) if len(classes) > CLASSES_SHOWN else None,
+                    ),
+                    class_bars(classes),
                 ),
-                html.Section(
-                    [html.H2("Strongest activation per image"), histogram_bars(histogram)],
-                    className="card-plain",
+                _card(
+                    "Strongest activation per image",
+                    components.sql_tools(histogram_query, "/download/channel-histogram.csv?" + table),
+                    histogram_bars(histogram),
                 ),
             ],
             className="two",
@@ -135,15 +136,17 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
     ]
 
 
+def _card(title: str, tools: Component, body: Component) -> Component:
+    return html.Section(
+        [html.Div([html.H2(title), tools], className="bar-line"), body], className="card-plain"
+    )
+
+
 def _heading(selection: LayerSelection, here: ChannelAddress) -> Component:
     last = selection.layer["channels"] - 1
-    back = PatchesAddress(
-        model=here.model,
-        images=here.images,
-        layer=here.layer,
-        crop=here.crop,
-        page=here.channel // ROWS_PER_PAGE + 1,
-    )
+    back = here.at(PatchesAddress)
+    if here.sort == "index" and not here.channels:
+        back = replace(back, page=here.channel // ROWS_PER_PAGE + 1)
 
     def step(number: int, symbol: str, words: str) -> Component:
         if not 0 <= number <= last:
@@ -244,7 +247,13 @@ def patch_cards(selection: LayerSelection, here: ChannelAddress, patches: list[R
                         ),
                         html.Div(
                             [
-                                html.Span(patch["label"] or "no label", className="name"),
+                                html.Span(
+                                    [
+                                        html.Span(f"#{patch['rank']}", className="rank num"),
+                                        f" {patch['label'] or 'no label'}",
+                                    ],
+                                    className="name",
+                                ),
                                 html.Span(activation(patch["activation"]), className="num"),
                             ],
                             className="caption",

@@ -7,6 +7,7 @@ Callbacks::
 """
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 from dash import Dash, Input, Output, State, dcc, html
@@ -15,9 +16,10 @@ from dash.exceptions import PreventUpdate
 from dashboard import components
 from dashboard.address import ChannelAddress, ImageAddress, ImagesAddress
 from dashboard.components import Component, attributes, icon
-from dashboard.context import Catalogue, Context, Record, current
+from dashboard.context import Context, Record, current
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import image_address
+from dashboard.selections import IMAGES_PER_PAGE, image_filter
 from dashboard.wiring import in_browser
 from dashboard.words import activation, byte_size, count, percent
 from db import image_queries
@@ -87,20 +89,23 @@ def show_image(
         link = (ImagesAddress(model=address.model, images=image_set).href(), f"Show {image_set}")
         wrong = f"{image_set} has images 0 to {there['images'] - 1}, not {address.id}."
         return components.sorry(wrong, link=link), None
-    page, channels = image_page(context, catalogue, found[0], run)
+    model = run["model"] if run else ""
+    here = replace(address, model=model, images=image_set)
+    page, channels = image_page(context, here, found[0], run)
     return html.Div([*components.problems_list(problems.values()), *page]), channels
 
 
 def image_page(
-    context: Context, catalogue: Catalogue, image: Record, run: Record | None
+    context: Context, here: ImageAddress, image: Record, run: Record | None
 ) -> tuple[list[Component], dict[str, Any] | None]:
     """The page's parts, and the channels that the image drives."""
-    image_set, number = image["image_set"], image["image_id"]
-    model = run["model"] if run else ""
-    predictions = context.atlas.fetch(image_queries.image_predictions(image_set, number))
-    total = next((row["images"] for row in catalogue.image_sets if row["image_set"] == image_set), 0)
+    number = image["image_id"]
+    first = None if run is None else run["run"]
+    predictions_query = image_queries.image_predictions(here.images, number, first=first)
+    predictions = context.atlas.fetch(predictions_query)
+    table = ImageAddress(model=here.model, images=here.images, id=number).href().partition("?")[2]
     parts: list[Component] = [
-        _heading(image, model, total),
+        _heading(image, here, _listed(context, here, run)),
         html.Div(
             [
                 html.Figure(
@@ -116,7 +121,19 @@ def image_page(
                     className="picture",
                 ),
                 html.Div(
-                    [_facts(image), html.H2("Predictions"), prediction_lists(predictions)],
+                    [
+                        _facts(image),
+                        html.Div(
+                            [
+                                html.H2("Predictions"),
+                                components.sql_tools(
+                                    predictions_query, "/download/image-predictions.csv?" + table
+                                ),
+                            ],
+                            className="bar-line",
+                        ),
+                        prediction_lists(predictions, image),
+                    ],
                     className="beside",
                 ),
             ],
@@ -125,22 +142,27 @@ def image_page(
     ]
     channels = None
     if run is not None:
-        query = image_queries.image_channels(run["run"], number, per_layer=PER_LAYER, with_tied=False)
+        per_layer = PER_LAYER if here.driven == "some" else None
+        query = image_queries.image_channels(run["run"], number, per_layer=per_layer, with_tied=False)
+        rows = context.atlas.fetch(query)
+        total = sum({row["layer"]: row["in_layer"] for row in rows}.values())
         tied = context.atlas.fetch(image_queries.count_tied_channels(run["run"], number))[0]["channels"]
-        here = ImageAddress(model=model, images=image_set, id=number)
         parts += [
             html.Div(
                 [
-                    html.H2(f"Channels of {model} that it drives"),
+                    html.H2(f"Channels of {here.model} that it drives"),
+                    _some_or_all(here, shown=len(rows), total=total),
                     components.sql_tools(
-                        query, "/download/image-channels.csv?" + here.href().partition("?")[2]
+                        query,
+                        "/download/image-channels.csv?" + table,
+                        rows=total + tied if total + tied > len(rows) else None,
                     ),
                 ],
                 className="bar-line",
             ),
             _left_out(tied),
         ]
-        channels = driven_channels(context.atlas.fetch(query), run)
+        channels = driven_channels(rows, run)
     return parts, channels
 
 
@@ -160,12 +182,38 @@ def _left_out(tied: int) -> Component:
     )
 
 
-def _heading(image: Record, model: str, total: int) -> Component:
-    number = image["image_id"]
-    here = ImageAddress(model=model, images=image["image_set"], id=number)
+def _some_or_all(here: ImageAddress, *, shown: int, total: int) -> Component:
+    if shown < total:
+        words, driven = f"Show all {total:,}", "all"
+    elif here.driven == "all":
+        words, driven = f"Show at most {PER_LAYER} of a layer", "some"
+    else:
+        return None
+    return html.A(words, href=here.href(driven=driven), className="btn btn-sm btn-quiet")
 
-    def step(other: int, symbol: str, words: str) -> Component:
-        if not 0 <= other < total:
+
+def _listed(context: Context, here: ImageAddress, run: Record | None) -> Record:
+    """Where the image is in the list that led here, and the images beside it; else in its whole set."""
+    for listed in (here, ImagesAddress()):
+        query = image_queries.neighbours(
+            here.images,
+            None if run is None else run["run"],
+            image_filter(listed),
+            order=listed.sort,
+            image_id=here.id,
+        )
+        found = context.atlas.fetch(query)
+        if found:
+            return found[0]
+    return {"place": 1, "images": 1, "before": None, "after": None}
+
+
+def _heading(image: Record, here: ImageAddress, listed: Record) -> Component:
+    number = image["image_id"]
+    back = here.at(ImagesAddress, page=(listed["place"] - 1) // IMAGES_PER_PAGE + 1)
+
+    def step(other: int | None, symbol: str, words: str) -> Component:
+        if other is None:
             return html.Span(
                 icon(symbol), className="btn btn-quiet disabled", **attributes(aria_hidden="true")
             )
@@ -179,13 +227,15 @@ def _heading(image: Record, model: str, total: int) -> Component:
             html.Div(
                 [
                     html.A([icon("arrow-left"), image["image_set"]],
-                           href=ImagesAddress(model=model, images=image["image_set"]).href(), className="crumb"),
+                           href=back.href(), className="crumb"),
                     html.H1([image["label"] or "No label", html.Span(f" image {number}", className="above num")]),
                 ],
                 className="title",
             ),
             html.Div(
-                [step(number - 1, "chevron-left", "Previous image"), step(number + 1, "chevron-right", "Next image")],
+                [html.Span(f"{listed['place']:,} of {listed['images']:,}", className="num quiet"),
+                 step(listed["before"], "chevron-left", "Previous image"),
+                 step(listed["after"], "chevron-right", "Next image")],
                 className="steps",
             ),
         ],
@@ -208,8 +258,10 @@ def _facts(image: Record) -> Component:
     return components.facts(items)
 
 
-def prediction_lists(predictions: list[Record]) -> Component:
+def prediction_lists(predictions: list[Record], image: Record) -> Component:
     """The classes that each model finds most probable; the labelled one is marked, wherever it ranks."""
+    named = image["label"] or image["wnid"]
+    why = f"“{named}” is none of its classes" if named else "the image has no label"
     if not predictions:
         return html.P("No model was indexed over this set yet.", className="quiet")
     lists = []
@@ -217,7 +269,7 @@ def prediction_lists(predictions: list[Record]) -> Component:
         ranked = list(rows)
         label = next((row for row in ranked if row["is_label"]), None)
         if label is None:
-            verdict, kind = "unlabelled for this model", "none"
+            verdict, kind = f"unlabelled for this model: {why}", "none"
         elif label["rank"] == 1:
             verdict, kind = "right", "right"
         else:

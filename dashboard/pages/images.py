@@ -191,7 +191,11 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
         _heading(
             there,
             total,
-            components.sql_tools(query, "/download/images.csv?" + address.href().partition("?")[2]),
+            components.sql_tools(
+                query,
+                "/download/images.csv?" + address.href().partition("?")[2],
+                rows=total if total > len(rows) else None,
+            ),
         ),
         [
             *components.problems_list(problems.values()),
@@ -276,7 +280,7 @@ def _heading(image_set: Record, total: int, tools: Component) -> Component:
 
 
 def _href(address: ImagesAddress, row: Record) -> str:
-    return ImageAddress(model=address.model, images=address.images, id=row["image_id"]).href()
+    return address.at(ImageAddress, id=row["image_id"]).href()
 
 
 def pictures(rows: list[Record], address: ImagesAddress) -> Component:
@@ -339,13 +343,13 @@ def table(rows: list[Record], address: ImagesAddress) -> Component:
 
 
 def _table_row(row: Record, address: ImagesAddress) -> Component:
-    verdict = row["verdict"]
+    verdict, href = row["verdict"], _href(address, row)
+    thumbnail = html.Img(src=thumbnail_address(row["key"]), alt="", className="tiny")
     return html.Tr(
         [
-            html.Td(html.Img(src=thumbnail_address(row["key"]), alt="", className="tiny")),
-            html.Td(html.A(f"{row['image_id']}", href=_href(address, row), className="num",
-                           **attributes(aria_label=_words(row)))),
-            html.Td(row["label"] or html.Span("no label", className="quiet")),
+            html.Td(html.A(thumbnail, href=href, tabIndex="-1", **attributes(aria_hidden="true"))),
+            html.Td(html.A(f"{row['image_id']}", href=href, className="num", **attributes(aria_label=_words(row)))),
+            html.Td(html.A(row["label"], href=href) if row["label"] else html.Span("no label", className="quiet")),
             html.Td(row["wnid"] or "", className="num quiet"),
             html.Td([_mark(verdict), row["predicted"] or ""], className=f"predicted {verdict or ''}"),
             html.Td(percent(row["probability"]) if row["predicted"] else "", className="num end"),

@@ -14,6 +14,7 @@ The address is the only source: controls write it, and everything is shown from 
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dash import Dash, Input, Output, State, html, no_update
@@ -235,6 +236,7 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
     wrong = ""
     try:
         found = select_channels(selection)
+        selection = replace(selection, address=replace(selection.address, page=found.page))
         rows, shown = page_rows(context, selection, found)
         query = patches_query(selection, shown)
         pager = _pager(selection.address, found)
@@ -260,7 +262,7 @@ def page_rows(
     context: Context, selection: LayerSelection, found: ChannelSelection
 ) -> tuple[dict[str, Any], list[int]]:
     """The rows of a page and their channels. A run never changes, so what was asked once is kept."""
-    key = (stamp(selection.run), selection.address, found.page)
+    key = (stamp(selection.run), selection.address)
     kept = context.pages.get(key)
     if kept is None:
         channels = context.atlas.fetch(found.query)

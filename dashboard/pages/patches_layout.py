@@ -98,6 +98,8 @@ def layout(mounted: Any = None, **_: Any) -> Component:
                                     responsive=False,
                                 ),
                                 className="drawing-scroll",
+                                role="img",
+                                tabIndex="0",
                                 **attributes(
                                     aria_label="Drawing of the network; the list above holds the same layers"
                                 ),
