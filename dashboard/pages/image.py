@@ -177,7 +177,7 @@ def _left_out(tied: int) -> Component:
         return None
     have = "1 channel has" if tied == 1 else f"{tied:,} channels have"
     return html.P(
-        f"{have} it among images that are all tied, where being listed means nothing: left out here, in the CSV.",
+        f"{have} it among images that are all tied, where being listed means nothing: left out here. The CSV has them.",
         className="quiet",
     )
 
