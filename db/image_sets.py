@@ -69,6 +69,11 @@ ORDER BY r.model""",
     )
 
 
+def listed_keys() -> Query:
+    """Contents of all images of all sets."""
+    return Query("SELECT DISTINCT key FROM images")
+
+
 def labelled_images(image_set: str, limit: int) -> Query:
     """At most `limit` labelled images, spread evenly over the set: ids often come sorted by class."""
     return Query(

@@ -226,6 +226,10 @@ class ImageStore:
     def __init__(self, settings: Settings) -> None:
         self.home = settings.home
 
+    def folders(self) -> tuple[Path, ...]:
+        """Where the pictures are kept; they need not exist."""
+        return (self.home / "thumbnails", self.home / "originals")
+
     def original_path(self, path_column: str) -> Path:
         """The file behind `images.path`: absolute paths stay, others are below the home.
 

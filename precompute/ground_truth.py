@@ -8,6 +8,7 @@ Reference: O. Russakovsky et al., "ImageNet Large Scale Visual Recognition Chall
 development kit's readme (ILSVRC2012_devkit_t12).
 """
 
+import codecs
 import csv
 import io
 import re
@@ -16,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from precompute.sources import GROUND_TRUTH_FILES, ImportRefused
+from precompute.source_archive import TAR_ERRORS, is_tar
+from precompute.sources import GROUND_TRUTH_FILES, ImportRefused, check_truth_size
 from precompute.wordnet import WNID, Label, label_of_wnid
 
 _DEVKIT_LIST = "ILSVRC2012_validation_ground_truth.txt"
@@ -62,16 +64,11 @@ def load_ground_truth(path: Path) -> GroundTruth:
     if path.name == _META:
         files = _known_files(path.parent)
         return read_ground_truth(files, str(path))
-    if tarfile.is_tarfile(path):
-        with tarfile.open(path, "r:*") as archive:
-            files = {}
-            for member in archive:
-                name = member.name.rsplit("/", 1)[-1]
-                part = archive.extractfile(member) if name in GROUND_TRUTH_FILES else None
-                if part is not None:
-                    files[name] = part.read()
-        return read_ground_truth(files, str(path))
-    content = path.read_bytes()
+    if not path.is_file():
+        raise ImportRefused(f"{path} is no regular file: {_EXPECTED}")
+    if is_tar(path):
+        return read_ground_truth(_files_of_tar(path), str(path))
+    content = _read(path)
     # `data/meta.mat` lies beside the list in the devkit; some copies keep the list one folder above.
     beside = _known_files(path.parent, path.parent / "data")
     first = content[:4096].split(b"\n", 1)[0]
@@ -109,9 +106,33 @@ def read_ground_truth(files: Mapping[str, bytes], origin: str) -> GroundTruth:
     return GroundTruth(by_number=by_number)
 
 
+def _files_of_tar(path: Path) -> dict[str, bytes]:
+    files = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                name = member.name.rsplit("/", 1)[-1]
+                part = archive.extractfile(member) if name in GROUND_TRUTH_FILES else None
+                if part is not None:
+                    check_truth_size(f"{name} in {path}", member.size)
+                    files[name] = part.read()
+    except TAR_ERRORS as error:
+        raise ImportRefused(f"{path} is damaged or cut short ({error}): get it again") from error
+    return files
+
+
+def _read(path: Path) -> bytes:
+    """A file's bytes without the mark that some programs put before UTF-8."""
+    check_truth_size(str(path), path.stat().st_size)
+    try:
+        return path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise ImportRefused(f"{path} cannot be opened ({error.strerror})") from error
+
+
 def _known_files(*folders: Path) -> dict[str, bytes]:
     return {
-        name: (folder / name).read_bytes()
+        name: _read(folder / name)
         for folder in reversed(folders)
         for name in sorted(GROUND_TRUTH_FILES)
         if (folder / name).is_file()
@@ -122,14 +143,17 @@ def _kaggle_table(content: bytes, origin: str) -> GroundTruth:
     """`ImageId,PredictionString`, where the string is `<wnid> <x0> <y0> <x1> <y1>` once per object."""
     by_stem = {}
     rows = csv.reader(io.StringIO(content.decode("utf-8-sig", "replace")))
-    next(rows, None)
-    for row in rows:
+    try:
+        table = list(rows)
+    except csv.Error as error:
+        raise ImportRefused(f"{origin} cannot be read in line {rows.line_num}: {error}") from error
+    for line, row in enumerate(table[1:], start=2):
         if not row:
             continue
         wnid = row[1].split()[0] if len(row) > 1 and row[1].split() else ""
         if not WNID.fullmatch(wnid):
             raise ImportRefused(
-                f"{origin}: expected `ImageId,<WordNet id> ...` in line {rows.line_num}, got {','.join(row)!r}"
+                f"{origin}: expected `ImageId,<WordNet id> ...` in line {line}, got {','.join(row)!r}"
             )
         by_stem[row[0].rsplit("/", 1)[-1]] = wnid
     return GroundTruth(by_stem=by_stem)

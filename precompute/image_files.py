@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from db.images import ImageStore, UnreadableImage, original_suffix, read_picture
-from precompute.sources import Source, SourceImage
+from precompute.sources import ImportRefused, Source, SourceImage
 
 Progress = Callable[[int, int | None], None]
 
@@ -72,6 +72,9 @@ def store_images(
             in_flight += image.size
             yield from finished(_IN_FLIGHT_BYTES, 8 * threads)
         yield from finished(-1, 0)
+    except ImportRefused:
+        yield from finished(-1, 0)  # what is under way writes its files: they are to be known
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
     progress(done, done)
@@ -82,9 +85,9 @@ def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> 
     if image.problem is not None:
         return StoredImage(image, reason=image.problem)
     try:
-        image.name.encode()
+        str(image.path or image.name).encode()
     except UnicodeEncodeError:
-        return StoredImage(image, reason="its file name is not valid UTF-8")
+        return StoredImage(image, reason="its path is not valid UTF-8")
     data = image.data
     if data is None:
         assert image.path is not None, "a source hands over bytes, a path or a problem"

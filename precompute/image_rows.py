@@ -24,7 +24,10 @@ class Refusal:
 
 @dataclass
 class ImageRows:
-    """The rows of an import as they come, in Arrow batches, and what the report counts."""
+    """The rows of an import as they come, in Arrow batches, and what the report counts.
+
+    `files` is the value for `images.path` of each content.
+    """
 
     names: list[str] = field(default_factory=list)
     known: int = 0
@@ -34,14 +37,17 @@ class ImageRows:
     refused: list[Refusal] = field(default_factory=list)
     _own: dict[int, Place] = field(default_factory=dict)
     _seen: set[tuple[str, str]] = field(default_factory=set)
-    _keys: set[str] = field(default_factory=set)
+    files: dict[str, str] = field(default_factory=dict)
     _pending: list[dict[str, Any]] = field(default_factory=list)
     _batches: list[pa.RecordBatch] = field(default_factory=list)
 
     def add(self, stored: StoredImage) -> None:
         image = stored.image
         if stored.reason is not None:
-            name = image.name.encode(errors="backslashreplace").decode()
+            name = "".join(
+                letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+                for letter in image.name
+            )
             self.refused.append(Refusal(name, stored.reason))
             return
         if (image.name, stored.key) in self._seen:  # an archive may hold a member twice
@@ -50,8 +56,8 @@ class ImageRows:
         self.known += stored.known
         self.changed += stored.changed
         self.copied += image.path is None and not stored.known
-        self.duplicates += stored.key in self._keys and not stored.known
-        self._keys.add(stored.key)
+        self.duplicates += stored.key in self.files and not stored.known
+        self.files[stored.key] = stored.path
         if not image.folders:
             self._own[len(self.names)] = Place(image.split, image.label)
         self.names.append(image.name)

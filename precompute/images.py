@@ -1,15 +1,15 @@
 """Import of image sets: every picture is read once, thumbnailed, and entered into the atlas all at once.
 
 Nothing is published before the last picture is read, so an import that is stopped leaves the atlas as it was.
-The files it wrote are named by content, so the next try finds them and is quick.
+The files it wrote are named by content, so the next try finds them and is quick; those of an import that is refused
+are removed.
 """
 
 import contextlib
 import re
-import tarfile
 import time
 import zipfile
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,20 @@ from typing import Any
 import pyarrow as pa
 
 from db.atlas import Atlas, NoAtlas, Query
-from db.image_sets import Changes, add_images, dependents, known_images, relabelled_images, remove_images
-from db.images import ImageStore
+from db.image_sets import (
+    Changes,
+    add_images,
+    dependents,
+    known_images,
+    listed_keys,
+    relabelled_images,
+    remove_images,
+)
+from db.images import ImageStore, StoreBusy
 from precompute.ground_truth import GroundTruth, load_ground_truth, read_ground_truth
 from precompute.image_files import Progress, store_images
 from precompute.image_rows import ImageRows, Refusal
-from precompute.source_archive import TarSource, ZipSource
+from precompute.source_archive import TarSource, ZipSource, is_tar
 from precompute.source_folder import FolderSource
 from precompute.sources import ImportRefused, Source
 
@@ -80,12 +88,17 @@ def import_images(
         StoreBusy: another process is removing images.
     """
     check_set_name(image_set)
+    try:
+        str(source).encode()
+    except UnicodeEncodeError as error:
+        raise ImportRefused(f"{str(source)!r} is not valid UTF-8: rename it, or link to it") from error
     truth = load_ground_truth(ground_truth) if ground_truth is not None else None
     return import_source(
         atlas,
         store,
         image_set=image_set,
-        source=open_source(source),
+        # the home may lie among the pictures: its thumbnails are none
+        source=open_source(source, but=store.folders()),
         truth=truth,
         origin=str(source),
         progress=progress,
@@ -104,27 +117,33 @@ def import_source(
 ) -> ImportReport:
     """`import_images` from a source that is open already; `origin` is its name to people."""
     started = time.monotonic()
-    with store.adding():
-        known = _known(atlas, image_set)
-        gathered = ImageRows()
-        for image in store_images(source, store, known, progress or _silent):
-            gathered.add(image)
-        if not gathered.names:
-            raise ImportRefused(_nothing(origin, gathered.refused))
-        found = truth
-        if found is None and source.side_files.keys() - {"meta.mat"}:
-            found = read_ground_truth(source.side_files, origin)
-        rows, stated = gathered.table(found)
-        if truth is not None and not stated:
-            raise ImportRefused(
-                f"the ground truth names none of the {rows.num_rows:,} images of {origin}, such as {gathered.names[0]}"
-            )
-        if gathered.copied:
-            store.settle()
-        changes = _publish(atlas, image_set, origin, rows)
+    gathered = ImageRows()
+    try:
+        with store.adding():
+            known = _known(atlas, image_set)
+            for image in store_images(source, store, known, progress or _silent):
+                gathered.add(image)
+            if not gathered.names:
+                raise ImportRefused(_nothing(origin, gathered.refused))
+            found = truth
+            if found is None and source.side_files.keys() - {"meta.mat"}:
+                found = read_ground_truth(source.side_files, origin)
+            rows, stated = gathered.table(found)
+            if truth is not None and not stated:
+                raise ImportRefused(
+                    f"the ground truth names none of the {rows.num_rows:,} images of {origin}, such as "
+                    f"{gathered.names[0]}"
+                )
+            if gathered.copied:
+                store.settle()
+            changes = _publish(atlas, image_set, origin, rows)
+    except ImportRefused:
+        _discard(atlas, store, gathered.files)
+        raise
     return ImportReport(
         added=changes.added,
-        known=gathered.known,
+        # by now, that is: another import of the same set may have been quicker
+        known=rows.num_rows - changes.added,
         refused=tuple(gathered.refused),
         labelled=rows.num_rows - rows.column("label").null_count,
         relabelled=changes.relabelled,
@@ -162,8 +181,8 @@ def check_set_name(image_set: str) -> None:
         )
 
 
-def open_source(path: Path) -> Source:
-    """The source at `path`, by what it is.
+def open_source(path: Path, *, but: Iterable[Path] = ()) -> Source:
+    """The source at `path`, by what it is; folders in `but` are no part of it.
 
     Raises:
         ImportRefused: there is nothing there, or nothing that images can be read from.
@@ -171,15 +190,13 @@ def open_source(path: Path) -> Source:
     if not path.exists():
         raise ImportRefused(f"there is nothing at {path}: expected a folder, an archive or a parquet file")
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, but=but)
     if path.suffix.lower() == ".parquet":
         return FolderSource(path.parent, only=path.name)
     if zipfile.is_zipfile(path):
         return ZipSource(path)
-    # tarfile lets an end within the first block through
-    with contextlib.suppress(EOFError, zlib.error):
-        if tarfile.is_tarfile(path):
-            return TarSource(path)
+    if is_tar(path):
+        return TarSource(path)
     raise ImportRefused(f"{path} is no folder, zip or tar archive or parquet file, or a damaged one")
 
 
@@ -201,6 +218,14 @@ def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Chang
         return Changes(0, 0, 0)
     with atlas.publish() as connection:
         return add_images(connection, image_set, source=origin, rows=rows)
+
+
+def _discard(atlas: Atlas, store: ImageStore, files: dict[str, str]) -> None:
+    """Remove what a refused import has written, unless an import that runs beside it may need it."""
+    with contextlib.suppress(StoreBusy), store.removing():
+        needed = {row["key"] for row in _rows(atlas, listed_keys())}
+        unlisted = {key: path for key, path in files.items() if key not in needed}
+        store.remove(unlisted, [path for path in unlisted.values() if not Path(path).is_absolute()])
 
 
 def _known(atlas: Atlas, image_set: str) -> dict[str, dict[str, str]]:

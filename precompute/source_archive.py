@@ -3,6 +3,8 @@
 A member's name is only ever a name: no path on this machine is made from it.
 """
 
+import contextlib
+import lzma
 import shutil
 import tarfile
 import tempfile
@@ -13,9 +15,25 @@ from pathlib import Path
 from typing import IO
 
 from precompute.source_parquet import parquet_rows
-from precompute.sources import GROUND_TRUTH_FILES, ImportRefused, SourceImage, is_parquet, is_picture, too_big
+from precompute.sources import (
+    GROUND_TRUTH_FILES,
+    ImportRefused,
+    SourceImage,
+    check_truth_size,
+    is_parquet,
+    is_picture,
+    too_big,
+)
 
-_TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error, OSError)
+TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether `path` begins as a tar file does, packed or not."""
+    # tarfile lets an end within the first block through
+    with contextlib.suppress(EOFError, zlib.error, lzma.LZMAError):
+        return tarfile.is_tarfile(path)
+    return False
 
 
 class ZipSource:
@@ -45,12 +63,15 @@ class ZipSource:
                 if info.is_dir():
                     continue
                 if is_parquet(name):
-                    with archive.open(info) as member:
-                        yield from _shard(member, name)
+                    yield from self._shard(archive, info, name)
                 elif is_picture(name):
                     yield self._picture(archive, info, name)
                 elif name.rsplit("/", 1)[-1] in GROUND_TRUTH_FILES:
-                    self.side_files[name.rsplit("/", 1)[-1]] = archive.read(info)
+                    check_truth_size(name, info.file_size)
+                    try:
+                        self.side_files[name.rsplit("/", 1)[-1]] = _content_of(archive, info)
+                    except _Damaged as error:
+                        raise ImportRefused(f"{name} in {self.path}: {error}") from error
 
     def _picture(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> SourceImage:
         problem = too_big(info.file_size)
@@ -59,9 +80,47 @@ class ZipSource:
         if problem is not None:
             return SourceImage(name, info.file_size, problem=problem)
         try:
-            return SourceImage(name, info.file_size, data=archive.read(info))
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-            return SourceImage(name, info.file_size, problem=f"its zip entry is damaged ({error})")
+            return SourceImage(name, info.file_size, data=_content_of(archive, info))
+        except _Damaged as error:
+            return SourceImage(name, info.file_size, problem=str(error))
+
+    def _shard(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Iterator[SourceImage]:
+        with tempfile.TemporaryFile() as file:
+            try:
+                with _reading(), archive.open(info) as member:
+                    shutil.copyfileobj(member, file, 2**20)
+            except _Damaged as error:
+                yield SourceImage(name, info.file_size, problem=str(error))
+            else:
+                yield from parquet_rows(file, name)
+
+
+class _Damaged(Exception):
+    """A zip entry cannot be unpacked; the message says why."""
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise _Damaged(f"its zip entry is damaged ({error})") from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's trouble, not the entry's
+            raise
+        raise _Damaged(f"its zip entry is damaged ({error})") from error
+
+
+def _content_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with _reading():
+        return archive.read(info)
 
 
 class TarSource:
@@ -97,7 +156,7 @@ class TarSource:
                 for image in self._members(archive, prefix=""):
                     seen += 1
                     yield image
-        except _TAR_ERRORS as error:
+        except TAR_ERRORS as error:
             raise ImportRefused(
                 f"{self.path} is damaged or cut short after {seen:,} images ({error}): get it again"
             ) from error
@@ -121,6 +180,7 @@ class TarSource:
                 with tarfile.open(fileobj=_content(archive, member), mode="r|") as inner:
                     yield from self._members(inner, prefix=name.removesuffix(".tar") + "/")
             elif file_name in GROUND_TRUTH_FILES:
+                check_truth_size(name, member.size)
                 self.side_files[file_name] = _content(archive, member).read()
 
 

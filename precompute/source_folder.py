@@ -1,19 +1,28 @@
 """A folder of pictures: read in place, nothing is copied."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from precompute.source_parquet import parquet_rows, row_count
-from precompute.sources import GROUND_TRUTH_FILES, SourceImage, is_parquet, is_picture, too_big
+from precompute.sources import (
+    GROUND_TRUTH_FILES,
+    ImportRefused,
+    SourceImage,
+    check_truth_size,
+    is_parquet,
+    is_picture,
+    too_big,
+)
 
 
 class FolderSource:
     """All pictures and parquet shards below a folder, by name; links are followed, circles are not."""
 
-    def __init__(self, folder: Path, *, only: str | None = None) -> None:
-        """`only` one file of the folder, by name, or all."""
+    def __init__(self, folder: Path, *, only: str | None = None, but: Iterable[Path] = ()) -> None:
+        """`only` one file of the folder, by name, or all, but for folders anywhere below it."""
         self.folder = folder.resolve()
+        self._passed_over = {_identity(os.stat(path)) for path in but if path.is_dir()}  # noqa: PTH116
         self.side_files: dict[str, bytes] = {}
         self._closed: list[SourceImage] = []
         self._names = [only] if only else sorted(self._walk(str(self.folder), "", frozenset()))
@@ -53,15 +62,35 @@ class FolderSource:
                 SourceImage(prefix, 0, problem=f"the folder cannot be opened ({error.strerror})")
             )
             return
-        here = (status.st_dev, status.st_ino)
-        if here in above:  # a link to a folder that holds it
+        here = _identity(status)
+        if here in above or here in self._passed_over:  # `above`: a link to a folder that holds it
             return
         for entry in entries:
             name = prefix + entry.name
-            if entry.is_dir():
+            if _is_folder(entry):
                 if not entry.name.startswith(".") and entry.name != "__MACOSX":
                     yield from self._walk(entry.path, name + "/", above | {here})
             elif is_picture(name) or is_parquet(name):
                 yield name
             elif entry.name in GROUND_TRUTH_FILES:
-                self.side_files[entry.name] = Path(entry.path).read_bytes()
+                self._read_side_file(Path(entry.path), name)
+
+    def _read_side_file(self, path: Path, name: str) -> None:
+        if not path.is_file():  # a pipe of that name would be waited for
+            return
+        check_truth_size(name, path.stat().st_size)
+        try:
+            self.side_files[path.name] = path.read_bytes()
+        except OSError as error:
+            raise ImportRefused(f"{name} cannot be opened ({error.strerror})") from error
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return (status.st_dev, status.st_ino)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

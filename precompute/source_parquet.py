@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from precompute.sources import ImportRefused, SourceImage, too_big
+from precompute.sources import SourceImage, too_big
 from precompute.wordnet import Label, is_imagenet, label_of_index, label_of_name
 
 # `validation-00003-of-00014.parquet`, also with a hash before the suffix
@@ -25,28 +25,38 @@ class _Columns:
     labels: tuple[Label, ...] | None  # by the label's value, where the shard names its classes
 
 
-def row_count(path: Path) -> int:
-    """Rows of a shard, from its footer.
+class _Unreadable(Exception):
+    """A shard cannot be read, or not to its end; the message says why."""
 
-    Raises:
-        ImportRefused: it is no parquet file, or a damaged one.
-    """
-    with path.open("rb") as file:
-        return int(_open(file, str(path)).metadata.num_rows)
+
+def row_count(path: Path) -> int:
+    """Pictures of a shard, from its footer; one that cannot be read counts as one."""
+    try:
+        with path.open("rb") as file:
+            return int(_open(file).metadata.num_rows)
+    except (OSError, _Unreadable):
+        return 1
 
 
 def parquet_rows(file: IO[bytes], name: str) -> Iterator[SourceImage]:
     """The pictures of one shard in order of row, `<shard>/<path of the picture>` or `<shard>/<row>`.
 
+    A file that is no shard of pictures, and one that is damaged from some row on, is handed over by its own name
+    with that problem: it may be a table that lies beside the pictures.
+
     Args:
         file: the shard, seekable.
         name: path of the shard inside its source.
-
-    Raises:
-        ImportRefused: it is no parquet file, a damaged one, or has no column of images.
     """
-    shard = _open(file, name)
-    columns = _find_columns(shard.schema_arrow, name)
+    try:
+        yield from _rows(file, name)
+    except _Unreadable as error:
+        yield SourceImage(name, 0, problem=str(error))
+
+
+def _rows(file: IO[bytes], name: str) -> Iterator[SourceImage]:
+    shard = _open(file)
+    columns = _find_columns(shard.schema_arrow)
     split_name = _SPLIT.match(name.rsplit("/", 1)[-1])
     split = None if split_name is None else {"validation": "val"}.get(split_name[1], split_name[1])
     wanted = [columns.image] + ([columns.label] if columns.label else [])
@@ -73,25 +83,23 @@ def parquet_rows(file: IO[bytes], name: str) -> Iterator[SourceImage]:
                 )
                 row += 1
     except (pa.ArrowException, OSError) as error:
-        raise ImportRefused(f"{name} is damaged after {row:,} rows ({error}): get it again") from error
+        raise _Unreadable(f"it is damaged after {row:,} rows ({error}): get it again") from error
 
 
-def _open(file: IO[bytes], name: str) -> pq.ParquetFile:
+def _open(file: IO[bytes]) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
     except (pa.ArrowException, OSError) as error:
-        raise ImportRefused(f"{name} is no parquet file, or a damaged one: get it again") from error
+        raise _Unreadable("it is no parquet file, or a damaged one: get it again") from error
 
 
-def _find_columns(schema: pa.Schema, name: str) -> _Columns:
+def _find_columns(schema: pa.Schema) -> _Columns:
     features = _features(schema)
     images = [column for column, feature in features.items() if feature.get("_type") == "Image"]
     images = images or [field.name for field in schema if _holds_files(field)]
     if not images:
         found = ", ".join(schema.names)
-        raise ImportRefused(
-            f"{name}: expected a column of images (a struct of bytes and path), got columns {found}"
-        )
+        raise _Unreadable(f"expected a column of images (a struct of bytes and path), got columns {found}")
     labels = [column for column, feature in features.items() if feature.get("_type") == "ClassLabel"]
     labels = labels or [column for column in ("label", "labels", "wnid", "class") if column in schema.names]
     if not labels:

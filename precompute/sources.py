@@ -17,6 +17,8 @@ FOREIGN_SUFFIXES = frozenset({".svg", ".heic", ".heif", ".psd", ".eps", ".dng", 
 GROUND_TRUTH_FILES = frozenset({"LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"})
 # One picture's file; the largest photographs are a tenth of it.
 MAX_BYTES = 512 * 2**20
+# One file of ground truth; the largest there is, Kaggle's table, is a tenth of it.
+MAX_TRUTH_BYTES = 32 * 2**20
 
 
 class ImportRefused(Exception):
@@ -82,6 +84,14 @@ def is_parquet(name: str) -> bool:
 def too_big(size: int) -> str | None:
     """Why a file of `size` bytes is not read; None where it is."""
     return f"it has {size:,} bytes, the limit is {MAX_BYTES:,}" if size > MAX_BYTES else None
+
+
+def check_truth_size(name: str, size: int) -> None:
+    """Raises ImportRefused where a file called `name`, of `size` bytes, is too big to be ground truth."""
+    if size > MAX_TRUTH_BYTES:
+        raise ImportRefused(
+            f"{name} is no ground truth: it has {size:,} bytes, the limit is {MAX_TRUTH_BYTES:,}"
+        )
 
 
 def _suffix(file_name: str) -> str:

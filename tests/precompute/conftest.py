@@ -63,8 +63,8 @@ def write_files(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
 def write_tar(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
     """`write_tar({"a/b.jpg": ...})`: a tar file of the files."""
 
-    def write(files: dict[str, bytes]) -> Path:
-        path = tmp_path / "a.tar"
+    def write(files: dict[str, bytes], name: str = "a.tar") -> Path:
+        path = tmp_path / name
         with tarfile.open(path, "w") as archive:
             for name, content in files.items():
                 member = tarfile.TarInfo(name)

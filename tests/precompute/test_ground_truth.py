@@ -1,6 +1,7 @@
 """Labels of ILSVRC's validation images, from each form they are published in."""
 
 import io
+import os
 import random
 import tarfile
 from collections.abc import Callable
@@ -81,6 +82,47 @@ def test_a_damaged_meta_mat_is_refused(write_files: WriteFiles) -> None:
         folder = write_files({LIST: IDS, "meta.mat": damaged})
         with pytest.raises(ImportRefused, match=r"meta\.mat of .* cannot be read"):
             load_ground_truth(folder)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_table_or_a_list(write_files: WriteFiles) -> None:
+    folder = write_files(
+        {
+            "solution.csv": b"\xef\xbb\xbfImageId,PredictionString\nILSVRC2012_val_00000001,n01751748 1 2 3 4\n",
+            "list.txt": b"\xef\xbb\xbfn01751748\n",
+        }
+    )
+    for name in ("solution.csv", "list.txt"):
+        label = load_ground_truth(folder / name).label(NAMES[0])
+        assert label is not None
+        assert label.wnid == "n01751748"
+
+
+def test_an_archive_that_is_cut_short_is_refused(write_files: WriteFiles, tmp_path: Path) -> None:
+    archive = tmp_path / "devkit.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(write_files({LIST: IDS, "meta.mat": meta_mat()}), "data")
+    whole = archive.read_bytes()
+    for length, words in (
+        (30, "no ground truth that can be read"),
+        (len(whole) // 2, "damaged or cut short"),
+    ):
+        archive.write_bytes(whole[:length])
+        with pytest.raises(ImportRefused, match=words):
+            load_ground_truth(archive)
+
+
+def test_what_is_too_long_or_no_file_is_refused(write_files: WriteFiles) -> None:
+    folder = write_files(
+        {"a.csv": b"ImageId,PredictionString\n" + b"x" * 200_000, "b.txt": b"n" * (33 * 2**20)}
+    )
+    os.mkfifo(folder / "c.txt")
+    for name, words in (
+        ("a.csv", "cannot be read in line 2: field larger"),
+        ("b.txt", "it has 34,603,008 bytes"),
+        ("c.txt", "no regular file"),
+    ):
+        with pytest.raises(ImportRefused, match=words):
+            load_ground_truth(folder / name)
 
 
 def test_kaggle_s_table_says_the_first_wnid(write_files: WriteFiles) -> None:

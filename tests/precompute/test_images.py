@@ -19,7 +19,7 @@ from db.atlas import Atlas, Query
 from db.image_sets import labelled_images
 from db.images import ImageStore, read_rgb
 from db.settings import Settings
-from precompute.images import ImportReport
+from precompute.images import ImportReport, import_images
 from precompute.sources import ImportRefused
 
 Photo = Callable[..., bytes]
@@ -163,6 +163,8 @@ def test_a_file_name_that_is_not_utf8_is_refused_by_name(
     assert report.added == 1
     [refusal] = report.refused
     assert refusal.name == "caf\\udce9.jpg"
+    (folder / "two\nlines.jpg").write_bytes(b"")
+    assert "two\\nlines.jpg" in [refusal.name for refusal in bring(folder).refused]
     assert "UTF-8" in refusal.reason
 
 
@@ -318,14 +320,19 @@ def test_an_import_that_is_stopped_changes_nothing_and_the_next_decodes_only_the
 
 
 def test_an_archive_that_is_cut_short_changes_nothing(
-    atlas: Atlas, bring: Bring, photo: Photo, write_tar: WriteFiles
+    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
     archive = write_tar({f"{n}.jpg": photo(n, size=(90, 90)) for n in range(9)})
     whole = archive.read_bytes()
     archive.write_bytes(whole[: len(whole) // 2])
+    bring(write_tar({"0.jpg": photo(0, size=(90, 90))}, "other.tar"), "other")
+    before = files_below(store.home) - {"IMAGES.LOCK"}
     with pytest.raises(ImportRefused, match="cut short"):
         bring(archive)
-    assert atlas.version() is None
+    assert rows(atlas) == []
+    assert files_below(store.home) - {"IMAGES.LOCK"} == before, (
+        "its files are removed, those of other sets stay"
+    )
     archive.write_bytes(whole)
     assert bring(archive).added == 9
 
@@ -340,6 +347,42 @@ def test_a_disk_that_is_full_stops_the_import_instead_of_refusing_pictures(
     with pytest.raises(OSError, match="No space left"):
         bring(write_files({"a.jpg": photo(1)}))
     assert atlas.version() is None
+
+
+def test_a_folder_that_holds_the_home_gives_its_own_pictures_alone(
+    settings: Settings, bring: Bring, photo: Photo
+) -> None:
+    source = settings.home.parent
+    (source / "1.jpg").write_bytes(photo(1))
+    assert bring(source).added == 1
+    again = bring(source)
+    assert (again.added, again.known) == (0, 1)
+
+
+def test_an_import_that_another_overtook_reports_what_is_there(
+    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_files: WriteFiles
+) -> None:
+    folder = write_files({f"{number}.jpg": photo(number) for number in range(3)})
+    overtaken = False
+
+    def overtake(done: int, _total: int | None) -> None:
+        nonlocal overtaken
+        if done == 3 and not overtaken:
+            overtaken = True
+            import_images(atlas, store, image_set="pictures", source=folder)
+
+    report = bring(folder, progress=overtake)
+    assert (report.added, report.known) == (0, 3)
+
+
+def test_a_source_whose_path_is_not_utf8_is_refused_before_it_is_read(
+    bring: Bring, photo: Photo, write_files: WriteFiles
+) -> None:
+    folder = write_files({"a.jpg": photo(1)})
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"-\xff"))
+    folder.rename(odd)
+    with pytest.raises(ImportRefused, match=r"-\\udcff' is not valid UTF-8"):
+        bring(odd)
 
 
 def test_two_imports_of_one_set_at_once_enter_each_image_once(

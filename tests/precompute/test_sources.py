@@ -152,6 +152,40 @@ def test_a_damaged_zip_entry_is_refused_by_name_and_the_others_are_not(
     assert found["2.jpg"] == photo(2)
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_packed_zip_entry_is_refused_by_name_and_the_others_are_not(
+    packing: int, photo: Photo, write_files: WriteFiles
+) -> None:
+    path = write_files({}) / "a.zip"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        for number in (1, 2):
+            archive.writestr(f"{number}.jpg", photo(number))
+        at = archive.getinfo("2.jpg").header_offset // 2
+    data = bytearray(path.read_bytes())
+    data[at : at + 30] = bytes(value ^ 0xFF for value in data[at : at + 30])
+    path.write_bytes(data)
+    found = handed_over(path)
+    assert "its zip entry is damaged" in str(found["1.jpg"])
+    assert found["2.jpg"] == photo(2)
+
+
+def test_a_damaged_or_huge_ground_truth_in_a_zip_is_refused_by_name(
+    photo: Photo, write_files: WriteFiles
+) -> None:
+    name = "LOC_val_solution.csv"
+    whole = bytearray(zipped({"1.jpg": photo(1), name: b"ImageId,PredictionString"}))
+    whole[whole.index(b"ImageId,") + 3] ^= 1
+    path = write_files({"a.zip": bytes(whole)}) / "a.zip"
+    with pytest.raises(ImportRefused, match=rf"{name} in .*a\.zip: its zip entry is damaged"):
+        handed_over(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, bytes(40 * 2**20))
+    with pytest.raises(
+        ImportRefused, match=rf"{name} is no ground truth: it has 41,943,040 bytes, the limit"
+    ):
+        handed_over(path)
+
+
 def test_an_encrypted_zip_entry_is_refused_by_name(photo: Photo, write_files: WriteFiles) -> None:
     whole = bytearray(zipped({"1.jpg": photo(1)}))
     for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
@@ -191,6 +225,23 @@ def test_links_are_followed_and_circles_are_not(photo: Photo, write_files: Write
     (folder / "real" / "circle").symlink_to("..")
     (folder / "2.jpg").symlink_to("real/1.jpg")
     assert handed_over(folder) == dict.fromkeys(("2.jpg", "linked/1.jpg", "real/1.jpg"), photo(1))
+
+
+def test_a_link_to_itself_and_a_pipe_stop_nothing(photo: Photo, write_files: WriteFiles) -> None:
+    folder = write_files({"a/1.jpg": photo(1)})
+    for name in ("self", "self.jpg"):
+        (folder / name).symlink_to(name)
+    os.mkfifo(folder / "meta.mat")
+    found = handed_over(folder)
+    assert found["a/1.jpg"] == photo(1)
+    assert "cannot be opened" in str(found["self.jpg"])
+    assert len(found) == 2
+
+
+def test_folders_that_are_no_part_of_a_source_are_passed_over(photo: Photo, write_files: WriteFiles) -> None:
+    folder = write_files({"1.jpg": photo(1), "var/thumbnails/ab/2.jpg": photo(2), "var/3.jpg": photo(3)})
+    source = open_source(folder, but=[folder / "var" / "thumbnails", folder / "nowhere"])
+    assert [image.name for image in source.images()] == ["1.jpg", "var/3.jpg"]
 
 
 def test_what_cannot_be_opened_is_handed_over_with_its_problem(photo: Photo, write_files: WriteFiles) -> None:
@@ -283,18 +334,29 @@ def test_rows_whose_paths_repeat_or_that_hold_nothing_keep_names_of_their_own(
     }
 
 
-def test_a_shard_without_pictures_or_damaged_is_refused(photo: Photo, write_files: WriteFiles) -> None:
+def test_a_shard_without_pictures_or_damaged_is_handed_over_with_its_problem(
+    photo: Photo, write_files: WriteFiles
+) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), buffer)
-    folder = write_files({"a.parquet": buffer.getvalue()})
-    with pytest.raises(ImportRefused, match=r"expected a column of images .* got columns text, label"):
-        handed_over(folder)
     whole = shard([{"bytes": photo(1), "path": None}] * 2, None)
-    with pytest.raises(ImportRefused, match="no parquet file, or a damaged one"):
-        handed_over(write_files({"b.parquet": whole[: len(whole) // 2]}, "cut"))
-    holed = whole[:10] + bytes(60) + whole[70:]
-    with pytest.raises(ImportRefused, match="damaged after 0 rows"):
-        handed_over(write_files({"c.parquet": holed}, "holed"))
+    files = {
+        "1.jpg": photo(1),
+        "cut.parquet": whole[: len(whole) // 2],
+        "holed.parquet": whole[:10] + bytes(60) + whole[70:],
+        "metadata.parquet": buffer.getvalue(),
+        "whole.parquet": whole,
+    }
+    folder = write_files(files)
+    (folder / "a.zip").write_bytes(zipped(files))
+    (folder / "a.tar").write_bytes(tarred(files))
+    for source in (folder, folder / "a.zip", folder / "a.tar"):
+        found = handed_over(source)
+        assert found["1.jpg"] == found["whole.parquet/00000001"] == photo(1)
+        assert "no parquet file, or a damaged one" in str(found["cut.parquet"])
+        assert "damaged after 0 rows" in str(found["holed.parquet"])
+        assert "expected a column of images" in str(found["metadata.parquet"])
+        assert "got columns text, label" in str(found["metadata.parquet"])
 
 
 def test_a_folder_is_walked_in_order_of_name(photo: Photo, write_files: WriteFiles) -> None:
