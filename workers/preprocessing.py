@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 
 # Pixels of a resized picture before its crop, at 4 bytes each. A photograph has a thousandth of them.
-_MOST_RESIZED = 2**26
+_MOST_RESIZED = 2**27
 
 
 class TooThin(ValueError):
@@ -87,7 +87,7 @@ class Preprocessing:
 
         Raises:
             ValueError: the image is not RGB.
-            TooThin: resized, it would have more than 2^26 pixels.
+            TooThin: resized, it would have more than 2^27 pixels.
         """
         if image.mode != "RGB":
             raise ValueError(f"expected an RGB image, got mode {image.mode!r}")
