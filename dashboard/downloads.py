@@ -20,7 +20,7 @@ from dashboard.address import (
     ImagesAddress,
     PatchesAddress,
 )
-from dashboard.context import current
+from dashboard.context import Catalogue, current
 from dashboard.pages import channel as channel_page
 from dashboard.pages import images as images_page
 from dashboard.selections import (
@@ -52,7 +52,7 @@ def sorry(error: Exception) -> flask.Response:
 def patches_csv() -> flask.Response:
     """The patches that the Patches page shows."""
     context = current()
-    selection = select_layer(context.catalogue(), _address(PatchesAddress))
+    selection = select_layer(_catalogue(), _address(PatchesAddress))
     found = select_channels(selection)
     shown = [row["channel"] for row in context.atlas.fetch(found.query)]
     return _csv(
@@ -89,7 +89,7 @@ def _channel_name(selection: LayerSelection, channel: int) -> str:
 
 def _channel() -> tuple[LayerSelection, int]:
     address = _address(ChannelAddress)
-    selection = select_layer(current().catalogue(), address.at(PatchesAddress))
+    selection = select_layer(_catalogue(), address.at(PatchesAddress))
     if address.channel >= selection.layer["channels"]:
         last = selection.layer["channels"] - 1
         raise NothingSelected(f"{selection.layer['label']} has channels 0 to {last}, not {address.channel}.")
@@ -99,10 +99,8 @@ def _channel() -> tuple[LayerSelection, int]:
 @downloads.get("/images.csv")
 def images_csv() -> flask.Response:
     """All images that the Images page's filters let through, not only the page that is shown."""
-    catalogue = current().catalogue()
+    catalogue = _catalogue()
     run, address = images_page.resolve(catalogue, _address(ImagesAddress))
-    if run is None and address.model:
-        raise NothingSelected(images_page.not_indexed(catalogue, address))
     if all(found["image_set"] != address.images for found in catalogue.image_sets):
         raise NothingSelected(f"There is no image set “{address.images}”.")
     return _csv(images_query(run, address, limit=None), f"{address.images}-images")
@@ -112,7 +110,7 @@ def images_csv() -> flask.Response:
 def image_channels_csv() -> flask.Response:
     """The channels that one image drives."""
     address = _address(ImageAddress)
-    run = select_run(current().catalogue(), address.model, address.images)
+    run = select_run(_catalogue(), address.model, address.images)
     _require_image(run["image_set"], address.id)
     query = image_queries.image_channels(run["run"], address.id, per_layer=None, with_tied=True)
     return _csv(query, f"{run['model']}-{run['image_set']}-image-{address.id}-channels")
@@ -121,7 +119,7 @@ def image_channels_csv() -> flask.Response:
 @downloads.get("/image-predictions.csv")
 def image_predictions_csv() -> flask.Response:
     """What each model says of one image."""
-    catalogue = current().catalogue()
+    catalogue = _catalogue()
     address = _address(ImageAddress)
     run = catalogue.run(address.model, address.images)
     image_set = address.images or (run["image_set"] if run else "")
@@ -133,6 +131,13 @@ def image_predictions_csv() -> flask.Response:
 def _require_image(image_set: str, image_id: int) -> None:
     if not current().atlas.fetch(image_queries.image(image_set, image_id)):
         raise NothingSelected(f"{image_set} has no image {image_id}.")
+
+
+def _catalogue() -> Catalogue:
+    catalogue = current().catalogue()
+    if catalogue.trouble:
+        raise AtlasError(catalogue.trouble)
+    return catalogue
 
 
 def _address(kind: type[Any]) -> Any:

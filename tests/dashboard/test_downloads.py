@@ -4,9 +4,12 @@ import csv
 import io
 from typing import Any
 
+import duckdb
+import flask
 import pyarrow as pa
 import pytest
 from flask.testing import FlaskClient
+from synthetic_atlas import import_pictures, painted_pictures
 
 from dashboard.context import Context
 from dashboard.downloads import csv_lines
@@ -72,7 +75,6 @@ def test_patches_are_downloaded_and_copied_in_the_order_of_the_page(
         "/download/image-channels.csv?model=nope",
         "/download/image-channels.csv?id=99999",
         "/download/images.csv?images=nah",
-        "/download/images.csv?model=nah&images=painted",
         "/download/channel.csv?layer=embeddings&channel=9999",
     ],
 )
@@ -80,3 +82,21 @@ def test_a_download_of_nothing_is_a_sentence(client: FlaskClient, address: str) 
     answer = client.get(address)
     assert (answer.status_code, answer.mimetype) == (404, "text/plain")
     assert answer.text.count("\n") == 1
+
+
+def test_a_model_that_was_not_indexed_leaves_the_images_without_predictions(client: FlaskClient) -> None:
+    found = rows_of(client.get("/download/images.csv?model=nah&images=painted").text)
+    assert len(found) == 60
+    assert {row["predicted"] for row in found} == {""}
+
+
+@pytest.mark.parametrize(
+    "table", ["patches", "channel-classes", "images", "image-channels", "image-predictions"]
+)
+def test_a_download_from_an_atlas_of_another_schema_says_why_not(empty_context: Context, table: str) -> None:
+    import_pictures(empty_context.settings, painted_pictures(3), image_set="few")
+    with duckdb.connect(str(empty_context.atlas.path())) as connection:
+        connection.execute("UPDATE atlas_info SET schema_version = 0")
+    answer = flask.current_app.test_client().get(f"/download/{table}.csv?images=few")
+    assert answer.status_code == 404
+    assert "has tables of version 0" in answer.text
