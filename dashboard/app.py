@@ -87,13 +87,16 @@ def name_the_run() -> flask.Response | None:
     The address bar then says what is shown, and shows the same when a newer run is there.
     """
     given = flask.request.args.to_dict()
-    if flask.request.path not in {path for _, path, _ in PAGES} or {"model", "images"} <= given.keys():
+    path = flask.request.path.rstrip("/") or "/"
+    if path not in {path for _, path, _ in PAGES}:
         return None
-    run = current().catalogue().run(given.get("model", ""), given.get("images", ""))
-    if run is None:
+    query = given
+    if not {"model", "images"} <= given.keys():
+        run = current().catalogue().run(given.get("model", ""), given.get("images", ""))
+        query = given if run is None else {"model": run["model"], "images": run["image_set"]} | given
+    if query == given and path == flask.request.path:
         return None
-    query = {"model": run["model"], "images": run["image_set"]} | given
-    response = flask.redirect(f"{flask.request.path}?{urlencode(query)}")
+    response = flask.redirect(path + ("?" + urlencode(query) if query else ""))
     response.headers["Cache-Control"] = "no-store"
     return cast(flask.Response, response)
 

@@ -39,12 +39,15 @@ def labelled(label: str, control: Component, *, control_id: str, className: str 
     )
 
 
-def select(control_id: str, options: Sequence[tuple[str, str]], value: str | None = None) -> Component:
-    """A native select: (value, label) pairs."""
+def select(
+    control_id: str, options: Sequence[tuple[str, str]], value: str | None = None, *, placeholder: str = ""
+) -> Component:
+    """A native select: (value, label) pairs; `placeholder` shows while there is nothing to choose from."""
     return dbc.Select(
         id=control_id,
         options=[{"value": key, "label": text} for key, text in options],
         value=value,
+        placeholder=placeholder,
         size="sm",
     )
 

@@ -99,6 +99,7 @@ def layout() -> Any:
                 ],
                 className="shell",
             ),
+            html.Div(id="away", role="alert"),
             html.Main(dash.page_container, id="content", tabIndex="-1"),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
             dcc.Store(id=make_id("shell", "status"), data=status(current())),
@@ -113,7 +114,9 @@ def layout() -> Any:
 
 def _picker(name: str, label: str) -> Any:
     control = make_id("shell", name)
-    return html.Div([html.Label(label, htmlFor=control), select(control, [])], className="picker")
+    return html.Div(
+        [html.Label(label, htmlFor=control), select(control, [], placeholder="none yet")], className="picker"
+    )
 
 
 def register(app: Dash) -> None:
@@ -127,7 +130,11 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )
     app.callback(
-        *[Output(make_id("shell", page), part) for page, _, _ in PAGES for part in ("href", "className")],
+        *[
+            Output(make_id("shell", page), part)
+            for page, _, _ in PAGES
+            for part in ("href", "className", "aria-current")
+        ],
         Output(make_id("shell", "model"), "options"),
         Output(make_id("shell", "model"), "value"),
         Output(make_id("shell", "images_set"), "options"),
@@ -179,9 +186,11 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
         ("images", ImagesAddress, ("/images", "/image")),
     ):
         del page
+        here = path in paths
         links += [
             there(model=address.model, images=address.images).href(),
-            "page-link-here" if path in paths else "page-link-there",
+            "page-link-here" if here else "page-link-there",
+            "page" if here else "false",
         ]
     models = list(dict.fromkeys(found["model"] for found in catalogue.runs))
     sets = [found["image_set"] for found in catalogue.image_sets]
@@ -189,19 +198,19 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
     images = address.images or (run["image_set"] if run else sets[0] if sets else "")
     return (
         *links,
-        _options(models, model, "no model yet"),
+        _options(models, model),
         model,
-        _options(sets, images, "no images yet"),
+        _options(sets, images),
         images,
         corner(catalogue, model, images, indexing=(state or {}).get("indexing", [])),
         {"model": model, "images": images},
     )
 
 
-def _options(names: Sequence[str], chosen: str, none: str) -> list[dict[str, str]]:
+def _options(names: Sequence[str], chosen: str) -> list[dict[str, str]]:
     """What there is; a name from the address that is not there stays to be seen."""
     listed = [*names, chosen] if chosen and chosen not in names else list(names)
-    return [{"value": name, "label": name} for name in listed] or [{"value": "", "label": none}]
+    return [{"value": name, "label": name} for name in listed]
 
 
 def corner(

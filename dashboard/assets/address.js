@@ -45,8 +45,11 @@
                 }
             } else if (name === "previous" || name === "next") {
                 if (!(name === "previous" ? previous : next)) continue;
-                const list = (options || []).map((option) => option.value);
-                const at = list.indexOf(chosen.layer) + (name === "next" ? 1 : -1);
+                // from the address: on a slow line it is ahead of what is shown
+                const here = new URLSearchParams(search || "").get("layer") || chosen.layer;
+                const list = (options || []).filter((option) => option.value === here || !option.disabled)
+                    .map((option) => option.value);
+                const at = list.indexOf(here) + (name === "next" ? 1 : -1);
                 if (at >= 0 && at < list.length) changes.layer = list[at];
             } else if (name in values && !(name === "layer" && !layer)) {
                 changes[name] = values[name];

@@ -12,7 +12,8 @@
         return element;
     }
 
-    const boxWords = (box) => `y ${box[0]}–${box[2]}, x ${box[1]}–${box[3]} px`;
+    const boxWords = (box) => box[0] >= box[2] || box[1] >= box[3]
+        ? "in the padding" : `y ${box[0]}–${box[2]}, x ${box[1]}–${box[3]} px`;
 
     /* A patch as pairs of name and value; the order of the record is that of `cell` in grid.py. */
     function told([rank, activation, image, label, index, wnid, name, y, x, field, effective]) {
@@ -56,10 +57,18 @@
         return element;
     }
 
+    const drawn = new WeakMap();
+
+    /* A new version of the atlas comes with the same records most of the time: drawing them anew would take
+       the focus and the place from whoever looks at them. */
     convscope.paintGrid = function (data) {
         const grid = document.getElementById("patches-grid");
-        hideTip();
         if (!grid) return "";
+        const text = JSON.stringify(data || null);
+        if (drawn.get(grid) === text) return "";
+        drawn.set(grid, text);
+        hideTip();
+        const focused = placeOf(document.activeElement);
         delete grid.dataset.painted;
         const rows = make("div", data && data.tile !== "fit" ? "rows fixed" : "rows fit");
         grid.toggleAttribute("data-blank", !data);
@@ -85,8 +94,47 @@
         const first = rows.querySelector(".cell");
         if (first) first.tabIndex = 0;
         grid.replaceChildren(rows);
+        keepPlace(grid, focused);
         return "";
     };
+
+    function placeOf(element) {
+        const row = element && element.matches(".cell") && element.closest(".channel-row");
+        return row ? [row.getAttribute("aria-label"), [...row.querySelectorAll(".cell")].indexOf(element)] : null;
+    }
+
+    /* Where a person was: at a patch, at a height that Back leads to, or at the top of a layer that is new. */
+    function keepPlace(grid, focused) {
+        const address = location.pathname + location.search;
+        if (back !== null && back.address === address) {
+            scrollTo(0, back.top);
+        } else if (shownLayer !== null && shownLayer !== layerOf(address)) {
+            const top = grid.getBoundingClientRect().top;
+            if (top < 0) scrollBy(0, top - 80);
+        }
+        back = null;
+        shownLayer = layerOf(address);
+        const row = focused && grid.querySelector(`.channel-row[aria-label="${focused[0]}"]`);
+        const cell = row && row.querySelectorAll(".cell")[focused[1]];
+        if (cell) cell.focus({ preventScroll: true });
+    }
+
+    const layerOf = (address) => new URLSearchParams(address.split("?")[1] || "").get("layer") || "";
+    let shownLayer = null;
+
+    /* The browser restores the height of a page before its rows are drawn; so it is kept here as well. */
+    const heights = new Map();
+    let back = null;
+    addEventListener("popstate", () => {
+        const address = location.pathname + location.search;
+        back = heights.has(address) ? { address, top: heights.get(address) } : null;
+    });
+    addEventListener("scroll", () => {
+        if (back === null) heights.set(location.pathname + location.search, scrollY);
+    }, { passive: true });
+    for (const name of ["wheel", "touchmove", "keydown"]) {
+        addEventListener(name, () => { back = null; }, { passive: true });
+    }
 
     convscope.paintChannels = function (data) {
         const list = document.getElementById("image-driven");
@@ -119,6 +167,7 @@
     function showTip(cell) {
         const box = tip();
         if (!box) return;
+        box.className = "";
         const [heading, ...rest] = told(patches.get(cell));
         const line = (tag, text, name) => make(tag, name, text);
         const head = line("div", "", "tip-head");
@@ -144,6 +193,32 @@
         if (box) box.hidden = true;
     }
 
+    /* A finger cannot hover: its first tap tells about the patch, and from there a link leads to the image. */
+    let touched = false;
+    document.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch"; }, true);
+    document.addEventListener("click", (event) => {
+        const box = tip();
+        const cell = touched && event.target.closest && event.target.closest(".cell");
+        if (cell && patches.has(cell)) {
+            event.preventDefault();
+            showSheet(cell);
+        } else if (box && box.className === "sheet") {
+            if (!box.contains(event.target) || event.target.closest("a, button")) hideTip();
+        }
+    }, true);
+
+    function showSheet(cell) {
+        showTip(cell);
+        const box = tip();
+        box.className = "sheet";
+        box.style.transform = "";
+        const ways = make("div", "ways");
+        const link = make("a", "btn btn-primary", "Open image");
+        link.href = cell.href;
+        ways.append(link, make("button", "btn btn-quiet", "Close"));
+        box.append(ways);
+    }
+
     const cellOf = (event) => event.target.closest && event.target.closest(".cell");
     document.addEventListener("pointerover", (event) => {
         if (event.pointerType === "touch") return;
@@ -151,13 +226,16 @@
         if (cell) showTip(cell); else hideTip();
     });
     document.addEventListener("focusin", (event) => {
+        if (event.target.closest("#tip")) return;
         const cell = cellOf(event);
         if (!cell) { hideTip(); return; }
         document.querySelectorAll(".cell[tabindex='0']").forEach((other) => { other.tabIndex = -1; });
         cell.tabIndex = 0;
         if (cell.matches(":focus-visible")) showTip(cell);
     });
-    document.addEventListener("scroll", hideTip, { passive: true, capture: true });
+    document.addEventListener("scroll", () => {
+        if (tip() && tip().className !== "sheet") hideTip();
+    }, { passive: true, capture: true });
 
     document.addEventListener("keydown", (event) => {
         if (event.key === "Escape") { hideTip(); return; }

@@ -9,15 +9,49 @@
         if (document.hidden) return ns.no_update;
         try {
             const answer = await fetch("/status.json", { cache: "no-store" });
-            if (!answer.ok) return ns.no_update;
+            if (!answer.ok) throw new Error(answer.statusText);
             const status = await answer.json();
-            document.documentElement.classList.remove("away");
+            sayAway(false);
             return JSON.stringify(status) === JSON.stringify(known) ? ns.no_update : status;
         } catch (error) {
-            document.documentElement.classList.add("away");
+            sayAway(true);
             return ns.no_update;
         }
     };
+
+    function sayAway(away) {
+        document.documentElement.classList.toggle("away", away);
+        const notice = document.getElementById("away");
+        const text = away ? "Convscope does not answer. Is it still running? What you see may be out of date." : "";
+        if (notice && notice.textContent !== text) notice.textContent = text;
+    }
+
+    /* A page is announced by its heading: it names the window, and gets the focus when its page was opened
+       from another (the link that had the focus is gone). */
+    let announced = { path: location.pathname, heading: null };
+    function announce() {
+        const heading = document.querySelector("#content h1");
+        if (!heading) return;
+        const title = heading.textContent + " · Convscope";
+        if (document.title !== title) document.title = title;
+        const opened = announced.path !== location.pathname;
+        if (opened && heading === announced.heading) return; // the address is ahead of the page
+        announced = { path: location.pathname, heading };
+        if (!opened) return;
+        if (document.activeElement && document.activeElement !== document.body) return;
+        heading.tabIndex = -1;
+        heading.focus({ preventScroll: true });
+    }
+    new MutationObserver(announce).observe(document.documentElement, { childList: true, subtree: true });
+
+    document.addEventListener("keydown", function (event) {
+        if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
+        if (event.target.closest("input, textarea, select, .dash-dropdown-content")) return;
+        const list = document.getElementById("patches-layer");
+        if (!list) return;
+        event.preventDefault();
+        list.click();
+    });
 
     /* What of the address concerns more than one page. */
     convscope.subject = function (path, search, before) {
@@ -81,6 +115,7 @@
                 "target-arrow-shape": "none",
             }),
         ];
+        sheet.push(node("node.layer.unindexed", { opacity: 0.4 }));
         sheet.push(node("node.layer.chosen", {
             "background-color": c.accent, "border-color": c.accent, color: c["on-accent"], "font-weight": 600,
         }));

@@ -47,6 +47,8 @@ def test_two_applications_in_one_process_show_their_own_homes(
         ("/", "/?model=synthetic&images=painted"),
         ("/?layer=a+%26+b&k=3", "/?model=synthetic&images=painted&layer=a+%26+b&k=3"),
         ("/image?id=4&images=painted", "/image?model=synthetic&images=painted&id=4"),
+        ("/images/", "/images?model=synthetic&images=painted"),
+        ("/image/?model=synthetic&images=painted&id=4", "/image?model=synthetic&images=painted&id=4"),
     ],
 )
 def test_an_address_that_leaves_the_run_open_is_sent_on_to_one_that_names_it(

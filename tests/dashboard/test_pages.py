@@ -316,9 +316,12 @@ def test_a_control_that_stays_as_it_is_is_not_touched(context: Context) -> None:
 
 def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Context) -> None:
     subject = {"path": "/channel", "model": "synthetic", "images": "painted"}
-    href, here, _, there, models, model, sets, chosen, corner, filled = shell.show_shell(subject, None)
+    outputs = shell.show_shell(subject, None)
+    (href, here, page), (_, there, other) = outputs[:3], outputs[3:6]
+    models, model, sets, chosen, corner, filled = outputs[6:]
     assert href == "/?model=synthetic&images=painted"
     assert (here, there) == ("page-link-here", "page-link-there")
+    assert (page, other) == ("page", "false")
     assert ([row["value"] for row in models], model) == (["synthetic"], "synthetic")
     assert ([row["value"] for row in sets], chosen) == (["painted"], "painted")
     assert filled == {"model": "synthetic", "images": "painted"}

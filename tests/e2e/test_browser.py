@@ -1,13 +1,14 @@
 """The dashboard as a person meets it: a real page on a real server."""
 
 import re
+import time
 from urllib.parse import parse_qs, urlsplit
 
 import cv2
 import numpy as np
 import pytest
 from browser import served
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.geometry import placement, read_layer_geometry, read_preprocessing
@@ -178,6 +179,88 @@ def test_the_keyboard_reaches_layers_controls_and_patches(page: Page, site: str)
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"/image\?"))
     expect(page.locator("h1")).to_contain_text("image")
+
+
+def test_back_leads_to_the_place_that_was_left_and_pages_name_themselves(page: Page, site: str) -> None:
+    page.goto(f"{site}/?layer=stage2.block1.dwconv")
+    ready(page)
+    expect(page).to_have_title(re.compile("dwconv.* · Convscope"))
+    page.evaluate("scrollTo(0, 400)")
+    page.wait_for_timeout(200)
+    place = page.evaluate("scrollY")
+    assert place > 200
+    page.locator(".channel-row").nth(7).locator("a.channel").click()
+    expect(page.locator("h1")).to_contain_text("Channel")
+    expect(page.locator("h1")).to_be_focused()
+    expect(page).to_have_title(re.compile("[Cc]hannel.* · Convscope"))
+    page.go_back()
+    ready(page)
+    page.wait_for_function("(place) => Math.abs(scrollY - place) < 3", arg=place)
+
+
+def test_the_same_records_leave_the_focus_where_it_is(page: Page, site: str) -> None:
+    page.goto(f"{site}/?layer=embeddings")
+    ready(page)
+    cell = page.locator(".channel-row").nth(1).locator(".cell").nth(2)
+    cell.focus()
+    with page.expect_response("**/_dash-update-component**"):
+        page.evaluate("dash_clientside.set_props('shell-status', {data: {version: 'another'}})")
+    page.wait_for_timeout(500)
+    expect(cell).to_be_focused()
+
+
+def test_a_finger_sees_what_a_patch_is_before_it_opens_the_image(browser: Browser, site: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(f"{site}/?layer=embeddings")
+    ready(page)
+    cell = page.locator(".channel-row").first.locator(".cell").nth(1)
+    cell.tap()
+    sheet = page.locator("#tip.sheet")
+    expect(sheet).to_contain_text("rank 2")
+    expect(sheet).to_contain_text("activation")
+    sheet.get_by_role("button", name="Close").tap()
+    expect(sheet).to_be_hidden()
+    cell.tap()
+    sheet.get_by_role("link", name="Open image").tap()
+    page.wait_for_url(re.compile(r"/image\?"))
+    expect(sheet).to_be_hidden()
+    context.close()
+
+
+def test_a_server_that_is_gone_is_said(browser: Browser, site: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{site}/?layer=embeddings")
+    ready(page)
+    notice = page.get_by_text("Convscope does not answer")
+    expect(notice).to_have_count(0)
+    page.route("**/status.json", lambda route: route.fulfill(status=500))
+    expect(notice).to_be_visible()
+    page.unroute("**/status.json")
+    expect(notice).to_have_count(0)
+    page.close()
+
+
+def test_next_counts_from_the_address_on_a_slow_line(page: Page, site: str) -> None:
+    page.goto(f"{site}/?layer=embeddings")
+    ready(page)
+
+    def later(route: Route) -> None:
+        time.sleep(0.4)
+        route.continue_()
+
+    page.route("**/_dash-update-component**", later)
+    following = page.get_by_role("button", name="Next layer")
+    for _ in range(3):
+        following.click()
+    page.wait_for_url(re.compile(r"layer=stage1\.block1\.pwconv2"))
+
+
+def test_a_slash_finds_a_layer(page: Page, site: str) -> None:
+    page.goto(site)
+    ready(page)
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
 
 
 @pytest.mark.parametrize(
