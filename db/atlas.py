@@ -127,7 +127,7 @@ class Atlas:
 
         Raises:
             NoAtlas: nothing was published yet.
-            AtlasError: the file was written by another version of Convscope.
+            AtlasError: the file is damaged, or was written by another version of Convscope.
         """
         cursor = self._connection().cursor()
         try:
@@ -211,10 +211,11 @@ class Atlas:
                     connection = duckdb.connect(
                         str(path), read_only=True, config={"memory_limit": self._memory}
                     )
-                except duckdb.IOException:
-                    if path.exists():
-                        raise
-                    continue  # replaced between reading the pointer and opening the file
+                except duckdb.Error as error:
+                    if not path.exists():
+                        continue  # replaced between reading the pointer and opening the file
+                    what = str(error).splitlines()[0]
+                    raise AtlasError(f"{path} cannot be opened, and may be damaged: {what}") from error
                 _check_schema(connection, path)
                 # Not closed but dropped: closing would close the cursors that still read the old version.
                 self._open = (version, connection)

@@ -13,6 +13,7 @@ A model is named by a specification:
 Weights are never made up: a model loads whole, or an exception says in a sentence why not.
 """
 
+import contextlib
 import difflib
 import hashlib
 import re
@@ -172,8 +173,15 @@ def model_name(spec: str) -> str:
         text = f"{kind}-{architecture}-{Path(file).stem}" if at else f"{kind}-{reference}"
         text = text.removeprefix("hf-")
     else:
-        text = Path(spec).expanduser().resolve().name
+        text = _path(spec).resolve().name
     return re.sub(r"[^A-Za-z0-9._-]+", "--", text).strip("-.") or "model"
+
+
+def _path(text: str) -> Path:
+    """`~` is the home of whoever asks; `~nobody` stays as it is, and is nowhere."""
+    with contextlib.suppress(RuntimeError):
+        return Path(text).expanduser()
+    return Path(text)
 
 
 _LOADERS = ("hf", "torchvision", "timm")
@@ -187,7 +195,7 @@ def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: floa
     if kind in _LOADERS and reference:
         architecture, at, file = reference.partition("@")
         if at:
-            path = Path(file).expanduser()
+            path = _path(file)
             return load_file(
                 f"{kind}:{architecture}", path, name=name, source=f"{kind}:{architecture}@{path}"
             )
@@ -203,7 +211,7 @@ def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: floa
         return _from_hub(
             reference, spec=spec, name=name, models_folder=models_folder, hub_timeout=hub_timeout
         )
-    folder = Path(wanted).expanduser()
+    folder = _path(wanted)
     if wanted and folder.is_dir():
         return load_folder(folder.resolve(), name=name, source=str(folder.resolve()))
     placed = _placed(spec, spec, models_folder) if spec and "/" not in spec else None

@@ -5,6 +5,7 @@ Normalisation (mean, std) is carried here because it belongs to the same configu
 the model, whose input is pixels in [0, 1].
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,12 +62,13 @@ class Preprocessing:
     def __post_init__(self) -> None:
         resize = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         for name, pair in (("input_size", self.input_size), ("resize", resize)):
-            if len(pair) != 2 or min(pair) < 1:
+            if len(pair) != 2 or not all(isinstance(length, int) and length > 0 for length in pair):
                 raise ValueError(f"{name}: expected positive (height, width), got {pair}")
         if self.interpolation not in INTERPOLATIONS:
             choices = ", ".join(INTERPOLATIONS)
             raise ValueError(f"interpolation: expected one of {choices}, got {self.interpolation!r}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        numbers_fit = all(map(math.isfinite, (*self.mean, *self.std))) and all(s > 0 for s in self.std)
+        if len(self.mean) != 3 or len(self.std) != 3 or not numbers_fit:
             raise ValueError(
                 f"mean and std: expected three numbers each, std positive, got {self.mean} and {self.std}"
             )

@@ -125,11 +125,10 @@ def _described(folder: Path, *, name: str, source: str) -> LoadedNetwork:
         if key in settings:
             changes[key] = _numbers(settings[key], path=path, key=key)
     if "input_size" in settings:
-        size = settings["input_size"]
-        changes["input_size"] = (size, size) if isinstance(size, int) else tuple(size)
+        size = _size(settings["input_size"], path=path, key="input_size")
+        changes["input_size"] = (size, size) if isinstance(size, int) else size
     if "resize" in settings:
-        resize = settings["resize"]
-        changes["resize"] = resize if isinstance(resize, int) else tuple(resize)
+        changes["resize"] = _size(settings["resize"], path=path, key="resize")
     try:
         preprocessing = replace(loaded.preprocessing, **changes)
     except (ValueError, TypeError) as error:
@@ -156,6 +155,14 @@ def _vocabulary(given: Any, *, path: Path, name: str) -> Vocabulary:
     raise WrongWeights(
         f"{path}: expected vocabulary {IMAGENET!r}, {IMAGENET_WITH_BACKGROUND!r} or a list of labels, got {given!r}"
     )
+
+
+def _size(given: Any, *, path: Path, key: str) -> int | tuple[int, int]:
+    """One length or (height, width); `True` is an int to Python and no length to anybody."""
+    numbers = given if isinstance(given, list) else [given]
+    if len(numbers) <= 2 and numbers and all(type(number) is int and number > 0 for number in numbers):
+        return numbers[0] if not isinstance(given, list) else (numbers[0], numbers[-1])
+    raise WrongWeights(f"{path}: expected a number of pixels or [height, width] for {key!r}, got {given!r}")
 
 
 def _numbers(given: Any, *, path: Path, key: str) -> tuple[float, ...]:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 
 from workers.networks import LoadedNetwork, WrongWeights, first_line
 from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS, Interpolation, Preprocessing
@@ -33,7 +32,7 @@ def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
             network, info = transformers.AutoModelForImageClassification.from_pretrained(
                 folder, config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        except Exception as error:  # a configuration with a wrong value raises whatever that leads to
             raise WrongWeights(
                 f"expected an image classifier in {folder}, got: {first_line(error)}"
             ) from error
@@ -82,24 +81,29 @@ def _preprocessing(folder: Path, config: Any) -> tuple[Preprocessing, str | None
             processor = import_library("transformers").AutoImageProcessor.from_pretrained(
                 folder, local_files_only=True, backend="pil"
             )
-        except (OSError, ValueError, ImportError) as error:
+            return preprocessing_of_processor(processor)
+        except WrongWeights:
+            raise
+        except Exception as error:  # as above
             path = folder / "preprocessor_config.json"
             raise WrongWeights(f"expected an image processor in {path}, got: {first_line(error)}") from error
-        return preprocessing_of_processor(processor)
 
 
 def _assumed(config: Any) -> tuple[Preprocessing, str, bool]:
     """What most ImageNet classifiers of the hub use; said aloud, because it may be wrong for these weights."""
     size = getattr(config, "image_size", None) or 224
-    height, width = (size, size) if isinstance(size, int) else tuple(size)
-    preprocessing = Preprocessing(
-        input_size=(height, width),
-        resize=int(min(height, width) / 0.875),
-        interpolation="bicubic",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        crop_rounding="down",
-    )
+    try:
+        height, width = (size, size) if isinstance(size, int) else tuple(size)
+        preprocessing = Preprocessing(
+            input_size=(height, width),
+            resize=int(min(height, width) / 0.875),
+            interpolation="bicubic",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            crop_rounding="down",
+        )
+    except (TypeError, ValueError) as error:
+        raise WrongWeights(f"expected image_size as one or two numbers of pixels, got {size!r}") from error
     note = (
         "the folder has no preprocessor_config.json: assumed are a bicubic resize to "
         f"{preprocessing.resize}, a centre crop of {height} x {width}, and ImageNet's mean and std"

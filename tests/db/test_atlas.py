@@ -139,6 +139,15 @@ def test_a_file_of_another_schema_version_is_refused_in_one_sentence(atlas: Atla
         atlas.fetch(SETS)
 
 
+def test_a_damaged_file_is_named_in_one_sentence(atlas: Atlas) -> None:
+    add_set(atlas, "one")
+    path = atlas.path()
+    path.write_bytes(b"nonsense" * 1000)
+    with pytest.raises(AtlasError, match=rf"{path.name} cannot be opened, and may be damaged: ") as caught:
+        atlas.fetch(SETS)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_querys_text_runs_by_itself_and_gives_the_same_rows(atlas: Atlas) -> None:
     add_set(atlas, "it's")
     add_set(atlas, "b")

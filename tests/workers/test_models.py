@@ -213,6 +213,13 @@ def test_a_described_state_dict_sees_what_its_weights_were_trained_on(
         ({"architecture": "keras:mobilenet"}, "expected an architecture torchvision:NAME or timm:NAME"),
         ({"mena": [0, 0, 0]}, "expected settings among architecture, weights, .* got 'mena'"),
         ({"std": [0, 1, 1]}, "std positive"),
+        ({"std": [1, 1, float("nan")]}, "std positive"),
+        ({"mean": [0, 1, float("inf")]}, "expected three numbers each"),
+        ({"input_size": None}, "expected a number of pixels or .* for 'input_size', got None"),
+        ({"input_size": 1.5}, "for 'input_size', got 1.5"),
+        ({"input_size": "224"}, "for 'input_size', got '224'"),
+        ({"resize": True}, "for 'resize', got True"),
+        ({"resize": [0, 5]}, "for 'resize', got "),
         ({"mean": "0.5"}, "expected three numbers for 'mean'|expected three numbers each"),
         ({"vocabulary": "imagenet"}, "expected vocabulary 'imagenet-1k', .* got 'imagenet'"),
         ({"vocabulary": ["cat", "dog"]}, "expected 2 logits .* got a result of shape \\(1, 1000\\)"),
@@ -348,6 +355,29 @@ def test_a_name_given_must_fit_an_address_too(name: str) -> None:
 
 def test_a_model_is_called_as_told() -> None:
     assert load_model("efficientnet-lite0", name="lite-2").name == "lite-2"
+
+
+@pytest.mark.parametrize("spec", ["~nosuchperson/net", "timm:resnet18@~nosuchperson/w.pt"])
+def test_a_home_of_nobody_is_nowhere(spec: str) -> None:
+    with pytest.raises((UnknownModel, WrongWeights), match="~nosuchperson"):
+        load_model(spec)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("preprocessor_config.json", []),
+        ("preprocessor_config.json", {"size": {"shortest_edge": -3}}),
+        ("preprocessor_config.json", {"image_std": [1, 1, 1, 1]}),
+        ("config.json", {"patch_size": 0}),
+        ("config.json", {"hidden_sizes": "x"}),
+    ],
+)
+def test_a_folder_with_a_wrong_value_is_named(convnext_folder: Path, file: str, changes: Any) -> None:
+    path = convnext_folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes if changes else changes))
+    with pytest.raises(WrongWeights, match=rf"expected an? image .*{convnext_folder.name}"):
+        load_model(str(convnext_folder))
 
 
 def test_the_reports_three_and_one_without_internet_are_named() -> None:
