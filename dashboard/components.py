@@ -52,6 +52,15 @@ def select(
     )
 
 
+def step(href: str | None, symbol: str, words: str) -> Component:
+    """A link to the thing before or after, as an arrow; without an address it leads nowhere."""
+    if href is None:
+        return html.Span(icon(symbol), className="btn btn-quiet disabled", **attributes(aria_hidden="true"))
+    return html.A(
+        icon(symbol), href=href, className="btn btn-quiet", title=words, **attributes(aria_label=words)
+    )
+
+
 def sql_tools(query: Query, download: str, *, rows: int | None = None) -> Component:
     """Copy SQL and Download CSV for one table; `rows` is how many the CSV has, where the page shows fewer."""
     text = query.text()

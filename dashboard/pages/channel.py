@@ -148,16 +148,10 @@ def _heading(selection: LayerSelection, here: ChannelAddress) -> Component:
     if here.sort == "index" and not here.channels:
         back = replace(back, page=here.channel // ROWS_PER_PAGE + 1)
 
-    def step(number: int, symbol: str, words: str) -> Component:
-        if not 0 <= number <= last:
-            return html.Span(
-                icon(symbol), className="btn btn-quiet disabled", **attributes(aria_hidden="true")
-            )
-        return html.A(
-            icon(symbol), href=here.href(channel=number), className="btn btn-quiet", title=words,
-            **attributes(aria_label=words),
-        )  # fmt: skip
-
+    before, after = (
+        here.href(channel=number) if 0 <= number <= last else None
+        for number in (here.channel - 1, here.channel + 1)
+    )
     return html.Div(
         [
             html.Div(
@@ -169,8 +163,8 @@ def _heading(selection: LayerSelection, here: ChannelAddress) -> Component:
                 className="title",
             ),
             html.Div(
-                [step(here.channel - 1, "chevron-left", "Previous channel"),
-                 step(here.channel + 1, "chevron-right", "Next channel")],
+                [components.step(before, "chevron-left", "Previous channel"),
+                 components.step(after, "chevron-right", "Next channel")],
                 className="steps",
             ),
         ],

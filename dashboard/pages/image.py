@@ -15,7 +15,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboard import components
 from dashboard.address import ChannelAddress, ImageAddress, ImagesAddress
-from dashboard.components import Component, attributes, icon
+from dashboard.components import Component, icon
 from dashboard.context import Context, Record, current
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import image_address
@@ -212,16 +212,9 @@ def _heading(image: Record, here: ImageAddress, listed: Record) -> Component:
     number = image["image_id"]
     back = here.at(ImagesAddress, page=(listed["place"] - 1) // IMAGES_PER_PAGE + 1)
 
-    def step(other: int | None, symbol: str, words: str) -> Component:
-        if other is None:
-            return html.Span(
-                icon(symbol), className="btn btn-quiet disabled", **attributes(aria_hidden="true")
-            )
-        return html.A(
-            icon(symbol), href=here.href(id=other), className="btn btn-quiet", title=words,
-            **attributes(aria_label=words),
-        )  # fmt: skip
-
+    before, after = (
+        None if listed[other] is None else here.href(id=listed[other]) for other in ("before", "after")
+    )
     return html.Div(
         [
             html.Div(
@@ -234,8 +227,8 @@ def _heading(image: Record, here: ImageAddress, listed: Record) -> Component:
             ),
             html.Div(
                 [html.Span(f"{listed['place']:,} of {listed['images']:,}", className="num quiet"),
-                 step(listed["before"], "chevron-left", "Previous image"),
-                 step(listed["after"], "chevron-right", "Next image")],
+                 components.step(before, "chevron-left", "Previous image"),
+                 components.step(after, "chevron-right", "Next image")],
                 className="steps",
             ),
         ],

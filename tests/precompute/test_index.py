@@ -502,27 +502,22 @@ def test_a_process_that_was_stopped_is_resumed_to_the_same_bits(
     assert not (settings.home / "builds").exists()
 
 
-def interrupted_at(place: int, number: signal.Signals) -> Any:
-    def stop(done: int, _total: int | None, phase: str) -> None:
-        if phase == "indexing" and done >= place:
-            os.kill(os.getpid(), number)
+def stop_after_six(atlas: Atlas, store: ImageStore, model: VisionModel) -> None:
+    """An index of `noise` in batches of two, with Ctrl-C after six images."""
 
-    return stop
+    def stop(done: int, _total: int | None, phase: str) -> None:
+        if phase == "indexing" and done >= 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_index(atlas, store, model=model, image_set="noise", batch_size=2, progress=stop)
 
 
 def test_ctrl_c_finishes_the_batch_and_leaves_a_checkpoint(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
-    with pytest.raises(KeyboardInterrupt):
-        run_index(
-            atlas,
-            store,
-            model=model,
-            image_set="noise",
-            batch_size=2,
-            progress=interrupted_at(6, signal.SIGINT),
-        )
+    stop_after_six(atlas, store, model)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     said: list[str] = []
     report = run_index(
@@ -536,15 +531,7 @@ def test_a_checkpoint_made_with_other_options_is_not_used_and_this_is_said(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
-    with pytest.raises(KeyboardInterrupt):
-        run_index(
-            atlas,
-            store,
-            model=model,
-            image_set="noise",
-            batch_size=2,
-            progress=interrupted_at(6, signal.SIGINT),
-        )
+    stop_after_six(atlas, store, model)
     said: list[str] = []
     report = run_index(
         atlas, store, model=model, image_set="noise", batch_size=3, k=5, resume=True, say=said.append
@@ -561,15 +548,7 @@ def test_without_resume_a_checkpoint_is_not_used(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
-    with pytest.raises(KeyboardInterrupt):
-        run_index(
-            atlas,
-            store,
-            model=model,
-            image_set="noise",
-            batch_size=2,
-            progress=interrupted_at(6, signal.SIGINT),
-        )
+    stop_after_six(atlas, store, model)
     assert run_index(atlas, store, model=model, image_set="noise", batch_size=2).resumed_at == 0
 
 
