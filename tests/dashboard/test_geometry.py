@@ -70,7 +70,7 @@ def test_a_window_lies_in_the_input_and_holds_all_that_is_visible(
     for low, seen_low, seen_high, high in zip(
         (top, left), shown.visible[:2], shown.visible[2:], (bottom, right), strict=True
     ):
-        assert low - 1 < seen_low <= seen_high < high + 1
+        assert low - 1 - 1e-6 <= seen_low <= seen_high <= high + 1 + 1e-6
 
 
 def test_a_field_wholly_in_the_padding_shows_the_nearest_pixels_and_sees_none_of_them() -> None:
