@@ -2,11 +2,11 @@
 
 glibc's allocator gives every block above a threshold back to the kernel as soon as it is freed, and the next
 layer's activations are paged in anew, page by page. Keeping them makes a forward pass of ConvNeXt-tiny on a
-CPU 1.2 to 1.5 times as quick, with the same bits.
+CPU 1.2 to 1.3 times as quick, with the same bits.
 
 GNU OpenMP's threads wait for each other in a loop that holds the processor. Where another process wants that
 processor too (the dashboard, while an index is computed), each operator then waits for the kernel's next time
-slice. Giving up the processor sooner makes the same pass 1.4 times as quick beside one busy process, and
+slice. Giving up the processor sooner makes the same pass 1.2 to 1.4 times as quick beside one busy process, and
 costs nothing on an idle machine.
 
 Both are read once, when a process starts, so a command that will load torch starts itself anew with them.
