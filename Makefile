@@ -31,6 +31,7 @@ lint: setup  ## Lint, format, types, direction of imports
 
 test: lint  ## Lint, then the tests, the browser's included
 	@sh .ci/chromium $(BIN)/python
+	@sh .ci/postgres
 	$(BIN)/pytest
 
 bench: setup  ## Measure, side by side, and print tables

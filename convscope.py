@@ -383,7 +383,7 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     _restart_for_torch()
     from db.image_sets import labelled_images
     from db.images import UnreadableImage
-    from precompute.loading import StoredImage, read_image
+    from workers.stored_images import StoredImage, read_image
     from workers.doctor import diagnose
 
     atlas, store = _stores()

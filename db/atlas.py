@@ -8,7 +8,6 @@ removes.
 
 import contextlib
 import fcntl
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from db.files import sync
 from db.schema import SCHEMA_VERSION, ddl
 from db.settings import Settings
 
@@ -176,7 +176,7 @@ class Atlas:
                     connection.execute("COMMIT")
                     _check_laws(connection)
                     connection.execute("CHECKPOINT")
-                _sync(building)
+                sync(building)
                 building.rename(self.folder / f"{after}.duckdb")
                 _replace_text(self.folder / "CURRENT", after)
             except duckdb.IOException as error:
@@ -245,17 +245,9 @@ def _discard(building: Path) -> None:
     building.with_suffix(".building.wal").unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _replace_text(path: Path, text: str) -> None:
     temporary = path.with_suffix(".new")
     temporary.write_text(text + "\n")
-    _sync(temporary)
+    sync(temporary)
     temporary.rename(path)
-    _sync(path.parent)
+    sync(path.parent)

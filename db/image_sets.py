@@ -1,5 +1,6 @@
 """Image sets in the atlas: what is known of one, adding images, removing one with all that depends on it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -54,6 +55,18 @@ def relabelled_images(connection: duckdb.DuckDBPyConnection, image_set: str, row
     ).fetchall()
     connection.unregister("given")
     return int(found[0][0])
+
+
+def images_by_id(image_set: str, ids: Sequence[int]) -> Query:
+    """Images of a set by their numbers."""
+    return Query(
+        """
+SELECT image_id, name, path, key, wnid, label
+FROM images
+WHERE image_set = $image_set AND list_contains($ids::INTEGER[], image_id)
+ORDER BY image_id""",
+        {"image_set": image_set, "ids": list(ids)},
+    )
 
 
 def dependents(image_set: str) -> Query:

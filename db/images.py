@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from db.files import write_file
 from db.settings import Settings
 
 # Pillow keeps 4 bytes a pixel: a picture at the limit takes 320 MB, and converting it as much again.
@@ -259,7 +260,7 @@ class ImageStore:
         except FileNotFoundError:
             present = False
         if not present:
-            _write(path, data)
+            write_file(path, data)
         return path_column
 
     def add_thumbnail(self, key: str, image: Image.Image) -> None:
@@ -274,7 +275,7 @@ class ImageStore:
         # The comment lets an interrupted import go on without decoding the original again.
         size = f"{image.width}x{image.height}".encode()
         small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, comment=size)
-        _write(self.thumbnail_path(key), buffer.getvalue())
+        write_file(self.thumbnail_path(key), buffer.getvalue())
 
     def known_size(self, key: str) -> tuple[int, int] | None:
         """(width, height) of the picture with that content, if its thumbnail was made; None otherwise."""
@@ -355,20 +356,3 @@ def _checked(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise ValueError(f"expected a SHA-256 in 64 hexadecimal digits, got {key!r}")
     return key
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write under a name of this thread's own, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        file = temporary.open("wb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("wb")
-    try:
-        with file:
-            file.write(data)
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

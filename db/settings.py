@@ -34,6 +34,23 @@ SETTINGS: tuple[Setting, ...] = (
         "Seconds to wait for a model hub before saying that it cannot be reached.",
     ),
     Setting(
+        "CONVSCOPE_LEDGER_URL",
+        "",
+        "PostgreSQL database of jobs and results (`postgresql://…`); without one, an SQLite file in the home.",
+    ),
+    Setting(
+        "CONVSCOPE_REDIS_URL",
+        "",
+        "Redis that carries messages to workers (`redis://…`); without one, `convscope run` starts its own.",
+    ),
+    Setting(
+        "CONVSCOPE_LEASE",
+        "30",
+        "Seconds without a sign of life after which a worker's job is given to another.",
+    ),
+    Setting("CONVSCOPE_ATTEMPTS", "5", "Times a job is tried before it counts as failed."),
+    Setting("CONVSCOPE_LOADED_MODELS", "3", "Most models a worker keeps loaded."),
+    Setting(
         "CONVSCOPE_ATLAS_MEMORY",
         "2GB",
         "Most memory DuckDB may take in one process, in DuckDB's words (`512MB`, `4GB`).",
@@ -43,13 +60,21 @@ SETTINGS: tuple[Setting, ...] = (
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings in force, parsed. Units: `hub_timeout` in seconds, `port` a TCP port."""
+    """The settings in force, parsed. Units: `hub_timeout` and `lease` in seconds, `port` a TCP port.
+
+    An empty `ledger_url` means SQLite in the home, an empty `redis_url` the broker that `convscope run` starts.
+    """
 
     home: Path
     host: str
     port: int
     hub_timeout: float
     atlas_memory: str
+    ledger_url: str = ""
+    redis_url: str = ""
+    lease: float = 30.0
+    attempts: int = 5
+    loaded_models: int = 3
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -70,7 +95,22 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         port=_number(values, "CONVSCOPE_PORT", low=0, high=65535),
         hub_timeout=float(_number(values, "CONVSCOPE_HUB_TIMEOUT", low=1, high=3600)),
         atlas_memory=_memory(values, "CONVSCOPE_ATLAS_MEMORY"),
+        ledger_url=_url(values, "CONVSCOPE_LEDGER_URL", ("postgresql", "postgres")),
+        redis_url=_url(values, "CONVSCOPE_REDIS_URL", ("redis", "rediss", "redis+socket")),
+        lease=float(_number(values, "CONVSCOPE_LEASE", low=1, high=3600)),
+        attempts=_number(values, "CONVSCOPE_ATTEMPTS", low=1, high=100),
+        loaded_models=_number(values, "CONVSCOPE_LOADED_MODELS", low=1, high=100),
     )
+
+
+def _url(values: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str:
+    """The value is not repeated where it is refused: it may hold a password."""
+    scheme, separator, rest = values[name].partition("://")
+    if not values[name]:
+        return ""
+    if not separator or not rest or scheme.split("+psycopg")[0] not in schemes:
+        raise SettingError(f"{name}: expected a URL that begins with {schemes[0]}://, got another one")
+    return values[name].replace("postgres://", "postgresql://", 1)
 
 
 def _memory(values: Mapping[str, str], name: str) -> str:

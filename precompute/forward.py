@@ -12,9 +12,10 @@ from torch import Tensor
 from db.images import ImageStore
 from precompute.checkpoint import Checkpoint, Progress
 from precompute.index_state import IndexState
-from precompute.loading import StoredImage, batches
+from precompute.loading import batches
 from precompute.stopping import postponed_signals
 from workers.models import VisionModel
+from workers.stored_images import StoredImage
 from workers.taps import Tap, record_taps
 
 Dtype = Literal["float32", "bfloat16"]
@@ -78,24 +79,6 @@ def manner(taps: Sequence[Tap], *, device: torch.device, dtype: Dtype, batch_siz
         batch_size=batch_size or _BATCH_SIZES.get(device.type, 16),
         memory_format=torch.channels_last if convolutional else torch.contiguous_format,
     )
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).tolist()  # the device "meta" holds no values
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: expected auto, cpu, or one that torch finds here, got {name!r}") from error
-    return device
 
 
 def run_pass(

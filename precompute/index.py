@@ -16,9 +16,9 @@ from db.images import ImageStore, UnreadableImage
 from db.index_queries import effective_sizes_of, set_images
 from db.queries import image_sets
 from precompute.checkpoint import Checkpoint, Progress
-from precompute.forward import Dtype, find_device, manner, run_pass
+from precompute.forward import Dtype, manner, run_pass
 from precompute.index_state import IndexState
-from precompute.loading import StoredImage, Unreadable, read_image
+from precompute.loading import Unreadable
 from precompute.publish import (
     AlreadyIndexed,
     AnotherModel,
@@ -28,8 +28,10 @@ from precompute.publish import (
     check_publishable,
     publish_run,
 )
+from workers.devices import find_device
 from workers.models import VisionModel
 from workers.receptive_field import effective_sizes, receptive_fields
+from workers.stored_images import StoredImage, read_image
 from workers.taps import Tap, find_taps, tap_edges
 
 __all__ = [

@@ -12,9 +12,9 @@ import pyarrow as pa
 from db.atlas import Atlas, Query
 from db.index_queries import RunTables, insert_run, run_of, runs_of_another, set_images
 from precompute.index_state import IndexState
-from precompute.loading import StoredImage
 from workers.models import VisionModel
 from workers.receptive_field import ReceptiveField
+from workers.stored_images import StoredImage
 from workers.taps import Tap
 
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from db.images import ImageStore
 from db.settings import Settings
-from precompute.loading import StoredImage, batches
+from precompute.loading import batches
 from workers.preprocessing import HALF, Preprocessing
+from workers.stored_images import StoredImage
 
 PREPROCESSING = Preprocessing((8, 8), 8, "nearest", HALF, HALF)
 

@@ -10,12 +10,12 @@ from db.atlas import Atlas, Query
 from db.index_queries import set_images
 from db.settings import Settings
 from precompute.index_state import IndexState
-from precompute.loading import StoredImage
 from precompute.publish import ModelRows, Pass, publish_run
 from workers.models import VisionModel
 from workers.networks import LoadedNetwork
 from workers.preprocessing import HALF, Preprocessing
 from workers.receptive_field import ReceptiveField
+from workers.stored_images import StoredImage
 from workers.taps import Tap
 from workers.vocabularies import ClassEntry, Vocabulary
 

@@ -1,0 +1,172 @@
+"""What people ask the ledger: jobs, their items, maps, workers. Every function reads, and returns plain records."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from db.jobs import NoSuchJob, Record
+from db.ledger import Ledger, now
+from db.ledger_tables import Job, JobItem, MapScore, SaliencyMap, Worker
+
+# A worker that did not give a sign of life for so long is called silent; it gives one every two seconds.
+SILENT_SECONDS = 15.0
+FORGET_SECONDS = 24 * 3600.0
+
+
+def jobs(
+    ledger: Ledger,
+    *,
+    states: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    model: str = "",
+    image_set: str = "",
+    limit: int = 100,
+    offset: int = 0,
+) -> list[Record]:
+    """Jobs, newest first; what is empty filters nothing. Each with `item_seconds`, `seconds_left` and `age`.
+
+    `seconds_left` is what the items that remain take at the mean pace of those that are done; None where none is.
+    """
+    wanted = _filtered(select(Job.__table__), states, kinds, model, image_set)
+    wanted = wanted.order_by(Job.job.desc()).limit(limit).offset(offset)
+    with ledger.read() as connection:
+        found = [dict(row) for row in connection.execute(wanted).mappings()]
+        paces = connection.execute(
+            select(JobItem.job, func.avg(JobItem.seconds))
+            .where(JobItem.job.in_([row["job"] for row in found]), JobItem.state == "done")
+            .group_by(JobItem.job)
+        ).all()
+    pace = {number: seconds for number, seconds in paces}  # noqa: C416  # rows are no pairs to mypy
+    return [_with_pace(row, pace.get(row["job"])) for row in found]
+
+
+def count_jobs(
+    ledger: Ledger,
+    *,
+    states: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    model: str = "",
+    image_set: str = "",
+) -> int:
+    """How many jobs `jobs` would list without a limit."""
+    wanted = _filtered(select(func.count()).select_from(Job), states, kinds, model, image_set)
+    with ledger.read() as connection:
+        return int(connection.execute(wanted).scalar_one())
+
+
+def job_counts(ledger: Ledger) -> dict[str, int]:
+    """Jobs by state; states without jobs are left out."""
+    with ledger.read() as connection:
+        rows = connection.execute(select(Job.state, func.count()).group_by(Job.state)).all()
+    return {state: count for state, count in rows}  # noqa: C416  # rows are no pairs to mypy
+
+
+def _filtered(
+    wanted: Select[Any], states: Sequence[str], kinds: Sequence[str], model: str, image_set: str
+) -> Select[Any]:
+    if states:
+        wanted = wanted.where(Job.state.in_(states))
+    if kinds:
+        wanted = wanted.where(Job.kind.in_(kinds))
+    if image_set:
+        wanted = wanted.where(Job.image_set == image_set)
+    if model:
+        # whole names in a list joined by ", "
+        wanted = wanted.where((", " + Job.models + ", ").contains(f", {model}, ", autoescape=True))
+    return wanted
+
+
+def job(ledger: Ledger, number: int) -> Record:
+    """One job, as `jobs` gives it.
+
+    Raises:
+        NoSuchJob: there is none of that number.
+    """
+    with ledger.read() as connection:
+        row = connection.execute(select(Job.__table__).where(Job.job == number)).mappings().one_or_none()
+        if row is None:
+            raise NoSuchJob(f"there is no job {number}")
+        pace = connection.execute(
+            select(func.avg(JobItem.seconds)).where(JobItem.job == number, JobItem.state == "done")
+        ).scalar()
+    return _with_pace(dict(row), pace)
+
+
+def job_with_key(ledger: Ledger, key: str) -> Record | None:
+    """The job of a request, by the content of the request (`NewJob.key`); None where it was never asked for."""
+    with ledger.read() as connection:
+        number = connection.execute(select(Job.job).where(Job.key == key)).scalar_one_or_none()
+    return None if number is None else job(ledger, number)
+
+
+def _with_pace(row: Record, item_seconds: float | None) -> Record:
+    remaining = row["items"] - row["items_done"] - row["items_failed"] - row["progress"]
+    ended = row["finished"] is not None
+    return row | {
+        "item_seconds": item_seconds,
+        "seconds_left": None if item_seconds is None or ended else max(0.0, remaining * item_seconds),
+        "age": (now() - row["created"]).total_seconds(),
+        "silent": row["state"] == "running" and row["lease_until"] is not None and row["lease_until"] < now(),
+    }
+
+
+def job_items(ledger: Ledger, number: int) -> list[Record]:
+    """A job's items in order; `result` is a map's number in jobs of kind saliency and faithfulness."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(JobItem.__table__).where(JobItem.job == number).order_by(JobItem.position)
+        )
+        return [dict(row) for row in rows.mappings()]
+
+
+def job_maps(ledger: Ledger, number: int) -> list[Record]:
+    """The maps that a saliency job's items have so far, each with its `position` and, where there are, its scores."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(
+                JobItem.position,
+                SaliencyMap.__table__,
+                MapScore.deletion_auc,
+                MapScore.insertion_auc,
+                MapScore.deletion,
+                MapScore.insertion,
+            )
+            .join(SaliencyMap, SaliencyMap.map == JobItem.result)
+            .outerjoin(MapScore, MapScore.map == SaliencyMap.map)
+            .where(JobItem.job == number)
+            .order_by(JobItem.position)
+        )
+        return [dict(row) for row in rows.mappings()]
+
+
+def saliency_map(ledger: Ledger, number: int) -> Record | None:
+    """One map, with its scores where there are; None where there is none of that number."""
+    with ledger.read() as connection:
+        row = connection.execute(
+            select(
+                SaliencyMap.__table__,
+                MapScore.deletion_auc,
+                MapScore.insertion_auc,
+                MapScore.deletion,
+                MapScore.insertion,
+            )
+            .outerjoin(MapScore, MapScore.map == SaliencyMap.map)
+            .where(SaliencyMap.map == number)
+        ).mappings()
+        found = row.one_or_none()
+    return None if found is None else dict(found)
+
+
+def workers(ledger: Ledger) -> list[Record]:
+    """The workers that gave a sign of life within a day, newest sign first; `silent` where it is too old."""
+    moment = now()
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(Worker.__table__)
+            .where(Worker.seen > moment - timedelta(seconds=FORGET_SECONDS))
+            .order_by(Worker.started)
+        )
+        found = [dict(row) for row in rows.mappings()]
+    return [row | {"silent": (moment - row["seen"]).total_seconds() > SILENT_SECONDS} for row in found]

@@ -1,0 +1,236 @@
+"""Tables of the ledger: facts that change while people wait. Times are UTC without a zone.
+
+The tables are made by `migrations/`; a test holds the two together. People query them, so columns read well, and
+rows of results repeat what a reader wants beside them.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+STATES = ("queued", "running", "done", "failed", "cancelled")
+ITEM_STATES = ("queued", "done", "failed")
+QUEUES = ("interactive", "batch")
+OUTCOMES = ("flipped", "resisted", "no_gradient")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")
+
+
+class Table(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {dict[str, Any]: JSON, list[float]: JSON}  # noqa: RUF012  # SQLAlchemy's own protocol
+
+
+class Job(Table):
+    """One request that takes long: the one truth of its life. The broker only carries its number.
+
+    `key` is the content of the request: the same request twice is one job. `claim` names one attempt of one
+    worker; whoever writes names the claim, so that a worker that lost its lease writes nothing.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        _one_of("state", STATES),
+        _one_of("queue", QUEUES),
+        Index("jobs_by_state", "state", "lease_until"),
+        {"sqlite_autoincrement": True},
+    )
+
+    job: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    queue: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    models: Mapped[str] = mapped_column(Text)  # names, joined by a comma
+    image_set: Mapped[str] = mapped_column(Text)
+    parameters: Mapped[dict[str, Any]]
+    items: Mapped[int]
+    items_done: Mapped[int] = mapped_column(default=0)
+    items_failed: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[float] = mapped_column(default=0.0)  # of the item being computed, 0 to 1
+    attempts: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None] = mapped_column(Text)  # one sentence
+    traceback: Mapped[str | None] = mapped_column(Text)
+    worker: Mapped[str | None] = mapped_column(Text)  # who runs it, or ran it last
+    claim: Mapped[str | None] = mapped_column(String(36))
+    lease_until: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]  # a failed attempt waits until then
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    created: Mapped[datetime]
+    sent: Mapped[datetime | None]  # when a message last went to the broker
+    started: Mapped[datetime | None]
+    finished: Mapped[datetime | None]
+
+
+class JobItem(Table):
+    """One image under one model, or whatever a job has several of; `result` is a row of the kind's own table."""
+
+    __tablename__ = "job_items"
+    __table_args__ = (
+        _one_of("state", ITEM_STATES),
+        UniqueConstraint("job", "position", name="one_item_a_position"),
+        {"sqlite_autoincrement": True},
+    )
+
+    item: Mapped[int] = mapped_column(primary_key=True)
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.job", ondelete="CASCADE"))
+    position: Mapped[int]
+    model: Mapped[str] = mapped_column(Text)
+    image_id: Mapped[int]
+    image_key: Mapped[str] = mapped_column(String(64))  # content of the image when the job was submitted
+    subject: Mapped[int | None]  # the result of another job that this item is about
+    state: Mapped[str] = mapped_column(String(20))
+    error: Mapped[str | None] = mapped_column(Text)
+    seconds: Mapped[float | None]
+    finished: Mapped[datetime | None]
+    result: Mapped[int | None]
+
+
+class SaliencyMap(Table):
+    """One map of one image under one model, float32 H,W of the model's input size, in `file` below the home.
+
+    `key` is the content of all that it depends on: two jobs that ask for the same map share it.
+    """
+
+    __tablename__ = "saliency_maps"
+    __table_args__ = (
+        Index("saliency_maps_by_image", "image_set", "image_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    map: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
+    model: Mapped[str] = mapped_column(Text)
+    model_digest: Mapped[str] = mapped_column(String(64))
+    image_set: Mapped[str] = mapped_column(Text)
+    image_id: Mapped[int]
+    image_key: Mapped[str] = mapped_column(String(64))
+    method: Mapped[str] = mapped_column(String(40))
+    target_class: Mapped[int]
+    target_name: Mapped[str | None] = mapped_column(Text)
+    target_probability: Mapped[float]
+    predicted_class: Mapped[int]
+    predicted_name: Mapped[str | None] = mapped_column(Text)
+    predicted_probability: Mapped[float]
+    samples: Mapped[int]  # noisy copies that were drawn; 1 for methods without noise
+    noise_level: Mapped[float | None]
+    seed: Mapped[int | None]
+    dtype: Mapped[str] = mapped_column(String(20))
+    parameters: Mapped[dict[str, Any]]
+    agreement: Mapped[
+        float | None
+    ]  # Spearman's correlation of two halves of the samples, corrected to the whole
+    standard_error: Mapped[float | None]  # mean over the pixels
+    signed: Mapped[bool]
+    lowest: Mapped[float]
+    highest: Mapped[float]
+    height: Mapped[int]
+    width: Mapped[int]
+    file: Mapped[str] = mapped_column(Text)
+    standard_error_file: Mapped[str | None] = mapped_column(Text)
+    device: Mapped[str] = mapped_column(String(20))
+    seconds: Mapped[float]
+    created: Mapped[datetime]
+
+
+class MapScore(Table):
+    """How fast the target's probability falls and rises when a map's pixels go and come, best first."""
+
+    __tablename__ = "map_scores"
+
+    map: Mapped[int] = mapped_column(ForeignKey("saliency_maps.map"), primary_key=True, autoincrement=False)
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
+    steps: Mapped[int]
+    deletion_auc: Mapped[float]  # lower is better
+    insertion_auc: Mapped[float]  # higher is better
+    deletion: Mapped[list[float]]  # probability after each step, the untouched image first
+    insertion: Mapped[list[float]]
+    seconds: Mapped[float]
+    created: Mapped[datetime]
+
+
+class Attack(Table):
+    """The smallest epsilon on a grid that changes a prediction; null where none up to the cap did."""
+
+    __tablename__ = "attacks"
+    __table_args__ = (
+        _one_of("outcome", OUTCOMES),
+        Index("attacks_by_image", "image_set", "image_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    attack: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
+    model: Mapped[str] = mapped_column(Text)
+    model_digest: Mapped[str] = mapped_column(String(64))
+    image_set: Mapped[str] = mapped_column(Text)
+    image_id: Mapped[int]
+    image_key: Mapped[str] = mapped_column(String(64))
+    method: Mapped[str] = mapped_column(String(40))
+    relative_to: Mapped[str] = mapped_column(String(20))  # prediction, label, or an index
+    class_index: Mapped[int]
+    epsilon: Mapped[float | None]
+    step: Mapped[float]
+    cap: Mapped[float]
+    outcome: Mapped[str] = mapped_column(String(20))
+    class_after: Mapped[int | None]
+    probability_before: Mapped[float]
+    probability_after: Mapped[float | None]
+    gradient_norm: Mapped[float]
+    png_class: Mapped[int | None]  # verdict on the image after rounding to 8 bits
+    file: Mapped[str | None] = mapped_column(Text)
+    parameters: Mapped[dict[str, Any]]
+    seconds: Mapped[float]
+    created: Mapped[datetime]
+
+
+class Upload(Table):
+    """An image that a person brought through the browser; the file is named by its content."""
+
+    __tablename__ = "uploads"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    upload: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(Text)
+    file: Mapped[str] = mapped_column(Text)
+    width: Mapped[int]
+    height: Mapped[int]
+    bytes: Mapped[int]
+    created: Mapped[datetime]
+
+
+class SavedQuery(Table):
+    """SQL that somebody wants to run again."""
+
+    __tablename__ = "saved_queries"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    query: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    sql: Mapped[str] = mapped_column(Text)
+    created: Mapped[datetime]
+    changed: Mapped[datetime]
+
+
+class Worker(Table):
+    """A worker process that said it is there; `seen` is renewed while it lives."""
+
+    __tablename__ = "workers"
+
+    worker: Mapped[str] = mapped_column(String(200), primary_key=True)
+    host: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int]
+    queues: Mapped[str] = mapped_column(Text)
+    device: Mapped[str] = mapped_column(String(20))
+    started: Mapped[datetime]
+    seen: Mapped[datetime]
+    job: Mapped[int | None]  # what it works on

@@ -1,0 +1,56 @@
+"""Files of results below the home, named by content: float32 arrays as `.npy`.
+
+A file is written under a temporary name, brought to the disk, and renamed: who finds a file finds a whole one.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from db.files import write_file
+from db.settings import Settings
+
+
+class ResultGone(LookupError):
+    """A result's file is not there, or is damaged; the message is one sentence."""
+
+
+class ResultStore:
+    """The files of results below one `CONVSCOPE_HOME`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.home = settings.home
+
+    def write_array(self, folder: str, name: str, array: npt.NDArray[np.float32]) -> str:
+        """Keep an array as `results/FOLDER/NA/NAME.npy`; the path below the home.
+
+        Raises:
+            OSError: it cannot be written; nothing is left behind.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
+        file = f"results/{folder}/{name[:2]}/{name}.npy"
+        write_file(self.home / file, buffer.getvalue(), synced=True)
+        return file
+
+    def path(self, file: str) -> Path:
+        """The file behind a path below the home; it need not exist."""
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise ValueError(f"expected a path below {self.home}, got {file!r}")
+        return self.home / file
+
+    def read_array(self, file: str) -> npt.NDArray[np.float32]:
+        """The array that was kept.
+
+        Raises:
+            ResultGone: the file is gone or damaged.
+        """
+        try:
+            array: npt.NDArray[np.float32] = np.load(self.path(file), allow_pickle=False)
+        except FileNotFoundError as error:
+            raise ResultGone(f"the file {file} is gone: compute it again") from error
+        except (OSError, ValueError, EOFError) as error:
+            raise ResultGone(f"the file {file} is damaged: compute it again") from error
+        return array

@@ -1,0 +1,41 @@
+"""A PostgreSQL server of the tests' own."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def server_programs() -> Path | None:
+    """Folder with `initdb` and `pg_ctl`; None where PostgreSQL is not installed."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if installed:
+        return installed[-1].parent
+    found = shutil.which("initdb")
+    return None if found is None else Path(found).parent
+
+
+@contextlib.contextmanager
+def postgres_server(programs: Path, folder: Path) -> Iterator[str]:
+    """URL of a server that runs while the block does, on a socket in `folder`; its database is `postgres`.
+
+    PostgreSQL refuses to run as root, so there it runs as its package's own user.
+    """
+    user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    if user:
+        shutil.chown(folder, "postgres")
+    folder.chmod(0o700)
+    data = folder / "data"
+
+    def call(*words: str) -> None:
+        subprocess.run([*user, *words], check=True, capture_output=True, cwd="/", timeout=60)
+
+    call(str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "convscope", "--no-sync")
+    options = f"-k {folder} -c listen_addresses= -c fsync=off"
+    call(str(programs / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
+    try:
+        yield f"postgresql://convscope@/postgres?host={folder}"
+    finally:
+        call(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")

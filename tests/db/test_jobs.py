@@ -1,0 +1,376 @@
+"""The life of a job: each move once, by one worker, and nothing written without the claim."""
+
+import contextlib
+import hashlib
+import itertools
+import threading
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import insert, select, text, update
+
+from db import job_queries, jobs
+from db.jobs import Claim, IllegalMove, LostClaim, NewItem, NewJob, NoSuchJob
+from db.ledger import Ledger, now
+from db.ledger_tables import STATES, Job, JobItem, Worker
+
+ALL_QUEUES = frozenset({"interactive", "batch"})
+
+
+def new_job(key: str = "a", *, items: int = 2, queue: str = "batch") -> NewJob:
+    listed = tuple(NewItem("m", number, f"{number:064d}") for number in range(items))
+    return NewJob(
+        hashlib.sha256(key.encode()).hexdigest(), "saliency", queue, "m", "samples", {"seed": 0}, listed
+    )
+
+
+def submitted(ledger: Ledger, key: str = "a", **options: object) -> int:
+    return jobs.submit_job(ledger, new_job(key, **options))[0]  # type: ignore[arg-type]
+
+
+def claimed(ledger: Ledger, job: int, worker: str = "w", lease: float = 30.0) -> Claim:
+    claim = jobs.claim_job(ledger, job, worker=worker, lease=lease)
+    assert claim is not None
+    return claim
+
+
+def state(ledger: Ledger, job: int) -> str:
+    return str(job_queries.job(ledger, job)["state"])
+
+
+def do_all_items(ledger: Ledger, claim: Claim) -> None:
+    for item in jobs.open_items(ledger, claim):
+        jobs.finish_item(ledger, claim, item["item"], seconds=0.5, store=lambda _connection: 7)
+
+
+def sweep(ledger: Ledger, *, attempts: int = 3, empty: frozenset[str] = ALL_QUEUES) -> jobs.Swept:
+    return jobs.sweep(ledger, attempts=attempts, resend_after=0.0, empty_queues=empty)
+
+
+def let_the_lease_lapse(ledger: Ledger, job: int) -> None:
+    with ledger.write() as connection:
+        connection.execute(update(Job).where(Job.job == job).values(lease_until=now() - timedelta(seconds=1)))
+
+
+def test_the_same_request_twice_is_one_job(ledger: Ledger) -> None:
+    assert jobs.submit_job(ledger, new_job()) == (1, True)
+    assert jobs.submit_job(ledger, new_job()) == (1, False)
+    assert jobs.submit_job(ledger, new_job("b"))[0] == 2
+    assert len(job_queries.job_items(ledger, 1)) == 2
+
+
+def test_the_same_request_from_many_threads_is_one_job(ledger: Ledger) -> None:
+    answers: list[tuple[int, bool]] = []
+    start = threading.Barrier(6)
+
+    def submit() -> None:
+        start.wait()
+        answers.append(jobs.submit_job(ledger, new_job()))
+
+    threads = [threading.Thread(target=submit) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {job for job, _ in answers} == {answers[0][0]}
+    assert sum(made for _, made in answers) == 1
+
+
+def test_of_many_that_claim_a_job_one_gets_it(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    got: list[Claim] = []
+    start = threading.Barrier(6)
+
+    def claim(worker: str) -> None:
+        start.wait()
+        taken = jobs.claim_job(ledger, job, worker=worker, lease=30)
+        if taken is not None:
+            got.append(taken)
+
+    threads = [threading.Thread(target=claim, args=(f"w{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1
+    assert job_queries.job(ledger, job)["attempts"] == 1
+
+
+def test_a_job_is_done_when_all_its_items_are(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    do_all_items(ledger, claim)
+    assert jobs.finish(ledger, claim) == "done"
+    found = job_queries.job(ledger, job)
+    assert (found["state"], found["items_done"], found["error"]) == ("done", 2, None)
+    assert found["finished"] is not None
+    assert {item["result"] for item in job_queries.job_items(ledger, job)} == {7}
+
+
+def test_an_items_result_and_its_state_are_kept_together_or_not_at_all(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    item = jobs.open_items(ledger, claim)[0]["item"]
+
+    def half(connection: object) -> int:
+        connection.execute(insert(Worker).values(  # type: ignore[attr-defined]
+            worker="half", host="h", pid=1, queues="", device="cpu", started=now(), seen=now()))  # fmt: skip
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        jobs.finish_item(ledger, claim, item, seconds=1, store=half)
+    assert job_queries.workers(ledger) == []
+    assert job_queries.job(ledger, job)["items_done"] == 0
+    assert len(jobs.open_items(ledger, claim)) == 2
+
+
+def test_a_failed_item_fails_the_job_and_the_others_keep_their_results(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    first, second = (item["item"] for item in jobs.open_items(ledger, claim))
+    jobs.fail_item(ledger, claim, first, seconds=0.1, error="the file is gone")
+    jobs.finish_item(ledger, claim, second, seconds=0.1, store=lambda _connection: 3)
+    assert jobs.finish(ledger, claim) == "failed"
+    found = job_queries.job(ledger, job)
+    assert found["error"] == "1 of 2 have no result, the first is image 0 with m: the file is gone"
+    assert [item["result"] for item in job_queries.job_items(ledger, job)] == [None, 3]
+
+
+def test_trying_again_computes_what_failed_and_nothing_else(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    first, second = (item["item"] for item in jobs.open_items(ledger, claim))
+    jobs.fail_item(ledger, claim, first, seconds=0.1, error="no")
+    jobs.finish_item(ledger, claim, second, seconds=0.1, store=lambda _connection: 3)
+    jobs.finish(ledger, claim)
+    assert jobs.retry(ledger, job) == "batch"
+    again = claimed(ledger, job)
+    assert [item["item"] for item in jobs.open_items(ledger, again)] == [first]
+    do_all_items(ledger, again)
+    assert jobs.finish(ledger, again) == "done"
+    assert job_queries.job(ledger, job)["items_done"] == 2
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_asking_again_for_what_failed_or_was_cancelled_queues_it_again(ledger: Ledger, end: str) -> None:
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    if end == "failed":
+        jobs.end_attempt(ledger, claim, error="no", traceback="…", again=False, attempts=3)
+    else:
+        jobs.end_cancelled(ledger, claim)
+    assert jobs.submit_job(ledger, new_job()) == (job, True)
+    found = job_queries.job(ledger, job)
+    assert (found["state"], found["error"], found["traceback"], found["attempts"]) == (
+        "queued",
+        None,
+        None,
+        0,
+    )
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_when_its_worker_looks(ledger: Ledger) -> None:
+    waiting, running = submitted(ledger, "a"), submitted(ledger, "b")
+    assert jobs.cancel(ledger, waiting) == "cancelled"
+    assert jobs.claim_job(ledger, waiting, worker="w", lease=30) is None
+    claim = claimed(ledger, running)
+    assert jobs.renew(ledger, claim, lease=30, progress=0.5) is False
+    assert jobs.cancel(ledger, running) == "running"
+    assert jobs.renew(ledger, claim, lease=30, progress=0.5) is True
+    assert jobs.end_cancelled(ledger, claim)
+    assert state(ledger, running) == "cancelled"
+
+
+def test_asking_for_a_job_that_is_being_cancelled_withdraws_the_cancelling(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    jobs.cancel(ledger, job)
+    jobs.submit_job(ledger, new_job())
+    assert jobs.renew(ledger, claim, lease=30, progress=0) is False
+
+
+def test_an_ended_job_cannot_be_cancelled_and_a_waiting_one_not_tried_again(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    with pytest.raises(IllegalMove, match=f"job {job} is queued: only failed and cancelled"):
+        jobs.retry(ledger, job)
+    claim = claimed(ledger, job)
+    do_all_items(ledger, claim)
+    jobs.finish(ledger, claim)
+    with pytest.raises(IllegalMove, match=f"job {job} is done and cannot be cancelled"):
+        jobs.cancel(ledger, job)
+    for call in (jobs.cancel, jobs.retry):
+        with pytest.raises(NoSuchJob, match="there is no job 99"):
+            call(ledger, 99)
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    late = claimed(ledger, job, worker="late")
+    item = jobs.open_items(ledger, late)[0]["item"]
+    let_the_lease_lapse(ledger, job)
+    assert sweep(ledger).lapsed == (job,)
+    punctual = claimed(ledger, job, worker="punctual")
+    with pytest.raises(LostClaim):
+        jobs.renew(ledger, late, lease=30, progress=0)
+    with pytest.raises(LostClaim):
+        jobs.finish_item(ledger, late, item, seconds=1, store=lambda _connection: 1)
+    with pytest.raises(LostClaim):
+        jobs.fail_item(ledger, late, item, seconds=1, error="no")
+    assert jobs.finish(ledger, late) is None
+    assert not jobs.end_cancelled(ledger, late)
+    assert not jobs.give_back(ledger, late)
+    assert jobs.end_attempt(ledger, late, error="no", traceback=None, again=True, attempts=3) is None
+    do_all_items(ledger, punctual)
+    assert jobs.finish(ledger, punctual) == "done"
+    assert job_queries.job(ledger, job)["worker"] == "punctual"
+
+
+def test_a_lapsed_job_is_tried_again_up_to_the_stated_number_of_attempts(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    for _ in range(3):
+        claimed(ledger, job, worker="dies")
+        let_the_lease_lapse(ledger, job)
+        assert sweep(ledger, attempts=3).lapsed == (job,)
+    found = job_queries.job(ledger, job)
+    assert (found["state"], found["error"]) == ("failed", "worker dies fell silent in attempt 3 of 3")
+
+
+def test_a_lapsed_job_that_was_to_be_cancelled_is_cancelled(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    claimed(ledger, job)
+    jobs.cancel(ledger, job)
+    let_the_lease_lapse(ledger, job)
+    sweep(ledger)
+    assert state(ledger, job) == "cancelled"
+
+
+def test_a_job_that_a_stopping_worker_gives_back_lost_no_attempt(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    assert jobs.give_back(ledger, claimed(ledger, job))
+    found = job_queries.job(ledger, job)
+    assert (found["state"], found["attempts"], found["sent"]) == ("queued", 0, None)
+
+
+def test_an_attempt_that_may_succeed_later_waits_longer_each_time(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    pauses = []
+    for _ in range(2):
+        with ledger.write() as connection:
+            connection.execute(update(Job).values(not_before=None))
+        claim = claimed(ledger, job)
+        outcome = jobs.end_attempt(ledger, claim, error="disk full", traceback="…", again=True, attempts=3)
+        assert outcome == "queued"
+        with ledger.read() as connection:
+            pauses.append((connection.execute(select(Job.not_before)).scalar_one() - now()).total_seconds())
+        assert jobs.claim_job(ledger, job, worker="w", lease=30) is None, "it waits"
+        assert sweep(ledger).to_send == ()
+    assert 1 < pauses[0] <= 2 < pauses[1] <= 4
+    with ledger.write() as connection:
+        connection.execute(update(Job).values(not_before=None))
+    claim = claimed(ledger, job)
+    assert (
+        jobs.end_attempt(ledger, claim, error="disk full", traceback="…", again=True, attempts=3) == "failed"
+    )
+
+
+def test_what_was_never_sent_is_sent_and_what_lies_in_a_queue_is_not_sent_twice(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    assert sweep(ledger, empty=frozenset()).to_send == ((job, "batch"),)
+    assert sweep(ledger, empty=frozenset({"interactive"})).to_send == ()
+    assert sweep(ledger, empty=frozenset({"batch"})).to_send == ((job, "batch"),)
+    claimed(ledger, job)
+    assert sweep(ledger).to_send == ()
+
+
+def test_the_interactive_job_that_waits_longest_comes_next(ledger: Ledger) -> None:
+    assert jobs.next_interactive(ledger) is None
+    submitted(ledger, "a")
+    first = submitted(ledger, "b", queue="interactive")
+    submitted(ledger, "c", queue="interactive")
+    assert jobs.next_interactive(ledger) == first
+
+
+def test_time_left_follows_from_the_pace_so_far(ledger: Ledger) -> None:
+    job = submitted(ledger, items=5)
+    claim = claimed(ledger, job)
+    assert job_queries.job(ledger, job)["seconds_left"] is None
+    for item, seconds in zip(jobs.open_items(ledger, claim)[:2], (1.0, 3.0), strict=True):
+        jobs.finish_item(ledger, claim, item["item"], seconds=seconds, store=lambda _connection: 1)
+    jobs.renew(ledger, claim, lease=30, progress=0.5)
+    assert job_queries.job(ledger, job)["seconds_left"] == pytest.approx(2.5 * 2.0)
+
+
+def test_jobs_are_filtered_by_whole_model_names(ledger: Ledger) -> None:
+    listed = (NewItem("net", 0, "0" * 64),)
+    jobs.submit_job(ledger, NewJob("a" * 64, "saliency", "batch", "net, net-2", "samples", {}, listed))
+    jobs.submit_job(ledger, NewJob("b" * 64, "saliency", "batch", "net-2", "samples", {}, listed))
+    assert [row["job"] for row in job_queries.jobs(ledger, model="net-2")] == [2, 1]
+    assert [row["job"] for row in job_queries.jobs(ledger, model="net")] == [1]
+    assert job_queries.jobs(ledger, model="n%") == []
+    assert job_queries.count_jobs(ledger, states=["queued"]) == 2
+
+
+def test_an_unknown_state_is_refused_by_the_database_itself(ledger: Ledger) -> None:
+    submitted(ledger)
+    with pytest.raises(Exception, match="state_is_known"), ledger.write() as connection:
+        connection.execute(text("UPDATE jobs SET state = 'lost'"))
+
+
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=st.lists(st.sampled_from(["claim", "finish", "give_back", "cancel", "end_cancelled", "raise", "lapse",
+                                       "retry", "submit"]), max_size=25))  # fmt: skip
+def test_whatever_happens_a_job_is_in_one_known_state_and_moves_legally(
+    ledger: Ledger, steps: list[str]
+) -> None:
+    key = next(_KEYS)
+    job, _ = jobs.submit_job(ledger, new_job(key))
+    claims: list[Claim] = []
+    before = state(ledger, job)
+    for step in steps:
+        last = claims[-1] if claims else None
+        if step == "claim":
+            taken = jobs.claim_job(ledger, job, worker="w", lease=30)
+            claims += [taken] if taken else []
+        elif step == "finish" and last:
+            with contextlib.suppress(LostClaim):
+                do_all_items(ledger, last)
+            jobs.finish(ledger, last)
+        elif step == "give_back" and last:
+            jobs.give_back(ledger, last)
+        elif step == "end_cancelled" and last:
+            jobs.end_cancelled(ledger, last)
+        elif step == "raise" and last:
+            jobs.end_attempt(ledger, last, error="no", traceback=None, again=False, attempts=9)
+        elif step == "lapse":
+            let_the_lease_lapse(ledger, job)
+            sweep(ledger, attempts=9)
+        elif step == "submit":
+            jobs.submit_job(ledger, new_job(key))
+        elif step in ("cancel", "retry"):
+            with contextlib.suppress(IllegalMove):
+                getattr(jobs, step)(ledger, job)
+        after = state(ledger, job)
+        assert after in STATES
+        assert after == before or _reachable(before, after)
+        with ledger.read() as connection:
+            done = connection.execute(
+                select(JobItem.item).where(JobItem.job == job, JobItem.state == "done")
+            ).all()
+        found = job_queries.job(ledger, job)
+        assert found["items_done"] == len(done)
+        assert (found["claim"] is not None) == (after == "running")
+        assert (found["finished"] is not None) == (after in jobs.ENDED)
+        before = after
+
+
+_KEYS = (str(number) for number in itertools.count())
+
+
+def _reachable(before: str, after: str) -> bool:
+    """In one step, or in two where a step both sweeps and sends."""
+    return after in jobs.MOVES[before] or any(after in jobs.MOVES[middle] for middle in jobs.MOVES[before])
