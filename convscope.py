@@ -5,7 +5,6 @@ Modules are imported inside the commands, so that `--help` answers at once.
 """
 
 import contextlib
-import ctypes
 import signal
 import subprocess
 import sys
@@ -21,10 +20,13 @@ import click
 if TYPE_CHECKING:
     from db.atlas import Atlas
     from db.images import ImageStore
+    from db.ledger import Ledger
     from db.settings import Settings
     from precompute.images import ImportReport
     from workers.models import VisionModel
     from workers.receptive_field import ReceptiveField
+    from workers.submit import ModelRef
+    from workers.supervisor import Supervisor
 
 PACKAGES = ("__main__", "convscope", "dashboard", "db", "precompute", "workers")
 DEFAULT_MODEL = "efficientnet-lite0"
@@ -90,29 +92,94 @@ def convscope() -> None:
     "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
 )
 def run(host: str | None, port: int | None) -> None:
-    """Serve the dashboard; on the first run also make something to look at.
+    """Serve the dashboard, with a broker and a worker; on the first run also make something to look at.
 
-    The first run imports the photographs that installed packages carry as image set `samples` and indexes
-    them with EfficientNet-Lite0, whose weights are installed with Convscope. The page is up meanwhile and
-    fills itself. Ctrl-C stops everything.
+    The broker is started here unless CONVSCOPE_REDIS_URL names one. What dies is started again. The first run
+    imports the photographs that installed packages carry as image set `samples` and indexes them with
+    EfficientNet-Lite0, whose weights are installed with Convscope. The page is up meanwhile and fills itself.
+    Ctrl-C stops everything within 10 seconds; what a worker was doing goes on at the next start.
     """
-    where = [f"--{name}={value}" for name, value in [("host", host), ("port", port)] if value is not None]
+    from db.ledger import Ledger
+    from workers.broker import is_there
+    from workers.events import write_events
+    from workers.supervisor import Supervisor, wait_until
+    from workers.sweeper import Sweeper
+
+    settings = _settings()
+    write_events()
     missing = _missing_from_first_run()
-    with _child("serve", *where, stdout=subprocess.PIPE) as server:
+    ledger = Ledger(settings)
+    ledger.migrate()
+    sweeper = Sweeper(settings, ledger)
+    where = [f"--{name}={value}" for name, value in [("host", host), ("port", port)] if value is not None]
+    with Supervisor() as children:
+        server = children.start("web", _words("serve", *where), again=False, stdout=subprocess.PIPE)
         assert server.stdout is not None
         address = server.stdout.readline().strip()  # it says where it is as soon as it answers
         if not address:
             sys.exit(server.wait() or 1)  # and has said why not on stderr
         click.echo(address)
-        for words in missing:
-            with _child(*words) as child:
-                if child.wait():
-                    click.echo("convscope: the first run's pictures could not all be made", err=True)
-                    break
-        click.echo("Ready (Ctrl-C stops)")
-        code = server.wait()
-    if code:
-        raise CommandFailed(f"the web server ended with exit code {code}")
+        keep_broker = _broker_keeper(children, settings)
+        keep_broker()
+        wait_until(lambda: is_there(settings), seconds=5)
+        children.start("worker", _words("worker"), again=True)
+        sweeper.start()
+        try:
+            _watch(children, missing, keep_broker)
+        finally:
+            sweeper.stop()
+
+
+def _broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], None]:
+    """What to call now and then, so that there is a broker: not at once where that of an earlier run still ends."""
+    from workers.broker import NoBroker, is_there, server_command
+
+    wanted = not settings.redis_url
+    looked = 0.0
+
+    def keep() -> None:
+        nonlocal wanted, looked
+        if not wanted or time.monotonic() - looked < 1:
+            return
+        looked = time.monotonic()
+        if is_there(settings):
+            return
+        wanted = False  # from here on the supervisor keeps it
+        try:
+            children.start("broker", server_command(settings), again=True)
+        except NoBroker as error:
+            click.echo(f"convscope: jobs wait: {error}", err=True)
+
+    return keep
+
+
+def _watch(children: "Supervisor", first: list[list[str]], keep_broker: Callable[[], None]) -> None:
+    """Until the web server ends; meanwhile make what the first run is to make, one after the other."""
+    waiting = list(first)
+    ready = making = False
+    while True:
+        keep_broker()
+        ended = children.look()
+        if ended == "web":
+            raise CommandFailed(f"the web server ended with exit code {children.code('web')}")
+        if ended == "first run":
+            making = False
+            if children.code("first run"):
+                click.echo("convscope: the first run's pictures could not all be made", err=True)
+                waiting.clear()
+            children.forget("first run")
+        if not making and waiting:
+            children.start("first run", _words(*waiting.pop(0)), again=False)
+            making = True
+        if not making and not ready:
+            click.echo("Ready (Ctrl-C stops)")
+            ready = True
+        time.sleep(0.2)
+
+
+def _words(*words: str) -> list[str]:
+    """`convscope WORDS` as a command for a process of its own."""
+    return [sys.executable, str(Path(__file__).resolve()), *words]
 
 
 def _missing_from_first_run() -> list[list[str]]:
@@ -148,27 +215,36 @@ def serve(host: str | None, port: int | None) -> None:
     )
 
 
-@contextlib.contextmanager
-def _child(*words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """`convscope WORDS` in a process of its own, which ends when the block or this process does."""
-    command = [sys.executable, str(Path(__file__).resolve()), *words]
-    child = subprocess.Popen(command, text=True, preexec_fn=_die_with_parent, **options)
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(8)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+@convscope.command()
+@click.option(
+    "--queues",
+    default="interactive,batch",
+    show_default=True,
+    help="Queues to take jobs from: interactive, batch, or both.",
+)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+def worker(queues: str, device: str) -> None:
+    """Run a worker: compute the jobs that others queue, one at a time.
 
+    On another host, set CONVSCOPE_REDIS_URL and CONVSCOPE_LEDGER_URL to the same broker and database, and
+    CONVSCOPE_HOME to the same folder on a file system that both see. Ctrl-C gives the job under way back.
+    """
+    from db.ledger_tables import QUEUES
 
-def _die_with_parent() -> None:
-    """On Linux, have the kernel end this process when its parent dies, even by SIGKILL (prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+    chosen = tuple(dict.fromkeys(queue.strip() for queue in queues.split(",")))
+    for queue in chosen:
+        if queue not in QUEUES:
+            raise click.BadParameter(
+                f"expected some of {', '.join(QUEUES)}, got {queue!r}", param_hint="--queues"
+            )
+    _restart_for_torch()
+    from workers.events import write_events
+    from workers.worker import run_worker
+
+    write_events()
+    code = run_worker(_settings(), queues=chosen, device=device)
+    if code:
+        sys.exit(code)
 
 
 # ------------------------------------------------------------------------------------------- images
@@ -383,8 +459,8 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     _restart_for_torch()
     from db.image_sets import labelled_images
     from db.images import UnreadableImage
-    from workers.stored_images import StoredImage, read_image
     from workers.doctor import diagnose
+    from workers.stored_images import StoredImage, read_image
 
     atlas, store = _stores()
     rows = atlas.fetch(labelled_images(image_set, limit))
@@ -511,6 +587,242 @@ def _print_unreadable(images: list[str]) -> None:
         click.echo(f"  not readable any more: {image}", err=True)
     if len(images) > 20:
         click.echo(f"  and {len(images) - 20:,} more", err=True)
+
+
+# ------------------------------------------------------------------------------------- saliency, jobs
+
+
+class _ListsMethods(click.Command):
+    """Its help ends with the methods of attribution."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from workers.methods import METHODS
+
+        with formatter.section("Methods and their parameters, with defaults"):
+            formatter.write_dl(
+                [
+                    (method.name, ", ".join(f"{p.name}={p.default}" for p in method.parameters))
+                    for method in METHODS.values()
+                ]
+            )
+
+
+@convscope.command(cls=_ListsMethods)
+@click.option("--model", "models", multiple=True, required=True, help="A model; several may be given.")
+@click.option("--images", "image_set", required=True, help="An image set: `convscope images list`.")
+@click.option("--ids", required=True, help="Images, as 0,1,4-7.")
+@click.option("--method", default="smoothgrad", show_default=True, help="One of those listed below.")
+@click.option("--samples", type=int, help="Most noisy copies of the image (smoothgrad).")
+@click.option("--seed", type=int, help="Seed of the noise (smoothgrad).")
+@click.option(
+    "--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the method."
+)
+@click.option(
+    "--target",
+    default="prediction",
+    show_default=True,
+    help="Class to explain: prediction, label or an index.",
+)
+@click.option(
+    "--queue",
+    type=click.Choice(["interactive", "batch"]),
+    default="batch",
+    show_default=True,
+    help="interactive passes batch.",
+)
+@click.option("--wait", is_flag=True, help="Show progress, and end as the job ends.")
+def saliency(
+    models: tuple[str, ...],
+    image_set: str,
+    ids: str,
+    method: str,
+    samples: int | None,
+    seed: int | None,
+    settings_: tuple[str, ...],
+    target: str,
+    queue: str,
+    wait: bool,
+) -> None:
+    """Queue saliency maps of images under models, and print the job's number.
+
+    A running worker computes them (`convscope run` has one); the Saliency page shows them. Asking twice for the
+    same is one job.
+    """
+    from db.ledger import Ledger
+    from workers.submit import Office, parse_ids, saliency_job
+
+    parameters: dict[str, Any] = {}
+    for words in settings_:
+        name, equals, value = words.partition("=")
+        if not equals:
+            raise click.BadParameter(f"expected NAME=VALUE, got {words!r}", param_hint="--set")
+        parameters[name.strip()] = value.strip()
+    parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
+    settings = _settings()
+    atlas, _ = _stores()
+    new = saliency_job(
+        atlas,
+        models=[_reference(atlas, model) for model in dict.fromkeys(models)],
+        image_set=image_set,
+        image_ids=parse_ids(ids),
+        method=method,
+        parameters=parameters,
+        target=target,
+        queue=queue,
+    )
+    ledger = Ledger(settings)
+    ledger.migrate()
+    submitted = Office(settings, ledger).submit(new)
+    click.echo(f"{submitted.job}")
+    _remark(submitted.sentence())
+    if wait:
+        _wait_for(ledger, submitted.job)
+
+
+def _reference(atlas: "Atlas", model: str) -> "ModelRef":
+    """An indexed model by its name, with no need to load it; any other by loading it once, for its digest."""
+    from workers.submit import ModelRef, indexed_models
+
+    known = indexed_models(atlas)
+    if model in known:
+        return known[model]
+    network = _load(model)
+    return ModelRef(network.name, network.source, network.digest(network.weights_sha256()))
+
+
+@convscope.group("jobs")
+def jobs_group() -> None:
+    """List, show, cancel, retry and wait for jobs."""
+
+
+@jobs_group.command("list")
+@click.option("--state", "states", multiple=True, help="Only jobs in that state; several may be given.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Most jobs to list."
+)
+def list_jobs(states: tuple[str, ...], limit: int) -> None:
+    """List jobs, newest first."""
+    from db import job_queries
+    from db.ledger_tables import STATES
+
+    for state in states:
+        if state not in STATES:
+            raise click.BadParameter(
+                f"expected some of {', '.join(STATES)}, got {state!r}", param_hint="--state"
+            )
+    rows = [
+        {
+            "job": job["job"],
+            "kind": job["kind"],
+            "state": job["state"],
+            "models": job["models"],
+            "images": job["image_set"],
+            "done": f"{job['items_done']:,} of {job['items']:,}",
+            "failed": job["items_failed"] or None,
+            "attempts": job["attempts"],
+            "age": _in_words(job["age"]),
+            "left": None if job["seconds_left"] is None else _in_words(job["seconds_left"]),
+        }
+        for job in job_queries.jobs(_ledger(), states=states, limit=limit)
+    ]
+    _print_table(rows, "No job yet." if not states else "No such job.")
+
+
+@jobs_group.command("show")
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+def show_job(number: int) -> None:
+    """Show what is known of job ID, and its items."""
+    import json
+
+    from db import job_queries
+
+    ledger = _ledger()
+    job = job_queries.job(ledger, number)
+    told = job.pop("traceback")
+    hidden = ("key", "claim", "lease_until", "not_before", "silent", "age")
+    _print_fields(
+        {
+            name: json.dumps(value) if name == "parameters" else value
+            for name, value in job.items()
+            if name not in hidden and value is not None
+        }
+    )
+    click.echo()
+    items = [
+        {
+            "item": item["position"],
+            "model": item["model"],
+            "image": item["image_id"],
+            "state": item["state"],
+            "seconds": None if item["seconds"] is None else f"{item['seconds']:.1f}",
+            "result": item["result"],
+            "error": item["error"],
+        }
+        for item in job_queries.job_items(ledger, number)
+    ]
+    _print_table(items[:1000], "")
+    if len(items) > 1000:
+        click.echo(f"and {len(items) - 1000:,} more items")
+    if told:
+        click.echo(f"\n{told}", err=True)
+
+
+@jobs_group.command("cancel")
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+def cancel_job(number: int) -> None:
+    """Cancel job ID; what is finished of it stays."""
+    from db import jobs
+
+    state = jobs.cancel(_ledger(), number)
+    click.echo(f"job {number} is cancelled" if state == "cancelled" else f"job {number} will be cancelled")
+
+
+@jobs_group.command("retry")
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+def retry_job(number: int) -> None:
+    """Queue job ID again, which failed or was cancelled."""
+    from workers.submit import Office
+
+    click.echo(Office(_settings(), _ledger()).retry(number).sentence())
+
+
+@jobs_group.command("wait")
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+def wait_for_job(number: int) -> None:
+    """Wait for job ID with progress; exit code 0 where it is done, 1 where it failed or was cancelled."""
+    _wait_for(_ledger(), number)
+
+
+def _wait_for(ledger: "Ledger", number: int) -> None:
+    from db import job_queries
+
+    job = job_queries.job(ledger, number)
+    with _progress(f"Job {number}", "items") as progress:
+        while job["finished"] is None:
+            progress(job["items_done"] + job["items_failed"], job["items"])
+            time.sleep(0.3)
+            job = job_queries.job(ledger, number)
+    if job["state"] != "done":
+        raise CommandFailed(
+            f"job {number} {'failed' if job['state'] == 'failed' else 'was cancelled'}"
+            + (f": {job['error']}" if job["error"] else "")
+        )
+    _remark(f"job {number} is done")
+
+
+def _ledger() -> "Ledger":
+    from db.ledger import Ledger
+
+    ledger = Ledger(_settings())
+    ledger.migrate()
+    return ledger
+
+
+def _in_words(seconds: float) -> str:
+    for unit, name in [(86400, "d"), (3600, "h"), (60, "min")]:
+        if seconds >= unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"
 
 
 # ------------------------------------------------------------------------------------------ plumbing

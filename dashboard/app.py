@@ -22,7 +22,10 @@ from dashboard.pictures import pictures
 from dashboard.status import status_route
 from db.atlas import Atlas
 from db.images import ImageStore
+from db.ledger import Ledger
+from db.results import ResultStore
 from db.settings import Settings
+from workers.submit import Office
 
 PAGES: tuple[tuple[str, str, Any], ...] = (
     ("patches", "/", patches),
@@ -61,7 +64,16 @@ def create_app(settings: Settings) -> Dash:
     add_page("not_found_404", path="/not-found", title="Not found · Convscope", layout=not_found)
     app.layout = shell.layout
     server: flask.Flask = app.server
-    server.extensions[EXTENSION] = Context(settings, Atlas(settings), ImageStore(settings))
+    ledger = Ledger(settings)
+    ledger.migrate()
+    server.extensions[EXTENSION] = Context(
+        settings,
+        Atlas(settings),
+        ImageStore(settings),
+        ledger,
+        ResultStore(settings),
+        Office(settings, ledger),
+    )
     server.register_blueprint(pictures)
     server.register_blueprint(downloads)
     server.register_blueprint(status_route)

@@ -11,7 +11,10 @@ from dashboard.compose import Pixels
 from db import queries
 from db.atlas import Atlas, AtlasError, NoAtlas
 from db.images import ImageStore
+from db.ledger import Ledger
+from db.results import ResultStore
 from db.settings import Settings
+from workers.submit import Office
 
 Record = dict[str, Any]
 EXTENSION = "convscope"
@@ -67,6 +70,9 @@ class Context:
     settings: Settings
     atlas: Atlas
     store: ImageStore
+    ledger: Ledger
+    results: ResultStore
+    office: Office
     thumbnails: Cache[str, Pixels] = field(
         default_factory=lambda: Cache(256 * MEGABYTE, lambda pixels: int(pixels.nbytes))
     )

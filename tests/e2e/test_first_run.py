@@ -4,12 +4,7 @@ Real photographs, real weights, a real index, a real browser.
 """
 
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,61 +13,19 @@ import cv2
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
+from running import Running, kill_all, wait
 
 from db.atlas import Atlas, Query
 from db.images import ImageStore, read_rgb
 from db.settings import Settings, read_settings
 from workers.preprocessing import Preprocessing
 
-ROOT = Path(__file__).parents[2]
-
-
-class Running:
-    """A `convscope run` of the test's own, with what it said so far."""
-
-    def __init__(self, home: Path) -> None:
-        self.log = home.parent / "run.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "convscope", "run", "--port", "0"],
-                cwd=ROOT,
-                env={**os.environ, "CONVSCOPE_HOME": str(home)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def wait_for(self, pattern: str, *, seconds: float) -> str:
-        """The first group of `pattern` in what the command printed."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found = re.search(pattern, self.log.read_text())
-            if found:
-                return found.group(1)
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
-        raise AssertionError(f"no {pattern!r} within {seconds} s:\n{self.log.read_text()}")
-
-    def group(self) -> list[int]:
-        """Processes that still run in the command's session."""
-        alive = []
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = entry.read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if fields[3] == str(self.process.pid) and fields[0] != "Z":
-                alive.append(int(entry.parent.name))
-        return alive
-
 
 @pytest.fixture
 def running(settings: Settings) -> Iterator[Running]:
-    settings.home.parent.mkdir(parents=True, exist_ok=True)
-    command = Running(settings.home)
+    command = Running(settings.home, "run", "--port", "0")
     yield command
-    for pid in command.group():
-        os.kill(pid, signal.SIGKILL)
+    kill_all(settings.home)
     command.process.wait(10)
 
 
@@ -87,35 +40,32 @@ def get(url: str) -> bytes:
 def test_one_signal_stops_everything_within_ten_seconds(running: Running, killer: signal.Signals) -> None:
     url = running.wait_for(r"Convscope is at (http://\S+)", seconds=60)
     assert b"Convscope" in get(url)
-    running.process.send_signal(killer)
-    running.process.wait(10)
-    assert running.group() == []
+    running.wait_for(r"(worker.started)", seconds=60)
+    running.stop(by=killer, within=10)
+    assert running.processes() == {}
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left-over processes in /proc")
 def test_a_killed_command_leaves_no_process_behind(running: Running) -> None:
     running.wait_for(r"Convscope is at (http://\S+)", seconds=60)
-    running.process.kill()
-    running.process.wait(10)
-    deadline = time.monotonic() + 10
-    while running.group() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert running.group() == []
+    running.wait_for(r"(worker.started)", seconds=60)
+    assert len(running.processes()) >= 4, "web, broker, worker, first run"
+    running.stop(by=signal.SIGKILL)
+    wait(lambda: not running.processes(), seconds=10, what=lambda: str(running.processes()))
 
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Settings]]:
     """URL and settings of a first run that is done; it was serving before it had anything to show."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("first") / "home")})
-    command = Running(settings.home)
+    command = Running(settings.home, "run", "--port", "0")
     try:
         url = command.wait_for(r"Convscope is at (http://\S+)", seconds=60)
         assert json.loads(get(f"{url}/status.json"))["runs"] == []
         command.wait_for(r"(Ready)", seconds=280)
         yield url, settings
     finally:
-        command.process.terminate()
-        command.process.wait(15)
+        command.stop()
 
 
 def test_the_first_run_fills_the_page_with_samples(first_run: tuple[str, Settings]) -> None:

@@ -1,0 +1,319 @@
+"""Whatever dies, every job ends done, failed with a reason, or cancelled: real processes, really killed.
+
+`pytest -k faults` ends with a table of faults and outcomes.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import Running, kill_all, processes_of, wait
+from sqlalchemy import select
+from synthetic_atlas import import_pictures, painted_pictures
+
+from db import job_queries, jobs
+from db.atlas import Atlas
+from db.ledger import Ledger
+from db.ledger_tables import JobItem, SaliencyMap
+from db.results import ResultStore
+from db.settings import Settings, read_settings
+from workers.broker import connect, is_there
+from workers.messages import celery_app, send
+from workers.models import load_model
+from workers.submit import ModelRef, Office, saliency_job
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+# A dead worker is noticed after the lease; the tests need not wait for half a minute.
+ENVIRONMENT = {"CONVSCOPE_LEASE": "2"}
+LONG = {"samples": 150, "seed": 1}  # some 5 seconds on a CPU
+
+
+class Lab:
+    """One home with images, its ledger and door, and the commands that run in it."""
+
+    def __init__(self, settings: Settings, model: ModelRef) -> None:
+        self.settings = settings
+        self.model = model
+        self.ledger = Ledger(settings)
+        self.ledger.migrate()
+        self.office = Office(settings, self.ledger)
+        self.commands: list[Running] = []
+
+    def start(self, *words: str) -> Running:
+        command = Running(self.settings.home, *words, **ENVIRONMENT)
+        self.commands.append(command)
+        return command
+
+    def start_run(self) -> Running:
+        """`convscope run`, until its worker takes jobs."""
+        before = {worker["worker"] for worker in job_queries.workers(self.ledger)}
+        command = self.start("run", "--port", "0")
+        wait(
+            lambda: {worker["worker"] for worker in job_queries.workers(self.ledger)} - before != set(),
+            seconds=60,
+            what=lambda: command.log.read_text(),
+        )
+        return command
+
+    def submit(
+        self, *, target: int, ids: tuple[int, ...] = (0,), queue: str = "batch", **parameters: Any
+    ) -> int:
+        """A job whose target makes it one of its own."""
+        new = saliency_job(
+            Atlas(self.settings),
+            models=[self.model],
+            image_set="painted",
+            image_ids=ids,
+            method="smoothgrad" if parameters else "gradient",
+            parameters=parameters,
+            target=target,
+            queue=queue,
+        )
+        return self.office.submit(new).job
+
+    def state(self, job: int) -> str:
+        return str(job_queries.job(self.ledger, job)["state"])
+
+    def wait_for(self, job: int, *states: str, seconds: float = 90) -> None:
+        wait(
+            lambda: self.state(job) in states,
+            seconds=seconds,
+            what=lambda: f"{job_queries.job(self.ledger, job)}\n{self.said()}",
+        )
+
+    def wait_for_progress(self, job: int) -> None:
+        wait(
+            lambda: job_queries.job(self.ledger, job)["progress"] > 0,
+            seconds=60,
+            what=lambda: f"{job_queries.job(self.ledger, job)}\n{self.said()}",
+        )
+
+    def said(self) -> str:
+        return "\n".join(f"{command.log}:\n{command.log.read_text()[-3000:]}" for command in self.commands)
+
+    def kill(self, what: str) -> None:
+        """SIGKILL to the process of that name; where it is being started again, when that is done."""
+        words = {"worker": "convscope.py worker", "broker": "valkey"}[what]
+
+        def found() -> list[int]:
+            return [pid for pid, command in processes_of(self.settings.home).items() if words in command]
+
+        wait(lambda: found() != [], seconds=30, what=lambda: f"no {what}: {processes_of(self.settings.home)}")
+        for pid in found():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def check(self) -> None:
+        """The laws: every result is whole, belongs to one item, and no work was kept twice."""
+        store = ResultStore(self.settings)
+        with self.ledger.read() as connection:
+            maps = connection.execute(select(SaliencyMap.map, SaliencyMap.file, SaliencyMap.key)).all()
+            results = (
+                connection.execute(select(JobItem.result).where(JobItem.state == "done")).scalars().all()
+            )
+        for row in maps:
+            array = store.read_array(row.file)
+            assert array.shape == (224, 224)
+            assert np.isfinite(array).all()
+        assert set(results) <= {row.map for row in maps}
+        assert len({row.key for row in maps}) == len(maps)
+
+    def close(self) -> None:
+        for command in self.commands:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                command.stop()
+        kill_all(self.settings.home)
+        self.ledger.close()
+
+
+@pytest.fixture(scope="module")
+def model() -> ModelRef:
+    """EfficientNet-Lite0 with its real weights."""
+    loaded = load_model("efficientnet-lite0")
+    return ModelRef(loaded.name, loaded.source, loaded.digest(loaded.weights_sha256()))
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home with pictures and no jobs; to be copied."""
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("furnished") / "home")})
+    import_pictures(settings, painted_pictures(4), image_set="painted")
+    return settings
+
+
+@pytest.fixture
+def lab(furnished: Settings, model: ModelRef, settings: Settings) -> Iterator[Lab]:
+    settings.home.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-r", str(furnished.home), str(settings.home)], check=True)
+    found = Lab(settings, model)
+    yield found
+    found.close()
+
+
+Told = Callable[[str, Mapping[str, int]], None]
+
+
+def states(lab: Lab) -> Counter[str]:
+    return Counter(row["state"] for row in job_queries.jobs(lab.ledger, limit=1000))
+
+
+@pytest.mark.parametrize("victims", [("worker",), ("broker",), ("worker", "broker")])
+def test_what_is_killed_in_the_middle_of_a_job_costs_no_job(
+    lab: Lab, told: Told, victims: tuple[str, ...]
+) -> None:
+    lab.start_run()
+    running = lab.submit(target=0, **LONG)
+    waiting = [lab.submit(target=target) for target in (1, 2, 3)]
+    lab.wait_for_progress(running)
+    for victim in victims:
+        lab.kill(victim)
+    for job in (running, *waiting):
+        lab.wait_for(job, "done", "failed")
+    told(f"SIGKILL {' and '.join(victims)} in the middle of a job", states(lab))
+    assert states(lab) == {"done": 4}
+    lab.check()
+
+
+def test_an_emptied_broker_loses_nothing(lab: Lab, told: Told) -> None:
+    lab.start_run()
+    running = lab.submit(target=0, **LONG)
+    waiting = [lab.submit(target=target) for target in (1, 2, 3)]
+    lab.wait_for_progress(running)
+    connect(lab.settings).flushall()
+    for job in (running, *waiting):
+        lab.wait_for(job, "done", "failed")
+    told("FLUSHALL with jobs queued", states(lab))
+    assert states(lab) == {"done": 4}
+    lab.check()
+
+
+@pytest.mark.parametrize("killer", [signal.SIGINT, signal.SIGKILL])
+def test_a_restarted_command_goes_on_where_it_was(lab: Lab, told: Told, killer: signal.Signals) -> None:
+    first = lab.start_run()
+    running = lab.submit(target=0, ids=(0, 1, 2), samples=100)
+    waiting = lab.submit(target=1)
+    wait(
+        lambda: job_queries.job(lab.ledger, running)["items_done"] == 1,
+        seconds=60,
+        what=lambda: lab.said(),
+    )
+    first.stop(by=killer)
+    wait(
+        lambda: not processes_of(lab.settings.home),
+        seconds=10,
+        what=lambda: str(processes_of(lab.settings.home)),
+    )
+    kept = job_queries.job_items(lab.ledger, running)[0]
+    lab.start_run()
+    for job in (running, waiting):
+        lab.wait_for(job, "done", "failed")
+    told(f"{killer.name} to convscope run, started again", states(lab))
+    assert states(lab) == {"done": 2}
+    assert job_queries.job_items(lab.ledger, running)[0] == kept, "what was finished was computed again"
+    if killer is signal.SIGINT:
+        assert job_queries.job(lab.ledger, running)["attempts"] == 1, "stopping is not the job's fault"
+    lab.check()
+
+
+def test_two_workers_and_every_message_five_times_compute_each_job_once(lab: Lab, told: Told) -> None:
+    lab.start_run()
+    lab.start("worker")
+    wait(lambda: len(job_queries.workers(lab.ledger)) == 2, seconds=60, what=lab.said)
+    submitted = [lab.submit(target=target) for target in range(20)]
+    app = celery_app(lab.settings, patient=False)
+    for job in submitted * 4:
+        send(app, job, "batch")
+    for job in submitted:
+        lab.wait_for(job, "done", "failed")
+    found = job_queries.jobs(lab.ledger, limit=100)
+    told("two workers, each of 20 jobs delivered five times", states(lab))
+    assert states(lab) == {"done": 20}
+    assert {row["attempts"] for row in found} == {1}
+    lab.check()
+
+
+def test_a_job_is_cancelled_at_whatever_stage(lab: Lab, told: Told) -> None:
+    queued = lab.submit(target=0)  # no worker yet
+    assert jobs.cancel(lab.ledger, queued) == "cancelled"
+    lab.start_run()
+    loading = lab.submit(target=1, **LONG)
+    lab.wait_for(loading, "running")
+    lab.office.cancel(loading)
+    lab.wait_for(loading, "cancelled", seconds=20)
+    running = lab.submit(target=2, **LONG)
+    lab.wait_for_progress(running)
+    lab.office.cancel(running)
+    lab.wait_for(running, "cancelled", seconds=20)
+    orphaned = lab.submit(target=3, **LONG)
+    lab.wait_for_progress(orphaned)
+    lab.office.cancel(orphaned)
+    lab.kill("worker")  # before or after it noticed
+    lab.wait_for(orphaned, "cancelled", seconds=40)
+    done = lab.submit(target=4)
+    lab.wait_for(done, "done")
+    with pytest.raises(jobs.IllegalMove):
+        lab.office.cancel(done)
+    told("cancel while queued, loading, running, its worker killed, done", states(lab))
+    assert states(lab) == {"cancelled": 4, "done": 1}
+    lab.check()
+
+
+def test_a_full_disk_delays_a_job_and_half_writes_nothing(lab: Lab, told: Told) -> None:
+    """The folder of results on a file system too small for one map, which then gets larger."""
+    results = lab.settings.home / "results"
+    results.mkdir()
+    small = ["mount", "-t", "tmpfs", "-o", "size=100k", "none", str(results)]
+    if os.getuid() != 0 or subprocess.run(small, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        lab.start_run()
+        job = lab.submit(target=0)
+        wait(lambda: job_queries.job(lab.ledger, job)["error"] is not None, seconds=60, what=lab.said)
+        found = job_queries.job(lab.ledger, job)
+        assert "No space left on device" in found["error"]
+        assert found["state"] in ("queued", "running")
+        assert [path for path in results.rglob("*") if path.is_file()] == []
+        subprocess.run(["mount", "-o", "remount,size=10m", str(results)], check=True)
+        lab.wait_for(job, "done", "failed")
+        told("disk full while a result is written, then space again", states(lab))
+        assert states(lab) == {"done": 1}
+        lab.check()
+    finally:
+        lab.close()
+        subprocess.run(["umount", str(results)], check=True)
+
+
+def test_submitting_without_a_broker_is_heard_when_there_is_one(lab: Lab, told: Told) -> None:
+    job = lab.submit(target=0)
+    assert not is_there(lab.settings)
+    assert job_queries.job(lab.ledger, job)["sent"] is None
+    lab.start_run()
+    lab.wait_for(job, "done", "failed")
+    told("submitted while nothing runs, started later", states(lab))
+    assert states(lab) == {"done": 1}
+
+
+def test_two_hundred_jobs_survive_ten_killed_workers(lab: Lab, told: Told) -> None:
+    lab.start_run()
+    submitted = [lab.submit(target=target) for target in range(200)]
+    for kills in range(1, 11):
+        wait(
+            lambda goal=kills * 15: states(lab)["done"] >= goal,  # type: ignore[misc]
+            seconds=90,
+            what=lambda: f"{states(lab)}\n{lab.said()}",
+        )
+        lab.kill("worker")
+    for job in submitted:
+        lab.wait_for(job, "done", "failed", seconds=120)
+    told("200 jobs, worker killed ten times", states(lab))
+    assert states(lab) == {"done": 200}
+    with lab.ledger.read() as connection:
+        assert len(connection.execute(select(SaliencyMap.map)).all()) == 200
+    lab.check()

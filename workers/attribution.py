@@ -1,0 +1,320 @@
+"""Attribution: which pixels the logit of a class depends on.
+
+All maps are about pixels in [0, 1] and about logits: the gradient of class c is d logit_c / d pixel. A method's
+three colours become one value a pixel (`colours`): their largest absolute value, or their signed sum. Parameters
+and references of the methods are in `workers.methods`; SmoothGrad is in `workers.smoothgrad`, Grad-CAM in
+`workers.gradcam`.
+
+Integrated Gradients and occlusion are Captum's. Guided Backprop is not: Captum's changes `nn.ReLU` alone, and gives
+the plain gradient for networks of ReLU6, GELU or SiLU without saying so.
+
+Nothing of the caller's is changed: no tensor, no parameter, no hook stays, no global random state.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from captum.attr import IntegratedGradients, Occlusion
+from torch import Tensor, nn
+
+from workers.baselines import baseline_pixels
+from workers.gradcam import gradcam
+from workers.gradients import Progress, chunk_size, logit_gradients, precision
+from workers.methods import Value, WrongRequest, parse_method
+from workers.preprocessing import Preprocessing
+from workers.smoothgrad import smoothgrad
+
+_ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish, nn.Softplus,
+)  # fmt: skip
+
+
+class AttributionError(RuntimeError):
+    """A map cannot be computed; the message is one sentence."""
+
+
+class Differentiable(Protocol):
+    """A vision model as far as attribution is concerned."""
+
+    network: nn.Module
+    preprocessing: Preprocessing
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, pixels: Tensor, /) -> Tensor:
+        """Logits N,C of pixels N,3,H,W in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Maps of N images, on the CPU.
+
+    Attributes:
+        map: float32 N,H,W; `signed`: whether its sign means for and against the class.
+        standard_error: float32 N,H,W of the map's values, where it is a mean of random samples.
+        samples: noisy copies drawn for each image; 1 for methods without noise.
+        agreement: how alike two halves of the samples rank the pixels, see `workers.smoothgrad`.
+    """
+
+    map: Tensor
+    signed: bool
+    standard_error: Tensor | None
+    samples: tuple[int, ...]
+    agreement: tuple[float | None, ...]
+
+
+def attribute(
+    model: Differentiable,
+    pixels: Tensor,
+    targets: Tensor,
+    method: str,
+    parameters: Mapping[str, Any],
+    *,
+    on_progress: Progress = lambda _done, _total: None,
+    chunk: int | None = None,
+) -> Attribution:
+    """Maps of `pixels` (N,3,H,W in [0, 1]) for the classes `targets` (N) by a method of `workers.methods`.
+
+    Args:
+        on_progress: called with (done, total) between passes; may raise to stop.
+        chunk: images in one pass; by default as many as memory allows (see `workers.gradients.chunk_size`).
+
+    Raises:
+        WrongRequest: no such method, parameter, class or layer.
+        AttributionError: the map is not finite.
+    """
+    options = parse_method(method, parameters)
+    assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
+    assert targets.shape == pixels.shape[:1], f"expected a target an image, got {tuple(targets.shape)}"
+    pixels = pixels.detach()
+    _check_targets(model, pixels, targets)
+    on_progress(0, 1)
+    made = _METHODS[method](model, pixels, targets, options, on_progress, chunk)
+    if not torch.isfinite(made.map).all():
+        raise AttributionError(f"{method} of class {targets.tolist()} is not finite: its gradient overflows")
+    return made
+
+
+def _check_targets(model: Differentiable, pixels: Tensor, targets: Tensor) -> None:
+    with torch.inference_mode():
+        classes = model(pixels[:1]).shape[1]
+    for target in targets.tolist():
+        if not 0 <= target < classes:
+            raise WrongRequest(f"target: expected a class from 0 to {classes - 1}, got {target}")
+
+
+Options = dict[str, Value]
+
+
+def reduce_colours(values: Tensor, colours: Value) -> Tensor:
+    """N,H,W of N,3,H,W: the largest absolute value, or the signed sum."""
+    return values.abs().amax(1) if colours == "max_abs" else values.sum(1)
+
+
+def _plain(values: Tensor, colours: Value) -> Attribution:
+    images = len(values)
+    reduced = reduce_colours(values, colours).to("cpu", torch.float32)
+    return Attribution(reduced, colours == "sum", None, (1,) * images, (None,) * images)
+
+
+def _gradient(
+    model: Differentiable,
+    pixels: Tensor,
+    targets: Tensor,
+    options: Options,
+    on_progress: Progress,
+    chunk: int | None,
+) -> Attribution:
+    with precision(options["dtype"], pixels.device):
+        gradient = _in_chunks(model, pixels, targets, on_progress, chunk)
+    return _plain(gradient, options["colours"])
+
+
+def _in_chunks(
+    model: Differentiable, pixels: Tensor, targets: Tensor, on_progress: Progress, chunk: int | None
+) -> Tensor:
+    size = chunk or chunk_size(model, pixels)
+    found = []
+    for first in range(0, len(pixels), size):
+        part = slice(first, first + size)
+        found.append(logit_gradients(model, pixels[part], targets[part]))
+        on_progress(min(first + size, len(pixels)), len(pixels))
+    return torch.cat(found)
+
+
+def _gradient_x_input(
+    model: Differentiable,
+    pixels: Tensor,
+    targets: Tensor,
+    options: Options,
+    on_progress: Progress,
+    chunk: int | None,
+) -> Attribution:
+    """The input is the normalised one: its zero is the mean colour, and a black pixel counts."""
+    gradient = _in_chunks(model, pixels, targets, on_progress, chunk)
+    return _plain((pixels - model.mean) * gradient, options["colours"])
+
+
+def _integrated_gradients(
+    model: Differentiable,
+    pixels: Tensor,
+    targets: Tensor,
+    options: Options,
+    on_progress: Progress,
+    chunk: int | None,
+) -> Attribution:
+    steps = int(options["steps"])
+    size = chunk or chunk_size(model, pixels)
+    total = len(pixels) * steps
+    found = IntegratedGradients(_ticking(model, on_progress, total)).attribute(
+        pixels,
+        baselines=baseline_pixels(pixels, model.mean, options["baseline"]),
+        target=targets,
+        n_steps=steps,
+        method="gausslegendre",
+        internal_batch_size=max(size, len(pixels)),
+    )
+    return _plain(found, options["colours"])
+
+
+def _ticking(model: Differentiable, on_progress: Progress, total: int) -> Callable[[Tensor], Tensor]:
+    """`model`, which tells of its progress: Captum has no other way to be watched or stopped."""
+    done = 0
+
+    def forward(batch: Tensor) -> Tensor:
+        nonlocal done
+        on_progress(min(done, total), total)
+        done += len(batch)
+        return model(batch)
+
+    return forward
+
+
+def _guided_backprop(
+    model: Differentiable,
+    pixels: Tensor,
+    targets: Tensor,
+    options: Options,
+    on_progress: Progress,
+    chunk: int | None,
+) -> Attribution:
+    with _positive_gradients(model.network):
+        return _plain(_in_chunks(model, pixels, targets, on_progress, chunk), options["colours"])
+
+
+@contextmanager
+def _positive_gradients(network: nn.Module) -> Iterator[None]:
+    """Within it, only positive gradients pass back through an activation."""
+    activations = [
+        module
+        for module in network.modules()
+        if isinstance(module, _ACTIVATIONS) or type(module).__name__.endswith("Activation")
+    ]
+    if not activations:
+        raise WrongRequest(
+            "guided_backprop: this model calls its activations as functions, none can be found"
+        )
+
+    def rectify(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        # a view of its own: the layer that follows may work in place
+        passed = output.view_as(output)
+        if passed.requires_grad:
+            cast(Any, passed).register_hook(lambda gradient: gradient.clamp(min=0))  # torch gives it no types
+        return passed
+
+    handles = [module.register_forward_hook(rectify) for module in activations]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _occlusion(
+    model: Differentiable,
+    pixels: Tensor,
+    targets: Tensor,
+    options: Options,
+    on_progress: Progress,
+    chunk: int | None,
+) -> Attribution:
+    """How much the logit falls when a square is hidden; a pixel gets the mean over the squares that hide it."""
+    window, stride = int(options["window"]), int(options["stride"])
+    height, width = pixels.shape[2:]
+    if window > min(height, width):
+        raise WrongRequest(f"window: expected at most {min(height, width)}, the input's side, got {window}")
+    if stride > window:
+        raise WrongRequest(f"stride: expected at most the window's {window}, or gaps stay, got {stride}")
+    size = chunk or 4 * chunk_size(model, pixels)  # no graph is kept
+    squares = (-(-(height - window) // stride) + 1) * (-(-(width - window) // stride) + 1)
+    with torch.no_grad():
+        found = Occlusion(_ticking(model, on_progress, len(pixels) * (squares + 1))).attribute(
+            pixels,
+            sliding_window_shapes=(3, window, window),
+            strides=(3, stride, stride),
+            baselines=baseline_pixels(pixels, model.mean, options["baseline"]),
+            target=targets,
+            perturbations_per_eval=max(1, size // len(pixels)),
+        )
+    drop = found[:, 0].to("cpu", torch.float32)  # the same for all colours: they are hidden together
+    return Attribution(drop, True, None, (1,) * len(drop), (None,) * len(drop))
+
+
+def _gradcam(
+    model: Differentiable,
+    pixels: Tensor,
+    targets: Tensor,
+    options: Options,
+    on_progress: Progress,
+    chunk: int | None,
+) -> Attribution:
+    size = chunk or chunk_size(model, pixels)
+    found = []
+    for first in range(0, len(pixels), size):
+        part = slice(first, first + size)
+        found.append(gradcam(model, pixels[part], targets[part], layer=str(options["layer"])))
+        on_progress(min(first + size, len(pixels)), len(pixels))
+    heat = torch.cat(found).to("cpu", torch.float32)
+    return Attribution(heat, False, None, (1,) * len(heat), (None,) * len(heat))
+
+
+def _smoothgrad(
+    model: Differentiable,
+    pixels: Tensor,
+    targets: Tensor,
+    options: Options,
+    on_progress: Progress,
+    chunk: int | None,
+) -> Attribution:
+    made = smoothgrad(
+        model,
+        pixels,
+        targets,
+        samples=int(options["samples"]),
+        noise_level=float(options["noise_level"]),
+        seed=int(options["seed"]),
+        variant=str(options["variant"]),
+        agreement=float(options["agreement"]),
+        colours=str(options["colours"]),
+        dtype=str(options["dtype"]),
+        on_progress=on_progress,
+        chunk=chunk,
+    )
+    signed = options["colours"] == "sum" and options["variant"] == "mean"
+    return Attribution(made.map, signed, made.standard_error, made.samples, made.agreement)
+
+
+_METHODS: dict[
+    str, Callable[[Differentiable, Tensor, Tensor, Options, Progress, int | None], Attribution]
+] = {
+    "gradient": _gradient,
+    "gradient_x_input": _gradient_x_input,
+    "integrated_gradients": _integrated_gradients,
+    "guided_backprop": _guided_backprop,
+    "gradcam": _gradcam,
+    "occlusion": _occlusion,
+    "smoothgrad": _smoothgrad,
+}

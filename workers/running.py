@@ -1,0 +1,230 @@
+"""Runs one job after another: claims it, renews its lease, works through its items, ends it.
+
+What may happen to a job meanwhile is told by three exceptions, raised between chunks of work by `Watch.progress`:
+it is to be cancelled, it was taken away, or this worker stops. An error that another attempt may not meet (a full
+disk, no memory) ends the attempt; one that belongs to the item (a broken image, a missing layer) ends the item.
+"""
+
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+from db import jobs
+from db.jobs import Claim, LostClaim, Record
+from db.ledger import Ledger, LedgerError
+from db.settings import Settings
+from workers.events import log
+
+# Without a chunk finished for so long, the work hangs: the process ends, and another takes the job.
+STALL_SECONDS = 1800.0
+
+
+class ItemFailed(Exception):
+    """An item has no result and will have none; the message is one sentence."""
+
+
+class Cancelled(Exception):
+    """The job is to be cancelled."""
+
+
+class Stopping(Exception):
+    """This worker stops."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An item's result; `store` writes its row and returns its number, within the transaction that ends the item."""
+
+    store: Callable[[Connection], int]
+
+
+class Kind(Protocol):
+    """How jobs of one kind are computed."""
+
+    def compute(
+        self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Callable[[int, int], None]
+    ) -> Computed:
+        """The result of one item. Calls `on_progress(done, total)` between chunks, which may raise.
+
+        Raises:
+            ItemFailed: this item will have no result.
+        """
+
+
+class Watch:
+    """Renews a claim's lease in a thread of its own, and tells the work what it learns."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, *, lease: float, stopping: threading.Event) -> None:
+        self._ledger = ledger
+        self._claim = claim
+        self._lease = lease
+        self._stopping = stopping
+        self._ended = threading.Event()
+        self._cancelled = False
+        self._lost = False
+        self._share = 0.0
+        self._moved = time.monotonic()
+        self._renewed = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def progress(self, done: int, total: int) -> None:
+        """Note how far the present item is.
+
+        Raises:
+            Cancelled, LostClaim, Stopping: see the module.
+        """
+        self._share = done / total if total else 0.0
+        self._moved = time.monotonic()
+        if self._lost:
+            raise LostClaim(f"job {self._claim.job} was taken from this worker")
+        if self._cancelled:
+            raise Cancelled
+        if self._stopping.is_set():
+            raise Stopping
+
+    def _run(self) -> None:
+        pause = min(1.0, self._lease / 4)
+        while not self._ended.wait(pause):
+            try:
+                self._cancelled |= jobs.renew(
+                    self._ledger, self._claim, lease=self._lease, progress=self._share
+                )
+                self._renewed = time.monotonic()
+            except LostClaim:
+                self._lost = True
+                return
+            except LedgerError as error:
+                log("lease.not_renewed", level=logging.WARNING, job=self._claim.job, error=error)
+                if time.monotonic() - self._renewed > self._lease:
+                    self._lost = True
+                    return
+            if time.monotonic() - self._moved > STALL_SECONDS:
+                log("job.stalled", level=logging.ERROR, job=self._claim.job)
+                os._exit(70)  # the thread that hangs cannot be stopped any other way
+
+
+class Runner:
+    """One worker's way of running jobs. `kinds` maps a job's kind to how it is computed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        kinds: Mapping[str, Kind],
+        *,
+        worker: str,
+        queues: tuple[str, ...],
+        stopping: threading.Event,
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._kinds = kinds
+        self._worker = worker
+        self._queues = queues
+        self._stopping = stopping
+        self.current: int | None = None
+
+    def run(self, job: int) -> None:
+        """Run a job, if it is still there to be run; never raises for what went wrong with it."""
+        if self._stopping.is_set():
+            return  # a sweeper sends another message
+        outer = self.current
+        try:
+            claim = jobs.claim_job(self._ledger, job, worker=self._worker, lease=self._settings.lease)
+            if claim is None:
+                log("job.skipped", job=job)
+                return
+            self.current = job
+            log("job.started", job=job, kind=claim.kind, attempt=claim.attempts)
+            begun = time.monotonic()
+            state = self._attempt(claim)
+            log("job.ended", job=job, state=state or "lost", seconds=time.monotonic() - begun)
+        except LedgerError as error:
+            # the lease lapses, and a sweeper gives the job to somebody whose ledger works
+            log("job.abandoned", level=logging.ERROR, job=job, error=error)
+        finally:
+            self.current = outer
+
+    def _attempt(self, claim: Claim) -> str | None:
+        """One attempt at a job; the state it leaves the job in, None where the claim was lost."""
+        with Watch(self._ledger, claim, lease=self._settings.lease, stopping=self._stopping) as watch:
+            try:
+                return self._work(claim, watch)
+            except LostClaim:
+                return None
+            except Cancelled:
+                return "cancelled" if jobs.end_cancelled(self._ledger, claim) else None
+            except Stopping:
+                return "queued" if jobs.give_back(self._ledger, claim) else None
+            except LedgerError:
+                raise
+            except Exception as error:
+                again = _may_pass(error)
+                told = traceback.format_exc()
+                log("job.raised", level=logging.WARNING, job=claim.job, error=repr(error), again=again)
+                return jobs.end_attempt(
+                    self._ledger,
+                    claim,
+                    error=_sentence(error),
+                    traceback=told,
+                    again=again,
+                    attempts=self._settings.attempts,
+                )
+
+    def _work(self, claim: Claim, watch: Watch) -> str | None:
+        kind = self._kinds.get(claim.kind)
+        if kind is None:
+            raise ValueError(f"expected a job of kind {', '.join(self._kinds)}, got {claim.kind!r}")
+        for item in jobs.open_items(self._ledger, claim):
+            self._let_pass(claim)
+            watch.progress(0, 1)
+            begun = time.monotonic()
+            try:
+                computed = kind.compute(item, claim.parameters, claim.job, watch.progress)
+            except ItemFailed as error:
+                jobs.fail_item(
+                    self._ledger, claim, item["item"], seconds=time.monotonic() - begun, error=str(error)
+                )
+                log("item.failed", job=claim.job, item=item["position"], error=error)
+            else:
+                jobs.finish_item(
+                    self._ledger, claim, item["item"], seconds=time.monotonic() - begun, store=computed.store
+                )
+        return jobs.finish(self._ledger, claim)
+
+    def _let_pass(self, claim: Claim) -> None:
+        """Between two items of a night's work, do first what somebody waits for."""
+        if claim.queue == "interactive" or "interactive" not in self._queues:
+            return
+        while not self._stopping.is_set():
+            waiting = jobs.next_interactive(self._ledger)
+            if waiting is None:
+                return
+            self.run(waiting)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may not meet this error."""
+    return isinstance(error, OSError | MemoryError) or "out of memory" in str(error).lower()
+
+
+def _sentence(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -1,0 +1,238 @@
+"""Jobs of kind `saliency` and `faithfulness`: one map, or the curves of one map, an item."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sqlalchemy import Connection, delete, insert, select
+from torch import Tensor
+
+from db.atlas import Atlas, AtlasError
+from db.image_sets import images_by_id
+from db.images import ImageStore, UnreadableImage
+from db.jobs import Record
+from db.ledger import Ledger, now
+from db.ledger_tables import MapScore, SaliencyMap
+from db.results import ResultGone, ResultStore
+from workers.attribution import AttributionError, attribute
+from workers.faithfulness import faithfulness
+from workers.loaded_models import LoadedModels
+from workers.methods import ATTRIBUTION_VERSION, WrongRequest
+from workers.models import VisionModel
+from workers.networks import ModelError
+from workers.running import Computed, ItemFailed
+from workers.stored_images import StoredImage, read_image
+
+FOLDER = "saliency"
+# What belongs to an item, and another attempt would meet again.
+_ITS_OWN = (ModelError, UnreadableImage, WrongRequest, AttributionError, ResultGone, AtlasError)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What items are computed with."""
+
+    atlas: Atlas
+    images: ImageStore
+    results: ResultStore
+    ledger: Ledger
+    models: LoadedModels
+
+    def model(self, name: str, parameters: Mapping[str, Any]) -> VisionModel:
+        """The model of that name in a request."""
+        reference = next(model for model in parameters["models"] if model["name"] == name)
+        return self.models.get(**reference)
+
+    def image(self, image_set: str, item: Record) -> StoredImage:
+        """The image of an item, the very one that the request was about."""
+        rows = self.atlas.fetch(images_by_id(image_set, [item["image_id"]]))
+        if not rows or rows[0]["key"] != item["image_key"]:
+            raise ItemFailed(
+                f"{image_set} has another image {item['image_id']} than when this was asked for: ask again"
+            )
+        return StoredImage(**rows[0])
+
+    def pixels(self, model: VisionModel, image: StoredImage) -> Tensor:
+        """float32 1,3,H,W in [0, 1] on the model's device."""
+        array = read_image(self.images, image, model.preprocessing)
+        pixels = torch.from_numpy(array.copy()).permute(2, 0, 1).unsqueeze(0)
+        return pixels.to(self.models.device).to(torch.float32).div(255)
+
+
+class SaliencyJobs:
+    """Computes maps."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def compute(
+        self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Callable[[int, int], None]
+    ) -> Computed:
+        """See `workers.running.Kind`."""
+        try:
+            return self._compute(item, parameters, job, on_progress)
+        except _ITS_OWN as error:
+            raise ItemFailed(" ".join(str(error).split())) from error
+
+    def _compute(
+        self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Callable[[int, int], None]
+    ) -> Computed:
+        begun = time.monotonic()
+        bench = self._bench
+        model = bench.model(item["model"], parameters)
+        image = bench.image(parameters["image_set"], item)
+        pixels = bench.pixels(model, image)
+        with torch.inference_mode():
+            probabilities = model(pixels).softmax(1)[0].to("cpu", torch.float64)
+        predicted = int(probabilities.argmax())
+        target = _target_class(parameters["target"], model, image, predicted)
+        method, options = parameters["method"], parameters["parameters"]
+        digest = next(m["digest"] for m in parameters["models"] if m["name"] == item["model"])
+        key = map_key(digest, image.key, method, options, target)
+        known = self._known(key)
+        if known is not None and bench.results.path(known["file"]).exists():
+            number = int(known["map"])
+            return Computed(lambda _connection: number)
+        made = attribute(
+            model,
+            pixels,
+            torch.tensor([target], device=pixels.device),
+            method,
+            options,
+            on_progress=on_progress,
+        )
+        heat = made.map[0].numpy()
+        error = None if made.standard_error is None else made.standard_error[0].numpy()
+        file = bench.results.write_array(FOLDER, key, heat)
+        error_file = None if error is None else bench.results.write_array(FOLDER, f"{key}-se", error)
+        classes = model.vocabulary.classes
+        row = {
+            "key": key,
+            "job": job,
+            "model": model.name,
+            "model_digest": digest,
+            "image_set": parameters["image_set"],
+            "image_id": image.image_id,
+            "image_key": image.key,
+            "method": method,
+            "target_class": target,
+            "target_name": classes[target].name,
+            "target_probability": float(probabilities[target]),
+            "predicted_class": predicted,
+            "predicted_name": classes[predicted].name,
+            "predicted_probability": float(probabilities[predicted]),
+            "samples": made.samples[0],
+            "noise_level": options.get("noise_level"),
+            "seed": options.get("seed"),
+            "dtype": options.get("dtype", "float32"),
+            "parameters": dict(options),
+            "agreement": made.agreement[0],
+            "standard_error": None if error is None else float(error.mean(dtype="float64")),
+            "signed": made.signed,
+            "lowest": float(heat.min()),
+            "highest": float(heat.max()),
+            "height": heat.shape[0],
+            "width": heat.shape[1],
+            "file": file,
+            "standard_error_file": error_file,
+            "device": str(bench.models.device),
+            "seconds": time.monotonic() - begun,
+            "created": now(),
+        }
+
+        def store(connection: Connection) -> int:
+            found = connection.execute(select(SaliencyMap.map).where(SaliencyMap.key == key)).scalar()
+            if found is not None:
+                return int(found)  # another job's, or this one's with its file restored
+            return connection.execute(insert(SaliencyMap).values(row).returning(SaliencyMap.map)).scalar_one()
+
+        return Computed(store)
+
+    def _known(self, key: str) -> Record | None:
+        with self._bench.ledger.read() as connection:
+            row = connection.execute(
+                select(SaliencyMap.map, SaliencyMap.file).where(SaliencyMap.key == key)
+            ).mappings()
+            found = row.one_or_none()
+        return None if found is None else dict(found)
+
+
+def map_key(
+    digest: str, image_key: str, method: str, parameters: Mapping[str, Any], target_class: int
+) -> str:
+    """SHA-256 over all that a map's numbers depend on."""
+    parts = [ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _target_class(target: str | int, model: VisionModel, image: StoredImage, predicted: int) -> int:
+    if target == "prediction":
+        return predicted
+    if target == "label":
+        label = model.vocabulary.index_of_label(image.wnid, image.label)
+        if label is None:
+            what = f"its label {image.label!r} is none of the classes" if image.label else "it has no label"
+            raise ItemFailed(
+                f"image {image.image_id}: {what} of {model.name}, so there is no label to explain"
+            )
+        return label
+    number = int(target)
+    if number >= len(model.vocabulary.classes):
+        raise ItemFailed(
+            f"target: {model.name} has classes 0 to {len(model.vocabulary.classes) - 1}, not {number}"
+        )
+    return number
+
+
+class FaithfulnessJobs:
+    """Computes the deletion and insertion curves of maps."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def compute(
+        self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Callable[[int, int], None]
+    ) -> Computed:
+        """See `workers.running.Kind`."""
+        begun = time.monotonic()
+        bench = self._bench
+        number = item["subject"]
+        with bench.ledger.read() as connection:
+            row = connection.execute(
+                select(SaliencyMap.__table__).where(SaliencyMap.map == number)
+            ).mappings()
+            found = row.one()
+        try:
+            model = bench.model(item["model"], parameters)
+            image = bench.image(found["image_set"], item)
+            curves = faithfulness(
+                model,
+                bench.pixels(model, image),
+                found["target_class"],
+                torch.from_numpy(bench.results.read_array(found["file"])),
+                steps=parameters["steps"],
+                on_progress=on_progress,
+            )
+        except _ITS_OWN as error:
+            raise ItemFailed(" ".join(str(error).split())) from error
+        values = {
+            "job": job,
+            "steps": parameters["steps"],
+            "deletion_auc": curves.deletion_auc,
+            "insertion_auc": curves.insertion_auc,
+            "deletion": list(curves.deletion),
+            "insertion": list(curves.insertion),
+            "seconds": time.monotonic() - begun,
+            "created": now(),
+        }
+
+        def store(connection: Connection) -> int:
+            connection.execute(delete(MapScore).where(MapScore.map == number))
+            connection.execute(insert(MapScore).values(map=number, **values))
+            return int(number)
+
+        return Computed(store)

@@ -1,0 +1,296 @@
+"""The one door for long work: a checked request becomes a job in the ledger, and a message to the workers.
+
+Imports no torch. A request is named by its content (models with their weights, images with their bytes, method,
+parameters), so that asking twice for the same is one job.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from db import jobs
+from db.atlas import Atlas, NoAtlas
+from db.image_sets import images_by_id
+from db.jobs import NewItem, NewJob
+from db.ledger import Ledger
+from db.ledger_tables import QUEUES, Job, JobItem, SaliencyMap
+from db.queries import image_sets, runs
+from db.results import ResultStore
+from db.settings import Settings
+from workers.messages import BrokerAway, celery_app, send
+from workers.methods import ATTRIBUTION_VERSION, WrongRequest, parse_method
+
+MOST_ITEMS = 10_000
+MOST_STEPS = 224
+# Where all models fit into a worker's memory, the maps of one image come side by side.
+_SIDE_BY_SIDE = 3
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model by what loads it and what its numbers depend on (`VisionModel.digest`)."""
+
+    name: str
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was asked for. `queued`: there is something to do; `sent`: the workers were told."""
+
+    job: int
+    queued: bool
+    sent: bool
+
+    def sentence(self) -> str:
+        """What to tell who asked."""
+        if not self.queued:
+            return f"job {self.job} was asked for before"
+        if not self.sent:
+            return f"job {self.job} is queued; the broker is away, and workers hear of it when it is back"
+        return f"job {self.job} is queued"
+
+
+def indexed_models(atlas: Atlas) -> dict[str, ModelRef]:
+    """The models of the atlas by name."""
+    try:
+        found = atlas.fetch(runs())
+    except NoAtlas:
+        return {}
+    return {row["model"]: ModelRef(row["model"], row["source"], row["digest"]) for row in found}
+
+
+def choose_models(atlas: Atlas, names: Sequence[str]) -> tuple[ModelRef, ...]:
+    """The indexed models of these names.
+
+    Raises:
+        WrongRequest: none is named, or one that was not indexed.
+    """
+    known = indexed_models(atlas)
+    for name in names:
+        if name not in known:
+            have = f"indexed models are {', '.join(known)}" if known else "no model was indexed yet"
+            raise WrongRequest(f"models: {name!r} was not indexed; {have}")
+    if not names:
+        raise WrongRequest("models: expected at least one, got none")
+    return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def saliency_job(
+    atlas: Atlas,
+    *,
+    models: Sequence[ModelRef],
+    image_set: str,
+    image_ids: Sequence[int],
+    method: str,
+    parameters: dict[str, Any],
+    target: str | int = "prediction",
+    queue: str = "interactive",
+) -> NewJob:
+    """A request for one map of each image under each model.
+
+    Args:
+        target: the class that is explained: `prediction` or `label` of each image, or one index for all.
+
+    Raises:
+        WrongRequest: something in it cannot be; the message names it.
+    """
+    complete = parse_method(method, parameters)
+    asked = parse_target(target)
+    if queue not in QUEUES:
+        raise WrongRequest(f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}")
+    ids = list(dict.fromkeys(image_ids))
+    if not ids:
+        raise WrongRequest("images: expected at least one image id, got none")
+    if len(ids) * len(models) > MOST_ITEMS:
+        raise WrongRequest(
+            f"images: expected at most {MOST_ITEMS:,} maps in a job, got {len(ids):,} images by {len(models)} models"
+        )
+    keys = _image_keys(atlas, image_set, ids)
+    pairs = (
+        [(model, image_id) for image_id in ids for model in models]
+        if len(models) <= _SIDE_BY_SIDE
+        else [(model, image_id) for model in models for image_id in ids]
+    )
+    request = {
+        "models": [{"name": model.name, "source": model.source, "digest": model.digest} for model in models],
+        "image_set": image_set,
+        "ids": ids,
+        "method": method,
+        "parameters": complete,
+        "target": asked,
+    }
+    return NewJob(
+        key=content_key("saliency", ATTRIBUTION_VERSION, request, [keys[image_id] for image_id in ids]),
+        kind="saliency",
+        queue=queue,
+        models=", ".join(model.name for model in models),
+        image_set=image_set,
+        parameters=request,
+        items=tuple(NewItem(model.name, image_id, keys[image_id]) for model, image_id in pairs),
+    )
+
+
+def faithfulness_job(ledger: Ledger, maps: Sequence[int], *, steps: int = 50, queue: str = "batch") -> NewJob:
+    """A request for the deletion and insertion curves of maps.
+
+    Raises:
+        WrongRequest: no map, one that is not there, or maps of two image sets.
+    """
+    if not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
+        raise WrongRequest(f"steps: expected a whole number from 2 to {MOST_STEPS}, got {steps!r}")
+    if queue not in QUEUES:
+        raise WrongRequest(f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}")
+    wanted = list(dict.fromkeys(maps))
+    if not 1 <= len(wanted) <= MOST_ITEMS:
+        raise WrongRequest(f"maps: expected from 1 to {MOST_ITEMS:,} maps, got {len(wanted):,}")
+    with ledger.read() as connection:
+        rows = {
+            row.map: row
+            for row in connection.execute(
+                select(
+                    SaliencyMap.map,
+                    SaliencyMap.key,
+                    SaliencyMap.model,
+                    SaliencyMap.model_digest,
+                    SaliencyMap.image_set,
+                    SaliencyMap.image_id,
+                    SaliencyMap.image_key,
+                    Job.parameters,
+                )
+                .join(Job, Job.job == SaliencyMap.job)
+                .where(SaliencyMap.map.in_(wanted))
+            )
+        }
+    missing = [number for number in wanted if number not in rows]
+    if missing:
+        raise WrongRequest(f"maps: there is no map {missing[0]}")
+    sets = {rows[number].image_set for number in wanted}
+    if len(sets) > 1:
+        raise WrongRequest(f"maps: expected maps of one image set, got {', '.join(sorted(sets))}")
+    models = {
+        model["name"]: model for number in wanted for model in rows[number].parameters["models"]
+        if model["digest"] == rows[number].model_digest
+    }  # fmt: skip
+    request = {"models": list(models.values()), "maps": wanted, "steps": steps}
+    return NewJob(
+        key=content_key("faithfulness", ATTRIBUTION_VERSION, [rows[number].key for number in wanted], steps),
+        kind="faithfulness",
+        queue=queue,
+        models=", ".join(models),
+        image_set=sets.pop(),
+        parameters=request,
+        items=tuple(
+            NewItem(rows[number].model, rows[number].image_id, rows[number].image_key, subject=number)
+            for number in wanted
+        ),
+    )
+
+
+def parse_target(given: Any) -> str | int:
+    """`prediction`, `label`, or an index of a class, typed or from JSON.
+
+    Raises:
+        WrongRequest: it is none of these.
+    """
+    if given in ("prediction", "label"):
+        return str(given)
+    number = int(given) if isinstance(given, str) and given.isdecimal() and len(given) < 10 else given
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 10**9:
+        return number
+    raise WrongRequest(f"target: expected prediction, label or the index of a class, got {given!r}")
+
+
+def parse_ids(text: str) -> list[int]:
+    """Image ids in a text such as `0,1,4-7`, in the order in which they are named.
+
+    Raises:
+        WrongRequest: it is not such a text, or names more than a job can have.
+    """
+    ids: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        ends = (first, last) if dash else (first, first)
+        if not all(word.isdecimal() and len(word) < 10 for word in ends) or int(ends[1]) < int(ends[0]):
+            raise WrongRequest(f"ids: expected numbers such as 0,1,4-7, got {text!r}")
+        if len(ids) + int(ends[1]) - int(ends[0]) >= MOST_ITEMS:
+            raise WrongRequest(f"ids: expected at most {MOST_ITEMS:,} images, got {text!r}")
+        ids += range(int(ends[0]), int(ends[1]) + 1)
+    return list(dict.fromkeys(ids))
+
+
+def _image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, str]:
+    try:
+        sets = {row["image_set"]: row["images"] for row in atlas.fetch(image_sets())}
+    except NoAtlas:
+        sets = {}
+    if image_set not in sets:
+        have = f"image sets are {', '.join(sets)}" if sets else "there is no image set yet"
+        raise WrongRequest(f"images: there is no image set {image_set!r}; {have}")
+    for image_id in ids:
+        if isinstance(image_id, bool) or not isinstance(image_id, int) or not 0 <= image_id < sets[image_set]:
+            raise WrongRequest(f"ids: {image_set} has images 0 to {sets[image_set] - 1:,}, not {image_id!r}")
+    return {row["image_id"]: row["key"] for row in atlas.fetch(images_by_id(image_set, ids))}
+
+
+def content_key(*parts: Any) -> str:
+    """SHA-256 over the parts as JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Office:
+    """Where requests are handed in. One per process; safe to share between threads."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._results = ResultStore(settings)
+        self._app = celery_app(settings, patient=False)
+
+    def submit(self, new: NewJob) -> Submitted:
+        """Make the job, or find the one that was asked for before, and tell the workers.
+
+        Raises:
+            LedgerError: the ledger cannot be used; nothing was asked for.
+        """
+        job, queued = jobs.submit_job(self._ledger, new)
+        if not queued:
+            gone = self._items_without_files(job)
+            queued = bool(gone) and jobs.requeue_items(self._ledger, job, gone)
+        return Submitted(job, queued, queued and self._tell(job, new.queue))
+
+    def retry(self, job: int) -> Submitted:
+        """Queue a job again that failed or was cancelled.
+
+        Raises:
+            NoSuchJob, IllegalMove: it cannot be tried again.
+        """
+        queue = jobs.retry(self._ledger, job)
+        return Submitted(job, True, self._tell(job, queue))
+
+    def cancel(self, job: int) -> str:
+        """See `db.jobs.cancel`."""
+        return jobs.cancel(self._ledger, job)
+
+    def _tell(self, job: int, queue: str) -> bool:
+        try:
+            send(self._app, job, queue)
+        except BrokerAway:
+            return False
+        jobs.mark_sent(self._ledger, job)
+        return True
+
+    def _items_without_files(self, job: int) -> list[int]:
+        """Items of a job that is done whose maps were removed from the disk."""
+        with self._ledger.read() as connection:
+            rows = connection.execute(
+                select(JobItem.item, SaliencyMap.file)
+                .join(SaliencyMap, SaliencyMap.map == JobItem.result)
+                .join(Job, Job.job == JobItem.job)
+                .where(JobItem.job == job, Job.state == "done", Job.kind == "saliency")
+            ).all()
+        return [row.item for row in rows if not self._results.path(row.file).exists()]

@@ -1,0 +1,75 @@
+"""The sweeper: gives back what a dead worker held, and sends again what a dead broker lost.
+
+Runs in `convscope run` and in every worker; any number may run at a time.
+"""
+
+import logging
+import threading
+
+from celery import Celery
+
+from db.jobs import Swept, sweep
+from db.ledger import Ledger, LedgerError
+from db.settings import Settings
+from workers.broker import empty_queues
+from workers.events import log
+from workers.messages import BrokerAway, celery_app, send
+
+_SECONDS_BETWEEN = 2.0
+# Long enough for a worker to claim what it has just been sent.
+_RESEND_SECONDS = 5.0
+
+
+class Sweeper:
+    """Sweeps every few seconds in a thread of its own, between `start` and `stop`."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the sweep that is under way."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        app = celery_app(self._settings, patient=False)
+        away = False
+        while not self._stopping.wait(_SECONDS_BETWEEN):
+            try:
+                sweep_once(self._settings, self._ledger, app)
+                away = False
+            except (LedgerError, BrokerAway) as error:
+                if not away:
+                    log("sweep.failed", level=logging.WARNING, error=error)
+                away = True
+            except Exception as error:
+                log("sweep.failed", level=logging.ERROR, error=repr(error))
+
+
+def sweep_once(settings: Settings, ledger: Ledger, app: Celery) -> Swept:
+    """One sweep.
+
+    Raises:
+        LedgerError: the ledger cannot be used.
+        BrokerAway: not every message could be sent; the next sweep does it.
+    """
+    swept = sweep(
+        ledger,
+        attempts=settings.attempts,
+        resend_after=_RESEND_SECONDS,
+        # Where messages still wait, a queued job's may be among them: they are not multiplied.
+        empty_queues=empty_queues(settings),
+    )
+    for job in swept.lapsed:
+        log("job.lapsed", level=logging.WARNING, job=job)
+    for job, queue in swept.to_send:
+        send(app, job, queue)
+        log("job.sent", job=job, queue=queue)
+    return swept

@@ -1,0 +1,154 @@
+"""A worker process: takes job numbers from the broker and runs them, one at a time, in its main thread.
+
+One process, one device: torch's own threads use the cores, and more workers are more processes or hosts. Celery's
+pool is `solo`, since a fork would break torch's threads and CUDA.
+"""
+
+import logging
+import os
+import platform
+import socket
+import threading
+from typing import Any
+
+from celery import signals
+from sqlalchemy import delete, insert, update
+
+from db.atlas import Atlas
+from db.images import ImageStore
+from db.ledger import Ledger, LedgerError, now
+from db.ledger_tables import QUEUES, Worker
+from db.results import ResultStore
+from db.settings import Settings
+from workers.devices import find_device
+from workers.events import log
+from workers.messages import TASK, celery_app
+from workers.running import Runner
+from workers.sweeper import Sweeper
+
+_SECONDS_BETWEEN_SIGNS = 2.0
+
+
+def run_worker(settings: Settings, *, queues: tuple[str, ...] = QUEUES, device: str = "auto") -> int:
+    """Work until told to stop (SIGTERM, SIGINT): then what is under way goes back to the ledger. The exit code.
+
+    Raises:
+        LedgerError: the ledger cannot be used.
+        ValueError: there is no such device.
+    """
+    place = find_device(device)
+    ledger = Ledger(settings)
+    ledger.migrate()
+    stopping = threading.Event()
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    runner = Runner(
+        settings,
+        ledger,
+        _kinds(settings, ledger, place),
+        worker=name,
+        queues=queues,
+        stopping=stopping,
+    )
+    app = celery_app(settings, patient=True)
+    app.task(name=TASK, ignore_result=True)(runner.run)
+
+    def stop(**_: Any) -> None:
+        stopping.set()
+
+    signals.worker_shutting_down.connect(stop, weak=False)
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # ours is set up already
+    sweeper = Sweeper(settings, ledger)
+    sign = _Sign(ledger, runner, name=name, queues=queues, device=str(place), stopping=stopping)
+    sign.start()
+    sweeper.start()
+    log("worker.started", worker=name, queues=",".join(queues), device=place)
+    worker = app.Worker(
+        pool="solo",
+        concurrency=1,
+        queues=[queue for queue in QUEUES if queue in queues],  # the interactive one first
+        hostname=f"convscope@{platform.node()}.{os.getpid()}",
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        stopping.set()
+        sweeper.stop()
+        sign.stop()
+        ledger.close()
+        log("worker.ended", worker=name)
+    return int(worker.exitcode or 0)
+
+
+def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Any]:
+    from workers.loaded_models import LoadedModels
+    from workers.saliency_jobs import Bench, FaithfulnessJobs, SaliencyJobs
+
+    bench = Bench(
+        Atlas(settings),
+        ImageStore(settings),
+        ResultStore(settings),
+        ledger,
+        LoadedModels(settings, device),
+    )
+    return {"saliency": SaliencyJobs(bench), "faithfulness": FaithfulnessJobs(bench)}
+
+
+class _Sign(threading.Thread):
+    """Tells the ledger every few seconds that this worker is there, and what it works on."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        runner: Runner,
+        *,
+        name: str,
+        queues: tuple[str, ...],
+        device: str,
+        stopping: threading.Event,
+    ) -> None:
+        super().__init__(name="sign", daemon=True)
+        self._ledger = ledger
+        self._runner = runner
+        self._worker = name
+        self._facts = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "queues": ", ".join(queues),
+            "device": device,
+        }
+        self._ended = threading.Event()
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """The thread."""
+        started = now()
+        while True:
+            try:
+                with self._ledger.write() as connection:
+                    sign = {"seen": now(), "job": self._runner.current}
+                    known = connection.execute(
+                        update(Worker).where(Worker.worker == self._worker).values(started=started, **sign)
+                    )
+                    if not known.rowcount:
+                        connection.execute(
+                            insert(Worker).values(worker=self._worker, started=started, **self._facts, **sign)
+                        )
+            except LedgerError as error:
+                log("sign.failed", level=logging.WARNING, error=error)
+            if self._ended.wait(_SECONDS_BETWEEN_SIGNS):
+                return
+
+    def stop(self) -> None:
+        """End, and take the sign down."""
+        self._ended.set()
+        self.join(5)
+        try:
+            with self._ledger.write() as connection:
+                connection.execute(delete(Worker).where(Worker.worker == self._worker))
+        except LedgerError as error:
+            log("sign.failed", level=logging.WARNING, error=error)
