@@ -14,6 +14,7 @@ import flask_bootstrap
 from dash import Dash, State, html
 
 from dashboard import components, shell
+from dashboard.api import api
 from dashboard.context import EXTENSION, Context, current
 from dashboard.downloads import downloads
 from dashboard.ids import MOUNTED
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> Dash:
         ResultStore(settings),
         Office(settings, ledger),
     )
+    server.register_blueprint(api)
     server.register_blueprint(pictures)
     server.register_blueprint(downloads)
     server.register_blueprint(status_route)

@@ -135,6 +135,7 @@ class SaliencyMap(Table):
     width: Mapped[int]
     file: Mapped[str] = mapped_column(Text)
     standard_error_file: Mapped[str | None] = mapped_column(Text)
+    input_file: Mapped[str] = mapped_column(Text)  # PNG of what the model saw, before normalisation
     device: Mapped[str] = mapped_column(String(20))
     seconds: Mapped[float]
     created: Mapped[datetime]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from db.files import write_file
 from db.settings import Settings
@@ -33,6 +34,19 @@ class ResultStore:
         np.save(buffer, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
         file = f"results/{folder}/{name[:2]}/{name}.npy"
         write_file(self.home / file, buffer.getvalue(), synced=True)
+        return file
+
+    def write_picture(self, folder: str, name: str, rgb: npt.NDArray[np.uint8]) -> str:
+        """Keep uint8 H,W,3 as `results/FOLDER/NA/NAME.png`, where it is not there yet; the path below the home.
+
+        Raises:
+            OSError: it cannot be written; nothing is left behind.
+        """
+        file = f"results/{folder}/{name[:2]}/{name}.png"
+        if not (self.home / file).exists():
+            buffer = io.BytesIO()
+            Image.fromarray(rgb).save(buffer, "PNG", compress_level=1)
+            write_file(self.home / file, buffer.getvalue(), synced=True)
         return file
 
     def path(self, file: str) -> Path:

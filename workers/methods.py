@@ -4,6 +4,7 @@ Imports no torch: pages, the command line and the HTTP interface offer and check
 `workers.attribution` computes them.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,12 @@ class Parameter:
             WrongRequest: it is of another type or outside the range.
         """
         if isinstance(self.default, str):
-            if isinstance(given, str) and len(given) <= 200 and (not self.choices or given in self.choices):
+            known = (
+                given in self.choices
+                if self.choices
+                else re.fullmatch(r"[\w.-]{0,200}", str(given), re.ASCII)
+            )
+            if isinstance(given, str) and known:
                 return given
             expected = f"one of {', '.join(self.choices)}" if self.choices else "a layer's name"
             raise WrongRequest(f"{self.name}: expected {expected}, got {given!r}")

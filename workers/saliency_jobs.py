@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from sqlalchemy import Connection, delete, insert, select
 from torch import Tensor
@@ -56,10 +58,13 @@ class Bench:
             )
         return StoredImage(**rows[0])
 
-    def pixels(self, model: VisionModel, image: StoredImage) -> Tensor:
-        """float32 1,3,H,W in [0, 1] on the model's device."""
-        array = read_image(self.images, image, model.preprocessing)
-        pixels = torch.from_numpy(array.copy()).permute(2, 0, 1).unsqueeze(0)
+    def picture(self, model: VisionModel, image: StoredImage) -> npt.NDArray[np.uint8]:
+        """uint8 H,W,3: what the model sees, before normalisation."""
+        return read_image(self.images, image, model.preprocessing)
+
+    def pixels(self, picture: npt.NDArray[np.uint8]) -> Tensor:
+        """float32 1,3,H,W in [0, 1] on the models' device."""
+        pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).unsqueeze(0)
         return pixels.to(self.models.device).to(torch.float32).div(255)
 
 
@@ -85,7 +90,8 @@ class SaliencyJobs:
         bench = self._bench
         model = bench.model(item["model"], parameters)
         image = bench.image(parameters["image_set"], item)
-        pixels = bench.pixels(model, image)
+        picture = bench.picture(model, image)
+        pixels = bench.pixels(picture)
         with torch.inference_mode():
             probabilities = model(pixels).softmax(1)[0].to("cpu", torch.float64)
         predicted = int(probabilities.argmax())
@@ -94,7 +100,9 @@ class SaliencyJobs:
         digest = next(m["digest"] for m in parameters["models"] if m["name"] == item["model"])
         key = map_key(digest, image.key, method, options, target)
         known = self._known(key)
-        if known is not None and bench.results.path(known["file"]).exists():
+        if known is not None and all(
+            bench.results.path(known[file]).exists() for file in ("file", "input_file")
+        ):
             number = int(known["map"])
             return Computed(lambda _connection: number)
         made = attribute(
@@ -139,6 +147,9 @@ class SaliencyJobs:
             "width": heat.shape[1],
             "file": file,
             "standard_error_file": error_file,
+            "input_file": bench.results.write_picture(
+                "inputs", _key(image.key, repr(model.preprocessing)), picture
+            ),
             "device": str(bench.models.device),
             "seconds": time.monotonic() - begun,
             "created": now(),
@@ -155,7 +166,9 @@ class SaliencyJobs:
     def _known(self, key: str) -> Record | None:
         with self._bench.ledger.read() as connection:
             row = connection.execute(
-                select(SaliencyMap.map, SaliencyMap.file).where(SaliencyMap.key == key)
+                select(SaliencyMap.map, SaliencyMap.file, SaliencyMap.input_file).where(
+                    SaliencyMap.key == key
+                )
             ).mappings()
             found = row.one_or_none()
         return None if found is None else dict(found)
@@ -165,7 +178,10 @@ def map_key(
     digest: str, image_key: str, method: str, parameters: Mapping[str, Any], target_class: int
 ) -> str:
     """SHA-256 over all that a map's numbers depend on."""
-    parts = [ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class]
+    return _key(ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class)
+
+
+def _key(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -211,7 +227,7 @@ class FaithfulnessJobs:
             image = bench.image(found["image_set"], item)
             curves = faithfulness(
                 model,
-                bench.pixels(model, image),
+                bench.pixels(bench.picture(model, image)),
                 found["target_class"],
                 torch.from_numpy(bench.results.read_array(found["file"])),
                 steps=parameters["steps"],

@@ -171,6 +171,7 @@ def upgrade() -> None:
         sa.Column("width", sa.Integer(), nullable=False),
         sa.Column("file", sa.Text(), nullable=False),
         sa.Column("standard_error_file", sa.Text(), nullable=True),
+        sa.Column("input_file", sa.Text(), nullable=False),
         sa.Column("device", sa.String(length=20), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("created", sa.DateTime(), nullable=False),

@@ -1,0 +1,238 @@
+"""The HTTP interface: `/api/…`. `openapi.json` beside this file describes it, and a test holds the two together."""
+
+from pathlib import Path
+from typing import Any
+
+import flask
+
+from dashboard import heat
+from dashboard.api_answers import (
+    MOST_NUMBER,
+    STATUS,
+    NotFound,
+    answer,
+    choice,
+    fraction,
+    job_record,
+    json_body,
+    map_record,
+    number,
+    only,
+    sorry,
+    words,
+)
+from dashboard.context import Record, current
+from db import job_queries
+from db.jobs import NoSuchJob
+from db.ledger_tables import STATES
+from db.results import ResultGone
+from workers.methods import DEFAULT_METHOD, WrongRequest
+from workers.submit import choose_models, faithfulness_job, parse_ids, saliency_job
+
+FOR_EVER = "public, max-age=31536000, immutable"
+KINDS = ("saliency", "faithfulness")
+
+api = flask.Blueprint("api", __name__, url_prefix="/api")
+for _kind in STATUS:
+    api.register_error_handler(_kind, sorry)
+
+
+@api.get("/openapi.json")
+def openapi() -> flask.Response:
+    """The description of this interface."""
+    return flask.Response(Path(__file__).with_name("openapi.json").read_bytes(), mimetype="application/json")
+
+
+@api.post("/jobs")
+def submit() -> flask.Response:
+    """Ask for work: 201 where there is something to do, 200 where it was asked for before."""
+    if flask.request.mimetype != "application/json":
+        return answer({"error": "expected a body of type application/json"}, 415)
+    context = current()
+    body = json_body()
+    kind = body.get("kind")
+    if kind == "saliency":
+        new = _saliency(body)
+    elif kind == "faithfulness":
+        only(body, "kind", "maps", "steps", "queue")
+        new = faithfulness_job(
+            context.ledger,
+            _whole_numbers("maps", body.get("maps")),
+            steps=body.get("steps", 50),
+            queue=_word(body, "queue", "batch"),
+        )
+    else:
+        raise WrongRequest(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    submitted = context.office.submit(new)
+    record = _job(submitted.job) | {"notice": submitted.sentence()}
+    return answer(record, 201 if submitted.queued else 200, Location=f"/api/jobs/{submitted.job}")
+
+
+def _saliency(body: Record) -> Any:
+    only(body, "kind", "models", "images", "ids", "method", "parameters", "target", "queue")
+    models = body.get("models")
+    if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
+        raise WrongRequest(f"models: expected a list of names, got {models!r}")
+    parameters = body.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise WrongRequest(f"parameters: expected an object, got {parameters!r}")
+    ids = body.get("ids")
+    atlas = current().atlas
+    return saliency_job(
+        atlas,
+        models=choose_models(atlas, models),
+        image_set=_word(body, "images", ""),
+        image_ids=parse_ids(ids) if isinstance(ids, str) else _whole_numbers("ids", ids),
+        method=_word(body, "method", DEFAULT_METHOD),
+        parameters=parameters,
+        target=body.get("target", "prediction"),
+        queue=_word(body, "queue", "interactive"),
+    )
+
+
+def _word(body: Record, name: str, default: str) -> str:
+    value = body.get(name, default)
+    if not isinstance(value, str):
+        raise WrongRequest(f"{name}: expected a text, got {value!r}")
+    return value
+
+
+def _whole_numbers(name: str, given: Any) -> list[int]:
+    if not isinstance(given, list) or not all(type(n) is int and 0 <= n <= MOST_NUMBER for n in given):
+        raise WrongRequest(f"{name}: expected a list of whole numbers, got {given!r}")
+    return given
+
+
+@api.get("/jobs")
+def list_jobs() -> flask.Response:
+    """Jobs, newest first."""
+    ledger = current().ledger
+    states = [choice("state", "", ("", *STATES))] if "state" in flask.request.args else []
+    kinds = [choice("kind", "", ("", *KINDS))] if "kind" in flask.request.args else []
+    filters: dict[str, Any] = {
+        "states": [state for state in states if state],
+        "kinds": [kind for kind in kinds if kind],
+        "model": words("model"),
+        "image_set": words("images"),
+    }
+    found = job_queries.jobs(
+        ledger,
+        **filters,
+        limit=number("limit", 100, low=1, high=1000),
+        offset=number("offset", 0, low=0, high=MOST_NUMBER),
+    )
+    return answer(
+        {"jobs": [job_record(job) for job in found], "total": job_queries.count_jobs(ledger, **filters)}
+    )
+
+
+@api.get("/jobs/<int:job>")
+def show_job(job: int) -> flask.Response:
+    """One job with its items and, for maps, the maps it has so far."""
+    ledger = current().ledger
+    record = _job(job)
+    items = [
+        {
+            name: item[name]
+            for name in ("position", "model", "image_id", "state", "error", "seconds", "result")
+        }
+        for item in job_queries.job_items(ledger, job)
+    ]
+    maps = [map_record(found) for found in job_queries.job_maps(ledger, job)]
+    return answer(record | {"item_list": items, "maps": maps})
+
+
+@api.delete("/jobs/<int:job>")
+def cancel(job: int) -> flask.Response:
+    """Cancel a job."""
+    _check(job)
+    current().office.cancel(job)
+    return answer(_job(job))
+
+
+@api.post("/jobs/<int:job>/retry")
+def retry(job: int) -> flask.Response:
+    """Queue a job again that failed or was cancelled."""
+    _check(job)
+    submitted = current().office.retry(job)
+    return answer(_job(job) | {"notice": submitted.sentence()})
+
+
+def _job(job: int) -> Record:
+    _check(job)
+    return job_record(job_queries.job(current().ledger, job))
+
+
+def _check(job: int) -> None:
+    if job > MOST_NUMBER:
+        raise NoSuchJob(f"there is no job {job}")
+
+
+@api.get("/maps/<int:map>")
+def show_map(map: int) -> flask.Response:
+    """What is known of a map."""
+    return answer(map_record(_map(map)))
+
+
+@api.get("/maps/<int:map>.npy")
+def map_array(map: int) -> flask.Response:
+    """The map's numbers, or their standard errors, as NumPy writes them."""
+    part = choice("part", "map", ("map", "standard_error"))
+    found = _map(map)
+    file = found["file"] if part == "map" else found["standard_error_file"]
+    if file is None:
+        raise NotFound(f"map {map} has no standard error: {found['method']} takes no samples")
+    return _kept(_bytes(file), "application/octet-stream", f"map-{map}{'' if part == 'map' else '-se'}.npy")
+
+
+@api.get("/maps/<int:map>.png")
+def map_picture(map: int) -> flask.Response:
+    """The map in colours, over the picture as strong as asked for."""
+    found = _map(map)
+    colours = choice("colours", heat.DIVERGING if found["signed"] else "inferno", tuple(heat.COLOUR_MAPS))
+    clip = fraction("clip", heat.DEFAULT_CLIP, low=heat.LOWEST_CLIP, high=heat.HIGHEST_CLIP)
+    strength = fraction("strength", 1.0, low=0, high=1)
+    top = fraction("high", None, low=0, high=1e30)
+    assert clip is not None
+    assert strength is not None
+    values = current().results.read_array(found["file"])
+    low, high = heat.limits(values, clip=clip, signed=found["signed"])
+    if top is not None:
+        low, high = (-top if found["signed"] else 0.0), top
+    pixels = heat.colourise(values, colours=colours, low=low, high=high)
+    if strength < 1:
+        picture = heat.read_png(_bytes(found["input_file"]))
+        if picture is None:
+            raise ResultGone(f"the picture of map {map} is damaged: compute it again")
+        pixels = heat.overlay(picture, pixels, strength)
+    return _kept(heat.png(pixels), "image/png", f"map-{map}.png")
+
+
+@api.get("/maps/<int:map>/input.png")
+def map_input(map: int) -> flask.Response:
+    """The picture that the model saw, resized and cropped, before normalisation."""
+    return _kept(_bytes(_map(map)["input_file"]), "image/png", f"map-{map}-input.png")
+
+
+def _map(number: int) -> Record:
+    found = job_queries.saliency_map(current().ledger, number) if number <= MOST_NUMBER else None
+    if found is None:
+        raise NotFound(f"there is no map {number}")
+    return found
+
+
+def _bytes(file: str) -> bytes:
+    try:
+        return current().results.path(file).read_bytes()
+    except OSError as error:
+        raise ResultGone(f"the file {file} is gone: compute it again") from error
+
+
+def _kept(data: bytes, kind: str, name: str) -> flask.Response:
+    """A file that never changes: a map's number is given once."""
+    response = flask.Response(data, mimetype=kind)
+    response.headers["Cache-Control"] = FOR_EVER
+    response.headers["Content-Disposition"] = f'inline; filename="{name}"'
+    response.add_etag()
+    response.make_conditional(flask.request)  # in place
+    return response

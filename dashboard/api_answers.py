@@ -1,0 +1,200 @@
+"""How the HTTP interface reads requests and words its answers."""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import flask
+
+from dashboard.context import Record
+from db.jobs import IllegalMove, NoSuchJob
+from db.ledger import LedgerError
+from db.results import ResultGone
+from workers.methods import WrongRequest
+
+MOST_NUMBER = 2**31 - 1
+
+
+class NotFound(LookupError):
+    """There is nothing of that number; the message is one sentence."""
+
+
+STATUS: dict[type[Exception], int] = {
+    WrongRequest: 400,
+    NoSuchJob: 404,
+    NotFound: 404,
+    IllegalMove: 409,
+    ResultGone: 410,
+    LedgerError: 503,
+}
+
+
+def answer(content: Any, status: int = 200, **headers: str) -> flask.Response:
+    """JSON that is never cached."""
+    text = json.dumps(content, default=_plain, allow_nan=False)
+    response = flask.Response(text + "\n", status, mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    for name, value in headers.items():
+        response.headers[name] = value
+    return response
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds") + "Z"
+    raise TypeError(f"expected a value for JSON, got {type(value).__name__}")
+
+
+def sorry(error: Exception) -> flask.Response:
+    """The sentence of an error that has one."""
+    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
+    return answer({"error": " ".join(str(error).split())}, status)
+
+
+def json_body() -> dict[str, Any]:
+    """The object that a request carries.
+
+    Only as application/json, which a page of another site cannot send without asking first.
+
+    Raises:
+        WrongRequest: it is no object in JSON.
+    """
+    try:
+        body = json.loads(flask.request.get_data(as_text=True))
+    except (ValueError, RecursionError) as error:
+        raise WrongRequest("body: expected a JSON object, got something else") from error
+    if not isinstance(body, dict):
+        raise WrongRequest(f"body: expected a JSON object, got {type(body).__name__}")
+    return body
+
+
+def only(body: Mapping[str, Any], *names: str) -> None:
+    """Refuse members that nobody reads: they are misspelt ones.
+
+    Raises:
+        WrongRequest: there is another than `names`.
+    """
+    for name in body:
+        if name not in names:
+            raise WrongRequest(f"body: expected members among {', '.join(names)}, got {name!r}")
+
+
+def number(name: str, default: int, *, low: int, high: int) -> int:
+    """A whole number of the query string.
+
+    Raises:
+        WrongRequest: it is none, or out of range.
+    """
+    text = flask.request.args.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdecimal() or len(text) > 10 or not low <= int(text) <= high:
+        raise WrongRequest(f"{name}: expected a whole number from {low} to {high}, got {text!r}")
+    return int(text)
+
+
+def fraction(name: str, default: float | None, *, low: float, high: float) -> float | None:
+    """A number of the query string.
+
+    Raises:
+        WrongRequest: it is none, or out of range.
+    """
+    text = flask.request.args.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise WrongRequest(f"{name}: expected a number from {low:g} to {high:g}, got {text!r}")
+    return value
+
+
+def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    """A word of the query string.
+
+    Raises:
+        WrongRequest: it is another.
+    """
+    text = flask.request.args.get(name, default)
+    if text not in choices:
+        raise WrongRequest(f"{name}: expected one of {', '.join(choices)}, got {text!r}")
+    return text
+
+
+def words(name: str) -> str:
+    """A text of the query string, empty where it is not given.
+
+    Raises:
+        WrongRequest: it holds what no name holds.
+    """
+    text = flask.request.args.get(name, "")
+    if not text.isprintable() or len(text) > 200:
+        raise WrongRequest(f"{name}: expected at most 200 printable characters, got {text!r}")
+    return text
+
+
+def share(job: Mapping[str, Any]) -> float:
+    """How much of a job is finished, 0 to 1."""
+    return float(min(1.0, (job["items_done"] + job["items_failed"] + job["progress"]) / max(1, job["items"])))
+
+
+def job_record(job: Mapping[str, Any]) -> Record:
+    """A job as the interface shows it."""
+    shown = (
+        "job", "kind", "queue", "state", "image_set", "parameters", "items", "items_done", "items_failed", "attempts",
+        "error", "traceback", "worker", "silent", "cancel_requested", "seconds_left", "item_seconds", "age", "created",
+        "started", "finished",
+    )  # fmt: skip
+    return {name: job[name] for name in shown} | {
+        "models": job["models"].split(", "),
+        "progress": share(job),
+        "url": f"/api/jobs/{job['job']}",
+        "page": result_page(job),
+    }
+
+
+def result_page(job: Mapping[str, Any]) -> str | None:
+    """Address of the page that shows what a job makes; None where there is none."""
+    request = job["parameters"]
+    if job["kind"] != "saliency":
+        return None
+    given = {
+        "model": job["models"].split(", ")[0],
+        "models": job["models"].replace(", ", ","),
+        "images": job["image_set"],
+        "ids": short_ids(request["ids"]),
+        "method": request["method"],
+        "target": request["target"],
+        **{f"p_{name}": value for name, value in request["parameters"].items()},
+    }
+    return "/saliency?" + urlencode(given)
+
+
+def short_ids(ids: list[int]) -> str:
+    """`0,1,4-7` of image numbers, in their order."""
+    runs: list[list[int]] = []
+    for image in ids:
+        if runs and image == runs[-1][1] + 1:
+            runs[-1][1] = image
+        else:
+            runs.append([image, image])
+    return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def map_record(found: Mapping[str, Any]) -> Record:
+    """A map as the interface shows it: no paths of the server."""
+    hidden = ("key", "file", "standard_error_file", "input_file", "model_digest", "image_key", "position")
+    number = found["map"]
+    has_error = found["standard_error_file"] is not None
+    return {name: value for name, value in found.items() if name not in hidden} | {
+        "url": f"/api/maps/{number}",
+        "npy": f"/api/maps/{number}.npy",
+        "png": f"/api/maps/{number}.png",
+        "standard_error_npy": f"/api/maps/{number}.npy?part=standard_error" if has_error else None,
+        "input_png": f"/api/maps/{number}/input.png",
+    }

@@ -1,0 +1,86 @@
+"""From a map's numbers to colours. The one place where maps are coloured on the server; `assets/heat.js` does the same.
+
+Pixels are uint8 H,W,3 in R, G, B.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import plotly.colors
+
+Pixels = npt.NDArray[np.uint8]
+Values = npt.NDArray[np.float32]
+
+LOWEST_CLIP, HIGHEST_CLIP = 50.0, 100.0
+DEFAULT_CLIP = 99.5
+# Perceptually uniform ones first; the last has its middle at zero, for maps with a sign.
+_STOPS = {
+    "inferno": plotly.colors.sequential.Inferno,
+    "viridis": plotly.colors.sequential.Viridis,
+    "magma": plotly.colors.sequential.Magma,
+    "cividis": plotly.colors.sequential.Cividis,
+    "grey": ["#000000", "#ffffff"],
+    "rdbu": plotly.colors.diverging.RdBu[::-1],
+}
+DIVERGING = "rdbu"
+
+
+def _table(stops: list[str]) -> tuple[tuple[int, int, int], ...]:
+    """256 colours, linear between the stops."""
+    rgb = np.array(
+        [
+            plotly.colors.hex_to_rgb(stop) if stop.startswith("#") else plotly.colors.unlabel_rgb(stop)
+            for stop in stops
+        ],
+        float,
+    )
+    at = np.linspace(0, len(rgb) - 1, 256)
+    channels = [np.interp(at, np.arange(len(rgb)), rgb[:, channel]) for channel in range(3)]
+    return tuple((int(r), int(g), int(b)) for r, g, b in np.floor(np.stack(channels, 1) + 0.5))
+
+
+COLOUR_MAPS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    name: _table(stops) for name, stops in _STOPS.items()
+}
+
+
+def limits(values: Values, *, clip: float, signed: bool) -> tuple[float, float]:
+    """What the ends of a colour map stand for: zero and the `clip`-th percentile of the values.
+
+    For maps with a sign minus and plus that percentile of the absolute values, so that zero is in the middle.
+    """
+    high = float(np.percentile(np.abs(values), clip))
+    return (-high if signed else 0.0, high)
+
+
+def scaled(values: Values, low: float, high: float) -> npt.NDArray[np.float64]:
+    """`low` to `high` as 0 to 1, cut there; a map without extent lies at its lower end, or in the middle."""
+    if not high > low:
+        return np.full(values.shape, 0.5 if low < 0 else 0.0)
+    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
+
+
+def colourise(values: Values, *, colours: str, low: float, high: float) -> Pixels:
+    """The map in colours."""
+    table = np.array(COLOUR_MAPS[colours], np.uint8)
+    coloured: Pixels = table[np.floor(scaled(values, low, high) * 255 + 0.5).astype(np.intp)]
+    return coloured
+
+
+def overlay(picture: Pixels, coloured: Pixels, strength: float) -> Pixels:
+    """`coloured` over `picture`: 0 shows the picture alone, 1 the map alone."""
+    mixed = picture * (1 - strength) + coloured * strength
+    return np.floor(mixed + 0.5).astype(np.uint8)
+
+
+def png(pixels: Pixels) -> bytes:
+    """`pixels` as a PNG."""
+    encoded, data = cv2.imencode(".png", np.ascontiguousarray(pixels[:, :, ::-1]))
+    assert encoded, "PNG takes every array of bytes"
+    return data.tobytes()
+
+
+def read_png(data: bytes) -> Pixels | None:
+    """Pixels of a PNG; None where it is damaged."""
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    return None if decoded is None else np.ascontiguousarray(decoded[:, :, ::-1]).astype(np.uint8, copy=False)

@@ -1,0 +1,72 @@
+"""Jobs and maps in a real ledger without a network: somebody plays the worker."""
+
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, insert
+
+from db import jobs
+from db.jobs import Claim
+from db.ledger import Ledger, now
+from db.ledger_tables import SaliencyMap
+from db.results import ResultStore
+from db.settings import Settings
+from workers.submit import content_key
+
+
+def values_of(image_id: int, *, signed: bool, side: int = 224) -> np.ndarray:
+    """A map on which every place is different."""
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
+    heat = np.exp(-8 * ((y - 0.3) ** 2 + (x - 0.1 * (image_id % 10)) ** 2)) + 0.1 * y
+    return (heat - (0.4 if signed else 0)).astype(np.float32)
+
+
+def picture_of(image_id: int, side: int = 224) -> np.ndarray:
+    """What the model saw."""
+    y, x = np.mgrid[0:side, 0:side]
+    return np.stack(
+        [255 * x / side, 255 * y / side, np.full((side, side), (image_id * 40) % 256)], -1
+    ).astype(np.uint8)
+
+
+def claimed(ledger: Ledger, job: int) -> Claim:
+    """The job, taken by a worker of the test's own."""
+    claim = jobs.claim_job(ledger, job, worker="host:1", lease=600)
+    assert claim is not None
+    return claim
+
+
+def add_map(connection: Connection, settings: Settings, job: int, item: Any, *, signed: bool = False) -> int:
+    """A map's row and files; gives its number."""
+    store = ResultStore(settings)
+    key = content_key(job, item["position"])
+    heat = values_of(item["image_id"], signed=signed)
+    return connection.execute(
+        insert(SaliencyMap)
+        .values(
+            key=key, job=job, model=item["model"], model_digest="0" * 64, image_set="painted",
+            image_id=item["image_id"], image_key=item["image_key"], method="smoothgrad", target_class=3,
+            target_name="a fish", target_probability=0.25, predicted_class=3, predicted_name="a fish",
+            predicted_probability=0.25, samples=25, noise_level=0.15, seed=0, dtype="float32", parameters={},
+            agreement=0.5, standard_error=0.01, signed=signed, lowest=float(heat.min()), highest=float(heat.max()),
+            height=224, width=224, file=store.write_array("saliency", key, heat),
+            standard_error_file=store.write_array("saliency", key + "-se", heat / 10),
+            input_file=store.write_picture("inputs", key, picture_of(item["image_id"])), device="cpu", seconds=1.5,
+            created=now(),
+        )
+        .returning(SaliencyMap.map)
+    ).scalar_one()  # fmt: skip
+
+
+def finish_items(
+    settings: Settings, ledger: Ledger, claim: Claim, count: int = 10_000, *, signed: bool = False
+) -> None:
+    """Have the worker finish the next `count` items."""
+    for item in jobs.open_items(ledger, claim)[:count]:
+        jobs.finish_item(
+            ledger,
+            claim,
+            item["item"],
+            seconds=1.5,
+            store=lambda connection, item=item: add_map(connection, settings, claim.job, item, signed=signed),  # type: ignore[misc]
+        )

@@ -1,0 +1,299 @@
+"""The HTTP interface: every answer, and its description held against it."""
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import schemathesis
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from ledger_rows import claimed, finish_items, picture_of, values_of
+from openapi_spec_validator import validate
+from PIL import Image
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from dashboard import heat
+from dashboard.api_answers import short_ids
+from dashboard.app import create_app
+from dashboard.context import EXTENSION, Context
+from db import jobs
+from db.settings import read_settings
+from workers.submit import parse_ids
+
+OPENAPI = json.loads((Path(__file__).parents[2] / "dashboard" / "openapi.json").read_text())
+REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Context]:
+    """A dashboard whose ledger a module's tests fill."""
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("api"))})
+    import_pictures(settings, painted_pictures(12), image_set="painted")
+    add_run(settings, image_set="painted")
+    app = create_app(settings)
+    return app.server.test_client(), app.server.extensions[EXTENSION]
+
+
+@pytest.fixture
+def client(site: tuple[FlaskClient, Context]) -> FlaskClient:
+    return site[0]
+
+
+@pytest.fixture
+def context(site: tuple[FlaskClient, Context]) -> Context:
+    return site[1]
+
+
+def asked(client: FlaskClient, **changes: Any) -> Any:
+    return client.post("/api/jobs", json=REQUEST | changes)
+
+
+def finished(
+    client: FlaskClient, context: Context, *, signed: bool = False, **changes: Any
+) -> dict[str, Any]:
+    """A job that a worker has done."""
+    answer = asked(client, **changes)
+    job = answer.json["job"]
+    if answer.json["state"] == "queued":
+        claim = claimed(context.ledger, job)
+        finish_items(context.settings, context.ledger, claim, signed=signed)
+        jobs.finish(context.ledger, claim)
+    found: dict[str, Any] = client.get(f"/api/jobs/{job}").json  # type: ignore[assignment]
+    return found
+
+
+def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> None:
+    first = asked(client, target=7)
+    assert first.status_code == 201
+    assert first.headers["Location"] == f"/api/jobs/{first.json['job']}"
+    assert (first.json["state"], first.json["items"], first.json["models"]) == ("queued", 2, ["synthetic"])
+    assert first.json["parameters"]["parameters"]["samples"] == 25, "defaults are filled in"
+    assert "the broker is away" in first.json["notice"]
+    second = asked(client, target=7, ids="0-1", parameters={"samples": 25})
+    assert (second.status_code, second.json["job"]) == (200, first.json["job"])
+    assert "asked for before" in second.json["notice"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"kind": "divination"}, "kind: expected one of saliency, faithfulness, got 'divination'"),
+        ({"models": []}, "models: expected at least one, got none"),
+        ({"models": "synthetic"}, "models: expected a list of names, got 'synthetic'"),
+        ({"models": ["resnet"]}, "models: 'resnet' was not indexed; indexed models are synthetic"),
+        ({"images": "nowhere"}, "images: there is no image set 'nowhere'; image sets are painted"),
+        ({"images": None}, "images: expected a text, got None"),
+        ({"ids": []}, "images: expected at least one image id, got none"),
+        ({"ids": [12]}, "ids: painted has images 0 to 11, not 12"),
+        ({"ids": [-1]}, "ids: expected a list of whole numbers"),
+        ({"ids": [0.5]}, "ids: expected a list of whole numbers"),
+        ({"ids": "5-3"}, "ids: expected numbers such as 0,1,4-7, got '5-3'"),
+        ({"ids": "0-99999999"}, "ids: expected at most 10,000 images"),
+        ({"method": "lime"}, "method: expected one of smoothgrad, .*, got 'lime'"),
+        ({"parameters": {"samples": 0}}, "samples: expected a whole number from 1 to 1000, got 0"),
+        ({"parameters": [1]}, "parameters: expected an object"),
+        ({"target": "cat"}, "target: expected prediction, label or the index of a class, got 'cat'"),
+        ({"queue": "later"}, "queue: expected one of interactive, batch, got 'later'"),
+        ({"sample": 3}, "body: expected members among .*, got 'sample'"),
+        ({"kind": "faithfulness"}, "body: expected members among kind, maps, steps, queue, got 'ids'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(
+    client: FlaskClient, changes: dict[str, Any], sentence: str
+) -> None:
+    answer = asked(client, **changes)
+    assert answer.status_code == 400
+    assert re.search(sentence, answer.json["error"]), answer.json
+
+
+def test_only_json_is_taken_since_other_sites_cannot_send_it(client: FlaskClient) -> None:
+    assert client.post("/api/jobs", data=json.dumps(REQUEST)).status_code == 415
+    assert client.post("/api/jobs", data="{", content_type="application/json").status_code == 400
+    assert client.post("/api/jobs", data="[1]", content_type="application/json").status_code == 400
+
+
+def test_cancel_and_retry_move_a_job_and_refuse_what_is_no_move(client: FlaskClient) -> None:
+    job = asked(client, target=8).json["job"]
+    assert client.post(f"/api/jobs/{job}/retry").status_code == 409
+    cancelled = client.delete(f"/api/jobs/{job}")
+    assert (cancelled.status_code, cancelled.json["state"]) == (200, "cancelled")  # type: ignore[index]
+    assert client.delete(f"/api/jobs/{job}").status_code == 409
+    again = client.post(f"/api/jobs/{job}/retry")
+    assert (again.status_code, again.json["state"]) == (200, "queued")  # type: ignore[index]
+    for missing in (9999, 2**40, 2**70):
+        assert client.get(f"/api/jobs/{missing}").status_code == 404
+        assert client.delete(f"/api/jobs/{missing}").status_code == 404
+        assert client.post(f"/api/jobs/{missing}/retry").status_code == 404
+
+
+def test_a_running_job_shows_how_far_it_is_and_the_maps_it_has(client: FlaskClient, context: Context) -> None:
+    job = asked(client, target=9, ids=[0, 1, 2, 3]).json["job"]
+    claim = claimed(context.ledger, job)
+    finish_items(context.settings, context.ledger, claim, 2)
+    jobs.renew(context.ledger, claim, lease=600, progress=0.5)
+    found: Any = client.get(f"/api/jobs/{job}").json
+    assert (found["state"], found["progress"], found["worker"]) == ("running", 0.625, "host:1")
+    assert found["seconds_left"] == pytest.approx(1.5 * 1.5)
+    assert [item["state"] for item in found["item_list"]] == ["done", "done", "queued", "queued"]
+    assert [made["image_id"] for made in found["maps"]] == [0, 1]
+    assert "file" not in found["maps"][0], "no paths of the server"
+
+
+def test_jobs_are_listed_newest_first_and_filtered(client: FlaskClient) -> None:
+    listed: Any = client.get("/api/jobs?state=queued&model=synthetic&images=painted&limit=2").json
+    assert len(listed["jobs"]) <= 2
+    assert [job["job"] for job in listed["jobs"]] == sorted(
+        (job["job"] for job in listed["jobs"]), reverse=True
+    )
+    assert listed["total"] >= len(listed["jobs"])
+    assert client.get("/api/jobs?model=nobody").json == {"jobs": [], "total": 0}
+    for wrong in ("state=lost", "limit=0", "limit=many", "offset=-1", "model=%00", "kind=x"):
+        answer = client.get(f"/api/jobs?{wrong}")
+        assert answer.status_code == 400
+        assert wrong.split("=")[0] in answer.json["error"]  # type: ignore[index]
+
+
+def test_a_maps_numbers_are_those_that_were_computed(client: FlaskClient, context: Context) -> None:
+    made = finished(client, context, target=10)["maps"][1]
+    answer = client.get(made["npy"])
+    assert np.array_equal(np.load(io.BytesIO(answer.data)), values_of(1, signed=False))
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    errors = np.load(io.BytesIO(client.get(made["standard_error_npy"]).data))
+    assert np.allclose(errors, values_of(1, signed=False) / 10)
+    assert client.get(made["url"]).json["samples"] == 25  # type: ignore[index]
+    again = client.get(made["npy"], headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_maps_picture_is_its_numbers_in_colours(
+    client: FlaskClient, context: Context, signed: bool
+) -> None:
+    made = finished(client, context, target=11 + signed, signed=signed)["maps"][0]
+    values = values_of(0, signed=signed)
+    for query, colours, strength, high in [
+        ("", "rdbu" if signed else "inferno", 1.0, None),
+        ("?colours=viridis&clip=90", "viridis", 1.0, np.percentile(np.abs(values), 90)),
+        ("?strength=0.4&high=0.5", "rdbu" if signed else "inferno", 0.4, 0.5),
+    ]:
+        shown = np.asarray(Image.open(io.BytesIO(client.get(made["png"] + query).data)))
+        top = float(np.percentile(np.abs(values), 99.5)) if high is None else float(high)
+        share = np.clip((values - (-top if signed else 0)) / (top - (-top if signed else 0)), 0, 1)
+        expected = np.array(heat.COLOUR_MAPS[colours])[np.round(share * 255).astype(int)]
+        expected = picture_of(0) * (1 - strength) + expected * strength
+        assert np.abs(shown.astype(int) - expected).max() <= 4, "a step of the colour map at most"
+        assert np.abs(shown.astype(int) - expected).mean() < 0.6
+
+
+def test_what_the_model_saw_is_there(client: FlaskClient, context: Context) -> None:
+    made = finished(client, context, target=13)["maps"][0]
+    shown = np.asarray(Image.open(io.BytesIO(client.get(made["input_png"]).data)))
+    assert np.array_equal(shown, picture_of(0))
+
+
+def test_a_map_whose_file_was_removed_is_gone_and_computed_again_on_asking(
+    client: FlaskClient, context: Context
+) -> None:
+    done = finished(client, context, target=14)
+    for file in (context.settings.home / "results").rglob("*.npy"):
+        file.unlink()
+    answer = client.get(done["maps"][0]["npy"])
+    assert answer.status_code == 410
+    assert "is gone: compute it again" in answer.json["error"]  # type: ignore[index]
+    again = asked(client, target=14)
+    assert (again.status_code, again.json["job"], again.json["state"]) == (201, done["job"], "queued")
+
+
+@pytest.mark.parametrize("wrong", ["colours=jet", "clip=10", "clip=nan", "strength=2", "high=-1", "high=inf"])
+def test_a_picture_that_cannot_be_is_refused_by_name(
+    client: FlaskClient, context: Context, wrong: str
+) -> None:
+    made = finished(client, context, target=15)["maps"][0]
+    answer = client.get(f"{made['png']}?{wrong}")
+    assert answer.status_code == 400
+    assert wrong.split("=")[0] in answer.json["error"]  # type: ignore[index]
+
+
+def test_a_map_that_is_not_there_is_not_found(client: FlaskClient) -> None:
+    for path in ("/api/maps/9999", "/api/maps/9999.npy", "/api/maps/9999.png", "/api/maps/9999/input.png",
+                 f"/api/maps/{2**70}"):  # fmt: skip
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert answer.json["error"].startswith("there is no map")  # type: ignore[index]
+
+
+def test_curves_are_asked_for_by_the_maps(client: FlaskClient, context: Context) -> None:
+    maps = [made["map"] for made in finished(client, context, target=16)["maps"]]
+    answer = client.post("/api/jobs", json={"kind": "faithfulness", "maps": maps})
+    assert answer.status_code == 201
+    assert answer.json["items"] == 2  # type: ignore[index]
+    for body, sentence in [
+        ({"maps": [99999]}, "there is no map 99999"),
+        ({"maps": []}, "expected from 1 to 10,000 maps"),
+        ({"maps": maps, "steps": 1}, "steps: expected a whole number from 2 to 224, got 1"),
+        ({"maps": [2**40]}, "maps: expected a list of whole numbers"),
+    ]:
+        refused = client.post("/api/jobs", json={"kind": "faithfulness"} | body)
+        assert refused.status_code == 400
+        assert sentence in refused.json["error"]  # type: ignore[index]
+
+
+def test_a_ledger_that_does_not_answer_is_said(tmp_path: Path) -> None:
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path / "home")})
+    app = create_app(settings)
+    app.server.extensions[EXTENSION].ledger.close()
+    for file in settings.home.glob("ledger.sqlite*"):
+        file.unlink()
+    (settings.home / "ledger.sqlite").mkdir()
+    answer = app.server.test_client().get("/api/jobs")
+    assert answer.status_code == 503
+    assert "does not work" in answer.json["error"]  # type: ignore[index]
+
+
+def test_the_description_is_valid_and_names_just_the_routes_there_are(
+    site: tuple[FlaskClient, Context],
+) -> None:
+    validate(OPENAPI)
+    assert site[0].get("/api/openapi.json").json == OPENAPI
+    described = {(path, method) for path, methods in OPENAPI["paths"].items() for method in methods}
+    routes = {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", str(rule)), method.lower())
+        for rule in site[0].application.url_map.iter_rules()
+        if str(rule).startswith("/api")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert described == routes
+
+
+OPERATIONS = [(path, method) for path, methods in OPENAPI["paths"].items() for method in methods]
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_answer_is_one_that_the_description_knows(
+    site: tuple[FlaskClient, Context], path: str, method: str
+) -> None:
+    """Whatever is sent: no answer but those described, none with another body, no 500."""
+    client, context = site
+    finished(client, context, target=20)
+    schema = schemathesis.openapi.from_wsgi("/api/openapi.json", client.application)
+
+    @hypothesis_settings(
+        max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    )
+    @given(case=schema[path][method.upper()].as_strategy())
+    def check(case: Any) -> None:
+        # which models and images there are, no description can say
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    check()
+
+
+@pytest.mark.parametrize("ids", [[0], [0, 1, 2], [3, 1, 2, 7], [0, 2, 4], [9, 8]])
+def test_short_numbers_are_read_back(ids: list[int]) -> None:
+    assert parse_ids(short_ids(ids)) == ids
