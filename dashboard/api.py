@@ -128,17 +128,16 @@ def list_jobs() -> flask.Response:
 
 @api.get("/jobs/<int:job>")
 def show_job(job: int) -> flask.Response:
-    """One job with its items and, for maps, the maps it has so far."""
+    """One job with its items and the maps that they have so far; of many, those from `offset` on."""
     ledger = current().ledger
     record = _job(job)
-    items = [
-        {
-            name: item[name]
-            for name in ("position", "model", "image_id", "state", "error", "seconds", "result")
-        }
-        for item in job_queries.job_items(ledger, job)
-    ]
-    maps = [map_record(found) for found in job_queries.job_maps(ledger, job)]
+    part = {
+        "limit": number("limit", 1000, low=1, high=10_000),
+        "offset": number("offset", 0, low=0, high=MOST_NUMBER),
+    }
+    shown = ("position", "model", "image_id", "state", "error", "seconds", "result")
+    items = [{name: item[name] for name in shown} for item in job_queries.job_items(ledger, job, **part)]
+    maps = [map_record(found) for found in job_queries.job_maps(ledger, job, **part)]
     return answer(record | {"item_list": items, "maps": maps})
 
 
@@ -196,10 +195,7 @@ def map_picture(map: int) -> flask.Response:
     assert clip is not None
     assert strength is not None
     values = current().results.read_array(found["file"])
-    low, high = heat.limits(values, clip=clip, signed=found["signed"])
-    if top is not None:
-        low, high = (-top if found["signed"] else 0.0), top
-    pixels = heat.colourise(values, colours=colours, low=low, high=high)
+    pixels = heat.colourise(values, colours=colours, high=heat.highest(values, clip) if top is None else top)
     if strength < 1:
         picture = heat.read_png(_bytes(found["input_file"]))
         if picture is None:

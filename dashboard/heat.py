@@ -44,26 +44,26 @@ COLOUR_MAPS: dict[str, tuple[tuple[int, int, int], ...]] = {
 }
 
 
-def limits(values: Values, *, clip: float, signed: bool) -> tuple[float, float]:
-    """What the ends of a colour map stand for: zero and the `clip`-th percentile of the values.
+def highest(values: Values, clip: float) -> float:
+    """What the upper end of a colour map stands for: the `clip`-th percentile of the absolute values."""
+    return float(np.percentile(np.abs(values), clip))
 
-    For maps with a sign minus and plus that percentile of the absolute values, so that zero is in the middle.
+
+def scaled(values: Values, high: float, *, diverging: bool) -> npt.NDArray[np.float64]:
+    """Places in a colour map, 0 to 1: magnitudes from 0 to `high`, or values from -`high` to `high` if diverging.
+
+    A map without extent lies at the lower end, or in the middle.
     """
-    high = float(np.percentile(np.abs(values), clip))
-    return (-high if signed else 0.0, high)
+    wide = values.astype(np.float64)
+    share = np.divide(wide if diverging else np.abs(wide), high) if high > 0 else np.zeros(values.shape)
+    return np.clip((share + 1) / 2 if diverging else share, 0, 1)
 
 
-def scaled(values: Values, low: float, high: float) -> npt.NDArray[np.float64]:
-    """`low` to `high` as 0 to 1, cut there; a map without extent lies at its lower end, or in the middle."""
-    if not high > low:
-        return np.full(values.shape, 0.5 if low < 0 else 0.0)
-    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
-
-
-def colourise(values: Values, *, colours: str, low: float, high: float) -> Pixels:
-    """The map in colours."""
+def colourise(values: Values, *, colours: str, high: float) -> Pixels:
+    """The map in colours; all but the diverging colour map show magnitudes."""
     table = np.array(COLOUR_MAPS[colours], np.uint8)
-    coloured: Pixels = table[np.floor(scaled(values, low, high) * 255 + 0.5).astype(np.intp)]
+    places = scaled(values, high, diverging=colours == DIVERGING)
+    coloured: Pixels = table[np.floor(places * 255 + 0.5).astype(np.intp)]
     return coloured
 
 

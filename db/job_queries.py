@@ -112,17 +112,22 @@ def _with_pace(row: Record, item_seconds: float | None) -> Record:
     }
 
 
-def job_items(ledger: Ledger, number: int) -> list[Record]:
-    """A job's items in order; `result` is a map's number in jobs of kind saliency and faithfulness."""
+def job_items(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: int = 0) -> list[Record]:
+    """A job's items at positions from `offset` on; `result` is a map's number in all kinds so far."""
     with ledger.read() as connection:
         rows = connection.execute(
-            select(JobItem.__table__).where(JobItem.job == number).order_by(JobItem.position)
+            select(JobItem.__table__)
+            .where(JobItem.job == number, JobItem.position.between(offset, offset + limit - 1))
+            .order_by(JobItem.position)
         )
         return [dict(row) for row in rows.mappings()]
 
 
-def job_maps(ledger: Ledger, number: int) -> list[Record]:
-    """The maps that a saliency job's items have so far, each with its `position` and, where there are, its scores."""
+def job_maps(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: int = 0) -> list[Record]:
+    """The maps of a job's items at positions from `offset` on, with their `position` and, where there are, scores.
+
+    Without the curves, which `saliency_map` has: a page asks for many maps every second.
+    """
     with ledger.read() as connection:
         rows = connection.execute(
             select(
@@ -130,12 +135,10 @@ def job_maps(ledger: Ledger, number: int) -> list[Record]:
                 SaliencyMap.__table__,
                 MapScore.deletion_auc,
                 MapScore.insertion_auc,
-                MapScore.deletion,
-                MapScore.insertion,
             )
             .join(SaliencyMap, SaliencyMap.map == JobItem.result)
             .outerjoin(MapScore, MapScore.map == SaliencyMap.map)
-            .where(JobItem.job == number)
+            .where(JobItem.job == number, JobItem.position.between(offset, offset + limit - 1))
             .order_by(JobItem.position)
         )
         return [dict(row) for row in rows.mappings()]

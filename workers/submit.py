@@ -26,8 +26,6 @@ from workers.methods import ATTRIBUTION_VERSION, WrongRequest, parse_method
 
 MOST_ITEMS = 10_000
 MOST_STEPS = 224
-# Where all models fit into a worker's memory, the maps of one image come side by side.
-_SIDE_BY_SIDE = 3
 
 
 @dataclass(frozen=True)
@@ -112,11 +110,6 @@ def saliency_job(
             f"images: expected at most {MOST_ITEMS:,} maps in a job, got {len(ids):,} images by {len(models)} models"
         )
     keys = _image_keys(atlas, image_set, ids)
-    pairs = (
-        [(model, image_id) for image_id in ids for model in models]
-        if len(models) <= _SIDE_BY_SIDE
-        else [(model, image_id) for model in models for image_id in ids]
-    )
     request = {
         "models": [{"name": model.name, "source": model.source, "digest": model.digest} for model in models],
         "image_set": image_set,
@@ -132,7 +125,7 @@ def saliency_job(
         models=", ".join(model.name for model in models),
         image_set=image_set,
         parameters=request,
-        items=tuple(NewItem(model.name, image_id, keys[image_id]) for model, image_id in pairs),
+        items=tuple(NewItem(model.name, image_id, keys[image_id]) for image_id in ids for model in models),
     )
 
 

@@ -184,7 +184,7 @@ def test_a_maps_picture_is_its_numbers_in_colours(
     ]:
         shown = np.asarray(Image.open(io.BytesIO(client.get(made["png"] + query).data)))
         top = float(np.percentile(np.abs(values), 99.5)) if high is None else float(high)
-        share = np.clip((values - (-top if signed else 0)) / (top - (-top if signed else 0)), 0, 1)
+        share = np.clip((values / top + 1) / 2 if colours == "rdbu" else np.abs(values) / top, 0, 1)
         expected = np.array(heat.COLOUR_MAPS[colours])[np.round(share * 255).astype(int)]
         expected = picture_of(0) * (1 - strength) + expected * strength
         assert np.abs(shown.astype(int) - expected).max() <= 4, "a step of the colour map at most"
