@@ -14,6 +14,7 @@ from dashboard.compose import TILE_SIZES
 from dashboard.geometry import CROPS
 from db.image_queries import IMAGE_ORDERS, VERDICTS
 from db.patch_queries import CHANNEL_ORDERS
+from workers.methods import DEFAULT_METHOD
 
 K_MOST = 20
 ROWS_PER_PAGE = 30
@@ -128,6 +129,31 @@ class ImageAddress(ImagesAddress):
     path: ClassVar[str] = "/image"
     id: int = _number(0, 0, 999_999_999)
     driven: str = _choice("some", ("some", "all"))
+
+
+@dataclass(frozen=True)
+class SaliencyAddress(Address):
+    """A request for maps. `models` lists names, empty for `model` alone; parameters are `p_NAME` beside these.
+
+    What the browser shows of the maps (colours, scale, …) is in the address too, and concerns the browser alone.
+    """
+
+    path: ClassVar[str] = "/saliency"
+    models: str = ""
+    ids: str = ""
+    method: str = DEFAULT_METHOD
+    target: str = "prediction"
+
+
+@dataclass(frozen=True)
+class JobsAddress(Address):
+    """The list of jobs, and the one that is opened (0: none)."""
+
+    path: ClassVar[str] = "/jobs"
+    state: str = ""
+    kind: str = ""
+    job: int = _number(0, 0, 2**31 - 1)
+    page: int = _number(1, 1, 1_000_000)
 
 
 def parse_channels(text: str, count: int) -> list[int] | None:

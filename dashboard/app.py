@@ -1,7 +1,8 @@
 """The dashboard: `create_app(settings)` makes it; nothing happens at import.
 
-Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image; `/pictures/…`,
-`/download/….csv` and `/status.json` feed them; `/bootstrap/…` are Bootstrap's files, served from here.
+Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps, `/jobs`
+what runs; `/pictures/…`, `/download/…`, `/choices/….json` and `/status.json` feed them; `/api/…` is for programs too;
+`/bootstrap/…` are Bootstrap's files, served from here.
 """
 
 from pathlib import Path
@@ -15,11 +16,14 @@ from dash import Dash, State, html
 
 from dashboard import components, shell
 from dashboard.api import api
+from dashboard.choices import choices
 from dashboard.context import EXTENSION, Context, current
 from dashboard.downloads import downloads
+from dashboard.health import Health
 from dashboard.ids import MOUNTED
-from dashboard.pages import channel, image, images, patches
+from dashboard.pages import channel, image, images, jobs, patches, saliency
 from dashboard.pictures import pictures
+from dashboard.saliency_downloads import saliency_downloads
 from dashboard.status import status_route
 from db.atlas import Atlas
 from db.images import ImageStore
@@ -33,6 +37,8 @@ PAGES: tuple[tuple[str, str, Any], ...] = (
     ("channel", "/channel", channel),
     ("images", "/images", images),
     ("image", "/image", image),
+    ("saliency", "/saliency", saliency),
+    ("jobs", "/jobs", jobs),
 )
 HERE = Path(__file__).parent
 # Dash writes inline scripts and styles; everything else comes from this server.
@@ -74,10 +80,13 @@ def create_app(settings: Settings) -> Dash:
         ledger,
         ResultStore(settings),
         Office(settings, ledger),
+        Health(settings),
     )
     server.register_blueprint(api)
+    server.register_blueprint(choices)
     server.register_blueprint(pictures)
     server.register_blueprint(downloads)
+    server.register_blueprint(saliency_downloads)
     server.register_blueprint(status_route)
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
     server.before_request(name_the_run)

@@ -8,6 +8,7 @@ import flask
 
 from dashboard.cache import Cache
 from dashboard.compose import Pixels
+from dashboard.health import Health
 from db import queries
 from db.atlas import Atlas, AtlasError, NoAtlas
 from db.images import ImageStore
@@ -73,6 +74,7 @@ class Context:
     ledger: Ledger
     results: ResultStore
     office: Office
+    health: Health
     thumbnails: Cache[str, Pixels] = field(
         default_factory=lambda: Cache(256 * MEGABYTE, lambda pixels: int(pixels.nbytes))
     )

@@ -2,7 +2,8 @@
 
 Callbacks::
 
-    poll --(browser asks /status.json)--> status --+
+    poll --(browser asks /status.json)--> work --(browser)--> what runs
+                                      +--> status -+
     address --(browser)--> subject ----------------+--> links, pickers, corner
     pickers --(browser)--> address
     theme button --(browser)--> theme
@@ -18,11 +19,11 @@ import dash
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from dashboard.address import ImagesAddress, PatchesAddress
+from dashboard.address import ImagesAddress, JobsAddress, PatchesAddress, SaliencyAddress
 from dashboard.components import attributes, icon, select
 from dashboard.context import Catalogue, current
 from dashboard.ids import LOCATION, make_id
-from dashboard.status import status
+from dashboard.status import status, work
 from dashboard.wiring import in_browser
 from dashboard.words import count, duration, when
 
@@ -30,6 +31,8 @@ POLL_MILLISECONDS = 4000
 PAGES: tuple[tuple[str, str, str], ...] = (
     ("patches", "Patches", "grid-3x3-gap"),
     ("images", "Images", "images"),
+    ("saliency", "Saliency", "bullseye"),
+    ("jobs", "Jobs", "list-check"),
 )
 
 # Sets the theme before anything is drawn, so that a dark page never flashes white.
@@ -87,6 +90,9 @@ def layout() -> Any:
                         ],
                         className="pickers",
                     ),
+                    html.A(
+                        id=make_id("shell", "busy"), href="/jobs", className="corner busy-corner", hidden=True
+                    ),
                     html.Div(id=make_id("shell", "corner"), className="corner", role="status"),
                     html.Button(
                         [icon("circle-half")],
@@ -103,6 +109,8 @@ def layout() -> Any:
             html.Main(dash.page_container, id="content", tabIndex="-1"),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
             dcc.Store(id=make_id("shell", "status"), data=status(current())),
+            dcc.Store(id=make_id("shell", "work"), data=work(current())),
+            html.Div(id=make_id("shell", "told"), hidden=True),
             dcc.Store(id=make_id("shell", "subject")),
             dcc.Store(id=make_id("shell", "filled")),
             dcc.Store(id=make_id("shell", "colours")),
@@ -125,9 +133,14 @@ def register(app: Dash) -> None:
         app,
         "poll",
         Output(make_id("shell", "status"), "data"),
+        Output(make_id("shell", "work"), "data"),
         Input(make_id("shell", "poll"), "n_intervals"),
         State(make_id("shell", "status"), "data"),
+        State(make_id("shell", "work"), "data"),
         prevent_initial_call=True,
+    )
+    in_browser(
+        app, "showWork", Output(make_id("shell", "told"), "children"), Input(make_id("shell", "work"), "data")
     )
     app.callback(
         *[
@@ -184,6 +197,8 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
     for page, there, paths in (
         ("patches", PatchesAddress, ("/", "/channel")),
         ("images", ImagesAddress, ("/images", "/image")),
+        ("saliency", SaliencyAddress, ("/saliency",)),
+        ("jobs", JobsAddress, ("/jobs",)),
     ):
         del page
         here = path in paths

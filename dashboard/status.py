@@ -6,6 +6,8 @@ import flask
 
 from dashboard.builds import builds_under_way
 from dashboard.context import Context, current
+from db.job_queries import job_counts, workers
+from db.ledger import LedgerError
 
 status_route = flask.Blueprint("status", __name__)
 
@@ -13,7 +15,8 @@ status_route = flask.Blueprint("status", __name__)
 @status_route.get("/status.json")
 def status_json() -> flask.Response:
     """The present status; never cached."""
-    response = flask.jsonify(status(current()))
+    context = current()
+    response = flask.jsonify(status(context) | {"work": work(context)})
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -27,4 +30,23 @@ def status(context: Context) -> dict[str, Any]:
         "runs": [[run["run"], run["model"], run["image_set"]] for run in catalogue.runs],
         "trouble": catalogue.trouble,
         "version": catalogue.version,
+    }
+
+
+def work(context: Context) -> dict[str, Any]:
+    """How it stands with jobs, workers and the broker. Apart from `status`: pages of the atlas need not hear of it."""
+    try:
+        counts = job_counts(context.ledger)
+        found = workers(context.ledger)
+    except LedgerError as error:
+        return {"trouble": str(error)}
+    alive = [worker for worker in found if not worker["silent"]]
+    return {
+        "broker": context.health.broker_answers(),
+        "busy": sum(worker["job"] is not None for worker in alive),
+        "queued": counts.get("queued", 0),
+        "running": counts.get("running", 0),
+        "silent": len(found) - len(alive),
+        "trouble": "",
+        "workers": len(alive),
     }

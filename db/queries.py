@@ -62,3 +62,16 @@ GROUP BY layer
 ORDER BY layer""",
         {"run": run},
     )
+
+
+def classes_of(model: str) -> Query:
+    """Classes of a model in the order of its logits."""
+    return Query(
+        """
+SELECT c.index, c.wnid, c.name
+FROM models m
+JOIN classes c USING (vocabulary)
+WHERE m.model = $model
+ORDER BY c.index""",
+        {"model": model},
+    )

@@ -5,18 +5,61 @@
     const convscope = (ns.convscope = ns.convscope || {});
 
     /* A new version of the atlas is noticed here; pages listen to the status. */
-    convscope.poll = async function (_ticks, known) {
-        if (document.hidden) return ns.no_update;
+    convscope.poll = async function (_ticks, known, knownWork) {
+        const nothing = [ns.no_update, ns.no_update];
+        if (document.hidden) return nothing;
         try {
             const answer = await fetch("/status.json", { cache: "no-store" });
             if (!answer.ok) throw new Error(answer.statusText);
-            const status = await answer.json();
+            const { work, ...status } = await answer.json();
             sayAway(false);
-            return JSON.stringify(status) === JSON.stringify(known) ? ns.no_update : status;
+            const news = (now, before) => (JSON.stringify(now) === JSON.stringify(before) ? ns.no_update : now);
+            return [news(status, known), news(work, knownWork)];
         } catch (error) {
             sayAway(true);
-            return ns.no_update;
+            return nothing;
         }
+    };
+
+    /* What runs, what waits, and what is missing for it to run. */
+    convscope.workWords = function (work) {
+        if (!work) return null;
+        if (work.trouble) return ["off", "jobs do not answer", work.trouble];
+        const waiting = work.queued ? `${work.queued} waiting` : "";
+        if (!work.workers && (work.queued || work.running)) {
+            return ["off", "no worker", `${waiting || "a job is unfinished"}: start convscope run, or convscope worker`];
+        }
+        if (!work.broker && work.queued) {
+            return ["off", "broker away", `${waiting}: jobs go on when the broker is back (convscope run starts one; `
+                + "CONVSCOPE_REDIS_URL names another)"];
+        }
+        if (work.running || work.queued) {
+            const running = work.running === 1 ? "1 job runs" : `${work.running} jobs run`;
+            return ["busy", work.running ? running : "starting…", waiting];
+        }
+        return null;
+    };
+
+    convscope.showWork = function (work) {
+        convscope.lastWork = work;
+        const corner = document.getElementById("shell-busy");
+        const words = convscope.workWords(work);
+        if (!corner) return "";
+        corner.hidden = !words;
+        if (!words) return "";
+        const [state, head, rest] = words;
+        const lamp = document.createElement("span");
+        lamp.className = "lamp " + state;
+        lamp.setAttribute("aria-hidden", "true");
+        const text = document.createElement("div");
+        const bold = document.createElement("b");
+        bold.textContent = head;
+        const quiet = document.createElement("span");
+        quiet.textContent = rest;
+        text.append(bold, quiet);
+        corner.title = rest ? `${head}: ${rest}` : head;
+        corner.replaceChildren(lamp, text);
+        return "";
     };
 
     function sayAway(away) {

@@ -18,6 +18,7 @@ from dashboard.address import ChannelAddress, ImageAddress, ImagesAddress
 from dashboard.components import Component, icon
 from dashboard.context import Context, Record, current
 from dashboard.ids import LOCATION, make_id
+from dashboard.pages.saliency import saliency_of
 from dashboard.pictures import image_address
 from dashboard.selections import IMAGES_PER_PAGE, image_filter
 from dashboard.wiring import in_browser
@@ -224,6 +225,10 @@ def _heading(image: Record, here: ImageAddress, listed: Record) -> Component:
                     html.H1([image["label"] or "No label", html.Span(f" image {number}", className="above num")]),
                 ],
                 className="title",
+            ),
+            html.A(
+                [icon("bullseye"), html.Span("Saliency of this image")],
+                href=saliency_of(here.model, here.images, [number]), className="btn btn-sm btn-quiet",
             ),
             html.Div(
                 [html.Span(f"{listed['place']:,} of {listed['images']:,}", className="num quiet"),

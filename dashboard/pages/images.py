@@ -5,6 +5,7 @@ Callbacks::
     address --+--> show_images --> controls, list of classes, pictures or table, pager
     status  --+
     controls --(browser)--> address
+    pictures or table --(browser)--> what is selected (`assets/selection.js`)
 """
 
 from collections.abc import Mapping
@@ -15,11 +16,13 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard import components
-from dashboard.address import ImageAddress, ImagesAddress
+from dashboard.address import ImagesAddress
 from dashboard.components import Component, attributes, icon, labelled, select
 from dashboard.context import Catalogue, Record, current
 from dashboard.ids import LOCATION, make_id
-from dashboard.pictures import thumbnail_address, thumbnails_gone
+from dashboard.pages import images_list
+from dashboard.pages.saliency import saliency_of
+from dashboard.pictures import thumbnails_gone
 from dashboard.selections import IMAGES_PER_PAGE, image_filter, images_query
 from dashboard.wiring import in_browser
 from dashboard.words import count, percent
@@ -28,6 +31,7 @@ from db import image_queries
 TITLE = "Images · Convscope"
 VIEWS = {"grid": "Pictures", "table": "Table"}
 VERDICTS = {"any": "Any", "right": "Right", "wrong": "Wrong", "unlabelled": "Unlabelled"}
+MAPPED_AT_ONCE = 6
 SORTS = {
     "id": "Number",
     "name": "Name",
@@ -76,6 +80,8 @@ def layout(mounted: Any = None, **_: Any) -> Component:
             html.Div(id=_id("problems")),
             html.Div(html.Div(className="skeleton tall"), id=_id("body")),
             html.Div(id=_id("pager")),
+            html.Div(id=_id("selection"), className="selection", role="status", hidden=True),
+            html.Div(id=_id("marked"), hidden=True),
             dcc.Store(id=_id("shown")),
         ],
         className="single-page images-page",
@@ -114,6 +120,7 @@ def register(app: Dash) -> None:
         State(LOCATION, "search"),
         prevent_initial_call=True,
     )
+    in_browser(app, "markSelected", Output(_id("marked"), "children"), Input(_id("body"), "children"))
 
 
 class Shown(NamedTuple):
@@ -177,7 +184,11 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
     first = (page - 1) * IMAGES_PER_PAGE
     body: Component
     if rows:
-        body = table(rows, address) if address.view == "table" else pictures(rows, address)
+        body = (
+            images_list.table(rows, address)
+            if address.view == "table"
+            else images_list.pictures(rows, address)
+        )
     elif run is None and address.verdict != "any":
         body = components.message("No model was indexed over this set yet, so there are no predictions.")
     else:
@@ -196,6 +207,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
                 "/download/images.csv?" + address.href().partition("?")[2],
                 rows=total if total > len(rows) else None,
             ),
+            saliency_link(address, [row["image_id"] for row in rows]),
         ),
         [
             *components.problems_list(problems.values()),
@@ -261,7 +273,20 @@ def _everything(address: ImagesAddress) -> str:
     return ImagesAddress(model=address.model, images=address.images, view=address.view).href()
 
 
-def _heading(image_set: Record, total: int, tools: Component) -> Component:
+def saliency_link(address: ImagesAddress, ids: list[int]) -> Component:
+    """To the maps of the first images of a list."""
+    if not ids:
+        return None
+    few = ids[:MAPPED_AT_ONCE]
+    return html.A(
+        [icon("bullseye"), html.Span("Saliency of these images")],
+        href=saliency_of(address.model, address.images, few),
+        className="btn btn-sm btn-quiet",
+        title=f"Maps of the first {len(few)}" if len(ids) > len(few) else "Maps of all that are shown",
+    )
+
+
+def _heading(image_set: Record, total: int, tools: Component, link: Component) -> Component:
     labelled_share = percent(image_set["labelled"] / image_set["images"]) if image_set["images"] else "–"
     return html.Div(
         [
@@ -273,87 +298,7 @@ def _heading(image_set: Record, total: int, tools: Component) -> Component:
                     components.fact("shown", f"{total:,}"),
                 ]
             ),
-            tools,
+            html.Div([link, tools], className="tools"),
         ],
         className="heading",
     )
-
-
-def _href(address: ImagesAddress, row: Record) -> str:
-    return address.at(ImageAddress, id=row["image_id"]).href()
-
-
-def pictures(rows: list[Record], address: ImagesAddress) -> Component:
-    """Thumbnails with their label; a mark says whether the prediction is right."""
-    return html.Ul(
-        [
-            html.Li(
-                html.A(
-                    [
-                        html.Img(src=thumbnail_address(row["key"]), alt="", draggable="false"),
-                        html.Div(
-                            [
-                                html.Span(row["label"] or f"image {row['image_id']}", className="name"),
-                                _mark(row["verdict"]),
-                            ],
-                            className="caption",
-                        ),
-                    ],
-                    href=_href(address, row),
-                    title=_words(row),
-                    **attributes(aria_label=_words(row)),
-                )
-            )
-            for row in rows
-        ],
-        className="thumbnails",
-    )
-
-
-def _words(row: Record) -> str:
-    words = f"image {row['image_id']}: {row['label'] or 'no label'}"
-    if row["predicted"]:
-        words += f", predicted {row['predicted']} ({percent(row['probability'])}), {row['verdict']}"
-    return words
-
-
-def _mark(verdict: str | None) -> Component:
-    symbols = {"right": "check-lg", "wrong": "x-lg"}
-    if verdict not in symbols:
-        return None
-    return html.Span(icon(symbols[verdict]), className=f"verdict-mark {verdict}")
-
-
-def table(rows: list[Record], address: ImagesAddress) -> Component:
-    """The same as a table."""
-    head = ("", "Image", "Label", "WNID", "Prediction", "Probability", "Size", "Name")
-    return html.Div(
-        html.Table(
-            [
-                html.Thead(html.Tr([html.Th(name, scope="col") for name in head])),
-                html.Tbody([_table_row(row, address) for row in rows]),
-            ],
-            className="table-plain",
-        ),
-        className="table-scroll",
-        tabIndex="0",
-        role="region",
-        **attributes(aria_label="Images"),
-    )
-
-
-def _table_row(row: Record, address: ImagesAddress) -> Component:
-    verdict, href = row["verdict"], _href(address, row)
-    thumbnail = html.Img(src=thumbnail_address(row["key"]), alt="", className="tiny")
-    return html.Tr(
-        [
-            html.Td(html.A(thumbnail, href=href, tabIndex="-1", **attributes(aria_hidden="true"))),
-            html.Td(html.A(f"{row['image_id']}", href=href, className="num", **attributes(aria_label=_words(row)))),
-            html.Td(html.A(row["label"], href=href) if row["label"] else html.Span("no label", className="quiet")),
-            html.Td(row["wnid"] or "", className="num quiet"),
-            html.Td([_mark(verdict), row["predicted"] or ""], className=f"predicted {verdict or ''}"),
-            html.Td(percent(row["probability"]) if row["predicted"] else "", className="num end"),
-            html.Td(f"{row['width']} × {row['height']}", className="num end"),
-            html.Td(row["name"], className="quiet long"),
-        ]
-    )  # fmt: skip

@@ -212,7 +212,7 @@ def test_images_are_filtered(context: Context, search: str, condition: str) -> N
         assert "No image fits" in text(shown.body)
         return
     ids = [
-        int(row["props"]["children"][1]["props"]["children"]["props"]["children"])
+        int(row["props"]["children"][2]["props"]["children"]["props"]["children"])
         for row in json.loads(to_json(shown.body))["props"]["children"]["props"]["children"][1]["props"][
             "children"
         ]
@@ -318,7 +318,10 @@ def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Cont
     subject = {"path": "/channel", "model": "synthetic", "images": "painted"}
     outputs = shell.show_shell(subject, None)
     (href, here, page), (_, there, other) = outputs[:3], outputs[3:6]
-    models, model, sets, chosen, corner, filled = outputs[6:]
+    models, model, sets, chosen, corner, filled = outputs[12:]
+    assert [outputs[at] for at in (6, 9)] == [
+        f"{path}?model=synthetic&images=painted" for path in ("/saliency", "/jobs")
+    ]
     assert href == "/?model=synthetic&images=painted"
     assert (here, there) == ("page-link-here", "page-link-there")
     assert (page, other) == ("page", "false")

@@ -1,0 +1,106 @@
+/* Small things that several pages draw with. */
+(function () {
+    "use strict";
+    const convscope = ((window.dash_clientside = window.dash_clientside || {}).convscope =
+        window.dash_clientside.convscope || {});
+
+    /* An element: attributes by name, `on…` are listeners; children are nodes or texts, null is left out. */
+    convscope.make = function (tag, attributes, ...children) {
+        const element = document.createElement(tag);
+        for (const [name, value] of Object.entries(attributes || {})) {
+            if (value === null || value === undefined || value === false) continue;
+            if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+            else if (name === "value") element.value = value;
+            else element.setAttribute(name, value === true ? "" : value);
+        }
+        element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+        return element;
+    };
+
+    convscope.icon = (name) => convscope.make("i", { class: `bi bi-${name}`, "aria-hidden": "true" });
+
+    convscope.duration = function (seconds) {
+        if (seconds === null || seconds === undefined) return "";
+        if (seconds < 1) return "under 1 s";
+        if (seconds < 90) return `${Math.round(seconds)} s`;
+        if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+        if (seconds < 129600) return `${Math.round(seconds / 3600)} h`;
+        return `${Math.round(seconds / 86400)} d`;
+    };
+
+    convscope.number = function (value) {
+        if (value === null || value === undefined) return "–";
+        const size = Math.abs(value);
+        if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(2);
+        return String(Number(value.toPrecision(4)));
+    };
+
+    convscope.percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
+
+    /* Ask the HTTP interface; an answer that is no success is thrown with its sentence. */
+    convscope.ask = async function (path, options) {
+        const given = options || {};
+        if (given.body !== undefined) {
+            given.headers = { "Content-Type": "application/json" };
+            given.body = JSON.stringify(given.body);
+        }
+        let answer;
+        try {
+            answer = await fetch(path, { cache: "no-store", ...given });
+        } catch (error) {
+            throw new Error("Convscope does not answer.");
+        }
+        const text = await answer.text();
+        let content = null;
+        try { content = JSON.parse(text); } catch (error) { /* an error page of the server */ }
+        if (!answer.ok) throw new Error((content && content.error) || `${path} answered ${answer.status}`);
+        return content;
+    };
+
+    /* Call `again` a second after it ended, while it gives true and somebody looks. One at a time per page. */
+    convscope.every = function (again) {
+        let timer = null, stopped = false, running = false;
+        async function tick() {
+            timer = null;
+            if (stopped || running) return;
+            if (document.hidden) { timer = setTimeout(tick, 1000); return; }
+            running = true;
+            let more = false;
+            try { more = await again(); } finally { running = false; }
+            if (more && !stopped) timer = setTimeout(tick, 1000);
+        }
+        tick();
+        return {
+            now() { clearTimeout(timer); stopped = false; tick(); },
+            stop() { stopped = true; clearTimeout(timer); },
+        };
+    };
+
+    /* Write the address: `changes` by name, an empty value takes the name away. Dash hears of it unless `quietly`. */
+    convscope.address = function (changes, quietly) {
+        const query = new URLSearchParams(location.search);
+        for (const [name, value] of Object.entries(changes)) {
+            if (value === "" || value === null || value === undefined) query.delete(name);
+            else query.set(name, value);
+        }
+        const text = query.toString().replaceAll("%2C", ",");
+        const target = location.pathname + (text ? "?" + text : "");
+        if (target === location.pathname + location.search) return;
+        if (quietly) {
+            history.replaceState({}, "", target);
+        } else {
+            history.pushState({}, "", target);
+            window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+        }
+    };
+
+    /* Bar of a job with words beside it. */
+    convscope.bar = function (share, words, state) {
+        const width = `${Math.round(1000 * Math.min(1, Math.max(0, share))) / 10}%`;
+        return convscope.make("div", { class: `job-bar ${state || ""}` },
+            convscope.make("div", { class: "job-track", role: "progressbar", "aria-valuenow": Math.round(100 * share),
+                "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": words },
+                convscope.make("div", { class: "job-fill", style: `width:${width}` })),
+            convscope.make("span", { class: "num" }, words));
+    };
+})();

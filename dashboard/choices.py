@@ -1,0 +1,42 @@
+"""Routes that help to choose what a request is about: `/choices/ids.json` and `/choices/classes.json`."""
+
+import flask
+import numpy as np
+
+from dashboard.address import ImagesAddress
+from dashboard.api_answers import MOST_NUMBER, answer, number, short_ids, sorry, words
+from dashboard.context import current
+from dashboard.selections import images_query
+from db.queries import classes_of
+from workers.methods import WrongRequest
+
+MOST = 240
+
+choices = flask.Blueprint("choices", __name__, url_prefix="/choices")
+choices.register_error_handler(WrongRequest, sorry)
+
+
+@choices.get("/ids.json")
+def ids() -> flask.Response:
+    """Numbers of `n` images of a filter of the Images page: the first, or with a `seed` random ones."""
+    context = current()
+    wanted = number("n", 6, low=1, high=MOST)
+    address, problems = ImagesAddress.read(flask.request.query_string.decode(errors="replace"))
+    if problems:
+        raise WrongRequest(next(iter(problems.values())))
+    run = context.catalogue().run(address.model, address.images)
+    if "seed" in flask.request.args:
+        query = images_query(run, address, limit=None)
+        there = np.array([row["image_id"] for row in context.atlas.fetch(query)], int)
+        random = np.random.default_rng(number("seed", 0, low=0, high=MOST_NUMBER))
+        chosen = sorted(random.choice(there, min(wanted, len(there)), replace=False).tolist())
+    else:
+        chosen = [row["image_id"] for row in context.atlas.fetch(images_query(run, address, limit=wanted))]
+    return answer({"ids": short_ids(chosen), "images": len(chosen)})
+
+
+@choices.get("/classes.json")
+def classes() -> flask.Response:
+    """Names of a model's classes in their order."""
+    rows = current().atlas.fetch(classes_of(words("model")))
+    return answer({"classes": [row["name"] for row in rows]})

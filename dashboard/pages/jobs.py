@@ -1,0 +1,40 @@
+"""The Jobs page: what waits, runs and ended. The browser draws it from the HTTP interface (`assets/jobs.js`).
+
+address, work --(browser)--> list, the opened job; asks again every second while something of it runs
+"""
+
+from typing import Any
+
+from dash import Dash, Input, Output, dcc, html
+from dash.exceptions import PreventUpdate
+
+from dashboard.components import Component
+from dashboard.ids import LOCATION, make_id
+from dashboard.wiring import in_browser
+
+TITLE = "Jobs · Convscope"
+
+
+def layout(mounted: Any = None, **_: Any) -> Component:
+    """The page without content."""
+    if mounted and mounted.get("title") == TITLE:
+        raise PreventUpdate
+    return html.Div(
+        [
+            html.Div(html.Div(className="skeleton tall"), id=make_id("jobs", "root")),
+            dcc.Store(id=make_id("jobs", "drawn")),
+        ],
+        className="single-page jobs-page",
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the page's callback."""
+    in_browser(
+        app,
+        "drawJobs",
+        Output(make_id("jobs", "drawn"), "data"),
+        Input(LOCATION, "pathname"),
+        Input(LOCATION, "search"),
+        Input(make_id("shell", "work"), "data"),
+    )

@@ -1,0 +1,308 @@
+"""What the Saliency page shows, to keep: one figure of all maps, and the facts of each as CSV.
+
+The query string names a `job`, or makes the request as the page's own address does. Of how maps are shown the figure
+reads `view` (overlay, map, error), `strength` (of the map over the picture, 0 to 1), `colours`, `scale` (own, model:
+shared in a column, all) and `clip` (percentile).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flask
+import pyarrow as pa
+
+from dashboard import figure, heat
+from dashboard.api_answers import MOST_NUMBER, answer, choice, fraction, sorry
+from dashboard.api_answers import number as whole_number
+from dashboard.context import Context, Record, current
+from dashboard.downloads import csv_lines
+from dashboard.figure import ColourBar, FigureCell, FigureRow
+from dashboard.pages.saliency import MOST_MAPS, read_page
+from dashboard.words import activation, percent
+from db.atlas import AtlasError
+from db.job_queries import job, job_items, job_maps
+from db.jobs import NoSuchJob
+from db.ledger import LedgerError
+from db.patch_queries import pictured
+from db.results import ResultGone
+from workers.methods import METHODS, WrongRequest
+
+DEFAULT_STRENGTH = 0.65
+SCALES = ("own", "model", "all")
+VIEWS = ("overlay", "map", "error")
+NO_FACTS = (
+    "key",
+    "file",
+    "standard_error_file",
+    "input_file",
+    "job",
+    "model",
+    "image_set",
+    "image_id",
+    "position",
+)
+
+saliency_downloads = flask.Blueprint("saliency_downloads", __name__, url_prefix="/download")
+
+
+class NothingComputed(LookupError):
+    """The address asks for maps that nobody asked for yet; the message is one sentence."""
+
+
+saliency_downloads.register_error_handler(WrongRequest, sorry)
+saliency_downloads.register_error_handler(LedgerError, sorry)
+saliency_downloads.register_error_handler(NoSuchJob, sorry)
+
+
+@saliency_downloads.errorhandler(NothingComputed)
+@saliency_downloads.errorhandler(AtlasError)
+def not_there(error: Exception) -> flask.Response:
+    """What was asked for is not there: one sentence."""
+    return answer({"error": str(error)}, 404)
+
+
+@dataclass(frozen=True)
+class View:
+    """How maps are shown."""
+
+    view: str
+    strength: float
+    colours: str  # auto: the diverging colour map for maps with a sign, inferno for others
+    scale: str
+    clip: float
+
+    def colours_of(self, signed: bool) -> str:
+        """The colour map of a figure whose maps have a sign, or have none."""
+        if self.colours != "auto":
+            return self.colours
+        return heat.DIVERGING if signed and self.view != "error" else "inferno"
+
+
+def read_view() -> View:
+    """What the query string says of how maps are shown.
+
+    Raises:
+        WrongRequest: a choice that there is not.
+    """
+    clip = fraction("clip", heat.DEFAULT_CLIP, low=heat.LOWEST_CLIP, high=heat.HIGHEST_CLIP)
+    strength = fraction("strength", DEFAULT_STRENGTH, low=0, high=1)
+    assert clip is not None
+    assert strength is not None
+    colours = choice("colours", "auto", ("auto", *heat.COLOUR_MAPS))
+    return View(choice("view", "overlay", VIEWS), strength, colours, choice("scale", "own", SCALES), clip)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A job with its items, images down and models across, and the maps that they have so far."""
+
+    job: Mapping[str, Any]
+    items: Sequence[Record]
+    maps: Mapping[int, Record]  # by position
+
+    @property
+    def models(self) -> list[str]:
+        """The columns."""
+        return [model["name"] for model in self.job["parameters"]["models"]]
+
+
+def _asked(context: Context) -> Asked:
+    number = _job_number(context)
+    found = job(context.ledger, number)
+    if found["kind"] != "saliency":
+        raise NothingComputed(f"job {number} computes no maps but {found['kind']}")
+    if found["items"] > MOST_MAPS:
+        raise WrongRequest(f"a figure holds up to {MOST_MAPS} maps, job {number} has {found['items']:,}")
+    maps = {row["position"]: row for row in job_maps(context.ledger, number)}
+    return Asked(found, job_items(context.ledger, number), maps)
+
+
+def _job_number(context: Context) -> int:
+    if "job" in flask.request.args:
+        return whole_number("job", 0, low=1, high=MOST_NUMBER)
+    catalogue = context.catalogue()
+    if catalogue.trouble:
+        raise AtlasError(catalogue.trouble)
+    if not catalogue.runs:
+        raise NothingComputed("no model was indexed yet")
+    page = read_page(context, catalogue, flask.request.query_string.decode(errors="replace"))
+    for problem in page["problems"].values():
+        raise WrongRequest(problem.rstrip("."))
+    if page["job"] is None:
+        raise NothingComputed("these maps were not asked for yet: run them on the Saliency page")
+    return int(page["job"])
+
+
+@saliency_downloads.get("/saliency.png")
+def saliency_png() -> flask.Response:
+    """All maps of an address in one picture."""
+    view = read_view()
+    context = current()
+    asked = _asked(context)
+    return _file(figure.png(saliency_figure(context, asked, view)), "image/png", _name(asked, "png"))
+
+
+def saliency_figure(context: Context, asked: Asked, view: View) -> Any:
+    """The figure: the model's input at the left, then a map for each model."""
+    values: dict[int, Any] = {}
+    gone: dict[int, str] = {}
+    for position, found in asked.maps.items():
+        file = found["file"] if view.view != "error" else found["standard_error_file"]
+        if file is None:
+            gone[position] = f"{METHODS[found['method']].title} has no standard error"
+            continue
+        try:
+            values[position] = context.results.read_array(file)
+        except ResultGone:
+            gone[position] = "its file is gone: run it again"
+    own = {position: heat.highest(array, view.clip) for position, array in values.items()}
+    highs = shared_ends(own, {item["position"]: item["model"] for item in asked.items}, view.scale)
+    colours = view.colours_of(any(found["signed"] for found in asked.maps.values()))
+    labels = _labels(context, asked)
+    across = len(asked.models)
+    rows = []
+    for first in range(0, len(asked.items), across):
+        inputs, cells = None, []
+        for item in asked.items[first : first + across]:
+            position = item["position"]
+            picture = _input(context, asked.maps.get(position))
+            inputs = picture if inputs is None else inputs
+            if position not in values:
+                cells.append(FigureCell(None, instead=gone.get(position) or _why(item)))
+                continue
+            pixels = heat.colourise(values[position], colours=colours, high=highs[position])
+            if view.view == "overlay" and picture is not None and picture.shape == pixels.shape:
+                pixels = heat.overlay(picture, pixels, view.strength)
+            cells.append(FigureCell(pixels, map_lines(asked.maps[position], highs[position])))
+        image = asked.items[first]["image_id"]
+        told = (f"image {image}", labels.get(image) or "no label")
+        rows.append(FigureRow((FigureCell(inputs, told, "not computed"), *cells)))
+    ends = set(highs.values())
+    return figure.compose(
+        ["Input", *asked.models],
+        rows,
+        bar=colour_bar(colours, view, ends.pop() if len(ends) == 1 else None),
+        caption=caption(asked, view),
+    )
+
+
+def shared_ends(own: Mapping[int, float], models: Mapping[int, str], scale: str) -> dict[int, float]:
+    """Where each map's colours end, by position: at its `own` end, or at the furthest of those that share a scale."""
+    if scale == "own":
+        return dict(own)
+    among = {position: models[position] if scale == "model" else "" for position in own}
+    return {
+        position: max(end for other, end in own.items() if among[other] == among[position])
+        for position in own
+    }
+
+
+def _labels(context: Context, asked: Asked) -> dict[int, str | None]:
+    images = sorted({item["image_id"] for item in asked.items})
+    rows = context.atlas.fetch(pictured(asked.job["image_set"], images))
+    return {row["image_id"]: row["label"] for row in rows}
+
+
+def _input(context: Context, found: Record | None) -> heat.Pixels | None:
+    if found is None:
+        return None
+    try:
+        return heat.read_png(context.results.path(found["input_file"]).read_bytes())
+    except OSError:  # said by the cell: what the map lies over is gone
+        return None
+
+
+def _why(item: Record) -> str:
+    return item["error"] or ("not computed yet" if item["state"] == "queued" else item["state"])
+
+
+def map_lines(found: Record, high: float) -> tuple[str, ...]:
+    """What stands below a map: the prediction, the target where it is another class, the end of its scale."""
+    told = [f"{class_name(found, 'predicted')} {percent(found['predicted_probability'])}"]
+    if found["target_class"] != found["predicted_class"]:
+        told.append(f"target: {class_name(found, 'target')} {percent(found['target_probability'])}")
+    told.append(f"scale ends at {activation(high)}")
+    if found["deletion_auc"] is not None:
+        told.append(f"deletion {found['deletion_auc']:.3f}, insertion {found['insertion_auc']:.3f}")
+    return tuple(told)
+
+
+def class_name(found: Record, which: str) -> str:
+    """Name of the `predicted` or the `target` class of a map."""
+    return found[f"{which}_name"] or f"class {found[f'{which}_class']}"
+
+
+def colour_bar(colours: str, view: View, high: float | None) -> ColourBar:
+    """What the ends of the colours mean; `high` None where each map has its own."""
+    end = f"{view.clip:g}th percentile" if high is None else activation(high)
+    if colours == heat.DIVERGING:
+        return ColourBar(colours, f"−{end}", "0", end)
+    return ColourBar(colours, "0", "", end)
+
+
+def caption(asked: Asked, view: View) -> list[str]:
+    """Method, target, what is shown, and on which scale."""
+    request = asked.job["parameters"]
+    method = METHODS[request["method"]]
+    parameters = ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in request["parameters"].items() if value != ""
+    )
+    targets = {"prediction": "each image's prediction", "label": "each image's label"}
+    target = targets.get(str(request["target"]), f"class {request['target']}")
+    precisions = ", ".join(sorted({found["dtype"] for found in asked.maps.values()})) or "no precision yet"
+    what = {
+        "overlay": f"The map over the model's input, strength {view.strength:g}.",
+        "map": "The map alone.",
+        "error": "Standard error of the map over its samples.",
+    }[view.view]
+    scale = {
+        "own": "Each map has its own scale, which makes maps look alike: compare places, not strengths.",
+        "model": "The maps of a model share one scale.",
+        "all": "All maps share one scale.",
+    }[view.scale]
+    return [
+        f"{method.title} ({method.reference}){': ' + parameters if parameters else ''}.",
+        f"Image set {asked.job['image_set']}; target: {target}; computed in {precisions}.",
+        f"{what} {scale} Colours end at the {view.clip:g}th percentile of the absolute values.",
+    ]
+
+
+@saliency_downloads.get("/saliency.csv")
+def saliency_csv() -> flask.Response:
+    """A line for each map of an address, and for each that is missing."""
+    asked = _asked(current())
+    lines = [line(item, asked.maps.get(item["position"]), asked.job["image_set"]) for item in asked.items]
+    names = list(dict.fromkeys(name for found in lines for name in found))
+    table = pa.table({name: [found.get(name) for found in lines] for name in names})
+    data = "".join(csv_lines(table)).encode()
+    return _file(data, "text/csv", _name(asked, "csv"))
+
+
+def line(item: Record, found: Record | None, image_set: str) -> Record:
+    """What is known of one map, flat; its parameters are `parameter_NAME`."""
+    told = {
+        "image_set": image_set,
+        "image_id": item["image_id"],
+        "model": item["model"],
+        "state": item["state"],
+        "error": item["error"],
+    }
+    if found is None:
+        return told
+    facts = {name: value for name, value in found.items() if name not in (*NO_FACTS, "parameters")}
+    known = {f"parameter_{name}": value for name, value in found["parameters"].items() if name not in facts}
+    return told | facts | known
+
+
+def _name(asked: Asked, kind: str) -> str:
+    words = "-".join(["saliency", asked.job["image_set"], asked.job["parameters"]["method"]])
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)
+    return f"{safe.encode('ascii', 'replace').decode().replace('?', '-')}.{kind}"
+
+
+def _file(data: bytes, kind: str, name: str) -> flask.Response:
+    response = flask.Response(data, mimetype=kind)
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,199 @@
+"""The figure and the CSV of the Saliency page."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flask
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from ledger_rows import claimed, finish_items, picture_of, values_of
+from PIL import Image
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from dashboard import figure, heat
+from dashboard.app import create_app
+from dashboard.context import EXTENSION, Context
+from dashboard.saliency_downloads import shared_ends
+from db import jobs
+from db.jobs import NewJob
+from db.settings import Settings, read_settings
+from workers.submit import choose_models, parse_ids, saliency_job
+
+WHAT = "model=synthetic&images=painted&ids=0,3,5"
+PAPER = (255, 255, 255)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A home with a run over 8 pictures, and an empty ledger."""
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("maps"))})
+    import_pictures(settings, painted_pictures(8), image_set="painted")
+    add_run(settings, image_set="painted")
+    return settings
+
+
+@pytest.fixture
+def context(home: Settings) -> Iterator[Context]:
+    """The parts of a dashboard over that home; the ledger is emptied after."""
+    app = create_app(home)
+    with app.server.test_request_context():
+        found: Context = app.server.extensions[EXTENSION]
+        yield found
+    found.ledger.close()
+    for file in Path(home.home).glob("ledger*"):
+        file.unlink()
+
+
+@pytest.fixture
+def client(context: Context) -> FlaskClient:
+    """A client of its routes."""
+    del context
+    return flask.current_app.test_client()
+
+
+def ask(context: Context, method: str = "smoothgrad", target: Any = "prediction", **parameters: Any) -> int:
+    """Queue the job that WHAT is the address of."""
+    atlas = context.atlas
+    new: NewJob = saliency_job(
+        atlas, models=choose_models(atlas, ["synthetic"]), image_set="painted", image_ids=parse_ids("0,3,5"),
+        method=method, parameters=parameters, target=target,
+    )  # fmt: skip
+    job, _ = jobs.submit_job(context.ledger, new)
+    return job
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def cell_of(pixels: np.ndarray, row: int, column: int, *, lines: int) -> np.ndarray:
+    """The pixels of a cell of the figure."""
+    row_height = figure.CELL + 4 + lines * figure.LINE + figure.GAP
+    top = figure.MARGIN + figure.LINE + 10 + row * row_height
+    left = figure.MARGIN + column * (figure.CELL + figure.GAP)
+    return pixels[top : top + figure.CELL, left : left + figure.CELL]
+
+
+def test_each_cell_of_the_figure_is_the_map_as_its_own_picture_shows_it(
+    context: Context, client: FlaskClient
+) -> None:
+    job = ask(context)
+    finish_items(context.settings, context.ledger, claimed(context.ledger, job))
+    answer = client.get(f"/download/saliency.png?{WHAT}&colours=magma&clip=97&strength=0.4")
+    assert answer.mimetype == "image/png"
+    assert "saliency-painted-smoothgrad.png" in answer.headers["Content-Disposition"]
+    found = pixels_of(answer.data)
+    for row, image in enumerate((0, 3, 5)):
+        alone = client.get(f"/api/maps/{row + 1}.png?colours=magma&clip=97&strength=0.4")
+        assert (cell_of(found, row, 1, lines=2) == pixels_of(alone.data)).all()
+        assert (cell_of(found, row, 0, lines=2) == picture_of(image)).all()
+
+
+def test_one_scale_ends_where_the_strongest_map_ends(context: Context, client: FlaskClient) -> None:
+    job = ask(context)
+    finish_items(context.settings, context.ledger, claimed(context.ledger, job))
+    high = max(heat.highest(values_of(image, signed=False), 99.5) for image in (0, 3, 5))
+    found = pixels_of(client.get(f"/download/saliency.png?{WHAT}&scale=all&view=map").data)
+    for row, image in enumerate((0, 3, 5)):
+        expected = heat.colourise(values_of(image, signed=False), colours="inferno", high=high)
+        assert (cell_of(found, row, 1, lines=2) == expected).all()
+
+
+def test_a_model_s_scale_ends_where_its_strongest_map_ends() -> None:
+    own, models = {0: 1.0, 1: 5.0, 2: 3.0}, {0: "a", 1: "b", 2: "a"}
+    assert shared_ends(own, models, "own") == own
+    assert shared_ends(own, models, "model") == {0: 3.0, 1: 5.0, 2: 3.0}
+    assert shared_ends(own, models, "all") == {0: 5.0, 1: 5.0, 2: 5.0}
+
+
+def test_a_job_s_number_and_its_request_name_the_same_figure(context: Context, client: FlaskClient) -> None:
+    job = ask(context)
+    finish_items(context.settings, context.ledger, claimed(context.ledger, job))
+    for kind in ("png", "csv"):
+        by_number = client.get(f"/download/saliency.{kind}?job={job}")
+        assert by_number.status_code == 200
+        assert by_number.data == client.get(f"/download/saliency.{kind}?{WHAT}").data
+    assert client.get("/download/saliency.png?job=77").status_code == 404
+    assert client.get("/download/saliency.png?job=x").status_code == 400
+    assert client.get("/download/saliency.png?job=99999999999").status_code == 400
+
+
+def test_maps_with_a_sign_are_diverging_and_their_errors_are_not(
+    context: Context, client: FlaskClient
+) -> None:
+    job = ask(context)
+    finish_items(context.settings, context.ledger, claimed(context.ledger, job), signed=True)
+    values = values_of(3, signed=True)
+    found = pixels_of(client.get(f"/download/saliency.png?{WHAT}&view=map").data)
+    expected = heat.colourise(values, colours="rdbu", high=heat.highest(values, 99.5))
+    assert (cell_of(found, 1, 1, lines=2) == expected).all()
+    found = pixels_of(client.get(f"/download/saliency.png?{WHAT}&view=error").data)
+    errors = values / 10
+    expected = heat.colourise(errors, colours="inferno", high=heat.highest(errors, 99.5))
+    assert (cell_of(found, 1, 1, lines=2) == expected).all()
+
+
+def test_what_is_not_computed_is_said_in_its_cell(context: Context, client: FlaskClient) -> None:
+    job = ask(context)
+    claim = claimed(context.ledger, job)
+    finish_items(context.settings, context.ledger, claim, 1)
+    failing = jobs.open_items(context.ledger, claim)[0]
+    jobs.fail_item(context.ledger, claim, failing["item"], seconds=0.1, error="=image 3 is too dark")
+    found = pixels_of(client.get(f"/download/saliency.png?{WHAT}").data)
+    failed, waiting = (cell_of(found, row, 1, lines=2) for row in (1, 2))
+    assert (failed != waiting).any()
+    assert {tuple(corner) for corner in (failed[0, 0], waiting[0, 0])} == {(0xEC, 0xEE, 0xF0)}
+    lines = list(csv.DictReader(io.StringIO(client.get(f"/download/saliency.csv?{WHAT}").text)))
+    assert [(line["image_id"], line["state"]) for line in lines] == [
+        ("0", "done"),
+        ("3", "failed"),
+        ("5", "queued"),
+    ]
+    assert lines[1]["error"] == "'=image 3 is too dark"
+    assert lines[0]["predicted_name"] == "a fish"
+    assert lines[0]["samples"] == "25"
+    assert not {"file", "key", "input_file"} & set(lines[0])
+
+
+@pytest.mark.parametrize("kind", ["png", "csv"])
+def test_what_cannot_be_downloaded_is_a_sentence(context: Context, client: FlaskClient, kind: str) -> None:
+    answer = client.get(f"/download/saliency.{kind}?{WHAT}")
+    assert answer.status_code == 404
+    assert "not asked for yet" in answer.json["error"]
+    ask(context)
+    answer = client.get(f"/download/saliency.{kind}?model=synthetic&images=painted&ids=0-9")
+    assert answer.status_code == 400
+    assert "images 0 to 7" in answer.json["error"]
+    if kind == "png":
+        for wrong in ("clip=20", "clip=x", "strength=2", "colours=jet", "scale=mine", "view=nothing"):
+            answer = client.get(f"/download/saliency.png?{WHAT}&{wrong}")
+            assert answer.status_code == 400
+            assert wrong.partition("=")[0] in answer.json["error"]
+
+
+def test_a_figure_is_wide_enough_for_its_words_and_cuts_off_what_is_not() -> None:
+    font = figure._font(figure.TEXT)
+    words = "a name that is far longer than the cell below it, and then some more"
+    assert figure.shortened("short", font, 200) == "short"
+    cut = figure.shortened(words, font, 200)
+    assert font.getlength(cut) <= 200
+    assert cut.endswith("…")
+    lines = figure.wrapped(words + " " + "x" * 100, font, 200)
+    assert all(font.getlength(line) <= 200 for line in lines)
+    assert " ".join(lines).startswith(words)
+
+
+def test_without_dejavu_words_are_written_in_plain_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figure, "_dejavu", lambda: None)
+    assert figure.written("café × 3 – 4…") == "cafe x 3 - 4..."
+
+
+def test_an_empty_figure_is_a_caption_on_paper() -> None:
+    bar = figure.ColourBar("inferno", "0", "", "1")
+    found = np.asarray(figure.compose(["Input"], [], bar=bar, caption=["Nothing to see."]))
+    assert tuple(found[0, 0]) == PAPER
+    assert (found != 255).any()
