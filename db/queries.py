@@ -68,10 +68,10 @@ def classes_of(model: str) -> Query:
     """Classes of a model in the order of its logits."""
     return Query(
         """
-SELECT c.index, c.wnid, c.name
+SELECT c.class_index, c.wnid, c.name
 FROM models m
 JOIN classes c USING (vocabulary)
 WHERE m.model = $model
-ORDER BY c.index""",
+ORDER BY c.class_index""",
         {"model": model},
     )

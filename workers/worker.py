@@ -9,9 +9,11 @@ import os
 import platform
 import socket
 import threading
+import warnings
 from typing import Any
 
 from celery import signals
+from celery.exceptions import SecurityWarning
 from sqlalchemy import delete, insert, update
 
 from db.atlas import Atlas
@@ -62,6 +64,8 @@ def run_worker(settings: Settings, *, queues: tuple[str, ...] = QUEUES, device: 
     sign.start()
     sweeper.start()
     log("worker.started", worker=name, queues=",".join(queues), device=place)
+    # Celery warns of root, since other applications take pickles from the broker; here messages are JSON alone
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         pool="solo",
         concurrency=1,

@@ -18,6 +18,7 @@
         const note = make("p", { class: "quiet" });
         const place = { array: null, canvas };
         const stage = make("div", { class: "large-stage" }, canvas);
+        const value = make("div", { class: "value-tip", role: "tooltip", hidden: true });
         convscope.saliencyState().hover(stage, place);
 
         async function paint() {
@@ -27,11 +28,16 @@
             const [array, picture] = await Promise.all([convscope.loadMap(address), convscope.loadPicture(cell.map.input_png)]);
             place.array = array;
             const name = state.colourName(cell.map, shown);
-            const high = convscope.highest(array, shown.clip);
+            // where a scale is shared, the map keeps the one that it has on the page
+            const ofErrors = (view) => view === "error";
+            const shared = shown.scale !== "own" && ofErrors(shown.view) === ofErrors(state.display.view);
+            const high = shared ? cell.high : convscope.highest(array, shown.clip);
+            place.high = high;
             convscope.paint(canvas, array, picture, { table: state.constants.colours[name], diverging: name === state.constants.diverging,
                 high, strength: shown.view === "overlay" ? shown.strength / 100 : 1, wipe: shown.wipe / 100 });
             convscope.paintBar(bar, state.constants.colours[name]);
-            ends.replaceChildren(make("span", {}, name === state.constants.diverging ? `−${number(high)}` : "0"), make("span", {}, number(high)));
+            ends.replaceChildren(make("span", {}, name === state.constants.diverging ? `−${number(high)}` : "0"),
+                make("span", {}, shared ? "shared scale" : "its own scale"), make("span", {}, number(high)));
         }
 
         const range = (name, label) => make("label", { class: "slide" }, make("span", {}, label),
@@ -61,13 +67,18 @@
             agreement: found.parameters.agreement > 0 ? `stop at ${found.parameters.agreement}` : null,
         };
         const link = (href, text) => make("a", { class: "btn btn-sm btn-quiet", href, download: "" }, icon("download"), text);
-        const pngOf = () => `${found.png}?` + new URLSearchParams({ colours: state.colourName(found, shown), clip: shown.clip,
-            strength: shown.view === "overlay" ? shown.strength / 100 : 1 });
+        // the server draws maps; a picture of standard errors is the one on the screen
+        const pngOf = () => (shown.view === "error" ? canvas.toDataURL("image/png") : `${found.png}?` + new URLSearchParams({
+            colours: state.colourName(found, shown), strength: shown.view === "overlay" ? shown.strength / 100 : 1,
+            ...(shown.scale !== "own" && place.high !== undefined ? { high: place.high } : { clip: shown.clip }) }));
         const png = link(pngOf(), "PNG");
-        png.addEventListener("click", () => { png.href = pngOf(); });
+        png.addEventListener("click", () => {
+            png.href = pngOf();
+            png.download = `map-${found.map}${shown.view === "error" ? "-standard-error" : ""}.png`;
+        });
         const close = make("button", { type: "button", class: "btn btn-quiet close-large", "aria-label": "Close", onclick: () => dialog.close() },
             icon("x-lg"));
-        dialog.append(
+        dialog.append(value,
             make("div", { class: "large-head" },
                 make("div", {}, make("h2", {}, cell.row.label || "No label", make("span", { class: "quiet" }, ` image ${found.image_id}`)),
                     make("p", { class: "quiet" }, `map ${found.map} · ${found.model}`)), close),

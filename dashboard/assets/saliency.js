@@ -16,10 +16,11 @@
         scale: { own: "Own of each map", model: "Shared in a column", all: "Shared by all" },
         order: { "": "As chosen", deletion: "Deletion, best first", insertion: "Insertion, best first",
             agreement: "Agreement, best first", confidence: "Confidence" },
+        model_order: { "": "As chosen", deletion: "Deletion, best first", insertion: "Insertion, best first" },
     };
 
     let root = null, page = null, constants = null, parts = {}, cells = new Map(), job = null, scoring = null;
-    let poller = null, said = "", classes = new Map(), looked = null;
+    let poller = null, said = "", classes = new Map(), looked = null, sought = null, runsNext = false;
 
     convscope.drawSaliency = function (given, fixed) {
         const now = document.getElementById("saliency-root");
@@ -34,12 +35,24 @@
         page = given;
         if (now !== root) mount(now);
         fill();
-        if (another) { job = null; scoring = null; said = ""; looked = null; cells.clear(); }
+        if (another) { job = null; scoring = null; said = ""; looked = null; sought = null; parts.grid.dataset.shape = ""; }
         drawGrid();
         drawProgress();
-        poller.now();
+        if (runsNext && isCurrent()) start();
+        else poller.now();
         return "";
     };
+
+    /* Whether the request is the one that the address asks for, and not that of a moment ago. */
+    function isCurrent() {
+        const asked = (search) => {
+            const query = new URLSearchParams(search || "");
+            Object.keys(DISPLAY).forEach((name) => query.delete(name));
+            query.sort();
+            return query.toString();
+        };
+        return asked(page.search) === asked(location.search);
+    }
 
     const display = () => {
         const query = new URLSearchParams(location.search);
@@ -101,7 +114,7 @@
                 make("div", { class: "control ids-group" },
                     make("label", { for: "saliency-ids" }, "Images by number"),
                     make("input", { id: "saliency-ids", class: "form-control form-control-sm num", autocomplete: "off",
-                        placeholder: "0,1,4-7", onchange: (event) => convscope.address({ ids: event.target.value.trim() }) }), pick),
+                        placeholder: "0,1,4-7", onchange: (event) => convscope.address({ ids: event.target.value.trim(), n: "", seed: "" }) }), pick),
                 control("method", "Method", select("method", Object.fromEntries(Object.entries(constants.methods)
                     .map(([name, method]) => [name, method.title])), changeMethod)),
                 control("target", "Class to explain", select("target", { prediction: "The prediction", label: "The label",
@@ -112,7 +125,9 @@
             make("div", { class: "controls display", role: "group", "aria-label": "How maps are shown" },
                 shown("view", "Show"), slider("strength", "Strength", 0, 100, 1), slider("wipe", "Original | map", 0, 100, 1),
                 shown("colours", "Colours"), shown("scale", "Scale"), slider("clip", "Clip at percentile", 80, 100, 0.1),
-                shown("order", "Order")),
+                shown("order", "Order"), shown("model_order", "Sort models"),
+                make("button", { type: "button", class: "btn btn-sm btn-quiet as-reports", onclick: asInReports,
+                    title: "The map alone, its magnitudes white on black, clipped at the 99th percentile" }, "As in reports")),
             parts.legend, parts.grid);
         if (poller) poller.stop();
         poller = convscope.every(refresh);
@@ -126,6 +141,9 @@
         };
         parts.about.textContent = `${page.image_set} · ${page.images.toLocaleString("en")} images`;
         set("saliency-ids", page.ids);
+        const query = new URLSearchParams(location.search);
+        if (query.has("n")) set("saliency-n", query.get("n"));
+        if (query.has("seed")) set("saliency-pickseed", query.get("seed"));
         set("saliency-method", page.method);
         const other = !["prediction", "label"].includes(page.target);
         set("saliency-target", other ? "index" : page.target);
@@ -164,7 +182,9 @@
                     : make("input", { id, class: "form-control form-control-sm num", onchange: changed, autocomplete: "off",
                         inputmode: typeof parameter.default === "number" ? "decimal" : "text",
                         placeholder: parameter.default === "" ? "last layer" : parameter.default });
-                return make("div", { class: "control", title: parameter.help },
+                return make("div", { class: "control", title: parameter.help, onfocusin: () => {
+                    parts.reference.textContent = `${parameter.name.replaceAll("_", " ")}: ${parameter.help}`;
+                }, onfocusout: () => { parts.reference.textContent = method.reference; } },
                     make("label", { for: id }, parameter.name.replaceAll("_", " ")), input);
             }));
         }
@@ -178,19 +198,27 @@
 
     function fillDisplay() {
         const chosen = display();
-        for (const name of ["view", "colours", "scale", "order", "strength", "wipe", "clip"]) {
+        for (const name of ["view", "colours", "scale", "order", "model_order", "strength", "wipe", "clip"]) {
             const control = document.getElementById(`saliency-${name}`);
             if (control !== document.activeElement || control.type !== "range") control.value = chosen[name];
             const value = document.getElementById(`saliency-${name}-value`);
             if (value) value.textContent = name === "clip" ? chosen[name].toFixed(1) : `${chosen[name]} %`;
         }
         document.querySelector(".strength-control").hidden = chosen.view !== "overlay";
+        document.querySelector(".model_order-control").hidden = page.chosen.length < 2;
     }
 
     function show(name, value) {
         convscope.address({ [name]: value === DISPLAY[name] ? "" : value }, true);
         fillDisplay();
-        if (name === "order") arrange(); else repaint();
+        if (name === "order" || name === "model_order") arrange(); else repaint();
+    }
+
+    /* Grey pictures as papers print them. */
+    function asInReports() {
+        convscope.address({ view: "map", colours: "grey", clip: 99, wipe: "" }, true);
+        fillDisplay();
+        repaint();
     }
 
     function changeModels() {
@@ -239,7 +267,7 @@
         if (how === "random") asked.set("seed", value("saliency-pickseed"));
         try {
             const answer = await ask(`/choices/ids.json?${asked}`);
-            convscope.address({ ids: answer.ids });
+            convscope.address({ ids: answer.ids, n: asked.get("n"), seed: asked.get("seed") });
         } catch (error) {
             say(error.message);
         }
@@ -252,15 +280,21 @@
 
     // ---- the job
 
-    async function run(event) {
+    function run(event) {
         event.preventDefault();
+        if (isCurrent()) start();
+        else runsNext = true; // what was just typed is on its way
+    }
+
+    async function start() {
+        runsNext = false;
         if (!page.request) return;
-        if (document.activeElement && document.activeElement.form) document.activeElement.blur();
         parts.run.disabled = true;
         try {
             const made = await ask("/api/jobs", { method: "POST", body: page.request });
             page.job = made.job;
             said = made.notice.includes("broker is away") ? `${made.notice[0].toUpperCase()}${made.notice.slice(1)}.` : "";
+            if (UNFINISHED.includes(made.state)) sought = made.job;
             job = { ...made, item_list: job ? job.item_list : [], maps: job ? job.maps : [] };
         } catch (error) {
             said = error.message;
@@ -296,6 +330,9 @@
                 if (page !== mine && page.job !== wanted) return true;
                 job = found;
                 looked = true;
+                if (UNFINISHED.includes(job.state)) sought = job.job; // new maps have no curves yet
+            } else if (!scoring && sought !== job.job && job.maps.some((map) => map.deletion_auc === null)) {
+                await findScoring();
             }
             if (said === "Convscope does not answer.") said = "";
         } catch (error) {
@@ -304,8 +341,17 @@
         if (!root || !root.isConnected) return false;
         drawProgress();
         drawGrid();
-        return Boolean(job && UNFINISHED.includes(job.state)) || Boolean(scoring && UNFINISHED.includes(scoring.state))
+        const seeking = job && !scoring && sought !== job.job && job.maps.some((map) => map.deletion_auc === null);
+        return seeking || Boolean(job && UNFINISHED.includes(job.state)) || Boolean(scoring && UNFINISHED.includes(scoring.state))
             || said === "Convscope does not answer.";
+    }
+
+    /* Curves that are being computed since before this page was opened. */
+    async function findScoring() {
+        sought = job.job;
+        const numbers = new Set(job.maps.map((map) => map.map));
+        const found = await ask("/api/jobs?" + new URLSearchParams({ kind: "faithfulness", images: page.image_set, limit: 20 }));
+        scoring = found.jobs.find((one) => UNFINISHED.includes(one.state) && one.parameters.maps.some((map) => numbers.has(map))) || null;
     }
 
     async function score() {
@@ -401,7 +447,7 @@
             cells.clear();
             grid.replaceChildren(
                 columns.length > 1 ? make("div", { class: "map-heads", "aria-hidden": "true" }, make("span", {}),
-                    ...columns.map((model) => make("b", {}, model))) : "",
+                    ...columns.map((model) => make("b", { "data-model": model }, model))) : "",
                 ...page.rows.map((row) => make("section", { class: "map-row", "data-image": row.id, "aria-label": `image ${row.id}` },
                     make("a", { class: "map-image", href: row.href }, make("img", { src: row.thumbnail, alt: "", loading: "lazy" }),
                         make("span", { class: "name" }, row.label || "no label"), make("span", { class: "num quiet" }, `image ${row.id}`)),
@@ -439,7 +485,7 @@
             cell.canvas = make("canvas", { width: map.width, height: map.height, role: "img", "aria-label": `Map of ${words}` });
             cell.caption = make("figcaption", {});
             const open = make("button", { type: "button", class: "map-open", "aria-label": `Open the map of ${words}`,
-                onclick: () => convscope.openMap(map.map) }, cell.canvas);
+                onclick: () => { document.getElementById("tip").hidden = true; convscope.openMap(map.map); } }, cell.canvas);
             hover(open, cell);
             cell.element.replaceChildren(make("figure", {}, open, cell.caption));
         } else {
@@ -449,7 +495,8 @@
     }
 
     function caption(map, row) {
-        const right = row.label && map.predicted_name ? (map.predicted_name === row.label ? "right" : "wrong") : "";
+        const label = row.classes[map.model];
+        const right = label === undefined ? "" : map.predicted_class === label ? "right" : "wrong";
         const lines = [make("div", { class: "map-line" },
             make("span", { class: "name", title: map.predicted_name }, map.predicted_name || `class ${map.predicted_class}`),
             right ? make("span", { class: `verdict-mark ${right}`, title: `${right}: the label is ${row.label}` },
@@ -467,13 +514,17 @@
     }
 
     function arrange() {
-        const order = display().order;
+        const { order, model_order: modelOrder } = display();
         const rows = [...parts.grid.querySelectorAll(".map-row")];
         const value = (element) => {
             const image = Number(element.dataset.image);
-            const found = [...cells.values()].filter((cell) => cell.row.id === image && cell.map).map((cell) => cell.map);
+            return mean((cell) => cell.row.id === image, order);
+        };
+        // the lower, the further to the front
+        const mean = (wanted, how) => {
+            const found = [...cells.values()].filter((cell) => cell.map && wanted(cell)).map((cell) => cell.map);
             const of = { deletion: (map) => map.deletion_auc, insertion: (map) => (map.insertion_auc === null ? null : -map.insertion_auc),
-                agreement: (map) => (map.agreement === null ? null : -map.agreement), confidence: (map) => -map.predicted_probability }[order];
+                agreement: (map) => (map.agreement === null ? null : -map.agreement), confidence: (map) => -map.predicted_probability }[how];
             const values = found.map(of).filter((one) => one !== null);
             return values.length ? values.reduce((sum, one) => sum + one, 0) / values.length : Infinity;
         };
@@ -481,6 +532,13 @@
         const place = (element) => places.get(Number(element.dataset.image));
         const sorted = [...rows].sort((a, b) => (order ? value(a) - value(b) : 0) || place(a) - place(b));
         if (sorted.some((element, at) => element !== rows[at])) parts.grid.append(...sorted);
+        const columns = [...new Set([...cells.values()].map((cell) => cell.model))];
+        const means = new Map(columns.map((model) => [model, modelOrder ? mean((cell) => cell.model === model, modelOrder) : 0]));
+        const inOrder = [...columns].sort((a, b) => (means.get(a) - means.get(b)) || columns.indexOf(a) - columns.indexOf(b));
+        parts.grid.querySelectorAll(".map-row, .map-heads").forEach((line) => {
+            const byModel = new Map([...line.querySelectorAll("[data-model]")].map((element) => [element.dataset.model, element]));
+            if (inOrder.some((model, at) => [...byModel.keys()][at] !== model)) line.append(...inOrder.map((model) => byModel.get(model)));
+        });
     }
 
     // ---- painting
@@ -557,8 +615,10 @@
     // ---- values under the pointer
 
     function hover(element, cell) {
+        // a dialog lies over everything outside of it
+        const tip = () => (element.closest("dialog") || document).querySelector("#tip, .value-tip");
         const tell = (event) => {
-            const box = document.getElementById("tip");
+            const box = tip();
             if (!cell.array || !box) return;
             const area = cell.canvas.getBoundingClientRect();
             const x = Math.min(cell.array.width - 1, Math.max(0, Math.floor(((event.clientX - area.left) / area.width) * cell.array.width)));
@@ -573,7 +633,12 @@
             box.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
         };
         element.addEventListener("pointermove", tell);
-        element.addEventListener("pointerleave", () => { const box = document.getElementById("tip"); if (box) box.hidden = true; });
+        element.addEventListener("pointerdown", tell);
+        element.addEventListener("pointerleave", (event) => {
+            const box = tip();
+            // a finger leaves when it is lifted; what it pointed at stays to be read
+            if (box && (event.pointerType !== "touch" || box.id === "tip")) box.hidden = true;
+        });
     }
 
     convscope.saliencyState = () => ({ page, constants, job, display: display(), cells, colourName, arrayAddress, unitOf, hover });

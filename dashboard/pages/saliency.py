@@ -28,7 +28,7 @@ from dashboard.pictures import thumbnail_address
 from dashboard.wiring import in_browser
 from db.job_queries import job_with_key
 from db.ledger import LedgerError
-from db.patch_queries import pictured
+from db.patch_queries import labelled_classes, pictured
 from workers.methods import METHODS, WrongRequest
 from workers.submit import choose_models, parse_ids, parse_target, saliency_job
 
@@ -112,6 +112,7 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> dic
     images = next(row["images"] for row in catalogue.image_sets if row["image_set"] == image_set)
     chosen = [name for name in address.models.split(",") if name] or [address.model or run["model"]]
     page: dict[str, Any] = {
+        "search": search or "",
         "models": models,
         "chosen": chosen,
         "image_set": image_set,
@@ -126,7 +127,9 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> dic
     }
     try:
         ids = parse_ids(page["ids"])
-        page["rows"] = rows(context, image_set, ids[: MOST_MAPS // max(1, len(chosen))], address)
+        shown = ids[: MOST_MAPS // max(1, len(chosen))]
+        runs = [found for model in chosen if (found := catalogue.run(model, image_set))]
+        page["rows"] = rows(context, image_set, shown, address, runs)
         if len(ids) * len(chosen) > MOST_MAPS:
             raise WrongRequest(
                 f"ids: this page shows up to {MOST_MAPS} maps, these are {len(ids):,} images by {len(chosen)} models: "
@@ -163,14 +166,25 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> dic
     return page | {"problems": problems}
 
 
-def rows(context: Context, image_set: str, ids: Sequence[int], address: SaliencyAddress) -> list[Record]:
-    """The images, in the order in which they were named; those that the set has not are left out."""
+def rows(
+    context: Context, image_set: str, ids: Sequence[int], address: SaliencyAddress, runs: Sequence[Record]
+) -> list[Record]:
+    """The images, in the order in which they were named; those that the set has not are left out.
+
+    `classes` is the label's index by model. A model that has not the class is not there: it is not wrong. Nor is
+    one that was not run over this set. Names say nothing, for two classes may have one.
+    """
     found = {row["image_id"]: row for row in context.atlas.fetch(pictured(image_set, list(ids)))}
+    classes: dict[int, dict[str, int]] = {image: {} for image in ids}
+    for run in runs:
+        for row in context.atlas.fetch(labelled_classes(run["run"], list(ids))):
+            classes[row["image_id"]][run["model"]] = row["class_index"]
     there = ImageAddress(model=address.model, images=image_set)
     return [
         {
             "id": image,
             "label": found[image]["label"],
+            "classes": classes[image],
             "thumbnail": thumbnail_address(found[image]["key"]),
             "href": there.href(id=image),
         }
