@@ -1,0 +1,247 @@
+"""The container files, as far as they can be tried without a container engine.
+
+The compose file's own commands and environment run here, by the image's own entrypoint, against a real Redis-protocol
+server on TCP and a real PostgreSQL.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from postgres import postgres_server, server_programs
+from running import kill_all, wait
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from db.settings import Settings, read_settings
+from workers.broker import server_command
+
+ROOT = Path(__file__).parents[1]
+DOCKER = ROOT / "docker"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Instruction and arguments of each step of the Dockerfile, continuation lines joined."""
+    text = re.sub(r"\\\n", " ", (DOCKER / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+
+
+def given(name: str) -> list[str]:
+    return [words for instruction, words in instructions() if instruction == name]
+
+
+def test_the_image_is_pinned_slim_and_runs_as_nobody_special() -> None:
+    assert given("FROM") == ["python:3.11-slim-bookworm"]
+    names = [name for name, _ in instructions()]
+    assert names[-1] == "CMD"
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert given("USER") == ["convscope"]
+    assert all(json.loads(words) for words in given("ENTRYPOINT") + given("CMD")), (
+        "the form that passes signals on"
+    )
+    assert json.loads(given("HEALTHCHECK")[0].split("CMD", 1)[1]) == ["python", "docker/health.py"]
+    for words in given("RUN"):
+        assert "sudo" not in words
+        if "apt-get install" in words:
+            assert "--no-install-recommends" in words
+            assert "rm -rf /var/lib/apt/lists/*" in words
+    assert "PIP_NO_CACHE_DIR=1" in given("ENV")[0]
+
+
+def test_the_variant_of_the_image_is_one_of_two() -> None:
+    script = next(words for words in given("RUN") if "case" in words)
+    case = script[script.index("case") : script.index("esac") + 4] + '; echo "$index"'
+    for variant, expected in [("cpu", "/whl/cpu"), ("cuda", "pypi.org")]:
+        said = subprocess.run(
+            ["bash", "-c", case], env={"VARIANT": variant}, capture_output=True, text=True, check=True
+        )
+        assert expected in said.stdout
+    refused = subprocess.run(
+        ["bash", "-c", case], env={"VARIANT": "rocm"}, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert "expected cpu or cuda, got 'rocm'" in refused.stderr
+
+
+def test_the_entrypoint_is_sound_shell_and_names_a_folder_that_it_cannot_write_to(tmp_path: Path) -> None:
+    subprocess.run(["sh", "-n", str(DOCKER / "entrypoint.sh")], check=True)
+    assert os.access(DOCKER / "entrypoint.sh", os.X_OK)
+    refused = subprocess.run(
+        [str(DOCKER / "entrypoint.sh"), "--help"],
+        env={**os.environ, "CONVSCOPE_HOME": str(tmp_path / "nowhere")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "cannot be written to by user" in refused.stderr
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    return found
+
+
+def test_the_compose_file_names_settings_that_there_are_and_pins_its_images() -> None:
+    from db.settings import SETTINGS
+
+    services = compose()["services"]
+    assert set(services) == {"web", "worker", "redis", "postgres"}
+    known = {setting.name for setting in SETTINGS}
+    for name in ("web", "worker"):
+        assert set(services[name]["environment"]) <= known
+        assert set(services[name]["depends_on"]) == {"redis", "postgres"}
+        assert "ports" not in services["worker"], "or it could not be scaled"
+    for name in ("redis", "postgres"):
+        assert re.fullmatch(r"\w+:\d+-alpine", services[name]["image"])
+        assert services[name]["healthcheck"]
+    assert all(port.startswith("127.0.0.1:") for port in services["web"]["ports"]), "there is no login"
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[int]:
+    """Port of a Redis-protocol server on TCP."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    words = [shutil.which("redis-server") or server_command(settings)[0], "--port", str(port), "--save", ""]
+    server = subprocess.Popen(words, cwd=settings.home, stdout=subprocess.DEVNULL)
+    yield port
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture
+def database() -> Iterator[Path]:
+    """Folder of the socket of a PostgreSQL."""
+    programs = server_programs()
+    if programs is None:
+        pytest.skip("NO POSTGRESQL: neither /usr/lib/postgresql nor the PATH has an initdb")
+    with (
+        tempfile.TemporaryDirectory(prefix="convscope-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        postgres_server(programs, Path(folder)),
+    ):
+        yield Path(folder)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_web_and_worker_of_the_compose_file_do_a_job_together(
+    settings: Settings, broker: int, database: Path, tmp_path: Path
+) -> None:
+    import_pictures(settings, painted_pictures(4), image_set="painted")
+    add_run(settings, image_set="painted", model="synthetic")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    try:
+        for name in ("web", "worker"):
+            service = compose()["services"][name]
+            environment = {
+                key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+                .replace("redis:6379", f"127.0.0.1:{broker}")
+                .replace(
+                    "convscope:convscope@postgres:5432/convscope", f"convscope@/postgres?host={database}"
+                )
+                for key, value in service["environment"].items()
+            }
+            assert "@postgres:" not in str(environment), "a host was not replaced"
+            (tmp_path / name).mkdir()
+            started.append(
+                subprocess.Popen(
+                    [str(DOCKER / "entrypoint.sh"), *service["command"]],
+                    cwd=ROOT,
+                    env={
+                        **os.environ,
+                        **environment,
+                        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                        "CONVSCOPE_HOME": str(settings.home),
+                        "CONVSCOPE_PORT": str(port),
+                        "TMPDIR": str(tmp_path / name),
+                    },
+                )
+            )
+        url = f"http://127.0.0.1:{port}"
+
+        def status() -> Any:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{url}/status.json", timeout=5) as answer,
+            ):
+                return json.loads(answer.read())["work"]
+            return {}
+
+        wait(
+            lambda: status().get("workers") == 1 and status()["broker"],
+            seconds=60,
+            what=lambda: str(status()),
+        )
+        body = {
+            "kind": "saliency",
+            "models": ["synthetic"],
+            "images": "painted",
+            "ids": [0],
+            "method": "gradient",
+        }
+        asked = urllib.request.Request(
+            f"{url}/api/jobs", json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            job = json.loads(answer.read())
+        assert job["notice"] == "job 1 is queued"
+
+        def state() -> str:
+            with urllib.request.urlopen(f"{url}/api/jobs/1", timeout=20) as answer:
+                return str(json.loads(answer.read())["state"])
+
+        # the atlas's model is an imagined one: the worker finds nothing to load, and says so
+        wait(lambda: state() == "failed", seconds=60, what=state)
+        for name in ("web", "worker"):
+            health = subprocess.run(
+                [sys.executable, "docker/health.py"],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    **environment,
+                    "PYTHONPATH": str(ROOT),
+                    "CONVSCOPE_HOME": str(settings.home),
+                    "CONVSCOPE_PORT": str(port),
+                    "TMPDIR": str(tmp_path / name),
+                },
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert health.returncode == 0, f"{name}: {health.stdout}{health.stderr}"
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(15)
+        deadline = time.monotonic() + 5
+        while status() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert status() == {}
+    finally:
+        for process in started:
+            process.kill()
+        kill_all(settings.home)
+
+
+def test_settings_of_the_image_are_those_of_the_entrypoint() -> None:
+    words = " ".join(given("ENV"))
+    found = dict(re.findall(r"(CONVSCOPE_\w+)=(\S+)", words))
+    assert read_settings(found).home == Path("/data")
+    assert read_settings(found).host == "0.0.0.0"
