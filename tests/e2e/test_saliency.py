@@ -184,9 +184,12 @@ def test_another_class_is_found_by_its_name(page: Page, lab: tuple[str, Settings
     page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=2&method=gradient")
     page.get_by_label("Class to explain").select_option("index")
     page.get_by_label("Class", exact=True).fill("goldfish")
-    page.get_by_label("Class", exact=True).press("Enter")
+    page.get_by_label("Class", exact=True).press("Tab")  # Enter would run it at once
     expect(page).to_have_url(re.compile("target=1(&|$)"))
     expect(page.locator(".job-line")).to_contain_text("Not computed yet")
+    page.get_by_label("Class", exact=True).press("Enter")
+    expect(page.locator(PAINTED)).to_have_count(1, timeout=60_000)
+    expect(page.locator(".map-cell")).to_contain_text("for goldfish")
 
 
 def test_wrong_addresses_are_said_in_a_sentence(page: Page, lab: tuple[str, Settings]) -> None:

@@ -1,0 +1,198 @@
+"""SmoothGrad: ours beside Captum's NoiseTunnel on ConvNeXt-tiny, bfloat16 beside float32, and what an early stop saves.
+
+    python tests/bench/bench_attribution.py
+
+Each method of the first table runs in a process of its own, so that its peak of memory is its own; they take turns.
+The other tables are about real weights (EfficientNet-Lite0) and photographs: those of CONVSCOPE_TEST_DATA where it is
+set, else the image set `samples`.
+"""
+
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+from workers.runtime import restart_with_settings
+
+SAMPLES = 25
+ROUNDS = 3
+LEVEL = 0.15
+METHODS = {
+    "ours, float32": {"dtype": "float32"},
+    "ours, bfloat16": {"dtype": "bfloat16"},
+    "Captum, 1 sample a pass": {"captum": 1},
+    "Captum, 5 samples a pass": {"captum": 5},
+    "Captum, 25 samples a pass": {"captum": 25},
+}
+PHOTOGRAPHS = 12
+
+
+def convnext() -> Any:
+    """ConvNeXt-tiny of full size with random weights, as a vision model."""
+    import torch
+
+    from workers.models import VisionModel
+    from workers.networks import LoadedNetwork
+    from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+    from workers.torchvision_import import import_library
+    from workers.vocabularies import vocabulary_of_labels
+
+    torch.manual_seed(0)
+    library = import_library("transformers")
+    network = library.ConvNextForImageClassification(library.ConvNextConfig(num_labels=1000))
+    loaded = LoadedNetwork(
+        network=network,
+        source="bench",
+        architecture="ConvNext",
+        preprocessing=Preprocessing((224, 224), 224, "bicubic", IMAGENET_MEAN, IMAGENET_STD),
+        vocabulary=vocabulary_of_labels([str(index) for index in range(1000)], model="bench"),
+    )
+    return VisionModel(loaded, name="bench").eval().requires_grad_(False)
+
+
+def one(name: str) -> None:
+    """In a child: seconds of a map after a first one, and the peak of memory over the loaded model."""
+    import torch
+    from captum.attr import NoiseTunnel, Saliency
+
+    from workers.smoothgrad import smoothgrad
+
+    options = METHODS[name]
+    model = convnext()
+    pixels = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        target = model(pixels).argmax(1)
+    target = target.clone()
+    loaded = peak()
+
+    def ours() -> None:
+        smoothgrad(
+            model, pixels, target, samples=SAMPLES, noise_level=LEVEL, seed=0, dtype=str(options["dtype"])
+        )
+
+    def captums() -> None:
+        normalised = ((pixels - model.mean) / model.std).requires_grad_()
+        NoiseTunnel(Saliency(model.network_logits)).attribute(
+            normalised,
+            nt_type="smoothgrad",
+            nt_samples=SAMPLES,
+            nt_samples_batch_size=int(options["captum"]),
+            stdevs=LEVEL * float(normalised.max() - normalised.min()),
+            target=target,
+            abs=False,
+        )
+
+    if "captum" in options:
+        model.network_logits = lambda x: model.network(x).logits
+    run = captums if "captum" in options else ours
+    seconds = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begun)
+    print(json.dumps({"seconds": seconds[1], "megabytes": (peak() - loaded) / 1e6}))
+
+
+def peak() -> float:
+    """Most memory that this process ever held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def speed_and_memory() -> None:
+    """The first table."""
+    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+    megabytes: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        for name in METHODS:
+            words = [sys.executable, __file__, name]
+            told = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300).stdout
+            found = json.loads(told.splitlines()[-1])
+            seconds[name].append(found["seconds"])
+            megabytes[name] = max(megabytes.get(name, 0.0), found["megabytes"])
+    best = min(statistics.median(taken) for name, taken in seconds.items() if name.startswith("Captum"))
+    exact = statistics.median(seconds["ours, float32"])
+    print(f"SmoothGrad of {SAMPLES} samples, ConvNeXt-tiny 224 x 224, medians of {ROUNDS}\n")
+    print(f"{'':<28}{'seconds':>9}{'over Captum at its best':>25}{'memory over the model':>23}")
+    for name, taken in seconds.items():
+        median = statistics.median(taken)
+        print(f"{name:<28}{median:>9.2f}{best / median:>24.2f}x{megabytes[name]:>20.0f} MB")
+    print(f"\nbfloat16 is {exact / statistics.median(seconds['ours, bfloat16']):.2f}x as fast as float32\n")
+
+
+def photographs() -> list[Any]:
+    """Photographs, spread over their set."""
+    from PIL import Image
+
+    folder = os.environ.get("CONVSCOPE_TEST_DATA")
+    if folder:
+        with tarfile.open(Path(folder) / "imagenet-sample-1000.tar") as archive:
+            members = sorted(member.name for member in archive if member.name.endswith(".JPEG"))
+            step = len(members) // PHOTOGRAPHS
+            files = [archive.extractfile(name) for name in members[::step][:PHOTOGRAPHS]]
+            return [Image.open(io.BytesIO(file.read())).convert("RGB") for file in files if file]
+    from skimage import data
+
+    names = ("astronaut", "coffee", "chelsea", "rocket")
+    return [Image.fromarray(getattr(data, name)()).convert("RGB") for name in names]
+
+
+def precision_and_stopping() -> None:
+    """The other tables, on real weights."""
+    import torch
+    from scipy.stats import spearmanr
+
+    from workers.models import load_model
+    from workers.smoothgrad import smoothgrad
+
+    model = load_model("efficientnet-lite0")
+    pictures = photographs()
+    pixels = torch.stack([torch.from_numpy(model.preprocessing(p).copy()) for p in pictures])
+    pixels = pixels.permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        targets = model(pixels).argmax(1)
+    targets = targets.clone()
+
+    def maps(**options: Any) -> Any:
+        return smoothgrad(model, pixels, targets, noise_level=LEVEL, **options)
+
+    def alike(left: Any, right: Any) -> float:
+        return statistics.median(
+            float(spearmanr(a.flatten(), b.flatten()).statistic)
+            for a, b in zip(left.map, right.map, strict=True)
+        )
+
+    exact = maps(samples=SAMPLES, seed=0)
+    rounded = maps(samples=SAMPLES, seed=0, dtype="bfloat16")
+    other = maps(samples=SAMPLES, seed=1)
+    print(f"EfficientNet-Lite0 on {len(pictures)} photographs, Spearman's correlation of maps, medians\n")
+    print(f"float32 and bfloat16, the same noise         {alike(exact, rounded):.3f}")
+    print(f"float32 and float32, other noise             {alike(exact, other):.3f}")
+    print(f"the first is the error of rounding, the second that of sampling with n = {SAMPLES}\n")
+
+    print("Early stop: samples until the halves agree (Spearman, corrected to the whole), most 200\n")
+    whole = maps(samples=200, seed=0)
+    print(f"{'agreement':<12}{'mean samples':>14}{'most':>7}{'fixed n for all':>17}{'saved':>8}")
+    for agreement in (0.4, 0.5, 0.6, 0.7):
+        found = maps(samples=200, seed=0, agreement=agreement)
+        mean = statistics.mean(found.samples)
+        most = max(found.samples)
+        reached = sum((value or 0) >= agreement for value in found.agreement)
+        note = "" if reached == len(pictures) else f"   ({reached} of {len(pictures)} reach it)"
+        print(f"{agreement:<12}{mean:>14.1f}{most:>7}{most:>17}{1 - mean / most:>8.0%}{note}")
+    print(f"\nagreement with 200 samples: median {statistics.median(whole.agreement):.2f}")
+
+
+if __name__ == "__main__":
+    restart_with_settings()
+    if len(sys.argv) > 1:
+        one(sys.argv[1])
+    else:
+        speed_and_memory()
+        precision_and_stopping()

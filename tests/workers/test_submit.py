@@ -1,0 +1,168 @@
+"""Requests become jobs by their content, and are refused in sentences."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from db import job_queries, jobs
+from db.atlas import Atlas
+from db.ledger import Ledger
+from db.settings import Settings
+from workers.methods import WrongRequest
+from workers.submit import (
+    ModelRef,
+    Office,
+    choose_models,
+    faithfulness_job,
+    parse_ids,
+    parse_target,
+    saliency_job,
+)
+
+
+@pytest.fixture
+def atlas(settings: Settings) -> Atlas:
+    import_pictures(settings, painted_pictures(6), image_set="painted")
+    add_run(settings, image_set="painted")
+    return Atlas(settings)
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    found = Ledger(settings)
+    found.migrate()
+    yield found
+    found.close()
+
+
+MODEL = ModelRef("net", "folder", "d" * 64)
+
+
+def request(atlas: Atlas, **changes: object) -> jobs.NewJob:
+    options: dict[str, object] = {
+        "models": [MODEL],
+        "image_set": "painted",
+        "image_ids": [0, 1],
+        "method": "smoothgrad",
+        "parameters": {},
+    }
+    return saliency_job(atlas, **(options | changes))  # type: ignore[arg-type]
+
+
+def test_the_same_content_is_the_same_job_and_other_content_another(atlas: Atlas) -> None:
+    base = request(atlas)
+    same = [
+        request(atlas, parameters={"samples": 25}),
+        request(atlas, parameters={"samples": "25", "noise_level": "0.15"}),
+        request(atlas, image_ids=[0, 1, 0]),
+        request(atlas, target="prediction"),
+        request(atlas, queue="batch"),
+    ]
+    other = [
+        request(atlas, parameters={"samples": 26}),
+        request(atlas, parameters={"seed": 1}),
+        request(atlas, image_ids=[0]),
+        request(atlas, method="gradient"),
+        request(atlas, target=3),
+        request(atlas, models=[ModelRef("net", "folder", "e" * 64)]),
+    ]
+    assert {new.key for new in same} == {base.key}
+    assert len({new.key for new in [base, *other]}) == len(other) + 1
+
+
+def test_every_image_under_every_model_is_an_item_and_an_images_maps_lie_together(atlas: Atlas) -> None:
+    second = ModelRef("other", "elsewhere", "f" * 64)
+    new = request(atlas, models=[MODEL, second], image_ids=[4, 2])
+    assert [(item.model, item.image_id) for item in new.items] == [
+        ("net", 4),
+        ("other", 4),
+        ("net", 2),
+        ("other", 2),
+    ]
+    assert new.models == "net, other"
+    assert len({item.image_key for item in new.items}) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"image_set": "nowhere"}, "there is no image set 'nowhere'; image sets are painted"),
+        ({"image_ids": [6]}, "ids: painted has images 0 to 5, not 6"),
+        ({"image_ids": [True]}, "ids: painted has images 0 to 5, not True"),
+        ({"image_ids": []}, "expected at least one image id"),
+        ({"method": "lime"}, "method: expected one of smoothgrad"),
+        ({"target": -1}, "target: expected prediction, label or the index"),
+        ({"target": 1.5}, "target: expected prediction, label or the index"),
+        ({"queue": "x"}, "queue: expected one of interactive, batch"),
+        (
+            {"models": [MODEL] * 5000 + [ModelRef(str(n), "", "") for n in range(5001)], "image_ids": [0, 1]},
+            "10,000",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(atlas: Atlas, changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(WrongRequest, match=sentence):
+        request(atlas, **changes)
+
+
+def test_only_indexed_models_can_be_chosen_by_name(atlas: Atlas) -> None:
+    assert [model.name for model in choose_models(atlas, ["synthetic", "synthetic"])] == ["synthetic"]
+    with pytest.raises(WrongRequest, match="'net' was not indexed; indexed models are synthetic"):
+        choose_models(atlas, ["net"])
+
+
+def test_an_empty_home_has_nothing_to_ask_about(settings: Settings) -> None:
+    with pytest.raises(WrongRequest, match="there is no image set yet"):
+        request(Atlas(settings))
+    with pytest.raises(WrongRequest, match="no model was indexed yet"):
+        choose_models(Atlas(settings), ["net"])
+
+
+def test_an_office_without_a_broker_keeps_the_request_and_says_so(
+    settings: Settings, atlas: Atlas, ledger: Ledger
+) -> None:
+    office = Office(settings, ledger)
+    first = office.submit(request(atlas))
+    assert (first.queued, first.sent) == (True, False)
+    assert "the broker is away" in first.sentence()
+    again = office.submit(request(atlas))
+    assert (again.job, again.queued) == (first.job, False)
+    assert job_queries.job(ledger, first.job)["sent"] is None
+    assert office.cancel(first.job) == "cancelled"
+    assert office.retry(first.job).queued
+    assert job_queries.job(ledger, first.job)["state"] == "queued"
+
+
+def test_curves_of_maps_that_are_not_there_are_refused(ledger: Ledger) -> None:
+    with pytest.raises(WrongRequest, match="there is no map 3"):
+        faithfulness_job(ledger, [3])
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [("0", [0]), ("0,1,4", [0, 1, 4]), ("4-6, 1", [4, 5, 6, 1]), ("1,1-2", [1, 2]), (" 7 - 8 ", [7, 8])],
+)
+def test_numbers_of_images_are_read_as_people_write_them(text: str, ids: list[int]) -> None:
+    assert parse_ids(text) == ids
+
+
+@given(st.text(max_size=20))
+def test_a_text_is_numbers_or_refused_in_a_sentence(text: str) -> None:
+    try:
+        ids = parse_ids(text)
+    except WrongRequest as error:
+        assert str(error).startswith("ids: expected")  # noqa: PT017  # either way is right
+    else:
+        assert ids
+        assert all(isinstance(number, int) and number >= 0 for number in ids)
+        assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("given", ["cat", -1, 1.5, True, None, [], 10**9, "", "1.0"])
+def test_a_target_that_is_none_is_refused(given: object) -> None:
+    with pytest.raises(WrongRequest, match="target: expected prediction, label"):
+        parse_target(given)
+    assert parse_target("17") == parse_target(17) == 17
