@@ -1,4 +1,4 @@
-"""Routes that help to choose what a request is about: `/choices/ids.json` and `/choices/classes.json`."""
+"""Routes that help to choose what a request is about, as JSON below `/choices/`."""
 
 import flask
 import numpy as np
@@ -7,6 +7,7 @@ from dashboard.address import ImagesAddress
 from dashboard.api_answers import MOST_NUMBER, answer, number, short_ids, sorry, words
 from dashboard.context import current
 from dashboard.selections import images_query
+from db.image_queries import image_classes
 from db.queries import classes_of
 from workers.methods import WrongRequest
 
@@ -40,3 +41,11 @@ def classes() -> flask.Response:
     """Names of a model's classes in their order."""
     rows = current().atlas.fetch(classes_of(words("model")))
     return answer({"classes": [row["name"] for row in rows]})
+
+
+@choices.get("/labels.json")
+def labels() -> flask.Response:
+    """Classes that images of a set are labelled with: the key that a filter takes, the name, how many images."""
+    rows = current().atlas.fetch(image_classes(words("images")))
+    found = [{"label": row["class"], "name": row["label"], "images": row["images"]} for row in rows]
+    return answer({"labels": found})

@@ -4,6 +4,7 @@ A file is written under a temporary name, brought to the disk, and renamed: who 
 """
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,19 @@ class ResultStore:
             Image.fromarray(rgb).save(buffer, "PNG", compress_level=1)
             write_file(self.home / file, buffer.getvalue(), synced=True)
         return file
+
+    def remove_unfinished(self, *, older_than: float) -> int:
+        """Remove what killed writers left half written, once it is `older_than` seconds old; gives how many files."""
+        before = time.time() - older_than
+        removed = 0
+        for file in (self.home / "results").rglob(".*"):
+            try:
+                if file.stat().st_mtime < before:
+                    file.unlink()
+                    removed += 1
+            except FileNotFoundError:  # finished, or removed by another
+                continue
+        return removed
 
     def path(self, file: str) -> Path:
         """The file behind a path below the home; it need not exist."""

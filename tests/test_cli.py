@@ -10,24 +10,10 @@ from pathlib import Path
 import click
 import pytest
 from PIL import Image
+from running import ROOT, command
 
 from convscope import convscope
 from db.settings import Settings
-
-ROOT = Path(__file__).parents[1]
-
-
-def command(*words: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `convscope WORDS` in a process of its own, as a person would."""
-    return subprocess.run(
-        [sys.executable, "-m", "convscope", *words],
-        cwd=ROOT,
-        env={**os.environ, "CONVSCOPE_HOME": str(home), **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 def every_command(

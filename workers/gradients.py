@@ -12,8 +12,8 @@ from workers.methods import Value
 
 Progress = Callable[[int, int], None]
 
-# What a pass may keep for its way back. On a CPU more gains no speed; beside it come buffers of about half as much.
-_GRAPH_BYTES = {"cpu": 330 << 20, "cuda": 4 << 30, "mps": 1 << 30}
+# What a pass may keep for its way back. On a CPU more gains no speed; beside it come buffers of almost as much.
+_GRAPH_BYTES = {"cpu": 290 << 20, "cuda": 4 << 30, "mps": 1 << 30}
 _MOST = 64
 
 

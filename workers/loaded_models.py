@@ -44,6 +44,8 @@ class LoadedModels:
                 f"{name} ({source}) has other weights, preprocessing or classes than when this was asked for: "
                 "index it again, or ask again"
             )
+        # Gradients of convolutions on a CPU are faster so: ConvNeXt's by 5 to 10 %.
+        model.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._kept[key] = model
         log("model.loaded", model=name, source=source, device=self.device)
         return model

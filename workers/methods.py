@@ -144,7 +144,7 @@ METHODS: dict[str, Method] = {
                 ),
                 Parameter(
                     "agreement",
-                    0.0,
+                    0.5,
                     "Stop before all samples once two halves of them rank the pixels alike: Spearman's correlation "
                     "of the halves, corrected to the whole by Spearman and Brown. 0 never stops early.",
                     0.0,

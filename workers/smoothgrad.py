@@ -87,9 +87,10 @@ def smoothgrad(
     while active and drawn < samples:
         upto = min(samples, FIRST_LOOK if drawn == 0 else drawn + LOOK_EVERY) if agreement > 0 else samples
         pairs = [(image, sample) for sample in range(drawn, upto) for image in active]
-        for first in range(0, len(pairs), size):
+        passes = -(-len(pairs) // size)
+        for number in range(passes):  # of equal size: a last pass of one sample would be a slow one
             on_progress(done, len(pixels) * samples)
-            group = pairs[first : first + size]
+            group = pairs[number * len(pairs) // passes : (number + 1) * len(pairs) // passes]
             which = torch.tensor([image for image, _ in group], device=pixels.device)
             noise = torch.stack([noise_of(seed, sample, pixels[0].shape) for _, sample in group])
             noisy = pixels[which] + noise.to(pixels.device) * sigma[which]

@@ -10,6 +10,7 @@ from celery import Celery
 
 from db.jobs import Swept, sweep
 from db.ledger import Ledger, LedgerError
+from db.results import ResultStore
 from db.settings import Settings
 from workers.broker import empty_queues
 from workers.events import log
@@ -18,6 +19,8 @@ from workers.messages import BrokerAway, celery_app, send
 _SECONDS_BETWEEN = 2.0
 # Long enough for a worker to claim what it has just been sent.
 _RESEND_SECONDS = 5.0
+# Nobody takes so long to write one file.
+_UNFINISHED_SECONDS = 3600.0
 
 
 class Sweeper:
@@ -41,6 +44,12 @@ class Sweeper:
     def _run(self) -> None:
         app = celery_app(self._settings, patient=False)
         away = False
+        try:
+            removed = ResultStore(self._settings).remove_unfinished(older_than=_UNFINISHED_SECONDS)
+            if removed:
+                log("results.removed", level=logging.WARNING, unfinished=removed)
+        except OSError as error:
+            log("sweep.failed", level=logging.WARNING, error=error)
         while not self._stopping.wait(_SECONDS_BETWEEN):
             try:
                 sweep_once(self._settings, self._ledger, app)

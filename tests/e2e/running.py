@@ -13,6 +13,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+def command(*words: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `convscope WORDS` in a process of its own, as a person would."""
+    return subprocess.run(
+        [sys.executable, "-m", "convscope", *words],
+        cwd=ROOT,
+        env={**os.environ, "CONVSCOPE_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
 class Running:
     """A `convscope WORDS` over a home, with what it said so far."""
 

@@ -95,7 +95,7 @@ def test_nothing_is_asked_when_nothing_runs_and_once_a_second_when_something_doe
     asked = requests_of(page)
     page.wait_for_timeout(5000)
     assert [address for address in asked if "/api/" in address] == []
-    page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=0-20&p_samples=60")
+    page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=0-20&p_samples=60&p_agreement=0")
     page.get_by_role("button", name="Run").click()
     expect(page.locator(".job-now")).to_contain_text("running", timeout=60_000)
     asked.clear()
@@ -210,7 +210,7 @@ def test_wrong_addresses_are_said_in_a_sentence(page: Page, lab: tuple[str, Sett
 
 def test_jobs_are_listed_opened_cancelled_and_tried_again(page: Page, lab: tuple[str, Settings]) -> None:
     url, settings = lab
-    page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=0-20&p_samples=90")
+    page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=0-20&p_samples=90&p_agreement=0")
     page.get_by_role("button", name="Run").click()
     expect(page.locator(".job-now")).to_contain_text("running", timeout=60_000)
     page.get_by_role("link", name=re.compile("Job ")).click()

@@ -1,0 +1,98 @@
+"""The commands about jobs: what is typed wrong, and the life of a job that no worker takes.
+
+What a worker makes of them is in `tests/e2e`.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from running import command
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from db.settings import Settings
+
+
+@pytest.fixture
+def home(settings: Settings) -> Path:
+    import_pictures(settings, painted_pictures(4), image_set="painted")
+    add_run(settings, image_set="painted", model="first")
+    return settings.home
+
+
+def queue(home: Path, *words: str) -> str:
+    """The number of a job for image 0 of model `first`."""
+    made = command("saliency", "--model", "first", "--images", "painted", "--ids", "0", *words, home=home)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+def test_a_job_is_queued_shown_cancelled_and_tried_again(home: Path) -> None:
+    number = queue(home, "--samples", "7", "--set", "noise_level=0.2")
+    assert queue(home, "--samples", "7", "--set", "noise_level=0.2") == number, "the same request is one job"
+    other = queue(home, "--method", "gradient", "--target", "3")
+    assert {number, other} == {"1", "2"}
+
+    listed = command("jobs", "list", home=home).stdout.splitlines()
+    assert [line.split()[0] for line in listed[-2:]] == [other, number], "newest first"
+    shown = command("jobs", "show", number, home=home).stdout
+    parameters = next(
+        line.split(maxsplit=1)[1] for line in shown.splitlines() if line.startswith("parameters")
+    )
+    asked = json.loads(parameters)["parameters"]
+    assert (asked["samples"], asked["noise_level"], asked["seed"]) == (7, 0.2, 0)
+
+    assert command("jobs", "cancel", number, home=home).stdout == f"job {number} is cancelled\n"
+    assert "cancelled" in command("jobs", "list", "--state", "cancelled", home=home).stdout
+    waited = command("jobs", "wait", number, home=home)
+    assert waited.returncode == 1
+    assert f"job {number} was cancelled" in waited.stderr
+    again = command("jobs", "retry", number, home=home)
+    assert again.returncode == 0
+    assert "state       queued" in " ".join(
+        command("jobs", "show", number, home=home).stdout.split("\n")
+    ) or (command("jobs", "list", "--state", "queued", home=home).stdout.count("queued") == 2)
+
+
+def test_submitting_without_a_broker_says_so(home: Path) -> None:
+    made = command("saliency", "--model", "first", "--images", "painted", "--ids", "0-3", home=home)
+    assert made.returncode == 0
+    assert "broker is away" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--ids", "9"), "painted has images 0 to 3, not 9"),
+        (("--ids", "x"), "expected numbers such as 0,1,4-7"),
+        (("--ids", "0", "--method", "lime"), "method: expected one of smoothgrad,"),
+        (("--ids", "0", "--samples", "0"), "samples: expected a whole number from 1 to 1000, got 0"),
+        (("--ids", "0", "--set", "sigma=1"), "smoothgrad has no parameter 'sigma'"),
+        (("--ids", "0", "--set", "sigma"), "expected NAME=VALUE, got 'sigma'"),
+        (("--ids", "0", "--target", "cat"), "target: expected prediction, label or the index of a class"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_sentence(home: Path, words: tuple[str, ...], sentence: str) -> None:
+    made = command("saliency", "--model", "first", "--images", "painted", *words, home=home)
+    assert made.returncode in (1, 2)
+    assert sentence in made.stderr
+    assert "Traceback" not in made.stderr
+    assert made.stdout == ""
+
+
+@pytest.mark.parametrize("words", [("show", "7"), ("cancel", "7"), ("retry", "7"), ("wait", "7")])
+def test_a_job_that_there_is_not_is_one_sentence(home: Path, words: tuple[str, ...]) -> None:
+    made = command("jobs", *words, home=home)
+    assert made.returncode == 1
+    assert "there is no job 7" in made.stderr
+    assert "Traceback" not in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "given"), [(("--queues", "fast"), "fast"), (("--device", "abacus"), "abacus")]
+)
+def test_a_worker_that_cannot_start_says_why(home: Path, words: tuple[str, ...], given: str) -> None:
+    made = command("worker", *words, home=home)
+    assert made.returncode in (1, 2)
+    assert given in made.stderr
+    assert "Traceback" not in made.stderr
