@@ -51,3 +51,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(config.stash[_STATUS])
+
+
+@pytest.fixture(scope="session")
+def small_convnext(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of that name with a ConvNeXt of random weights and 1,000 classes, which `save_pretrained` wrote."""
+    import torch
+
+    from workers.torchvision_import import import_library
+
+    library = import_library("transformers")
+    torch.manual_seed(0)
+    config = library.ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 48, 64], num_labels=1000)
+    folder = tmp_path_factory.mktemp("models") / "small-convnext"
+    library.ConvNextForImageClassification(config).save_pretrained(folder)
+    library.ConvNextImageProcessor(size={"shortest_edge": 224}).save_pretrained(folder)
+    return folder

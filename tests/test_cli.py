@@ -157,9 +157,11 @@ def test_models_show_dot_is_a_drawing_of_every_layer(home: Path) -> None:
     assert any("subgraph" in line for line in lines)
 
 
-def test_an_index_is_computed_once_and_again_only_when_told(home: Path, photos: Path) -> None:
+def test_an_index_is_computed_once_and_again_only_when_told(
+    home: Path, photos: Path, small_convnext: Path
+) -> None:
     assert command("images", "import", "two", str(photos), home=home).returncode == 0
-    words = ["index", "--model", "efficientnet-lite0", "--images", "two", "--k", "3"]
+    words = ["index", "--model", str(small_convnext), "--images", "two", "--k", "3"]
     first = command(*words, home=home)
     assert first.returncode == 0, first.stderr
     assert "run 1: 4 images" in first.stdout
@@ -167,7 +169,7 @@ def test_an_index_is_computed_once_and_again_only_when_told(home: Path, photos: 
     assert second.returncode == 1
     assert "--replace" in second.stderr
     assert "run 2: 4 images" in command(*words, "--replace", home=home).stdout
-    other = command(*words, "--name", "lite0-again", home=home)
+    other = command(*words, "--name", "another", home=home)
     assert "run 3: 4 images" in other.stdout, other.stderr
 
 

@@ -49,9 +49,7 @@ def test_a_job_is_queued_shown_cancelled_and_tried_again(home: Path) -> None:
     assert f"job {number} was cancelled" in waited.stderr
     again = command("jobs", "retry", number, home=home)
     assert again.returncode == 0
-    assert "state       queued" in " ".join(
-        command("jobs", "show", number, home=home).stdout.split("\n")
-    ) or (command("jobs", "list", "--state", "queued", home=home).stdout.count("queued") == 2)
+    assert command("jobs", "list", "--state", "queued", home=home).stdout.count("queued") == 2
 
 
 def test_submitting_without_a_broker_says_so(home: Path) -> None:
@@ -64,12 +62,8 @@ def test_submitting_without_a_broker_says_so(home: Path) -> None:
     ("words", "sentence"),
     [
         (("--ids", "9"), "painted has images 0 to 3, not 9"),
-        (("--ids", "x"), "expected numbers such as 0,1,4-7"),
-        (("--ids", "0", "--method", "lime"), "method: expected one of smoothgrad,"),
         (("--ids", "0", "--samples", "0"), "samples: expected a whole number from 1 to 1000, got 0"),
-        (("--ids", "0", "--set", "sigma=1"), "smoothgrad has no parameter 'sigma'"),
         (("--ids", "0", "--set", "sigma"), "expected NAME=VALUE, got 'sigma'"),
-        (("--ids", "0", "--target", "cat"), "target: expected prediction, label or the index of a class"),
     ],
 )
 def test_what_cannot_be_asked_for_is_one_sentence(home: Path, words: tuple[str, ...], sentence: str) -> None:
@@ -80,9 +74,9 @@ def test_what_cannot_be_asked_for_is_one_sentence(home: Path, words: tuple[str, 
     assert made.stdout == ""
 
 
-@pytest.mark.parametrize("words", [("show", "7"), ("cancel", "7"), ("retry", "7"), ("wait", "7")])
-def test_a_job_that_there_is_not_is_one_sentence(home: Path, words: tuple[str, ...]) -> None:
-    made = command("jobs", *words, home=home)
+@pytest.mark.parametrize("word", ["show", "cancel", "retry", "wait"])
+def test_a_job_that_there_is_not_is_one_sentence(home: Path, word: str) -> None:
+    made = command("jobs", word, "7", home=home)
     assert made.returncode == 1
     assert "there is no job 7" in made.stderr
     assert "Traceback" not in made.stderr

@@ -34,14 +34,14 @@
             const high = shared ? cell.high : convscope.highest(array, shown.clip);
             place.high = high;
             convscope.paint(canvas, array, picture, { table: state.constants.colours[name], diverging: name === state.constants.diverging,
-                high, strength: shown.view === "overlay" ? shown.strength / 100 : 1, wipe: shown.wipe / 100 });
+                high, strength: shown.view === "overlay" ? shown.strength : 1, wipe: shown.wipe });
             convscope.paintBar(bar, state.constants.colours[name]);
             ends.replaceChildren(make("span", {}, name === state.constants.diverging ? `−${number(high)}` : "0"),
                 make("span", {}, shared ? "shared scale" : "its own scale"), make("span", {}, number(high)));
         }
 
         const range = (name, label) => make("label", { class: "slide" }, make("span", {}, label),
-            make("input", { type: "range", class: "form-range", min: 0, max: 100, value: String(shown[name]),
+            make("input", { type: "range", class: "form-range", min: 0, max: 1, step: 0.01, value: String(shown[name]),
                 oninput: (event) => { shown[name] = Number(event.target.value); paint(); } }));
         const views = make("div", { class: "segments", role: "group", "aria-label": "What is shown" },
             [["overlay", "Over the picture"], ["map", "Map"], ["error", "Standard error"]].map(([value, text]) => make("button", {
@@ -69,7 +69,7 @@
         const link = (href, text) => make("a", { class: "btn btn-sm btn-quiet", href, download: "" }, icon("download"), text);
         // the server draws maps; a picture of standard errors is the one on the screen
         const pngOf = () => (shown.view === "error" ? canvas.toDataURL("image/png") : `${found.png}?` + new URLSearchParams({
-            colours: state.colourName(found, shown), strength: shown.view === "overlay" ? shown.strength / 100 : 1,
+            colours: state.colourName(found, shown), strength: shown.view === "overlay" ? shown.strength : 1,
             ...(shown.scale !== "own" && place.high !== undefined ? { high: place.high } : { clip: shown.clip }) }));
         const png = link(pngOf(), "PNG");
         png.addEventListener("click", () => {

@@ -1,5 +1,6 @@
 """A browser, and a page on a server over a home of the test's own."""
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import Protocol
 import pytest
 from browser import chromium, served
 from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from running import Running, get, kill_all
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from db.settings import Settings, read_settings
@@ -111,3 +113,18 @@ def _watched(browser: Browser, size: dict[str, int]) -> Iterator[Page]:
 def empty_home(tmp_path: Path) -> Settings:
     """A home where nothing was published."""
     return read_settings({"CONVSCOPE_HOME": str(tmp_path / "empty")})
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Settings]]:
+    """URL and settings of a first run that is done; it was serving before it had anything to show."""
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("first") / "home")})
+    command = Running(settings.home, "run", "--port", "0")
+    try:
+        url = command.wait_for(r"Convscope is at (http://\S+)", seconds=60)
+        assert json.loads(get(f"{url}/status.json"))["runs"] == []
+        command.wait_for(r"(Ready)", seconds=280)
+        yield url, settings
+    finally:
+        command.stop()
+        kill_all(settings.home)

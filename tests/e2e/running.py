@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def command(*words: str, home: Path, **environment: str) -> subprocess.Completed
         timeout=240,
         check=False,
     )
+
+
+def get(url: str) -> bytes:
+    """What a server answers."""
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        content: bytes = answer.read()
+    return content
 
 
 class Running:

@@ -5,7 +5,6 @@ Real photographs, real weights, a real index, a real browser.
 
 import json
 import signal
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
-from running import Running, kill_all, wait
+from running import Running, get, kill_all, wait
 
 from db.atlas import Atlas, Query
 from db.images import ImageStore, read_rgb
-from db.settings import Settings, read_settings
+from db.settings import Settings
 from workers.preprocessing import Preprocessing
 
 
@@ -27,12 +26,6 @@ def running(settings: Settings) -> Iterator[Running]:
     yield command
     kill_all(settings.home)
     command.process.wait(10)
-
-
-def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        content: bytes = answer.read()
-    return content
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left-over processes in /proc")
@@ -52,20 +45,6 @@ def test_a_killed_command_leaves_no_process_behind(running: Running) -> None:
     assert len(running.processes()) >= 4, "web, broker, worker, first run"
     running.stop(by=signal.SIGKILL)
     wait(lambda: not running.processes(), seconds=10, what=lambda: str(running.processes()))
-
-
-@pytest.fixture(scope="module")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Settings]]:
-    """URL and settings of a first run that is done; it was serving before it had anything to show."""
-    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("first") / "home")})
-    command = Running(settings.home, "run", "--port", "0")
-    try:
-        url = command.wait_for(r"Convscope is at (http://\S+)", seconds=60)
-        assert json.loads(get(f"{url}/status.json"))["runs"] == []
-        command.wait_for(r"(Ready)", seconds=280)
-        yield url, settings
-    finally:
-        command.stop()
 
 
 def test_the_first_run_fills_the_page_with_samples(first_run: tuple[str, Settings]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from browser import served
 from ledger_rows import claimed, finish_items, values_of
+from PIL import Image
 from playwright.sync_api import Page, expect
 from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
@@ -131,6 +132,21 @@ def test_pictures_as_in_reports_are_white_on_black_and_the_address_says_so(page:
     assert np.abs(pixels_of(page, canvas).astype(int) - expected).max() <= 1
 
 
+def test_the_figure_is_what_the_address_shows(page: Page, mapped: str) -> None:
+    opened(page, mapped, "&scale=all&strength=0.3")
+    page.get_by_label("Colour map").select_option("viridis")
+    expect(page).to_have_url(re.compile("colours=viridis"))
+    with page.expect_download() as downloaded:
+        page.get_by_role("link", name="Figure").click()
+    address = downloaded.value.url
+    assert "strength=0.3" in address
+    assert "scale=all" in address
+    assert "colours=viridis" in address
+    with Image.open(downloaded.value.path()) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 2 * 224
+
+
 def test_a_label_is_right_where_its_class_is_predicted(page: Page, mapped: str) -> None:
     """The imagined worker says class 3 for every image."""
     opened(page, mapped)
@@ -147,7 +163,7 @@ def test_a_label_is_right_where_its_class_is_predicted(page: Page, mapped: str) 
 
 def test_a_random_choice_stays_in_the_address_with_its_seed(page: Page, mapped: str) -> None:
     page.goto(f"{mapped}/saliency?model=first&images=painted")
-    page.get_by_label("How many random images").fill("4")
+    page.get_by_label("How many images to choose").fill("4")
     page.get_by_label("Seed of the random choice").fill("7")
     page.get_by_role("button", name="Random", exact=True).click()
     expect(page).to_have_url(re.compile(r"ids=[0-9,-]+.*n=4&seed=7"))
@@ -157,6 +173,26 @@ def test_a_random_choice_stays_in_the_address_with_its_seed(page: Page, mapped: 
     page.get_by_role("button", name="Random", exact=True).click()
     expect(page.get_by_label("Images by number")).to_have_value(chosen)
     expect(page.get_by_label("Seed of the random choice")).to_have_value("7")
+
+
+def test_images_of_a_class_are_chosen_by_its_name(page: Page, mapped: str) -> None:
+    page.goto(f"{mapped}/saliency?model=first&images=painted")
+    with page.expect_response(re.compile(r"/choices/labels\.json")) as answered:
+        page.get_by_label("Class of the images to choose").focus()
+    label = answered.value.json()["labels"][0]
+    page.get_by_label("Class of the images to choose").fill(label["name"])
+    page.get_by_label("How many images to choose").fill("240")
+    page.get_by_role("button", name="First", exact=True).click()
+    expect(page.locator(".map-row")).to_have_count(label["images"])
+    names = page.locator(".map-image .name").all_inner_texts()
+    assert set(names) == {label["name"]}
+    page.reload()
+    expect(page.get_by_label("Class of the images to choose")).to_have_value(label["name"])
+    page.get_by_label("Class of the images to choose").fill("nothing of this name")
+    page.get_by_role("button", name="Random", exact=True).click()
+    expect(page.locator(".job-line")).to_contain_text(
+        "No image of painted is labelled “nothing of this name”."
+    )
 
 
 def test_what_is_selected_is_kept_over_pages_and_views_until_it_is_cleared(page: Page, mapped: str) -> None:

@@ -3,52 +3,30 @@
 import io
 import re
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from running import Running, kill_all, wait
+from running import Running, command, wait
 
 from db import job_queries, jobs
 from db.ledger import Ledger
-from db.settings import Settings, read_settings
-from workers.torchvision_import import import_library
+from db.settings import Settings
 
 pytestmark = pytest.mark.browser
 PAINTED = "canvas[data-painted]"
 
 
-def small_convnext(folder: Path) -> None:
-    """A ConvNeXt of random weights that `save_pretrained` wrote."""
-    import torch
-
-    library = import_library("transformers")
-    torch.manual_seed(0)
-    config = library.ConvNextConfig(depths=[1, 1, 1, 1], hidden_sizes=[16, 32, 48, 64], num_labels=1000)
-    library.ConvNextForImageClassification(config).save_pretrained(folder)
-    library.ConvNextImageProcessor(size={"shortest_edge": 224}).save_pretrained(folder)
-
-
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Settings]]:
+def lab(first_run: tuple[str, Settings], small_convnext: Path) -> tuple[str, Settings]:
     """URL and settings of a running Convscope with two models over the samples."""
-    home = tmp_path_factory.mktemp("lab") / "home"
-    settings = read_settings({"CONVSCOPE_HOME": str(home)})
-    command = Running(home, "run", "--port", "0")
-    try:
-        url = command.wait_for(r"Convscope is at (http://\S+)", seconds=60)
-        command.wait_for(r"(Ready)", seconds=280)
-        small_convnext(home.parent / "small-convnext")
-        index = Running(home, "index", "--model", str(home.parent / "small-convnext"), "--images", "samples")
-        index.process.wait(200)
-        assert index.process.returncode == 0, index.log.read_text()
-        yield url, settings
-    finally:
-        command.stop()
-        kill_all(home)
+    url, settings = first_run
+    index = Running(settings.home, "index", "--model", str(small_convnext), "--images", "samples")
+    index.process.wait(200)
+    assert index.process.returncode == 0, index.log.read_text()
+    return url, settings
 
 
 def requests_of(page: Page) -> list[str]:
@@ -111,10 +89,9 @@ def test_nothing_is_asked_when_nothing_runs_and_once_a_second_when_something_doe
     expect(page.locator(".job-now").get_by_role("button", name="Retry")).to_be_visible()
 
 
-@pytest.mark.parametrize("colours", ["inferno", "grey", "rdbu"])
-@pytest.mark.parametrize("strength", [100, 40])
+@pytest.mark.parametrize(("colours", "strength"), [("inferno", 1), ("grey", 0.4), ("rdbu", 0.4)])
 def test_what_is_drawn_is_the_servers_picture(
-    page: Page, lab: tuple[str, Settings], colours: str, strength: int
+    page: Page, lab: tuple[str, Settings], colours: str, strength: float
 ) -> None:
     url, _ = lab
     query = f"model=efficientnet-lite0&images=samples&ids=3&method=gradient_x_input&colours={colours}"
@@ -127,7 +104,7 @@ def test_what_is_drawn_is_the_servers_picture(
     ).reshape(224, 224, 4)[:, :, :3]
     number = page.evaluate("[...dash_clientside.convscope.saliencyState().cells.values()][0].map.map")
     with urllib.request.urlopen(
-        f"{url}/api/maps/{number}.png?colours={colours}&clip=99&strength={strength / 100}", timeout=20
+        f"{url}/api/maps/{number}.png?colours={colours}&clip=99&strength={strength}", timeout=20
     ) as answer:
         expected = np.asarray(Image.open(io.BytesIO(answer.read())))
     assert np.abs(drawn - expected.astype(int)).max() <= 2
@@ -235,6 +212,22 @@ def test_jobs_are_listed_opened_cancelled_and_tried_again(page: Page, lab: tuple
     for row in job_queries.jobs(ledger, states=["queued", "running"]):
         jobs.cancel(ledger, row["job"])
     ledger.close()
+
+
+def test_the_terminal_waits_for_maps_and_ends_as_their_job_ends(lab: tuple[str, Settings]) -> None:
+    home = lab[1].home
+    words = ("saliency", "--images", "samples", "--ids", "7", "--method", "gradient", "--wait")
+    made = command(*words, "--model", "efficientnet-lite0", "--model", "small-convnext", home=home)
+    assert made.returncode == 0, made.stderr
+    number = made.stdout.strip()
+    assert f"job {number} is done" in made.stderr
+    assert "2 of 2" in command("jobs", "list", "--limit", "1", home=home).stdout
+    long = ("--ids", "0-20", "--samples", "500", "--set", "agreement=0")
+    queued = command(*words[:3], "--model", "efficientnet-lite0", *long, home=home).stdout.strip()
+    assert command("jobs", "cancel", queued, home=home).returncode == 0
+    waited = command("jobs", "wait", queued, home=home)
+    assert waited.returncode == 1
+    assert f"job {queued} was cancelled" in waited.stderr
 
 
 def test_the_page_fits_a_phone(phone: Page, lab: tuple[str, Settings]) -> None:
