@@ -11,9 +11,9 @@
     const DISPLAY = { view: "overlay", strength: 0.65, wipe: 0, colours: "auto", scale: "own", clip: 99.5, order: "", model_order: "" };
     const OPTIONS = {
         view: { overlay: "Over the picture", map: "Map alone", error: "Standard error" },
-        colours: { auto: "By the kind of map", inferno: "Inferno", viridis: "Viridis", magma: "Magma", cividis: "Cividis",
+        colours: { auto: "By kind of map", inferno: "Inferno", viridis: "Viridis", magma: "Magma", cividis: "Cividis",
             grey: "Grey (magnitude)", rdbu: "Red and blue (sign)" },
-        scale: { own: "Own of each map", model: "Shared in a column", all: "Shared by all" },
+        scale: { own: "Each its own", model: "Shared in a column", all: "Shared by all" },
         order: { "": "As chosen", deletion: "Deletion, best first", insertion: "Insertion, best first",
             agreement: "Agreement, best first", confidence: "Confidence" },
         model_order: { "": "As chosen", deletion: "Deletion, best first", insertion: "Insertion, best first" },

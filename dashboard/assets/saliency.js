@@ -95,12 +95,16 @@
                     make("label", { for: "saliency-ids" }, "Images by number"),
                     make("input", { id: "saliency-ids", class: "form-control form-control-sm num", autocomplete: "off",
                         placeholder: "0,1,4-7", onchange: (event) => convscope.address({ ids: event.target.value.trim(), n: "", seed: "", label: "" }) }), pick),
-                control("method", "Method", select("method", Object.fromEntries(Object.entries(constants.methods)
-                    .map(([name, method]) => [name, method.title])), changeMethod)),
-                control("target", "Class to explain", select("target", { prediction: "The prediction", label: "The label",
-                    index: "Another class…" }, (event) => changeTarget(event.target.value))),
-                text("class", "Class", (event) => changeClass(event.target.value), { list: "saliency-classes", placeholder: "Name or index" }),
-                parts.run, parts.parameters, parts.reference, parts.classes),
+                make("div", { class: "method-group" },
+                    make("div", { class: "method-line" },
+                        control("method", "Method", select("method", Object.fromEntries(Object.entries(constants.methods)
+                            .map(([name, method]) => [name, method.title])), changeMethod)),
+                        control("target", "Class to explain", select("target", { prediction: "The prediction", label: "The label",
+                            index: "Another class…" }, (event) => changeTarget(event.target.value))),
+                        text("class", "Class", (event) => changeClass(event.target.value), { list: "saliency-classes", placeholder: "Name or index" }),
+                        parts.run),
+                    parts.parameters, parts.reference),
+                parts.classes),
             parts.problems, parts.progress,
             make("div", { class: "controls display", role: "group", "aria-label": "How maps are shown" },
                 shown("view", "Show"), slider("strength", "Strength", 0, 1, 0.01), slider("wipe", "Original | map", 0, 1, 0.01),
@@ -186,7 +190,8 @@
             if (value) value.textContent = name === "clip" ? chosen[name].toFixed(1) : `${Math.round(100 * chosen[name])} %`;
         }
         document.querySelector(".strength-control").hidden = chosen.view !== "overlay";
-        document.querySelector(".model_order-control").hidden = page.chosen.length < 2;
+        const scored = Boolean(job && job.maps.some((map) => map.deletion_auc !== null));
+        document.querySelector(".model_order-control").hidden = page.chosen.length < 2 || !scored;
     }
 
     function show(name, value) {
@@ -419,6 +424,7 @@
         if (parts.tools.dataset.key === key) return;
         parts.tools.dataset.key = key;
         if (!maps.length) { parts.tools.replaceChildren(); return; }
+        fillDisplay(); // curves bring an order of their own
         const scored = maps.every((map) => map.deletion_auc !== null);
         const busy = scoring && UNFINISHED.includes(scoring.state);
         parts.tools.replaceChildren(
