@@ -159,9 +159,9 @@ def job_record(job: Mapping[str, Any]) -> Record:
 
 
 def result_page(job: Mapping[str, Any]) -> str | None:
-    """Address of the page that shows what a job makes; None where there is none."""
+    """Address of the page that shows what a job makes; None where no one page does."""
     request = job["parameters"]
-    if job["kind"] != "saliency":
+    if "ids" not in request:
         return None
     given = {
         "model": job["models"].split(", ")[0],

@@ -170,7 +170,13 @@ def faithfulness_job(ledger: Ledger, maps: Sequence[int], *, steps: int = 50, qu
         model["name"]: model for number in wanted for model in rows[number].parameters["models"]
         if model["digest"] == rows[number].model_digest
     }  # fmt: skip
-    request = {"models": list(models.values()), "maps": wanted, "steps": steps}
+    asked = [
+        {name: rows[number].parameters[name] for name in ("method", "parameters", "target")}
+        for number in wanted
+    ]
+    request: dict[str, Any] = {"models": list(models.values()), "maps": wanted, "steps": steps}
+    if all(one == asked[0] for one in asked):  # one page shows them together
+        request |= {"ids": list(dict.fromkeys(rows[number].image_id for number in wanted)), **asked[0]}
     return NewJob(
         key=content_key("faithfulness", ATTRIBUTION_VERSION, [rows[number].key for number in wanted], steps),
         kind="faithfulness",

@@ -229,10 +229,15 @@ def test_a_map_that_is_not_there_is_not_found(client: FlaskClient) -> None:
 
 
 def test_curves_are_asked_for_by_the_maps(client: FlaskClient, context: Context) -> None:
-    maps = [made["map"] for made in finished(client, context, target=16)["maps"]]
+    job = finished(client, context, target=16)
+    maps = [made["map"] for made in job["maps"]]
     answer = client.post("/api/jobs", json={"kind": "faithfulness", "maps": maps})
     assert answer.status_code == 201
     assert answer.json["items"] == 2  # type: ignore[index]
+    assert answer.json["page"] == job["page"], "the page of the maps shows their curves"  # type: ignore[index]
+    other = finished(client, context, target=17)["maps"][0]["map"]
+    mixed = client.post("/api/jobs", json={"kind": "faithfulness", "maps": [*maps, other]})
+    assert mixed.json["page"] is None, "no one page shows maps of two requests"  # type: ignore[index]
     for body, sentence in [
         ({"maps": [99999]}, "there is no map 99999"),
         ({"maps": []}, "expected from 1 to 10,000 maps"),
