@@ -55,7 +55,7 @@ def share_right(photographs: list[tuple[Image.Image, str]]) -> Callable[[VisionM
     return share
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def as_model() -> Wrap:
     """Makes a vision model of a bare network: square input of `size`, mean = std = 0.5."""
 

@@ -1,0 +1,387 @@
+"""Attacks against Foolbox, torchattacks and a plain scan; and what an epsilon, a grid and a success are."""
+
+import io
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+from workers.attacks import (
+    Grid,
+    Search,
+    fgsm,
+    loss_gradient,
+    perturbed,
+    pgd,
+    smallest_epsilons,
+    to_uint8,
+)
+from workers.methods import WrongRequest
+from workers.models import VisionModel, load_model
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # it imports from a namespace of SciPy that will go
+    import foolbox
+
+Wrap = Callable[..., VisionModel]
+CLASSES = 7
+
+
+@pytest.fixture(scope="module")
+def model(as_model: Wrap) -> VisionModel:
+    """Small, without biases: every image has a class of its own, and falls somewhere on the grids below."""
+    torch.manual_seed(3)
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 5, stride=2, bias=False),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 3, stride=2, bias=False),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(32 * 6 * 6, CLASSES, bias=False),
+    )
+    for parameter in network.parameters():
+        nn.init.kaiming_normal_(parameter)
+    return as_model(network, size=32, classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Tensor:
+    """Six images on the 8-bit grid, with some pixels at the ends of the range."""
+    levels = torch.randint(-30, 286, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0)).clamp(0, 255)
+    return levels.float() / 255
+
+
+@pytest.fixture(scope="module")
+def classes(model: VisionModel, pixels: Tensor) -> Tensor:
+    with torch.inference_mode():
+        found = model(pixels).argmax(1)
+    return found.clone()
+
+
+def scan(
+    model: Callable[[Tensor], Tensor],
+    image: Tensor,
+    reference: int,
+    epsilons: list[float],
+    *,
+    targeted: bool = False,
+) -> float | None:
+    """The plain way: forward and back for every epsilon, one image at a time."""
+    for epsilon in [0.0, *epsilons]:
+        x = image.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(x[None]), torch.tensor([reference]))
+        (gradient,) = torch.autograd.grad(-loss if targeted else loss, x)
+        with torch.no_grad():
+            predicted = int(model((image + epsilon * gradient.sign()).clamp(0, 1)[None]).argmax())
+        if (predicted == reference) == targeted:
+            return epsilon
+    return None
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1 / 255, 0.03, 0.5])
+def test_fgsm_is_foolboxs_and_torchattacks(
+    model: VisionModel, pixels: Tensor, classes: Tensor, epsilon: float
+) -> None:
+    ours = fgsm(model, pixels, classes, epsilon)
+    theirs, _, _ = foolbox.attacks.FGSM(random_start=False)(
+        foolbox.PyTorchModel(model, bounds=(0, 1)), pixels, classes, epsilons=epsilon
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+    torch.testing.assert_close(
+        ours, torchattacks.FGSM(model, eps=epsilon)(pixels, classes), rtol=0, atol=1e-7
+    )
+
+
+def test_targeted_fgsm_is_torchattacks(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+    wanted = (classes + 1) % CLASSES
+    attack = torchattacks.FGSM(model, eps=0.02)
+    attack.set_mode_targeted_by_label(quiet=True)
+    torch.testing.assert_close(
+        fgsm(model, pixels, wanted, 0.02, targeted=True), attack(pixels, wanted), rtol=0, atol=1e-7
+    )
+
+
+def test_pgd_from_the_image_is_torchattacks(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
+    theirs = torchattacks.PGD(model, eps=0.03, alpha=0.01, steps=5, random_start=False)(pixels, classes)
+    ours = pgd(model, pixels, classes, 0.03, steps=5, step_size=0.01, seed=None)
+    # a pixel whose gradient is next to nothing may go either way once the images differ in a last digit
+    assert (ours - theirs).abs().gt(1e-6).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_pgd_stays_in_its_box_and_is_the_stronger_attack(
+    model: VisionModel, pixels: Tensor, classes: Tensor, seed: int | None
+) -> None:
+    epsilon = 0.01
+    moved = pgd(model, pixels, classes, epsilon, seed=seed)
+    assert (moved - pixels).abs().max() <= epsilon + 1e-7
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert torch.equal(moved, pgd(model, pixels, classes, epsilon, seed=seed))
+    assert torch.equal(pgd(model, pixels, classes, 0.0, seed=seed), pixels)
+
+    def loss(images: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(model(images), classes)
+
+    assert loss(moved) > loss(fgsm(model, pixels, classes, epsilon))
+
+
+@hypothesis_settings(deadline=None, max_examples=25)
+@given(epsilon=st.floats(0, 1), integer=st.booleans())
+def test_a_step_is_no_longer_than_epsilon_and_stays_in_the_range(epsilon: float, integer: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), generator=generator).float() / 255
+    sign = torch.randint(-1, 2, pixels.shape, generator=generator).float()
+    before = pixels.clone()
+    moved = perturbed(pixels, sign, epsilon, integer=integer)
+    assert torch.equal(pixels, before)
+    slack = 0.5 / 255 if integer else 0.0  # whole levels are the nearest ones
+    assert (moved - pixels).abs().max() <= epsilon + slack + 1e-7
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert torch.equal(moved[sign == 0], pixels[sign == 0]), "sign(0) is 0"
+    assert torch.equal(perturbed(pixels, sign, 0.0, integer=integer), pixels), "epsilon 0 is the identity"
+
+
+def test_the_gradient_is_that_of_the_cross_entropy_in_float64(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
+    import copy
+
+    exact = copy.deepcopy(model).double()
+    x = pixels.double().requires_grad_()
+    (expected,) = torch.autograd.grad(nn.functional.cross_entropy(exact(x), classes, reduction="sum"), x)
+    found = loss_gradient(model, pixels, classes)
+    assert (found - expected).norm() / expected.norm() < 1e-4
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_smallest_epsilon_is_that_of_a_plain_scan(
+    model: VisionModel, pixels: Tensor, classes: Tensor, batch: int, targeted: bool
+) -> None:
+    grid = Grid(step=0.004, cap=0.2)
+    wanted = (classes + 2) % CLASSES if targeted else classes
+    found = smallest_epsilons(model, pixels, wanted, grid=grid, targeted=targeted, batch=batch)
+    points = [i * 0.004 for i in range(1, 51)]
+    expected = [
+        scan(model, image, int(c), points, targeted=targeted) for image, c in zip(pixels, wanted, strict=True)
+    ]
+    assert [search.epsilon for search in found] == expected
+    assert any(epsilon for epsilon in expected), "nothing was attacked"
+
+
+def test_a_full_scan_reports_every_run_of_successes(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
+    grid = Grid(step=0.01, cap=0.5)
+    quick = smallest_epsilons(model, pixels, classes, grid=grid)
+    full = smallest_epsilons(model, pixels, classes, grid=grid, full_scan=True)
+    direction = loss_gradient(model, pixels, classes).sign()
+    for image, (one, other) in enumerate(zip(quick, full, strict=True)):
+        assert one.epsilon == other.epsilon
+        assert one.successes == ()
+        assert [checked.epsilon for checked in other.checked] == [i * 0.01 for i in range(51)]
+        with torch.inference_mode():
+            predicted = [
+                int(model((pixels[image] + i * 0.01 * direction[image]).clamp(0, 1)[None]).argmax())
+                for i in range(51)
+            ]
+        assert [checked.predicted for checked in other.checked] == predicted
+        inside = {i for i in range(51) for low, high in other.successes if low <= i * 0.01 <= high}
+        assert inside == {i for i in range(51) if predicted[i] != int(classes[image])}
+
+
+class Islands(nn.Module):
+    """Class 1 where the mean is in one of two islands, so that success comes, goes and comes again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = (x * 0.5 + 0.5).mean((1, 2, 3))
+        inside = ((mean > 0.515) & (mean < 0.535)) | (mean > 0.58)
+        score = torch.where(inside, 1.0, -1.0) + 0.001 * mean
+        return torch.stack([-score, score], 1)
+
+
+def test_success_that_comes_and_goes_is_found_where_it_comes_first(as_model: Wrap) -> None:
+    """Halving the interval would say 0.085 or so: TRAP of every bisection."""
+    model = as_model(Islands(), size=8, classes=2)
+    image = torch.full((1, 3, 8, 8), 0.5)
+    (found,) = smallest_epsilons(model, image, grid=Grid(step=0.005, cap=0.1), full_scan=True)
+    assert found.epsilon == pytest.approx(0.02)
+    assert [tuple(round(end, 6) for end in run) for run in found.successes] == [(0.02, 0.03), (0.085, 0.1)]
+
+
+def test_without_classes_each_image_leaves_its_own_prediction(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
+    grid = Grid(step=0.01, cap=0.1)
+    assert smallest_epsilons(model, pixels, grid=grid) == smallest_epsilons(model, pixels, classes, grid=grid)
+
+
+def test_an_image_that_is_wrong_already_needs_no_epsilon(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
+    (found,) = smallest_epsilons(model, pixels[:1], (classes[:1] + 1) % CLASSES)
+    assert (found.outcome, found.epsilon) == ("flipped", 0.0)
+    assert found.after == found.before
+
+
+class Constant(nn.Module):
+    """Says class 1 whatever it sees; its gradient is zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor([0.0, 1.0]) + 0 * x.sum((1, 2, 3))[:, None]
+
+
+class Sure(nn.Module):
+    """Says class 1 with a probability that is 1 in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3))
+        return torch.stack([mean, mean + 400], 1)
+
+
+@pytest.mark.parametrize("network", [Constant, Sure])
+def test_no_gradient_is_not_resistance(as_model: Wrap, network: type[nn.Module]) -> None:
+    model = as_model(network(), size=8, classes=2)
+    image = torch.rand(2, 3, 8, 8)
+    for found in smallest_epsilons(model, image, grid=Grid(step=0.1, cap=0.5)):
+        assert (found.outcome, found.epsilon, found.gradient_norm) == ("no_gradient", None, 0.0)
+    assert torch.equal(fgsm(model, image, torch.tensor([1, 1]), 0.1), image)
+
+
+def test_what_resists_to_the_cap_is_censored(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
+    found = smallest_epsilons(model, pixels, classes, grid=Grid(step=1e-6, cap=5e-6))
+    assert {(search.outcome, search.epsilon, search.after) for search in found} == {("resisted", None, None)}
+    assert all(search.gradient_norm > 0 and len(search.checked) == 6 for search in found)
+
+
+def test_an_attack_on_8_bits_is_what_the_png_holds(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
+    grid = Grid(step=1 / 255, cap=40 / 255, integer=True)
+    direction = loss_gradient(model, pixels, classes).sign()
+    flipped = 0
+    for image, found in enumerate(smallest_epsilons(model, pixels, classes, grid=grid)):
+        if not found.epsilon:
+            continue
+        assert found.after is not None
+        moved = perturbed(
+            pixels[image : image + 1], direction[image : image + 1], found.epsilon, integer=True
+        )
+        levels = to_uint8(moved)[0].permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(levels).save(file, "PNG")
+        again = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None].float() / 255
+        assert torch.equal(again, moved)
+        with torch.inference_mode():
+            assert int(model(again).argmax()) == found.after.predicted != found.reference
+        steps = np.abs(levels.astype(int) - to_uint8(pixels)[image].permute(1, 2, 0).numpy()).max()
+        assert steps == round(found.epsilon * 255)
+        flipped += 1
+    assert flipped
+
+
+def test_probabilities_are_the_softmax(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
+    with torch.inference_mode():
+        expected = model(pixels).double().softmax(1)
+    for image, found in enumerate(smallest_epsilons(model, pixels, classes, grid=Grid(step=0.01, cap=0.05))):
+        assert found.before.probability == pytest.approx(float(expected[image].max()), rel=1e-6)
+        assert found.before.reference_probability == pytest.approx(
+            float(expected[image, classes[image]]), rel=1e-6
+        )
+
+
+def test_each_pass_tells_where_it_is_and_may_stop_it(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
+    told: list[tuple[int, float]] = []
+    found = smallest_epsilons(
+        model, pixels, classes, grid=Grid(step=0.01, cap=0.1),
+        on_checked=lambda image, checked: told.append((image, checked.epsilon)), batch=4,
+    )  # fmt: skip
+    for image, search in enumerate(found):
+        mine = [epsilon for which, epsilon in told if which == image]
+        assert mine == sorted(mine)
+        assert mine[-1] == search.checked[-1].epsilon
+
+    def stop(_image: int, _checked: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        smallest_epsilons(model, pixels, classes, on_checked=stop)
+
+
+def test_a_grid_is_products_and_holds_its_cap() -> None:
+    grid = Grid()
+    assert (grid.first, grid.last) == (1, 500)
+    assert grid.epsilon(500) == 0.5
+    assert grid.epsilon(7) == 7 * 0.001
+    assert Grid(step=0.1, cap=0.3).last == 3, "0.3 / 0.1 is 2.9999999999999996"
+    assert Grid(step=0.1, cap=0.5, minimum=0.3).first == 3
+    eight = Grid(step=2 / 255, cap=9 / 255, integer=True)
+    assert [eight.epsilon(i) * 255 for i in range(1, eight.last + 1)] == pytest.approx([2, 4, 6, 8])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"step": 0.0}, "step: expected a number above 0"),
+        ({"step": math.nan}, "step: expected a number above 0"),
+        ({"cap": 1.5}, "cap: expected a number above 0 and at most 1, got 1.5"),
+        ({"minimum": -0.1}, "minimum: expected a number from 0"),
+        ({"step": 0.1, "cap": 0.05}, "cap: expected at least one step (0.1) above the minimum"),
+        ({"step": 1e-6, "cap": 1.0}, "step: expected at most 10,000 points up to 1"),
+        ({"integer": True}, "step: expected a multiple of 1/255"),
+    ],
+)
+def test_a_grid_that_cannot_be_walked_is_refused(wrong: dict[str, float], sentence: str) -> None:
+    with pytest.raises(WrongRequest, match=r".*") as refused:
+        Grid(**wrong)  # type: ignore[arg-type]
+    assert sentence in str(refused.value)
+
+
+def test_classes_that_the_model_has_not_are_refused(model: VisionModel, pixels: Tensor) -> None:
+    for wrong in (CLASSES, -1):
+        with pytest.raises(WrongRequest, match=f"class: expected one from 0 to {CLASSES - 1}, got {wrong}"):
+            smallest_epsilons(model, pixels[:1], torch.tensor([wrong]))
+    with pytest.raises(WrongRequest, match="target: expected a class to reach, got none"):
+        smallest_epsilons(model, pixels, targeted=True)
+    with pytest.raises(WrongRequest, match="epsilon: expected a number from 0 to 1, got 2"):
+        fgsm(model, pixels[:1], torch.tensor([0]), 2.0)
+
+
+def test_nothing_of_the_callers_is_changed(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
+    before = pixels.clone(), classes.clone()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    smallest_epsilons(model, pixels, classes, grid=Grid(step=0.05, cap=0.5), full_scan=True)
+    pgd(model, pixels, classes, 0.1, steps=2)
+    assert torch.equal(before[0], pixels)
+    assert torch.equal(before[1], classes)
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_fifty_photographs_fall_where_a_plain_scan_says(photographs: list[tuple[Image.Image, str]]) -> None:
+    """EfficientNet-Lite0 with its real weights; both stop at 0.01."""
+    model = load_model("efficientnet-lite0")
+    pictures = [torch.from_numpy(model.preprocessing(picture).copy()) for picture, _ in photographs[:50]]
+    pixels = torch.stack(pictures).permute(0, 3, 1, 2).float() / 255
+    found: list[Search] = smallest_epsilons(model, pixels, grid=Grid(step=0.001, cap=0.01))
+    points = [i * 0.001 for i in range(1, 11)]
+    for image, search in zip(pixels, found, strict=True):
+        assert search.epsilon == scan(model, image, search.reference, points)
+    assert {search.outcome for search in found} == {"flipped", "resisted"}

@@ -1,0 +1,366 @@
+"""Attacks: the smallest change of an image that changes what a network says.
+
+Everything is in pixels in [0, 1], normalisation happens inside the model, and epsilon is the largest change of a pixel
+(L-infinity). FGSM: Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015; PGD: Madry et al.,
+Towards deep learning models resistant to adversarial attacks, ICLR 2018.
+
+FGSM's direction, the sign of the gradient of the cross-entropy on logits, does not depend on epsilon: one way back per
+image, then forward passes alone. Success is not monotone in epsilon, so the grid is walked from its lowest point up;
+halving intervals would find some later success, and call it the smallest.
+
+All passes are float32: bfloat16 changes the smallest epsilon of a third of all images. Nothing of the caller's is
+changed.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from workers.gradients import chunk_size, precision
+from workers.methods import WrongRequest
+
+# Images in one forward pass of a search.
+_FORWARD_IMAGES = {"cpu": 16, "cuda": 128, "mps": 64}
+# Points of the grid that one image puts into its first pass, each time twice as many up to the most.
+_FIRST_POINTS = 2
+_MOST_POINTS = 16
+MOST_POINTS = 10_000
+LEVELS = 255
+
+
+class Attackable(Protocol):
+    """A vision model as far as attacks are concerned."""
+
+    network: nn.Module
+
+    def __call__(self, pixels: Tensor, /) -> Tensor:
+        """Logits N,C of pixels N,3,H,W in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Epsilons to look at: i * step from the first that is at least `minimum` to the last that is at most `cap`.
+
+    `integer` counts in whole 8-bit levels: step, minimum and cap are multiples of 1/255, and what is classified is
+    exactly what a PNG of it holds.
+    """
+
+    step: float = 0.001
+    cap: float = 0.5
+    minimum: float = 0.0
+    integer: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise WrongRequest where it has no point, or too many."""
+        for name, value, low in (
+            ("step", self.step, None),
+            ("cap", self.cap, None),
+            ("minimum", self.minimum, 0),
+        ):
+            right = math.isfinite(value) and value <= 1 and (value > 0 if low is None else value >= low)
+            if not right:
+                kind = "above 0 and" if low is None else "from 0 and"
+                raise WrongRequest(f"{name}: expected a number {kind} at most 1, got {value:g}")
+        if self.integer:
+            for name, value in (("step", self.step), ("cap", self.cap), ("minimum", self.minimum)):
+                if abs(value * LEVELS - round(value * LEVELS)) > 1e-6:
+                    raise WrongRequest(
+                        f"{name}: expected a multiple of 1/255 for an attack on 8 bits, got {value:g}"
+                    )
+        if not self.last >= self.first:
+            raise WrongRequest(
+                f"cap: expected at least one step ({self.step:g}) above the minimum, got {self.cap:g}"
+            )
+        if self.last - self.first >= MOST_POINTS:
+            raise WrongRequest(
+                f"step: expected at most {MOST_POINTS:,} points up to {self.cap:g}, got {self.step:g}"
+            )
+
+    @property
+    def first(self) -> int:
+        """The lowest i; epsilon 0 is looked at in any case and is none of the grid's."""
+        return max(1, math.ceil(self.minimum / self.step - 1e-9))
+
+    @property
+    def last(self) -> int:
+        """The highest i."""
+        return math.floor(self.cap / self.step + 1e-9)
+
+    def epsilon(self, i: int) -> float:
+        """The epsilon of point i: a product, for sums of steps drift."""
+        return round(i * self.step * LEVELS) / LEVELS if self.integer else i * self.step
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a network says of one image at one epsilon. `probability` is that of the class it names."""
+
+    epsilon: float
+    predicted: int
+    probability: float
+    reference_probability: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """The smallest epsilon of one image.
+
+    Attributes:
+        outcome: `flipped`; `resisted`, to the cap: censored, not robust; or `no_gradient`: the gradient is zero
+            everywhere, so FGSM has no direction, which says nothing of robustness.
+        reference: the class to leave, or for a targeted search the class to reach.
+        epsilon: the smallest success; 0 where the image was one without any change; None without success.
+        before, after: at epsilon 0, and at `epsilon`.
+        gradient_norm: Euclidean norm of d cross-entropy / d pixels.
+        checked: ascending epsilons, up to the first success or, in a full scan, to the cap.
+        successes: of a full scan, first and last epsilon of each run of successes.
+    """
+
+    outcome: str
+    reference: int
+    epsilon: float | None
+    before: Checked
+    after: Checked | None
+    gradient_norm: float
+    checked: tuple[Checked, ...]
+    successes: tuple[tuple[float, float], ...]
+
+
+def loss_gradient(model: Attackable, pixels: Tensor, classes: Tensor) -> Tensor:
+    """d cross-entropy(logits[i], classes[i]) / d pixels[i], N,3,H,W."""
+    with torch.enable_grad(), precision("float32", pixels.device):
+        batch = pixels.detach().clone().requires_grad_()
+        # images do not meet in the network: the sum's gradient is each one's own
+        loss = F.cross_entropy(model(batch), classes, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, batch)
+    return gradient
+
+
+def perturbed(pixels: Tensor, direction: Tensor, epsilon: Tensor | float, *, integer: bool = False) -> Tensor:
+    """`pixels` moved by `epsilon` (a number, or N,1,1,1) along signs, kept in [0, 1].
+
+    `integer` works on whole levels of 255, so that rounding to 8 bits changes nothing.
+    """
+    if integer:
+        return ((pixels * LEVELS).round() + (epsilon * direction * LEVELS).round()).clamp(0, LEVELS) / LEVELS
+    return (pixels + epsilon * direction).clamp(0, 1)
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """The nearest 8-bit levels of pixels in [0, 1]."""
+    return (pixels * LEVELS).round().clamp(0, LEVELS).to(torch.uint8)
+
+
+def fgsm(
+    model: Attackable,
+    pixels: Tensor,
+    classes: Tensor,
+    epsilon: float,
+    *,
+    targeted: bool = False,
+    integer: bool = False,
+) -> Tensor:
+    """Adversarial images N,3,H,W of `pixels` at one epsilon, away from `classes` or, targeted, towards them."""
+    _check(model, pixels, classes)
+    if not 0 <= epsilon <= 1:
+        raise WrongRequest(f"epsilon: expected a number from 0 to 1, got {epsilon:g}")
+    gradient = loss_gradient(model, pixels, classes)
+    return perturbed(pixels, -gradient.sign() if targeted else gradient.sign(), epsilon, integer=integer)
+
+
+def pgd(
+    model: Attackable,
+    pixels: Tensor,
+    classes: Tensor,
+    epsilon: float,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    seed: int | None = 0,
+    targeted: bool = False,
+) -> Tensor:
+    """Projected gradient descent within L-infinity `epsilon` of `pixels`, the stronger attack to compare with.
+
+    Args:
+        step_size: of one step; default 2.5 * epsilon / steps, which can reach the border from anywhere.
+        seed: of the random start in the box; None starts at the image itself.
+    """
+    _check(model, pixels, classes)
+    if not 0 <= epsilon <= 1:
+        raise WrongRequest(f"epsilon: expected a number from 0 to 1, got {epsilon:g}")
+    if steps < 1:
+        raise WrongRequest(f"steps: expected a whole number from 1 up, got {steps}")
+    size = 2.5 * epsilon / steps if step_size is None else step_size
+    low, high = (pixels - epsilon).clamp(0, 1), (pixels + epsilon).clamp(0, 1)
+    moved = pixels.detach()
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.rand(pixels.shape[1:], generator=generator).to(pixels) * 2 - 1
+        moved = torch.minimum(torch.maximum(moved + epsilon * start, low), high)
+    for _ in range(steps):
+        direction = loss_gradient(model, moved, classes).sign()
+        moved = moved + (-size if targeted else size) * direction
+        moved = torch.minimum(torch.maximum(moved, low), high)
+    return moved
+
+
+def smallest_epsilons(
+    model: Attackable,
+    pixels: Tensor,
+    classes: Tensor | None = None,
+    *,
+    grid: Grid | None = None,
+    targeted: bool = False,
+    full_scan: bool = False,
+    on_checked: Callable[[int, Checked], None] = lambda _image, _checked: None,
+    batch: int | None = None,
+) -> list[Search]:
+    """The smallest epsilon of `grid` at which FGSM succeeds, for each of `pixels` (N,3,H,W in [0, 1]).
+
+    A success is a prediction other than the reference class or, targeted, that class itself.
+
+    Args:
+        classes: N; the label, or any class; None takes each image's own prediction.
+        full_scan: look at the whole grid, and report all runs of successes.
+        on_checked: told of image and point after each pass, the latest of each image; may raise to stop.
+        batch: images in one forward pass. The result does not depend on it, but for the network's rounding.
+
+    Raises:
+        WrongRequest: a class that the model has not, or a targeted search without classes.
+    """
+    if targeted and classes is None:
+        raise WrongRequest("target: expected a class to reach, got none")
+    grid = grid or Grid()
+    pixels = pixels.detach()
+    size = batch or _FORWARD_IMAGES.get(pixels.device.type, _FORWARD_IMAGES["cpu"])
+    clean = torch.cat([_log_probabilities(model, part) for part in torch.split(pixels, size)])
+    if classes is None:
+        classes = clean.argmax(1)
+    _check(model, pixels, classes, known=clean.shape[1])
+    walks = [
+        _Walk(int(reference), _checked(0.0, row, int(reference)), grid, targeted=targeted, full=full_scan)
+        for reference, row in zip(classes, clean, strict=True)
+    ]
+    directions = torch.zeros_like(pixels)
+    for first in range(0, len(pixels), _back(model, pixels)):
+        part = slice(first, first + _back(model, pixels))
+        gradient = loss_gradient(model, pixels[part], classes[part])
+        directions[part] = -gradient.sign() if targeted else gradient.sign()
+        norms = (
+            gradient.flatten(1)
+            .to(torch.float64 if gradient.device.type != "mps" else torch.float32)
+            .norm(dim=1)
+        )
+        for walk, norm in zip(walks[part], norms.tolist(), strict=True):
+            walk.gradient_norm = norm
+    while waiting := [(image, walk.next()) for image, walk in enumerate(walks) if not walk.ended]:
+        points = [(image, i) for image, wanted in waiting for i in wanted]
+        for first in range(0, len(points), size):
+            group = [(image, i) for image, i in points[first : first + size] if not walks[image].ended]
+            if not group:
+                continue
+            which = torch.tensor([image for image, _ in group], device=pixels.device)
+            epsilon = torch.tensor([grid.epsilon(i) for _, i in group], device=pixels.device).view(
+                -1, 1, 1, 1
+            )
+            moved = perturbed(pixels[which], directions[which], epsilon, integer=grid.integer)
+            latest: dict[int, Checked] = {}
+            for (image, i), row in zip(group, _log_probabilities(model, moved), strict=True):
+                if not walks[image].ended:
+                    latest[image] = _checked(grid.epsilon(i), row, walks[image].reference)
+                    walks[image].enter(i, latest[image])
+            for image, found in latest.items():
+                on_checked(image, found)
+    return [walk.result() for walk in walks]
+
+
+def _back(model: Attackable, pixels: Tensor) -> int:
+    return chunk_size(model, pixels)
+
+
+def _log_probabilities(model: Attackable, pixels: Tensor) -> Tensor:
+    """Logarithms of probabilities on the CPU, N,C, float64: the softmax of float32 saturates at 1."""
+    with torch.inference_mode(), precision("float32", pixels.device):
+        logits = model(pixels)
+    return logits.to("cpu", torch.float32).to(torch.float64).log_softmax(1)
+
+
+def _checked(epsilon: float, row: Tensor, reference: int) -> Checked:
+    predicted = int(row.argmax())
+    return Checked(epsilon, predicted, math.exp(row[predicted]), math.exp(row[reference]))
+
+
+def _check(model: Attackable, pixels: Tensor, classes: Tensor, *, known: int | None = None) -> None:
+    assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
+    assert classes.shape == pixels.shape[:1], f"expected a class an image, got {tuple(classes.shape)}"
+    if known is None:
+        with torch.inference_mode():
+            known = model(pixels[:1]).shape[1]
+    for index in classes.tolist():
+        if not 0 <= index < known:
+            raise WrongRequest(f"class: expected one from 0 to {known - 1}, got {index}")
+
+
+class _Walk:
+    """One image's way up the grid."""
+
+    def __init__(self, reference: int, before: Checked, grid: Grid, *, targeted: bool, full: bool) -> None:
+        self.reference = reference
+        self.gradient_norm = 0.0
+        self._before = before
+        self._grid = grid
+        self._targeted = targeted
+        self._full = full
+        self._next = grid.first
+        self._points = _FIRST_POINTS
+        self._checked: list[Checked] = []
+        self._first: Checked | None = before if self._succeeds(before) else None
+
+    def _succeeds(self, checked: Checked) -> bool:
+        return (checked.predicted == self.reference) == self._targeted
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing more to look at."""
+        if self.gradient_norm == 0 or self._next > self._grid.last:
+            return True
+        return self._first is not None and not self._full
+
+    def next(self) -> Sequence[int]:
+        """Points of the grid to look at next."""
+        found = range(self._next, min(self._next + self._points, self._grid.last + 1))
+        self._points = min(2 * self._points, _MOST_POINTS)
+        return found
+
+    def enter(self, i: int, checked: Checked) -> None:
+        """Enter what was seen at point i; points come in ascending order."""
+        assert i == self._next, f"expected point {self._next}, got {i}"
+        self._next = i + 1
+        self._checked.append(checked)
+        if self._first is None and self._succeeds(checked):
+            self._first = checked
+
+    def result(self) -> Search:
+        """What was found."""
+        outcome = "flipped" if self._first else "no_gradient" if self.gradient_norm == 0 else "resisted"
+        runs: list[tuple[float, float]] = []
+        going_on = False
+        for checked in [self._before, *self._checked] if self._full else []:
+            if self._succeeds(checked):
+                runs.append((runs.pop()[0] if going_on else checked.epsilon, checked.epsilon))
+            going_on = self._succeeds(checked)
+        return Search(
+            outcome=outcome,
+            reference=self.reference,
+            epsilon=None if self._first is None else self._first.epsilon,
+            before=self._before,
+            after=self._first,
+            gradient_norm=self.gradient_norm,
+            checked=(self._before, *self._checked),
+            successes=tuple(runs),
+        )
