@@ -1,0 +1,63 @@
+"""Linear layers over maps N,H,W,C, as inside ConvNeXt's blocks, computed as 1 x 1 convolutions on a CPU.
+
+The numbers are the same but for rounding. oneDNN's 1 x 1 convolution is quicker than the general matrix product that
+torch takes for a linear layer (measured on an AMD EPYC: 1.1 to 1.3 times, a whole SmoothGrad map of ConvNeXt-tiny
+1.15 to 1.2 times), and its way back, written here, keeps no activation: only the input's gradient is wanted.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+class _Pointwise(torch.autograd.Function):
+    """x W^T + b over the last axis of x N,H,W,C; `weight` O,C,1,1 and `transposed` C,O,1,1."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, transposed: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(transposed)
+        return F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
+        (transposed,) = ctx.saved_tensors
+        return F.conv2d(gradients[0].permute(0, 3, 1, 2), transposed).permute(0, 2, 3, 1), None, None, None
+
+
+class PointwiseLinear(nn.Linear):
+    """A linear layer that takes the quicker way where it can: float32 maps on a CPU, without a gradient of its own."""
+
+    transposed: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `nn.Linear`."""
+        if (
+            x.ndim != 4
+            or x.device.type != "cpu"
+            or x.dtype != torch.float32
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return super().forward(x)
+        weight = self.weight[:, :, None, None]
+        result: Tensor = _Pointwise.apply(x, weight, self.transposed, self.bias)  # type: ignore[no-untyped-call]
+        return result
+
+
+def quicken(network: nn.Module) -> None:
+    """Set up a network on a CPU for gradients of its input: convolutions channels last, linear layers as above.
+
+    In place, for a network whose parameters want no gradient. A second copy of the linear layers' weights is kept.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in network.modules():
+        if (
+            type(module) is nn.Linear
+            and not module.weight.requires_grad
+            and module.weight.device.type == "cpu"
+        ):
+            module.__class__ = PointwiseLinear
+            module.transposed = module.weight.t().contiguous()[:, :, None, None]
