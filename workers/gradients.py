@@ -66,13 +66,16 @@ def chunk_size(model: Network, pixels: Tensor) -> int:
 
 
 def _kept_by_graph(model: Network, pixels: Tensor) -> int:
-    """Bytes that one image's graph keeps, without parameters and with each memory counted once."""
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.network.parameters()}
+    """Bytes that one image's graph keeps, without weights and with each memory counted once."""
+    weights = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (*model.network.parameters(), *model.network.buffers())
+    }
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
+        if storage.data_ptr() not in weights:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

@@ -60,4 +60,6 @@ def quicken(network: nn.Module) -> None:
             and module.weight.device.type == "cpu"
         ):
             module.__class__ = PointwiseLinear
-            module.transposed = module.weight.t().contiguous()[:, :, None, None]
+            module.register_buffer(
+                "transposed", module.weight.t().contiguous()[:, :, None, None], persistent=False
+            )

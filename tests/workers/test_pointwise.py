@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from workers.gradients import logit_gradients
+from workers.gradients import chunk_size, logit_gradients
 from workers.models import VisionModel
 from workers.pointwise import PointwiseLinear, quicken
 from workers.taps import find_taps
@@ -53,6 +53,13 @@ def test_the_layer_alone_is_the_formula_in_float64() -> None:
         torch.testing.assert_close(
             layer(other).double(), other.double() @ weight.t() + bias, rtol=1e-6, atol=1e-6
         )
+
+
+def test_copies_of_weights_are_no_part_of_what_an_image_needs(model: VisionModel) -> None:
+    quick = copy.deepcopy(model)
+    quicken(quick.network)
+    pixels = torch.rand(1, 3, 64, 64)
+    assert chunk_size(quick, pixels) >= chunk_size(model, pixels)
 
 
 def test_weights_and_taps_stay_what_they_were(model: VisionModel) -> None:
