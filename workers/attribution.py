@@ -92,7 +92,7 @@ def attribute(
     pixels = pixels.detach()
     _check_targets(model, pixels, targets)
     on_progress(0, 1)
-    made = _METHODS[method](model, pixels, targets, options, on_progress, chunk)
+    made = _METHODS[method](_Asked(model, pixels, targets, options, on_progress, chunk))
     if not torch.isfinite(made.map).all():
         raise AttributionError(f"{method} of class {targets.tolist()} is not finite: its gradient overflows")
     return made
@@ -106,7 +106,21 @@ def _check_targets(model: Differentiable, pixels: Tensor, targets: Tensor) -> No
             raise WrongRequest(f"target: expected a class from 0 to {classes - 1}, got {target}")
 
 
-Options = dict[str, Value]
+@dataclass(frozen=True)
+class _Asked:
+    """What a method gets."""
+
+    model: Differentiable
+    pixels: Tensor
+    targets: Tensor
+    options: dict[str, Value]
+    on_progress: Progress
+    chunk: int | None
+
+    @property
+    def size(self) -> int:
+        """Images in one pass there and back."""
+        return self.chunk or chunk_size(self.model, self.pixels)
 
 
 def reduce_colours(values: Tensor, colours: Value) -> Tensor:
@@ -120,64 +134,40 @@ def _plain(values: Tensor, colours: Value) -> Attribution:
     return Attribution(reduced, colours == "sum", None, (1,) * images, (None,) * images)
 
 
-def _gradient(
-    model: Differentiable,
-    pixels: Tensor,
-    targets: Tensor,
-    options: Options,
-    on_progress: Progress,
-    chunk: int | None,
-) -> Attribution:
-    with precision(options["dtype"], pixels.device):
-        gradient = _in_chunks(model, pixels, targets, on_progress, chunk)
-    return _plain(gradient, options["colours"])
+def _gradient(asked: _Asked) -> Attribution:
+    with precision(asked.options["dtype"], asked.pixels.device):
+        gradient = _in_chunks(asked)
+    return _plain(gradient, asked.options["colours"])
 
 
-def _in_chunks(
-    model: Differentiable, pixels: Tensor, targets: Tensor, on_progress: Progress, chunk: int | None
-) -> Tensor:
-    size = chunk or chunk_size(model, pixels)
+def _in_chunks(asked: _Asked) -> Tensor:
     found = []
-    for first in range(0, len(pixels), size):
-        part = slice(first, first + size)
-        found.append(logit_gradients(model, pixels[part], targets[part]))
-        on_progress(min(first + size, len(pixels)), len(pixels))
+    for first in range(0, len(asked.pixels), asked.size):
+        part = slice(first, first + asked.size)
+        found.append(logit_gradients(asked.model, asked.pixels[part], asked.targets[part]))
+        asked.on_progress(min(first + asked.size, len(asked.pixels)), len(asked.pixels))
     return torch.cat(found)
 
 
-def _gradient_x_input(
-    model: Differentiable,
-    pixels: Tensor,
-    targets: Tensor,
-    options: Options,
-    on_progress: Progress,
-    chunk: int | None,
-) -> Attribution:
+def _gradient_x_input(asked: _Asked) -> Attribution:
     """The input is the normalised one: its zero is the mean colour, and a black pixel counts."""
-    gradient = _in_chunks(model, pixels, targets, on_progress, chunk)
-    return _plain((pixels - model.mean) * gradient, options["colours"])
+    gradient = _in_chunks(asked)
+    return _plain((asked.pixels - asked.model.mean) * gradient, asked.options["colours"])
 
 
-def _integrated_gradients(
-    model: Differentiable,
-    pixels: Tensor,
-    targets: Tensor,
-    options: Options,
-    on_progress: Progress,
-    chunk: int | None,
-) -> Attribution:
-    steps = int(options["steps"])
-    size = chunk or chunk_size(model, pixels)
-    total = len(pixels) * steps
-    found = IntegratedGradients(_ticking(model, on_progress, total)).attribute(
-        pixels,
-        baselines=baseline_pixels(pixels, model.mean, options["baseline"]),
-        target=targets,
+def _integrated_gradients(asked: _Asked) -> Attribution:
+    steps = int(asked.options["steps"])
+    size = asked.size
+    total = len(asked.pixels) * steps
+    found = IntegratedGradients(_ticking(asked.model, asked.on_progress, total)).attribute(
+        asked.pixels,
+        baselines=baseline_pixels(asked.pixels, asked.model.mean, asked.options["baseline"]),
+        target=asked.targets,
         n_steps=steps,
         method="gausslegendre",
-        internal_batch_size=max(size, len(pixels)),
+        internal_batch_size=max(size, len(asked.pixels)),
     )
-    return _plain(found, options["colours"])
+    return _plain(found, asked.options["colours"])
 
 
 def _ticking(model: Differentiable, on_progress: Progress, total: int) -> Callable[[Tensor], Tensor]:
@@ -193,16 +183,9 @@ def _ticking(model: Differentiable, on_progress: Progress, total: int) -> Callab
     return forward
 
 
-def _guided_backprop(
-    model: Differentiable,
-    pixels: Tensor,
-    targets: Tensor,
-    options: Options,
-    on_progress: Progress,
-    chunk: int | None,
-) -> Attribution:
-    with _positive_gradients(model.network):
-        return _plain(_in_chunks(model, pixels, targets, on_progress, chunk), options["colours"])
+def _guided_backprop(asked: _Asked) -> Attribution:
+    with _positive_gradients(asked.model.network):
+        return _plain(_in_chunks(asked), asked.options["colours"])
 
 
 @contextmanager
@@ -233,83 +216,64 @@ def _positive_gradients(network: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _occlusion(
-    model: Differentiable,
-    pixels: Tensor,
-    targets: Tensor,
-    options: Options,
-    on_progress: Progress,
-    chunk: int | None,
-) -> Attribution:
+def _occlusion(asked: _Asked) -> Attribution:
     """How much the logit falls when a square is hidden; a pixel gets the mean over the squares that hide it."""
-    window, stride = int(options["window"]), int(options["stride"])
-    height, width = pixels.shape[2:]
+    window, stride = int(asked.options["window"]), int(asked.options["stride"])
+    height, width = asked.pixels.shape[2:]
     if window > min(height, width):
         raise WrongRequest(f"window: expected at most {min(height, width)}, the input's side, got {window}")
     if stride > window:
         raise WrongRequest(f"stride: expected at most the window's {window}, or gaps stay, got {stride}")
-    size = chunk or 4 * chunk_size(model, pixels)  # no graph is kept
+    size = asked.chunk or 4 * asked.size  # no graph is kept
     squares = (-(-(height - window) // stride) + 1) * (-(-(width - window) // stride) + 1)
     with torch.no_grad():
-        found = Occlusion(_ticking(model, on_progress, len(pixels) * (squares + 1))).attribute(
-            pixels,
+        found = Occlusion(
+            _ticking(asked.model, asked.on_progress, len(asked.pixels) * (squares + 1))
+        ).attribute(
+            asked.pixels,
             sliding_window_shapes=(3, window, window),
             strides=(3, stride, stride),
-            baselines=baseline_pixels(pixels, model.mean, options["baseline"]),
-            target=targets,
-            perturbations_per_eval=max(1, size // len(pixels)),
+            baselines=baseline_pixels(asked.pixels, asked.model.mean, asked.options["baseline"]),
+            target=asked.targets,
+            perturbations_per_eval=max(1, size // len(asked.pixels)),
         )
     drop = found[:, 0].to("cpu", torch.float32)  # the same for all colours: they are hidden together
     return Attribution(drop, True, None, (1,) * len(drop), (None,) * len(drop))
 
 
-def _gradcam(
-    model: Differentiable,
-    pixels: Tensor,
-    targets: Tensor,
-    options: Options,
-    on_progress: Progress,
-    chunk: int | None,
-) -> Attribution:
-    size = chunk or chunk_size(model, pixels)
+def _gradcam(asked: _Asked) -> Attribution:
+    size = asked.size
     found = []
-    for first in range(0, len(pixels), size):
+    for first in range(0, len(asked.pixels), size):
         part = slice(first, first + size)
-        found.append(gradcam(model, pixels[part], targets[part], layer=str(options["layer"])))
-        on_progress(min(first + size, len(pixels)), len(pixels))
+        found.append(
+            gradcam(asked.model, asked.pixels[part], asked.targets[part], layer=str(asked.options["layer"]))
+        )
+        asked.on_progress(min(first + size, len(asked.pixels)), len(asked.pixels))
     heat = torch.cat(found).to("cpu", torch.float32)
     return Attribution(heat, False, None, (1,) * len(heat), (None,) * len(heat))
 
 
-def _smoothgrad(
-    model: Differentiable,
-    pixels: Tensor,
-    targets: Tensor,
-    options: Options,
-    on_progress: Progress,
-    chunk: int | None,
-) -> Attribution:
+def _smoothgrad(asked: _Asked) -> Attribution:
     made = smoothgrad(
-        model,
-        pixels,
-        targets,
-        samples=int(options["samples"]),
-        noise_level=float(options["noise_level"]),
-        seed=int(options["seed"]),
-        variant=str(options["variant"]),
-        agreement=float(options["agreement"]),
-        colours=str(options["colours"]),
-        dtype=str(options["dtype"]),
-        on_progress=on_progress,
-        chunk=chunk,
+        asked.model,
+        asked.pixels,
+        asked.targets,
+        samples=int(asked.options["samples"]),
+        noise_level=float(asked.options["noise_level"]),
+        seed=int(asked.options["seed"]),
+        variant=str(asked.options["variant"]),
+        agreement=float(asked.options["agreement"]),
+        colours=str(asked.options["colours"]),
+        dtype=str(asked.options["dtype"]),
+        on_progress=asked.on_progress,
+        chunk=asked.chunk,
     )
-    signed = options["colours"] == "sum" and options["variant"] == "mean"
+    signed = asked.options["colours"] == "sum" and asked.options["variant"] == "mean"
     return Attribution(made.map, signed, made.standard_error, made.samples, made.agreement)
 
 
-_METHODS: dict[
-    str, Callable[[Differentiable, Tensor, Tensor, Options, Progress, int | None], Attribution]
-] = {
+_METHODS: dict[str, Callable[[_Asked], Attribution]] = {
     "gradient": _gradient,
     "gradient_x_input": _gradient_x_input,
     "integrated_gradients": _integrated_gradients,
