@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
+from workers.attack_grid import Grid
 from workers.attacks import (
-    Grid,
     Search,
     fgsm,
     loss_gradient,
