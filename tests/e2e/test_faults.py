@@ -197,7 +197,7 @@ def test_an_emptied_broker_loses_nothing(lab: Lab, told: Told) -> None:
 @pytest.mark.parametrize("killer", [signal.SIGINT, signal.SIGKILL])
 def test_a_restarted_command_goes_on_where_it_was(lab: Lab, told: Told, killer: signal.Signals) -> None:
     first = lab.start_run()
-    running = lab.submit(target=0, ids=(0, 1, 2), samples=50, agreement=0)
+    running = lab.submit(target=0, ids=(0, 1, 2), samples=30, agreement=0)
     waiting = lab.submit(target=1)
     wait(
         lambda: job_queries.job(lab.ledger, running)["items_done"] == 1,

@@ -71,7 +71,7 @@ def test_nothing_is_asked_when_nothing_runs_and_once_a_second_when_something_doe
     page.get_by_role("button", name="Run").click()
     expect(page.locator(PAINTED)).to_have_count(1, timeout=60_000)
     asked = requests_of(page)
-    page.wait_for_timeout(5000)
+    page.wait_for_timeout(3000)
     assert [address for address in asked if "/api/" in address] == []
     page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=0-20&p_samples=60&p_agreement=0")
     page.get_by_role("button", name="Run").click()

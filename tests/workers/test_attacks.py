@@ -376,12 +376,12 @@ def test_nothing_of_the_callers_is_changed(model: VisionModel, pixels: Tensor, c
 
 
 def test_fifty_photographs_fall_where_a_plain_scan_says(photographs: list[tuple[Image.Image, str]]) -> None:
-    """EfficientNet-Lite0 with its real weights; both stop at 0.01."""
+    """EfficientNet-Lite0 with its real weights; both stop at 0.006."""
     model = load_model("efficientnet-lite0")
     pictures = [torch.from_numpy(model.preprocessing(picture).copy()) for picture, _ in photographs[:50]]
     pixels = torch.stack(pictures).permute(0, 3, 1, 2).float() / 255
-    found: list[Search] = smallest_epsilons(model, pixels, grid=Grid(step=0.001, cap=0.01))
-    points = [i * 0.001 for i in range(1, 11)]
+    found: list[Search] = smallest_epsilons(model, pixels, grid=Grid(step=0.001, cap=0.006))
+    points = [i * 0.001 for i in range(1, 7)]
     for image, search in zip(pixels, found, strict=True):
         assert search.epsilon == scan(model, image, search.reference, points)
     assert {search.outcome for search in found} == {"flipped", "resisted"}
