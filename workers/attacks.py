@@ -15,14 +15,13 @@ changed.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from workers.attack_grid import LEVELS, Grid
-from workers.gradients import chunk_size, precision
+from workers.gradients import Network, chunk_size, input_gradients, precision
 from workers.methods import WrongRequest
 
 # Images in one forward pass of a search.
@@ -30,15 +29,6 @@ _FORWARD_IMAGES = {"cpu": 16, "cuda": 128, "mps": 64}
 # Points of the grid that one image puts into its first pass, each time twice as many up to the most.
 _FIRST_POINTS = 2
 _MOST_POINTS = 16
-
-
-class Attackable(Protocol):
-    """A vision model as far as attacks are concerned."""
-
-    network: nn.Module
-
-    def __call__(self, pixels: Tensor, /) -> Tensor:
-        """Logits N,C of pixels N,3,H,W in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +66,17 @@ class Search:
     successes: tuple[tuple[float, float], ...]
 
 
-def loss_gradient(model: Attackable, pixels: Tensor, classes: Tensor) -> Tensor:
+def loss_gradient(model: Network, pixels: Tensor, classes: Tensor) -> Tensor:
     """d cross-entropy(logits[i], classes[i]) / d pixels[i], N,3,H,W."""
-    with torch.enable_grad(), precision("float32", pixels.device):
-        batch = pixels.detach().clone().requires_grad_()
-        # images do not meet in the network: the sum's gradient is each one's own
-        loss = F.cross_entropy(model(batch), classes, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, batch)
-    return gradient
+    with precision("float32", pixels.device):
+        return input_gradients(
+            model, pixels, lambda logits: F.cross_entropy(logits, classes, reduction="sum")
+        )
+
+
+def _direction(gradient: Tensor, *, targeted: bool) -> Tensor:
+    """Signs away from the class whose loss `gradient` is or, targeted, towards it; 0 where there is no gradient."""
+    return -gradient.sign() if targeted else gradient.sign()
 
 
 def perturbed(pixels: Tensor, direction: Tensor, epsilon: Tensor | float, *, integer: bool = False) -> Tensor:
@@ -102,7 +95,7 @@ def to_uint8(pixels: Tensor) -> Tensor:
 
 
 def fgsm(
-    model: Attackable,
+    model: Network,
     pixels: Tensor,
     classes: Tensor,
     epsilon: float,
@@ -111,15 +104,14 @@ def fgsm(
     integer: bool = False,
 ) -> Tensor:
     """Adversarial images N,3,H,W of `pixels` at one epsilon, away from `classes` or, targeted, towards them."""
+    _check_epsilon(epsilon)
     _check(model, pixels, classes)
-    if not 0 <= epsilon <= 1:
-        raise WrongRequest(f"epsilon: expected a number from 0 to 1, got {epsilon:g}")
-    gradient = loss_gradient(model, pixels, classes)
-    return perturbed(pixels, -gradient.sign() if targeted else gradient.sign(), epsilon, integer=integer)
+    direction = _direction(loss_gradient(model, pixels, classes), targeted=targeted)
+    return perturbed(pixels, direction, epsilon, integer=integer)
 
 
 def pgd(
-    model: Attackable,
+    model: Network,
     pixels: Tensor,
     classes: Tensor,
     epsilon: float,
@@ -135,9 +127,8 @@ def pgd(
         step_size: of one step; default 2.5 * epsilon / steps, which can reach the border from anywhere.
         seed: of the random start in the box; None starts at the image itself.
     """
+    _check_epsilon(epsilon)
     _check(model, pixels, classes)
-    if not 0 <= epsilon <= 1:
-        raise WrongRequest(f"epsilon: expected a number from 0 to 1, got {epsilon:g}")
     if steps < 1:
         raise WrongRequest(f"steps: expected a whole number from 1 up, got {steps}")
     size = 2.5 * epsilon / steps if step_size is None else step_size
@@ -146,16 +137,15 @@ def pgd(
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         start = torch.rand(pixels.shape[1:], generator=generator).to(pixels) * 2 - 1
-        moved = torch.minimum(torch.maximum(moved + epsilon * start, low), high)
+        moved = (moved + epsilon * start).clamp(low, high)
     for _ in range(steps):
-        direction = loss_gradient(model, moved, classes).sign()
-        moved = moved + (-size if targeted else size) * direction
-        moved = torch.minimum(torch.maximum(moved, low), high)
+        direction = _direction(loss_gradient(model, moved, classes), targeted=targeted)
+        moved = (moved + size * direction).clamp(low, high)
     return moved
 
 
 def smallest_epsilons(
-    model: Attackable,
+    model: Network,
     pixels: Tensor,
     classes: Tensor | None = None,
     *,
@@ -192,15 +182,12 @@ def smallest_epsilons(
         for reference, row in zip(classes, clean, strict=True)
     ]
     directions = torch.zeros_like(pixels)
-    for first in range(0, len(pixels), _back(model, pixels)):
-        part = slice(first, first + _back(model, pixels))
+    back = chunk_size(model, pixels)
+    for first in range(0, len(pixels), back):
+        part = slice(first, first + back)
         gradient = loss_gradient(model, pixels[part], classes[part])
-        directions[part] = -gradient.sign() if targeted else gradient.sign()
-        norms = (
-            gradient.flatten(1)
-            .to(torch.float64 if gradient.device.type != "mps" else torch.float32)
-            .norm(dim=1)
-        )
+        directions[part] = _direction(gradient, targeted=targeted)
+        norms = gradient.flatten(1).to("cpu", torch.float64).norm(dim=1)
         for walk, norm in zip(walks[part], norms.tolist(), strict=True):
             walk.gradient_norm = norm
     while waiting := [(image, walk.next()) for image, walk in enumerate(walks) if not walk.ended]:
@@ -224,11 +211,7 @@ def smallest_epsilons(
     return [walk.result() for walk in walks]
 
 
-def _back(model: Attackable, pixels: Tensor) -> int:
-    return chunk_size(model, pixels)
-
-
-def _log_probabilities(model: Attackable, pixels: Tensor) -> Tensor:
+def _log_probabilities(model: Network, pixels: Tensor) -> Tensor:
     """Logarithms of probabilities on the CPU, N,C, float64: the softmax of float32 saturates at 1."""
     with torch.inference_mode(), precision("float32", pixels.device):
         logits = model(pixels)
@@ -240,7 +223,12 @@ def _checked(epsilon: float, row: Tensor, reference: int) -> Checked:
     return Checked(epsilon, predicted, math.exp(row[predicted]), math.exp(row[reference]))
 
 
-def _check(model: Attackable, pixels: Tensor, classes: Tensor, *, known: int | None = None) -> None:
+def _check_epsilon(epsilon: float) -> None:
+    if not 0 <= epsilon <= 1:
+        raise WrongRequest(f"epsilon: expected a number from 0 to 1, got {epsilon:g}")
+
+
+def _check(model: Network, pixels: Tensor, classes: Tensor, *, known: int | None = None) -> None:
     assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
     assert classes.shape == pixels.shape[:1], f"expected a class an image, got {tuple(classes.shape)}"
     if known is None:

@@ -11,6 +11,7 @@ the plain gradient for networks of ReLU6, GELU or SiLU without saying so.
 Nothing of the caller's is changed: no tensor, no parameter, no hook stays, no global random state.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,11 +141,13 @@ def _gradient(asked: _Asked) -> Attribution:
     return _plain(gradient, asked.options["colours"])
 
 
-def _in_chunks(asked: _Asked) -> Tensor:
+def _in_chunks(
+    asked: _Asked, compute: Callable[[Differentiable, Tensor, Tensor], Tensor] = logit_gradients
+) -> Tensor:
     found = []
     for first in range(0, len(asked.pixels), asked.size):
         part = slice(first, first + asked.size)
-        found.append(logit_gradients(asked.model, asked.pixels[part], asked.targets[part]))
+        found.append(compute(asked.model, asked.pixels[part], asked.targets[part]))
         asked.on_progress(min(first + asked.size, len(asked.pixels)), len(asked.pixels))
     return torch.cat(found)
 
@@ -157,7 +160,6 @@ def _gradient_x_input(asked: _Asked) -> Attribution:
 
 def _integrated_gradients(asked: _Asked) -> Attribution:
     steps = int(asked.options["steps"])
-    size = asked.size
     total = len(asked.pixels) * steps
     found = IntegratedGradients(_ticking(asked.model, asked.on_progress, total)).attribute(
         asked.pixels,
@@ -165,7 +167,7 @@ def _integrated_gradients(asked: _Asked) -> Attribution:
         target=asked.targets,
         n_steps=steps,
         method="gausslegendre",
-        internal_batch_size=max(size, len(asked.pixels)),
+        internal_batch_size=max(asked.size, len(asked.pixels)),
     )
     return _plain(found, asked.options["colours"])
 
@@ -242,15 +244,8 @@ def _occlusion(asked: _Asked) -> Attribution:
 
 
 def _gradcam(asked: _Asked) -> Attribution:
-    size = asked.size
-    found = []
-    for first in range(0, len(asked.pixels), size):
-        part = slice(first, first + size)
-        found.append(
-            gradcam(asked.model, asked.pixels[part], asked.targets[part], layer=str(asked.options["layer"]))
-        )
-        asked.on_progress(min(first + size, len(asked.pixels)), len(asked.pixels))
-    heat = torch.cat(found).to("cpu", torch.float32)
+    heat = _in_chunks(asked, functools.partial(gradcam, layer=str(asked.options["layer"])))
+    heat = heat.to("cpu", torch.float32)
     return Attribution(heat, False, None, (1,) * len(heat), (None,) * len(heat))
 
 

@@ -26,15 +26,18 @@ class Network(Protocol):
         """Logits N,C of pixels N,3,H,W in [0, 1]."""
 
 
-def logit_gradients(model: Network, pixels: Tensor, targets: Tensor) -> Tensor:
-    """d logit[i, targets[i]] / d pixels[i], N,3,H,W. Only the input gets a gradient."""
+def input_gradients(model: Network, pixels: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
+    """d objective(logits) / d pixels, N,3,H,W, for a sum over images. Only the input gets a gradient."""
     with torch.enable_grad():
         batch = pixels.detach().clone().requires_grad_()
-        logits = model(batch)
         # images do not meet in the network: the sum's gradient is each one's own
-        chosen = logits.gather(1, targets.unsqueeze(1)).sum()
-        (gradient,) = torch.autograd.grad(chosen, batch)
+        (gradient,) = torch.autograd.grad(objective(model(batch)), batch)
     return gradient
+
+
+def logit_gradients(model: Network, pixels: Tensor, targets: Tensor) -> Tensor:
+    """d logit[i, targets[i]] / d pixels[i], N,3,H,W."""
+    return input_gradients(model, pixels, lambda logits: logits.gather(1, targets.unsqueeze(1)).sum())
 
 
 def precision(dtype: Value, device: torch.device) -> AbstractContextManager[Any]:

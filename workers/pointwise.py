@@ -48,9 +48,10 @@ class PointwiseLinear(nn.Linear):
 
 
 def quicken(network: nn.Module) -> None:
-    """Set up a network on a CPU for gradients of its input: convolutions channels last, linear layers as above.
+    """Set up a network for gradients of its input: convolutions channels last and, on a CPU, linear layers as above.
 
-    In place, for a network whose parameters want no gradient. A second copy of the linear layers' weights is kept.
+    In place, for a network whose parameters want no gradient and stay as they are: a transposed copy of the linear
+    layers' weights is kept.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in network.modules():

@@ -17,6 +17,9 @@
         return element;
     };
 
+    /* States of a job that still goes on. */
+    convscope.UNFINISHED = ["queued", "running"];
+
     convscope.icon = (name) => convscope.make("i", { class: `bi bi-${name}`, "aria-hidden": "true" });
 
     convscope.duration = function (seconds) {

@@ -3,11 +3,10 @@
     "use strict";
     const ns = (window.dash_clientside = window.dash_clientside || {});
     const convscope = (ns.convscope = ns.convscope || {});
-    const { make, icon, duration, ask } = convscope;
+    const { make, icon, duration, ask, UNFINISHED } = convscope;
     const PER_PAGE = 50;
     const STATES = ["queued", "running", "done", "failed", "cancelled"];
     const KINDS = { saliency: "Saliency", faithfulness: "Deletion and insertion" };
-    const UNFINISHED = ["queued", "running"];
 
     let root = null, poller = null, rows = new Map(), parts = {}, listed = null, said = "", detail = null;
 

@@ -4,8 +4,7 @@
     "use strict";
     const ns = (window.dash_clientside = window.dash_clientside || {});
     const convscope = (ns.convscope = ns.convscope || {});
-    const { make, icon, number, percent } = convscope;
-    const UNFINISHED = ["queued", "running"];
+    const { make, icon, number, percent, UNFINISHED } = convscope;
 
     // what is shown of the maps, with what the address leaves out
     const DISPLAY = { view: "overlay", strength: 0.65, wipe: 0, colours: "auto", scale: "own", clip: 99.5, order: "", model_order: "" };

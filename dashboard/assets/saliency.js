@@ -4,9 +4,8 @@
     "use strict";
     const ns = (window.dash_clientside = window.dash_clientside || {});
     const convscope = (ns.convscope = ns.convscope || {});
-    const { make, icon, duration, ask } = convscope;
+    const { make, icon, duration, ask, UNFINISHED } = convscope;
     const { DISPLAY, OPTIONS, display, arrange, repaint } = convscope.maps;
-    const UNFINISHED = ["queued", "running"];
 
     let root = null, page = null, constants = null, parts = {}, job = null, scoring = null;
     let poller = null, said = "", classes = new Map(), labels = new Map(), looked = null, sought = null, runsNext = false;
