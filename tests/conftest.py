@@ -3,10 +3,12 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from db.ledger import Ledger
 from db.settings import Settings, read_settings
 
 _STATUS = pytest.StashKey[int]()
@@ -22,6 +24,15 @@ def pytest_configure() -> None:
 def settings(tmp_path: Path) -> Settings:
     """Settings of an empty home in a folder of the test's own."""
     return read_settings({"CONVSCOPE_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    """A ledger with its tables and no rows."""
+    found = Ledger(settings)
+    found.migrate()
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
-from postgres import postgres_server, server_programs
+from postgres import installed_postgres
 from running import kill_all, wait
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
@@ -127,14 +126,8 @@ def broker(settings: Settings) -> Iterator[int]:
 @pytest.fixture
 def database() -> Iterator[Path]:
     """Folder of the socket of a PostgreSQL."""
-    programs = server_programs()
-    if programs is None:
-        pytest.skip("NO POSTGRESQL: neither /usr/lib/postgresql nor the PATH has an initdb")
-    with (
-        tempfile.TemporaryDirectory(prefix="convscope-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        postgres_server(programs, Path(folder)),
-    ):
-        yield Path(folder)
+    with installed_postgres() as (_, folder):
+        yield folder
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")

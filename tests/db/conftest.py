@@ -1,12 +1,10 @@
 """A ledger on each database that Convscope works with."""
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from postgres import postgres_server, server_programs
+from postgres import installed_postgres
 from sqlalchemy import text
 
 from db.ledger import Ledger
@@ -16,14 +14,7 @@ from db.settings import Settings
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of a real PostgreSQL; skips where none is installed."""
-    programs = server_programs()
-    if programs is None:
-        pytest.skip("NO POSTGRESQL: neither /usr/lib/postgresql nor the PATH has an initdb")
-    # a socket's path is short, and another user must reach it
-    with (
-        tempfile.TemporaryDirectory(prefix="convscope-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        postgres_server(programs, Path(folder)) as url,
-    ):
+    with installed_postgres() as (url, _):
         yield url
 
 

@@ -4,8 +4,11 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 
 def server_programs() -> Path | None:
@@ -39,3 +42,17 @@ def postgres_server(programs: Path, folder: Path) -> Iterator[str]:
         yield f"postgresql://convscope@/postgres?host={folder}"
     finally:
         call(str(programs / "pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
+
+
+@contextlib.contextmanager
+def installed_postgres() -> Iterator[tuple[str, Path]]:
+    """URL and socket's folder of a server that runs while the block does; skips where none is installed."""
+    programs = server_programs()
+    if programs is None:
+        pytest.skip("NO POSTGRESQL: neither /usr/lib/postgresql nor the PATH has an initdb")
+    # a socket's path is short, and another user must reach it
+    with (
+        tempfile.TemporaryDirectory(prefix="convscope-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        postgres_server(programs, Path(folder)) as url,
+    ):
+        yield url, Path(folder)

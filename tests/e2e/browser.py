@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from playwright.sync_api import Locator, Page
+
 from db.settings import Settings
 
 ARGUMENTS = [
@@ -60,3 +62,12 @@ def served(settings: Settings) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(15)
+
+
+def point_at(page: Page, canvas: Locator, *, row: int, column: int) -> None:
+    """Put the pointer onto the middle of one pixel of a map of 224 x 224."""
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(
+        box["x"] + (column + 0.5) / 224 * box["width"], box["y"] + (row + 0.5) / 224 * box["height"]
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from browser import served
+from browser import point_at, served
 from ledger_rows import claimed, finish_items, values_of
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -82,12 +82,8 @@ def test_the_large_view_tells_values_and_keeps_the_page_s_scale(page: Page, mapp
     values = values_of(3, signed=False)
     expected = heat.colourise(values, colours="inferno", high=high)
     assert np.abs(pixels_of(page, ".large-stage canvas").astype(int) - expected).max() <= 1
-    stage = dialog.locator(".large-stage canvas").bounding_box()
-    assert stage is not None
     row, column = 40, 170
-    page.mouse.move(
-        stage["x"] + (column + 0.5) / 224 * stage["width"], stage["y"] + (row + 0.5) / 224 * stage["height"]
-    )
+    point_at(page, dialog.locator(".large-stage canvas"), row=row, column=column)
     tip = dialog.locator(".value-tip")
     expect(tip).to_contain_text(f"row {row}, column {column}")
     assert float(tip.locator("b").inner_text()) == pytest.approx(values[row, column], rel=1e-3)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import point_at
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from running import Running, command, wait
@@ -117,12 +118,8 @@ def test_the_value_under_the_pointer_is_the_arrays(page: Page, lab: tuple[str, S
     canvas = page.locator(PAINTED)
     expect(canvas).to_have_count(1, timeout=60_000)
     canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
     row, column = 61, 117
-    page.mouse.move(
-        box["x"] + (column + 0.5) / 224 * box["width"], box["y"] + (row + 0.5) / 224 * box["height"]
-    )
+    point_at(page, canvas, row=row, column=column)
     tip = page.locator("#tip")
     expect(tip).to_contain_text(f"row {row}, column {column}")
     number = page.evaluate("[...dash_clientside.convscope.saliencyState().cells.values()][0].map.map")

@@ -3,10 +3,9 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import pytest
 from sqlalchemy import update
 
 from db import job_queries, jobs
@@ -34,14 +33,6 @@ class Counted:
         self.computed.append(item["image_id"])
         self.act(item, on_progress)
         return Computed(lambda _connection: 100 + item["image_id"])
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    found = Ledger(settings)
-    found.migrate()
-    yield found
-    found.close()
 
 
 def submit(

@@ -1,7 +1,5 @@
 """Requests become jobs by their content, and are refused in sentences."""
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,14 +26,6 @@ def atlas(settings: Settings) -> Atlas:
     import_pictures(settings, painted_pictures(6), image_set="painted")
     add_run(settings, image_set="painted")
     return Atlas(settings)
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    found = Ledger(settings)
-    found.migrate()
-    yield found
-    found.close()
 
 
 MODEL = ModelRef("net", "folder", "d" * 64)
