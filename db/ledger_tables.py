@@ -14,6 +14,7 @@ STATES = ("queued", "running", "done", "failed", "cancelled")
 ITEM_STATES = ("queued", "done", "failed")
 QUEUES = ("interactive", "batch")
 OUTCOMES = ("flipped", "resisted", "no_gradient")
+PANELS = ("clean", "attacked", "attacked_own", "other_seed", "random_signs")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -24,7 +25,13 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
 class Table(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {dict[str, Any]: JSON, list[float]: JSON}  # noqa: RUF012  # SQLAlchemy's own protocol
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's own protocol
+        dict[str, Any]: JSON,
+        list[float]: JSON,
+        list[list[float]]: JSON,
+        list[list[Any]]: JSON,
+        list[dict[str, Any]]: JSON,
+    }
 
 
 class Job(Table):
@@ -54,6 +61,7 @@ class Job(Table):
     items_done: Mapped[int] = mapped_column(default=0)
     items_failed: Mapped[int] = mapped_column(default=0)
     progress: Mapped[float] = mapped_column(default=0.0)  # of the item being computed, 0 to 1
+    note: Mapped[str | None] = mapped_column(Text)  # what the item being computed is at, in a few words
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(Text)  # one sentence
     traceback: Mapped[str | None] = mapped_column(Text)
@@ -158,7 +166,13 @@ class MapScore(Table):
 
 
 class Attack(Table):
-    """The smallest epsilon on a grid that changes a prediction; null where none up to the cap did."""
+    """What an attack found for one image under one model.
+
+    `epsilon` is the smallest on the grid that succeeds, null where none up to `cap` did. The stored picture, and all
+    that is named `after` or `png`, is of `attacked_epsilon`: that epsilon, or else the largest looked at.
+
+    A success leaves `class_index` or, where `relative_to` is `target`, reaches it.
+    """
 
     __tablename__ = "attacks"
     __table_args__ = (
@@ -176,19 +190,146 @@ class Attack(Table):
     image_id: Mapped[int]
     image_key: Mapped[str] = mapped_column(String(64))
     method: Mapped[str] = mapped_column(String(40))
-    relative_to: Mapped[str] = mapped_column(String(20))  # prediction, label, or an index
+    relative_to: Mapped[str] = mapped_column(String(20))  # prediction, label or target
     class_index: Mapped[int]
+    class_name: Mapped[str | None] = mapped_column(Text)
+    outcome: Mapped[str] = mapped_column(String(20))
     epsilon: Mapped[float | None]
     step: Mapped[float]
     cap: Mapped[float]
-    outcome: Mapped[str] = mapped_column(String(20))
+    minimum: Mapped[float]
+    eight_bit: Mapped[bool]
+    full_scan: Mapped[bool]
+    class_before: Mapped[int]
+    name_before: Mapped[str | None] = mapped_column(Text)
+    probability_before: Mapped[float]  # of class_before
+    attacked_epsilon: Mapped[float | None]  # null where the gradient is zero: nothing was attacked
     class_after: Mapped[int | None]
-    probability_before: Mapped[float]
-    probability_after: Mapped[float | None]
+    name_after: Mapped[str | None] = mapped_column(Text)
+    probability_after: Mapped[float | None]  # of class_after
+    png_class: Mapped[int | None]  # of the picture as stored: rounded to 8 bits, and read again
+    png_name: Mapped[str | None] = mapped_column(Text)
+    png_probability: Mapped[float | None]  # of png_class
+    png_succeeds: Mapped[bool | None]
     gradient_norm: Mapped[float]
-    png_class: Mapped[int | None]  # verdict on the image after rounding to 8 bits
-    file: Mapped[str | None] = mapped_column(Text)
+    checked: Mapped[int]  # epsilons that were looked at, 0 among them
+    successes: Mapped[list[list[float]]]  # of a full scan: first and last epsilon of each run of successes
+    file: Mapped[str | None] = mapped_column(Text)  # the attacked image, PNG
+    input_file: Mapped[str] = mapped_column(Text)  # the image before, PNG
+    change_file: Mapped[str | None] = mapped_column(Text)  # FGSM: signs as PNG; PGD: the change as .npy
+    steps_file: Mapped[str] = mapped_column(Text)  # what the model said at each epsilon, .npy
     parameters: Mapped[dict[str, Any]]
+    device: Mapped[str] = mapped_column(String(20))
+    seconds: Mapped[float]
+    created: Mapped[datetime]
+
+
+class AttackUnit(Table):
+    """A channel that an attack moved, among those of its layer that it moved most: joins with the atlas's patches.
+
+    Activations are the largest over the layer's map, as in the atlas; `deviations` is the shift over the standard
+    deviation of that value over the image set, null where the set was not indexed with this very model.
+    """
+
+    __tablename__ = "attack_units"
+
+    attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"), primary_key=True, autoincrement=False)
+    layer: Mapped[str] = mapped_column(String(200), primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    channel: Mapped[int]
+    activation_before: Mapped[float]
+    activation_after: Mapped[float]
+    shift: Mapped[float]
+    deviations: Mapped[float | None]
+    y_before: Mapped[int]
+    x_before: Mapped[int]
+    y: Mapped[int]
+    x: Mapped[int]
+
+
+class AttackLayer(Table):
+    """How far an attack moved a layer."""
+
+    __tablename__ = "attack_layers"
+
+    attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"), primary_key=True, autoincrement=False)
+    layer: Mapped[str] = mapped_column(String(200), primary_key=True)
+    position: Mapped[int]
+    mean_shift: Mapped[float]  # mean over channels of the absolute shift of the largest activation
+    mean_deviations: Mapped[float | None]  # the same in standard deviations of each channel over the set
+    relative_change: Mapped[float]  # Euclidean norm of the change of all values over that of the values before
+
+
+class AttackMap(Table):
+    """SmoothGrad of an attacked image or of a null beside the clean image's, with the same draws of noise.
+
+    `panel`: clean; attacked and attacked_own (its own prediction); other_seed (clean) and random_signs (clean changed
+    by random signs of the same epsilon). Distances are to the clean map; files are float32 .npy below the home.
+    """
+
+    __tablename__ = "attack_maps"
+    __table_args__ = (
+        _one_of("panel", PANELS),
+        UniqueConstraint("attack", "panel", "request", name="one_map_a_panel"),
+        {"sqlite_autoincrement": True},
+    )
+
+    attack_map: Mapped[int] = mapped_column(primary_key=True)
+    attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"))
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
+    request: Mapped[str] = mapped_column(String(64))  # content of samples, noise level, seed
+    panel: Mapped[str] = mapped_column(String(20))
+    target_class: Mapped[int]
+    target_name: Mapped[str | None] = mapped_column(Text)
+    samples: Mapped[int]
+    noise_level: Mapped[float]
+    seed: Mapped[int]
+    rank_correlation: Mapped[float | None]  # Spearman's, over pixels
+    ssim: Mapped[float | None]  # structural similarity, over the shared range of the two maps
+    mean_difference: Mapped[float | None]  # mean of the absolute differences
+    mean_standard_error: Mapped[float | None]  # of the difference
+    beyond_noise: Mapped[float | None]  # share of pixels that differ by more than two standard errors
+    file: Mapped[str] = mapped_column(Text)
+    difference_file: Mapped[str | None] = mapped_column(Text)
+    standard_error_file: Mapped[str | None] = mapped_column(Text)
+    seconds: Mapped[float]
+    created: Mapped[datetime]
+
+
+class AttackTransfer(Table):
+    """What another model says of an attacked image, and of the image before."""
+
+    __tablename__ = "attack_transfers"
+
+    attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"), primary_key=True, autoincrement=False)
+    judge: Mapped[str] = mapped_column(String(200), primary_key=True)
+    judge_digest: Mapped[str] = mapped_column(String(64))
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
+    class_before: Mapped[int]
+    name_before: Mapped[str | None] = mapped_column(Text)
+    probability_before: Mapped[float]
+    class_after: Mapped[int]
+    name_after: Mapped[str | None] = mapped_column(Text)
+    probability_after: Mapped[float]
+    right_before: Mapped[bool | None]  # whether class_before is the image's label; null without one
+    moved: Mapped[bool]  # whether the two classes differ
+    created: Mapped[datetime]
+
+
+class AttackAblation(Table):
+    """The same search with the most moved channels held at their clean mean, beside as many random channels."""
+
+    __tablename__ = "attack_ablations"
+
+    attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"), primary_key=True, autoincrement=False)
+    channels: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # how many are held
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
+    seed: Mapped[int]
+    units: Mapped[list[list[Any]]]  # layer and channel of those that are held
+    outcome: Mapped[str] = mapped_column(String(20))
+    epsilon: Mapped[float | None]
+    probability: Mapped[float]  # of the class to leave, held, before any attack
+    random: Mapped[list[dict[str, Any]]]  # of each random draw: outcome, epsilon, probability
     seconds: Mapped[float]
     created: Mapped[datetime]
 

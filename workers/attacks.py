@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workers.attack_grid import LEVELS, Grid
+from workers.attack_requests import LEVELS, Grid
 from workers.gradients import Network, chunk_size, input_gradients, precision
 from workers.methods import WrongRequest
 
@@ -29,16 +29,38 @@ _FORWARD_IMAGES = {"cpu": 16, "cuda": 128, "mps": 64}
 # Points of the grid that one image puts into its first pass, each time twice as many up to the most.
 _FIRST_POINTS = 2
 _MOST_POINTS = 16
+_TOP = 5
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a network says of one image at one epsilon. `probability` is that of the class it names."""
+    """What a network says of one image at one epsilon: its `top` classes with their probabilities, best first."""
 
     epsilon: float
-    predicted: int
-    probability: float
+    top: tuple[tuple[int, float], ...]
     reference_probability: float
+
+    @property
+    def predicted(self) -> int:
+        """The class it names."""
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        """That of the class it names."""
+        return self.top[0][1]
+
+
+@dataclass(frozen=True)
+class Pgd:
+    """How projected gradient descent walks: `step_size` is a share of epsilon.
+
+    `seed` is that of the random start in the box; None starts at the image itself.
+    """
+
+    steps: int = 10
+    step_size: float = 0.25
+    seed: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,8 @@ class Search:
         reference: the class to leave, or for a targeted search the class to reach.
         epsilon: the smallest success; 0 where the image was one without any change; None without success.
         before, after: at epsilon 0, and at `epsilon`.
+        attacked: float32 3,H,W on the CPU, the image at `attacked_epsilon`; None where there was no direction.
+        direction: int8 3,H,W, the signs that FGSM walks along.
         gradient_norm: Euclidean norm of d cross-entropy / d pixels.
         checked: ascending epsilons, up to the first success or, in a full scan, to the cap.
         successes: of a full scan, first and last epsilon of each run of successes.
@@ -61,9 +85,16 @@ class Search:
     epsilon: float | None
     before: Checked
     after: Checked | None
+    attacked: Tensor | None
+    direction: Tensor
     gradient_norm: float
     checked: tuple[Checked, ...]
     successes: tuple[tuple[float, float], ...]
+
+    @property
+    def shown(self) -> Checked | None:
+        """What the network says of `attacked`: at the smallest success, else at the largest epsilon looked at."""
+        return None if self.attacked is None else self.after or self.checked[-1]
 
 
 def loss_gradient(model: Network, pixels: Tensor, classes: Tensor) -> Tensor:
@@ -114,34 +145,44 @@ def pgd(
     model: Network,
     pixels: Tensor,
     classes: Tensor,
-    epsilon: float,
+    epsilon: float | Tensor,
+    how: Pgd | None = None,
     *,
-    steps: int = 10,
-    step_size: float | None = None,
-    seed: int | None = 0,
     targeted: bool = False,
+    integer: bool = False,
 ) -> Tensor:
-    """Projected gradient descent within L-infinity `epsilon` of `pixels`, the stronger attack to compare with.
+    """Projected gradient descent within L-infinity `epsilon` (a number, or N,1,1,1) of `pixels`.
 
-    Args:
-        step_size: of one step; default 2.5 * epsilon / steps, which can reach the border from anywhere.
-        seed: of the random start in the box; None starts at the image itself.
+    The stronger attack to compare with: it takes `how.steps` ways back where FGSM takes one.
     """
-    _check_epsilon(epsilon)
+    _check_epsilon(float(torch.as_tensor(epsilon).max()))
     _check(model, pixels, classes)
-    if steps < 1:
-        raise WrongRequest(f"steps: expected a whole number from 1 up, got {steps}")
-    size = 2.5 * epsilon / steps if step_size is None else step_size
+    how = how or Pgd()
+    if how.steps < 1:
+        raise WrongRequest(f"steps: expected a whole number from 1 up, got {how.steps}")
+    return _pgd(model, pixels, classes, epsilon, how, targeted=targeted, integer=integer)
+
+
+def _pgd(
+    model: Network,
+    pixels: Tensor,
+    classes: Tensor,
+    epsilon: float | Tensor,
+    how: Pgd,
+    *,
+    targeted: bool,
+    integer: bool,
+) -> Tensor:
     low, high = (pixels - epsilon).clamp(0, 1), (pixels + epsilon).clamp(0, 1)
     moved = pixels.detach()
-    if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
+    if how.seed is not None:
+        generator = torch.Generator().manual_seed(how.seed)
         start = torch.rand(pixels.shape[1:], generator=generator).to(pixels) * 2 - 1
         moved = (moved + epsilon * start).clamp(low, high)
-    for _ in range(steps):
+    for _ in range(how.steps):
         direction = _direction(loss_gradient(model, moved, classes), targeted=targeted)
-        moved = (moved + size * direction).clamp(low, high)
-    return moved
+        moved = (moved + how.step_size * epsilon * direction).clamp(low, high)
+    return (moved * LEVELS).round() / LEVELS if integer else moved
 
 
 def smallest_epsilons(
@@ -150,17 +191,19 @@ def smallest_epsilons(
     classes: Tensor | None = None,
     *,
     grid: Grid | None = None,
+    how: Pgd | None = None,
     targeted: bool = False,
     full_scan: bool = False,
     on_checked: Callable[[int, Checked], None] = lambda _image, _checked: None,
     batch: int | None = None,
 ) -> list[Search]:
-    """The smallest epsilon of `grid` at which FGSM succeeds, for each of `pixels` (N,3,H,W in [0, 1]).
+    """The smallest epsilon of `grid` at which an attack succeeds, for each of `pixels` (N,3,H,W in [0, 1]).
 
     A success is a prediction other than the reference class or, targeted, that class itself.
 
     Args:
         classes: N; the label, or any class; None takes each image's own prediction.
+        how: attack by projected gradient descent, anew at each epsilon; None attacks by FGSM.
         full_scan: look at the whole grid, and report all runs of successes.
         on_checked: told of image and point after each pass, the latest of each image; may raise to stop.
         batch: images in one forward pass. The result does not depend on it, but for the network's rounding.
@@ -178,7 +221,14 @@ def smallest_epsilons(
         classes = clean.argmax(1)
     _check(model, pixels, classes, known=clean.shape[1])
     walks = [
-        _Walk(int(reference), _checked(0.0, row, int(reference)), grid, targeted=targeted, full=full_scan)
+        _Walk(
+            int(reference),
+            _checked(0.0, row, int(reference)),
+            grid,
+            targeted=targeted,
+            full=full_scan,
+            needs_gradient=how is None,
+        )
         for reference, row in zip(classes, clean, strict=True)
     ]
     directions = torch.zeros_like(pixels)
@@ -200,15 +250,29 @@ def smallest_epsilons(
             epsilon = torch.tensor([grid.epsilon(i) for _, i in group], device=pixels.device).view(
                 -1, 1, 1, 1
             )
-            moved = perturbed(pixels[which], directions[which], epsilon, integer=grid.integer)
+            if how is None:
+                moved = perturbed(pixels[which], directions[which], epsilon, integer=grid.integer)
+            else:
+                moved = torch.cat(
+                    [
+                        _pgd(model, *parts, how, targeted=targeted, integer=grid.integer)
+                        for parts in zip(
+                            *(part.split(back) for part in (pixels[which], classes[which], epsilon)),
+                            strict=True,
+                        )
+                    ]
+                )
             latest: dict[int, Checked] = {}
-            for (image, i), row in zip(group, _log_probabilities(model, moved), strict=True):
+            for (image, i), row, after in zip(group, _log_probabilities(model, moved), moved, strict=True):
                 if not walks[image].ended:
                     latest[image] = _checked(grid.epsilon(i), row, walks[image].reference)
-                    walks[image].enter(i, latest[image])
+                    walks[image].enter(i, latest[image], after)
             for image, found in latest.items():
                 on_checked(image, found)
-    return [walk.result() for walk in walks]
+    return [
+        walk.result(image, direction.to("cpu", torch.int8))
+        for walk, image, direction in zip(walks, pixels, directions, strict=True)
+    ]
 
 
 def _log_probabilities(model: Network, pixels: Tensor) -> Tensor:
@@ -219,8 +283,12 @@ def _log_probabilities(model: Network, pixels: Tensor) -> Tensor:
 
 
 def _checked(epsilon: float, row: Tensor, reference: int) -> Checked:
-    predicted = int(row.argmax())
-    return Checked(epsilon, predicted, math.exp(row[predicted]), math.exp(row[reference]))
+    best = row.topk(min(_TOP, len(row)))
+    top = tuple(zip(best.indices.tolist(), best.values.exp().tolist(), strict=True))
+    first = int(row.argmax())  # of classes that are tied, the lowest, as everywhere else
+    if top[0][0] != first:
+        top = ((first, top[0][1]), *(pair for pair in top if pair[0] != first))[:_TOP]
+    return Checked(epsilon, top, math.exp(row[reference]))
 
 
 def _check_epsilon(epsilon: float) -> None:
@@ -242,13 +310,24 @@ def _check(model: Network, pixels: Tensor, classes: Tensor, *, known: int | None
 class _Walk:
     """One image's way up the grid."""
 
-    def __init__(self, reference: int, before: Checked, grid: Grid, *, targeted: bool, full: bool) -> None:
+    def __init__(
+        self,
+        reference: int,
+        before: Checked,
+        grid: Grid,
+        *,
+        targeted: bool,
+        full: bool,
+        needs_gradient: bool,
+    ) -> None:
         self.reference = reference
         self.gradient_norm = 0.0
         self._before = before
         self._grid = grid
         self._targeted = targeted
         self._full = full
+        self._needs_gradient = needs_gradient
+        self._attacked: Tensor | None = None
         self._next = grid.first
         self._points = _FIRST_POINTS
         self._checked: list[Checked] = []
@@ -258,9 +337,13 @@ class _Walk:
         return (checked.predicted == self.reference) == self._targeted
 
     @property
+    def _without_direction(self) -> bool:
+        return self._needs_gradient and self.gradient_norm == 0
+
+    @property
     def ended(self) -> bool:
         """Whether there is nothing more to look at."""
-        if self.gradient_norm == 0 or self._next > self._grid.last:
+        if self._without_direction or self._next > self._grid.last:
             return True
         return self._first is not None and not self._full
 
@@ -270,17 +353,23 @@ class _Walk:
         self._points = min(2 * self._points, _MOST_POINTS)
         return found
 
-    def enter(self, i: int, checked: Checked) -> None:
-        """Enter what was seen at point i; points come in ascending order."""
+    def enter(self, i: int, checked: Checked, attacked: Tensor) -> None:
+        """Enter what was seen at point i, of which image; points come in ascending order."""
         assert i == self._next, f"expected point {self._next}, got {i}"
         self._next = i + 1
         self._checked.append(checked)
-        if self._first is None and self._succeeds(checked):
-            self._first = checked
+        if self._first is None:
+            succeeds = self._succeeds(checked)
+            if succeeds or self._next > self._grid.last:
+                self._attacked = attacked.to("cpu", torch.float32, copy=True)
+            self._first = checked if succeeds else None
 
-    def result(self) -> Search:
-        """What was found."""
-        outcome = "flipped" if self._first else "no_gradient" if self.gradient_norm == 0 else "resisted"
+    def result(self, image: Tensor, direction: Tensor) -> Search:
+        """What was found for `image` along `direction`."""
+        outcome = "flipped" if self._first else "no_gradient" if self._without_direction else "resisted"
+        attacked = (
+            image.to("cpu", torch.float32, copy=True) if self._first is self._before else self._attacked
+        )
         runs: list[tuple[float, float]] = []
         going_on = False
         for checked in [self._before, *self._checked] if self._full else []:
@@ -293,6 +382,8 @@ class _Walk:
             epsilon=None if self._first is None else self._first.epsilon,
             before=self._before,
             after=self._first,
+            attacked=attacked,
+            direction=direction,
             gradient_norm=self.gradient_norm,
             checked=(self._before, *self._checked),
             successes=tuple(runs),

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable
 
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from workers.attack_grid import Grid
+from workers.attack_requests import ATTACKS, Grid, grid_of, parse_attack
 from workers.attacks import (
+    Pgd,
     Search,
     fgsm,
     loss_gradient,
@@ -114,7 +116,7 @@ def test_targeted_fgsm_is_torchattacks(model: VisionModel, pixels: Tensor, class
 def test_pgd_from_the_image_is_torchattacks(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
     torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
     theirs = torchattacks.PGD(model, eps=0.03, alpha=0.01, steps=5, random_start=False)(pixels, classes)
-    ours = pgd(model, pixels, classes, 0.03, steps=5, step_size=0.01, seed=None)
+    ours = pgd(model, pixels, classes, 0.03, Pgd(steps=5, step_size=1 / 3, seed=None))
     # a pixel whose gradient is next to nothing may go either way once the images differ in a last digit
     assert (ours - theirs).abs().gt(1e-6).float().mean() < 1e-3
 
@@ -124,12 +126,12 @@ def test_pgd_stays_in_its_box_and_is_the_stronger_attack(
     model: VisionModel, pixels: Tensor, classes: Tensor, seed: int | None
 ) -> None:
     epsilon = 0.01
-    moved = pgd(model, pixels, classes, epsilon, seed=seed)
+    moved = pgd(model, pixels, classes, epsilon, Pgd(seed=seed))
     assert (moved - pixels).abs().max() <= epsilon + 1e-7
     assert moved.min() >= 0
     assert moved.max() <= 1
-    assert torch.equal(moved, pgd(model, pixels, classes, epsilon, seed=seed))
-    assert torch.equal(pgd(model, pixels, classes, 0.0, seed=seed), pixels)
+    assert torch.equal(moved, pgd(model, pixels, classes, epsilon, Pgd(seed=seed)))
+    assert torch.equal(pgd(model, pixels, classes, 0.0, Pgd(seed=seed)), pixels)
 
     def loss(images: Tensor) -> Tensor:
         return nn.functional.cross_entropy(model(images), classes)
@@ -226,7 +228,10 @@ def test_without_classes_each_image_leaves_its_own_prediction(
     model: VisionModel, pixels: Tensor, classes: Tensor
 ) -> None:
     grid = Grid(step=0.01, cap=0.1)
-    assert smallest_epsilons(model, pixels, grid=grid) == smallest_epsilons(model, pixels, classes, grid=grid)
+    given = smallest_epsilons(model, pixels, classes, grid=grid)
+    assert [found.checked for found in smallest_epsilons(model, pixels, grid=grid)] == [
+        found.checked for found in given
+    ]
 
 
 def test_an_image_that_is_wrong_already_needs_no_epsilon(
@@ -367,7 +372,7 @@ def test_nothing_of_the_callers_is_changed(model: VisionModel, pixels: Tensor, c
     state = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
     smallest_epsilons(model, pixels, classes, grid=Grid(step=0.05, cap=0.5), full_scan=True)
-    pgd(model, pixels, classes, 0.1, steps=2)
+    pgd(model, pixels, classes, 0.1, Pgd(steps=2))
     assert torch.equal(before[0], pixels)
     assert torch.equal(before[1], classes)
     assert torch.equal(random, torch.get_rng_state())
@@ -385,3 +390,87 @@ def test_fifty_photographs_fall_where_a_plain_scan_says(photographs: list[tuple[
     for image, search in zip(pixels, found, strict=True):
         assert search.epsilon == scan(model, image, search.reference, points)
     assert {search.outcome for search in found} == {"flipped", "resisted"}
+
+
+def test_the_attacked_image_is_the_one_that_the_verdict_is_of(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
+    outcomes = set()
+    for integer, cap in ((False, 1e-4), (False, 0.1), (True, 40 / 255)):
+        grid = Grid(step=1 / 255 if integer else cap / 5, cap=cap, integer=integer)
+        for image, found in enumerate(smallest_epsilons(model, pixels, classes, grid=grid)):
+            outcomes.add(found.outcome)
+            assert found.attacked is not None
+            assert found.shown is not None
+            again = perturbed(pixels[image], found.direction.float(), found.shown.epsilon, integer=integer)
+            assert torch.equal(again, found.attacked), "it can be made again from the signs"
+            with torch.inference_mode():
+                probabilities = model(found.attacked[None]).double().softmax(1)[0]
+            assert int(probabilities.argmax()) == found.shown.predicted
+            assert found.shown.probability == pytest.approx(float(probabilities.max()), rel=1e-5)
+            expected = probabilities.topk(5)
+            assert [index for index, _ in found.shown.top] == expected.indices.tolist()
+            assert [p for _, p in found.shown.top] == pytest.approx(expected.values.tolist(), rel=1e-4)
+    assert outcomes == {"flipped", "resisted"}, "the grids are to show both"
+
+
+def test_the_smallest_epsilon_by_pgd_is_that_of_a_plain_scan(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
+    grid, how = Grid(step=0.002, cap=0.02), Pgd(steps=4, seed=1)
+    for image, found in enumerate(smallest_epsilons(model, pixels, classes, grid=grid, how=how)):
+        expected = None
+        for i in range(grid.first, grid.last + 1):
+            moved = pgd(model, pixels[image : image + 1], classes[image : image + 1], grid.epsilon(i), how)
+            with torch.inference_mode():
+                if int(model(moved).argmax()) != int(classes[image]):
+                    expected = grid.epsilon(i)
+                    assert found.attacked is not None
+                    assert torch.allclose(found.attacked, moved[0], atol=1e-6)
+                    break
+        assert found.epsilon == expected
+
+
+def test_pgd_on_8_bits_stays_in_its_box(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
+    moved = pgd(model, pixels, classes, 4 / 255, integer=True) * 255
+    assert torch.allclose(moved, moved.round(), atol=1e-4)
+    assert (moved - pixels * 255).abs().max() < 4.001
+
+
+def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
+    smallest = parse_attack("fgsm", {})
+    assert smallest == {
+        "mode": "smallest", "step": 0.001, "cap": 0.5, "minimum": 0.0, "levels": "real", "scan": "first",
+    }  # fmt: skip
+    grid = grid_of(smallest)
+    assert (grid.first, grid.last, grid.epsilon(500)) == (1, 500, 0.5)
+    fixed = parse_attack("fgsm", {"mode": "fixed", "epsilon": "0.03"})
+    assert fixed == {"mode": "fixed", "epsilon": 0.03, "levels": "real"}
+    only = grid_of(fixed)
+    assert [only.epsilon(i) for i in range(only.first, only.last + 1)] == [0.03]
+    bits = parse_attack("fgsm", {"levels": "8-bit"})
+    assert (bits["step"], bits["cap"]) == (1 / 255, 127 / 255), "the cap is never passed"
+    assert parse_attack("fgsm", {"levels": "8-bit", "mode": "fixed", "epsilon": 0.03})["epsilon"] == 8 / 255
+    assert {"steps", "step_size", "seed"} <= parse_attack("pgd", {}).keys()
+    assert set(ATTACKS) == {"fgsm", "pgd"}
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "sentence"),
+    [
+        ("deepfool", {}, "method: expected one of fgsm, pgd, got 'deepfool'"),
+        ("fgsm", {"steps": 3}, "fgsm has no parameter 'steps'"),
+        ("fgsm", {"step": 0}, "step: expected a number above 0 and at most 1, got 0"),
+        ("fgsm", {"cap": 1.5}, "cap: expected a number from 0 to 1, got 1.5"),
+        ("fgsm", {"step": 0.00001}, "step: expected at most 10,000 points"),
+        ("fgsm", {"cap": 0.001, "step": 0.01}, "cap: expected at least one step"),
+        ("fgsm", {"mode": "fixed", "epsilon": 0}, "epsilon: expected a number above 0, got 0"),
+        ("fgsm", {"mode": "fixed", "epsilon": 0.001, "levels": "8-bit"}, "epsilon: expected 1/255 or more"),
+        ("fgsm", {"mode": "fixed", "cap": 0.1}, "cap: is not read where mode is fixed"),
+        ("fgsm", {"epsilon": 0.2}, "epsilon: is not read where mode is smallest"),
+        ("fgsm", {"epsilon": "much"}, "epsilon: expected a number from 0 to 1, got 'much'"),
+    ],
+)
+def test_a_wrong_request_is_named(method: str, given: dict[str, object], sentence: str) -> None:
+    with pytest.raises(WrongRequest, match=re.escape(sentence)):
+        parse_attack(method, given)
