@@ -14,6 +14,7 @@ from db.jobs import IllegalMove, NoSuchJob
 from db.ledger import LedgerError
 from db.results import ResultGone
 from workers.methods import WrongRequest
+from workers.submit import short_ids
 
 MOST_NUMBER = 2**31 - 1
 
@@ -173,17 +174,6 @@ def result_page(job: Mapping[str, Any]) -> str | None:
         **{f"p_{name}": value for name, value in request["parameters"].items()},
     }
     return "/saliency?" + urlencode(given)
-
-
-def short_ids(ids: list[int]) -> str:
-    """`0,1,4-7` of image numbers, in their order."""
-    runs: list[list[int]] = []
-    for image in ids:
-        if runs and image == runs[-1][1] + 1:
-            runs[-1][1] = image
-        else:
-            runs.append([image, image])
-    return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
 
 
 def map_record(found: Mapping[str, Any]) -> Record:

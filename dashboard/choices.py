@@ -4,12 +4,13 @@ import flask
 import numpy as np
 
 from dashboard.address import ImagesAddress
-from dashboard.api_answers import MOST_NUMBER, answer, number, short_ids, sorry, words
+from dashboard.api_answers import MOST_NUMBER, answer, number, sorry, words
 from dashboard.context import current
 from dashboard.selections import images_query
 from db.image_queries import image_classes
 from db.queries import classes_of
 from workers.methods import WrongRequest
+from workers.submit import short_ids
 
 MOST = 240
 

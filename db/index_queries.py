@@ -56,6 +56,18 @@ WHERE model = $model AND digest = $digest AND erf_size IS NOT NULL""",
     )
 
 
+def channel_spreads(model: str, digest: str, image_set: str) -> Query:
+    """Standard deviation of each channel's activation over a set, in channel order by layer, of this very model."""
+    return Query(
+        """
+SELECT s.layer, list(s.std ORDER BY s.channel) AS spreads
+FROM channel_stats s JOIN runs r USING (run) JOIN models m USING (model)
+WHERE m.model = $model AND m.digest = $digest AND r.image_set = $image_set
+GROUP BY s.layer""",
+        {"model": model, "digest": digest, "image_set": image_set},
+    )
+
+
 @dataclass(frozen=True)
 class RunTables:
     """A finished run as Arrow tables with the atlas's column names; those of a run lack the column `run`.

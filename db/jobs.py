@@ -167,6 +167,7 @@ def _requeue(connection: Connection, job: int) -> bool:
         sent=None,
         finished=None,
         progress=0.0,
+        note=None,
     )
 
 
@@ -236,8 +237,8 @@ def _is_due(moment: datetime) -> ColumnElement[bool]:
     return or_(Job.not_before.is_(None), Job.not_before <= moment)
 
 
-def renew(ledger: Ledger, claim: Claim, *, lease: float, progress: float) -> bool:
-    """Say that the worker lives, and how far the present item is; whether the job is to be cancelled.
+def renew(ledger: Ledger, claim: Claim, *, lease: float, progress: float, note: str | None = None) -> bool:
+    """Say that the worker lives, how far the present item is and what it is at; whether the job is to be cancelled.
 
     Raises:
         LostClaim: the job was taken from this worker.
@@ -246,7 +247,7 @@ def renew(ledger: Ledger, claim: Claim, *, lease: float, progress: float) -> boo
         row = connection.execute(
             update(Job)
             .where(*_held(claim))
-            .values(lease_until=now() + timedelta(seconds=lease), progress=progress)
+            .values(lease_until=now() + timedelta(seconds=lease), progress=progress, note=note)
             .returning(Job.cancel_requested)
         ).one_or_none()
     if row is None:
@@ -295,7 +296,7 @@ def fail_item(ledger: Ledger, claim: Claim, item: int, *, seconds: float, error:
 
 
 def _count(connection: Connection, claim: Claim, **values: Any) -> None:
-    counted = connection.execute(update(Job).where(*_held(claim)).values(progress=0.0, **values))
+    counted = connection.execute(update(Job).where(*_held(claim)).values(progress=0.0, note=None, **values))
     if counted.rowcount != 1:
         raise LostClaim(f"job {claim.job} was taken from this worker")
 
@@ -338,6 +339,7 @@ def _end(connection: Connection, claim: Claim, state: str, **values: Any) -> boo
         lease_until=None,
         finished=now(),
         progress=0.0,
+        note=None,
         **values,
     )
 
@@ -361,6 +363,7 @@ def give_back(ledger: Ledger, claim: Claim) -> bool:
             attempts=Job.attempts - 1,
             sent=None,
             progress=0.0,
+            note=None,
         )
 
 
@@ -390,6 +393,7 @@ def end_attempt(
                 not_before=now() + pause,
                 sent=None,
                 progress=0.0,
+                note=None,
                 **said,
             )
             return "queued" if moved else None

@@ -257,7 +257,9 @@ class AttackLayer(Table):
     position: Mapped[int]
     mean_shift: Mapped[float]  # mean over channels of the absolute shift of the largest activation
     mean_deviations: Mapped[float | None]  # the same in standard deviations of each channel over the set
-    relative_change: Mapped[float]  # Euclidean norm of the change of all values over that of the values before
+    relative_change: Mapped[
+        float
+    ]  # Euclidean norm of the change of all values over that of the values before
 
 
 class AttackMap(Table):

@@ -253,15 +253,18 @@ def smallest_epsilons(
             if how is None:
                 moved = perturbed(pixels[which], directions[which], epsilon, integer=grid.integer)
             else:
-                moved = torch.cat(
-                    [
-                        _pgd(model, *parts, how, targeted=targeted, integer=grid.integer)
-                        for parts in zip(
-                            *(part.split(back) for part in (pixels[which], classes[which], epsilon)),
-                            strict=True,
-                        )
-                    ]
-                )
+                moved = torch.empty_like(pixels[which])
+                for start in range(0, len(which), back):
+                    part = slice(start, start + back)
+                    moved[part] = _pgd(
+                        model,
+                        pixels[which[part]],
+                        classes[which[part]],
+                        epsilon[part],
+                        how,
+                        targeted=targeted,
+                        integer=grid.integer,
+                    )
             latest: dict[int, Checked] = {}
             for (image, i), row, after in zip(group, _log_probabilities(model, moved), moved, strict=True):
                 if not walks[image].ended:

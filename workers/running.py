@@ -45,13 +45,18 @@ class Computed:
     store: Callable[[Connection], int]
 
 
+class Report(Protocol):
+    """What work calls between chunks: how far it is and, in a few words, what it is at. May raise to stop it."""
+
+    def __call__(self, done: int, total: int, note: str | None = None, /) -> None:
+        """See `Watch.progress`."""
+
+
 class Kind(Protocol):
     """How jobs of one kind are computed."""
 
-    def compute(
-        self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Callable[[int, int], None]
-    ) -> Computed:
-        """The result of one item. Calls `on_progress(done, total)` between chunks, which may raise.
+    def compute(self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Report) -> Computed:
+        """The result of one item. Calls `on_progress` between chunks.
 
         Raises:
             ItemFailed: this item will have no result.
@@ -70,6 +75,7 @@ class Watch:
         self._cancelled = False
         self._lost = False
         self._share = 0.0
+        self._note: str | None = None
         self._moved = time.monotonic()
         self._renewed = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -82,13 +88,14 @@ class Watch:
         self._ended.set()
         self._thread.join()
 
-    def progress(self, done: int, total: int) -> None:
-        """Note how far the present item is.
+    def progress(self, done: int, total: int, note: str | None = None) -> None:
+        """Note how far the present item is, and what it is at.
 
         Raises:
             Cancelled, LostClaim, Stopping: see the module.
         """
         self._share = done / total if total else 0.0
+        self._note = note
         self._moved = time.monotonic()
         if self._lost:
             raise LostClaim(f"job {self._claim.job} was taken from this worker")
@@ -102,7 +109,7 @@ class Watch:
         while not self._ended.wait(pause):
             try:
                 self._cancelled |= jobs.renew(
-                    self._ledger, self._claim, lease=self._lease, progress=self._share
+                    self._ledger, self._claim, lease=self._lease, progress=self._share, note=self._note
                 )
                 self._renewed = time.monotonic()
             except LostClaim:

@@ -1,71 +1,25 @@
 """Jobs of kind `saliency` and `faithfulness`: one map, or the curves of one map, an item."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from sqlalchemy import Connection, delete, insert, select
-from torch import Tensor
 
-from db.atlas import Atlas, AtlasError
-from db.image_sets import images_by_id
-from db.images import ImageStore, UnreadableImage
 from db.jobs import Record
-from db.ledger import Ledger, now
+from db.ledger import now
 from db.ledger_tables import MapScore, SaliencyMap
-from db.results import ResultGone, ResultStore
-from workers.attribution import AttributionError, attribute
+from workers.attribution import attribute
+from workers.bench import ITS_OWN, Bench, class_of, digest_of, label_of
 from workers.faithfulness import faithfulness
-from workers.loaded_models import LoadedModels
-from workers.methods import ATTRIBUTION_VERSION, WrongRequest
+from workers.keys import content_key
+from workers.methods import ATTRIBUTION_VERSION
 from workers.models import VisionModel
-from workers.networks import ModelError
 from workers.running import Computed, ItemFailed
-from workers.stored_images import StoredImage, read_image
+from workers.stored_images import StoredImage
 
 FOLDER = "saliency"
-# What belongs to an item, and another attempt would meet again.
-_ITS_OWN = (ModelError, UnreadableImage, WrongRequest, AttributionError, ResultGone, AtlasError)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What items are computed with."""
-
-    atlas: Atlas
-    images: ImageStore
-    results: ResultStore
-    ledger: Ledger
-    models: LoadedModels
-
-    def model(self, name: str, parameters: Mapping[str, Any]) -> VisionModel:
-        """The model of that name in a request."""
-        reference = next(model for model in parameters["models"] if model["name"] == name)
-        return self.models.get(**reference)
-
-    def image(self, image_set: str, item: Record) -> StoredImage:
-        """The image of an item, the very one that the request was about."""
-        rows = self.atlas.fetch(images_by_id(image_set, [item["image_id"]]))
-        if not rows or rows[0]["key"] != item["image_key"]:
-            raise ItemFailed(
-                f"{image_set} has another image {item['image_id']} than when this was asked for: ask again"
-            )
-        return StoredImage(**rows[0])
-
-    def picture(self, model: VisionModel, image: StoredImage) -> npt.NDArray[np.uint8]:
-        """uint8 H,W,3: what the model sees, before normalisation."""
-        return read_image(self.images, image, model.preprocessing)
-
-    def pixels(self, picture: npt.NDArray[np.uint8]) -> Tensor:
-        """float32 1,3,H,W in [0, 1] on the models' device."""
-        pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).unsqueeze(0)
-        return pixels.to(self.models.device).to(torch.float32).div(255)
 
 
 class SaliencyJobs:
@@ -80,7 +34,7 @@ class SaliencyJobs:
         """See `workers.running.Kind`."""
         try:
             return self._compute(item, parameters, job, on_progress)
-        except _ITS_OWN as error:
+        except ITS_OWN as error:
             raise ItemFailed(" ".join(str(error).split())) from error
 
     def _compute(
@@ -97,7 +51,7 @@ class SaliencyJobs:
         predicted = int(probabilities.argmax())
         target = _target_class(parameters["target"], model, image, predicted)
         method, options = parameters["method"], parameters["parameters"]
-        digest = next(m["digest"] for m in parameters["models"] if m["name"] == item["model"])
+        digest = digest_of(item["model"], parameters)
         key = map_key(digest, image.key, method, options, target)
         known = self._known(key)
         if known is not None and all(
@@ -147,9 +101,7 @@ class SaliencyJobs:
             "width": heat.shape[1],
             "file": file,
             "standard_error_file": error_file,
-            "input_file": bench.results.write_picture(
-                "inputs", _key(image.key, repr(model.preprocessing)), picture
-            ),
+            "input_file": bench.keep_input(model, image, picture),
             "device": str(bench.models.device),
             "seconds": time.monotonic() - begun,
             "created": now(),
@@ -178,30 +130,15 @@ def map_key(
     digest: str, image_key: str, method: str, parameters: Mapping[str, Any], target_class: int
 ) -> str:
     """SHA-256 over all that a map's numbers depend on."""
-    return _key(ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class)
-
-
-def _key(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return content_key(ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class)
 
 
 def _target_class(target: str | int, model: VisionModel, image: StoredImage, predicted: int) -> int:
     if target == "prediction":
         return predicted
     if target == "label":
-        label = model.vocabulary.index_of_label(image.wnid, image.label)
-        if label is None:
-            what = f"its label {image.label!r} is none of the classes" if image.label else "it has no label"
-            raise ItemFailed(
-                f"image {image.image_id}: {what} of {model.name}, so there is no label to explain"
-            )
-        return label
-    number = int(target)
-    if number >= len(model.vocabulary.classes):
-        raise ItemFailed(
-            f"target: {model.name} has classes 0 to {len(model.vocabulary.classes) - 1}, not {number}"
-        )
-    return number
+        return label_of(image, model)
+    return class_of(model, int(target))
 
 
 class FaithfulnessJobs:
@@ -233,7 +170,7 @@ class FaithfulnessJobs:
                 steps=parameters["steps"],
                 on_progress=on_progress,
             )
-        except _ITS_OWN as error:
+        except ITS_OWN as error:
             raise ItemFailed(" ".join(str(error).split())) from error
         values = {
             "job": job,

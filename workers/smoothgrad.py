@@ -191,13 +191,14 @@ class _Tally:
         """See `Smoothed`."""
         if not all(self._counts):
             return None
-        halves = [rankdata(self._reduced(self._moments(half)).flatten().numpy()) for half in (0, 1)]
-        return corrected_to_the_whole(_correlation(halves[0], halves[1]))
+        halves = [self._reduced(self._moments(half)).numpy() for half in (0, 1)]
+        return corrected_to_the_whole(rank_correlation(halves[0], halves[1]))
 
 
-def _correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Pearson's; two constant vectors agree, a constant and another do not."""
-    left, right = one - one.mean(), other - other.mean()
+def rank_correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """Spearman's, over all values; two constant maps agree, a constant and another do not."""
+    ranks = [rankdata(values, axis=None) for values in (one, other)]
+    left, right = (rank - rank.mean() for rank in ranks)
     norms = float(np.sqrt((left**2).sum() * (right**2).sum()))
     if norms == 0:
         return 1.0 if not left.any() and not right.any() else 0.0

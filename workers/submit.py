@@ -4,8 +4,7 @@ Imports no torch. A request is named by its content (models with their weights, 
 parameters), so that asking twice for the same is one job.
 """
 
-import hashlib
-import json
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,11 @@ from db.atlas import Atlas, NoAtlas
 from db.image_sets import images_by_id
 from db.jobs import NewItem, NewJob
 from db.ledger import Ledger
-from db.ledger_tables import QUEUES, Job, JobItem, SaliencyMap
+from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
 from db.queries import image_sets, runs
 from db.results import ResultStore
 from db.settings import Settings
+from workers.keys import content_key
 from workers.messages import BrokerAway, celery_app, send
 from workers.methods import ATTRIBUTION_VERSION, WrongRequest, parse_method
 
@@ -100,8 +100,7 @@ def saliency_job(
     """
     complete = parse_method(method, parameters)
     asked = parse_target(target)
-    if queue not in QUEUES:
-        raise WrongRequest(f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}")
+    check_queue(queue)
     ids = list(dict.fromkeys(image_ids))
     if not ids:
         raise WrongRequest("images: expected at least one image id, got none")
@@ -109,9 +108,9 @@ def saliency_job(
         raise WrongRequest(
             f"images: expected at most {MOST_ITEMS:,} maps in a job, got {len(ids):,} images by {len(models)} models"
         )
-    keys = _image_keys(atlas, image_set, ids)
+    keys = image_keys(atlas, image_set, ids)
     request = {
-        "models": [{"name": model.name, "source": model.source, "digest": model.digest} for model in models],
+        "models": [dataclasses.asdict(model) for model in models],
         "image_set": image_set,
         "ids": ids,
         "method": method,
@@ -137,8 +136,7 @@ def faithfulness_job(ledger: Ledger, maps: Sequence[int], *, steps: int = 50, qu
     """
     if not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
         raise WrongRequest(f"steps: expected a whole number from 2 to {MOST_STEPS}, got {steps!r}")
-    if queue not in QUEUES:
-        raise WrongRequest(f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}")
+    check_queue(queue)
     wanted = list(dict.fromkeys(maps))
     if not 1 <= len(wanted) <= MOST_ITEMS:
         raise WrongRequest(f"maps: expected from 1 to {MOST_ITEMS:,} maps, got {len(wanted):,}")
@@ -191,6 +189,12 @@ def faithfulness_job(ledger: Ledger, maps: Sequence[int], *, steps: int = 50, qu
     )
 
 
+def check_queue(queue: str) -> None:
+    """Raise WrongRequest where there is no such queue."""
+    if queue not in QUEUES:
+        raise WrongRequest(f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}")
+
+
 def parse_target(given: Any) -> str | int:
     """`prediction`, `label`, or an index of a class, typed or from JSON.
 
@@ -205,11 +209,11 @@ def parse_target(given: Any) -> str | int:
     raise WrongRequest(f"target: expected prediction, label or the index of a class, got {given!r}")
 
 
-def parse_ids(text: str) -> list[int]:
+def parse_ids(text: str, *, most: int = MOST_ITEMS) -> list[int]:
     """Image ids in a text such as `0,1,4-7`, in the order in which they are named.
 
     Raises:
-        WrongRequest: it is not such a text, or names more than a job can have.
+        WrongRequest: it is not such a text, or names more than `most`.
     """
     ids: list[int] = []
     for part in text.split(","):
@@ -217,13 +221,29 @@ def parse_ids(text: str) -> list[int]:
         ends = (first, last) if dash else (first, first)
         if not all(word.isdecimal() and len(word) < 10 for word in ends) or int(ends[1]) < int(ends[0]):
             raise WrongRequest(f"ids: expected numbers such as 0,1,4-7, got {text!r}")
-        if len(ids) + int(ends[1]) - int(ends[0]) >= MOST_ITEMS:
-            raise WrongRequest(f"ids: expected at most {MOST_ITEMS:,} images, got {text!r}")
+        if len(ids) + int(ends[1]) - int(ends[0]) >= most:
+            raise WrongRequest(f"ids: expected at most {most:,} images, got {text!r}")
         ids += range(int(ends[0]), int(ends[1]) + 1)
     return list(dict.fromkeys(ids))
 
 
-def _image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, str]:
+def short_ids(ids: Sequence[int]) -> str:
+    """`0,1,4-7` of image numbers, in their order: what `parse_ids` reads."""
+    runs: list[list[int]] = []
+    for image in ids:
+        if runs and image == runs[-1][1] + 1:
+            runs[-1][1] = image
+        else:
+            runs.append([image, image])
+    return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, str]:
+    """The content of the images of these ids.
+
+    Raises:
+        WrongRequest: there is no such image set, or it has no such image.
+    """
     try:
         sets = {row["image_set"]: row["images"] for row in atlas.fetch(image_sets())}
     except NoAtlas:
@@ -237,9 +257,11 @@ def _image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, s
     return {row["image_id"]: row["key"] for row in atlas.fetch(images_by_id(image_set, ids))}
 
 
-def content_key(*parts: Any) -> str:
-    """SHA-256 over the parts as JSON."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+# Kinds whose items have a file: the table of their results, its number and its file.
+_FILES: dict[str, tuple[Any, Any, Any]] = {
+    "saliency": (SaliencyMap, SaliencyMap.map, SaliencyMap.file),
+    "attack": (Attack, Attack.attack, Attack.file),
+}
 
 
 class Office:
@@ -258,7 +280,7 @@ class Office:
         """
         job, queued = jobs.submit_job(self._ledger, new)
         if not queued:
-            gone = self._items_without_files(job)
+            gone = self._items_without_files(job, new.kind)
             queued = bool(gone) and jobs.requeue_items(self._ledger, job, gone)
         return Submitted(job, queued, queued and self._tell(job, new.queue))
 
@@ -283,13 +305,16 @@ class Office:
         jobs.mark_sent(self._ledger, job)
         return True
 
-    def _items_without_files(self, job: int) -> list[int]:
-        """Items of a job that is done whose maps were removed from the disk."""
+    def _items_without_files(self, job: int, kind: str) -> list[int]:
+        """Items of a job that is done whose results were removed from the disk."""
+        if kind not in _FILES:
+            return []
+        table, number, file = _FILES[kind]
         with self._ledger.read() as connection:
             rows = connection.execute(
-                select(JobItem.item, SaliencyMap.file)
-                .join(SaliencyMap, SaliencyMap.map == JobItem.result)
+                select(JobItem.item, file)
+                .join(table, number == JobItem.result)
                 .join(Job, Job.job == JobItem.job)
-                .where(JobItem.job == job, Job.state == "done", Job.kind == "saliency")
+                .where(JobItem.job == job, Job.state == "done", file.is_not(None))
             ).all()
-        return [row.item for row in rows if not self._results.path(row.file).exists()]
+        return [item for item, path in rows if not self._results.path(path).exists()]

@@ -89,8 +89,10 @@ def run_worker(settings: Settings, *, queues: tuple[str, ...] = QUEUES, device: 
 
 
 def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Any]:
+    from workers.attack_jobs import AblationJobs, AttackBench, AttackJobs, ComparisonJobs, TransferJobs
+    from workers.bench import Bench
     from workers.loaded_models import LoadedModels
-    from workers.saliency_jobs import Bench, FaithfulnessJobs, SaliencyJobs
+    from workers.saliency_jobs import FaithfulnessJobs, SaliencyJobs
 
     bench = Bench(
         Atlas(settings),
@@ -99,7 +101,15 @@ def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Any]:
         ledger,
         LoadedModels(settings, device),
     )
-    return {"saliency": SaliencyJobs(bench), "faithfulness": FaithfulnessJobs(bench)}
+    attacks = AttackBench(bench)
+    return {
+        "saliency": SaliencyJobs(bench),
+        "faithfulness": FaithfulnessJobs(bench),
+        "attack": AttackJobs(attacks),
+        "comparison": ComparisonJobs(attacks),
+        "ablation": AblationJobs(attacks),
+        "transfer": TransferJobs(attacks),
+    }
 
 
 class _Sign(threading.Thread):

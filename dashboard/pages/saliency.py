@@ -20,7 +20,6 @@ from dash.exceptions import PreventUpdate
 
 from dashboard import components, heat
 from dashboard.address import ImageAddress, SaliencyAddress
-from dashboard.api_answers import short_ids
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
@@ -30,7 +29,7 @@ from db.job_queries import job_with_key
 from db.ledger import LedgerError
 from db.patch_queries import labelled_classes, pictured
 from workers.methods import METHODS, WrongRequest
-from workers.submit import choose_models, parse_ids, parse_target, saliency_job
+from workers.submit import choose_models, parse_ids, parse_target, saliency_job, short_ids
 
 TITLE = "Saliency · Convscope"
 MOST_MAPS = 240

@@ -19,12 +19,11 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard import heat
-from dashboard.api_answers import short_ids
 from dashboard.app import create_app
 from dashboard.context import EXTENSION, Context
 from db import jobs
 from db.settings import read_settings
-from workers.submit import parse_ids
+from workers.submit import parse_ids, short_ids
 
 OPENAPI = json.loads((Path(__file__).parents[2] / "dashboard" / "openapi.json").read_text())
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}

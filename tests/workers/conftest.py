@@ -2,20 +2,38 @@
 
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from lab import Lab
 from PIL import Image
 from torch import nn
 
+from db.settings import Settings
 from workers.models import VisionModel, load_model
 from workers.networks import LoadedNetwork
 from workers.preprocessing import HALF, Preprocessing
+from workers.submit import ModelRef
 from workers.vocabularies import vocabulary_of_labels
 
 Wrap = Callable[..., VisionModel]
+
+
+@pytest.fixture(scope="session")
+def reference() -> ModelRef:
+    """EfficientNet-Lite0 by what loads it."""
+    model = load_model("efficientnet-lite0")
+    return ModelRef(model.name, model.source, model.digest(model.weights_sha256()))
+
+
+@pytest.fixture
+def lab(settings: Settings, reference: ModelRef) -> Iterator[Lab]:
+    """See `lab.py`."""
+    found = Lab(settings, reference)
+    yield found
+    found.ledger.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,82 +1,24 @@
 """Items of saliency jobs with a real network: what is kept, shared, and refused."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lab import Lab
 from sqlalchemy import select
-from synthetic_atlas import import_pictures, painted_pictures
 
 from db import job_queries, jobs
-from db.atlas import Atlas
-from db.images import ImageStore
-from db.ledger import Ledger
 from db.ledger_tables import SaliencyMap
-from db.results import ResultGone, ResultStore
+from db.results import ResultGone
 from db.settings import Settings
 from workers.attribution import attribute
 from workers.loaded_models import LoadedModels
 from workers.models import VisionModel
 from workers.networks import WrongWeights
-from workers.running import Runner
-from workers.saliency_jobs import Bench, FaithfulnessJobs, SaliencyJobs
-from workers.submit import ModelRef, Office, faithfulness_job, saliency_job
-
-
-@pytest.fixture(scope="module")
-def reference() -> ModelRef:
-    from workers.models import load_model
-
-    model = load_model("efficientnet-lite0")
-    return ModelRef(model.name, model.source, model.digest(model.weights_sha256()))
-
-
-class Lab:
-    """A home with four pictures, a ledger, and somebody who works in this process."""
-
-    def __init__(self, settings: Settings, reference: ModelRef) -> None:
-        import threading
-
-        self.settings = settings
-        self.reference = reference
-        import_pictures(settings, painted_pictures(4), image_set="painted")
-        self.ledger = Ledger(settings)
-        self.ledger.migrate()
-        self.office = Office(settings, self.ledger)
-        self.results = ResultStore(settings)
-        self.models = LoadedModels(settings, torch.device("cpu"))
-        self.bench = Bench(Atlas(settings), ImageStore(settings), self.results, self.ledger, self.models)
-        self.runner = Runner(
-            settings,
-            self.ledger,
-            {"saliency": SaliencyJobs(self.bench), "faithfulness": FaithfulnessJobs(self.bench)},
-            worker="w",
-            queues=("interactive", "batch"),
-            stopping=threading.Event(),
-        )
-
-    def run(self, **changes: Any) -> int:
-        options: dict[str, Any] = {
-            "models": [self.reference],
-            "image_set": "painted",
-            "image_ids": [0, 1],
-            "method": "smoothgrad",
-            "parameters": {"samples": 4},
-        }
-        new = saliency_job(self.bench.atlas, **(options | changes))
-        job = self.office.submit(new).job
-        self.runner.run(job)
-        return job
-
-
-@pytest.fixture
-def lab(settings: Settings, reference: ModelRef) -> Iterator[Lab]:
-    found = Lab(settings, reference)
-    yield found
-    found.ledger.close()
+from workers.submit import ModelRef, faithfulness_job, saliency_job
 
 
 def test_a_map_is_what_the_method_gives_for_what_the_model_sees(lab: Lab, lite0: VisionModel) -> None:
@@ -180,8 +122,7 @@ def test_other_weights_under_the_same_name_are_refused(lab: Lab, reference: Mode
 def test_curves_are_kept_beside_their_map(lab: Lab) -> None:
     job = lab.run(image_ids=[0])
     number = job_queries.job_maps(lab.ledger, job)[0]["map"]
-    scoring = lab.office.submit(faithfulness_job(lab.ledger, [number], steps=6)).job
-    lab.runner.run(scoring)
+    scoring = lab.do(faithfulness_job(lab.ledger, [number], steps=6))
     assert job_queries.job(lab.ledger, scoring)["state"] == "done"
     found = job_queries.saliency_map(lab.ledger, number)
     assert found is not None

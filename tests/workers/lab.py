@@ -1,0 +1,79 @@
+"""A home with four painted pictures, a ledger, and somebody who works in this process."""
+
+import threading
+from typing import Any
+
+import torch
+from synthetic_atlas import import_pictures, painted_pictures
+
+from db.atlas import Atlas
+from db.images import ImageStore
+from db.jobs import NewJob
+from db.ledger import Ledger
+from db.results import ResultStore
+from db.settings import Settings
+from workers.attack_jobs import AblationJobs, AttackBench, AttackJobs, ComparisonJobs, TransferJobs
+from workers.bench import Bench
+from workers.loaded_models import LoadedModels
+from workers.running import Runner
+from workers.saliency_jobs import FaithfulnessJobs, SaliencyJobs
+from workers.submit import ModelRef, Office, saliency_job
+from workers.submit_attacks import attack_job
+
+
+class Lab:
+    """Everything but the broker and the processes."""
+
+    def __init__(self, settings: Settings, reference: ModelRef) -> None:
+        self.settings = settings
+        self.reference = reference
+        import_pictures(settings, painted_pictures(4), image_set="painted")
+        self.ledger = Ledger(settings)
+        self.ledger.migrate()
+        self.office = Office(settings, self.ledger)
+        self.results = ResultStore(settings)
+        self.models = LoadedModels(settings, torch.device("cpu"))
+        self.bench = Bench(Atlas(settings), ImageStore(settings), self.results, self.ledger, self.models)
+        self.attacks = AttackBench(self.bench)
+        self.runner = Runner(
+            settings,
+            self.ledger,
+            {
+                "saliency": SaliencyJobs(self.bench),
+                "faithfulness": FaithfulnessJobs(self.bench),
+                "attack": AttackJobs(self.attacks),
+                "comparison": ComparisonJobs(self.attacks),
+                "transfer": TransferJobs(self.attacks),
+                "ablation": AblationJobs(self.attacks),
+            },
+            worker="w",
+            queues=("interactive", "batch"),
+            stopping=threading.Event(),
+        )
+
+    def do(self, new: NewJob) -> int:
+        """Submit a request and run its job."""
+        job = self.office.submit(new).job
+        self.runner.run(job)
+        return job
+
+    def run(self, **changes: Any) -> int:
+        """A saliency job."""
+        options: dict[str, Any] = {
+            "models": [self.reference],
+            "image_set": "painted",
+            "image_ids": [0, 1],
+            "method": "smoothgrad",
+            "parameters": {"samples": 4},
+        }
+        return self.do(saliency_job(self.bench.atlas, **(options | changes)))
+
+    def attack(self, **changes: Any) -> int:
+        """An attack job."""
+        options: dict[str, Any] = {
+            "models": [self.reference],
+            "image_set": "painted",
+            "image_ids": [0, 1],
+            "parameters": {"cap": 0.05, "step": 0.002},
+        }
+        return self.do(attack_job(self.bench.atlas, **(options | changes)))

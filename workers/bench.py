@@ -1,0 +1,98 @@
+"""What items of jobs are computed with, and what can be wrong with one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from db.atlas import Atlas, AtlasError
+from db.image_sets import images_by_id
+from db.images import ImageStore, UnreadableImage
+from db.jobs import Record
+from db.ledger import Ledger
+from db.results import ResultGone, ResultStore
+from workers.attribution import AttributionError
+from workers.keys import content_key
+from workers.loaded_models import LoadedModels
+from workers.methods import WrongRequest
+from workers.models import VisionModel
+from workers.networks import ModelError
+from workers.running import ItemFailed
+from workers.stored_images import StoredImage, read_image
+
+# What belongs to an item, and another attempt would meet again.
+ITS_OWN = (ModelError, UnreadableImage, WrongRequest, AttributionError, ResultGone, AtlasError)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What items are computed with."""
+
+    atlas: Atlas
+    images: ImageStore
+    results: ResultStore
+    ledger: Ledger
+    models: LoadedModels
+
+    def model(self, name: str, parameters: Mapping[str, Any]) -> VisionModel:
+        """The model of that name in a request."""
+        reference = next(model for model in parameters["models"] if model["name"] == name)
+        return self.models.get(**reference)
+
+    def image(self, image_set: str, item: Record) -> StoredImage:
+        """The image of an item, the very one that the request was about."""
+        rows = self.atlas.fetch(images_by_id(image_set, [item["image_id"]]))
+        if not rows or rows[0]["key"] != item["image_key"]:
+            raise ItemFailed(
+                f"{image_set} has another image {item['image_id']} than when this was asked for: ask again"
+            )
+        return StoredImage(**rows[0])
+
+    def picture(self, model: VisionModel, image: StoredImage) -> npt.NDArray[np.uint8]:
+        """uint8 H,W,3: what the model sees, before normalisation."""
+        return read_image(self.images, image, model.preprocessing)
+
+    def keep_input(self, model: VisionModel, image: StoredImage, picture: npt.NDArray[np.uint8]) -> str:
+        """Keep what the model sees as a PNG; its path below the home."""
+        return self.results.write_picture(
+            "inputs", content_key(image.key, repr(model.preprocessing)), picture
+        )
+
+    def pixels(self, picture: npt.NDArray[np.uint8]) -> Tensor:
+        """float32 1,3,H,W in [0, 1] on the models' device."""
+        pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).unsqueeze(0)
+        return pixels.to(self.models.device).to(torch.float32).div(255)
+
+
+def digest_of(model: str, parameters: Mapping[str, Any]) -> str:
+    """The digest of the model of that name in a request."""
+    return next(str(found["digest"]) for found in parameters["models"] if found["name"] == model)
+
+
+def label_of(image: StoredImage, model: VisionModel) -> int:
+    """The image's label as a class of the model.
+
+    Raises:
+        ItemFailed: it has none, or one that the model has not.
+    """
+    label = model.vocabulary.index_of_label(image.wnid, image.label)
+    if label is None:
+        what = f"its label {image.label!r} is none of the classes" if image.label else "it has no label"
+        raise ItemFailed(f"image {image.image_id}: {what} of {model.name}, so there is no label to go by")
+    return label
+
+
+def class_of(model: VisionModel, index: int) -> int:
+    """`index`, where the model has such a class.
+
+    Raises:
+        ItemFailed: it has not.
+    """
+    classes = len(model.vocabulary.classes)
+    if index >= classes:
+        raise ItemFailed(f"target: {model.name} has classes 0 to {classes - 1}, not {index}")
+    return index

@@ -1,0 +1,235 @@
+"""Requests for attacks, and for what is asked of attacks that were found. Imports no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import select
+
+from db.atlas import Atlas
+from db.jobs import NewItem, NewJob
+from db.ledger import Ledger
+from db.ledger_tables import Attack, Job
+from workers.attack_requests import ATTACK_VERSION, parse_attack
+from workers.keys import content_key
+from workers.methods import METHODS, Value, WrongRequest
+from workers.submit import ModelRef, check_queue, image_keys, short_ids
+
+MOST_ATTACKS = 200_000
+MOST_FOLLOWED = 10_000
+RELATIVE_TO = ("prediction", "label")
+MOST_CHANNELS = 100
+MOST_DRAWS = 50
+_MAPS = METHODS["smoothgrad"]
+MAP_PARAMETERS = tuple(p for p in _MAPS.parameters if p.name in ("samples", "noise_level", "seed"))
+
+
+def attack_job(
+    atlas: Atlas,
+    *,
+    models: Sequence[ModelRef],
+    image_set: str,
+    image_ids: Sequence[int],
+    method: str = "fgsm",
+    parameters: Mapping[str, Any],
+    relative_to: str = "prediction",
+    target: Any = None,
+    queue: str = "interactive",
+) -> NewJob:
+    """A request for one attack of each image under each model.
+
+    Args:
+        relative_to: the class to leave: `prediction` or `label` of each image.
+        target: a class to reach instead, by its index; then `relative_to` is not read.
+
+    Raises:
+        WrongRequest: something in it cannot be; the message names it.
+    """
+    complete = parse_attack(method, parameters)
+    if relative_to not in RELATIVE_TO:
+        raise WrongRequest(f"relative_to: expected one of {', '.join(RELATIVE_TO)}, got {relative_to!r}")
+    aim = parse_class(target)
+    check_queue(queue)
+    ids = list(dict.fromkeys(image_ids))
+    if not ids:
+        raise WrongRequest("images: expected at least one image id, got none")
+    if len(ids) * len(models) > MOST_ATTACKS:
+        raise WrongRequest(
+            f"images: expected at most {MOST_ATTACKS:,} attacks in a job, got {len(ids):,} images by "
+            f"{len(models)} models"
+        )
+    keys = image_keys(atlas, image_set, ids)
+    request = {
+        "models": [asdict(model) for model in models],
+        "image_set": image_set,
+        "ids": short_ids(ids),
+        "method": method,
+        "parameters": complete,
+        "relative_to": "target" if aim is not None else relative_to,
+        "target": aim,
+    }
+    return NewJob(
+        key=content_key("attack", ATTACK_VERSION, request, [keys[image_id] for image_id in ids]),
+        kind="attack",
+        queue=queue,
+        models=", ".join(model.name for model in models),
+        image_set=image_set,
+        parameters=request,
+        items=tuple(NewItem(model.name, image_id, keys[image_id]) for image_id in ids for model in models),
+    )
+
+
+def parse_class(given: Any) -> int | None:
+    """The index of a class, typed or from JSON; None and an empty text are none.
+
+    Raises:
+        WrongRequest: it is something else.
+    """
+    if given is None or given == "":
+        return None
+    number = int(given) if isinstance(given, str) and given.isdecimal() and len(given) < 10 else given
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 10**9:
+        return number
+    raise WrongRequest(f"target: expected the index of a class, got {given!r}")
+
+
+def comparison_job(
+    ledger: Ledger, attacks: Sequence[int], parameters: Mapping[str, Any], *, queue: str = "interactive"
+) -> NewJob:
+    """A request for SmoothGrad before and after attacks, with the noise of the difference.
+
+    Args:
+        parameters: `samples` (2 or more), `noise_level` and `seed`, as of SmoothGrad.
+
+    Raises:
+        WrongRequest: no such attack or parameter, or an attack that changed nothing.
+    """
+    complete = parse_maps(parameters)
+    return _about(ledger, "comparison", attacks, {"parameters": complete}, queue=queue)
+
+
+def parse_maps(given: Mapping[str, Any]) -> dict[str, Value]:
+    """The parameters of the maps before and after an attack, with defaults.
+
+    Raises:
+        WrongRequest: there is no such parameter, or a value is out of range.
+    """
+    known = {parameter.name: parameter for parameter in MAP_PARAMETERS}
+    for name in given:
+        if name not in known:
+            raise WrongRequest(f"maps have no parameter {name!r}: they have {', '.join(known)}")
+    values = {
+        name: parameter.parse(given[name]) if name in given else parameter.default
+        for name, parameter in known.items()
+    }
+    if int(values["samples"]) < 2:
+        raise WrongRequest("samples: expected 2 or more, for a difference has its noise beside it, got 1")
+    return values
+
+
+def ablation_job(
+    ledger: Ledger,
+    attacks: Sequence[int],
+    *,
+    channels: int = 10,
+    draws: int = 3,
+    seed: int = 0,
+    queue: str = "interactive",
+) -> NewJob:
+    """A request to search again with the most moved channels held, beside as many random ones.
+
+    Raises:
+        WrongRequest: no such attack, an attack that changed nothing, or a number out of range.
+    """
+    for name, value, low, high in (
+        ("channels", channels, 1, MOST_CHANNELS),
+        ("draws", draws, 1, MOST_DRAWS),
+        ("seed", seed, 0, 2**31 - 1),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise WrongRequest(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+    asked = {"channels": channels, "draws": draws, "seed": seed}
+    return _about(ledger, "ablation", attacks, asked, queue=queue)
+
+
+def transfer_job(
+    ledger: Ledger, attacks: Sequence[int], judges: Sequence[ModelRef], *, queue: str = "batch"
+) -> NewJob:
+    """A request for what other models say of attacked images; a model does not judge its own.
+
+    Raises:
+        WrongRequest: no such attack, an attack that changed nothing, or nobody to judge it.
+    """
+    return _about(ledger, "transfer", attacks, {}, queue=queue, judges=judges)
+
+
+def _about(
+    ledger: Ledger,
+    kind: str,
+    attacks: Sequence[int],
+    asked: dict[str, Any],
+    *,
+    queue: str,
+    judges: Sequence[ModelRef] = (),
+) -> NewJob:
+    """A job with an item for each attack or, with judges, for each attack under each other model."""
+    check_queue(queue)
+    wanted = list(dict.fromkeys(attacks))
+    if not 1 <= len(wanted) <= MOST_FOLLOWED:
+        raise WrongRequest(f"attacks: expected from 1 to {MOST_FOLLOWED:,} attacks, got {len(wanted):,}")
+    rows = _attacks(ledger, wanted)
+    for number in wanted:
+        if number not in rows:
+            raise WrongRequest(f"attacks: there is no attack {number}")
+        if not rows[number].attacked_epsilon:
+            raise WrongRequest(f"attacks: attack {number} changed nothing: there is nothing to look at")
+    sets = {row.image_set for row in rows.values()}
+    if len(sets) > 1:
+        raise WrongRequest(f"attacks: expected attacks on one image set, got {', '.join(sorted(sets))}")
+    by_model = {row.model: _model_of(row) for row in rows.values()}
+    used = {judge.name: asdict(judge) for judge in judges} if judges else by_model
+    pairs = [
+        (number, name)
+        for number in wanted
+        for name in (used if judges else [rows[number].model])
+        if not judges or used[name]["digest"] != rows[number].model_digest
+    ]
+    if not pairs:
+        raise WrongRequest("judges: expected another model than the one that was attacked, got none")
+    request = {"models": list(used.values()), "attacks": short_ids(wanted), **asked}
+    return NewJob(
+        key=content_key(kind, ATTACK_VERSION, request, [rows[number].key for number in wanted]),
+        kind=kind,
+        queue=queue,
+        models=", ".join(used),
+        image_set=sets.pop(),
+        parameters=request,
+        items=tuple(
+            NewItem(name, rows[number].image_id, rows[number].image_key, subject=number)
+            for number, name in pairs
+        ),
+    )
+
+
+def _attacks(ledger: Ledger, wanted: Sequence[int]) -> dict[int, Any]:
+    asked = select(
+        Attack.attack,
+        Attack.key,
+        Attack.model,
+        Attack.model_digest,
+        Attack.image_set,
+        Attack.image_id,
+        Attack.image_key,
+        Attack.attacked_epsilon,
+        Job.parameters,
+    ).join(Job, Job.job == Attack.job)
+    with ledger.read() as connection:
+        return {
+            row.attack: row
+            for first in range(0, len(wanted), 500)  # databases take only so many values in one statement
+            for row in connection.execute(asked.where(Attack.attack.in_(wanted[first : first + 500])))
+        }
+
+
+def _model_of(row: Any) -> dict[str, Any]:
+    return next(dict(model) for model in row.parameters["models"] if model["digest"] == row.model_digest)
