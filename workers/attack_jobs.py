@@ -349,12 +349,12 @@ class ComparisonJobs:
             raise ItemFailed(" ".join(str(error).split())) from error
         request = content_key(options)
         classes = model.vocabulary.classes
-        rows = []
+        rows: list[Record] = []
         for (name, panel), made in zip(panels.items(), compared, strict=True):
             key = content_key(found["key"], request, name)
             first = name == "clean"
-            error = None if made.standard_error is None else made.standard_error
-            assert error is not None
+            spread = made.standard_error
+            assert spread is not None  # requests have two samples or more
             rows.append(
                 {
                     "attack": number,
@@ -369,11 +369,11 @@ class ComparisonJobs:
                     "rank_correlation": None if first else made.rank_correlation,
                     "ssim": None if first else made.ssim,
                     "mean_difference": None if first else float(made.difference.abs().mean()),
-                    "mean_standard_error": None if first else float(error.mean()),
+                    "mean_standard_error": None if first else float(spread.mean()),
                     "beyond_noise": None if first else made.beyond_noise,
                     "file": self._keep(key, made.map),
                     "difference_file": None if first else self._keep(f"{key}-difference", made.difference),
-                    "standard_error_file": None if first else self._keep(f"{key}-se", error),
+                    "standard_error_file": None if first else self._keep(f"{key}-se", spread),
                     "seconds": time.monotonic() - begun,
                     "created": now(),
                 }
