@@ -146,6 +146,21 @@ class SaliencyAddress(Address):
 
 
 @dataclass(frozen=True)
+class AttackAddress(Address):
+    """A request for attacks, as `SaliencyAddress` is one for maps, and the attack that is looked at (0: the first).
+
+    `target`: `prediction` or `label`, the class to leave, or the index of a class to reach.
+    """
+
+    path: ClassVar[str] = "/attack"
+    models: str = ""
+    ids: str = ""
+    method: str = "fgsm"
+    target: str = "prediction"
+    attack: int = _number(0, 0, 2**31 - 1)
+
+
+@dataclass(frozen=True)
 class JobsAddress(Address):
     """The list of jobs, and the one that is opened (0: none)."""
 

@@ -15,22 +15,26 @@ from dashboard.api_answers import (
     fraction,
     job_record,
     json_body,
+    kept,
     map_record,
     number,
     only,
+    result_bytes,
     sorry,
     words,
 )
+from dashboard.attack_answers import attack_record
 from dashboard.context import Record, current
 from db import job_queries
+from db.attack_queries import job_attacks
 from db.jobs import NoSuchJob
 from db.ledger_tables import STATES
 from db.results import ResultGone
 from workers.methods import DEFAULT_METHOD, WrongRequest
 from workers.submit import choose_models, faithfulness_job, parse_ids, saliency_job
+from workers.submit_attacks import MOST_ATTACKS, ablation_job, attack_job, comparison_job, transfer_job
 
-FOR_EVER = "public, max-age=31536000, immutable"
-KINDS = ("saliency", "faithfulness")
+KINDS = ("saliency", "faithfulness", "attack", "comparison", "transfer", "ablation")
 
 api = flask.Blueprint("api", __name__, url_prefix="/api")
 for _kind in STATUS:
@@ -61,6 +65,31 @@ def submit() -> flask.Response:
             steps=body.get("steps", 50),
             queue=_word(body, "queue", "batch"),
         )
+    elif kind == "attack":
+        new = _attack(body)
+    elif kind == "comparison":
+        only(body, "kind", "attacks", "parameters", "queue")
+        attacks = _whole_numbers("attacks", body.get("attacks"))
+        queue = _word(body, "queue", "interactive")
+        new = comparison_job(context.ledger, attacks, _object(body, "parameters"), queue=queue)
+    elif kind == "transfer":
+        only(body, "kind", "attacks", "judges", "queue")
+        new = transfer_job(
+            context.ledger,
+            _whole_numbers("attacks", body.get("attacks")),
+            choose_models(context.atlas, _names(body, "judges")),
+            queue=_word(body, "queue", "batch"),
+        )
+    elif kind == "ablation":
+        only(body, "kind", "attacks", "channels", "draws", "seed", "queue")
+        new = ablation_job(
+            context.ledger,
+            _whole_numbers("attacks", body.get("attacks")),
+            channels=body.get("channels", 10),
+            draws=body.get("draws", 3),
+            seed=body.get("seed", 0),
+            queue=_word(body, "queue", "interactive"),
+        )
     else:
         raise WrongRequest(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     submitted = context.office.submit(new)
@@ -70,24 +99,49 @@ def submit() -> flask.Response:
 
 def _saliency(body: Record) -> Any:
     only(body, "kind", "models", "images", "ids", "method", "parameters", "target", "queue")
-    models = body.get("models")
-    if not isinstance(models, list) or not all(isinstance(name, str) for name in models):
-        raise WrongRequest(f"models: expected a list of names, got {models!r}")
-    parameters = body.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise WrongRequest(f"parameters: expected an object, got {parameters!r}")
     ids = body.get("ids")
     atlas = current().atlas
     return saliency_job(
         atlas,
-        models=choose_models(atlas, models),
+        models=choose_models(atlas, _names(body, "models")),
         image_set=_word(body, "images", ""),
         image_ids=parse_ids(ids) if isinstance(ids, str) else _whole_numbers("ids", ids),
         method=_word(body, "method", DEFAULT_METHOD),
-        parameters=parameters,
+        parameters=_object(body, "parameters"),
         target=body.get("target", "prediction"),
         queue=_word(body, "queue", "interactive"),
     )
+
+
+def _attack(body: Record) -> Any:
+    only(body, "kind", "models", "images", "ids", "method", "parameters", "relative_to", "target", "queue")
+    ids = body.get("ids")
+    atlas = current().atlas
+    return attack_job(
+        atlas,
+        models=choose_models(atlas, _names(body, "models")),
+        image_set=_word(body, "images", ""),
+        image_ids=parse_ids(ids, most=MOST_ATTACKS) if isinstance(ids, str) else _whole_numbers("ids", ids),
+        method=_word(body, "method", "fgsm"),
+        parameters=_object(body, "parameters"),
+        relative_to=_word(body, "relative_to", "prediction"),
+        target=body.get("target"),
+        queue=_word(body, "queue", "interactive"),
+    )
+
+
+def _names(body: Record, name: str) -> list[str]:
+    given = body.get(name)
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise WrongRequest(f"{name}: expected a list of names, got {given!r}")
+    return given
+
+
+def _object(body: Record, name: str) -> Record:
+    given = body.get(name, {})
+    if not isinstance(given, dict):
+        raise WrongRequest(f"{name}: expected an object, got {given!r}")
+    return given
 
 
 def _word(body: Record, name: str, default: str) -> str:
@@ -128,7 +182,7 @@ def list_jobs() -> flask.Response:
 
 @api.get("/jobs/<int:job>")
 def show_job(job: int) -> flask.Response:
-    """One job with its items and the maps that they have so far; of many, those from `offset` on."""
+    """One job with its items and the maps or attacks that they have so far; of many, those from `offset` on."""
     ledger = current().ledger
     record = _job(job)
     part = {
@@ -137,8 +191,17 @@ def show_job(job: int) -> flask.Response:
     }
     shown = ("position", "model", "image_id", "state", "error", "seconds", "result")
     items = [{name: item[name] for name in shown} for item in job_queries.job_items(ledger, job, **part)]
-    maps = [map_record(found) for found in job_queries.job_maps(ledger, job, **part)]
-    return answer(record | {"item_list": items, "maps": maps})
+    has_maps, has_attacks = record["kind"] in ("saliency", "faithfulness"), record["kind"] == "attack"
+    maps = job_queries.job_maps(ledger, job, **part) if has_maps else []
+    attacks = job_attacks(ledger, job, **part) if has_attacks else []
+    return answer(
+        record
+        | {
+            "item_list": items,
+            "maps": [map_record(found) for found in maps],
+            "attacks": [attack_record(found) for found in attacks],
+        }
+    )
 
 
 @api.delete("/jobs/<int:job>")
@@ -181,7 +244,9 @@ def map_array(map: int) -> flask.Response:
     file = found["file"] if part == "map" else found["standard_error_file"]
     if file is None:
         raise NotFound(f"map {map} has no standard error: {found['method']} takes no samples")
-    return _kept(_bytes(file), "application/octet-stream", f"map-{map}{'' if part == 'map' else '-se'}.npy")
+    return kept(
+        result_bytes(file), "application/octet-stream", f"map-{map}{'' if part == 'map' else '-se'}.npy"
+    )
 
 
 @api.get("/maps/<int:map>.png")
@@ -197,17 +262,17 @@ def map_picture(map: int) -> flask.Response:
     values = current().results.read_array(found["file"])
     pixels = heat.colourise(values, colours=colours, high=heat.highest(values, clip) if top is None else top)
     if strength < 1:
-        picture = heat.read_png(_bytes(found["input_file"]))
+        picture = heat.read_png(result_bytes(found["input_file"]))
         if picture is None:
             raise ResultGone(f"the picture of map {map} is damaged: compute it again")
         pixels = heat.overlay(picture, pixels, strength)
-    return _kept(heat.png(pixels), "image/png", f"map-{map}.png")
+    return kept(heat.png(pixels), "image/png", f"map-{map}.png")
 
 
 @api.get("/maps/<int:map>/input.png")
 def map_input(map: int) -> flask.Response:
     """The picture that the model saw, resized and cropped, before normalisation."""
-    return _kept(_bytes(_map(map)["input_file"]), "image/png", f"map-{map}-input.png")
+    return kept(result_bytes(_map(map)["input_file"]), "image/png", f"map-{map}-input.png")
 
 
 def _map(number: int) -> Record:
@@ -215,20 +280,3 @@ def _map(number: int) -> Record:
     if found is None:
         raise NotFound(f"there is no map {number}")
     return found
-
-
-def _bytes(file: str) -> bytes:
-    try:
-        return current().results.path(file).read_bytes()
-    except OSError as error:
-        raise ResultGone(f"the file {file} is gone: compute it again") from error
-
-
-def _kept(data: bytes, kind: str, name: str) -> flask.Response:
-    """A file that never changes: a map's number is given once."""
-    response = flask.Response(data, mimetype=kind)
-    response.headers["Cache-Control"] = FOR_EVER
-    response.headers["Content-Disposition"] = f'inline; filename="{name}"'
-    response.add_etag()
-    response.make_conditional(flask.request)  # in place
-    return response

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import flask
 
-from dashboard.context import Record
+from dashboard.context import Record, current
 from db.jobs import IllegalMove, NoSuchJob
 from db.ledger import LedgerError
 from db.results import ResultGone
@@ -17,6 +17,7 @@ from workers.methods import WrongRequest
 from workers.submit import short_ids
 
 MOST_NUMBER = 2**31 - 1
+FOR_EVER = "public, max-age=31536000, immutable"
 
 
 class NotFound(LookupError):
@@ -148,8 +149,8 @@ def job_record(job: Mapping[str, Any]) -> Record:
     """A job as the interface shows it."""
     shown = (
         "job", "kind", "queue", "state", "image_set", "parameters", "items", "items_done", "items_failed", "attempts",
-        "error", "traceback", "worker", "silent", "cancel_requested", "seconds_left", "item_seconds", "age", "created",
-        "started", "finished",
+        "note", "error", "traceback", "worker", "silent", "cancel_requested", "seconds_left", "item_seconds", "age",
+        "created", "started", "finished",
     )  # fmt: skip
     return {name: job[name] for name in shown} | {
         "models": job["models"].split(", "),
@@ -162,8 +163,22 @@ def job_record(job: Mapping[str, Any]) -> Record:
 def result_page(job: Mapping[str, Any]) -> str | None:
     """Address of the page that shows what a job makes; None where no one page does."""
     request = job["parameters"]
+    if job["kind"] in ("comparison", "ablation", "transfer"):
+        first = request["attacks"].partition(",")[0].partition("-")[0]
+        return f"/attack?attack={first}"
     if "ids" not in request:
         return None
+    if job["kind"] == "attack":
+        shown = {
+            "model": job["models"].split(", ")[0],
+            "models": job["models"].replace(", ", ","),
+            "images": job["image_set"],
+            "ids": request["ids"],
+            "method": request["method"],
+            "target": request["relative_to"] if request["target"] is None else request["target"],
+            **{f"p_{name}": value for name, value in request["parameters"].items()},
+        }
+        return "/attack?" + urlencode(shown)
     given = {
         "model": job["models"].split(", ")[0],
         "models": job["models"].replace(", ", ","),
@@ -188,3 +203,25 @@ def map_record(found: Mapping[str, Any]) -> Record:
         "standard_error_npy": f"/api/maps/{number}.npy?part=standard_error" if has_error else None,
         "input_png": f"/api/maps/{number}/input.png",
     }
+
+
+def result_bytes(file: str) -> bytes:
+    """A result's file.
+
+    Raises:
+        ResultGone: it is not there any more.
+    """
+    try:
+        return current().results.path(file).read_bytes()
+    except OSError as error:
+        raise ResultGone(f"the file {file} is gone: compute it again") from error
+
+
+def kept(data: bytes, kind: str, name: str) -> flask.Response:
+    """A file that never changes: a result's number is given once."""
+    response = flask.Response(data, mimetype=kind)
+    response.headers["Cache-Control"] = FOR_EVER
+    response.headers["Content-Disposition"] = f'inline; filename="{name}"'
+    response.add_etag()
+    response.make_conditional(flask.request)  # in place
+    return response

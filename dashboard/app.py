@@ -1,8 +1,8 @@
 """The dashboard: `create_app(settings)` makes it; nothing happens at import.
 
-Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps, `/jobs`
-what runs; `/pictures/…`, `/download/…`, `/choices/….json` and `/status.json` feed them; `/api/…` is for programs too;
-`/bootstrap/…` are Bootstrap's files, served from here.
+Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps, `/attack`
+attacks, `/jobs` what runs; `/pictures/…`, `/download/…`, `/choices/….json` and `/status.json` feed them; `/api/…` is
+for programs too; `/bootstrap/…` are Bootstrap's files, served from here.
 """
 
 from pathlib import Path
@@ -16,12 +16,14 @@ from dash import Dash, State, html
 
 from dashboard import components, shell
 from dashboard.api import api
+from dashboard.attack_api import attack_api
+from dashboard.attack_downloads import attack_downloads
 from dashboard.choices import choices
 from dashboard.context import EXTENSION, Context, current
 from dashboard.downloads import downloads
 from dashboard.health import Health
 from dashboard.ids import MOUNTED
-from dashboard.pages import channel, image, images, jobs, patches, saliency
+from dashboard.pages import attack, channel, image, images, jobs, patches, saliency
 from dashboard.pictures import pictures
 from dashboard.saliency_downloads import saliency_downloads
 from dashboard.status import status_route
@@ -38,6 +40,7 @@ PAGES: tuple[tuple[str, str, Any], ...] = (
     ("images", "/images", images),
     ("image", "/image", image),
     ("saliency", "/saliency", saliency),
+    ("attack", "/attack", attack),
     ("jobs", "/jobs", jobs),
 )
 HERE = Path(__file__).parent
@@ -83,10 +86,12 @@ def create_app(settings: Settings) -> Dash:
         Health(settings),
     )
     server.register_blueprint(api)
+    server.register_blueprint(attack_api)
     server.register_blueprint(choices)
     server.register_blueprint(pictures)
     server.register_blueprint(downloads)
     server.register_blueprint(saliency_downloads)
+    server.register_blueprint(attack_downloads)
     server.register_blueprint(status_route)
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
     server.before_request(name_the_run)

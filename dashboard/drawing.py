@@ -77,6 +77,30 @@ def draw(
     return Drawing(nodes + lines, height=top + 4)
 
 
+def as_picture(drawing: Drawing) -> dict[str, Any]:
+    """A drawing without Cytoscape: pills and headings with their places, and edges that need no way around."""
+    pills = [element for element in drawing.elements if element.get("classes", "").startswith("layer")]
+    names = {
+        element["data"]["id"]: element["data"] for element in drawing.elements if "label" in element["data"]
+    }
+    nodes: list[dict[str, Any]] = []
+    for pill in pills:
+        data, place = pill["data"], pill["position"]
+        inside = names.get(data.get("parent", ""), {})
+        stage = names.get(inside.get("parent", ""), inside)
+        if stage and not any(node["id"] == stage["id"] for node in nodes):
+            left = place["x"] - data["width"] / 2
+            top = place["y"] - PILL_HEIGHT / 2 - BLOCK_PADDING
+            nodes.append({"id": stage["id"], "label": stage["label"], "x": left, "y": top, "head": True})
+        nodes.append({"id": data["id"], "label": data["label"], "width": data["width"], **place})
+    edges = [
+        {"source": element["data"]["source"], "target": element["data"]["target"]}
+        for element in drawing.elements
+        if element.get("classes") in ("beside", "down")
+    ]
+    return {"nodes": nodes, "edges": edges, "width": drawing.width, "height": drawing.height, "left": GUTTER}
+
+
 def _label_shift(stage: str, members: Sequence[Record]) -> int:
     """How far a stage's label moves from the middle of its box to the left corner."""
     lines = [_chunks(list(inside)) for _, inside in itertools.groupby(members, lambda layer: layer["block"])]

@@ -19,7 +19,7 @@ import dash
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from dashboard.address import ImagesAddress, JobsAddress, PatchesAddress, SaliencyAddress
+from dashboard.address import AttackAddress, ImagesAddress, JobsAddress, PatchesAddress, SaliencyAddress
 from dashboard.components import attributes, icon, select
 from dashboard.context import Catalogue, current
 from dashboard.ids import LOCATION, make_id
@@ -32,6 +32,7 @@ PAGES: tuple[tuple[str, str, str], ...] = (
     ("patches", "Patches", "grid-3x3-gap"),
     ("images", "Images", "images"),
     ("saliency", "Saliency", "bullseye"),
+    ("attack", "Attack", "lightning-charge"),
     ("jobs", "Jobs", "list-check"),
 )
 
@@ -198,6 +199,7 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
         ("patches", PatchesAddress, ("/", "/channel")),
         ("images", ImagesAddress, ("/images", "/image")),
         ("saliency", SaliencyAddress, ("/saliency",)),
+        ("attack", AttackAddress, ("/attack",)),
         ("jobs", JobsAddress, ("/jobs",)),
     ):
         del page

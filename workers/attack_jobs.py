@@ -71,7 +71,9 @@ class AttackBench:
         if change is None:
             return before, before.clone()
         if change.endswith(".npy"):
-            moved = before + torch.from_numpy(self.bench.results.read_array(change)).to(before)
+            moved = before + torch.from_numpy(self.bench.results.read_array(change)).to(
+                before.device
+            ).view_as(before)
             return before, moved
         signs = (torch.from_numpy(self._picture(change).astype(np.float32)).permute(2, 0, 1) - 128) / 127
         epsilon = found["attacked_epsilon"]

@@ -17,6 +17,14 @@
         return element;
     };
 
+    /* An element of a drawing, likewise. */
+    convscope.svg = function (tag, attributes, ...children) {
+        const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+        Object.entries(attributes || {}).forEach(([name, value]) => { if (value !== null) element.setAttribute(name, value); });
+        element.append(...children.flat());
+        return element;
+    };
+
     /* States of a job that still goes on. */
     convscope.UNFINISHED = ["queued", "running"];
 

@@ -6,7 +6,8 @@
     const { make, icon, duration, ask, UNFINISHED } = convscope;
     const PER_PAGE = 50;
     const STATES = ["queued", "running", "done", "failed", "cancelled"];
-    const KINDS = { saliency: "Saliency", faithfulness: "Deletion and insertion" };
+    const KINDS = { saliency: "Saliency", faithfulness: "Deletion and insertion", attack: "Attack", comparison: "Saliency before and after",
+        transfer: "Other models' judgement", ablation: "Channels held" };
 
     let root = null, poller = null, rows = new Map(), parts = {}, listed = null, said = "", detail = null;
 
@@ -125,8 +126,8 @@
         make("div", { class: "message-icon" }, icon("inboxes")),
         make("div", {},
             make("h2", {}, query().get("state") || query().get("kind") ? "No such job" : "No job yet"),
-            make("p", {}, "Maps are computed by jobs. Ask for some on the ", make("a", { href: "/saliency" }, "Saliency page"),
-                ", or in a terminal:"),
+            make("p", {}, "Maps and attacks are computed by jobs. Ask for some on the ", make("a", { href: "/saliency" }, "Saliency page"),
+                " or the ", make("a", { href: "/attack" }, "Attack page"), ", or in a terminal:"),
             make("pre", { class: "command", tabindex: 0 },
                 "convscope saliency --model efficientnet-lite0 --images samples --ids 0-9")));
 
@@ -135,7 +136,7 @@
         const open = job.job === opened();
         const whole = open && detail && detail.job === job.job ? detail : null;
         const key = JSON.stringify([job.state, job.progress, job.attempts, job.error, job.worker, job.cancel_requested,
-            job.silent, open, whole && whole.item_list, Math.round(job.age / 10), job.seconds_left]);
+            job.silent, job.note, open, whole && whole.item_list, Math.round(job.age / 10), job.seconds_left]);
         if (row && row.key === key) return row;
         const fresh = row || { element: make("article", { class: "job-card", "data-job": job.job }), unfolded: new Set() };
         fresh.key = key;
@@ -161,7 +162,7 @@
         if (job.items_failed) words += `, ${job.items_failed} failed`;
         const pace = job.item_seconds ? `${duration(job.item_seconds)} each` : "";
         const left = job.state === "running" && job.seconds_left !== null ? `${duration(job.seconds_left)} left` : "";
-        const facts = [[pace, left].filter(Boolean).join(" · ")];
+        const facts = [[pace, left].filter(Boolean).join(" · ") || job.note || ""];
         const who = job.worker ? `${job.worker}${job.attempts > 1 ? `, attempt ${job.attempts}` : ""}` : "";
         const toggle = make("a", { id: `job-${job.job}`, class: "job-name", href: address({ job: open ? "" : job.job }),
             "aria-expanded": String(open) },
@@ -186,7 +187,8 @@
     function actions(job) {
         const found = [];
         if (job.page) {
-            found.push(make("a", { id: `job-${job.job}-page`, class: "btn btn-sm btn-quiet", href: job.page }, icon("bullseye"), "Maps"));
+            found.push(make("a", { id: `job-${job.job}-page`, class: "btn btn-sm btn-quiet", href: job.page }, ...(["saliency", "faithfulness"].includes(job.kind)
+                ? [icon("bullseye"), "Maps"] : [icon("lightning-charge"), job.items > 1 ? "Attacks" : "Attack"])));
         }
         const button = (name, words, symbol, path, method) => make("button", { id: `job-${job.job}-${name}`, type: "button",
             class: "btn btn-sm btn-quiet", "aria-label": `${words} job ${job.job}`,
@@ -219,8 +221,7 @@
         const parameters = { ...job.parameters, ...(job.parameters.parameters || {}) };
         delete parameters.parameters;
         parameters.models = job.models.join(", ");
-        if (parameters.ids) parameters.ids = shorten(parameters.ids.join(", "));
-        if (parameters.maps) parameters.maps = shorten(parameters.maps.join(", "));
+        for (const name of ["ids", "maps", "attacks"]) if (parameters[name]) parameters[name] = shorten([parameters[name]].flat().join(", "));
         const time = (text) => (text ? new Date(text).toLocaleString() : null);
         const facts = { ...parameters, queue: job.queue, attempts: job.attempts, created: time(job.created),
             started: time(job.started), finished: time(job.finished), worker: job.worker };
@@ -235,15 +236,17 @@
     const shorten = (text) => (text.length > 160 ? text.slice(0, 157) + "…" : text);
 
     function itemTable(job) {
-        const head = ["", "Image", "Model", "State", "Seconds", "Map"];
+        const maps = ["saliency", "faithfulness"].includes(job.kind);
+        const head = ["", "Image", "Model", "State", "Seconds", maps ? "Map" : "Attack"];
         const bodies = job.item_list.map((item) => make("tr", {},
             make("td", { class: "num quiet" }, String(item.position)),
             make("td", { class: "num" }, String(item.image_id)),
             make("td", {}, item.model),
             make("td", {}, item.error ? make("span", { class: "problem" }, item.error) : item.state),
             make("td", { class: "num end" }, item.seconds === null ? "" : item.seconds.toFixed(1)),
-            make("td", { class: "num end" }, item.result === null ? "" : make("a", { href: `/api/maps/${item.result}.png`, target: "_blank" },
-                String(item.result)))));
+            make("td", { class: "num end" }, item.result === null ? "" : maps
+                ? make("a", { href: `/api/maps/${item.result}.png`, target: "_blank" }, String(item.result))
+                : make("a", { href: `/attack?attack=${item.result}` }, String(item.result)))));
         return make("div", {},
             make("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Items" },
                 make("table", { class: "table-plain" },

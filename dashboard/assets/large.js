@@ -3,7 +3,7 @@
     "use strict";
     const ns = (window.dash_clientside = window.dash_clientside || {});
     const convscope = (ns.convscope = ns.convscope || {});
-    const { make, icon, number, percent, duration, ask } = convscope;
+    const { make, svg, icon, number, percent, duration, ask } = convscope;
 
     convscope.openMap = async function (map) {
         const state = convscope.saliencyState();
@@ -107,12 +107,6 @@
 
     /* Probability against the share of pixels, both from 0 to 1. */
     function plot(title, values, area) {
-        const svg = (tag, attributes, ...children) => {
-            const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-            Object.entries(attributes).forEach(([name, value]) => element.setAttribute(name, value));
-            element.append(...children);
-            return element;
-        };
         const [width, height] = [200, 110];
         const points = values.map((value, at) => `${(at / (values.length - 1)) * width},${height - value * height}`);
         const words = `${title}: area ${area.toFixed(3)}`;

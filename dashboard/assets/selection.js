@@ -54,12 +54,14 @@
         const link = make("a", { class: "btn btn-sm btn-primary", id: "images-mapped",
             href: "/saliency?" + query.toString().replaceAll("%2C", ",") }, icon("bullseye"),
         ` Saliency of the ${ids.size === 1 ? "selected image" : counted + " selected"}`);
+        const attack = make("a", { class: "btn btn-sm btn-quiet", id: "images-attacked",
+            href: "/attack?" + query.toString().replaceAll("%2C", ",") }, icon("lightning-charge"), " Attack");
         const clear = make("button", { class: "btn btn-sm btn-quiet", type: "button", id: "images-clear",
             onclick: () => { keep([]); show(); const first = boxes()[0]; if (first) first.focus(); } }, "Clear");
         const all = boxes().every((box) => ids.has(Number(box.dataset.image)));
         const page = all ? null : make("button", { class: "btn btn-sm btn-quiet", type: "button", id: "images-all",
             onclick: () => choose(boxes(), true) }, "Select all on this page");
-        bar.replaceChildren(make("span", { class: "num" }, `${counted} selected`), link, ...(page ? [page] : []), clear);
+        bar.replaceChildren(make("span", { class: "num" }, `${counted} selected`), link, attack, ...(page ? [page] : []), clear);
     }
 
     convscope.markSelected = function () {

@@ -18,6 +18,7 @@ from dashboard.address import ChannelAddress, ImageAddress, ImagesAddress
 from dashboard.components import Component, icon
 from dashboard.context import Context, Record, current
 from dashboard.ids import LOCATION, make_id
+from dashboard.pages.attack import attack_of
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures import image_address
 from dashboard.selections import IMAGES_PER_PAGE, image_filter
@@ -229,6 +230,10 @@ def _heading(image: Record, here: ImageAddress, listed: Record) -> Component:
             html.A(
                 [icon("bullseye"), html.Span("Saliency of this image")],
                 href=saliency_of(here.model, here.images, [number]), className="btn btn-sm btn-quiet",
+            ),
+            html.A(
+                [icon("lightning-charge"), html.Span("Attack it")],
+                href=attack_of(here.model, here.images, number), className="btn btn-sm btn-quiet",
             ),
             html.Div(
                 [html.Span(f"{listed['place']:,} of {listed['images']:,}", className="num quiet"),

@@ -13,27 +13,24 @@ change without asking anybody.
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
 from dashboard import components, heat
-from dashboard.address import ImageAddress, SaliencyAddress
+from dashboard.address import SaliencyAddress
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
-from dashboard.pictures import thumbnail_address
+from dashboard.requests import Chosen, read_request
 from dashboard.wiring import in_browser
-from db.job_queries import job_with_key
-from db.ledger import LedgerError
-from db.patch_queries import labelled_classes, pictured
+from db.jobs import NewJob
 from workers.methods import METHODS, WrongRequest
-from workers.submit import choose_models, parse_ids, parse_target, saliency_job, short_ids
+from workers.submit import choose_models, parse_target, saliency_job, short_ids
 
 TITLE = "Saliency · Convscope"
 MOST_MAPS = 240
-FIRST_IMAGES = 3
 
 
 def layout(mounted: Any = None, **_: Any) -> Component:
@@ -95,101 +92,34 @@ def show_saliency(
     return None, read_page(context, catalogue, search)
 
 
-def read_page(context: Context, catalogue: Catalogue, search: str | None) -> dict[str, Any]:
+def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:
     """What the page shows for an address: what is chosen, what is wrong with it, the request, its job and rows."""
     address, problems = SaliencyAddress.read(search)
-    given = {
-        name.removeprefix("p_"): values[-1]
-        for name, values in parse_qs((search or "").lstrip("?")).items()
-        if name.startswith("p_")
-    }
-    models = list(dict.fromkeys(run["model"] for run in catalogue.runs))
-    run = catalogue.run(address.model, address.images) or catalogue.runs[0]
-    image_set = catalogue.newest_set(address.images or run["image_set"])
-    if address.images and image_set != address.images:
-        problems["images"] = f"There is no image set “{address.images}”; this is {image_set}."
-    images = next(row["images"] for row in catalogue.image_sets if row["image_set"] == image_set)
-    chosen = [name for name in address.models.split(",") if name] or [address.model or run["model"]]
-    page: dict[str, Any] = {
-        "search": search or "",
-        "models": models,
-        "chosen": chosen,
-        "image_set": image_set,
-        "images": images,
-        "ids": address.ids or short_ids(list(range(min(FIRST_IMAGES, images)))),
-        "method": address.method,
-        "parameters": {},
-        "target": address.target,
-        "request": None,
-        "job": None,
-        "rows": [],
-    }
-    try:
-        ids = parse_ids(page["ids"])
-        shown = ids[: MOST_MAPS // max(1, len(chosen))]
-        runs = [found for model in chosen if (found := catalogue.run(model, image_set))]
-        page["rows"] = rows(context, image_set, shown, address, runs)
-        if len(ids) * len(chosen) > MOST_MAPS:
-            raise WrongRequest(
-                f"ids: this page shows up to {MOST_MAPS} maps, these are {len(ids):,} images by {len(chosen)} models: "
-                "choose fewer, or queue them with convscope saliency"
-            )
-        new = saliency_job(
-            context.atlas,
-            models=choose_models(context.atlas, chosen),
-            image_set=image_set,
-            image_ids=ids,
-            method=address.method,
-            parameters=given,
-            target=parse_target(address.target),
-        )
-        request = new.parameters
-        page["parameters"] = request["parameters"]
-        page["request"] = {
-            "kind": "saliency",
-            "models": [model["name"] for model in request["models"]],
-            "images": image_set,
-            "ids": page["ids"],
-            "method": request["method"],
-            "parameters": request["parameters"],
-            "target": request["target"],
-        }
-        found = job_with_key(context.ledger, new.key)
-        page["job"] = None if found is None else found["job"]
-    except WrongRequest as error:
-        problems["request"] = str(error)
-        if address.method in METHODS:
-            page["parameters"] = {p.name: p.default for p in METHODS[address.method].parameters} | given
-    except LedgerError as error:
-        problems["ledger"] = f"{error}."
-    return page | {"problems": problems}
+    return read_request(context, catalogue, search, address, problems, METHODS, MOST_MAPS, ask)
 
 
-def rows(
-    context: Context, image_set: str, ids: Sequence[int], address: SaliencyAddress, runs: Sequence[Record]
-) -> list[Record]:
-    """The images, in the order in which they were named; those that the set has not are left out.
+def ask(context: Context, chosen: Chosen) -> tuple[NewJob, Record]:
+    """The job that a choice asks for, and what to send to ask for it.
 
-    `classes` is the label's index by model. A model that has not the class is not there: it is not wrong. Nor is
-    one that was not run over this set. Names say nothing, for two classes may have one.
+    Raises:
+        WrongRequest: something in it cannot be.
     """
-    found = {row["image_id"]: row for row in context.atlas.fetch(pictured(image_set, list(ids)))}
-    classes: dict[int, dict[str, int]] = {image: {} for image in ids}
-    for run in runs:
-        for row in context.atlas.fetch(labelled_classes(run["run"], list(ids))):
-            classes[row["image_id"]][run["model"]] = row["class_index"]
-    there = ImageAddress(model=address.model, images=image_set)
-    return [
-        {
-            "id": image,
-            "label": found[image]["label"],
-            "classes": classes[image],
-            "thumbnail": thumbnail_address(found[image]["key"]),
-            "href": there.href(id=image),
-        }
-        for image in ids
-        if image in found
-    ]
+    count = len(chosen.ids) * len(chosen.models)
+    if count > MOST_MAPS:
+        raise WrongRequest(
+            f"ids: this page shows up to {MOST_MAPS} maps, these are {len(chosen.ids):,} images by "
+            f"{len(chosen.models)} models: choose fewer, or queue them with convscope saliency"
+        )
+    new = saliency_job(
+        context.atlas,
+        models=choose_models(context.atlas, chosen.models),
+        image_set=chosen.image_set,
+        image_ids=chosen.ids,
+        method=chosen.method,
+        parameters=dict(chosen.parameters),
+        target=parse_target(chosen.target),
+    )
+    return new, {"kind": "saliency", "target": new.parameters["target"]}
 
 
 def saliency_of(model: str, image_set: str, ids: Sequence[int]) -> str:

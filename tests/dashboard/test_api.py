@@ -82,7 +82,7 @@ def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> No
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"kind": "divination"}, "kind: expected one of saliency, faithfulness, got 'divination'"),
+        ({"kind": "divination"}, "kind: expected one of saliency, faithfulness, attack, comparison, transfer, ablation, got 'divination'"),
         ({"models": []}, "models: expected at least one, got none"),
         ({"models": "synthetic"}, "models: expected a list of names, got 'synthetic'"),
         ({"models": ["resnet"]}, "models: 'resnet' was not indexed; indexed models are synthetic"),

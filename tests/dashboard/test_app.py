@@ -99,7 +99,7 @@ def test_nothing_but_bootstrap_s_files_is_served_from_its_package(client: FlaskC
 def test_assets_name_no_other_server() -> None:
     import dashboard.app
 
-    for path in (Path(dashboard.app.__file__).parent / "assets").iterdir():
+    for path in (Path(dashboard.app.__file__).parent / "assets").rglob("*.*"):
         assert "http" not in path.read_text().replace("http://www.w3.org/2000/svg", "").replace(
             "plain http", ""
         )

@@ -318,7 +318,7 @@ def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Cont
     subject = {"path": "/channel", "model": "synthetic", "images": "painted"}
     outputs = shell.show_shell(subject, None)
     (href, here, page), (_, there, other) = outputs[:3], outputs[3:6]
-    models, model, sets, chosen, corner, filled = outputs[12:]
+    models, model, sets, chosen, corner, filled = outputs[-6:]
     assert [outputs[at] for at in (6, 9)] == [
         f"{path}?model=synthetic&images=painted" for path in ("/saliency", "/jobs")
     ]

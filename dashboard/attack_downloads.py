@@ -1,0 +1,90 @@
+"""Attacks to keep, as CSV: all of a job, and what a model said at each epsilon of one."""
+
+import flask
+import pyarrow as pa
+
+from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, sorry
+from dashboard.api_answers import number as whole_number
+from dashboard.attack_answers import attack_record, steps
+from dashboard.context import Record, current
+from dashboard.downloads import csv_lines
+from db import attack_queries
+from db.job_queries import job, job_items
+from db.results import ResultGone
+
+attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
+for _kind in STATUS:
+    attack_downloads.register_error_handler(_kind, sorry)
+
+# Facts of the job that are no facts of an attack, and what a table cannot hold.
+_LEFT_OUT = ("parameters", "successes", "url", "png", "input_png", "signs_png", "change_npy")
+
+
+@attack_downloads.get("/attacks.csv")
+def attacks_csv() -> flask.Response:
+    """A line for each attack of a job, and for each that is missing."""
+    number = whole_number("job", 0, low=1, high=MOST_NUMBER)
+    ledger = current().ledger
+    found = job(ledger, number)
+    if found["kind"] != "attack":
+        raise NotFound(f"job {number} attacks nothing: it is of kind {found['kind']}")
+    attacks = {row["position"]: row for row in attack_queries.job_attacks(ledger, number)}
+    lines = [
+        line(item, attacks.get(item["position"]), found["image_set"]) for item in job_items(ledger, number)
+    ]
+    return _csv(lines, f"attacks-job-{number}")
+
+
+def line(item: Record, found: Record | None, image_set: str) -> Record:
+    """What is known of one attack, flat; its parameters are `parameter_NAME`."""
+    told = {
+        "image_set": image_set,
+        "image_id": item["image_id"],
+        "model": item["model"],
+        "state": item["state"],
+        "error": item["error"],
+    }
+    if found is None:
+        return told
+    facts = {name: value for name, value in attack_record(found).items() if name not in _LEFT_OUT}
+    known = {f"parameter_{name}": value for name, value in found["parameters"].items() if name not in facts}
+    return told | facts | known
+
+
+@attack_downloads.get("/attack-steps.csv")
+def steps_csv() -> flask.Response:
+    """A line for each epsilon of one attack: the classes that the model named, best first."""
+    number = whole_number("attack", 0, low=1, high=MOST_NUMBER)
+    context = current()
+    found = attack_queries.attack(context.ledger, number)
+    if found is None:
+        raise NotFound(f"there is no attack {number}")
+    known = steps(context, found)
+    if known is None:
+        raise ResultGone(f"the steps of attack {number} are gone: run it again")
+    lines = []
+    for step in known:
+        top = {
+            f"{part}_{rank}": one[part]
+            for rank, one in enumerate(step["top"], 1)
+            for part in ("class_index", "name", "probability")
+        }
+        lines.append(
+            {
+                "epsilon": step["epsilon"],
+                "levels": step["epsilon"] * 255,
+                "reference_class": found["class_index"],
+                "reference_probability": step["reference_probability"],
+                **top,
+            }
+        )
+    return _csv(lines, f"attack-{number}-steps")
+
+
+def _csv(lines: list[Record], name: str) -> flask.Response:
+    names = list(dict.fromkeys(key for found in lines for key in found))
+    table = pa.table({key: [found.get(key) for found in lines] for key in names})
+    response = flask.Response("".join(csv_lines(table)).encode(), mimetype="text/csv")
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,101 @@
+"""What people ask the ledger of attacks. Every function reads, and returns plain records."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+
+from db.jobs import Record
+from db.ledger import Ledger
+from db.ledger_tables import (
+    Attack,
+    AttackAblation,
+    AttackLayer,
+    AttackMap,
+    AttackTransfer,
+    AttackUnit,
+    JobItem,
+)
+
+
+def attack(ledger: Ledger, number: int) -> Record | None:
+    """One attack; None where there is none of that number."""
+    return _one(ledger, Attack, Attack.attack == number)
+
+
+def attack_map(ledger: Ledger, number: int) -> Record | None:
+    """One map of a comparison; None where there is none of that number."""
+    return _one(ledger, AttackMap, AttackMap.attack_map == number)
+
+
+def job_attacks(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: int = 0) -> list[Record]:
+    """The attacks of a job's items at positions from `offset` on, with their `position`."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(JobItem.position, Attack.__table__)
+            .join(Attack, Attack.attack == JobItem.result)
+            .where(JobItem.job == number, JobItem.position.between(offset, offset + limit - 1))
+            .order_by(JobItem.position)
+        )
+        return [dict(row) for row in rows.mappings()]
+
+
+def job_outcomes(ledger: Ledger, number: int) -> dict[str, int]:
+    """How many attacks of a job had each outcome."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(Attack.outcome, func.count())
+            .join(JobItem, Attack.attack == JobItem.result)
+            .where(JobItem.job == number)
+            .group_by(Attack.outcome)
+        ).all()
+    return {outcome: count for outcome, count in rows}  # noqa: C416  # rows are no pairs to mypy
+
+
+def attack_layers(ledger: Ledger, number: int) -> list[Record]:
+    """How far an attack moved each layer, in forward order."""
+    return _all(ledger, AttackLayer, AttackLayer.attack == number, AttackLayer.position)
+
+
+def attack_units(ledger: Ledger, number: int) -> list[Record]:
+    """The channels that an attack moved most in each layer."""
+    return _all(ledger, AttackUnit, AttackUnit.attack == number, AttackUnit.layer, AttackUnit.rank)
+
+
+def attack_maps(ledger: Ledger, number: int) -> list[Record]:
+    """The maps before and after an attack, those of the newest request; empty where nobody asked."""
+    found = _all(ledger, AttackMap, AttackMap.attack == number, AttackMap.attack_map)
+    return [row for row in found if row["request"] == found[-1]["request"]]
+
+
+def attack_transfers(ledger: Ledger, number: int) -> list[Record]:
+    """What other models say of an attacked image."""
+    return _all(ledger, AttackTransfer, AttackTransfer.attack == number, AttackTransfer.judge)
+
+
+def attack_ablations(ledger: Ledger, number: int) -> list[Record]:
+    """Searches with channels held."""
+    return _all(ledger, AttackAblation, AttackAblation.attack == number, AttackAblation.channels)
+
+
+def _one(ledger: Ledger, table: Any, condition: Any) -> Record | None:
+    with ledger.read() as connection:
+        row = connection.execute(select(table.__table__).where(condition)).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+def _all(ledger: Ledger, table: Any, condition: Any, *order: Any) -> list[Record]:
+    with ledger.read() as connection:
+        rows = connection.execute(select(table.__table__).where(condition).order_by(*order)).mappings()
+        return [dict(row) for row in rows]
+
+
+def attack_table(ledger: Ledger, columns: Sequence[str], *, image_set: str) -> list[Record]:
+    """Those columns of all attacks over a set, oldest first."""
+    asked = (
+        select(*(Attack.__table__.c[column] for column in columns))
+        .where(Attack.image_set == image_set)
+        .order_by(Attack.attack)
+    )
+    with ledger.read() as connection:
+        return [dict(row) for row in connection.execute(asked).mappings()]
