@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from db.ledger import Ledger
     from db.settings import Settings
     from precompute.images import ImportReport
+    from workers.methods import Method
     from workers.models import VisionModel
     from workers.receptive_field import ReceptiveField
     from workers.submit import ModelRef
@@ -598,13 +599,28 @@ class _ListsMethods(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         from workers.methods import METHODS
 
-        with formatter.section("Methods and their parameters, with defaults"):
-            formatter.write_dl(
-                [
-                    (method.name, ", ".join(f"{p.name}={p.default}" for p in method.parameters))
-                    for method in METHODS.values()
-                ]
-            )
+        _write_methods(formatter, METHODS.values())
+
+
+def _write_methods(formatter: click.HelpFormatter, methods: "Iterable[Method]") -> None:
+    with formatter.section("Methods and their parameters, with defaults"):
+        formatter.write_dl(
+            [
+                (method.name, ", ".join(f"{p.name}={p.default}" for p in method.parameters))
+                for method in methods
+            ]
+        )
+
+
+def _named_values(given: tuple[str, ...]) -> dict[str, Any]:
+    """`NAME=VALUE` words as a dictionary."""
+    values: dict[str, Any] = {}
+    for words in given:
+        name, equals, value = words.partition("=")
+        if not equals:
+            raise click.BadParameter(f"expected NAME=VALUE, got {words!r}", param_hint="--set")
+        values[name.strip()] = value.strip()
+    return values
 
 
 @convscope.command(cls=_ListsMethods)
@@ -651,12 +667,7 @@ def saliency(
     from db.ledger import Ledger
     from workers.submit import Office, parse_ids, saliency_job
 
-    parameters: dict[str, Any] = {}
-    for words in settings_:
-        name, equals, value = words.partition("=")
-        if not equals:
-            raise click.BadParameter(f"expected NAME=VALUE, got {words!r}", param_hint="--set")
-        parameters[name.strip()] = value.strip()
+    parameters = _named_values(settings_)
     parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
     settings = _settings()
     atlas, _ = _stores()
@@ -688,6 +699,149 @@ def _reference(atlas: "Atlas", model: str) -> "ModelRef":
         return known[model]
     network = _load(model)
     return ModelRef(network.name, network.source, network.digest(network.weights_sha256()))
+
+
+class _ListsAttacks(click.Command):
+    """Its help ends with the methods of attack."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from workers.attack_requests import ATTACKS
+
+        _write_methods(formatter, ATTACKS.values())
+
+
+@convscope.command(cls=_ListsAttacks)
+@click.option("--model", "models", multiple=True, required=True, help="A model; several may be given.")
+@click.option("--images", "image_set", required=True, help="An image set: `convscope images list`.")
+@click.option("--ids", help="Images, as 0,1,4-7 (default: all of the set).")
+@click.option(
+    "--where",
+    metavar="SQL",
+    help="Images for which a condition holds, over name, label, wnid, split, width, height, bytes and, of the first "
+    "model's run, predicted, probability and verdict (right, wrong, unlabelled).",
+)
+@click.option("--method", default="fgsm", show_default=True, help="fgsm or pgd.")
+@click.option("--epsilon", type=float, help="One epsilon alone, in pixels in [0, 1], instead of a search.")
+@click.option("--step", type=float, help="Distance of two epsilons of the search (default: 0.001).")
+@click.option("--max", "cap", type=float, help="Largest epsilon of the search (default: 0.5).")
+@click.option(
+    "--relative-to",
+    type=click.Choice(["prediction", "label"]),
+    default="prediction",
+    show_default=True,
+    help="The class to leave.",
+)
+@click.option("--target", type=int, help="A class to reach instead, by its index.")
+@click.option(
+    "--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the method."
+)
+@click.option(
+    "--queue",
+    type=click.Choice(["interactive", "batch"]),
+    default="batch",
+    show_default=True,
+    help="interactive passes batch.",
+)
+@click.option("--wait", is_flag=True, help="Show progress, end as the job ends, and say what was found.")
+def attack(
+    models: tuple[str, ...],
+    image_set: str,
+    ids: str | None,
+    where: str | None,
+    method: str,
+    epsilon: float | None,
+    step: float | None,
+    cap: float | None,
+    relative_to: str,
+    target: int | None,
+    settings_: tuple[str, ...],
+    queue: str,
+    wait: bool,
+) -> None:
+    """Queue attacks on images: the smallest epsilon that changes what a model says. Prints the job's number.
+
+    A running worker computes them and writes each image as it ends; the Attack and the Robustness page show them.
+    Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
+    """
+    from db.ledger import Ledger
+    from workers.submit import Office, parse_ids
+    from workers.submit_attacks import MOST_ATTACKS, attack_job
+
+    if ids is not None and where is not None:
+        raise click.UsageError("--ids and --where both choose images: expected one of them")
+    parameters = _named_values(settings_)
+    given = {"epsilon": epsilon, "step": step, "cap": cap}
+    parameters |= {name: value for name, value in given.items() if value is not None}
+    if epsilon is not None:
+        parameters.setdefault("mode", "fixed")
+    settings = _settings()
+    atlas, _ = _stores()
+    references = [_reference(atlas, model) for model in dict.fromkeys(models)]
+    chosen = (
+        parse_ids(ids, most=MOST_ATTACKS)
+        if ids is not None
+        else _images_where(atlas, image_set, references[0].name, where or "true")
+    )
+    new = attack_job(
+        atlas,
+        models=references,
+        image_set=image_set,
+        image_ids=chosen,
+        method=method,
+        parameters=parameters,
+        relative_to=relative_to,
+        target=target,
+        queue=queue,
+    )
+    ledger = Ledger(settings)
+    ledger.migrate()
+    submitted = Office(settings, ledger).submit(new)
+    click.echo(f"{submitted.job}")
+    _remark(submitted.sentence())
+    if wait:
+        _wait_for(ledger, submitted.job)
+        _say_attacks(ledger, submitted.job)
+
+
+def _images_where(atlas: "Atlas", image_set: str, model: str, condition: str) -> list[int]:
+    import duckdb
+
+    from db.image_queries import images_where
+    from db.index_queries import run_of
+    from db.queries import image_sets
+
+    runs = atlas.fetch(run_of(model, image_set))
+    try:
+        rows = atlas.fetch(images_where(image_set, runs[0]["run"] if runs else None, condition))
+    except duckdb.Error as error:
+        raise click.BadParameter(str(error).splitlines()[0], param_hint="--where") from error
+    if not rows:
+        if not any(row["image_set"] == image_set for row in atlas.fetch(image_sets())):
+            raise CommandFailed(f"there is no image set {image_set!r}; {_known_sets(atlas)}")
+        raise CommandFailed(f"--where: {condition!r} holds for no image of {image_set}")
+    return [row["image_id"] for row in rows]
+
+
+def _say_attacks(ledger: "Ledger", job: int) -> None:
+    """What a job's attacks found, in a sentence."""
+    import statistics
+
+    from db.attack_queries import job_attacks
+
+    found = job_attacks(ledger, job)
+    flipped, resisted, impossible = (
+        sum(row["outcome"] == outcome for row in found) for outcome in ("flipped", "resisted", "no_gradient")
+    )
+    smallest = [
+        float("inf") if row["epsilon"] is None else row["epsilon"]
+        for row in found
+        if row["outcome"] != "no_gradient"
+    ]
+    median = statistics.median_low(smallest) if smallest else float("inf")
+    told = f"{flipped:,} changed, {resisted:,} resisted to the cap, {impossible:,} had no gradient"
+    if median < float("inf"):
+        told += f"; median smallest epsilon {median:.4g} ({median * 255:.2f}/255)"
+    click.echo(told)
 
 
 @convscope.group("jobs")

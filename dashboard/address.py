@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlencode
 from dashboard.compose import TILE_SIZES
 from dashboard.geometry import CROPS
 from db.image_queries import IMAGE_ORDERS, VERDICTS
+from db.ledger_views import CLASS_ORDERS
 from db.patch_queries import CHANNEL_ORDERS
 from workers.methods import DEFAULT_METHOD
 
@@ -158,6 +159,21 @@ class AttackAddress(Address):
     method: str = "fgsm"
     target: str = "prediction"
     attack: int = _number(0, 0, 2**31 - 1)
+
+
+@dataclass(frozen=True)
+class RobustnessAddress(Address):
+    """Attacks on a whole set. `protocol` is how they were made, empty for that of most images.
+
+    `label` is a class (WNID, or name where there is none); the images of `epsilon` are listed.
+    """
+
+    path: ClassVar[str] = "/robustness"
+    protocol: str = ""
+    label: str = ""
+    axis: str = _choice("log", ("log", "linear"))
+    sort: str = _choice("weakest", tuple(CLASS_ORDERS))
+    epsilon: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,14 @@ from db.ledger_tables import STATES
 from db.results import ResultGone
 from workers.methods import DEFAULT_METHOD, WrongRequest
 from workers.submit import choose_models, faithfulness_job, parse_ids, saliency_job
-from workers.submit_attacks import MOST_ATTACKS, ablation_job, attack_job, comparison_job, transfer_job
+from workers.submit_attacks import (
+    MOST_ATTACKS,
+    MOST_FOLLOWED,
+    ablation_job,
+    attack_job,
+    comparison_job,
+    transfer_job,
+)
 
 KINDS = ("saliency", "faithfulness", "attack", "comparison", "transfer", "ablation")
 
@@ -69,14 +76,14 @@ def submit() -> flask.Response:
         new = _attack(body)
     elif kind == "comparison":
         only(body, "kind", "attacks", "parameters", "queue")
-        attacks = _whole_numbers("attacks", body.get("attacks"))
+        attacks = _attack_numbers(body)
         queue = _word(body, "queue", "interactive")
         new = comparison_job(context.ledger, attacks, _object(body, "parameters"), queue=queue)
     elif kind == "transfer":
         only(body, "kind", "attacks", "judges", "queue")
         new = transfer_job(
             context.ledger,
-            _whole_numbers("attacks", body.get("attacks")),
+            _attack_numbers(body),
             choose_models(context.atlas, _names(body, "judges")),
             queue=_word(body, "queue", "batch"),
         )
@@ -84,7 +91,7 @@ def submit() -> flask.Response:
         only(body, "kind", "attacks", "channels", "draws", "seed", "queue")
         new = ablation_job(
             context.ledger,
-            _whole_numbers("attacks", body.get("attacks")),
+            _attack_numbers(body),
             channels=body.get("channels", 10),
             draws=body.get("draws", 3),
             seed=body.get("seed", 0),
@@ -128,6 +135,13 @@ def _attack(body: Record) -> Any:
         target=body.get("target"),
         queue=_word(body, "queue", "interactive"),
     )
+
+
+def _attack_numbers(body: Record) -> list[int]:
+    given = body.get("attacks")
+    if isinstance(given, str):
+        return parse_ids(given, most=MOST_FOLLOWED, name="attacks")
+    return _whole_numbers("attacks", given)
 
 
 def _names(body: Record, name: str) -> list[str]:

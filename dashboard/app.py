@@ -1,8 +1,8 @@
 """The dashboard: `create_app(settings)` makes it; nothing happens at import.
 
 Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps, `/attack`
-attacks, `/jobs` what runs; `/pictures/…`, `/download/…`, `/choices/….json` and `/status.json` feed them; `/api/…` is
-for programs too; `/bootstrap/…` are Bootstrap's files, served from here.
+attacks, `/robustness` those on whole sets, `/jobs` what runs; `/pictures/…`, `/download/…`, `/choices/….json` and
+`/status.json` feed them; `/api/…` is for programs too; `/bootstrap/…` are Bootstrap's files, served from here.
 """
 
 from pathlib import Path
@@ -23,13 +23,14 @@ from dashboard.context import EXTENSION, Context, current
 from dashboard.downloads import downloads
 from dashboard.health import Health
 from dashboard.ids import MOUNTED
-from dashboard.pages import attack, channel, image, images, jobs, patches, saliency
+from dashboard.pages import attack, channel, image, images, jobs, patches, robustness, saliency
 from dashboard.pictures import pictures
 from dashboard.saliency_downloads import saliency_downloads
 from dashboard.status import status_route
 from db.atlas import Atlas
 from db.images import ImageStore
 from db.ledger import Ledger
+from db.ledger_views import Both
 from db.results import ResultStore
 from db.settings import Settings
 from workers.submit import Office
@@ -41,6 +42,7 @@ PAGES: tuple[tuple[str, str, Any], ...] = (
     ("image", "/image", image),
     ("saliency", "/saliency", saliency),
     ("attack", "/attack", attack),
+    ("robustness", "/robustness", robustness),
     ("jobs", "/jobs", jobs),
 )
 HERE = Path(__file__).parent
@@ -76,14 +78,16 @@ def create_app(settings: Settings) -> Dash:
     server: flask.Flask = app.server
     ledger = Ledger(settings)
     ledger.migrate()
+    atlas = Atlas(settings)
     server.extensions[EXTENSION] = Context(
         settings,
-        Atlas(settings),
+        atlas,
         ImageStore(settings),
         ledger,
         ResultStore(settings),
         Office(settings, ledger),
         Health(settings),
+        Both(atlas, ledger),
     )
     server.register_blueprint(api)
     server.register_blueprint(attack_api)

@@ -1,20 +1,32 @@
-"""Attacks to keep, as CSV: all of a job, and what a model said at each epsilon of one."""
+"""Attacks to keep, as CSV: all of a job, what a model said at each epsilon of one, the Robustness page's tables."""
+
+from collections.abc import Callable
 
 import flask
 import pyarrow as pa
 
-from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, sorry
+from dashboard.address import RobustnessAddress
+from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, answer, sorry
 from dashboard.api_answers import number as whole_number
 from dashboard.attack_answers import attack_record, steps
 from dashboard.context import Record, current
 from dashboard.downloads import csv_lines
-from db import attack_queries
+from db import attack_queries, ledger_views
+from db.atlas import AtlasError, Query
 from db.job_queries import job, job_items
 from db.results import ResultGone
+from workers.methods import WrongRequest
 
 attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
 for _kind in STATUS:
     attack_downloads.register_error_handler(_kind, sorry)
+
+
+@attack_downloads.errorhandler(AtlasError)
+def no_atlas(error: Exception) -> flask.Response:
+    """The atlas is not there, or cannot be read: one sentence."""
+    return answer({"error": str(error)}, 404)
+
 
 # Facts of the job that are no facts of an attack, and what a table cannot hold.
 _LEFT_OUT = ("parameters", "successes", "url", "png", "input_png", "signs_png", "change_npy")
@@ -81,10 +93,36 @@ def steps_csv() -> flask.Response:
     return _csv(lines, f"attack-{number}-steps")
 
 
+TABLES: dict[str, Callable[[RobustnessAddress], Query]] = {
+    "curve": lambda a: ledger_views.curve(a.images, a.protocol, image_class=a.label),
+    "strip": lambda a: ledger_views.strip(a.images, a.protocol, image_class=a.label),
+    "leaderboard": lambda a: ledger_views.leaderboard(a.images, a.protocol),
+    "transfer": lambda a: ledger_views.transfers(a.images, a.protocol),
+    "flips": lambda a: ledger_views.flips(a.images, a.protocol, a.model, limit=None),
+    "classes": lambda a: ledger_views.by_class(a.images, a.protocol, a.model, order=a.sort, limit=None),
+}
+
+
+@attack_downloads.get("/robustness/<table>.csv")
+def robustness_csv(table: str) -> flask.Response:
+    """All rows of a table of the Robustness page, as its address asks for them."""
+    if table not in TABLES:
+        raise NotFound(f"table: expected one of {', '.join(TABLES)}, got {table!r}")
+    address, problems = RobustnessAddress.read(flask.request.query_string.decode(errors="replace"))
+    if problems:
+        raise WrongRequest(next(iter(problems.values())).rstrip("."))
+    found = current().both.fetch_arrow(TABLES[table](address))
+    return _file("".join(csv_lines(found)), f"robustness-{table}")
+
+
 def _csv(lines: list[Record], name: str) -> flask.Response:
     names = list(dict.fromkeys(key for found in lines for key in found))
     table = pa.table({key: [found.get(key) for found in lines] for key in names})
-    response = flask.Response("".join(csv_lines(table)).encode(), mimetype="text/csv")
+    return _file("".join(csv_lines(table)), name)
+
+
+def _file(text: str, name: str) -> flask.Response:
+    response = flask.Response(text.encode(), mimetype="text/csv")
     response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     response.headers["Cache-Control"] = "no-store"
     return response

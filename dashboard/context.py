@@ -13,6 +13,7 @@ from db import queries
 from db.atlas import Atlas, AtlasError, NoAtlas
 from db.images import ImageStore
 from db.ledger import Ledger
+from db.ledger_views import Both
 from db.results import ResultStore
 from db.settings import Settings
 from workers.submit import Office
@@ -75,6 +76,7 @@ class Context:
     results: ResultStore
     office: Office
     health: Health
+    both: Both
     thumbnails: Cache[str, Pixels] = field(
         default_factory=lambda: Cache(256 * MEGABYTE, lambda pixels: int(pixels.nbytes))
     )

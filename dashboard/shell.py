@@ -19,7 +19,14 @@ import dash
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from dashboard.address import AttackAddress, ImagesAddress, JobsAddress, PatchesAddress, SaliencyAddress
+from dashboard.address import (
+    AttackAddress,
+    ImagesAddress,
+    JobsAddress,
+    PatchesAddress,
+    RobustnessAddress,
+    SaliencyAddress,
+)
 from dashboard.components import attributes, icon, select
 from dashboard.context import Catalogue, current
 from dashboard.ids import LOCATION, make_id
@@ -33,6 +40,7 @@ PAGES: tuple[tuple[str, str, str], ...] = (
     ("images", "Images", "images"),
     ("saliency", "Saliency", "bullseye"),
     ("attack", "Attack", "lightning-charge"),
+    ("robustness", "Robustness", "graph-down"),
     ("jobs", "Jobs", "list-check"),
 )
 
@@ -200,6 +208,7 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
         ("images", ImagesAddress, ("/images", "/image")),
         ("saliency", SaliencyAddress, ("/saliency",)),
         ("attack", AttackAddress, ("/attack",)),
+        ("robustness", RobustnessAddress, ("/robustness",)),
         ("jobs", JobsAddress, ("/jobs",)),
     ):
         del page

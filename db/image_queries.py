@@ -49,6 +49,15 @@ ORDER BY {_number_first(values)}{IMAGE_ORDERS[order]}{page}""",
     )
 
 
+def images_where(image_set: str, run: int | None, condition: str) -> Query:
+    """Numbers of the images for which `condition` holds, a person's own SQL over the columns of `images`."""
+    listed = images(image_set, run, ImageFilter(), order="id", limit=None)
+    return Query(
+        f"SELECT image_id FROM ({listed.sql}) AS images WHERE ({condition}\n) ORDER BY image_id",
+        listed.values,
+    )
+
+
 def count_images(image_set: str, run: int | None, chosen: ImageFilter) -> Query:
     """How many images `images` would return without a limit."""
     source, values = _filtered(image_set, run, chosen)

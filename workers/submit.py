@@ -209,7 +209,7 @@ def parse_target(given: Any) -> str | int:
     raise WrongRequest(f"target: expected prediction, label or the index of a class, got {given!r}")
 
 
-def parse_ids(text: str, *, most: int = MOST_ITEMS) -> list[int]:
+def parse_ids(text: str, *, most: int = MOST_ITEMS, name: str = "ids") -> list[int]:
     """Image ids in a text such as `0,1,4-7`, in the order in which they are named.
 
     Raises:
@@ -220,9 +220,9 @@ def parse_ids(text: str, *, most: int = MOST_ITEMS) -> list[int]:
         first, dash, last = (word.strip() for word in part.partition("-"))
         ends = (first, last) if dash else (first, first)
         if not all(word.isdecimal() and len(word) < 10 for word in ends) or int(ends[1]) < int(ends[0]):
-            raise WrongRequest(f"ids: expected numbers such as 0,1,4-7, got {text!r}")
+            raise WrongRequest(f"{name}: expected numbers such as 0,1,4-7, got {text!r}")
         if len(ids) + int(ends[1]) - int(ends[0]) >= most:
-            raise WrongRequest(f"ids: expected at most {most:,} images, got {text!r}")
+            raise WrongRequest(f"{name}: expected at most {most:,} numbers, got {text!r}")
         ids += range(int(ends[0]), int(ends[1]) + 1)
     return list(dict.fromkeys(ids))
 

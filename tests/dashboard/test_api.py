@@ -82,7 +82,10 @@ def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> No
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"kind": "divination"}, "kind: expected one of saliency, faithfulness, attack, comparison, transfer, ablation, got 'divination'"),
+        (
+            {"kind": "divination"},
+            "kind: expected one of saliency, faithfulness, attack, .*, got 'divination'",
+        ),
         ({"models": []}, "models: expected at least one, got none"),
         ({"models": "synthetic"}, "models: expected a list of names, got 'synthetic'"),
         ({"models": ["resnet"]}, "models: 'resnet' was not indexed; indexed models are synthetic"),
@@ -93,7 +96,7 @@ def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> No
         ({"ids": [-1]}, "ids: expected a list of whole numbers"),
         ({"ids": [0.5]}, "ids: expected a list of whole numbers"),
         ({"ids": "5-3"}, "ids: expected numbers such as 0,1,4-7, got '5-3'"),
-        ({"ids": "0-99999999"}, "ids: expected at most 10,000 images"),
+        ({"ids": "0-99999999"}, "ids: expected at most 10,000 numbers"),
         ({"method": "lime"}, "method: expected one of smoothgrad, .*, got 'lime'"),
         ({"parameters": {"samples": 0}}, "samples: expected a whole number from 1 to 1000, got 0"),
         ({"parameters": [1]}, "parameters: expected an object"),

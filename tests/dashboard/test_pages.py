@@ -319,8 +319,8 @@ def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Cont
     outputs = shell.show_shell(subject, None)
     (href, here, page), (_, there, other) = outputs[:3], outputs[3:6]
     models, model, sets, chosen, corner, filled = outputs[-6:]
-    assert [outputs[at] for at in (6, 9)] == [
-        f"{path}?model=synthetic&images=painted" for path in ("/saliency", "/jobs")
+    assert list(outputs[6:-6:3]) == [
+        f"/{name}?model=synthetic&images=painted" for name in ("saliency", "attack", "robustness", "jobs")
     ]
     assert href == "/?model=synthetic&images=painted"
     assert (here, there) == ("page-link-here", "page-link-there")

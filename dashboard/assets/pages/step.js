@@ -129,7 +129,7 @@
             const after = convscope.attackedPixels(pictures.before, pictures.change, reached, attack.eight_bit);
             const factor = reached ? 0.5 / reached : 1;
             caption(words.change, attack.signs_png || at === first || !step ? `ε ${both(epsilon)}` : `shown at ε ${both(reached)}`,
-                reached ? `drawn × ${number(factor)}, grey is none` : "none");
+                reached ? `drawn × ${number(factor)}` : "none");
             drawPixels(places.before, pictures.before, (i) => pictures.before.data[i] / 255);
             drawPixels(places.change, pictures.before, (i) => 0.5 + factor * (after[i] - pictures.before.data[i] / 255));
             drawPixels(places.after, pictures.before, (i) => after[i]);

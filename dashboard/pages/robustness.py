@@ -1,0 +1,552 @@
+"""The Robustness page: attacks on a whole set, as curves, points, tables and their SQL.
+
+    address, work, clock --> show_robustness --> everything
+    a click on a figure --(browser)--> address of what it stands for
+
+Every number is a SELECT from a view of `db.ledger_views`; each table shows its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dash import Dash, Input, Output, State, dcc, html
+from dash.exceptions import PreventUpdate
+
+from dashboard import components
+from dashboard.address import AttackAddress, RobustnessAddress
+from dashboard.api_answers import job_record
+from dashboard.components import Component, attributes, icon
+from dashboard.context import Catalogue, Context, Record, current
+from dashboard.ids import LOCATION, make_id
+from dashboard.pictures import thumbnail_address
+from dashboard.robustness_figures import (
+    MOST_POINTS,
+    curve_figure,
+    epsilon_words,
+    matrix_figure,
+    share_words,
+    strip_figure,
+)
+from dashboard.wiring import in_browser
+from dashboard.words import count
+from db import job_queries, ledger_views
+from db.atlas import Query
+from db.ledger import LedgerError
+from workers.submit import short_ids
+from workers.submit_attacks import MOST_FOLLOWED
+
+TITLE = "Robustness · Convscope"
+BODY = make_id("robustness", "body")
+CLOCK = make_id("robustness", "clock")
+CURVE = make_id("robustness", "curve")
+STRIP = make_id("robustness", "strip")
+MATRIX = make_id("robustness", "matrix")
+MOST_CLASSES = 30
+MOST_LISTED = 60
+REFRESH_MILLISECONDS = 5000
+QUIET_MODEBAR: Any = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
+
+
+def layout(mounted: Any = None, **_: Any) -> Component:
+    """The page without content."""
+    if mounted and mounted.get("title") == TITLE:
+        raise PreventUpdate
+    return html.Div(
+        [
+            html.Div(html.Div(className="skeleton tall"), id=BODY),
+            dcc.Interval(id=CLOCK, interval=REFRESH_MILLISECONDS, disabled=True),
+            html.Div(id=make_id("robustness", "went"), hidden=True),
+        ],
+        className="single-page robustness-page",
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the page's callbacks."""
+    app.callback(
+        Output(BODY, "children"),
+        Output(CLOCK, "disabled"),
+        Input(LOCATION, "search"),
+        Input(make_id("shell", "status"), "data"),
+        Input(make_id("shell", "work"), "data"),
+        Input(CLOCK, "n_intervals"),
+        State(LOCATION, "pathname"),
+    )(show_robustness)
+    in_browser(
+        app,
+        "openPoint",
+        Output(make_id("robustness", "went"), "children"),
+        Input(CURVE, "clickData"),
+        Input(STRIP, "clickData"),
+        Input(MATRIX, "clickData"),
+        prevent_initial_call=True,
+    )
+
+
+def show_robustness(
+    search: str | None, _status: Any, _work: Any, _clock: Any, pathname: str | None
+) -> tuple[Component, bool]:
+    """The page, and whether nothing goes on that would change it."""
+    if pathname != RobustnessAddress.path:
+        raise PreventUpdate
+    context = current()
+    catalogue = context.catalogue()
+    if catalogue.trouble:
+        return components.trouble(catalogue.trouble), True
+    if not catalogue.runs or not catalogue.image_sets:
+        return components.nothing_yet(catalogue.newest_set()), True
+    address, problems = RobustnessAddress.read(search)
+    try:
+        return page(context, catalogue, address, problems)
+    except LedgerError as error:
+        return components.message("The ledger cannot be read", html.P(f"{error}."), kind="error"), True
+
+
+def page(
+    context: Context, catalogue: Catalogue, address: RobustnessAddress, problems: dict[str, str]
+) -> tuple[Component, bool]:
+    """The page's parts."""
+    image_set = catalogue.newest_set(address.images)
+    if address.images and image_set != address.images:
+        problems["images"] = f"There is no image set “{address.images}”; this is {image_set}."
+    images = next(row["images"] for row in catalogue.image_sets if row["image_set"] == image_set)
+    running = job_queries.jobs(
+        context.ledger,
+        states=("queued", "running"),
+        kinds=("attack", "transfer"),
+        image_set=image_set,
+        limit=5,
+    )
+    ways = context.both.fetch(ledger_views.protocols(image_set))
+    way = next((found for found in ways if found["protocol"] == address.protocol), None)
+    if address.protocol and way is None:
+        problems["protocol"] = f"{image_set} was not attacked by “{address.protocol}”."
+    way = way or next(iter(ways), None)
+    heading = _heading(image_set, images, address)
+    lines = [_job_line(job) for job in running]
+    if way is None:
+        told = components.problems_list(problems.values())
+        return html.Div([heading, *told, *lines, _empty(address, image_set, images)]), not running
+    here = RobustnessAddress(
+        model=address.model if address.model in way["models"] else way["models"][0],
+        images=image_set,
+        protocol=way["protocol"],
+        label=address.label,
+        axis=address.axis,
+        sort=address.sort,
+        epsilon=address.epsilon,
+    )
+    parts = [
+        heading,
+        *components.problems_list(problems.values()),
+        *lines,
+        _controls(context, here, ways),
+        *_curve(context, here, way),
+        *_strip(context, here, way),
+        html.Div([_leaderboard(context, here), _transfers(context, catalogue, here)], className="two"),
+        html.Div([_matrix(context, here), _classes(context, here)], className="two"),
+    ]
+    return html.Div(parts), not running
+
+
+def _heading(image_set: str, images: int, address: RobustnessAddress) -> Component:
+    there = AttackAddress(model=address.model, images=image_set, ids=f"0-{images - 1}" if images > 1 else "0")
+    return html.Div(
+        [
+            html.Div(
+                [html.H1("Robustness"), html.P(f"{image_set} · {count(images, 'image')}")], className="title"
+            ),
+            html.Div(
+                html.A(
+                    [icon("lightning-charge"), html.Span("Attack the whole set…")],
+                    href=there.href(),
+                    className="btn btn-sm btn-quiet",
+                ),
+                className="tools tools-place",
+            ),
+        ],
+        className="heading",
+    )
+
+
+def _job_line(job: Record) -> Component:
+    record = job_record(job)
+    done = f"{job['items_done']:,} of {job['items']:,}" + (
+        f", {job['items_failed']:,} failed" if job["items_failed"] else ""
+    )
+    return html.Div(
+        [
+            html.A(f"Job {job['job']}", href=f"/jobs?job={job['job']}", className="num"),
+            html.Span(job["state"]),
+            html.Div(
+                [
+                    html.Div(
+                        html.Div(className="job-fill", style={"width": f"{100 * record['progress']:.1f}%"}),
+                        className="job-track",
+                    ),
+                    html.Span(
+                        f"{done} {'attacks' if job['kind'] == 'attack' else 'judgements'}", className="num"
+                    ),
+                ],
+                className="job-bar",
+            ),
+        ],
+        className="job-now",
+        role="status",
+    )
+
+
+def _empty(address: RobustnessAddress, image_set: str, images: int) -> Component:
+    there = AttackAddress(model=address.model, images=image_set, ids=f"0-{images - 1}" if images > 1 else "0")
+    return components.message(
+        f"{image_set} was not attacked yet",
+        html.P(
+            [
+                "Ask on the ",
+                html.A("Attack page", href=there.href()),
+                ", or in a terminal. Each image is written as it ends; a job can be cancelled, resumed and extended.",
+            ]
+        ),
+        components.command(f"convscope attack --model {address.model or 'MODEL'} --images {image_set}"),
+        kind="empty",
+    )
+
+
+def _controls(context: Context, here: RobustnessAddress, ways: Sequence[Record]) -> Component:
+    classes = context.both.fetch(
+        ledger_views.by_class(here.images, here.protocol, here.model, order="name", limit=None)
+    )
+    return html.Div(
+        [
+            _choice(
+                "How it was attacked",
+                "protocol",
+                [(way["protocol"], f"{way['protocol']} ({way['attacks']:,})") for way in ways],
+                here.protocol,
+            ),
+            _choice(
+                "Class",
+                "label",
+                [
+                    ("", "All classes"),
+                    *((row["class"], f"{row['label']} ({row['images']})") for row in classes),
+                ],
+                here.label or "all",
+            ),
+            _choice("Epsilon axis", "axis", [("log", "Logarithmic"), ("linear", "Linear")], here.axis),
+        ],
+        className="controls",
+        role="group",
+        **attributes(aria_label="What is shown"),
+    )
+
+
+def _choice(label: str, name: str, options: Sequence[tuple[str, str]], chosen: str) -> Component:
+    """A select that writes the address (`assets/pages/robustness.js`)."""
+    control = make_id("robustness", name)
+    return components.labelled(label, components.select(control, options, chosen), control_id=control)
+
+
+def _tools(query: Query, here: RobustnessAddress, table: str) -> Component:
+    return components.sql_tools(
+        query, f"/download/robustness/{table}.csv" + here.href().removeprefix(here.path)
+    )
+
+
+def _card(title: str, query: Query, here: RobustnessAddress, table: str, *inside: Component) -> Component:
+    return html.Section(
+        [
+            html.Div([html.H2(title), _tools(query, here, table)], className="bar-line"),
+            *inside,
+            components.sql_text(query),
+        ],
+        className="card-plain",
+    )
+
+
+def _curve(context: Context, here: RobustnessAddress, way: Record) -> list[Component]:
+    query = ledger_views.curve(here.images, here.protocol, image_class=here.label)
+    rows = context.both.fetch(query)
+    if not rows:
+        return [components.message("No attack of that class", html.P("Choose another class."), kind="empty")]
+    figure = curve_figure(rows, cap=way["cap"], step=_step(rows), axis=here.axis)
+    left_out = way["no_gradient"]
+    return [
+        _card(
+            "Share of images still right",
+            query,
+            here,
+            "curve",
+            _graph(CURVE, figure, "Share of images still right against epsilon", 380),
+            html.P(
+                "Kaplan and Meier's estimate with a 95 % bootstrap band over images; images that resist to the cap are "
+                "censored there. Choose a point to list the images that change there."
+                + (f" {count(left_out, 'image')} without a gradient left out." if left_out else ""),
+                className="quiet",
+            ),
+        ),
+        *_listed(context, here),
+    ]
+
+
+def _step(rows: Sequence[Record]) -> float:
+    """The smallest epsilon above 0 that flipped something: where a logarithmic axis begins."""
+    return min((row["epsilon"] for row in rows if row["epsilon"] > 0), default=0.001)
+
+
+def _graph(name: str, figure: Any, words: str, height: int | None = None) -> Component:
+    return html.Div(
+        dcc.Graph(
+            id=name,
+            figure=figure,
+            config=QUIET_MODEBAR,
+            responsive=True,
+            style={"height": f"{height or figure.layout.height}px"},
+        ),
+        role="group",
+        **attributes(aria_label=words),
+    )
+
+
+def _listed(context: Context, here: RobustnessAddress) -> list[Component]:
+    """The images that change at the epsilon that the address names."""
+    try:
+        epsilon = float(here.epsilon)
+    except ValueError:
+        return []
+    query = ledger_views.strip(here.images, here.protocol, image_class=here.label)
+    rows = [
+        row
+        for row in context.both.fetch(query)
+        if row["model"] == here.model and abs(row["smallest"] - epsilon) < 1e-9
+    ]
+    words = "resist up to" if rows and rows[0]["censored"] else "change at"
+    return [
+        html.Section(
+            [
+                html.Div(
+                    [
+                        html.H2(
+                            f"{count(len(rows), 'image')} of {here.model} {words} ε {epsilon_words(epsilon)}"
+                        ),
+                        html.A(
+                            [icon("x-lg"), "Close"],
+                            href=here.href(epsilon=""),
+                            className="btn btn-sm btn-quiet",
+                        ),
+                    ],
+                    className="bar-line",
+                ),
+                html.Div(
+                    [
+                        html.A(
+                            [
+                                html.Img(src=thumbnail_address(row["key"]), alt="", loading="lazy"),
+                                html.Div(
+                                    html.Span(
+                                        f"{row['name_before']} → {row['name_after']}", className="name"
+                                    ),
+                                    className="caption",
+                                ),
+                            ],
+                            href=f"/attack?attack={row['attack']}",
+                            title=f"image {row['image_id']}: {row['name_before']} → {row['name_after']}",
+                        )
+                        for row in rows[:MOST_LISTED]
+                    ],
+                    className="thumbnails",
+                ),
+                html.P(f"The first {MOST_LISTED}.", className="quiet") if len(rows) > MOST_LISTED else None,
+            ],
+            className="card-plain",
+        )
+    ]
+
+
+def _strip(context: Context, here: RobustnessAddress, way: Record) -> list[Component]:
+    query = ledger_views.strip(here.images, here.protocol, image_class=here.label)
+    rows = context.both.fetch(query)
+    if not rows:
+        return []
+    positive = [row["smallest"] for row in rows if row["smallest"] > 0]
+    figure = strip_figure(rows, cap=way["cap"], step=min(positive, default=0.001), axis=here.axis)
+    censored = sum(row["censored"] for row in rows)
+    told = "Each point is an image: choose one to open its attack."
+    if censored:
+        told += f" Open triangles ({censored:,}) resist to the cap."
+    if len(rows) > MOST_POINTS:
+        told += f" {MOST_POINTS:,} images of each model, drawn at random."
+    return [
+        _card(
+            "Smallest epsilon of each image",
+            query,
+            here,
+            "strip",
+            _graph(STRIP, figure, "Smallest epsilon of each image"),
+            html.P(told, className="quiet"),
+        )
+    ]
+
+
+def _leaderboard(context: Context, here: RobustnessAddress) -> Component:
+    query = ledger_views.leaderboard(here.images, here.protocol)
+    rows = context.both.fetch(query)
+    body = [
+        [
+            html.A(row["model"], href=here.href(model=row["model"])),
+            f"{row['images']:,}",
+            "resists" if row["median_epsilon"] is None else epsilon_words(row["median_epsilon"]),
+            *(share_words(row[f"right_at_{level}"]) for level in (0, 1, 4, 8)),
+        ]
+        for row in rows
+    ]
+    told = "Over the images that all these models were attacked on. Still right after so many levels of 255."
+    return _card(
+        "Leaderboard",
+        query,
+        here,
+        "leaderboard",
+        _table(["Model", "Images", "Median ε", "0", "1/255", "4/255", "8/255"], body, "Leaderboard"),
+        html.P(told if rows else "No image was attacked under all models.", className="quiet"),
+    )
+
+
+def _transfers(context: Context, catalogue: Catalogue, here: RobustnessAddress) -> Component:
+    query = ledger_views.transfers(here.images, here.protocol)
+    rows = context.both.fetch(query)
+    judges = list(dict.fromkeys(row["judge"] for row in rows))
+    attacked = list(dict.fromkeys(row["model"] for row in rows))
+    pairs = {(row["model"], row["judge"]): row for row in rows}
+    body = [
+        [
+            model,
+            *(_transfer_cell(pairs[(model, judge)]) if (model, judge) in pairs else "–" for judge in judges),
+        ]
+        for model in attacked
+    ]
+    others = sorted({run["model"] for run in catalogue.runs} - {here.model})
+    attacks = [
+        row["attack"]
+        for row in context.both.fetch(ledger_views.strip(here.images, here.protocol))
+        if row["model"] == here.model and not row["censored"] and row["smallest"] > 0
+    ][:MOST_FOLLOWED]
+    ask = (
+        html.Button(
+            [icon("people"), f"Ask {', '.join(others)} about {here.model}"],
+            type="button",
+            className="btn btn-sm btn-quiet ask-judges",
+            **attributes(data_judges=",".join(others), data_attacks=short_ids(attacks)),
+        )
+        if others and attacks
+        else None
+    )
+    return _card(
+        "Transfer",
+        query,
+        here,
+        "transfer",
+        _table(["Made against", *judges], body, "Transfer") if rows else None,
+        html.P(
+            "Of the images that the judge had right, the share whose class its own attack moves too."
+            if rows
+            else "Nobody was asked yet whether the attacked images fool other models too."
+            if others
+            else "No other model was indexed.",
+            className="quiet",
+        ),
+        ask,
+    )
+
+
+def _transfer_cell(row: Record) -> str:
+    if row["share_fooled"] is None:
+        return f"{share_words(row['share_moved'])} of {row['judged']:,} moved"
+    return f"{share_words(row['share_fooled'])} of {row['right_before']:,}"
+
+
+def _matrix(context: Context, here: RobustnessAddress) -> Component:
+    query = ledger_views.flips(here.images, here.protocol, here.model, limit=None)
+    rows = context.both.fetch(query)
+    inside = (
+        _graph(MATRIX, matrix_figure(rows), "From which class to which")
+        if rows
+        else html.P("No image changed its class.", className="quiet")
+    )
+    told = "The classes that change most and those they become. Choose a cell to open an example."
+    return _card(
+        f"True class → class after the attack, {here.model}",
+        query,
+        here,
+        "flips",
+        inside,
+        html.P(told, className="quiet") if rows else None,
+    )
+
+
+def _classes(context: Context, here: RobustnessAddress) -> Component:
+    query = ledger_views.by_class(here.images, here.protocol, here.model, order=here.sort, limit=MOST_CLASSES)
+    rows = context.both.fetch(query)
+    body = [
+        [
+            html.A(row["label"] or row["class"], href=here.href(label=row["class"])),
+            f"{row['images']:,}",
+            "resists" if row["median_epsilon"] is None else epsilon_words(row["median_epsilon"]),
+            f"{row['resisted']:,}",
+            f"{row['wrong_already']:,}",
+        ]
+        for row in rows
+    ]
+    orders = {"weakest": "weakest", "strongest": "strongest", "images": "most images", "name": "name"}
+    return _card(
+        f"Classes, {here.model}",
+        query,
+        here,
+        "classes",
+        html.Div(
+            [
+                html.A(
+                    words,
+                    href=here.href(sort=order),
+                    className=f"segment{' on' if order == here.sort else ''}",
+                )
+                for order, words in orders.items()
+            ],
+            className="segments",
+        ),
+        _table(["Class", "Images", "Median ε", "Resist", "Wrong already"], body, "Classes")
+        if rows
+        else html.P("No attacked image has a label.", className="quiet"),
+    )
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[Any]], words: str) -> Component:
+    return html.Div(
+        html.Table(
+            [
+                html.Thead(
+                    html.Tr(
+                        [
+                            html.Th(name, scope="col", className="end" if place else "")
+                            for place, name in enumerate(head)
+                        ]
+                    )
+                ),
+                html.Tbody(
+                    [
+                        html.Tr(
+                            [
+                                html.Td(cell, className="num end" if place else "long")
+                                for place, cell in enumerate(line)
+                            ]
+                        )
+                        for line in body
+                    ]
+                ),
+            ],
+            className="table-plain",
+        ),
+        className="table-scroll",
+        tabIndex="0",
+        role="region",
+        **attributes(aria_label=words),
+    )
