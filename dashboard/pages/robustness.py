@@ -341,7 +341,7 @@ def _listed(context: Context, here: RobustnessAddress) -> list[Component]:
                     [
                         html.A(
                             [
-                                html.Img(src=thumbnail_address(row["key"]), alt="", loading="lazy"),
+                                html.Img(src=thumbnail_address(row["key"]), alt=""),
                                 html.Div(
                                     html.Span(
                                         f"{row['name_before']} → {row['name_after']}", className="name"

@@ -8,10 +8,10 @@ from sqlalchemy import Connection, insert
 from db import jobs
 from db.jobs import Claim
 from db.ledger import Ledger, now
-from db.ledger_tables import SaliencyMap
+from db.ledger_tables import Attack, SaliencyMap
 from db.results import ResultStore
 from db.settings import Settings
-from workers.submit import content_key
+from workers.keys import content_key
 
 
 def values_of(image_id: int, *, signed: bool, side: int = 224) -> np.ndarray:
@@ -70,3 +70,28 @@ def finish_items(
             seconds=1.5,
             store=lambda connection, item=item: add_map(connection, settings, claim.job, item, signed=signed),  # type: ignore[misc]
         )
+
+
+def add_attack(connection: Connection, job: int, **values: Any) -> int:
+    """An attack's row, flipped at epsilon 0.01 unless told otherwise; gives its number. Without files."""
+    number = values.get("image_id", 0)
+    found: dict[str, Any] = {
+        "model": "synthetic", "model_digest": "0" * 64, "image_set": "painted", "image_id": 0, "image_key": "0" * 64,
+        "method": "fgsm", "relative_to": "label", "class_index": 3, "class_name": "a fish", "outcome": "flipped",
+        "epsilon": 0.01, "step": 0.001, "cap": 0.5, "minimum": 0.0, "eight_bit": False, "full_scan": False,
+        "class_before": 3, "name_before": "a fish", "probability_before": 0.75, "class_after": 5,
+        "name_after": "a bird", "probability_after": 0.5, "png_class": 5, "png_name": "a bird",
+        "png_probability": 0.5, "png_succeeds": True, "gradient_norm": 1.5, "checked": 11, "successes": [],
+        "file": None, "input_file": "results/inputs/none.png", "change_file": None,
+        "steps_file": "results/attacks/none.npy", "parameters": {"mode": "smallest"}, "device": "cpu",
+        "seconds": 0.5, "created": now(),
+    } | values  # fmt: skip
+    if found["outcome"] != "flipped":
+        found["epsilon"] = None
+    found.setdefault(
+        "attacked_epsilon",
+        {"flipped": found["epsilon"], "resisted": found["cap"], "no_gradient": None}[found["outcome"]],
+    )
+    found["key"] = content_key(job, number, found["model"], repr(sorted(values.items(), key=str)))
+    inserted = insert(Attack).values(job=job, **found).returning(Attack.attack)
+    return connection.execute(inserted).scalar_one()

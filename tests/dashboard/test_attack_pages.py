@@ -1,0 +1,325 @@
+"""The Attack and the Robustness page, their routes and downloads, over attacks in a real ledger without a network."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from ledger_rows import add_attack, picture_of
+from sqlalchemy import insert
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from dashboard.app import create_app
+from dashboard.context import EXTENSION, Context
+from dashboard.drawing import as_picture, draw
+from dashboard.pages import attack, robustness
+from db.jobs import NewItem, NewJob, submit_job
+from db.ledger_tables import AttackLayer, AttackMap, AttackUnit, JobItem
+from db.results import ResultStore
+from db.settings import read_settings
+
+LAYER = "stage1.block1.dwconv"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Context]:
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("attacks"))})
+    import_pictures(settings, painted_pictures(12), image_set="painted")
+    add_run(settings, image_set="painted")
+    app = create_app(settings)
+    context: Context = app.server.extensions[EXTENSION]
+    fill(context)
+    return app.server.test_client(), context
+
+
+def fill(context: Context) -> None:
+    """A job of four attacks: two flipped (one with files), one resisted, one without a gradient."""
+    store = ResultStore(context.settings)
+    items = tuple(NewItem("synthetic", image, f"{image:064d}") for image in range(4))
+    parameters = {"models": [{"name": "synthetic", "source": "s", "digest": "0" * 64}]}
+    job, _ = submit_job(
+        context.ledger, NewJob("k", "attack", "batch", "synthetic", "painted", parameters, items)
+    )
+    picture = picture_of(0)
+    signs = np.where(np.arange(224 * 224 * 3).reshape(224, 224, 3) % 2, 255, 1).astype(np.uint8)
+    steps = np.zeros((3, 12), np.float32)
+    for point, top in enumerate([(3, 5), (3, 5), (5, 3)]):
+        steps[point] = [point, 0.7 - 0.3 * point, top[0], 0.6, top[1], 0.3, 7, 0.1, -1, 0, -1, 0]
+    files = {
+        "file": store.write_picture("attacks", "a" * 64, picture),
+        "input_file": store.write_picture("inputs", "b" * 64, picture),
+        "change_file": store.write_picture("attacks", "a" * 64 + "-signs", signs),
+        "steps_file": store.write_array("attacks", "a" * 64 + "-steps", steps),
+    }
+    with context.ledger.write() as connection:
+        numbers = [
+            add_attack(connection, job, image_id=0, epsilon=0.002, **files),
+            add_attack(connection, job, image_id=1, epsilon=0.02),
+            add_attack(connection, job, image_id=2, outcome="resisted"),
+            add_attack(connection, job, image_id=3, outcome="no_gradient", class_after=None, name_after=None),
+        ]
+        for position, number in enumerate(numbers):
+            connection.execute(
+                JobItem.__table__.update()
+                .where(JobItem.job == job, JobItem.position == position)
+                .values(state="done", result=number, seconds=0.5)
+            )
+        unit = {
+            "attack": numbers[0], "layer": LAYER, "activation_before": 1.0, "activation_after": 3.5, "shift": 2.5,
+            "y_before": 1, "x_before": 2, "y": 3, "x": 4,
+        }  # fmt: skip
+        connection.execute(
+            insert(AttackUnit),
+            [
+                unit | {"rank": 1, "channel": 1, "deviations": 4.0},
+                unit | {"rank": 2, "channel": 0, "deviations": -2.0},
+                unit | {"layer": "gone", "rank": 1, "channel": 9, "deviations": None},
+            ],
+        )
+        change = {"attack": numbers[0], "mean_shift": 0.5, "mean_deviations": 1.5, "relative_change": 0.02}
+        connection.execute(insert(AttackLayer).values(layer=LAYER, position=0, **change))
+        heat = np.linspace(0, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
+        for panel in ("clean", "attacked"):
+            distances = {"rank_correlation": 0.9, "ssim": 0.8, "mean_difference": 0.1, "mean_standard_error": 0.05,
+                         "beyond_noise": 0.2}  # fmt: skip
+            connection.execute(
+                insert(AttackMap).values(
+                    attack=numbers[0], job=job, request="r", panel=panel, target_class=3, target_name="a fish",
+                    samples=25, noise_level=0.15, seed=0, seconds=1.0, created=__import__("db.ledger").ledger.now(),
+                    file=store.write_array("comparisons", panel, heat),
+                    difference_file=None if panel == "clean" else store.write_array("comparisons", "d", heat - 0.5),
+                    standard_error_file=None if panel == "clean" else store.write_array("comparisons", "e", heat / 9),
+                    **dict.fromkeys(distances) if panel == "clean" else distances,
+                )
+            )  # fmt: skip
+
+
+@pytest.fixture
+def client(site: tuple[FlaskClient, Context]) -> FlaskClient:
+    return site[0]
+
+
+def shown(site: tuple[FlaskClient, Context], search: str) -> dict[str, Any]:
+    with site[0].application.test_request_context():
+        message, page = attack.show_attack(search, None, "/attack")
+    assert message is None
+    assert page is not None
+    return page
+
+
+def test_an_address_without_anything_asks_for_the_first_images(site: tuple[FlaskClient, Context]) -> None:
+    page = shown(site, "")
+    assert (page["chosen"], page["image_set"], page["ids"]) == (["synthetic"], "painted", "0-2")
+    assert page["request"] == {
+        "models": ["synthetic"], "images": "painted", "ids": "0-2", "method": "fgsm", "kind": "attack",
+        "parameters": {"mode": "smallest", "step": 0.001, "cap": 0.5, "minimum": 0.0, "levels": "real",
+                       "scan": "first"},
+        "relative_to": "prediction", "target": None, "queue": "interactive",
+    }  # fmt: skip
+    assert page["job"] is None
+    assert [row["id"] for row in page["rows"]] == [0, 1, 2]
+    assert site[0].post("/api/jobs", json=page["request"]).status_code == 201
+    assert shown(site, "")["job"] is not None, "the request finds its job"
+
+
+def test_many_images_wait_behind_what_somebody_waits_for(site: tuple[FlaskClient, Context]) -> None:
+    assert shown(site, "?ids=0-11&models=synthetic&target=7")["request"]["queue"] == "interactive"
+    assert shown(site, "?ids=0-11&models=synthetic&target=7")["request"]["target"] == 7
+    assert attack.MOST_INTERACTIVE == 24
+
+
+def test_an_attack_alone_brings_its_request(site: tuple[FlaskClient, Context]) -> None:
+    page = shown(site, "?attack=2")
+    assert (page["attack"], page["ids"], page["target"]) == (2, "1", "label")
+    assert page["problems"] == {}
+    assert "There is no attack 99" in " ".join(shown(site, "?attack=99")["problems"].values())
+
+
+@pytest.mark.parametrize(
+    ("search", "sentence"),
+    [
+        ("?ids=x", "expected numbers such as 0,1,4-7"),
+        ("?ids=99", "painted has images 0 to 11"),
+        ("?method=cw", "method: expected one of fgsm, pgd"),
+        ("?p_step=0", "step: expected a number above 0"),
+        ("?p_mode=fixed&p_cap=0.2", "cap: is not read where mode is fixed"),
+        ("?target=cat", "target: expected the index of a class"),
+        ("?models=nobody", "'nobody' was not indexed"),
+        ("?images=nothing", "There is no image set “nothing”"),
+    ],
+)
+def test_what_cannot_be_is_named(site: tuple[FlaskClient, Context], search: str, sentence: str) -> None:
+    assert sentence in " ".join(shown(site, search)["problems"].values())
+
+
+def test_the_drawing_has_every_layer_once_in_its_place(site: tuple[FlaskClient, Context]) -> None:
+    catalogue = site[1].catalogue()
+    drawing = draw(catalogue.layers["synthetic"], catalogue.edges["synthetic"])
+    picture = as_picture(drawing)
+    pills = [node for node in picture["nodes"] if "width" in node]
+    assert [node["id"] for node in pills] == [row["layer"] for row in catalogue.layers["synthetic"]]
+    assert all(picture["left"] <= node["x"] - node["width"] / 2 for node in pills)
+    assert all(node["x"] + node["width"] / 2 <= picture["width"] for node in pills)
+    assert [node["label"] for node in picture["nodes"] if node.get("head")] == [
+        f"stage {n}" for n in range(1, 5)
+    ]
+    names = {node["id"] for node in pills}
+    assert all(edge["source"] in names and edge["target"] in names for edge in picture["edges"])
+
+
+def test_a_whole_attack_is_told(client: FlaskClient) -> None:
+    told: Any = client.get("/api/attacks/1").json
+    assert (told["outcome"], told["epsilon"], told["name_after"]) == ("flipped", 0.002, "a bird")
+    assert not {"file", "input_file", "key", "steps_file"} & told.keys()
+    assert [step["epsilon"] for step in told["steps"]] == [0.0, 0.001, 0.002]
+    assert [one["class_index"] for one in told["steps"][2]["top"]] == [5, 3, 7]
+    assert told["steps"][1]["reference_probability"] == pytest.approx(0.4)
+    first, second, gone = sorted(told["units"], key=lambda unit: (unit["layer"] == "gone", unit["rank"]))
+    assert (first["channel"], first["label"], first["deviations"]) == (1, "stage 1 > block 1 > dwconv", 4.0)
+    assert client.get(first["patches"]["picture"]).mimetype == "image/jpeg"
+    assert second["channel"] == 0
+    assert gone["patches"] is None
+    assert told["layers"][0]["relative_change"] == 0.02
+    assert [found["panel"] for found in told["maps"]] == ["clean", "attacked"]
+    for name in ("png", "input_png", "signs_png"):
+        answer = client.get(told[name])
+        assert (answer.status_code, answer.mimetype) == (200, "image/png")
+        assert "immutable" in answer.headers["Cache-Control"]
+    attacked = told["maps"][1]
+    for name in ("npy", "difference_npy", "standard_error_npy"):
+        values = np.load(io.BytesIO(client.get(attacked[name]).data))
+        assert values.shape == (224, 224)
+    assert np.load(io.BytesIO(client.get(attacked["difference_npy"]).data)).min() == -0.5
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "sentence"),
+    [
+        ("/api/attacks/99", 404, "there is no attack 99"),
+        ("/api/attacks/99999999999", 404, "there is no attack"),
+        ("/api/attacks/4.png", 404, "attack 4 (fgsm, no gradient) has no attack-4.png"),
+        ("/api/attacks/1/change.npy", 404, "has no attack-1-change.npy"),
+        ("/api/attacks/2/input.png", 410, "is gone: compute it again"),
+        ("/api/attack-maps/99.npy", 404, "there is no map 99"),
+        ("/api/attack-maps/1.npy?part=difference", 404, "map 1 is the clean one: it has no difference"),
+        ("/api/attack-maps/1.npy?part=all", 400, "part: expected one of map, difference, standard_error"),
+        ("/download/attacks.csv?job=99", 404, "there is no job 99"),
+        ("/download/attacks.csv", 404, "there is no job"),
+        ("/download/attack-steps.csv?attack=99", 404, "there is no attack 99"),
+        ("/download/attack-steps.csv?attack=2", 410, "the steps of attack 2 are gone"),
+        ("/download/robustness/everything.csv", 404, "table: expected one of curve, strip"),
+        ("/download/robustness/curve.csv?axis=cubic", 400, "axis: expected one of log, linear"),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_sentence(
+    client: FlaskClient, address: str, status: int, sentence: str
+) -> None:
+    answer = client.get(address)
+    assert (answer.status_code, sentence in answer.json["error"]) == (status, True), answer.json  # type: ignore[index]
+
+
+def test_a_jobs_attacks_are_listed_and_its_maps_are_not_those_of_another_kind(client: FlaskClient) -> None:
+    told: Any = client.get("/api/jobs/1").json
+    assert [found["outcome"] for found in told["attacks"]] == [
+        "flipped",
+        "flipped",
+        "resisted",
+        "no_gradient",
+    ]
+    assert told["maps"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"kind": "attack", "models": ["synthetic"], "images": "painted", "ids": [0], "relative_to": "fear"},
+         "relative_to: expected one of prediction, label, got 'fear'"),
+        ({"kind": "attack", "models": ["synthetic"], "images": "painted", "ids": [0], "target": "cat"},
+         "target: expected the index of a class, got 'cat'"),
+        ({"kind": "comparison", "attacks": [99]}, "there is no attack 99"),
+        ({"kind": "comparison", "attacks": "4"}, "attack 4 changed nothing"),
+        ({"kind": "comparison", "attacks": "1-x"}, "attacks: expected numbers such as 0,1,4-7, got '1-x'"),
+        ({"kind": "transfer", "attacks": [1], "judges": ["nobody"]}, "'nobody' was not indexed"),
+        ({"kind": "transfer", "attacks": [1], "judges": "synthetic"}, "judges: expected a list of names"),
+        ({"kind": "ablation", "attacks": [1], "channels": 0}, "channels: expected a whole number from 1 to 100"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_refused(client: FlaskClient, body: dict[str, Any], sentence: str) -> None:
+    answer = client.post("/api/jobs", json=body)
+    assert answer.status_code == 400
+    assert sentence in answer.json["error"]  # type: ignore[index]
+
+
+def test_what_is_asked_of_an_attack_is_a_job_that_leads_back_to_it(client: FlaskClient) -> None:
+    for body in ({"kind": "comparison", "attacks": [1]}, {"kind": "ablation", "attacks": "1", "draws": 2}):
+        answer: Any = client.post("/api/jobs", json=body)
+        assert answer.status_code == 201
+        assert answer.json["page"] == "/attack?attack=1"
+        assert answer.json["models"] == ["synthetic"]
+        assert client.post("/api/jobs", json=body).status_code == 200
+
+
+def table(client: FlaskClient, address: str) -> list[dict[str, str]]:
+    answer = client.get(address)
+    assert answer.status_code == 200, answer.text
+    return list(csv.DictReader(io.StringIO(answer.text)))
+
+
+def test_downloads_have_every_attack_and_every_step(client: FlaskClient) -> None:
+    rows = table(client, "/download/attacks.csv?job=1")
+    assert [row["outcome"] for row in rows] == ["flipped", "flipped", "resisted", "no_gradient"]
+    assert rows[0]["parameter_mode"] == "smallest"
+    assert (rows[2]["epsilon"], rows[2]["attacked_epsilon"]) == ("", "0.5")
+    steps = table(client, "/download/attack-steps.csv?attack=1")
+    assert [float(step["epsilon"]) for step in steps] == [0.0, 0.001, 0.002]
+    assert float(steps[1]["levels"]) == pytest.approx(0.255)
+    assert steps[2]["class_index_1"] == "5"
+
+
+WAY = "FGSM, leaves the label, step 0.001 to 0.5"
+
+
+def robust(site: tuple[FlaskClient, Context], search: str) -> tuple[str, bool]:
+    with site[0].application.test_request_context():
+        content, still = robustness.show_robustness(search, None, None, None, "/robustness")
+    return str(content), still
+
+
+def test_a_set_is_told_with_its_sql(site: tuple[FlaskClient, Context]) -> None:
+    told, _ = robust(site, "?images=painted")
+    for words in ("Share of images still right", "Smallest epsilon of each image", "Leaderboard", "Transfer",
+                  "FROM leaderboard", "FROM class_flips", "FROM attacked", "1 image without a gradient"):  # fmt: skip
+        assert words in told, words
+    assert "/attack?attack=2" in robust(site, "?images=painted&epsilon=0.02")[0]
+    assert "was not attacked by “carefully”" in robust(site, "?images=painted&protocol=carefully")[0]
+
+
+def test_each_table_of_a_set_can_be_taken_away(client: FlaskClient) -> None:
+    query = f"?images=painted&model=synthetic&protocol={WAY}"
+    curve = table(client, f"/download/robustness/curve.csv{query}")
+    assert [float(row["share"]) for row in curve] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert len(table(client, f"/download/robustness/strip.csv{query}")) == 3
+    assert table(client, f"/download/robustness/leaderboard.csv{query}")[0]["images"] == "3"
+    assert table(client, f"/download/robustness/transfer.csv{query}") == []
+    assert len(table(client, f"/download/robustness/flips.csv{query}")) == 2
+    assert table(client, f"/download/robustness/classes.csv{query}")
+
+
+def test_a_set_that_nobody_attacked_says_what_to_do(tmp_path: Path) -> None:
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path)})
+    import_pictures(settings, painted_pictures(3), image_set="painted")
+    app = create_app(settings)
+    with app.server.test_request_context():
+        told, _ = robustness.show_robustness("", None, None, None, "/robustness")
+        assert "No model was indexed yet" in str(told)
+    add_run(settings, image_set="painted")
+    with app.server.test_request_context():
+        told, still = robustness.show_robustness("?model=synthetic", None, None, None, "/robustness")
+    assert "painted was not attacked yet" in str(told)
+    assert "convscope attack --model synthetic --images painted" in str(told)
+    assert still
+    answer = app.server.test_client().get("/download/robustness/curve.csv?images=painted")
+    assert answer.text.startswith("model,epsilon")
