@@ -131,13 +131,9 @@ def _told(row: Mapping[str, Any]) -> str:
 def matrix_figure(rows: Sequence[Record]) -> Any:
     """From which class to which, for the classes that change most."""
     counts: dict[tuple[str, str], Record] = {(row["from_class"], row["to_class"]): row for row in rows}
-    sides = []
-    for place in (0, 1):
-        totals: dict[str, int] = {}
-        for pair, row in counts.items():
-            totals[pair[place]] = totals.get(pair[place], 0) + row["images"]
-        sides.append(sorted(totals, key=lambda name: (-totals[name], name))[:MOST_CLASSES])
-    down, across = sides
+    # the classes that draw most images, and those that go there: so that the cells are where the images are
+    across = _most(rows, "to_class")
+    down = _most([row for row in rows if row["to_class"] in across], "from_class")
     cells = [[counts.get((start, end)) for end in across] for start in down]
     figure = go.Figure(
         go.Heatmap(
@@ -163,6 +159,14 @@ def matrix_figure(rows: Sequence[Record]) -> Any:
     figure.update_yaxes(autorange="reversed", showgrid=False, title="true class")
     figure.update_layout(height=max(260, 150 + 20 * len(down)))
     return _dressed(figure)
+
+
+def _most(rows: Sequence[Record], side: str) -> list[str]:
+    """The classes of most images on one side, those first."""
+    totals: dict[str, int] = {}
+    for row in rows:
+        totals[row[side]] = totals.get(row[side], 0) + row["images"]
+    return sorted(totals, key=lambda name: (-totals[name], name))[:MOST_CLASSES]
 
 
 def _dressed(figure: Any, *, axis: str | None = None, left: float = 0.0, cap: float = 1.0) -> Any:

@@ -117,6 +117,8 @@ def perturbed(pixels: Tensor, direction: Tensor, epsilon: Tensor | float, *, int
     """
     if integer:
         return ((pixels * LEVELS).round() + (epsilon * direction * LEVELS).round()).clamp(0, LEVELS) / LEVELS
+    if isinstance(epsilon, Tensor):
+        return torch.addcmul(pixels, direction, epsilon).clamp_(0, 1)  # one pass over memory instead of two
     return (pixels + epsilon * direction).clamp(0, 1)
 
 
@@ -196,6 +198,7 @@ def smallest_epsilons(
     full_scan: bool = False,
     on_checked: Callable[[int, Checked], None] = lambda _image, _checked: None,
     batch: int | None = None,
+    forward: Network | None = None,
 ) -> list[Search]:
     """The smallest epsilon of `grid` at which an attack succeeds, for each of `pixels` (N,3,H,W in [0, 1]).
 
@@ -207,6 +210,7 @@ def smallest_epsilons(
         full_scan: look at the whole grid, and report all runs of successes.
         on_checked: told of image and point after each pass, the latest of each image; may raise to stop.
         batch: images in one forward pass. The result does not depend on it, but for the network's rounding.
+        forward: the same model with quicker forward passes (`workers.folding`), not asked for gradients.
 
     Raises:
         WrongRequest: a class that the model has not, or a targeted search without classes.
@@ -216,30 +220,29 @@ def smallest_epsilons(
     grid = grid or Grid()
     pixels = pixels.detach()
     size = batch or _FORWARD_IMAGES.get(pixels.device.type, _FORWARD_IMAGES["cpu"])
-    clean = torch.cat([_log_probabilities(model, part) for part in torch.split(pixels, size)])
-    if classes is None:
-        classes = clean.argmax(1)
-    _check(model, pixels, classes, known=clean.shape[1])
-    walks = [
-        _Walk(
-            int(reference),
-            _checked(0.0, row, int(reference)),
-            grid,
-            targeted=targeted,
-            full=full_scan,
-            needs_gradient=how is None,
-        )
-        for reference, row in zip(classes, clean, strict=True)
-    ]
+    walks: list[_Walk] = []
     directions = torch.zeros_like(pixels)
+    references: list[Tensor] = []
     back = chunk_size(model, pixels)
     for first in range(0, len(pixels), back):
         part = slice(first, first + back)
-        gradient = loss_gradient(model, pixels[part], classes[part])
+        gradient, clean = _clean(model, pixels[part], None if classes is None else classes[part])
         directions[part] = _direction(gradient, targeted=targeted)
+        references.append(clean.argmax(1).to(pixels.device) if classes is None else classes[part])
         norms = gradient.flatten(1).to("cpu", torch.float64).norm(dim=1)
-        for walk, norm in zip(walks[part], norms.tolist(), strict=True):
-            walk.gradient_norm = norm
+        for reference, row, norm in zip(references[-1].tolist(), clean, norms.tolist(), strict=True):
+            walks.append(
+                _Walk(
+                    reference,
+                    _checked(0.0, row, reference),
+                    norm,
+                    grid,
+                    targeted=targeted,
+                    full=full_scan,
+                    needs_gradient=how is None,
+                )
+            )
+    classes = torch.cat(references)
     while waiting := [(image, walk.next()) for image, walk in enumerate(walks) if not walk.ended]:
         points = [(image, i) for image, wanted in waiting for i in wanted]
         for first in range(0, len(points), size):
@@ -251,7 +254,9 @@ def smallest_epsilons(
                 -1, 1, 1, 1
             )
             if how is None:
-                moved = perturbed(pixels[which], directions[which], epsilon, integer=grid.integer)
+                alone = len({image for image, _ in group}) == 1  # broadcast instead of copied
+                chosen = which[:1] if alone else which
+                moved = perturbed(pixels[chosen], directions[chosen], epsilon, integer=grid.integer)
             else:
                 moved = torch.empty_like(pixels[which])
                 for start in range(0, len(which), back):
@@ -266,7 +271,9 @@ def smallest_epsilons(
                         integer=grid.integer,
                     )
             latest: dict[int, Checked] = {}
-            for (image, i), row, after in zip(group, _log_probabilities(model, moved), moved, strict=True):
+            for (image, i), row, after in zip(
+                group, _log_probabilities(forward or model, moved), moved, strict=True
+            ):
                 if not walks[image].ended:
                     latest[image] = _checked(grid.epsilon(i), row, walks[image].reference)
                     walks[image].enter(i, latest[image], after)
@@ -278,10 +285,28 @@ def smallest_epsilons(
     ]
 
 
+def _clean(model: Network, pixels: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`loss_gradient` of `classes`, or of the predictions, and log-probabilities, by one pass there and back."""
+    seen: list[Tensor] = []
+
+    def objective(logits: Tensor) -> Tensor:
+        seen.append(logits.detach())
+        if classes is not None:
+            _check_classes(classes, logits.shape[1])
+        return F.cross_entropy(logits, logits.argmax(1) if classes is None else classes, reduction="sum")
+
+    with precision("float32", pixels.device):
+        gradient = input_gradients(model, pixels, objective)
+    return gradient, _as_log_probabilities(seen[0])
+
+
 def _log_probabilities(model: Network, pixels: Tensor) -> Tensor:
-    """Logarithms of probabilities on the CPU, N,C, float64: the softmax of float32 saturates at 1."""
     with torch.inference_mode(), precision("float32", pixels.device):
-        logits = model(pixels)
+        return _as_log_probabilities(model(pixels))
+
+
+def _as_log_probabilities(logits: Tensor) -> Tensor:
+    """Logarithms of probabilities on the CPU, N,C, float64: the softmax of float32 saturates at 1."""
     return logits.to("cpu", torch.float32).to(torch.float64).log_softmax(1)
 
 
@@ -299,12 +324,14 @@ def _check_epsilon(epsilon: float) -> None:
         raise WrongRequest(f"epsilon: expected a number from 0 to 1, got {epsilon:g}")
 
 
-def _check(model: Network, pixels: Tensor, classes: Tensor, *, known: int | None = None) -> None:
+def _check(model: Network, pixels: Tensor, classes: Tensor) -> None:
     assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
     assert classes.shape == pixels.shape[:1], f"expected a class an image, got {tuple(classes.shape)}"
-    if known is None:
-        with torch.inference_mode():
-            known = model(pixels[:1]).shape[1]
+    with torch.inference_mode():
+        _check_classes(classes, model(pixels[:1]).shape[1])
+
+
+def _check_classes(classes: Tensor, known: int) -> None:
     for index in classes.tolist():
         if not 0 <= index < known:
             raise WrongRequest(f"class: expected one from 0 to {known - 1}, got {index}")
@@ -317,6 +344,7 @@ class _Walk:
         self,
         reference: int,
         before: Checked,
+        gradient_norm: float,
         grid: Grid,
         *,
         targeted: bool,
@@ -324,7 +352,7 @@ class _Walk:
         needs_gradient: bool,
     ) -> None:
         self.reference = reference
-        self.gradient_norm = 0.0
+        self.gradient_norm = gradient_norm
         self._before = before
         self._grid = grid
         self._targeted = targeted

@@ -228,7 +228,7 @@ def _controls(context: Context, here: RobustnessAddress, ways: Sequence[Record])
                 "Class",
                 "label",
                 [
-                    ("", "All classes"),
+                    ("all", "All classes"),
                     *((row["class"], f"{row['label']} ({row['images']})") for row in classes),
                 ],
                 here.label or "all",
@@ -472,7 +472,7 @@ def _matrix(context: Context, here: RobustnessAddress) -> Component:
         if rows
         else html.P("No image changed its class.", className="quiet")
     )
-    told = "The classes that change most and those they become. Choose a cell to open an example."
+    told = "The classes that most images become, and those they were. Choose a cell to open an example."
     return _card(
         f"True class → class after the attack, {here.model}",
         query,

@@ -1,0 +1,218 @@
+"""The smallest FGSM epsilon: ours beside a plain scan and beside Foolbox; and what bisection gets wrong.
+
+    python tests/bench/bench_attacks.py
+
+EfficientNet-Lite0 with its real weights on photographs: those of CONVSCOPE_TEST_DATA where it is set, else the image
+set `samples`. Each method runs in a process of its own. The plain scan is that of PyTorch's FGSM tutorial, one image at
+a time: for each epsilon a pass forward and back (of the weights too), the step, and a forward pass; it has the
+allocator's defaults, as a script has. The second one asks for the input's gradient alone and has the settings of
+`workers.runtime`, as ours has. Where a plain scan is cut short, its time for the rest is that of its epsilons so far:
+they all cost the same.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+from workers.runtime import SETTINGS
+
+STEP = 0.001
+CAPS = (0.5, 0.1)
+PHOTOGRAPHS = 48
+# A plain scan that needs more epsilons for an image than these is not walked to its end.
+MOST_SCANNED = 60
+FOOLBOX_EPSILONS = 40
+FOOLBOX_PHOTOGRAPHS = 6
+METHODS = ("ours", "tutorial", "input gradient", "foolbox", "foolbox, frozen", "ours at 40", "bisection")
+# Run as a script runs: the allocator's defaults, and gradients of the weights too.
+AS_IS = ("tutorial", "foolbox")
+
+
+def photographs() -> Any:
+    """float32 N,3,224,224 in [0, 1], and the model."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from workers.models import load_model
+
+    model = load_model("efficientnet-lite0")
+    given = os.environ.get("CONVSCOPE_TEST_DATA")
+    if given:
+        with tarfile.open(Path(given) / "imagenet-sample-1000.tar") as archive:
+            members = sorted(member.name for member in archive if member.name.endswith(".JPEG"))
+            files = [archive.extractfile(name).read() for name in members[:: len(members) // PHOTOGRAPHS]]  # type: ignore[union-attr]
+    else:
+        from precompute.samples import PackageSource
+
+        files = [image.data for image in PackageSource().images() if image.data is not None]
+    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files[:PHOTOGRAPHS]]
+    arrays = np.stack([model.preprocessing(picture) for picture in pictures])
+    return model, torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def ours(model: Any, forward: Any, pixels: Any, cap: float) -> list[float | None]:
+    """As a worker searches: one image after another."""
+    from workers.attack_requests import Grid
+    from workers.attacks import smallest_epsilons
+
+    return [
+        smallest_epsilons(model, image.unsqueeze(0), grid=Grid(step=STEP, cap=cap), forward=forward)[
+            0
+        ].epsilon
+        for image in pixels
+    ]
+
+
+def scan(model: Any, image: Any, cap: float, *, weights: bool) -> tuple[float | None, int, float]:
+    """The plain scan: the epsilon, how many it looked at, and seconds; at most MOST_SCANNED."""
+    import torch
+    from torch.nn import functional as F
+
+    model.requires_grad_(weights)
+    with torch.no_grad():
+        label = model(image[None]).argmax(1)
+    begun = time.perf_counter()
+    for i in range(1, round(cap / STEP) + 1):
+        batch = image[None].clone().requires_grad_()
+        loss = F.cross_entropy(model(batch), label)
+        model.zero_grad()
+        loss.backward()
+        moved = (batch + i * STEP * batch.grad.sign()).clamp(0, 1).detach()
+        with torch.no_grad():
+            if int(model(moved).argmax()) != int(label):
+                return i * STEP, i, time.perf_counter() - begun
+        if i == MOST_SCANNED:
+            return None, i, time.perf_counter() - begun
+    return None, i, time.perf_counter() - begun
+
+
+def foolbox_seconds(model: Any, pixels: Any) -> float:
+    """Foolbox's FGSM at FOOLBOX_EPSILONS epsilons."""
+    import foolbox
+    import torch
+
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+    labels = wrapped(pixels).argmax(1)
+    epsilons = [i * STEP for i in range(1, FOOLBOX_EPSILONS + 1)]
+    begun = time.perf_counter()
+    for image, label in zip(pixels, labels, strict=True):
+        foolbox.attacks.LinfFastGradientAttack()(
+            wrapped, image[None], torch.tensor([int(label)]), epsilons=epsilons
+        )
+    return time.perf_counter() - begun
+
+
+def bisection(model: Any, image: Any, cap: float) -> float | None:
+    """What halving the interval finds; None where the cap does not succeed."""
+    import torch
+
+    from workers.attacks import loss_gradient, perturbed
+
+    with torch.no_grad():
+        label = model(image[None]).argmax(1)
+    direction = loss_gradient(model, image[None], label).sign()
+
+    def succeeds(i: int) -> bool:
+        with torch.no_grad():
+            return int(model(perturbed(image[None], direction, i * STEP)).argmax()) != int(label)
+
+    low, high = 0, round(cap / STEP)
+    if not succeeds(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if succeeds(middle) else (middle, high)
+    return high * STEP
+
+
+def measure(method: str) -> dict[str, Any]:
+    """Run one method in this process."""
+    import warnings
+
+    warnings.simplefilter("ignore")
+    from workers.attack_requests import Grid
+    from workers.attacks import smallest_epsilons
+    from workers.folding import folded
+    from workers.pointwise import quicken
+
+    model, pixels = photographs()
+    if method.startswith("ours"):
+        quicken(model.network)
+        forward = folded(model, pixels[:1])  # as a worker has it
+        ours(model, forward, pixels[:2], 0.01)
+        told: dict[str, Any] = {}
+        if method == "ours at 40":
+            begun = time.perf_counter()
+            grid = Grid(step=STEP, cap=FOOLBOX_EPSILONS * STEP)
+            for image in pixels[:FOOLBOX_PHOTOGRAPHS]:
+                smallest_epsilons(model, image[None], grid=grid, full_scan=True, forward=forward)
+            return {"seconds": time.perf_counter() - begun}
+        for cap in CAPS:
+            begun = time.perf_counter()
+            found = ours(model, forward, pixels, cap)
+            told[str(cap)] = {"seconds": time.perf_counter() - begun, "epsilons": found}
+        return told
+    if method.startswith("foolbox"):
+        model.requires_grad_(method in AS_IS)
+        foolbox_seconds(model, pixels[:1])
+        return {"seconds": foolbox_seconds(model, pixels[:FOOLBOX_PHOTOGRAPHS])}
+    if method == "bisection":
+        return {str(cap): {"epsilons": [bisection(model, image, cap) for image in pixels]} for cap in CAPS}
+    scan(model, pixels[0], 0.003, weights=method == "tutorial")
+    rows = [scan(model, image, max(CAPS), weights=method == "tutorial") for image in pixels]
+    return {"rows": rows}
+
+
+def main() -> None:
+    """Measure each method in a process of its own and print the tables."""
+    if len(sys.argv) == 2:
+        print(json.dumps(measure(sys.argv[1])))
+        return
+    told = {}
+    for method in METHODS:
+        settings = {} if method in AS_IS else SETTINGS
+        made = subprocess.run(
+            [sys.executable, __file__, method], env=os.environ | settings, stdout=subprocess.PIPE, check=True
+        )
+        told[method] = json.loads(made.stdout.splitlines()[-1])
+    for cap in CAPS:
+        epsilons = told["ours"][str(cap)]["epsilons"]
+        seconds = told["ours"][str(cap)]["seconds"]
+        resisting = sum(epsilon is None for epsilon in epsilons)
+        print(f"\nsmallest epsilon, grid {STEP} to {cap}: {len(epsilons)} photographs, {resisting} resist")
+        print(f"{'':<46}{'seconds':>10}{'ratio':>9}{'equal':>14}")
+        print(f"{'ours':<46}{seconds:>10.1f}{1:>9.2f}")
+        for method in ("tutorial", "input gradient"):
+            rows = told[method]["rows"]
+            wanted = [round((epsilon or cap) / STEP) for epsilon in epsilons]
+            total = sum(spent * n / looked for (_, looked, spent), n in zip(rows, wanted, strict=True))
+            walked = [
+                (ours_, theirs)
+                for ours_, (theirs, looked, _) in zip(epsilons, rows, strict=True)
+                if (theirs is not None and theirs <= cap) or looked >= round(cap / STEP)
+            ]
+            equal = sum(one == other for one, other in walked)
+            name = f"plain scan, {'as in the tutorial' if method == 'tutorial' else 'input gradient alone'}"
+            print(f"{name:<46}{total:>10.1f}{total / seconds:>9.2f}{f'{equal} of {len(walked)}':>14}")
+        halved = told["bisection"][str(cap)]["epsilons"]
+        wrong = sum(one != other for one, other in zip(epsilons, halved, strict=True))
+        print(f"bisection is wrong on {wrong} of {len(epsilons)}")
+    spent = told["ours at 40"]["seconds"]
+    print(f"\n{FOOLBOX_EPSILONS} epsilons on {FOOLBOX_PHOTOGRAPHS} photographs: ours {spent:.1f} s")
+    for method, words in (
+        ("foolbox", "as a script has it"),
+        ("foolbox, frozen", "weights frozen, our settings"),
+    ):
+        seconds = told[method]["seconds"]
+        print(f"{f'Foolbox, {words}':<46}{seconds:>10.1f}{seconds / spent:>9.2f}")
+
+
+if __name__ == "__main__":
+    main()

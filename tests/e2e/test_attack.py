@@ -1,0 +1,241 @@
+"""The Attack and the Robustness page over a real worker, a real broker and a real network on real photographs."""
+
+import io
+import json
+import re
+import urllib.request
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+from running import command
+
+from db.settings import Settings
+from workers.attacks import loss_gradient, perturbed
+from workers.models import VisionModel, load_model
+from workers.smoothgrad import smoothgrad
+
+pytestmark = pytest.mark.browser
+HERE = "model=efficientnet-lite0&images=samples"
+
+
+def fetched(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return json.load(answer)
+
+
+def pixels_of(address: str) -> torch.Tensor:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        picture = np.array(Image.open(io.BytesIO(answer.read())).convert("RGB"))
+    return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+
+
+def array_of(address: str) -> np.ndarray:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return np.asarray(np.load(io.BytesIO(answer.read())))
+
+
+def drawn(canvas: Locator) -> np.ndarray:
+    """uint8 H,W,3 of a canvas."""
+    values, height, width = canvas.evaluate(
+        "c => [[...c.getContext('2d').getImageData(0, 0, c.width, c.height).data], c.height, c.width]"
+    )
+    return np.array(values, np.uint8).reshape(height, width, 4)[:, :, :3]
+
+
+@pytest.fixture(scope="module")
+def lite0() -> VisionModel:
+    return load_model("efficientnet-lite0")
+
+
+def run(page: Page, address: str) -> Locator:
+    """Open the page, press Run, and wait for the verdict."""
+    page.goto(address)
+    page.get_by_role("button", name="Run").click()
+    verdict = page.locator(".attack-verdict")
+    expect(verdict).to_be_visible(timeout=60_000)
+    return verdict
+
+
+def shown_attack(page: Page, url: str) -> dict[str, Any]:
+    number = page.evaluate("dash_clientside.convscope.attackState().whole.attack")
+    found: dict[str, Any] = fetched(f"{url}/api/attacks/{number}")
+    return found
+
+
+def test_the_smallest_epsilon_changes_the_class_and_the_map_after_is_of_the_attacked_image(
+    page: Page, first_run: tuple[str, Settings], lite0: VisionModel
+) -> None:
+    """The report's flow on a real photograph, on 8-bit levels: what is stored is what was attacked."""
+    url, _ = first_run
+    verdict = run(page, f"{url}/attack?{HERE}&ids=0&p_levels=8-bit")
+    expect(verdict).to_contain_text("becomes")
+    expect(verdict).to_contain_text("It still succeeds")
+    told = shown_attack(page, url)
+    before, after = pixels_of(url + told["input_png"]), pixels_of(url + told["png"])
+    with torch.inference_mode():
+        logits = lite0(torch.cat([before, after]))
+    assert logits.argmax(1).tolist() == [told["class_before"], told["class_after"]]
+    assert told["class_before"] != told["class_after"]
+    assert float((after - before).abs().max()) == pytest.approx(told["epsilon"], abs=1e-6)
+    direction = loss_gradient(lite0, before, torch.tensor([told["class_before"]])).sign()
+    smaller = perturbed(before, direction, told["epsilon"] - 1 / 255, integer=True)
+    with torch.inference_mode():
+        assert int(lite0(smaller).argmax()) == told["class_before"], "one level less is not enough"
+    expect(page.locator(".equation figcaption").nth(0)).to_contain_text(told["name_before"])
+    expect(page.locator(".equation figcaption").nth(2)).to_contain_text(told["name_after"])
+
+    page.get_by_label("samples", exact=True).last.fill("4")
+    page.get_by_role("button", name="Compute").click()
+    expect(page.locator(".map-panels canvas")).to_have_count(8, timeout=60_000)
+    expect(page.locator(".attack-maps tbody tr")).to_have_count(4)
+    maps = {found["panel"]: found for found in shown_attack(page, url)["maps"]}
+    heat = array_of(url + maps["attacked"]["npy"])
+
+    def expected(pixels: torch.Tensor, target: int) -> np.ndarray:
+        made = smoothgrad(lite0, pixels, torch.tensor([target]), samples=4, noise_level=0.15, seed=0)
+        return made.map[0].numpy()
+
+    def apart(one: np.ndarray, other: np.ndarray) -> float:
+        return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+
+    assert apart(heat, expected(after, told["class_before"])) < 0.02
+    assert apart(heat, expected(before, told["class_before"])) > 0.05, "it is not that of the clean image"
+    own = array_of(url + maps["attacked_own"]["npy"])
+    assert apart(own, expected(after, told["class_after"])) < 0.02
+
+
+def test_the_slider_shows_the_image_and_the_classes_at_each_epsilon(
+    page: Page, first_run: tuple[str, Settings]
+) -> None:
+    url, _ = first_run
+    run(page, f"{url}/attack?{HERE}&ids=1&p_scan=full&p_cap=0.04&p_step=0.004")
+    told = shown_attack(page, url)
+    assert len(told["steps"]) == 11
+    expect(page.locator(".plot rect.success")).to_have_count(
+        sum(step["top"][0]["class_index"] != told["class_index"] for step in told["steps"])
+    )
+    slider = page.get_by_label("Epsilon", exact=True)
+    slider.focus()
+    before = pixels_of(url + told["input_png"])
+    signs = (pixels_of(url + told["signs_png"]) * 255 - 128) / 127
+    assert set(signs.unique().round().tolist()) <= {-1.0, 0.0, 1.0}
+    for key, at in (("End", 10), ("Home", 0), ("ArrowRight", 1)):
+        page.keyboard.press(key)
+        step = told["steps"][at]
+        expect(page.locator(".curve-card output")).to_contain_text(f"({step['epsilon'] * 255:.3g}/255)")
+        expect(page.locator(".top-five .bar").first).to_contain_text(f"({step['top'][0]['class_index']})")
+        expected = (perturbed(before, signs.round(), step["epsilon"])[0].permute(1, 2, 0) * 255).numpy()
+        canvas = page.locator(".equation canvas").nth(2)
+        assert np.abs(drawn(canvas).astype(float) - expected).max() <= 0.51
+    assert "at=0.004" in page.url
+    page.reload()
+    expect(page.locator(".curve-card output")).to_contain_text("0.004")
+
+
+def test_resistance_and_failure_have_their_own_words(page: Page, first_run: tuple[str, Settings]) -> None:
+    url, _ = first_run
+    verdict = run(page, f"{url}/attack?{HERE}&ids=2&p_step=0.000001&p_cap=0.000002")
+    expect(verdict).to_contain_text("Resisted up to")
+    expect(verdict).to_contain_text("censored at the cap")
+    told = shown_attack(page, url)
+    verdict = run(page, f"{url}/attack?{HERE}&ids=2&target={told['class_before']}")
+    expect(verdict).to_contain_text("No change is needed")
+    expect(page.locator(".attack-maps")).to_contain_text("there is no after")
+    unlabelled = next(row["image_id"] for row in unlabelled_images(first_run[1]))
+    page.goto(f"{url}/attack?{HERE}&ids={unlabelled}&target=label")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".job-now")).to_contain_text("there is no label to go by", timeout=30_000)
+    page.goto(f"{url}/attack?{HERE}&p_cap=7")
+    expect(page.locator(".problem")).to_contain_text("cap: expected a number from 0 to 1, got '7'")
+    expect(page.get_by_role("button", name="Run")).to_be_disabled()
+
+
+def unlabelled_images(settings: Settings) -> list[dict[str, Any]]:
+    from db.atlas import Atlas, Query
+
+    return Atlas(settings).fetch(Query("SELECT image_id FROM images WHERE label IS NULL AND wnid IS NULL"))
+
+
+def test_what_moved_inside_leads_to_the_channels_patches(page: Page, first_run: tuple[str, Settings]) -> None:
+    url, _ = first_run
+    run(page, f"{url}/attack?{HERE}&ids=3&p_mode=fixed&p_epsilon=0.03")
+    expect(page.locator(".mover")).to_have_count(8)
+    pills = page.locator(".network .pill")
+    expect(pills).to_have_count(49)
+    last = pills.last
+    last.focus()
+    page.keyboard.press("Enter")
+    expect(last).to_have_class(re.compile(r"\bon\b"))
+    expect(page.locator(".mover")).to_have_count(5)
+    page.get_by_role("button", name=re.compile("Hold the 10 most moved")).click()
+    expect(page.locator(".asked tbody tr")).to_have_count(5, timeout=90_000)
+    expect(page.locator(".asked").first).to_contain_text("Nothing held")
+    page.locator(".mover").first.click()
+    expect(page).to_have_url(re.compile("/channel"))
+    expect(page.locator("h1")).to_contain_text("Channel")
+
+
+def test_a_batch_is_attacked_from_the_terminal_and_each_point_opens_its_image(
+    page: Page, first_run: tuple[str, Settings]
+) -> None:
+    url, settings = first_run
+    words = ("attack", "--model", "efficientnet-lite0", "--images", "samples", "--max", "0.02")
+    made = command(*words, "--where", "label IS NOT NULL", "--wait", home=settings.home)
+    assert made.returncode == 0, made.stderr
+    number, summary = made.stdout.splitlines()
+    assert re.match(
+        r"\d+ changed, \d+ resisted to the cap, 0 had no gradient; median smallest epsilon 0\.", summary
+    )
+    total = fetched(f"{url}/api/jobs/{number}")["items"]
+    page.goto(f"{url}/robustness?{HERE}&protocol=FGSM, leaves the prediction, step 0.001 to 0.02")
+    points = page.locator("#robustness-strip .scatterlayer .point")
+    expect(points).to_have_count(total, timeout=30_000)
+    expect(page.locator("#robustness-curve")).to_contain_text(f"efficientnet-lite0 ({total} images)")
+    box = points.first.bounding_box()
+    assert box is not None
+    points.first.scroll_into_view_if_needed()
+    box = points.first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_timeout(300)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page).to_have_url(re.compile(r"/attack\?attack=\d+"))
+    expect(page.locator(".attack-verdict")).to_be_visible()
+    page.go_back()
+    page.get_by_label("Class", exact=True).select_option(index=2)
+    expect(page).to_have_url(re.compile("label="))
+
+
+def test_a_long_attack_is_cancelled_and_what_is_done_stays(
+    page: Page, first_run: tuple[str, Settings]
+) -> None:
+    url, _ = first_run
+    page.goto(f"{url}/attack?{HERE}&ids=0-20&p_scan=full&p_cap=0.2")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".job-note")).to_contain_text("epsilon", timeout=60_000)
+    expect(page.locator(".attack-card.flipped").first).to_be_visible(timeout=60_000)
+    page.locator(".job-now").get_by_role("button", name="Cancel").click()
+    expect(page.locator(".job-now")).to_contain_text("cancelled", timeout=30_000)
+    done = page.locator(".attack-card.flipped").count()
+    assert 0 < done < 21
+    page.reload()
+    expect(page.locator(".attack-card.flipped")).to_have_count(done)
+
+
+@pytest.mark.parametrize("path", ["attack", "robustness"])
+def test_on_a_phone_nothing_is_wider_than_the_screen(
+    phone: Page, first_run: tuple[str, Settings], path: str
+) -> None:
+    url, _ = first_run
+    phone.goto(f"{url}/{path}?{HERE}&ids=0")
+    if path == "attack":
+        phone.get_by_role("button", name="Run").click()
+        expect(phone.locator(".attack-verdict")).to_be_visible(timeout=60_000)
+    else:
+        expect(phone.locator("h1")).to_have_text("Robustness")
+        phone.wait_for_timeout(1500)
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
