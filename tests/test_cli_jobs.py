@@ -10,6 +10,7 @@ import pytest
 from running import command
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
+import convscope
 from db.settings import Settings
 
 
@@ -90,3 +91,60 @@ def test_a_worker_that_cannot_start_says_why(home: Path, words: tuple[str, ...],
     assert made.returncode in (1, 2)
     assert given in made.stderr
     assert "Traceback" not in made.stderr
+
+
+def attacked(home: Path, *words: str) -> str:
+    """What `convscope attack` says on stdout and stderr, for model `first` on `painted`."""
+    made = command("attack", "--model", "first", "--images", "painted", *words, home=home)
+    return f"{made.returncode} {made.stdout}{made.stderr}"
+
+
+def test_an_attack_is_asked_for_by_numbers_by_a_condition_or_on_all(home: Path) -> None:
+    assert attacked(home).startswith("0 1\n"), "all images"
+    assert attacked(home, "--ids", "0-3").startswith("0 1\n"), "the same request is one job"
+    assert attacked(home, "--where", "width > 260 AND image_id <> 1").startswith("0 2\n")
+    shown = command("jobs", "show", "2", home=home).stdout
+    fields = next(line.split(maxsplit=1)[1] for line in shown.splitlines() if line.startswith("parameters"))
+    asked = json.loads(fields)
+    assert asked["ids"] == "0,2-3"
+    assert asked["relative_to"] == "prediction"
+    assert asked["parameters"]["step"] == 0.001
+    fixed = attacked(home, "--ids", "0", "--epsilon", "0.03", "--relative-to", "label", "--method", "pgd")
+    assert fixed.startswith("0 3\n")
+    shown = command("jobs", "show", "3", home=home).stdout
+    assert '"mode": "fixed", "epsilon": 0.03' in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--ids", "9"), "ids: painted has images 0 to 3, not 9"),
+        (("--ids", "0", "--where", "true"), "--ids and --where both choose images"),
+        (("--where", "colour = 'red'"), 'Referenced column "colour" not found'),
+        (("--where", "true) OR (true"), "is queued"),
+        (("--where", "true; DROP TABLE images"), "syntax error"),
+        (("--where", "width > 10000"), "'width > 10000' holds for no image of painted"),
+        (("--epsilon", "0.1", "--step", "0.01"), "step: is not read where mode is fixed"),
+        (("--epsilon", "7"), "epsilon: expected a number from 0 to 1, got 7"),
+        (("--max", "0"), "cap: expected"),
+        (("--method", "cw"), "method: expected one of fgsm, pgd, got 'cw'"),
+        (("--set", "levels"), "expected NAME=VALUE, got 'levels'"),
+        (("--set", "levels=9-bit"), "levels: expected one of real, 8-bit, got '9-bit'"),
+        (("--target", "-1"), "target: expected the index of a class, got -1"),
+    ],
+)
+def test_a_wrong_attack_is_said_in_a_sentence(
+    home: Path,
+    words: tuple[str, ...],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process: another would take a second to start."""
+    monkeypatch.setenv("CONVSCOPE_HOME", str(home))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit):
+        convscope.main(["attack", "--model", "first", "--images", "painted", *words])
+    told = "".join(capsys.readouterr())
+    assert sentence in told
+    assert "Traceback" not in told

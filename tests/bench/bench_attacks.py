@@ -3,16 +3,18 @@
     python tests/bench/bench_attacks.py
 
 EfficientNet-Lite0 with its real weights on photographs: those of CONVSCOPE_TEST_DATA where it is set, else the image
-set `samples`. Each method runs in a process of its own. The plain scan is that of PyTorch's FGSM tutorial, one image at
-a time: for each epsilon a pass forward and back (of the weights too), the step, and a forward pass; it has the
-allocator's defaults, as a script has. The second one asks for the input's gradient alone and has the settings of
-`workers.runtime`, as ours has. Where a plain scan is cut short, its time for the rest is that of its epsilons so far:
-they all cost the same.
+set `samples`. Each method runs in a process of its own; they take turns, and medians of the turns are printed.
+
+The plain scan is that of PyTorch's FGSM tutorial, one image at a time: for each epsilon a pass forward and back (of the
+weights too), the step, and a forward pass; it has the allocator's defaults, as a script has, and so has Foolbox's first
+row. The second one asks for the input's gradient alone and has the settings of `workers.runtime`, as ours has. Where a
+plain scan is cut short, its time for the rest is that of its epsilons so far: they all cost the same.
 """
 
 import io
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -24,11 +26,12 @@ from workers.runtime import SETTINGS
 
 STEP = 0.001
 CAPS = (0.5, 0.1)
-PHOTOGRAPHS = 48
+PHOTOGRAPHS = 24
 # A plain scan that needs more epsilons for an image than these is not walked to its end.
 MOST_SCANNED = 60
 FOOLBOX_EPSILONS = 40
-FOOLBOX_PHOTOGRAPHS = 6
+FOOLBOX_PHOTOGRAPHS = 4
+ROUNDS = 3
 METHODS = ("ours", "tutorial", "input gradient", "foolbox", "foolbox, frozen", "ours at 40", "bisection")
 # Run as a script runs: the allocator's defaults, and gradients of the weights too.
 AS_IS = ("tutorial", "foolbox")
@@ -175,42 +178,49 @@ def main() -> None:
     if len(sys.argv) == 2:
         print(json.dumps(measure(sys.argv[1])))
         return
-    told = {}
-    for method in METHODS:
-        settings = {} if method in AS_IS else SETTINGS
-        made = subprocess.run(
-            [sys.executable, __file__, method], env=os.environ | settings, stdout=subprocess.PIPE, check=True
-        )
-        told[method] = json.loads(made.stdout.splitlines()[-1])
+    rounds: dict[str, list[Any]] = {method: [] for method in METHODS}
+    for turn in range(ROUNDS):
+        for method in METHODS:
+            if turn and method == "bisection":
+                continue  # not timed
+            settings = {} if method in AS_IS else SETTINGS
+            made = subprocess.run(
+                [sys.executable, __file__, method],
+                env=os.environ | settings,
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            rounds[method].append(json.loads(made.stdout.splitlines()[-1]))
     for cap in CAPS:
-        epsilons = told["ours"][str(cap)]["epsilons"]
-        seconds = told["ours"][str(cap)]["seconds"]
+        epsilons = rounds["ours"][0][str(cap)]["epsilons"]
+        seconds = statistics.median(turn[str(cap)]["seconds"] for turn in rounds["ours"])
         resisting = sum(epsilon is None for epsilon in epsilons)
         print(f"\nsmallest epsilon, grid {STEP} to {cap}: {len(epsilons)} photographs, {resisting} resist")
         print(f"{'':<46}{'seconds':>10}{'ratio':>9}{'equal':>14}")
         print(f"{'ours':<46}{seconds:>10.1f}{1:>9.2f}")
-        for method in ("tutorial", "input gradient"):
-            rows = told[method]["rows"]
-            wanted = [round((epsilon or cap) / STEP) for epsilon in epsilons]
-            total = sum(spent * n / looked for (_, looked, spent), n in zip(rows, wanted, strict=True))
+        wanted = [round((epsilon or cap) / STEP) for epsilon in epsilons]
+        for method, words in (("tutorial", "as in the tutorial"), ("input gradient", "input gradient alone")):
+            total = statistics.median(
+                sum(spent * n / looked for (_, looked, spent), n in zip(turn["rows"], wanted, strict=True))
+                for turn in rounds[method]
+            )
             walked = [
                 (ours_, theirs)
-                for ours_, (theirs, looked, _) in zip(epsilons, rows, strict=True)
+                for ours_, (theirs, looked, _) in zip(epsilons, rounds[method][0]["rows"], strict=True)
                 if (theirs is not None and theirs <= cap) or looked >= round(cap / STEP)
             ]
-            equal = sum(one == other for one, other in walked)
-            name = f"plain scan, {'as in the tutorial' if method == 'tutorial' else 'input gradient alone'}"
-            print(f"{name:<46}{total:>10.1f}{total / seconds:>9.2f}{f'{equal} of {len(walked)}':>14}")
-        halved = told["bisection"][str(cap)]["epsilons"]
+            equal = f"{sum(one == other for one, other in walked)} of {len(walked)}"
+            print(f"{f'plain scan, {words}':<46}{total:>10.1f}{total / seconds:>9.2f}{equal:>14}")
+        halved = rounds["bisection"][0][str(cap)]["epsilons"]
         wrong = sum(one != other for one, other in zip(epsilons, halved, strict=True))
         print(f"bisection is wrong on {wrong} of {len(epsilons)}")
-    spent = told["ours at 40"]["seconds"]
+    spent = statistics.median(turn["seconds"] for turn in rounds["ours at 40"])
     print(f"\n{FOOLBOX_EPSILONS} epsilons on {FOOLBOX_PHOTOGRAPHS} photographs: ours {spent:.1f} s")
     for method, words in (
         ("foolbox", "as a script has it"),
         ("foolbox, frozen", "weights frozen, our settings"),
     ):
-        seconds = told[method]["seconds"]
+        seconds = statistics.median(turn["seconds"] for turn in rounds[method])
         print(f"{f'Foolbox, {words}':<46}{seconds:>10.1f}{seconds / spent:>9.2f}")
 
 

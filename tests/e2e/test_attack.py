@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import signal
 import urllib.request
 from typing import Any
 
@@ -11,8 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
-from running import command
+from running import command, wait
 
+from db import job_queries
+from db.attack_queries import job_attacks
+from db.ledger import Ledger
 from db.settings import Settings
 from workers.attacks import loss_gradient, perturbed
 from workers.models import VisionModel, load_model
@@ -239,3 +244,44 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
         expect(phone.locator("h1")).to_have_text("Robustness")
         phone.wait_for_timeout(1500)
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_batch_that_is_cancelled_killed_and_resumed_has_each_image_once(
+    first_run: tuple[str, Settings],
+) -> None:
+    _, settings = first_run
+    words = (
+        "attack",
+        "--model",
+        "efficientnet-lite0",
+        "--images",
+        "samples",
+        "--step",
+        "0.0005",
+        "--max",
+        "0.02",
+    )
+    job = int(command(*words, "--set", "scan=full", home=settings.home).stdout.strip())
+    ledger = Ledger(settings)
+
+    def done() -> int:
+        return int(job_queries.job(ledger, job)["items_done"])
+
+    def state() -> str:
+        return str(job_queries.job(ledger, job)["state"])
+
+    wait(lambda: done() >= 3, seconds=60, what=state)
+    assert command("jobs", "cancel", str(job), home=settings.home).returncode == 0
+    wait(lambda: state() == "cancelled", seconds=30, what=state)
+    before = done()
+    assert command("jobs", "retry", str(job), home=settings.home).returncode == 0
+    wait(lambda: done() >= before + 3, seconds=60, what=state)
+    for worker in job_queries.workers(ledger):
+        os.kill(worker["pid"], signal.SIGKILL)
+    wait(lambda: state() == "done", seconds=120, what=state)
+    items = job_queries.job_items(ledger, job)
+    attacks = job_attacks(ledger, job)
+    assert [found["image_id"] for found in attacks] == [item["image_id"] for item in items] == list(range(36))
+    assert len({found["attack"] for found in attacks}) == 36
+    assert all(found["checked"] == 41 for found in attacks)
+    ledger.close()
