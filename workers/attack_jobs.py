@@ -25,6 +25,7 @@ from workers.attacks import Checked, Pgd, Search, perturbed, smallest_epsilons, 
 from workers.bench import ITS_OWN, Bench, class_of, digest_of, label_of
 from workers.comparison import Panel, compare, random_signs
 from workers.folding import folded
+from workers.gradients import Network
 from workers.keys import content_key
 from workers.models import VisionModel
 from workers.running import Computed, ItemFailed, Report
@@ -52,11 +53,14 @@ class AttackBench:
             self._taps[key] = find_taps(model)
         return self._taps[key]
 
-    def folded(self, model: VisionModel, pixels: Tensor) -> Any:
-        """The model with quicker forward passes, made once."""
+    def folded(self, model: VisionModel, pixels: Tensor) -> Network | None:
+        """The model with quicker forward passes, made once; nothing where it has none."""
         if model not in self._folded:
-            self._folded[model] = folded(model, pixels)
-        return self._folded[model]
+            made = folded(model, pixels)
+            # a value that is its own key would keep a model that was dropped
+            self._folded[model] = None if made is model else made
+        quicker: Network | None = self._folded[model]
+        return quicker
 
     def spreads(self, model: str, digest: str, image_set: str) -> dict[str, Tensor]:
         """Standard deviation of each channel's activation over the set, by layer; empty where it was not indexed."""

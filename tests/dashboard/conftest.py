@@ -44,6 +44,16 @@ def client(filled_app: Dash) -> FlaskClient:
     return filled_app.server.test_client()
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Context]:
+    """A dashboard of 12 images whose ledger a module's tests fill: a client of its routes, and its parts."""
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("site"))})
+    import_pictures(settings, painted_pictures(12), image_set="painted")
+    add_run(settings, image_set="painted")
+    app = create_app(settings)
+    return app.server.test_client(), app.server.extensions[EXTENSION]
+
+
 @pytest.fixture
 def empty_context(tmp_path: Path) -> Iterator[Context]:
     """The parts of a dashboard over an empty home, within a request."""

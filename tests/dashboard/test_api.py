@@ -16,7 +16,6 @@ from ledger_rows import claimed, finish_items, picture_of, values_of
 from openapi_spec_validator import validate
 from PIL import Image
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard import heat
 from dashboard.app import create_app
@@ -27,16 +26,6 @@ from workers.submit import parse_ids, short_ids
 
 OPENAPI = json.loads((Path(__file__).parents[2] / "dashboard" / "openapi.json").read_text())
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Context]:
-    """A dashboard whose ledger a module's tests fill."""
-    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("api"))})
-    import_pictures(settings, painted_pictures(12), image_set="painted")
-    add_run(settings, image_set="painted")
-    app = create_app(settings)
-    return app.server.test_client(), app.server.extensions[EXTENSION]
 
 
 @pytest.fixture

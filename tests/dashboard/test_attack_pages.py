@@ -13,10 +13,11 @@ from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
+from dashboard.context import Context
 from dashboard.drawing import as_picture, draw
 from dashboard.pages import attack, robustness
 from db.jobs import NewItem, NewJob, submit_job
+from db.ledger import now
 from db.ledger_tables import AttackLayer, AttackMap, AttackUnit, JobItem
 from db.results import ResultStore
 from db.settings import read_settings
@@ -25,14 +26,9 @@ LAYER = "stage1.block1.dwconv"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Context]:
-    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("attacks"))})
-    import_pictures(settings, painted_pictures(12), image_set="painted")
-    add_run(settings, image_set="painted")
-    app = create_app(settings)
-    context: Context = app.server.extensions[EXTENSION]
-    fill(context)
-    return app.server.test_client(), context
+def site(site: tuple[FlaskClient, Context]) -> tuple[FlaskClient, Context]:
+    fill(site[1])
+    return site
 
 
 def fill(context: Context) -> None:
@@ -88,7 +84,7 @@ def fill(context: Context) -> None:
             connection.execute(
                 insert(AttackMap).values(
                     attack=numbers[0], job=job, request="r", panel=panel, target_class=3, target_name="a fish",
-                    samples=25, noise_level=0.15, seed=0, seconds=1.0, created=__import__("db.ledger").ledger.now(),
+                    samples=25, noise_level=0.15, seed=0, seconds=1.0, created=now(),
                     file=store.write_array("comparisons", panel, heat),
                     difference_file=None if panel == "clean" else store.write_array("comparisons", "d", heat - 0.5),
                     standard_error_file=None if panel == "clean" else store.write_array("comparisons", "e", heat / 9),

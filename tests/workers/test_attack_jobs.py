@@ -1,7 +1,10 @@
 """Items of attack jobs with a real network: what is kept, shared and refused, and what follows an attack."""
 
 import dataclasses
+import gc
 import io
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from lab import Lab
 from PIL import Image
 from sqlalchemy import select
+from torch import nn
 
 from db import job_queries
 from db.ledger_tables import Attack, AttackAblation, AttackLayer, AttackMap, AttackTransfer, AttackUnit
@@ -310,3 +314,17 @@ def test_the_job_says_which_epsilon_it_is_at(lab: Lab, monkeypatch: pytest.Monke
     assert spoken[1].startswith("epsilon 0.0002: ")
     assert spoken[-1] == "what moved inside"
     assert all(0 <= done <= total for done, total, _ in said)
+
+
+@pytest.mark.parametrize("norms", [0, 1])
+def test_the_quicker_copy_does_not_keep_a_model_that_was_dropped(
+    lab: Lab, as_model: Callable[..., VisionModel], norms: int
+) -> None:
+    after = [nn.BatchNorm2d(4)] * norms
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), *after, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = as_model(network.eval(), size=32, classes=4)
+    assert (lab.attacks.folded(model, torch.rand(1, 3, 32, 32)) is not None) == bool(norms)
+    dropped = weakref.ref(model)
+    del model
+    gc.collect()
+    assert dropped() is None
