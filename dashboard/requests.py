@@ -35,7 +35,16 @@ class Chosen:
     target: str
 
 
-Ask = Callable[[Context, Chosen], tuple[NewJob, Record]]
+@dataclass(frozen=True)
+class Asked:
+    """What a choice asks for: the job; what else to send to ask for it; and what is stored of it, of whichever job."""
+
+    new: NewJob
+    rest: Record
+    stored: Sequence[Record] = ()
+
+
+Ask = Callable[[Context, Chosen], Asked]
 
 
 def read_request(
@@ -48,7 +57,7 @@ def read_request(
     most: int,
     ask: Ask,
 ) -> Record:
-    """What the page shows. `most` is how many results it shows; `ask` makes the job and the rest of its request."""
+    """What the page shows. `most` is how many results it shows; `ask` makes the job."""
     given = {
         name.removeprefix("p_"): values[-1]
         for name, values in parse_qs((search or "").lstrip("?")).items()
@@ -73,6 +82,7 @@ def read_request(
         "target": address.target,
         "request": None,
         "job": None,
+        "stored": [],
         "rows": [],
     }
     try:
@@ -80,8 +90,8 @@ def read_request(
         shown = ids[: most // max(1, len(chosen))]
         runs = [found for model in chosen if (found := catalogue.run(model, image_set))]
         page["rows"] = rows(context, image_set, shown, address.model, runs)
-        new, rest = ask(context, Chosen(chosen, image_set, ids, address.method, given, address.target))
-        request = new.parameters
+        asked = ask(context, Chosen(chosen, image_set, ids, address.method, given, address.target))
+        request = asked.new.parameters
         page["parameters"] = request["parameters"]
         page["request"] = {
             "models": [model["name"] for model in request["models"]],
@@ -89,9 +99,10 @@ def read_request(
             "ids": page["ids"],
             "method": request["method"],
             "parameters": request["parameters"],
-            **rest,
+            **asked.rest,
         }
-        found = job_with_key(context.ledger, new.key)
+        page["stored"] = asked.stored
+        found = job_with_key(context.ledger, asked.new.key)
         page["job"] = None if found is None else found["job"]
     except WrongRequest as error:
         problems["request"] = str(error)

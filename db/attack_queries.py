@@ -23,6 +23,11 @@ def attack(ledger: Ledger, number: int) -> Record | None:
     return _one(ledger, Attack, Attack.attack == number)
 
 
+def attacks_with_keys(ledger: Ledger, keys: Sequence[str]) -> list[Record]:
+    """The attacks that are stored under those keys."""
+    return _all(ledger, Attack, Attack.key.in_(keys), Attack.attack)
+
+
 def attack_map(ledger: Ledger, number: int) -> Record | None:
     """One map of a comparison; None where there is none of that number."""
     return _one(ledger, AttackMap, AttackMap.attack_map == number)

@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,7 +20,7 @@ from db.jobs import Record
 from db.ledger import now
 from db.ledger_tables import Attack, AttackAblation, AttackLayer, AttackMap, AttackTransfer, AttackUnit
 from workers.ablation import clean_means, held, random_units
-from workers.attack_requests import ATTACK_VERSION, Grid, grid_of
+from workers.attack_requests import Grid, grid_of
 from workers.attack_units import Shift, shifts
 from workers.attacks import Checked, Pgd, Search, perturbed, smallest_epsilons, to_uint8
 from workers.bench import ITS_OWN, Bench, class_of, digest_of, label_of
@@ -30,6 +31,7 @@ from workers.keys import content_key
 from workers.models import VisionModel
 from workers.running import Computed, ItemFailed, Report
 from workers.stored_images import StoredImage
+from workers.submit_attacks import attack_key
 from workers.taps import Tap, find_taps
 
 FOLDER = "attacks"
@@ -120,7 +122,7 @@ class AttackJobs:
         bench = self._bench
         digest = digest_of(item["model"], parameters)
         image = bench.image(parameters["image_set"], item)
-        key = attack_key(digest, parameters, image)
+        key = attack_key(digest, parameters, asdict(image))
         known = self._known(key)
         if known is not None and all(
             known[file] is None or bench.results.path(known[file]).exists() for file in _FILES
@@ -269,13 +271,6 @@ class AttackJobs:
             "png_probability": float(probabilities[verdict]),
             "png_succeeds": (verdict == found.reference) == (parameters["target"] is not None),
         }
-
-
-def attack_key(digest: str, parameters: Mapping[str, Any], image: StoredImage) -> str:
-    """SHA-256 over all that an attack's row depends on; an image in two sets has two rows."""
-    aim = {name: parameters[name] for name in ("image_set", "method", "parameters", "relative_to", "target")}
-    label = [image.wnid, image.label] if parameters["relative_to"] == "label" else None
-    return content_key(ATTACK_VERSION, digest, image.key, image.image_id, aim, label)
 
 
 def pgd_of(method: str, options: Mapping[str, Any]) -> Pgd | None:

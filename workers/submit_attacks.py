@@ -7,7 +7,9 @@ from typing import Any
 from sqlalchemy import select
 
 from db.atlas import Atlas
-from db.jobs import NewItem, NewJob
+from db.attack_queries import attacks_with_keys
+from db.image_sets import images_by_id
+from db.jobs import NewItem, NewJob, Record
 from db.ledger import Ledger
 from db.ledger_tables import Attack, Job
 from workers.attack_requests import ATTACK_VERSION, parse_attack
@@ -77,6 +79,30 @@ def attack_job(
         parameters=request,
         items=tuple(NewItem(model.name, image_id, keys[image_id]) for image_id in ids for model in models),
     )
+
+
+def attack_key(digest: str, parameters: Mapping[str, Any], image: Mapping[str, Any]) -> str:
+    """SHA-256 over all that an attack's row depends on; an image in two sets has two rows.
+
+    Args:
+        digest: that of the model.
+        parameters: those of the job.
+        image: the image's row of the atlas.
+    """
+    aim = {name: parameters[name] for name in ("image_set", "method", "parameters", "relative_to", "target")}
+    label = [image["wnid"], image["label"]] if parameters["relative_to"] == "label" else None
+    return content_key(ATTACK_VERSION, digest, image["key"], image["image_id"], aim, label)
+
+
+def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> list[Record]:
+    """Of the first `most` attacks that a request asks for, those that are stored already, in its order."""
+    items = new.items[:most]
+    ids = list({item.image_id for item in items})
+    images = {row["image_id"]: row for row in atlas.fetch(images_by_id(str(new.image_set), ids))}
+    digests = {model["name"]: model["digest"] for model in new.parameters["models"]}
+    keys = [attack_key(digests[item.model], new.parameters, images[item.image_id]) for item in items]
+    found = {row["key"]: row for row in attacks_with_keys(ledger, keys)}
+    return [found[key] for key in keys if key in found]
 
 
 def parse_class(given: Any) -> int | None:

@@ -16,18 +16,18 @@ from dash.exceptions import PreventUpdate
 
 from dashboard import components, heat
 from dashboard.address import AttackAddress
+from dashboard.attack_answers import attack_record
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.drawing import as_picture, draw
 from dashboard.ids import LOCATION, make_id
-from dashboard.requests import Chosen, read_request
+from dashboard.requests import Asked, Chosen, read_request
 from dashboard.wiring import in_browser
 from db import attack_queries
-from db.jobs import NewJob
 from db.ledger import LedgerError
 from workers.attack_requests import ATTACKS
 from workers.submit import choose_models
-from workers.submit_attacks import MAP_PARAMETERS, attack_job, parse_class
+from workers.submit_attacks import MAP_PARAMETERS, attack_job, parse_class, stored_attacks
 
 TITLE = "Attack · Convscope"
 MOST_SHOWN = 240
@@ -131,8 +131,8 @@ def request_of(found: Record) -> str:
     return "?" + urlencode(given)
 
 
-def ask(context: Context, chosen: Chosen) -> tuple[NewJob, Record]:
-    """The job that a choice asks for, and what to send to ask for it.
+def ask(context: Context, chosen: Chosen) -> Asked:
+    """The job that a choice asks for, and the attacks of it that other jobs have made.
 
     Raises:
         WrongRequest: something in it cannot be.
@@ -156,7 +156,8 @@ def ask(context: Context, chosen: Chosen) -> tuple[NewJob, Record]:
         target=rest["target"],
         queue=str(rest["queue"]),
     )
-    return new, rest
+    stored = stored_attacks(context.atlas, context.ledger, new, most=MOST_SHOWN)
+    return Asked(new, rest, [attack_record(found) for found in stored])
 
 
 def attack_of(model: str, image_set: str, image: int) -> str:

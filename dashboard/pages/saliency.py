@@ -23,9 +23,8 @@ from dashboard.address import SaliencyAddress
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
-from dashboard.requests import Chosen, read_request
+from dashboard.requests import Asked, Chosen, read_request
 from dashboard.wiring import in_browser
-from db.jobs import NewJob
 from workers.methods import METHODS, WrongRequest
 from workers.submit import choose_models, parse_target, saliency_job, short_ids
 
@@ -98,8 +97,8 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
     return read_request(context, catalogue, search, address, problems, METHODS, MOST_MAPS, ask)
 
 
-def ask(context: Context, chosen: Chosen) -> tuple[NewJob, Record]:
-    """The job that a choice asks for, and what to send to ask for it.
+def ask(context: Context, chosen: Chosen) -> Asked:
+    """The job that a choice asks for.
 
     Raises:
         WrongRequest: something in it cannot be.
@@ -119,7 +118,7 @@ def ask(context: Context, chosen: Chosen) -> tuple[NewJob, Record]:
         parameters=dict(chosen.parameters),
         target=parse_target(chosen.target),
     )
-    return new, {"kind": "saliency", "target": new.parameters["target"]}
+    return Asked(new, {"kind": "saliency", "target": new.parameters["target"]})
 
 
 def saliency_of(model: str, image_set: str, ids: Sequence[int]) -> str:

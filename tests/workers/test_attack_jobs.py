@@ -22,7 +22,7 @@ from workers.attacks import loss_gradient, perturbed
 from workers.comparison import Panel, compare
 from workers.models import VisionModel
 from workers.submit import ModelRef
-from workers.submit_attacks import ablation_job, comparison_job, transfer_job
+from workers.submit_attacks import ablation_job, attack_job, comparison_job, stored_attacks, transfer_job
 from workers.taps import find_taps
 
 
@@ -71,6 +71,26 @@ def test_an_attack_is_the_smallest_on_its_grid_and_the_png_was_classified(
         before, after = lab.attacks.images(row)
         assert torch.equal(before, pixels[0])
         assert torch.allclose(after, moved[first], atol=1e-7)
+
+
+def test_what_another_job_attacked_is_found_by_a_request_for_it(lab: Lab) -> None:
+    lab.attack(image_ids=[1])
+    (row,) = rows(lab, Attack)
+
+    def stored(ids: list[int], **changed: Any) -> list[int]:
+        new = attack_job(
+            lab.bench.atlas,
+            models=[lab.reference],
+            image_set="painted",
+            image_ids=ids,
+            parameters={"step": 0.002, "cap": 0.05} | changed,
+        )
+        return [found["attack"] for found in stored_attacks(lab.bench.atlas, lab.ledger, new, most=3)]
+
+    assert stored([0, 1]) == [row["attack"]]
+    assert stored([0]) == []
+    assert stored([1], cap=0.1) == []
+    assert stored([0, 2, 3, 1]) == [], "only so many are looked for"
 
 
 def test_on_8_bits_the_png_is_the_attack(lab: Lab) -> None:

@@ -36,7 +36,8 @@
     };
 
     const isCurrent = () => convscope.isCurrent(page, LOOKS);
-    const attacks = () => (job ? job.attacks : []);
+    /* What the job has made, and before there is one, what others made of the same request. */
+    const attacks = () => (job ? job.attacks : page ? page.stored : []);
 
     /* The attack that is looked at: the one that the address names, else the first. */
     const chosen = () => Number(new URLSearchParams(location.search).get("attack")) || (attacks().length ? attacks()[0].attack : 0);
@@ -156,9 +157,12 @@
         if (said) lines.push(make("p", { class: "problem" }, said));
         lines.push(...convscope.jobLine(job, "attacks", act));
         for (const [kind, one] of following) lines.push(...convscope.jobLine(one, FOLLOWING[kind], act));
-        if (!job && page.job === null && page.request && !said && !chosen()) {
-            lines.push(make("p", { class: "quiet" }, `Not attacked yet: ${page.rows.length} ${page.rows.length === 1 ? "image" : "images"} by `
-                + `${page.chosen.length} ${page.chosen.length === 1 ? "model" : "models"}. Press Run.`));
+        const left = page.rows.length * page.chosen.length - attacks().length;
+        if (!job && page.job === null && page.request && !said && left > 0) {
+            const asked = attacks().length ? `${left} of ${attacks().length + left} are not attacked yet`
+                : `Not attacked yet: ${page.rows.length} ${page.rows.length === 1 ? "image" : "images"} by `
+                    + `${page.chosen.length} ${page.chosen.length === 1 ? "model" : "models"}`;
+            lines.push(make("p", { class: "quiet" }, `${asked}. Press Run.`));
         }
         convscope.drawJobLines(parts.progress, lines);
         drawList();
@@ -190,7 +194,7 @@
     function drawList() {
         const found = new Map(attacks().map((one) => [`${one.image_id} ${one.model}`, one]));
         const items = job ? job.item_list : [];
-        const key = JSON.stringify([items.map((item) => item.state + item.result), page.rows.map((row) => row.id), page.chosen, chosen(), job && job.state]);
+        const key = JSON.stringify([items.map((item) => item.state + item.result), page.rows.map((row) => row.id), page.chosen, chosen(), job && job.state, attacks().length]);
         if (parts.list.dataset.shown === key) return;
         parts.list.dataset.shown = key;
         if (items.length < 2 && page.rows.length * page.chosen.length < 2) { parts.list.replaceChildren(); return; }
@@ -230,8 +234,8 @@
         parts.tools.replaceChildren(...(made.length ? [
             make("a", { class: "btn btn-sm btn-quiet", href: "/robustness?" + new URLSearchParams({ model: page.chosen[0], images: page.image_set }) },
                 icon("graph-down"), "Robustness"),
-            make("a", { class: "btn btn-sm btn-quiet", href: `/download/attacks.csv?job=${job.job}`, download: "" }, icon("download"), "CSV"),
-        ] : []));
+            job && make("a", { class: "btn btn-sm btn-quiet", href: `/download/attacks.csv?job=${job.job}`, download: "" }, icon("download"), "CSV"),
+        ].filter(Boolean) : []));
     }
 
     convscope.attackState = () => ({ page, job, whole, constants, percent });
