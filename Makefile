@@ -34,7 +34,8 @@ lint: setup  ## Lint, format, types, direction of imports
 test: lint  ## Lint, then the tests, the browser's included
 	@sh .ci/chromium $(BIN)/python
 	@sh .ci/postgres
-	$(BIN)/pytest
+	@# a file's tests share what they set up: they stay in one process
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 bench: setup  ## Measure, side by side, and print tables
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'

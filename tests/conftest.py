@@ -46,9 +46,22 @@ def shared_data() -> Path:
     return folder
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The tables that tests wrote, a property a line, above pytest's own summary."""
+    tables: dict[str, list[str]] = {}
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for table, line in report.user_properties if report.when == "call" else ():
+            tables.setdefault(table, []).append(str(line))
+    for table, lines in tables.items():
+        terminalreporter.section(table)
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    session.config.stash[_STATUS] = int(exitstatus)
+    if not hasattr(session.config, "workerinput"):  # a process of pytest-xdist's leaves as it is told to
+        session.config.stash[_STATUS] = int(exitstatus)
 
 
 @pytest.hookimpl(trylast=True)

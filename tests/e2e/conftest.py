@@ -15,22 +15,8 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from db.settings import Settings, read_settings
 
-FAULTS = pytest.StashKey[list[tuple[str, str, float]]]()
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[FAULTS] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of faults and outcomes, above pytest's own summary."""
-    rows = terminalreporter.config.stash[FAULTS]
-    if rows:
-        terminalreporter.section("faults and outcomes")
-        for fault, outcome, seconds in rows:
-            terminalreporter.write_line(f"{fault:<62}{outcome:<24}{seconds:6.1f} s")
 
 
 class Told(Protocol):
@@ -41,12 +27,13 @@ class Told(Protocol):
 
 @pytest.fixture
 def told(request: pytest.FixtureRequest) -> Told:
-    """Notes a fault and its outcome for the table at the end of the run."""
+    """Notes a fault and its outcome for the table at the end of the run (see tests/conftest.py)."""
     begun = time.monotonic()
 
     def note(fault: str, states: Mapping[str, int]) -> None:
         outcome = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        request.config.stash[FAULTS].append((fault, outcome, time.monotonic() - begun))
+        line = f"{fault:<62}{outcome:<24}{time.monotonic() - begun:6.1f} s"
+        request.node.user_properties.append(("faults and outcomes", line))
 
     return note
 
