@@ -16,6 +16,8 @@ from dashboard.words import percent
 COLOURS = ("#0f9d8f", "#d95f02", "#7570b3", "#cc79a7", "#b8860b", "#3b82c4")
 INK = "#7d8792"
 MOST_POINTS = 3000
+# That many stand beside each other on a phone.
+MOST_TICKS = 5
 MOST_CLASSES = 20
 
 
@@ -187,8 +189,11 @@ def _dressed(figure: Any, *, axis: str | None = None, left: float = 0.0, cap: fl
     ticks = [
         n for n in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 127) if left * 255 * 0.999 <= n <= cap * 255 * 1.001
     ]
+    if len(ticks) > MOST_TICKS:
+        ticks = ticks[::2]
     figure.update_xaxes(
         type=axis,
+        tickangle=0,
         title="epsilon (n/255 in brackets)",
         range=[math.log10(left), math.log10(cap)] if axis == "log" else [0, cap],
         **(
