@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlencode
 from dashboard.compose import TILE_SIZES
 from dashboard.geometry import CROPS
 from db.image_queries import IMAGE_ORDERS, VERDICTS
-from db.ledger_views import CLASS_ORDERS
 from db.patch_queries import CHANNEL_ORDERS
+from db.robustness_queries import CLASS_ORDERS
 from workers.methods import DEFAULT_METHOD
 
 K_MOST = 20

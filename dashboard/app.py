@@ -28,9 +28,9 @@ from dashboard.pictures import pictures
 from dashboard.saliency_downloads import saliency_downloads
 from dashboard.status import status_route
 from db.atlas import Atlas
+from db.both import Both
 from db.images import ImageStore
 from db.ledger import Ledger
-from db.ledger_views import Both
 from db.results import ResultStore
 from db.settings import Settings
 from workers.submit import Office

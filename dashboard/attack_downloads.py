@@ -10,11 +10,11 @@ from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, answer, sorry
 from dashboard.api_answers import number as whole_number
 from dashboard.attack_answers import attack_record, steps
 from dashboard.context import Record, current
-from dashboard.downloads import csv_lines
-from db import attack_queries, ledger_views
+from db import attack_queries, robustness_queries
 from db.atlas import AtlasError, Query
 from db.job_queries import job, job_items
 from db.results import ResultGone
+from db.table_files import csv_lines
 from workers.methods import WrongRequest
 
 attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
@@ -94,12 +94,12 @@ def steps_csv() -> flask.Response:
 
 
 TABLES: dict[str, Callable[[RobustnessAddress], Query]] = {
-    "curve": lambda a: ledger_views.curve(a.images, a.protocol, image_class=a.label),
-    "strip": lambda a: ledger_views.strip(a.images, a.protocol, image_class=a.label),
-    "leaderboard": lambda a: ledger_views.leaderboard(a.images, a.protocol),
-    "transfer": lambda a: ledger_views.transfers(a.images, a.protocol),
-    "flips": lambda a: ledger_views.flips(a.images, a.protocol, a.model, limit=None),
-    "classes": lambda a: ledger_views.by_class(a.images, a.protocol, a.model, order=a.sort, limit=None),
+    "curve": lambda a: robustness_queries.curve(a.images, a.protocol, image_class=a.label),
+    "strip": lambda a: robustness_queries.strip(a.images, a.protocol, image_class=a.label),
+    "leaderboard": lambda a: robustness_queries.leaderboard(a.images, a.protocol),
+    "transfer": lambda a: robustness_queries.transfers(a.images, a.protocol),
+    "flips": lambda a: robustness_queries.flips(a.images, a.protocol, a.model, limit=None),
+    "classes": lambda a: robustness_queries.by_class(a.images, a.protocol, a.model, order=a.sort, limit=None),
 }
 
 
@@ -112,13 +112,13 @@ def robustness_csv(table: str) -> flask.Response:
     if problems:
         raise WrongRequest(next(iter(problems.values())).rstrip("."))
     found = current().both.fetch_arrow(TABLES[table](address))
-    return _file("".join(csv_lines(found)), f"robustness-{table}")
+    return _file("".join(csv_lines(found.schema, found.to_batches())), f"robustness-{table}")
 
 
 def _csv(lines: list[Record], name: str) -> flask.Response:
     names = list(dict.fromkeys(key for found in lines for key in found))
     table = pa.table({key: [found.get(key) for found in lines] for key in names})
-    return _file("".join(csv_lines(table)), name)
+    return _file("".join(csv_lines(table.schema, table.to_batches())), name)
 
 
 def _file(text: str, name: str) -> flask.Response:

@@ -11,9 +11,9 @@ from dashboard.compose import Pixels
 from dashboard.health import Health
 from db import queries
 from db.atlas import Atlas, AtlasError, NoAtlas
+from db.both import Both
 from db.images import ImageStore
 from db.ledger import Ledger
-from db.ledger_views import Both
 from db.results import ResultStore
 from db.settings import Settings
 from workers.submit import Office

@@ -16,7 +16,6 @@ from dashboard import figure, heat
 from dashboard.api_answers import MOST_NUMBER, answer, choice, fraction, sorry
 from dashboard.api_answers import number as whole_number
 from dashboard.context import Context, Record, current
-from dashboard.downloads import csv_lines
 from dashboard.figure import ColourBar, FigureCell, FigureRow
 from dashboard.pages.saliency import MOST_MAPS, read_page
 from dashboard.words import activation, percent
@@ -26,6 +25,7 @@ from db.jobs import NoSuchJob
 from db.ledger import LedgerError
 from db.patch_queries import pictured
 from db.results import ResultGone
+from db.table_files import csv_lines
 from workers.methods import METHODS, WrongRequest
 
 DEFAULT_STRENGTH = 0.65
@@ -275,7 +275,7 @@ def saliency_csv() -> flask.Response:
     lines = [line(item, asked.maps.get(item["position"]), asked.job["image_set"]) for item in asked.items]
     names = list(dict.fromkeys(name for found in lines for name in found))
     table = pa.table({name: [found.get(name) for found in lines] for name in names})
-    data = "".join(csv_lines(table)).encode()
+    data = "".join(csv_lines(table.schema, table.to_batches())).encode()
     return _file(data, "text/csv", _name(asked, "csv"))
 
 

@@ -360,6 +360,7 @@ class SavedQuery(Table):
 
     query: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
+    description: Mapped[str] = mapped_column(Text, default="", server_default="")
     sql: Mapped[str] = mapped_column(Text)
     created: Mapped[datetime]
     changed: Mapped[datetime]

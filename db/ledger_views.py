@@ -1,26 +1,9 @@
-"""The ledger's attacks beside the atlas's tables, in one DuckDB session: what the Robustness page shows, as SQL.
+"""Views over the atlas and the ledger together: what the Robustness page shows, and what people ask most, as SQL."""
 
-The ledger's tables come as Arrow, read anew when they changed; the views below stand over them and the atlas. They
-are what people query too: every number of the page is a SELECT from one of them.
-"""
-
-import contextlib
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import duckdb
-import pyarrow as pa
-from sqlalchemy import func, select
-from sqlalchemy.types import JSON, Boolean, DateTime, Double, Integer
-
-from db.atlas import Atlas, Query
-from db.ledger import Ledger
-from db.ledger_tables import Attack, AttackTransfer
-
-# What lies in files, or names a row, says nothing in a table.
-_LEFT_OUT = ("key", "image_key", "file", "input_file", "change_file", "steps_file", "parameters", "successes")
+from db.ledger_comments import COMMENTS
 
 _PROTOCOL = """
     upper(method) || ', leaves the ' || relative_to
@@ -43,10 +26,55 @@ SELECT model, image_set, protocol, epsilon, at_risk::BIGINT AS at_risk, flipped,
        product(1 - flipped / at_risk) OVER (PARTITION BY model, image_set, protocol ORDER BY epsilon) AS share
 FROM risk"""
 
-VIEWS: dict[str, tuple[str, str]] = {
-    "attacked": (
+_MODEL = "Name of the model."
+_SET = "Image set."
+_IMAGE = "Image, by its number in the set."
+_LAYER = "Layer, as in the atlas."
+_CHANNEL = "Channel, from 0."
+_PROTOCOL_IS = "How it was attacked, in words: only attacks of one protocol compare."
+
+
+@dataclass(frozen=True)
+class View:
+    """A view over the atlas and the ledger: what it tells, column by column, and what it `reads` of the ledger."""
+
+    comment: str
+    columns: Mapping[str, str]
+    reads: tuple[str, ...]
+    sql: str
+
+
+VIEWS: dict[str, View] = {
+    "attacked": View(
         "Untargeted attacks with their images: the newest of each image under each model and protocol. `smallest` is "
         "the epsilon that succeeded, or the largest that was looked at where none did (`censored`).",
+        {
+            "attack": "Attack.",
+            "model": _MODEL,
+            "image_set": _SET,
+            "image_id": _IMAGE,
+            "protocol": _PROTOCOL_IS,
+            "outcome": "flipped, resisted or no_gradient.",
+            "epsilon": "Smallest that succeeded; NULL where none did.",
+            "attacked_epsilon": "Epsilon of the stored image.",
+            "smallest": "The epsilon that succeeded, or the largest that was looked at where none did.",
+            "censored": "Whether none did.",
+            "class_before": "Prediction before.",
+            "name_before": "Its name.",
+            "class_after": "Prediction on the attacked image.",
+            "name_after": "Its name.",
+            "probability_before": "Of class_before.",
+            "probability_after": "Of class_after.",
+            "step": "Distance of two epsilons.",
+            "cap": "Largest epsilon.",
+            "png_succeeds": "Whether the stored 8-bit image is still a success.",
+            "gradient_norm": "Norm of the loss's gradient in pixels.",
+            "seconds": "Time it took.",
+            "class": "WordNet id of the image's label, or the label where it has none.",
+            "label": "The label's name.",
+            "key": "SHA-256 of the image's file.",
+        },
+        ("attacks",),
         f"""
 SELECT a.attack, a.model, a.image_set, a.image_id, protocol, a.outcome, a.epsilon, a.attacked_epsilon,
        coalesce(a.epsilon, a.attacked_epsilon) AS smallest, a.outcome = 'resisted' AS censored,
@@ -57,13 +85,37 @@ FROM (SELECT *, {_PROTOCOL} AS protocol FROM attacks WHERE relative_to <> 'targe
 JOIN images i USING (image_set, image_id)
 QUALIFY row_number() OVER (PARTITION BY a.model, a.image_set, a.image_id, protocol ORDER BY a.attack DESC) = 1""",
     ),
-    "robustness_curve": (
+    "robustness_curve": View(
         "Share of images still right at an epsilon and just after it, by Kaplan and Meier's product over those still "
         "at risk: images that resisted to their cap leave it there. Without a gradient there was no attack: left out.",
+        {
+            "model": _MODEL,
+            "image_set": _SET,
+            "protocol": _PROTOCOL_IS,
+            "epsilon": "In pixels in [0, 1].",
+            "at_risk": "Images that were neither flipped nor censored below it.",
+            "flipped": "Images whose smallest epsilon it is.",
+            "censored": "Images that resisted up to it as their cap.",
+            "share": "Of images still right just after it.",
+        },
+        ("attacked",),
         CURVE.format(source="attacked"),
     ),
-    "robustness_by_class": (
+    "robustness_by_class": View(
         "Attacks by the images' labelled class; the median is null where half of them resist.",
+        {
+            "model": _MODEL,
+            "image_set": _SET,
+            "protocol": _PROTOCOL_IS,
+            "class": "WordNet id of the label, or the label.",
+            "label": "The label's name.",
+            "images": "Attacked images of the class.",
+            "flipped": "Of them, flipped.",
+            "resisted": "Of them, resisted to the cap.",
+            "wrong_already": "Of them, flipped at epsilon 0.",
+            "median_epsilon": "Median of the smallest epsilons; NULL where half of them resist.",
+        },
+        ("attacked",),
         """
 SELECT model, image_set, protocol, class, any_value(label) AS label, count(*) AS images,
        count(*) FILTER (outcome = 'flipped') AS flipped, count(*) FILTER (outcome = 'resisted') AS resisted,
@@ -74,8 +126,20 @@ FROM attacked
 WHERE class IS NOT NULL AND outcome <> 'no_gradient'
 GROUP BY ALL""",
     ),
-    "class_flips": (
+    "class_flips": View(
         "From which class to which: the label, or the prediction where there is none, and the class after the attack.",
+        {
+            "model": _MODEL,
+            "image_set": _SET,
+            "protocol": _PROTOCOL_IS,
+            "from_class": "The label, or the prediction where there is none.",
+            "to_class": "Name of the class after the attack.",
+            "to_index": "Its index.",
+            "images": "How many went that way.",
+            "median_epsilon": "Median of their smallest epsilons.",
+            "example": "One of the attacks.",
+        },
+        ("attacked",),
         """
 SELECT model, image_set, protocol, coalesce(label, name_before, 'class ' || class_before) AS from_class,
        coalesce(name_after, 'class ' || class_after) AS to_class, class_after AS to_index, count(*) AS images,
@@ -84,9 +148,21 @@ FROM attacked
 WHERE outcome = 'flipped'
 GROUP BY ALL""",
     ),
-    "transfer": (
+    "transfer": View(
         "What other models say of attacked images: of those that the judge had right before, the share whose class "
         "changes; `judged` counts all that it was asked about.",
+        {
+            "model": "Model that was attacked.",
+            "judge": "Model that was asked.",
+            "image_set": _SET,
+            "protocol": _PROTOCOL_IS,
+            "judged": "Attacked images that it was asked about.",
+            "right_before": "Of them, clean images that it had right.",
+            "fooled": "Of those, images whose class changes.",
+            "share_fooled": "fooled / right_before.",
+            "share_moved": "Share of all whose class changes.",
+        },
+        ("attacked", "attack_transfers"),
         """
 SELECT a.model, t.judge, a.image_set, a.protocol, count(*) AS judged,
        count(*) FILTER (t.right_before) AS right_before,
@@ -97,9 +173,22 @@ FROM attacked a
 JOIN attack_transfers t USING (attack)
 GROUP BY ALL""",
     ),
-    "leaderboard": (
+    "leaderboard": View(
         "Models over the images that all of them were attacked on, by protocol: share still right after 0, 1, 4 and 8 "
         "levels of 255, null beyond the cap.",
+        {
+            "model": _MODEL,
+            "image_set": _SET,
+            "protocol": _PROTOCOL_IS,
+            "images": "Images that all models were attacked on.",
+            "right_at_0": "Share right before any change.",
+            "right_at_1": "Share still right after 1/255; NULL beyond the cap.",
+            "right_at_4": "After 4/255.",
+            "right_at_8": "After 8/255.",
+            "median_epsilon": "Median of the smallest epsilons; NULL where half of them resist.",
+            "resisted": "Images that resisted to the cap.",
+        },
+        ("attacked",),
         """
 WITH counted AS (
     SELECT image_set, protocol, count(DISTINCT model) AS models FROM attacked GROUP BY ALL),
@@ -124,186 +213,90 @@ SELECT model, image_set, protocol, count(*) AS images,
 FROM attacked JOIN common USING (image_set, protocol, image_id)
 GROUP BY ALL""",
     ),
+    "movers": View(
+        "The channels that attacks moved most, with the attack: rank 1 moved most in its layer.",
+        {
+            "attack": "Attack.",
+            "model": _MODEL,
+            "image_set": _SET,
+            "image_id": _IMAGE,
+            "label": "The image's label.",
+            "name_before": "Prediction before.",
+            "name_after": "Prediction on the attacked image.",
+            "epsilon": "Smallest that succeeded; NULL where none did.",
+            "layer": _LAYER,
+            "channel": _CHANNEL,
+            "rank": "1 moved most in its layer.",
+            "shift": "Largest activation after, less that before.",
+            "deviations": "The shift in standard deviations over the image set; NULL without an index.",
+            "activation_before": "Largest activation over the clean image's feature map.",
+            "activation_after": "Largest activation over the attacked image's feature map.",
+            "y": "Row of the largest activation after.",
+            "x": "Column of it.",
+        },
+        ("attacked", "attack_units"),
+        """
+SELECT u.attack, a.model, a.image_set, a.image_id, a.label, a.name_before, a.name_after, a.epsilon,
+       u.layer, u.channel, u.rank, u.shift, u.deviations, u.activation_before, u.activation_after, u.y, u.x
+FROM attack_units u
+JOIN attacked a USING (attack)""",
+    ),
+    "image_channels": View(
+        "Which channels an image drives: the channels that have it among their top-k.",
+        {
+            "run": "Run.",
+            "model": _MODEL,
+            "image_set": _SET,
+            "image_id": _IMAGE,
+            "layer": _LAYER,
+            "channel": _CHANNEL,
+            "rank": "Place of the image among those of the channel; 1 is the strongest.",
+            "activation": "Value at the image's best position.",
+            "deviations": "That value in standard deviations from the channel's mean over the image set.",
+            "y": "Row of that position in the feature map.",
+            "x": "Column of that position in the feature map.",
+        },
+        (),
+        """
+SELECT a.run, r.model, r.image_set, a.image_id, a.layer, a.channel, a.rank, a.activation,
+       (a.activation - s.mean) / nullif(s.std, 0) AS deviations, a.y, a.x
+FROM activations_by_image a
+JOIN runs r USING (run)
+JOIN channel_stats s USING (run, layer, channel)""",
+    ),
+    "channel_classes": View(
+        "Classes of the images that drive a channel: how many of its top-k each has.",
+        {
+            "run": "Run.",
+            "model": _MODEL,
+            "image_set": _SET,
+            "layer": _LAYER,
+            "channel": _CHANNEL,
+            "class": "WordNet id of the label, or the label where it has none.",
+            "label": "The label's name.",
+            "images": "Images of that class among the channel's top-k.",
+            "share": "Of the labelled images among the channel's top-k.",
+        },
+        (),
+        """
+SELECT a.run, any_value(r.model) AS model, any_value(r.image_set) AS image_set, a.layer, a.channel,
+       coalesce(i.wnid, i.label) AS class, any_value(i.label) AS label, count(*) AS images,
+       count(*) / sum(count(*)) OVER (PARTITION BY a.run, a.layer, a.channel) AS share
+FROM activations a
+JOIN runs r USING (run)
+JOIN images i USING (image_set, image_id)
+WHERE coalesce(i.wnid, i.label) IS NOT NULL
+GROUP BY a.run, a.layer, a.channel, coalesce(i.wnid, i.label)""",
+    ),
 }
 
 
-@dataclass(frozen=True)
-class _Read:
-    """Tables as they were read, and what tells that they changed."""
-
-    state: tuple[Any, ...]
-    tables: dict[str, pa.Table]
-
-
-class Both:
-    """Atlas and ledger in one DuckDB session. Safe to share between threads."""
-
-    def __init__(self, atlas: Atlas, ledger: Ledger) -> None:
-        self._atlas = atlas
-        self._ledger = ledger
-        self._lock = threading.Lock()
-        self._read: _Read | None = None
-
-    def fetch(self, query: Query) -> list[dict[str, Any]]:
-        """Rows of `query` over the atlas, the ledger's attacks and the views.
-
-        Raises:
-            AtlasError, LedgerError: one of them cannot be read.
-        """
-        rows: list[dict[str, Any]] = self.fetch_arrow(query).to_pylist()
-        return rows
-
-    def fetch_arrow(self, query: Query) -> pa.Table:
-        """Likewise, as an Arrow table."""
-        with self._session() as cursor:
-            return cursor.sql(query.sql, params=query.values or None).to_arrow_table()
-
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        tables = self._tables()
-        with self._atlas.read() as cursor:
-            for name, table in tables.items():
-                cursor.register(name, table)
-            for name, (_, sql) in VIEWS.items():
-                cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {sql}")
-            yield cursor
-
-    def _tables(self) -> dict[str, pa.Table]:
-        with self._ledger.read() as connection:
-            state = tuple(
-                tuple(connection.execute(asked).one())
-                for asked in (
-                    select(func.count(), func.max(Attack.attack)),
-                    select(func.count(), func.max(AttackTransfer.created)),
-                )
-            )
-            with self._lock:
-                if self._read is None or self._read.state != state:
-                    self._read = _Read(
-                        state,
-                        {
-                            table.__tablename__: _as_arrow(connection, table)
-                            for table in (Attack, AttackTransfer)
-                        },
-                    )
-                return self._read.tables
-
-
-def _as_arrow(connection: Any, table: Any) -> pa.Table:
-    columns = [column for column in table.__table__.columns if column.name not in _LEFT_OUT]
-    schema = pa.schema([(column.name, _arrow_type(column.type)) for column in columns])
-    rows = connection.execute(select(*columns)).all()
-    values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
-    return pa.table(
-        [pa.array(column, field.type) for column, field in zip(values, schema, strict=True)], schema=schema
-    )
-
-
-def _arrow_type(kind: Any) -> pa.DataType:
-    assert not isinstance(kind, JSON), "a column of JSON is left out"
-    if isinstance(kind, Boolean):
-        return pa.bool_()
-    if isinstance(kind, Integer):
-        return pa.int64()
-    if isinstance(kind, DateTime):
-        return pa.timestamp("us")
-    return pa.float64() if isinstance(kind, Double) or kind.python_type is float else pa.string()
-
-
-def curve(image_set: str, protocol: str, *, image_class: str = "") -> Query:
-    """Share of images still right, by model and epsilon; of one class where it is named."""
-    among = "attacked WHERE class = $class" if image_class else "attacked"
-    values = {"image_set": image_set, "protocol": protocol} | ({"class": image_class} if image_class else {})
-    return Query(
-        f"""SELECT model, epsilon, at_risk, flipped, censored, share
-FROM ({CURVE.format(source=f"(SELECT * FROM {among})")})
-WHERE image_set = $image_set AND protocol = $protocol
-ORDER BY model, epsilon""",
-        values,
-    )
-
-
-def protocols(image_set: str) -> Query:
-    """How a set was attacked: each way with its models and images, that of most images first."""
-    return Query(
-        """
-SELECT protocol, list(DISTINCT model ORDER BY model) AS models, count(*) AS attacks, max(cap) AS cap,
-       count(*) FILTER (outcome = 'no_gradient') AS no_gradient
-FROM attacked
-WHERE image_set = $image_set
-GROUP BY protocol
-ORDER BY attacks DESC, protocol""",
-        {"image_set": image_set},
-    )
-
-
-def strip(image_set: str, protocol: str, *, image_class: str = "") -> Query:
-    """The smallest epsilon of each image."""
-    among = " AND class = $class" if image_class else ""
-    values = {"image_set": image_set, "protocol": protocol} | ({"class": image_class} if image_class else {})
-    return Query(
-        f"""
-SELECT model, image_id, label, smallest, censored, name_before, name_after, attack, key
-FROM attacked
-WHERE image_set = $image_set AND protocol = $protocol AND outcome <> 'no_gradient'{among}
-ORDER BY model, smallest, image_id""",
-        values,
-    )
-
-
-CLASS_ORDERS = {
-    "weakest": "median_epsilon NULLS LAST, flipped / images DESC, label",
-    "strongest": "median_epsilon DESC NULLS FIRST, resisted / images DESC, label",
-    "images": "images DESC, label",
-    "name": "label, class",
-}
-
-
-def by_class(image_set: str, protocol: str, model: str, *, order: str, limit: int | None) -> Query:
-    """Classes of a set under one model."""
-    return Query(
-        f"""
-SELECT class, label, images, flipped, resisted, wrong_already, median_epsilon
-FROM robustness_by_class
-WHERE image_set = $image_set AND protocol = $protocol AND model = $model
-ORDER BY {CLASS_ORDERS[order]}{"" if limit is None else " LIMIT $limit"}""",
-        {"image_set": image_set, "protocol": protocol, "model": model}
-        | ({} if limit is None else {"limit": limit}),
-    )
-
-
-def flips(image_set: str, protocol: str, model: str, *, limit: int | None) -> Query:
-    """The most frequent changes of class under one model."""
-    return Query(
-        f"""
-SELECT from_class, to_class, images, median_epsilon, example
-FROM class_flips
-WHERE image_set = $image_set AND protocol = $protocol AND model = $model
-ORDER BY images DESC, median_epsilon, from_class, to_class{"" if limit is None else " LIMIT $limit"}""",
-        {"image_set": image_set, "protocol": protocol, "model": model}
-        | ({} if limit is None else {"limit": limit}),
-    )
-
-
-def transfers(image_set: str, protocol: str) -> Query:
-    """What each model's attacked images do to the others."""
-    return Query(
-        """
-SELECT model, judge, judged, right_before, fooled, share_fooled, share_moved
-FROM transfer
-WHERE image_set = $image_set AND protocol = $protocol
-ORDER BY model, judge""",
-        {"image_set": image_set, "protocol": protocol},
-    )
-
-
-def leaderboard(image_set: str, protocol: str) -> Query:
-    """Models over the images that all of them have, the most robust first."""
-    return Query(
-        """
-SELECT model, images, right_at_0, right_at_1, right_at_4, right_at_8, median_epsilon, resisted
-FROM leaderboard
-WHERE image_set = $image_set AND protocol = $protocol
-ORDER BY median_epsilon DESC NULLS FIRST, right_at_1 DESC, model""",
-        {"image_set": image_set, "protocol": protocol},
-    )
+def ledger_tables_of(names: Iterable[str]) -> set[str]:
+    """The ledger's tables that a statement reads which names these tables and views."""
+    found: set[str] = set()
+    for name in names:
+        if name in VIEWS:
+            found |= ledger_tables_of(VIEWS[name].reads)
+        elif name in COMMENTS:
+            found.add(name)
+    return found

@@ -55,6 +55,9 @@ SETTINGS: tuple[Setting, ...] = (
         "2GB",
         "Most memory DuckDB may take in one process, in DuckDB's words (`512MB`, `4GB`).",
     ),
+    Setting("CONVSCOPE_SQL_MEMORY", "1GB", "Most memory of a query that a person wrote."),
+    Setting("CONVSCOPE_SQL_SECONDS", "30", "Longest time of a query that a person wrote on the SQL page."),
+    Setting("CONVSCOPE_SQL_AT_ONCE", "3", "Queries of people that run at once; others wait."),
 )
 
 
@@ -75,6 +78,9 @@ class Settings:
     lease: float = 30.0
     attempts: int = 5
     loaded_models: int = 3
+    sql_memory: str = "1GB"
+    sql_seconds: float = 30.0
+    sql_at_once: int = 3
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -100,6 +106,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         lease=float(_number(values, "CONVSCOPE_LEASE", low=1, high=3600)),
         attempts=_number(values, "CONVSCOPE_ATTEMPTS", low=1, high=100),
         loaded_models=_number(values, "CONVSCOPE_LOADED_MODELS", low=1, high=100),
+        sql_memory=_memory(values, "CONVSCOPE_SQL_MEMORY"),
+        sql_seconds=float(_number(values, "CONVSCOPE_SQL_SECONDS", low=1, high=3600)),
+        sql_at_once=_number(values, "CONVSCOPE_SQL_AT_ONCE", low=1, high=6),
     )
 
 

@@ -29,7 +29,7 @@ from dashboard.robustness_figures import (
 )
 from dashboard.wiring import in_browser
 from dashboard.words import count
-from db import job_queries, ledger_views
+from db import job_queries, robustness_queries
 from db.atlas import Query
 from db.ledger import LedgerError
 from workers.submit import short_ids
@@ -117,7 +117,7 @@ def page(
         image_set=image_set,
         limit=5,
     )
-    ways = context.both.fetch(ledger_views.protocols(image_set))
+    ways = context.both.fetch(robustness_queries.protocols(image_set))
     way = next((found for found in ways if found["protocol"] == address.protocol), None)
     if address.protocol and way is None:
         problems["protocol"] = f"{image_set} was not attacked by “{address.protocol}”."
@@ -214,7 +214,7 @@ def _empty(address: RobustnessAddress, image_set: str, images: int) -> Component
 
 def _controls(context: Context, here: RobustnessAddress, ways: Sequence[Record]) -> Component:
     classes = context.both.fetch(
-        ledger_views.by_class(here.images, here.protocol, here.model, order="name", limit=None)
+        robustness_queries.by_class(here.images, here.protocol, here.model, order="name", limit=None)
     )
     return html.Div(
         [
@@ -265,7 +265,7 @@ def _card(title: str, query: Query, here: RobustnessAddress, table: str, *inside
 
 
 def _curve(context: Context, here: RobustnessAddress, way: Record) -> list[Component]:
-    query = ledger_views.curve(here.images, here.protocol, image_class=here.label)
+    query = robustness_queries.curve(here.images, here.protocol, image_class=here.label)
     rows = context.both.fetch(query)
     if not rows:
         return [components.message("No attack of that class", html.P("Choose another class."), kind="empty")]
@@ -314,7 +314,7 @@ def _listed(context: Context, here: RobustnessAddress) -> list[Component]:
         epsilon = float(here.epsilon)
     except ValueError:
         return []
-    query = ledger_views.strip(here.images, here.protocol, image_class=here.label)
+    query = robustness_queries.strip(here.images, here.protocol, image_class=here.label)
     rows = [
         row
         for row in context.both.fetch(query)
@@ -364,7 +364,7 @@ def _listed(context: Context, here: RobustnessAddress) -> list[Component]:
 
 
 def _strip(context: Context, here: RobustnessAddress, way: Record) -> list[Component]:
-    query = ledger_views.strip(here.images, here.protocol, image_class=here.label)
+    query = robustness_queries.strip(here.images, here.protocol, image_class=here.label)
     rows = context.both.fetch(query)
     if not rows:
         return []
@@ -389,7 +389,7 @@ def _strip(context: Context, here: RobustnessAddress, way: Record) -> list[Compo
 
 
 def _leaderboard(context: Context, here: RobustnessAddress) -> Component:
-    query = ledger_views.leaderboard(here.images, here.protocol)
+    query = robustness_queries.leaderboard(here.images, here.protocol)
     rows = context.both.fetch(query)
     body = [
         [
@@ -412,7 +412,7 @@ def _leaderboard(context: Context, here: RobustnessAddress) -> Component:
 
 
 def _transfers(context: Context, catalogue: Catalogue, here: RobustnessAddress) -> Component:
-    query = ledger_views.transfers(here.images, here.protocol)
+    query = robustness_queries.transfers(here.images, here.protocol)
     rows = context.both.fetch(query)
     judges = list(dict.fromkeys(row["judge"] for row in rows))
     attacked = list(dict.fromkeys(row["model"] for row in rows))
@@ -427,7 +427,7 @@ def _transfers(context: Context, catalogue: Catalogue, here: RobustnessAddress) 
     others = sorted({run["model"] for run in catalogue.runs} - {here.model})
     attacks = [
         row["attack"]
-        for row in context.both.fetch(ledger_views.strip(here.images, here.protocol))
+        for row in context.both.fetch(robustness_queries.strip(here.images, here.protocol))
         if row["model"] == here.model and not row["censored"] and row["smallest"] > 0
     ][:MOST_FOLLOWED]
     ask = (
@@ -465,7 +465,7 @@ def _transfer_cell(row: Record) -> str:
 
 
 def _matrix(context: Context, here: RobustnessAddress) -> Component:
-    query = ledger_views.flips(here.images, here.protocol, here.model, limit=None)
+    query = robustness_queries.flips(here.images, here.protocol, here.model, limit=None)
     rows = context.both.fetch(query)
     inside = (
         _graph(MATRIX, matrix_figure(rows), "From which class to which")
@@ -484,7 +484,9 @@ def _matrix(context: Context, here: RobustnessAddress) -> Component:
 
 
 def _classes(context: Context, here: RobustnessAddress) -> Component:
-    query = ledger_views.by_class(here.images, here.protocol, here.model, order=here.sort, limit=MOST_CLASSES)
+    query = robustness_queries.by_class(
+        here.images, here.protocol, here.model, order=here.sort, limit=MOST_CLASSES
+    )
     rows = context.both.fetch(query)
     body = [
         [

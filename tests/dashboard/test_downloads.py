@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from synthetic_atlas import import_pictures, painted_pictures
 
 from dashboard.context import Context
-from dashboard.downloads import csv_lines
 from dashboard.pages import patches
 from db.atlas import Query
+from db.table_files import csv_lines
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -24,7 +24,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
 def test_no_text_is_a_formula(start: str) -> None:
     table = pa.table({"label": [start, "plain"], "number": [-1.5, 2.0]})
-    found = rows_of("".join(csv_lines(table)))
+    found = rows_of("".join(csv_lines(table.schema, table.to_batches())))
     assert found[0]["label"] == "'" + start
     assert [row["number"] for row in found] == ["-1.5", "2.0"]
     assert found[1]["label"] == "plain"

@@ -15,12 +15,12 @@ from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.survival import band, survival
-from db import ledger_views
+from db import robustness_queries
 from db.atlas import Atlas, Query
+from db.both import Both
 from db.jobs import NewItem, NewJob, submit_job
 from db.ledger import Ledger, now
 from db.ledger_tables import AttackTransfer
-from db.ledger_views import Both
 from db.settings import Settings
 
 WAY = "FGSM, leaves the label, step 0.001 to 0.5"
@@ -60,7 +60,7 @@ def attacks(model: str = "synthetic", shift: int = 0) -> list[dict[str, Any]]:
 
 def test_the_curve_is_scipys_estimate_and_the_pages_own(both: Both, ledger: Ledger) -> None:
     fill(ledger, attacks())
-    rows = both.fetch(ledger_views.curve("painted", WAY))
+    rows = both.fetch(robustness_queries.curve("painted", WAY))
     data = CensoredData(
         uncensored=[e for e in SMALLEST if e is not None], right=[0.5 for e in SMALLEST if e is None]
     )
@@ -124,7 +124,7 @@ def test_an_image_attacked_again_counts_once_and_a_target_never(both: Both, ledg
     assert [row["epsilon"] for row in rows] == SMALLEST
     other = {"image_id": 2, "relative_to": "prediction"}
     fill(ledger, [other])
-    ways = both.fetch(ledger_views.protocols("painted"))
+    ways = both.fetch(robustness_queries.protocols("painted"))
     assert [(way["protocol"], way["attacks"]) for way in ways] == [
         (WAY, 10), ("FGSM, leaves the prediction, step 0.001 to 0.5", 1),
     ]  # fmt: skip
@@ -139,10 +139,10 @@ def test_what_was_written_since_is_read(both: Both, ledger: Ledger) -> None:
 
 def test_no_gradient_is_no_robustness(both: Both, ledger: Ledger) -> None:
     fill(ledger, [*attacks(), {"image_id": 11, "outcome": "no_gradient"}])
-    rows = both.fetch(ledger_views.curve("painted", WAY))
+    rows = both.fetch(robustness_queries.curve("painted", WAY))
     assert rows[0]["at_risk"] == 10
-    assert both.fetch(ledger_views.protocols("painted"))[0]["no_gradient"] == 1
-    assert both.fetch(ledger_views.leaderboard("painted", WAY))[0]["images"] == 10
+    assert both.fetch(robustness_queries.protocols("painted"))[0]["no_gradient"] == 1
+    assert both.fetch(robustness_queries.leaderboard("painted", WAY))[0]["images"] == 10
 
 
 def test_classes_and_flips_are_counted(both: Both, ledger: Ledger) -> None:
@@ -160,32 +160,32 @@ def test_classes_and_flips_are_counted(both: Both, ledger: Ledger) -> None:
         if epsilon is not None:
             key = (name, f"after {image % 3}")
             pairs[key] = pairs.get(key, 0) + 1
-    found = both.fetch(ledger_views.by_class("painted", WAY, "synthetic", order="name", limit=None))
+    found = both.fetch(robustness_queries.by_class("painted", WAY, "synthetic", order="name", limit=None))
     assert {row["class"]: row["images"] for row in found} == {k: len(v) for k, v in by_class.items()}
     for row in found:
         median = statistics.median_low(sorted(by_class[row["class"]]))
         assert row["median_epsilon"] == (None if math.isinf(median) else median)
         assert row["resisted"] == sum(map(math.isinf, by_class[row["class"]]))
         assert row["wrong_already"] == sum(e == 0 for e in by_class[row["class"]])
-    flips = both.fetch(ledger_views.flips("painted", WAY, "synthetic", limit=None))
+    flips = both.fetch(robustness_queries.flips("painted", WAY, "synthetic", limit=None))
     assert {(row["from_class"], row["to_class"]): row["images"] for row in flips} == pairs
-    for order in ledger_views.CLASS_ORDERS:
-        rows = both.fetch(ledger_views.by_class("painted", WAY, "synthetic", order=order, limit=3))
+    for order in robustness_queries.CLASS_ORDERS:
+        rows = both.fetch(robustness_queries.by_class("painted", WAY, "synthetic", order=order, limit=3))
         assert len(rows) == 3
 
 
 def test_a_curve_of_one_class_is_of_its_images(both: Both, ledger: Ledger) -> None:
     fill(ledger, attacks())
     row = both.fetch(Query("SELECT coalesce(wnid, label) AS class FROM images WHERE image_id = 3"))[0]
-    found = both.fetch(ledger_views.curve("painted", WAY, image_class=row["class"]))
-    strip = both.fetch(ledger_views.strip("painted", WAY, image_class=row["class"]))
+    found = both.fetch(robustness_queries.curve("painted", WAY, image_class=row["class"]))
+    strip = both.fetch(robustness_queries.strip("painted", WAY, image_class=row["class"]))
     assert sum(one["flipped"] + one["censored"] for one in found) == len(strip) < len(SMALLEST)
 
 
 def test_the_leaderboard_is_over_the_images_that_all_have(both: Both, ledger: Ledger) -> None:
     fill(ledger, attacks())
     fill(ledger, attacks("other", shift=2)[:6])
-    rows = {row["model"]: row for row in both.fetch(ledger_views.leaderboard("painted", WAY))}
+    rows = {row["model"]: row for row in both.fetch(robustness_queries.leaderboard("painted", WAY))}
     assert {row["images"] for row in rows.values()} == {6}
     for model, smallest in (("synthetic", SMALLEST[:6]), ("other", (SMALLEST[2:] + SMALLEST[:2])[:6])):
         values = [math.inf if e is None else e for e in smallest]
@@ -224,7 +224,7 @@ def test_transfer_counts_those_that_the_judge_had_right(both: Both, ledger: Ledg
                 for number, (right, moved) in zip(numbers, told, strict=True)
             ],
         )  # fmt: skip
-    (row,) = both.fetch(ledger_views.transfers("painted", WAY))
+    (row,) = both.fetch(robustness_queries.transfers("painted", WAY))
     assert (row["judged"], row["right_before"], row["fooled"]) == (5, 3, 2)
     assert row["share_fooled"] == pytest.approx(2 / 3)
     assert row["share_moved"] == pytest.approx(4 / 5)

@@ -1,0 +1,171 @@
+"""The process that runs a person's SQL: it reads the atlas and the tables that it is handed, and nothing else.
+
+Started by `db.sql_runner` as `python -m db.sql_process`, in a folder and an environment that tell nothing. Requests
+come on standard input, a JSON object a line; answers go to standard output, each a line of JSON and, of a result, an
+Arrow stream and a line after it:
+
+    {"atlas": path}    open that atlas, "" for an empty one       -> {"ready": true}, as at the start
+    {"check": sql}     look at a statement                        -> {"tables": […], "parameters": […], "plan": ""}
+    {"run": sql, "values": {…}, "tables": {name: file}, "rows": most, "bytes": most, "seconds": most}
+                                                                  -> {"columns": […]}, Arrow, {"more": bool}
+    anything that cannot be                                       -> {"refused": sentence} or {"failed": sentence}
+
+What stops a statement that takes too long or too much is the end of this process: some of DuckDB's functions hear
+nothing else.
+"""
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import duckdb
+import pyarrow as pa
+
+from db.ledger_comments import COMMENTS
+from db.ledger_views import VIEWS, ledger_tables_of
+from db.schema import COMMENTS as ATLAS_COMMENTS
+from db.schema import ddl
+from db.sql_guard import RefusedSQL, check, one_sentence
+
+BATCH = 2048
+MOST_THREADS = 4
+NAMES = frozenset(
+    name for name in (*ATLAS_COMMENTS, *COMMENTS, *VIEWS) if name != "atlas_info"
+)  # what a statement may read
+_CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+}
+
+
+class Session:
+    """One atlas, opened once, locked."""
+
+    def __init__(self, atlas: str, memory: str) -> None:
+        threads = str(min(MOST_THREADS, os.cpu_count() or 1))
+        configuration = _CONFIGURATION | {"memory_limit": memory, "threads": threads}
+        if atlas:
+            self.connection = duckdb.connect(atlas, read_only=True, config=configuration)
+        else:  # nothing was published yet: the same tables, empty
+            self.connection = duckdb.connect(config=configuration)
+            self.connection.execute(ddl())
+        self.connection.execute(
+            "SET temp_directory = ''; SET enable_external_access = false; SET lock_configuration = true"
+        )
+
+    def run(self, request: dict[str, Any], out: BinaryIO) -> None:
+        """Run a statement that was looked at, and write its rows.
+
+        Raises:
+            RefusedSQL, duckdb.Error: before the first row.
+        """
+        checked = check(self.connection, request["run"], NAMES)
+        cursor = self.connection.cursor()
+        try:
+            for name, file in request["tables"].items():
+                cursor.register(name, pa.ipc.open_file(pa.memory_map(file)).read_all())
+            for name in _views(checked.names):
+                cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {VIEWS[name].sql}")
+            plan = f"{checked.plan} " if checked.plan else ""
+            values = {name: request["values"].get(name) for name in checked.parameters}
+            found = cursor.sql(plan + checked.sql, params=values or None)
+            columns = [[name, str(kind)] for name, kind in zip(found.columns, found.types, strict=True)]
+            reader = found.to_arrow_reader(BATCH)
+            _say(out, columns=columns, plan=checked.plan)
+            _send(reader, request, out)
+        finally:
+            cursor.close()
+
+
+def _views(names: frozenset[str]) -> list[str]:
+    """The views that a statement needs, those that others read first."""
+    needed: list[str] = []
+
+    def add(name: str) -> None:
+        if name in VIEWS and name not in needed:
+            for read in VIEWS[name].reads:
+                add(read)
+            needed.append(name)
+
+    for name in sorted(names):
+        add(name)
+    return needed
+
+
+def _send(reader: Any, request: dict[str, Any], out: BinaryIO) -> None:
+    """Write rows up to the limits as an Arrow stream, and after it whether there were more, or what went wrong."""
+    told: dict[str, Any] = {"more": False}
+    with pa.ipc.new_stream(out, reader.schema) as stream:
+        try:
+            for batch, more in _within(reader, request["rows"], request["bytes"]):
+                stream.write_batch(batch)
+                out.flush()
+                told["more"] = more
+        except (duckdb.Error, pa.ArrowException) as error:
+            told["failed"] = one_sentence(error)
+    _say(out, **told)
+
+
+def _within(reader: Any, rows: int, size: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Batches up to so many rows and bytes, each with whether something was cut off behind it."""
+    left = rows
+    for batch in reader:
+        if batch.num_rows > left:
+            if left:
+                yield batch.slice(0, left), True
+            else:
+                yield batch.slice(0, 0), True
+            return
+        left -= batch.num_rows
+        size -= batch.nbytes
+        yield batch, size < 0
+        if size < 0:
+            return
+
+
+def _say(out: BinaryIO, **told: Any) -> None:
+    out.write(json.dumps(told).encode() + b"\n")
+    out.flush()
+
+
+def _allow_seconds(seconds: float) -> None:
+    """A stop that needs nobody: the processor time that a request may take, from now on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + 2 * seconds) + 5
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # this process writes no file
+    out = sys.stdout.buffer
+    memory = os.environ["CONVSCOPE_SQL_MEMORY"]
+    session = Session("", memory)
+    _say(out, ready=True)
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            if "atlas" in request:
+                session = Session(request["atlas"], memory)
+                _say(out, ready=True)
+            elif "check" in request:
+                found = check(session.connection, request["check"], NAMES)
+                tables = sorted(ledger_tables_of(found.names))
+                _say(out, tables=tables, parameters=found.parameters, plan=found.plan)
+            else:
+                _allow_seconds(request["seconds"])
+                session.run(request, out)
+        except RefusedSQL as error:
+            _say(out, refused=str(error))
+        except duckdb.Error as error:
+            _say(out, failed=one_sentence(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,372 @@
+"""Where people's SQL is run: processes of their own, some at once, each ended when it takes too long or too much.
+
+A process that answered well serves again; one that was stopped is replaced. What it reads of the ledger it finds as
+Arrow files, written anew where they changed.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from db.atlas import Atlas, NoAtlas
+from db.ledger import Ledger
+from db.ledger_arrow import LedgerTables
+from db.settings import Settings
+from db.sql_guard import RefusedSQL
+
+WAIT_SECONDS = 5.0
+CHECK_SECONDS = 5.0
+LOOK_SECONDS = 0.05
+# What DuckDB's limit does not count: the interpreter, its libraries, and single values before they are stored.
+BESIDE_BYTES = 1 << 30
+PAGE = os.sysconf("SC_PAGE_SIZE")
+_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+
+Values = Mapping[str, Any]
+
+
+class SQLFailed(RuntimeError):
+    """The statement was run and did not come to an end; the message is one sentence."""
+
+
+class SQLStopped(SQLFailed):
+    """It took too long or too much, or nobody waits for it any more."""
+
+
+class TooManyQueries(RuntimeError):
+    """As many queries run as may; the message is one sentence."""
+
+
+@dataclass
+class _Process:
+    """One process that runs SQL; `why` is set by whoever kills it."""
+
+    child: subprocess.Popen[bytes]
+    atlas: str | None = None
+    why: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and read the line that answers.
+
+        Raises:
+            SQLStopped: it was killed, or ended by itself.
+        """
+        assert self.child.stdin is not None
+        try:
+            self.child.stdin.write(json.dumps(request).encode() + b"\n")
+            self.child.stdin.flush()
+        except OSError as error:
+            raise self.ended() from error
+        return self.line()
+
+    def line(self) -> dict[str, Any]:
+        """The next line of its answer."""
+        assert self.child.stdout is not None
+        told = self.child.stdout.readline()
+        if not told.endswith(b"\n"):
+            raise self.ended()
+        answer: dict[str, Any] = json.loads(told)
+        if "refused" in answer:
+            raise RefusedSQL(answer["refused"])
+        return answer
+
+    def ended(self) -> SQLStopped:
+        """Why there is no answer."""
+        self.kill("")
+        code = self.child.wait()
+        return SQLStopped(
+            self.why or f"the query ended its process ({_ending(code)}): nothing else was harmed"
+        )
+
+    def kill(self, why: str) -> None:
+        """End it at once; the first reason counts."""
+        with self.lock:
+            if self.child.poll() is None:
+                self.why = self.why or why
+                self.child.kill()
+
+    def end(self) -> None:
+        """Kill it and let go of all that belongs to it."""
+        self.kill("")
+        self.child.wait()
+        for pipe in (self.child.stdin, self.child.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def memory(self) -> int:
+        """Bytes that it holds, 0 where the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[1]) * PAGE
+        except (OSError, IndexError):
+            return 0
+
+
+class Result:
+    """The rows of a statement, as they come: a context manager, for whoever stops early must say so.
+
+    `kinds` are DuckDB's names of the columns' types. At the end `more` says whether limits cut something off, and
+    `seconds` how long it took.
+    """
+
+    def __init__(
+        self, process: _Process, told: Mapping[str, Any], begun: float, done: Callable[[bool], None]
+    ) -> None:
+        self._process = process
+        self._done: Callable[[bool], None] | None = done
+        self._begun = begun
+        self.kinds: list[str] = [kind for _, kind in told["columns"]]
+        self.plan: str = told["plan"]
+        self.more = False
+        self.seconds = 0.0
+        try:
+            self._reader = pa.ipc.open_stream(process.child.stdout)
+        except (pa.ArrowException, OSError) as error:
+            raise process.ended() from error
+        self.schema: pa.Schema = self._reader.schema
+
+    def __enter__(self) -> "Result":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """The batches, once.
+
+        Raises:
+            SQLFailed, SQLStopped: it did not come to an end.
+        """
+        try:
+            yield from self._reader
+        except (pa.ArrowException, OSError) as error:
+            raise self._process.ended() from error
+        end = self._process.line()
+        self.more = end["more"]
+        self._end(well=True)
+        if "failed" in end:
+            raise SQLFailed(end["failed"])
+
+    def table(self) -> pa.Table:
+        """All rows, and the end of it."""
+        with self:
+            return pa.Table.from_batches(list(self), self.schema)
+
+    def close(self) -> None:
+        """Let go; what was not read is stopped."""
+        self._end(well=False)
+
+    def _end(self, *, well: bool) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            self.seconds = time.monotonic() - self._begun
+            done(well)
+
+
+class SQLRunner:
+    """Runs people's SQL over one home. Safe to share between threads."""
+
+    def __init__(self, settings: Settings, atlas: Atlas, ledger: Ledger) -> None:
+        self._settings = settings
+        self._atlas = atlas
+        self._tables = LedgerTables(ledger)
+        self._places = threading.BoundedSemaphore(settings.sql_at_once)
+        self._idle: list[_Process] = []
+        self._lock = threading.Lock()
+        self._folder = Path(tempfile.mkdtemp(prefix="convscope-sql-"))
+        self._files: dict[str, tuple[pa.Table, str]] = {}
+        number, unit = _split(settings.sql_memory)
+        self._most_memory = int(number) * _UNITS[unit.upper()] + BESIDE_BYTES
+
+    def run(
+        self,
+        sql: str,
+        values: Values | None = None,
+        *,
+        rows: int,
+        size: int,
+        seconds: float | None = None,
+        gone: Callable[[], bool] | None = None,
+    ) -> Result:
+        """Run one statement that reads.
+
+        Args:
+            values: of its named parameters; those that it does not have are not read.
+            rows: most rows that are given.
+            size: most bytes of them, as Arrow has them.
+            seconds: longest time, the reading of the rows included; that of the settings where it is None.
+            gone: whether nobody waits for the rows any more; asked twenty times a second.
+
+        Raises:
+            RefusedSQL: it is not run.
+            SQLFailed: it was, and failed; SQLStopped: it was stopped. Both also while rows are read.
+            TooManyQueries: as many run as may.
+            AtlasError, LedgerError: a store cannot be read.
+        """
+        limit = self._settings.sql_seconds if seconds is None else seconds
+        begun = time.monotonic()
+        process, done = self._begin(limit, gone)
+        try:
+            self._open_atlas(process)
+            checked = process.ask(check=sql)
+            missing = [name for name in checked["parameters"] if name not in (values or {})]
+            if missing:
+                raise RefusedSQL(f"the statement has parameters without a value: {', '.join(missing)}")
+            tables = self._ledger_files(checked["tables"])
+            told = process.ask(
+                run=sql, values=dict(values or {}), tables=tables, rows=rows, bytes=size, seconds=limit
+            )
+            if "failed" in told:
+                raise SQLFailed(told["failed"])
+            return Result(process, told, begun, done)
+        except BaseException as error:
+            done(isinstance(error, RefusedSQL | SQLFailed))
+            raise
+
+    def parameters(self, sql: str) -> list[str]:
+        """Names of a statement's parameters; none where it is not whole yet."""
+        process, done = self._begin(CHECK_SECONDS, None)
+        try:
+            found: list[str] = process.ask(check=sql)["parameters"]
+        except (RefusedSQL, SQLFailed):
+            found = []
+        finally:
+            done(True)
+        return found
+
+    def close(self) -> None:
+        """End all processes that wait, and remove the files."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _begin(
+        self, seconds: float, gone: Callable[[], bool] | None
+    ) -> tuple[_Process, Callable[[bool], None]]:
+        """A process that is watched, and what to call when it is done: with True where it may serve again."""
+        if not self._places.acquire(timeout=WAIT_SECONDS):
+            raise TooManyQueries(
+                f"{self._settings.sql_at_once} queries run already, as many as may: try again in a moment"
+            )
+        try:
+            process = self._take()
+        except BaseException:
+            self._places.release()
+            raise
+        stop = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(process, stop, seconds, gone), daemon=True)
+        watch.start()
+
+        def done(well: bool) -> None:
+            stop.set()
+            watch.join()  # it kills nobody who serves another by then
+            self._give_back(process, well=well)
+            self._places.release()
+
+        return process, done
+
+    def _take(self) -> _Process:
+        with self._lock:
+            while self._idle:
+                process = self._idle.pop()
+                if process.child.poll() is None:
+                    return process
+                process.end()
+        return self._new()
+
+    def _give_back(self, process: _Process, *, well: bool) -> None:
+        if well and process.child.poll() is None:
+            with self._lock:
+                self._idle.append(process)
+            return
+        process.end()
+
+    def _new(self) -> _Process:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-c", _COMMAND, str(Path(__file__).parents[1])],
+            cwd=self._folder,
+            env={"CONVSCOPE_SQL_MEMORY": self._settings.sql_memory, "PATH": os.defpath, "LANG": "C.UTF-8"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C in the terminal is the asker's, who ends it
+        )
+        process = _Process(child)
+        process.line()
+        return process
+
+    def _open_atlas(self, process: _Process) -> None:
+        try:
+            path = str(self._atlas.path())
+        except NoAtlas:
+            path = ""
+        if process.atlas == path:
+            return
+        told = process.ask(atlas=path)
+        if "failed" in told:
+            raise SQLFailed(f"the atlas cannot be opened: {told['failed']}")
+        process.atlas = path
+
+    def _ledger_files(self, names: list[str]) -> dict[str, str]:
+        """Files with those tables as they are now."""
+        tables = self._tables.read(names)
+        files = {}
+        with self._lock:
+            for name, table in tables.items():
+                known = self._files.get(name)
+                if known is None or known[0] is not table:
+                    file = self._folder / f"{name}-{time.monotonic_ns()}.arrow"
+                    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                        writer.write_table(table)
+                    if known is not None:  # who has it open keeps it
+                        Path(known[1]).unlink(missing_ok=True)
+                    self._files[name] = (table, str(file))
+                files[name] = self._files[name][1]
+        return files
+
+    def _watch(
+        self,
+        process: _Process,
+        stop: threading.Event,
+        seconds: float,
+        gone: Callable[[], bool] | None,
+    ) -> None:
+        deadline = time.monotonic() + seconds
+        while not stop.wait(LOOK_SECONDS):
+            if time.monotonic() > deadline:
+                process.kill(f"stopped after {seconds:g} seconds, the longest that a query may take")
+            elif process.memory() > self._most_memory:
+                process.kill(f"stopped: it took more memory than a query may ({self._settings.sql_memory})")
+            elif gone is not None and gone():
+                process.kill("stopped: nobody waits for it any more")
+            else:
+                continue
+            return
+
+
+# -I: neither the environment nor the folder it starts in says what is imported.
+_COMMAND = "import sys; sys.path.insert(0, sys.argv[1]); from db.sql_process import main; main()"
+
+
+def _split(memory: str) -> tuple[str, str]:
+    digits = "".join(letter for letter in memory if letter.isdigit())
+    return digits, memory[len(digits) :].strip()
+
+
+def _ending(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
