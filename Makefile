@@ -34,8 +34,8 @@ lint: setup  ## Lint, format, types, direction of imports
 test: lint  ## Lint, then the tests, the browser's included
 	@sh .ci/chromium $(BIN)/python
 	@sh .ci/postgres
-	@# a file's tests share what they set up: they stay in one process
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	@# a file's tests share what they set up: they stay in one process; the long files come first
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 bench: setup  ## Measure, side by side, and print tables
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'

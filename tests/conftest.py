@@ -15,7 +15,13 @@ _STATUS = pytest.StashKey[int]()
 
 
 def pytest_configure() -> None:
-    """A shell starts what it runs in the background deaf to Ctrl-C; tests send it, and children inherit that."""
+    """What this process and its children start with.
+
+    A shell starts what it runs in the background deaf to Ctrl-C; tests send it, and children inherit that. Processes
+    of pytest-xdist share the processors: torch's threads in each of them would wait for one another.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
