@@ -777,10 +777,12 @@ def attack(
     settings = _settings()
     atlas, _ = _stores()
     references = [_reference(atlas, model) for model in dict.fromkeys(models)]
+    ledger = Ledger(settings)
+    ledger.migrate()
     chosen = (
         parse_ids(ids, most=MOST_ATTACKS)
         if ids is not None
-        else _images_where(atlas, image_set, references[0].name, where or "true")
+        else _images_where(atlas, ledger, image_set, references[0].name, where or "true")
     )
     new = attack_job(
         atlas,
@@ -793,8 +795,6 @@ def attack(
         target=target,
         queue=queue,
     )
-    ledger = Ledger(settings)
-    ledger.migrate()
     submitted = Office(settings, ledger).submit(new)
     click.echo(f"{submitted.job}")
     _remark(submitted.sentence())
@@ -803,23 +803,32 @@ def attack(
         _say_attacks(ledger, submitted.job)
 
 
-def _images_where(atlas: "Atlas", image_set: str, model: str, condition: str) -> list[int]:
-    import duckdb
-
-    from db.image_queries import images_where
+def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, condition: str) -> list[int]:
+    from db.conditions import images_that
     from db.index_queries import run_of
     from db.queries import image_sets
+    from db.sql_guard import RefusedSQL
+    from db.sql_runner import SQLFailed, SQLRunner
+    from workers.submit_attacks import MOST_ATTACKS
 
     runs = atlas.fetch(run_of(model, image_set))
+    runner = SQLRunner(_settings(), atlas, ledger)
     try:
-        rows = atlas.fetch(images_where(image_set, runs[0]["run"] if runs else None, condition))
-    except duckdb.Error as error:
-        raise click.BadParameter(str(error).splitlines()[0], param_hint="--where") from error
-    if not rows:
+        number = runs[0]["run"] if runs else None
+        chosen, more = images_that(runner, image_set, number, condition, most=MOST_ATTACKS)
+    except (RefusedSQL, SQLFailed) as error:
+        raise click.BadParameter(str(error), param_hint="--where") from error
+    finally:
+        runner.close()
+    if more:
+        raise CommandFailed(
+            f"--where: more than {MOST_ATTACKS:,} images are like that, as many as a job may have"
+        )
+    if not chosen:
         if not any(row["image_set"] == image_set for row in atlas.fetch(image_sets())):
             raise CommandFailed(f"there is no image set {image_set!r}; {_known_sets(atlas)}")
         raise CommandFailed(f"--where: {condition!r} holds for no image of {image_set}")
-    return [row["image_id"] for row in rows]
+    return chosen
 
 
 def _say_attacks(ledger: "Ledger", job: int) -> None:

@@ -33,6 +33,7 @@ from db.images import ImageStore
 from db.ledger import Ledger
 from db.results import ResultStore
 from db.settings import Settings
+from db.sql_runner import SQLRunner
 from workers.submit import Office
 
 PAGES: tuple[tuple[str, str, Any], ...] = (
@@ -88,6 +89,7 @@ def create_app(settings: Settings) -> Dash:
         Office(settings, ledger),
         Health(settings),
         Both(atlas, ledger),
+        SQLRunner(settings, atlas, ledger),
     )
     server.register_blueprint(api)
     server.register_blueprint(attack_api)

@@ -7,10 +7,14 @@ from dashboard.address import ImagesAddress
 from dashboard.api_answers import MOST_NUMBER, answer, number, sorry, words
 from dashboard.context import current
 from dashboard.selections import images_query
+from db.conditions import images_that
 from db.image_queries import image_classes
 from db.queries import classes_of
+from db.sql_guard import RefusedSQL
+from db.sql_runner import SQLFailed, TooManyQueries
 from workers.methods import WrongRequest
 from workers.submit import short_ids
+from workers.submit_attacks import MOST_ATTACKS
 
 MOST = 240
 
@@ -34,6 +38,29 @@ def ids() -> flask.Response:
         chosen = sorted(random.choice(there, min(wanted, len(there)), replace=False).tolist())
     else:
         chosen = [row["image_id"] for row in context.atlas.fetch(images_query(run, address, limit=wanted))]
+    return answer({"ids": short_ids(chosen), "images": len(chosen)})
+
+
+@choices.get("/where.json")
+def where() -> flask.Response:
+    """Numbers of the images of a set for which a condition holds; all of the set without one."""
+    context = current()
+    image_set, condition = words("images"), flask.request.args.get("where", "").strip()
+    run = context.catalogue().run(words("model"), image_set)
+    try:
+        chosen, more = images_that(
+            context.sql,
+            image_set,
+            None if run is None else run["run"],
+            condition or "true",
+            most=MOST_ATTACKS,
+        )
+    except (RefusedSQL, SQLFailed, TooManyQueries) as error:
+        raise WrongRequest(f"where: {error}") from error
+    if more:
+        raise WrongRequest(
+            f"where: more than {MOST_ATTACKS:,} images are like that, as many as a job may have"
+        )
     return answer({"ids": short_ids(chosen), "images": len(chosen)})
 
 

@@ -16,6 +16,7 @@ from db.images import ImageStore
 from db.ledger import Ledger
 from db.results import ResultStore
 from db.settings import Settings
+from db.sql_runner import SQLRunner
 from workers.submit import Office
 
 Record = dict[str, Any]
@@ -77,6 +78,7 @@ class Context:
     office: Office
     health: Health
     both: Both
+    sql: SQLRunner
     thumbnails: Cache[str, Pixels] = field(
         default_factory=lambda: Cache(256 * MEGABYTE, lambda pixels: int(pixels.nbytes))
     )

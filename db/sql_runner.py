@@ -5,6 +5,7 @@ Arrow files, written anew where they changed.
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,7 +189,6 @@ class SQLRunner:
         self._places = threading.BoundedSemaphore(settings.sql_at_once)
         self._idle: list[_Process] = []
         self._lock = threading.Lock()
-        self._folder = Path(tempfile.mkdtemp(prefix="convscope-sql-"))
         self._files: dict[str, tuple[pa.Table, str]] = {}
         number, unit = _split(settings.sql_memory)
         self._most_memory = int(number) * _UNITS[unit.upper()] + BESIDE_BYTES
@@ -255,6 +256,13 @@ class SQLRunner:
         for process in idle:
             process.end()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    @functools.cached_property
+    def _folder(self) -> Path:
+        """Where the ledger's tables lie for the processes to read; gone when nobody has this runner any more."""
+        folder = tempfile.mkdtemp(prefix="convscope-sql-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
     def _begin(
         self, seconds: float, gone: Callable[[], bool] | None

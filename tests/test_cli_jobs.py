@@ -123,6 +123,8 @@ def test_an_attack_is_asked_for_by_numbers_by_a_condition_or_on_all(home: Path) 
         (("--where", "colour = 'red'"), 'Referenced column "colour" not found'),
         (("--where", "true) OR (true"), "is queued"),
         (("--where", "true; DROP TABLE images"), "syntax error"),
+        (("--where", "name IN (SELECT content FROM read_text('/etc/passwd'))"), "read_text() is refused"),
+        (("--where", "image_id NOT IN (SELECT image_id FROM attacks)"), "is queued"),
         (("--where", "width > 10000"), "'width > 10000' holds for no image of painted"),
         (("--epsilon", "0.1", "--step", "0.01"), "step: is not read where mode is fixed"),
         (("--epsilon", "7"), "epsilon: expected a number from 0 to 1, got 7"),

@@ -33,7 +33,7 @@
         const find = (name) => document.getElementById(id(name));
         const small = "form-control form-control-sm";
         const control = (name, text, ...content) => convscope.control(id(name), text, `${name}-control`, ...content);
-        let page = null;
+        let page = null, asking = null;
         const parts = {
             models: make("div", { class: "checks" }),
             parameters: make("div", { class: "parameters" }),
@@ -53,6 +53,13 @@
                 make("span", { class: "quiet" }, "seed"),
                 make("input", { id: id("pickseed"), type: "number", min: 0, value: "0", class: small, "aria-label": "Seed of the random choice" }),
                 make("a", { class: "btn btn-sm btn-quiet", id: id("choose") }, icon("images"), "Choose…")),
+            make("div", { class: "pick-line" },
+                make("label", { for: id("where"), class: "quiet" }, "where"),
+                make("input", { id: id("where"), class: `${small} pick-where`, autocomplete: "off", spellcheck: "false", placeholder: "SQL: verdict = 'right' AND width > 300",
+                    title: "A condition over name, label, wnid, split, width, height, bytes, predicted, probability and verdict. Enter chooses all images for which it holds.",
+                    onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); pickWhere(event.target.value.trim()); } },
+                    onchange: (event) => pickWhere(event.target.value.trim()) }),
+                make("button", { type: "button", class: "btn btn-sm btn-quiet", onclick: () => { find("where").value = ""; pickWhere(""); } }, "All")),
             make("label", { class: "check only-right" },
                 make("input", { type: "checkbox", class: "form-check-input", id: id("verdict") }),
                 make("span", {}, "only images that the model gets right")));
@@ -62,7 +69,7 @@
         make("div", { class: "control ids-group" },
             make("label", { for: id("ids") }, "Images by number"),
             make("input", { id: id("ids"), class: `${small} num`, autocomplete: "off", placeholder: "0,1,4-7",
-                onchange: (event) => convscope.address({ ids: event.target.value.trim(), n: "", seed: "", label: "", verdict: "", attack: "" }) }), pick),
+                onchange: (event) => convscope.address({ ids: event.target.value.trim(), n: "", seed: "", label: "", verdict: "", where: "", attack: "" }) }), pick),
         make("div", { class: "method-group" },
             make("div", { class: "method-line" },
                 control("method", "Method", convscope.selectBox(id("method"),
@@ -85,6 +92,7 @@
             const query = new URLSearchParams(location.search);
             if (query.has("n")) set("n", query.get("n"));
             if (query.has("seed")) set("pickseed", query.get("seed"));
+            set("where", query.get("where") || "");
             find("verdict").checked = query.get("verdict") === "right";
             if (query.has("label")) loadLabels().then((found) => set("label", nameOf(found, query.get("label"))));
             set("method", page.method);
@@ -218,9 +226,26 @@
                 if (!answer.images) { say(`No image of ${page.image_set} is like that.`); return; }
                 say("");
                 convscope.address({ ids: answer.ids, n: asked.get("n"), seed: asked.get("seed") || "", label: asked.get("label") || "",
-                    verdict: asked.get("verdict") || "", attack: "" });
+                    verdict: asked.get("verdict") || "", where: "", attack: "" });
             } catch (error) {
                 say(error.message);
+            }
+        }
+
+        /* All images for which a condition holds, or all; the same condition is not asked twice in a row. */
+        async function pickWhere(where) {
+            if (where === asking) return;
+            asking = where;
+            try {
+                const asked = new URLSearchParams({ images: page.image_set, model: page.chosen[0], where });
+                const answer = await ask(`/choices/where.json?${asked}`);
+                if (!answer.images) { say(`No image of ${page.image_set} is like that.`); return; }
+                say("");
+                convscope.address({ ids: answer.ids, n: "", seed: "", label: "", verdict: "", where, attack: "" });
+            } catch (error) {
+                say(error.message);
+            } finally {
+                asking = null;
             }
         }
 

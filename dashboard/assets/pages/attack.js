@@ -6,7 +6,7 @@
     const convscope = (ns.convscope = ns.convscope || {});
     const { make, icon, percent, ask, UNFINISHED } = convscope;
     // names of the address that choose what is looked at, not what is computed
-    const LOOKS = ["attack", "at", "n", "seed", "label", "verdict"];
+    const LOOKS = ["attack", "at", "n", "seed", "label", "verdict", "where"];
     const FOLLOWING = { comparison: "comparisons", ablation: "ablations", transfer: "judgements" };
 
     let root = null, page = null, constants = null, parts = {}, form = null, poller = null;
