@@ -4,13 +4,19 @@ In evaluation a batch normalisation is one factor and one term a channel, which 
 al., Quantization and training of neural networks for efficient integer-arithmetic-only inference, CVPR 2018, section
 3.2). The numbers are the same but for rounding. Layers keep their places, but what a folded convolution gives is what
 the normalisation gave: not for whoever looks inside.
+
+On a CPU the convolution then also does what came before and after it in passes over memory of their own: the rectifier
+that belongs to the normalisation, as oneDNN's post-operation, and the padding of TensorFlow's kind, which is wider on
+one side, as a kernel with zeros on the other. Neither changes a bit of the result.
 """
 
 import copy
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
@@ -21,13 +27,17 @@ _ROUNDING = 1e-3
 def folded(model: nn.Module, pixels: Tensor) -> nn.Module:
     """A copy of a vision model with its batch normalisations folded; `model` itself where there is nothing to fold.
 
+    The copy takes batches of the height and width of `pixels`, and has no way back: no gradients.
+
     Args:
         pixels: N,3,H,W in [0, 1], to find by one pass which layer follows which, and to check the copy.
     """
-    pairs = _pairs(model, pixels)
+    pairs, sizes = _pairs(model, pixels)
     if not pairs:
         return model
     made = copy.deepcopy(model)
+    onednn: Any = torch.backends.mkldnn
+    fuses = pixels.device.type == "cpu" and onednn.is_available()
     for conv_name, norm_name in pairs:
         conv, norm = made.get_submodule(conv_name), made.get_submodule(norm_name)
         assert isinstance(conv, nn.Conv2d)
@@ -39,29 +49,111 @@ def folded(model: nn.Module, pixels: Tensor) -> nn.Module:
         )
         conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
         conv.bias = nn.Parameter(bias, requires_grad=False)
-        place, _, leaf = norm_name.rpartition(".")
-        setattr(made.get_submodule(place), leaf, _after(norm))
+        after = _after(norm)
+        fused = _fused(conv, after, sizes[conv_name]) if fuses else None
+        if fused is not None:
+            _put(made, conv_name, fused)
+        _put(made, norm_name, after if fused is None else nn.Identity())
     with torch.inference_mode():
         expected, found = model(pixels), made(pixels)
     alike = (found - expected).abs().max() <= _ROUNDING * expected.abs().max()
     return made if bool(alike) else model
 
 
-def _after(norm: Any) -> nn.Module:
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    place, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(place), leaf, module)
+
+
+def _after(norm: Any) -> nn.Sequential:
     """What a normalisation does after it normalised: timm's have an activation of their own."""
     after = [part for name in ("drop", "act") if isinstance(part := getattr(norm, name, None), nn.Module)]
-    return nn.Sequential(*after)
+    return nn.Sequential(*(part for part in after if not isinstance(part, nn.Identity)))
 
 
-def _pairs(model: nn.Module, pixels: Tensor) -> list[tuple[str, str]]:
-    """Convolutions and the normalisations that take what they give, each called once in a pass."""
+class _FusedConvolution(nn.Module):
+    """A convolution with its padding and a rectifier as one operation of oneDNN; float32 and only forward."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, conv: nn.Conv2d, padding: tuple[int, int, int, int], size: tuple[int, int], post: str
+    ) -> None:
+        super().__init__()
+        left, right, top, bottom = padding
+        assert right >= left
+        assert bottom >= top
+        assert conv.bias is not None
+        weight = F.pad(conv.weight.detach(), (right - left, 0, bottom - top, 0))
+        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer("bias", conv.bias.detach())
+        self.padding, self.size, self.post = (bottom, right), size, post
+        self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """As of the convolution."""
+        assert batch.shape[-2:] == self.size, "the padding is that of another size"
+        bounds = [0.0, 6.0] if self.post == "hardtanh" else []
+        convolution: Any = torch.ops.mkldnn._convolution_pointwise
+        given: Tensor = convolution(
+            batch,
+            self.weight,
+            self.bias,
+            self.padding,
+            self.stride,
+            self.dilation,
+            self.groups,
+            self.post,
+            bounds,
+            "",
+        )
+        return given
+
+
+def _fused(conv: nn.Conv2d, after: nn.Sequential, size: tuple[int, int]) -> _FusedConvolution | None:
+    """The convolution with what follows it; None where oneDNN has no such operation."""
+    post = _post(after)
+    same: Any = getattr(sys.modules.get("timm.layers"), "Conv2dSame", ())
+    if post is None or conv.weight.dtype != torch.float32 or conv.padding_mode != "zeros":
+        return None
+    if isinstance(conv, same) and set(conv.dilation) == {1}:
+        top, bottom, left, right = (
+            pad for axis in (0, 1) for pad in _same(size[axis], conv.kernel_size[axis], conv.stride[axis])
+        )
+    elif type(conv) is nn.Conv2d and isinstance(conv.padding, tuple):
+        (top, left), (bottom, right) = conv.padding, conv.padding
+    else:
+        return None
+    return _FusedConvolution(conv, (left, right, top, bottom), size, post)
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's padding "SAME" before and after: what ceil(size / stride) outputs need, more of it after."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def _post(after: nn.Sequential) -> str | None:
+    """oneDNN's name of an activation."""
+    if len(after) == 0:
+        return "none"
+    names = {nn.ReLU: "relu", nn.ReLU6: "hardtanh"}
+    return names.get(type(after[0])) if len(after) == 1 else None
+
+
+def _pairs(model: nn.Module, pixels: Tensor) -> tuple[list[tuple[str, str]], dict[str, tuple[int, int]]]:
+    """Convolutions and the normalisations that take what they give, each called once; and height and width of what
+    each convolution takes."""
     gave: dict[int, tuple[str, Tensor]] = {}
     pairs: list[tuple[str, str]] = []
     calls: dict[str, int] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     handles: list[RemovableHandle] = []
 
     def of_conv(name: str) -> Any:
-        def hook(_module: nn.Module, _arguments: Any, output: Tensor) -> None:
+        def hook(_module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+            sizes[name] = (arguments[0].shape[-2], arguments[0].shape[-1])
             calls[name] = calls.get(name, 0) + 1
             gave[id(output)] = (name, output)  # kept, so that no other tensor gets its id
 
@@ -87,4 +179,4 @@ def _pairs(model: nn.Module, pixels: Tensor) -> list[tuple[str, str]]:
     finally:
         for handle in handles:
             handle.remove()
-    return [(conv, norm) for conv, norm in pairs if calls[conv] == calls[norm] == 1]
+    return [(conv, norm) for conv, norm in pairs if calls[conv] == calls[norm] == 1], sizes
