@@ -40,8 +40,10 @@
         const cells = [];
         const cell = (map, part, title, words) => {
             const canvas = make("canvas", { width: 224, height: 224, role: "img", "aria-label": title });
-            cells.push({ canvas, part, address: part === "map" ? map.npy : part === "difference" ? map.difference_npy : map.standard_error_npy });
-            return make("figure", {}, make("h3", {}, title), canvas, make("figcaption", {}, words));
+            const address = part === "map" ? map.npy : part === "difference" ? map.difference_npy : map.standard_error_npy;
+            cells.push({ canvas, part, address });
+            return make("figure", {}, make("h3", {}, title), canvas, make("figcaption", {}, make("span", {}, words),
+                make("a", { href: address, download: "", title: "Its numbers", "aria-label": `${title}: its numbers` }, icon("download"), "NPY")));
         };
         const target = (map) => `of ${map.target_name || map.target_class}`;
         const { clean, attacked, attacked_own: own, other_seed: other, random_signs: signs } = byPanel;
@@ -60,9 +62,7 @@
                     make("td", { class: "num end" }, map.rank_correlation.toFixed(3)), make("td", { class: "num end" }, map.ssim.toFixed(3)),
                     make("td", { class: "num end" }, number(map.mean_difference)), make("td", { class: "num end" }, number(map.mean_standard_error)),
                     make("td", { class: "num end" }, percent(map.beyond_noise)))))));
-        card.append(grid, legend, make("p", {}, reading(byPanel)), table,
-            make("div", { class: "tools" }, attack.maps.flatMap((map) => [["map", map.npy], ["difference", map.difference_npy]].filter(([, href]) => href && map.panel.startsWith("clean") | map.panel.startsWith("attacked"))
-                .map(([part, href]) => make("a", { class: "btn btn-sm btn-quiet", href, download: "" }, icon("download"), `${TITLES[map.panel]}${part === "map" ? "" : ", difference"}, NPY`)))));
+        card.append(grid, legend, make("p", {}, reading(byPanel)), table);
         paint(cells, legend, constants, clean.samples);
         return card;
     };
