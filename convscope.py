@@ -5,6 +5,7 @@ Modules are imported inside the commands, so that `--help` answers at once.
 """
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from db.images import ImageStore
     from db.ledger import Ledger
     from db.settings import Settings
+    from db.sql_runner import SQLRunner
     from precompute.images import ImportReport
     from workers.methods import Method
     from workers.models import VisionModel
@@ -100,13 +102,15 @@ def run(host: str | None, port: int | None) -> None:
     EfficientNet-Lite0, whose weights are installed with Convscope. The page is up meanwhile and fills itself.
     Ctrl-C stops everything within 10 seconds; what a worker was doing goes on at the next start.
     """
+    from dashboard.access import check_binding
     from db.ledger import Ledger
     from workers.broker import is_there
     from workers.events import write_events
     from workers.supervisor import Supervisor, wait_until
     from workers.sweeper import Sweeper
 
-    settings = _settings()
+    settings = _settings_of_server(host, port)
+    check_binding(settings)
     write_events()
     missing = _missing_from_first_run()
     ledger = Ledger(settings)
@@ -204,15 +208,18 @@ def _missing_from_first_run() -> list[list[str]]:
 )
 def serve(host: str | None, port: int | None) -> None:
     """Serve the dashboard and nothing else."""
-    import dataclasses
-
     from dashboard import server
 
+    server.serve(_settings_of_server(host, port))
+
+
+def _settings_of_server(host: str | None, port: int | None) -> "Settings":
+    """The settings, with the host and the port that the command line names."""
+    import dataclasses
+
     settings = _settings()
-    server.serve(
-        dataclasses.replace(
-            settings, host=host or settings.host, port=settings.port if port is None else port
-        )
+    return dataclasses.replace(
+        settings, host=host or settings.host, port=settings.port if port is None else port
     )
 
 
@@ -239,11 +246,12 @@ def worker(queues: str, device: str) -> None:
                 f"expected some of {', '.join(QUEUES)}, got {queue!r}", param_hint="--queues"
             )
     _restart_for_torch()
+    from precompute.set_jobs import set_kinds
     from workers.events import write_events
     from workers.worker import run_worker
 
     write_events()
-    code = run_worker(_settings(), queues=chosen, device=device)
+    code = run_worker(_settings(), queues=chosen, device=device, more=set_kinds)
     if code:
         sys.exit(code)
 
@@ -344,20 +352,47 @@ def show_image(name: str, image_id: int) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove_set(name: str, yes: bool) -> None:
-    """Remove set NAME with its runs. Your own files stay where they are."""
-    from db.image_sets import dependents
-    from precompute.images import remove_image_set
+    """Remove set NAME with its runs, jobs, maps and attacks. Your own files stay where they are."""
+    from db.set_changes import NoSuchSet, dependents_of, remove_image_set
 
     atlas, store = _stores()
-    rows = atlas.fetch(dependents(name))
-    if not rows:
-        raise CommandFailed(f"there is no image set {name!r}; {_known_sets(atlas)}")
-    runs = [row["model"] for row in rows if row["model"] is not None]
-    what = f"{name} ({rows[0]['images']:,} images)" + (f" and its runs by {', '.join(runs)}" if runs else "")
+    ledger = _ledger()
+    try:
+        found = dependents_of(atlas, ledger, name)
+    except NoSuchSet as error:
+        raise CommandFailed(f"{error}; {_known_sets(atlas)}") from error
+    results = [
+        f"{count:,} {noun}" for count, noun in [(found.maps, "maps"), (found.attacks, "attacks")] if count
+    ]
+    what = f"{name} ({found.images:,} images)" + (f", its {' and '.join(results)}" if results else "")
+    what += f" and its runs by {', '.join(found.runs)}" if found.runs else ""
     if not yes:
         click.confirm(f"Remove {what}?", abort=True, err=True)
-    remove_image_set(atlas, store, name)
+    remove_image_set(atlas, store, ledger, name)
     click.echo(f"removed {what}")
+
+
+@images.command("rename")
+@click.argument("name")
+@click.argument("new")
+def rename_images(name: str, new: str) -> None:
+    """Give set NAME the name NEW, in the atlas and in all results."""
+    from db.set_changes import rename_set
+
+    atlas, store = _stores()
+    rename_set(atlas, store, _ledger(), name, new)
+    click.echo(f"{name} is {new} now")
+
+
+@images.command("describe")
+@click.argument("name")
+@click.argument("text")
+def describe_images(name: str, text: str) -> None:
+    """Keep TEXT as the description of set NAME; the Images page shows it."""
+    from db.set_changes import describe_set
+
+    atlas, _ = _stores()
+    describe_set(atlas, _ledger(), name, text)
 
 
 def _known_sets(atlas: "Atlas") -> str:
@@ -986,6 +1021,213 @@ def _in_words(seconds: float) -> str:
         if seconds >= unit:
             return f"{seconds / unit:.0f} {name}"
     return f"{seconds:.0f} s"
+
+
+# ---------------------------------------------------------------------------------------------- sql
+
+TABLE_ROWS = 100
+ALL = 1 << 40
+
+
+@convscope.command("sql")
+@click.argument("statement", required=False)
+@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
+@click.option("--json", "form", flag_value="json", help="Print a JSON array of objects.")
+@click.option("--parquet", "form", flag_value="parquet", help="Write Parquet: to a file or a pipe.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write instead of printing.",
+)
+@click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="Value of the parameter $NAME.")
+@click.option(
+    "--limit", type=click.IntRange(1), help=f"Most rows (default: {TABLE_ROWS} in a table, else all)."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 86_400), help="Longest time (default: CONVSCOPE_SQL_SECONDS)."
+)
+@click.option("--tables", "lists", is_flag=True, help="List what can be read; with a NAME, its columns.")
+@click.option(
+    "--path",
+    "makes_file",
+    is_flag=True,
+    help="Write all of it as one DuckDB file, for any client, and print where.",
+)
+def sql(
+    statement: str | None,
+    form: str | None,
+    output: Path | None,
+    given: tuple[str, ...],
+    limit: int | None,
+    seconds: float | None,
+    lists: bool,
+    makes_file: bool,
+) -> None:
+    """Ask the atlas and the ledger by one SQL STATEMENT (DuckDB's), from standard input where it is -.
+
+    Without a statement a shell opens. Statements only read, in a process of their own with limits of time and
+    memory (CONVSCOPE_SQL_…); results can be of any length.
+
+    \b
+    convscope sql "SELECT layer, channel, majority_label FROM selectivity ORDER BY entropy_bits LIMIT 10"
+    convscope sql --csv -o dogs.csv --set label=beagle "SELECT * FROM patches WHERE label = $label"
+    """
+    from db.sql_file import write_sql_file
+    from db.sql_runner import SQLRunner, as_value
+
+    if output is not None and form is None:
+        raise click.UsageError("--output wants --csv, --json or --parquet")
+    atlas, _ = _stores()
+    ledger = _ledger()
+    if makes_file:
+        click.echo(write_sql_file(atlas, ledger))
+        return
+    if lists:
+        _print_readable(atlas, ledger, statement)
+        return
+    values = {name: as_value(value) for name, value in _named_values(given).items()}
+    runner = SQLRunner(_settings(), atlas, ledger)
+    try:
+        if statement is None and sys.stdin.isatty():
+            if form is not None:
+                raise click.UsageError(f"--{form} wants a statement")
+            _sql_shell(runner, atlas, ledger, values, limit or TABLE_ROWS, seconds)
+            return
+        asked = sys.stdin.read() if statement in (None, "-") else statement
+        if form is None:
+            _print_rows(runner, str(asked), values, limit or TABLE_ROWS, seconds)
+        else:
+            _write_rows(runner, str(asked), values, form, output, limit or ALL, seconds)
+    finally:
+        runner.close()
+
+
+def _print_rows(
+    runner: "SQLRunner", statement: str, values: dict[str, Any], limit: int, seconds: float | None
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from db.table_files import plain
+
+    result = runner.run(statement, values, rows=limit, size=ALL, seconds=seconds)
+    found = result.table()
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    columns = [(name, found.column(at).to_pylist()) for at, name in enumerate(found.column_names)]
+    if result.plan:
+        for _, cells in columns[-1:]:
+            click.echo("\n".join(str(cell) for cell in cells))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, cells in columns:
+        numbers = any(isinstance(cell, int | float) for cell in cells)
+        table.add_column(Text(_printable(name)), justify="right" if numbers else "left", overflow="fold")
+    for row in zip(*(cells for _, cells in columns), strict=True):
+        table.add_row(*(Text("NULL" if cell is None else _printable(_cell(plain(cell)))) for cell in row))
+    console.print(table)
+    rows = f"{found.num_rows:,} {'row' if found.num_rows == 1 else 'rows'}"
+    more = f"the first {rows}, there are more: --limit" if result.more else rows
+    _remark(f"{more} ({result.seconds:.2f} s)")
+
+
+def _cell(value: Any) -> str:
+    import json
+
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+
+
+def _printable(text: str) -> str:
+    """Without what would steer the terminal: names come from people's files."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _write_rows(
+    runner: "SQLRunner",
+    statement: str,
+    values: dict[str, Any],
+    form: str,
+    output: Path | None,
+    limit: int,
+    seconds: float | None,
+) -> None:
+    from db.files import write_pieces
+    from db.table_files import csv_lines, json_lines, parquet_pieces
+
+    if form == "parquet" and output is None and sys.stdout.isatty():
+        raise click.UsageError("--parquet is not for a terminal: name a file by --output")
+    with runner.run(statement, values, rows=limit, size=ALL, seconds=seconds) as result:
+        pieces: Iterator[bytes] = (
+            parquet_pieces(result.schema, result)
+            if form == "parquet"
+            else (
+                text.encode()
+                for text in (csv_lines(result.schema, result) if form == "csv" else json_lines(result))
+            )
+        )
+        if output is not None:
+            write_pieces(output, pieces)
+        else:
+            stdout = sys.stdout.buffer
+            try:
+                for piece in pieces:
+                    stdout.write(piece)
+                stdout.flush()
+            except BrokenPipeError:  # as with `| head`: whoever reads has enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+                return
+        if result.more:
+            _remark(f"the first {limit:,} rows, there are more: --limit")
+
+
+def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
+    from db.sql_catalogue import catalogue, row_counts
+
+    readable = {one.name: one for one in catalogue()}
+    if name is None:
+        counts = row_counts(atlas, ledger)
+        rows = [
+            {"name": one.name, "kind": one.place, "rows": counts.get(one.name), "what it tells": one.comment}
+            for one in readable.values()
+        ]
+        _print_table(rows, "")
+        return
+    if name not in readable:
+        raise CommandFailed(f"there is no table {name!r}; there are {', '.join(sorted(readable))}")
+    click.echo(f"{readable[name].comment}\n")
+    columns = [{"column": c.name, "type": c.kind, "what it tells": c.comment} for c in readable[name].columns]
+    _print_table(columns, "")
+
+
+def _sql_shell(
+    runner: "SQLRunner",
+    atlas: "Atlas",
+    ledger: "Ledger",
+    values: dict[str, Any],
+    limit: int,
+    seconds: float | None,
+) -> None:
+    from db.sql_catalogue import catalogue
+    from db.sql_shell import shell
+
+    def said(act: Callable[[], None]) -> None:
+        try:
+            act()
+        except KeyboardInterrupt:
+            _remark("stopped")
+        except Exception as error:
+            _remark(_sentence(error))
+
+    shell(
+        catalogue(),
+        _settings().home / "sql_history",
+        run=lambda typed: said(lambda: _print_rows(runner, typed, values, limit, seconds)),
+        tables=lambda name: said(lambda: _print_readable(atlas, ledger, name)),
+        say=click.echo,
+    )
 
 
 # ------------------------------------------------------------------------------------------ plumbing

@@ -13,11 +13,13 @@ from urllib.parse import parse_qs, urlencode
 from dashboard.compose import TILE_SIZES
 from dashboard.geometry import CROPS
 from db.image_queries import IMAGE_ORDERS, VERDICTS
+from db.overview_queries import CLASS_ORDERS as OVERVIEW_ORDERS
 from db.patch_queries import CHANNEL_ORDERS
 from db.robustness_queries import CLASS_ORDERS
 from workers.methods import DEFAULT_METHOD
 
 K_MOST = 20
+MOST_ADDRESS = 8000  # characters; the server takes request lines of 8190, which hold a little more
 ROWS_PER_PAGE = 30
 CHANNEL_PATTERN = re.compile(r"\s*([0-9]{1,7})\s*(?:-\s*([0-9]{1,7})\s*)?")
 
@@ -35,6 +37,11 @@ def _choice(default: str, choices: tuple[str, ...]) -> Any:
 
 def _number(default: int, low: int, high: int) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
+
+
+def _number_or_none(low: int, high: int) -> Any:
+    """A whole number as text, empty for none."""
+    return field(default="", metadata={"low": low, "high": high})
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,10 @@ class Address:
             if item.name not in given:
                 continue
             text = given[item.name]
-            if isinstance(item.default, int):
+            if "low" in item.metadata:
                 low, high = item.metadata["low"], item.metadata["high"]
                 if re.fullmatch(r"[0-9]{1,9}", text) and low <= int(text) <= high:
-                    values[item.name] = int(text)
+                    values[item.name] = int(text) if isinstance(item.default, int) else text
                 else:
                     problems[item.name] = (
                         f"{item.name}: expected a whole number from {low} to {high:,}, got “{text}”."
@@ -112,12 +119,13 @@ class ChannelAddress(PatchesAddress):
 
 @dataclass(frozen=True)
 class ImagesAddress(Address):
-    """The images of a set."""
+    """The images of a set. `predicted` is the index of a class, empty for any."""
 
     path: ClassVar[str] = "/images"
     view: str = _choice("grid", ("grid", "table"))
     label: str = ""
     verdict: str = _choice("any", ("any", *VERDICTS))
+    predicted: str = _number_or_none(0, 999_999)
     search: str = ""
     sort: str = _choice("id", tuple(IMAGE_ORDERS))
     page: int = _number(1, 1, 10_000_000)
@@ -130,6 +138,14 @@ class ImageAddress(ImagesAddress):
     path: ClassVar[str] = "/image"
     id: int = _number(0, 0, 999_999_999)
     driven: str = _choice("some", ("some", "all"))
+
+
+@dataclass(frozen=True)
+class OverviewAddress(Address):
+    """An image set as a whole."""
+
+    path: ClassVar[str] = "/overview"
+    order: str = _choice("images", tuple(OVERVIEW_ORDERS))
 
 
 @dataclass(frozen=True)
@@ -174,6 +190,16 @@ class RobustnessAddress(Address):
     axis: str = _choice("log", ("log", "linear"))
     sort: str = _choice("weakest", tuple(CLASS_ORDERS))
     epsilon: str = ""
+
+
+@dataclass(frozen=True)
+class SQLAddress(Address):
+    """A statement. The values of its parameters are `p.NAME` beside it, and how its result is shown; both concern the
+    browser alone.
+    """
+
+    path: ClassVar[str] = "/sql"
+    q: str = ""
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,9 @@ from workers.submit_attacks import (
     comparison_job,
     transfer_job,
 )
+from workers.submit_sets import folder_job, index_job
 
-KINDS = ("saliency", "faithfulness", "attack", "comparison", "transfer", "ablation")
+KINDS = ("saliency", "faithfulness", "attack", "comparison", "transfer", "ablation", "import", "index")
 
 api = flask.Blueprint("api", __name__, url_prefix="/api")
 for _kind in STATUS:
@@ -97,6 +98,17 @@ def submit() -> flask.Response:
             seed=body.get("seed", 0),
             queue=_word(body, "queue", "interactive"),
         )
+    elif kind == "import":
+        only(body, "kind", "images", "folder", "queue")
+        new = folder_job(
+            context.ledger,
+            context.settings.image_roots,
+            folder=_word(body, "folder", ""),
+            image_set=_word(body, "images", ""),
+            queue=_word(body, "queue", "interactive"),
+        )
+    elif kind == "index":
+        new = _index(body)
     else:
         raise WrongRequest(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     submitted = context.office.submit(new)
@@ -134,6 +146,21 @@ def _attack(body: Record) -> Any:
         relative_to=_word(body, "relative_to", "prediction"),
         target=body.get("target"),
         queue=_word(body, "queue", "interactive"),
+    )
+
+
+def _index(body: Record) -> Any:
+    only(body, "kind", "model", "images", "k", "layers", "dtype", "batch_size", "replace", "queue")
+    return index_job(
+        current().atlas,
+        model=_word(body, "model", ""),
+        image_set=_word(body, "images", ""),
+        k=body.get("k", 20),
+        layers=body.get("layers", "*"),
+        dtype=body.get("dtype", "float32"),
+        batch_size=body.get("batch_size"),
+        replace=body.get("replace", False),
+        queue=_word(body, "queue", "batch"),
     )
 
 
@@ -214,6 +241,7 @@ def show_job(job: int) -> flask.Response:
             "item_list": items,
             "maps": [map_record(found) for found in maps],
             "attacks": [attack_record(found) for found in attacks],
+            "image_import": job_queries.image_import(ledger, job) if record["kind"] == "import" else None,
         }
     )
 

@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 import flask
 
+from dashboard.address import ImagesAddress, PatchesAddress
 from dashboard.context import Record, current
 from db.jobs import IllegalMove, NoSuchJob
 from db.ledger import LedgerError
@@ -93,7 +94,7 @@ def number(name: str, default: int, *, low: int, high: int) -> int:
     text = flask.request.args.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdecimal() or len(text) > 10 or not low <= int(text) <= high:
+    if not text.isascii() or not text.isdecimal() or len(text) > 20 or not low <= int(text) <= high:
         raise WrongRequest(f"{name}: expected a whole number from {low} to {high}, got {text!r}")
     return int(text)
 
@@ -153,7 +154,7 @@ def job_record(job: Mapping[str, Any]) -> Record:
         "created", "started", "finished",
     )  # fmt: skip
     return {name: job[name] for name in shown} | {
-        "models": job["models"].split(", "),
+        "models": job["models"].split(", ") if job["models"] else [],
         "progress": share(job),
         "url": f"/api/jobs/{job['job']}",
         "page": result_page(job),
@@ -163,6 +164,15 @@ def job_record(job: Mapping[str, Any]) -> Record:
 def result_page(job: Mapping[str, Any]) -> str | None:
     """Address of the page that shows what a job makes; None where no one page does."""
     request = job["parameters"]
+    if job["kind"] in ("import", "index"):
+        if job["state"] != "done":
+            return None
+        images = {"images": job["image_set"]}
+        return (
+            ImagesAddress.path + "?" + urlencode(images)
+            if job["kind"] == "import"
+            else (PatchesAddress.path + "?" + urlencode({"model": job["models"]} | images))
+        )
     if job["kind"] in ("comparison", "ablation", "transfer"):
         first = request["attacks"].partition(",")[0].partition("-")[0]
         return f"/attack?attack={first}"
@@ -203,6 +213,25 @@ def map_record(found: Mapping[str, Any]) -> Record:
         "standard_error_npy": f"/api/maps/{number}.npy?part=standard_error" if has_error else None,
         "input_png": f"/api/maps/{number}/input.png",
     }
+
+
+def result_line(
+    item: Record, facts: Record | None, parameters: Record | None, image_set: str, *, left_out: Container[str]
+) -> Record:
+    """What is known of an item and of what it made, flat, for a line of CSV; parameters are `parameter_NAME`.
+
+    `facts` and `parameters` are None where nothing was made yet.
+    """
+    told = {
+        "image_set": image_set,
+        "image_id": item["image_id"],
+        "model": item["model"],
+        "state": item["state"],
+        "error": item["error"],
+    }
+    known = {name: value for name, value in (facts or {}).items() if name not in left_out}
+    more = {f"parameter_{name}": value for name, value in (parameters or {}).items() if name not in known}
+    return told | known | more
 
 
 def result_bytes(file: str) -> bytes:

@@ -1,8 +1,10 @@
 """The dashboard: `create_app(settings)` makes it; nothing happens at import.
 
 Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps, `/attack`
-attacks, `/robustness` those on whole sets, `/jobs` what runs; `/pictures/…`, `/download/…`, `/choices/….json` and
-`/status.json` feed them; `/api/…` is for programs too; `/bootstrap/…` are Bootstrap's files, served from here.
+attacks, `/robustness` those on whole sets, `/sql` questions of one's own, `/jobs` what runs; `/pictures/…`,
+`/download/…`, `/choices/….json` and `/status.json` feed them; `/api/…` is for programs too; `/bootstrap/…` and
+`/editor/…` are Bootstrap's and the SQL editor's files, served from here; `/login`, `/logout` and the open
+`/health.json` stand before all of it (see `gate.py`).
 """
 
 from pathlib import Path
@@ -21,12 +23,16 @@ from dashboard.attack_downloads import attack_downloads
 from dashboard.choices import choices
 from dashboard.context import EXTENSION, Context, current
 from dashboard.downloads import downloads
+from dashboard.gate import guard
 from dashboard.health import Health
 from dashboard.ids import MOUNTED
-from dashboard.pages import attack, channel, image, images, jobs, patches, robustness, saliency
+from dashboard.pages import attack, channel, image, images, jobs, overview, patches, robustness, saliency, sql
 from dashboard.pictures import pictures
 from dashboard.saliency_downloads import saliency_downloads
+from dashboard.set_api import set_api
+from dashboard.sql_api import sql_api
 from dashboard.status import status_route
+from dashboard.uploads import uploads
 from db.atlas import Atlas
 from db.both import Both
 from db.images import ImageStore
@@ -41,18 +47,14 @@ PAGES: tuple[tuple[str, str, Any], ...] = (
     ("channel", "/channel", channel),
     ("images", "/images", images),
     ("image", "/image", image),
+    ("overview", "/overview", overview),
     ("saliency", "/saliency", saliency),
     ("attack", "/attack", attack),
     ("robustness", "/robustness", robustness),
+    ("sql", "/sql", sql),
     ("jobs", "/jobs", jobs),
 )
 HERE = Path(__file__).parent
-# Dash writes inline scripts and styles; everything else comes from this server.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; "
-    "frame-ancestors 'self'; form-action 'self'"
-)
 
 
 def create_app(settings: Settings) -> Dash:
@@ -70,6 +72,7 @@ def create_app(settings: Settings) -> Dash:
         include_pages_meta=False,
         routing_callback_inputs={"mounted": State(MOUNTED, "data")},
         enable_mcp=False,
+        use_async=False,  # else an installed asgiref makes each route start an event loop
     )
     add_page: Any = dash.register_page  # Dash gives it no types
     for name, path, page in PAGES:
@@ -77,6 +80,7 @@ def create_app(settings: Settings) -> Dash:
     add_page("not_found_404", path="/not-found", title="Not found · Convscope", layout=not_found)
     app.layout = shell.layout
     server: flask.Flask = app.server
+    guard(app, settings)
     ledger = Ledger(settings)
     ledger.migrate()
     atlas = Atlas(settings)
@@ -98,10 +102,12 @@ def create_app(settings: Settings) -> Dash:
     server.register_blueprint(downloads)
     server.register_blueprint(saliency_downloads)
     server.register_blueprint(attack_downloads)
+    server.register_blueprint(sql_api)
     server.register_blueprint(status_route)
+    server.register_blueprint(uploads)
+    server.register_blueprint(set_api)
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
     server.before_request(name_the_run)
-    server.after_request(secure)
     shell.register(app)
     for _, _, page in PAGES:
         page.register(app)
@@ -139,11 +145,3 @@ def bootstrap_file(name: str) -> flask.Response:
     """Bootstrap's CSS and icons from the package Bootstrap-Flask: nothing comes from a CDN."""
     folder = Path(flask_bootstrap.__file__).parent / "static" / "bootstrap5"
     return flask.send_from_directory(folder, name, max_age=86400)
-
-
-def secure(response: flask.Response) -> flask.Response:
-    """Headers that keep a page from being framed, sniffed or fed from elsewhere."""
-    response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    response.headers.setdefault("Referrer-Policy", "same-origin")
-    return response

@@ -6,7 +6,7 @@ import flask
 import pyarrow as pa
 
 from dashboard.address import RobustnessAddress
-from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, answer, sorry
+from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, answer, result_line, sorry
 from dashboard.api_answers import number as whole_number
 from dashboard.attack_answers import attack_record, steps
 from dashboard.context import Record, current
@@ -49,18 +49,8 @@ def attacks_csv() -> flask.Response:
 
 def line(item: Record, found: Record | None, image_set: str) -> Record:
     """What is known of one attack, flat; its parameters are `parameter_NAME`."""
-    told = {
-        "image_set": image_set,
-        "image_id": item["image_id"],
-        "model": item["model"],
-        "state": item["state"],
-        "error": item["error"],
-    }
-    if found is None:
-        return told
-    facts = {name: value for name, value in attack_record(found).items() if name not in _LEFT_OUT}
-    known = {f"parameter_{name}": value for name, value in found["parameters"].items() if name not in facts}
-    return told | facts | known
+    facts = attack_record(found) if found else None
+    return result_line(item, facts, found and found["parameters"], image_set, left_out=_LEFT_OUT)
 
 
 @attack_downloads.get("/attack-steps.csv")

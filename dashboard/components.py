@@ -7,6 +7,7 @@ from typing import Any
 import dash_bootstrap_components as dbc
 from dash import html
 
+from dashboard.address import MOST_ADDRESS, SQLAddress
 from db.atlas import Query
 
 Component = Any
@@ -62,7 +63,7 @@ def step(href: str | None, symbol: str, words: str) -> Component:
 
 
 def sql_tools(query: Query, download: str, *, rows: int | None = None) -> Component:
-    """Copy SQL and Download CSV for one table; `rows` is how many the CSV has, where the page shows fewer."""
+    """Open in SQL, Copy SQL and Download CSV for one table; `rows`: how many the CSV has, if more are."""
     text = query.text()
     return html.Div(
         [
@@ -79,8 +80,22 @@ def sql_tools(query: Query, download: str, *, rows: int | None = None) -> Compon
                 className="btn btn-sm btn-quiet",
                 download="",
             ),
+            open_in_sql(text),
         ],
         className="tools",
+    )
+
+
+def open_in_sql(text: str) -> Component:
+    """To the SQL page with this statement; nothing where it is too long for an address."""
+    href = SQLAddress(q=text).href()
+    if len(href) > MOST_ADDRESS:
+        return None
+    return html.A(
+        [icon("database"), html.Span("Open in SQL")],
+        href=href,
+        className="btn btn-sm btn-quiet",
+        title="Change this question, draw its answer",
     )
 
 
@@ -203,6 +218,29 @@ def legend(crop: str) -> Component:
     else:
         words = ["Faded: in the picture, but outside the field."]
     return html.P(words, className="legend")
+
+
+def plain_table(
+    head: Sequence[str], body: Sequence[Sequence[Any]], words: str, *, chosen: int | None = None
+) -> Component:
+    """A table that scrolls sideways: names first, then numbers; `words` say what it is, `chosen` is the line marked."""
+    names = html.Tr(
+        [html.Th(name, scope="col", className="end" if place else "") for place, name in enumerate(head)]
+    )
+    lines = [
+        html.Tr(
+            [html.Td(cell, className="num end" if place else "long") for place, cell in enumerate(line)],
+            className="selected" if number == chosen else "",
+        )
+        for number, line in enumerate(body)
+    ]
+    return html.Div(
+        html.Table([html.Thead(names), html.Tbody(lines)], className="table-plain"),
+        className="table-scroll",
+        tabIndex="0",
+        role="region",
+        **attributes(aria_label=words),
+    )
 
 
 def problems_list(problems: Iterable[str]) -> Component:

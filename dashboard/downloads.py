@@ -1,5 +1,7 @@
 """Tables as CSV: the rows of the very query that a page shows."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import flask
@@ -10,9 +12,10 @@ from dashboard.address import (
     ChannelsError,
     ImageAddress,
     ImagesAddress,
+    OverviewAddress,
     PatchesAddress,
 )
-from dashboard.context import Catalogue, current
+from dashboard.context import Catalogue, Record, current
 from dashboard.pages import channel as channel_page
 from dashboard.pages import images as images_page
 from dashboard.selections import (
@@ -24,7 +27,7 @@ from dashboard.selections import (
     select_layer,
     select_run,
 )
-from db import image_queries, patch_queries
+from db import image_queries, overview_queries, patch_queries
 from db.atlas import AtlasError, Query
 from db.table_files import csv_lines
 
@@ -96,6 +99,33 @@ def images_csv() -> flask.Response:
     if all(found["image_set"] != address.images for found in catalogue.image_sets):
         raise NothingSelected(f"There is no image set “{address.images}”.")
     return _csv(images_query(run, address, limit=None), f"{address.images}-images")
+
+
+OVERVIEW: dict[str, Callable[[Record | None, ImagesAddress, str], Query]] = {
+    "classes": lambda run, a, sort: overview_queries.classes(
+        a.images, None if run is None else run["run"], order=sort, limit=None
+    ),
+    "sizes": lambda _run, a, _sort: overview_queries.sizes(a.images, limit=None),
+    "accuracy": lambda _run, a, _sort: overview_queries.accuracy(a.images),
+    "confusions": lambda run, _a, _sort: overview_queries.confusions(-1 if run is None else run["run"]),
+    "mistakes": lambda run, a, _sort: images_query(
+        run, replace(a, verdict="wrong", sort="surest"), limit=None
+    ),
+    "repeats": lambda _run, a, _sort: overview_queries.near_duplicates(a.images, limit=None),
+}
+
+
+@downloads.get("/overview/<table>.csv")
+def overview_csv(table: str) -> flask.Response:
+    """All rows of a table of the Overview page."""
+    if table not in OVERVIEW:
+        raise NothingSelected(f"table: expected one of {', '.join(OVERVIEW)}, got {table!r}")
+    catalogue = _catalogue()
+    address = _address(OverviewAddress)
+    run, listed = images_page.resolve(catalogue, address.at(ImagesAddress))
+    if all(found["image_set"] != listed.images for found in catalogue.image_sets):
+        raise NothingSelected(f"There is no image set “{listed.images}”.")
+    return _csv(OVERVIEW[table](run, listed, address.order), f"{listed.images}-{table}")
 
 
 @downloads.get("/image-channels.csv")

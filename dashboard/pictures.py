@@ -42,6 +42,12 @@ def row_address(run: Record, layer: str, channel: int, *, k: int, crop: str, til
     return f"{where}?k={k}&crop={crop}&tile={tile}"
 
 
+def patch_address(run: Record, layer: str, key: str, y: int, x: int) -> str:
+    """Address of the part of an image that position (y, x) of a layer's feature map sees most of."""
+    where = f"/pictures/patches/{run['run']}-{stamp(run)}/{quote(layer, safe='')}/{key}.jpg"
+    return f"{where}?y={y}&x={x}"
+
+
 def thumbnail_address(key: str) -> str:
     """Address of an image's thumbnail (shortest side at most 256)."""
     return f"/pictures/thumbnails/{key}.jpg"
@@ -96,6 +102,35 @@ def row(run: int, mark: str, layer: str, channel: int) -> flask.Response:
             return _for_now(data)
         context.pictures.put(asked, data)
     return _for_ever(data)
+
+
+@pictures.get("/patches/<int:run>-<mark>/<layer>/<key>.jpg")
+def patch(run: int, mark: str, layer: str, key: str) -> flask.Response:
+    """One patch of an image, as `row` crops it; `crop` is effective unless told otherwise."""
+    y, x = flask.request.args.get("y", -1, int), flask.request.args.get("x", -1, int)
+    crop = flask.request.args.get("crop", "effective")
+    tile = flask.request.args.get("tile", 192, int)
+    if crop not in CROPS or tile not in compose.TILE_SIZES:
+        return _sorry(f"crop is one of {', '.join(CROPS)}, "
+                      f"tile is one of {', '.join(map(str, compose.TILE_SIZES))}.", 400)  # fmt: skip
+    context = current()
+    catalogue = context.catalogue()
+    found = catalogue.run_numbered(run)
+    if found is None or stamp(found) != mark:
+        return _sorry(f"Run {run} is not in the atlas any more: reload the page.", 404)
+    described = catalogue.layer(found["model"], layer)
+    if described is None or not (0 <= y < described["height"] and 0 <= x < described["width"]):
+        return _sorry(f"{found['model']} has no position {y}, {x} in a layer “{layer}”.", 404)
+    sizes = context.atlas.fetch(image_queries.image_sizes(key)) if KEY.fullmatch(key) else []
+    if not sizes:
+        return _sorry(f"There is no picture with the key {key}.", 404)
+    picture = thumbnail(context, key)
+    if picture is None:
+        return _for_now(compose.row([compose.missing(tile)]))
+    size = (sizes[0]["height"], sizes[0]["width"])
+    where = placement(read_preprocessing(found), size, picture.shape[:2])
+    shown = view(read_layer_geometry(described, found), y, x, as_crop(crop))
+    return _for_ever(compose.row([compose.tile(picture, where, shown, tile)]))
 
 
 @pictures.get("/thumbnails/<key>.jpg")

@@ -13,7 +13,7 @@ import flask
 import pyarrow as pa
 
 from dashboard import figure, heat
-from dashboard.api_answers import MOST_NUMBER, answer, choice, fraction, sorry
+from dashboard.api_answers import MOST_NUMBER, answer, choice, fraction, result_line, sorry
 from dashboard.api_answers import number as whole_number
 from dashboard.context import Context, Record, current
 from dashboard.figure import ColourBar, FigureCell, FigureRow
@@ -41,6 +41,7 @@ NO_FACTS = (
     "image_set",
     "image_id",
     "position",
+    "parameters",
 )
 
 saliency_downloads = flask.Blueprint("saliency_downloads", __name__, url_prefix="/download")
@@ -281,18 +282,7 @@ def saliency_csv() -> flask.Response:
 
 def line(item: Record, found: Record | None, image_set: str) -> Record:
     """What is known of one map, flat; its parameters are `parameter_NAME`."""
-    told = {
-        "image_set": image_set,
-        "image_id": item["image_id"],
-        "model": item["model"],
-        "state": item["state"],
-        "error": item["error"],
-    }
-    if found is None:
-        return told
-    facts = {name: value for name, value in found.items() if name not in (*NO_FACTS, "parameters")}
-    known = {f"parameter_{name}": value for name, value in found["parameters"].items() if name not in facts}
-    return told | facts | known
+    return result_line(item, found, found and found["parameters"], image_set, left_out=NO_FACTS)
 
 
 def _name(asked: Asked, kind: str) -> str:

@@ -134,4 +134,9 @@ def images_query(run: Record | None, address: ImagesAddress, *, limit: int | Non
 
 def image_filter(address: ImagesAddress) -> ImageFilter:
     """The filter that an address asks for."""
-    return ImageFilter(address.label, "" if address.verdict == "any" else address.verdict, address.search)
+    return ImageFilter(
+        address.label,
+        "" if address.verdict == "any" else address.verdict,
+        address.search,
+        int(address.predicted) if address.predicted else None,
+    )

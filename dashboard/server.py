@@ -7,11 +7,13 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from dashboard import compose
+from dashboard.access import check_binding
 from dashboard.app import create_app
 from db.settings import Settings
 
-THREADS = 8
+THREADS = 16  # people's SQL may hold eight of them, running and waiting (see db/sql_runner.py)
 KEEP_ALIVE_SECONDS = 75
+REQUEST_LINE = 8190  # the most that gunicorn allows: SQL is asked for by address (see address.MOST_ADDRESS)
 
 
 class PortTaken(RuntimeError):
@@ -42,9 +44,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no types
             "worker_class": "gthread",
             "keepalive": KEEP_ALIVE_SECONDS,
             "timeout": 120,
+            "limit_request_line": REQUEST_LINE,
             "graceful_timeout": 5,
             "loglevel": "warning",
             "control_socket_disable": True,
+            # gunicorn by itself believes whoever is on loopback; `proxy.py` decides whom to believe
+            "forwarded_allow_ips": "",
             "post_worker_init": self._announce,
         }
         for name, value in options.items():
@@ -66,8 +71,10 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> Non
     """Serve the dashboard until it is told to stop; `ready` hears the URL once it can be opened.
 
     Raises:
+        NoLogin: others could reach it, and nothing would ask who they are.
         PortTaken: something else listens there, or the host is not this machine's.
     """
+    check_binding(settings)
     check_port(settings)
     Server(settings, ready or (lambda url: print(f"Convscope is at {url}", flush=True))).run()
 

@@ -19,13 +19,16 @@ import dash
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
+from dashboard.access import who
 from dashboard.address import (
+    Address,
     AttackAddress,
     ImagesAddress,
     JobsAddress,
     PatchesAddress,
     RobustnessAddress,
     SaliencyAddress,
+    SQLAddress,
 )
 from dashboard.components import attributes, icon, select
 from dashboard.context import Catalogue, current
@@ -35,13 +38,15 @@ from dashboard.wiring import in_browser
 from dashboard.words import count, duration, when
 
 POLL_MILLISECONDS = 4000
-PAGES: tuple[tuple[str, str, str], ...] = (
-    ("patches", "Patches", "grid-3x3-gap"),
-    ("images", "Images", "images"),
-    ("saliency", "Saliency", "bullseye"),
-    ("attack", "Attack", "lightning-charge"),
-    ("robustness", "Robustness", "graph-down"),
-    ("jobs", "Jobs", "list-check"),
+# Element, name, icon, address, and the paths at which the link is the present page's.
+PAGES: tuple[tuple[str, str, str, type[Address], tuple[str, ...]], ...] = (
+    ("patches", "Patches", "grid-3x3-gap", PatchesAddress, ("/", "/channel")),
+    ("images", "Images", "images", ImagesAddress, ("/images", "/image", "/overview")),
+    ("saliency", "Saliency", "bullseye", SaliencyAddress, ("/saliency",)),
+    ("attack", "Attack", "lightning-charge", AttackAddress, ("/attack",)),
+    ("robustness", "Robustness", "graph-down", RobustnessAddress, ("/robustness",)),
+    ("sql", "SQL", "database", SQLAddress, ("/sql",)),
+    ("jobs", "Jobs", "list-check", JobsAddress, ("/jobs",)),
 )
 
 # Sets the theme before anything is drawn, so that a dark page never flashes white.
@@ -88,7 +93,7 @@ def layout() -> Any:
                     html.Nav(
                         [
                             html.A([icon(symbol), name], id=make_id("shell", page), href=f"/{page}")
-                            for page, name, symbol in PAGES
+                            for page, name, symbol, _, _ in PAGES
                         ],
                         **attributes(aria_label="Pages"),
                     ),
@@ -111,6 +116,7 @@ def layout() -> Any:
                         type="button",
                         **attributes(aria_label="Switch between light and dark theme"),
                     ),
+                    *_person(),
                 ],
                 className="shell",
             ),
@@ -127,6 +133,27 @@ def layout() -> Any:
         ],
         className="app",
     )
+
+
+def _person() -> list[Any]:
+    """Who is logged in, where a proxy says it, and the way out, where there is a login of our own."""
+    visitor = who()
+    shown: list[Any] = []
+    if visitor and visitor.name:
+        shown.append(
+            html.Span(
+                [icon("person"), visitor.name], className="person", title=f"Logged in as {visitor.name}"
+            )
+        )
+    if visitor and visitor.may_log_out:
+        button = html.Button(
+            [icon("box-arrow-right"), html.Span("Log out")],
+            type="submit",
+            className="btn btn-quiet",
+            title="Log out",
+        )
+        shown.append(html.Form(button, action="/logout", method="post", className="log-out"))
+    return shown
 
 
 def _picker(name: str, label: str) -> Any:
@@ -154,7 +181,7 @@ def register(app: Dash) -> None:
     app.callback(
         *[
             Output(make_id("shell", page), part)
-            for page, _, _ in PAGES
+            for page, *_ in PAGES
             for part in ("href", "className", "aria-current")
         ],
         Output(make_id("shell", "model"), "options"),
@@ -203,15 +230,7 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
     # the images page also shows sets that no model was run over
     run = catalogue.run(address.model, address.images)
     links: list[str] = []
-    for page, there, paths in (
-        ("patches", PatchesAddress, ("/", "/channel")),
-        ("images", ImagesAddress, ("/images", "/image")),
-        ("saliency", SaliencyAddress, ("/saliency",)),
-        ("attack", AttackAddress, ("/attack",)),
-        ("robustness", RobustnessAddress, ("/robustness",)),
-        ("jobs", JobsAddress, ("/jobs",)),
-    ):
-        del page
+    for _, _, _, there, paths in PAGES:
         here = path in paths
         links += [
             there(model=address.model, images=address.images).href(),

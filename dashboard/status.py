@@ -12,6 +12,14 @@ from db.ledger import LedgerError
 status_route = flask.Blueprint("status", __name__)
 
 
+@status_route.get("/health.json")
+def health_json() -> flask.Response:
+    """That the web server answers, for everybody: what watches it has no password."""
+    response = flask.jsonify({"ok": True})
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
 @status_route.get("/status.json")
 def status_json() -> flask.Response:
     """The present status; never cached."""

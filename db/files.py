@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -32,6 +33,22 @@ def write_file(path: Path, data: bytes, *, synced: bool = False) -> None:
         raise
     if synced:
         sync(path.parent)
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write `pieces` to `path` as they come, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind, and an older file stays. So with what `pieces` raises.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with temporary.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -24,11 +24,12 @@ VERDICTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class ImageFilter:
-    """Which images of a set: of one class (WNID, or name where there is no WNID), verdict, or text."""
+    """Which images of a set: of one class (WNID, or name where there is no WNID), verdict, prediction, or text."""
 
     image_class: str = ""
     verdict: str = ""
     search: str = ""
+    predicted: int | None = None
 
 
 def images(
@@ -93,6 +94,9 @@ def _filtered(image_set: str, run: int | None, chosen: ImageFilter) -> tuple[str
         values["class"] = chosen.image_class
     if chosen.verdict:
         wanted.append(f"p.rank = 1 AND {VERDICTS[chosen.verdict]}")
+    if chosen.predicted is not None:
+        wanted.append("p.class_index = $predicted")
+        values["predicted"] = chosen.predicted
     if chosen.search:
         text = chosen.search.strip()
         parts = ["contains(lower(i.name), lower($search))", "contains(lower(i.label), lower($search))"]
@@ -123,6 +127,19 @@ WHERE image_set = $image_set AND coalesce(wnid, label) IS NOT NULL
 GROUP BY ALL
 ORDER BY lower(any_value(label)), class""",
         {"image_set": image_set},
+    )
+
+
+def class_name(run: int, class_index: int) -> Query:
+    """Name of a class among those of a run's model; nothing where there is none."""
+    return Query(
+        """
+SELECT c.name
+FROM runs r
+JOIN models m USING (model)
+JOIN classes c ON c.vocabulary = m.vocabulary
+WHERE r.run = $run AND c.class_index = $class_index""",
+        {"run": run, "class_index": class_index},
     )
 
 
@@ -203,3 +220,8 @@ WINDOW same_layer AS (PARTITION BY a.layer ORDER BY tied, a.rank, a.channel){mos
 ORDER BY l.position, tied, a.rank, a.channel""",
         {"run": run, "image_id": image_id} | ({} if per_layer is None else {"per_layer": per_layer}),
     )
+
+
+def image_sizes(key: str) -> Query:
+    """Height and width of the image with that key; nothing where there is none."""
+    return Query("SELECT height, width FROM images WHERE key = $key LIMIT 1", {"key": key})

@@ -1,5 +1,6 @@
 """Image sets in the atlas: what is known of one, adding images, removing one with all that depends on it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ IMAGE_ROWS = pa.schema(
         pa.field("wnid", pa.string()),
         pa.field("label_index", pa.int32()),
         pa.field("label", pa.string()),
+        pa.field("dhash", pa.uint64()),
         pa.field("known", pa.bool_(), nullable=False),
         pa.field("moved", pa.bool_(), nullable=False),
     ]
@@ -31,6 +33,19 @@ IMAGE_ROWS = pa.schema(
 _RELABELLED = """
     i.image_set = $image_set AND i.name = g.name AND i.key = g.key AND g.known AND g.label IS NOT NULL
     AND (i.wnid, i.label_index, i.label) IS DISTINCT FROM (g.wnid, g.label_index, g.label)"""
+
+
+_SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+
+def set_name_problem(image_set: str) -> str | None:
+    """Why `image_set` is no name that fits into addresses and file names, in one sentence; None where it is."""
+    if _SET_NAME.fullmatch(image_set):
+        return None
+    return (
+        "expected a name of at most 100 small letters, digits, dots, dashes and underscores that begins with a "
+        f"letter or a digit, got {image_set[:200]!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,7 @@ def add_images(
         SELECT $image_set AS image_set,
                ((SELECT coalesce(max(image_id) + 1, 0) FROM images WHERE image_set = $image_set)
                 + row_number() OVER (ORDER BY name, key) - 1)::INTEGER AS image_id,
-               key, name, path, width, height, bytes, split, wnid, label_index, label
+               key, name, path, width, height, bytes, split, wnid, label_index, label, dhash
         FROM given g
         -- another import of the same set may have been published while this one read its files
         WHERE NOT known AND NOT EXISTS (

@@ -8,7 +8,7 @@ from sqlalchemy import Select, func, select
 
 from db.jobs import NoSuchJob, Record
 from db.ledger import Ledger, now
-from db.ledger_tables import Job, JobItem, MapScore, SaliencyMap, Worker
+from db.ledger_tables import ImageImport, Job, JobItem, MapScore, SaliencyMap, Worker
 
 # A worker that did not give a sign of life for so long is called silent; it gives one every two seconds.
 SILENT_SECONDS = 15.0
@@ -159,6 +159,27 @@ def saliency_map(ledger: Ledger, number: int) -> Record | None:
             .where(SaliencyMap.map == number)
         ).mappings()
         found = row.one_or_none()
+    return None if found is None else dict(found)
+
+
+def unfinished_uploads(ledger: Ledger) -> set[str]:
+    """Keys of the uploads that jobs still need."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(Job.parameters).where(Job.kind == "import", Job.state.in_(("queued", "running")))
+        ).scalars()
+        return {str(asked["upload"]) for asked in rows if "upload" in asked}
+
+
+def image_import(ledger: Ledger, job: int) -> Record | None:
+    """What an import did; None where it is not done."""
+    with ledger.read() as connection:
+        row = connection.execute(
+            select(ImageImport.__table__)
+            .where(ImageImport.job == job)
+            .order_by(ImageImport.image_import.desc())
+        ).mappings()
+        found = row.first()
     return None if found is None else dict(found)
 
 

@@ -49,7 +49,7 @@ class LostClaim(RuntimeError):
 
 @dataclass(frozen=True)
 class NewItem:
-    """One item of a job on its way into the ledger; see `JobItem`."""
+    """One item of a job on its way into the ledger; see `JobItem`. One that is about a whole set has no `image_key`."""
 
     model: str
     image_id: int
@@ -222,12 +222,12 @@ def claim_job(ledger: Ledger, job: int, *, worker: str, lease: float) -> Claim |
     return Claim(job, claim, row.kind, row.queue, row.parameters, row.attempts)
 
 
-def next_interactive(ledger: Ledger) -> int | None:
-    """The job that somebody waits for longest, if one is queued."""
+def next_interactive(ledger: Ledger, *, but: Collection[str] = ()) -> int | None:
+    """The job that somebody waits for longest, if one is queued of another kind than those in `but`."""
     with ledger.read() as connection:
         return connection.execute(
             select(Job.job)
-            .where(Job.state == "queued", Job.queue == "interactive", _is_due(now()))
+            .where(Job.state == "queued", Job.queue == "interactive", _is_due(now()), Job.kind.not_in(but))
             .order_by(Job.job)
             .limit(1)
         ).scalar_one_or_none()
@@ -314,7 +314,7 @@ def finish(ledger: Ledger, claim: Claim) -> str | None:
     """End a job whose items all ended; its state, None where the job was taken from this worker."""
     with ledger.write() as connection:
         failures = connection.execute(
-            select(JobItem.model, JobItem.image_id, JobItem.error)
+            select(JobItem.model, JobItem.image_id, JobItem.image_key, JobItem.error)
             .where(JobItem.job == claim.job, JobItem.state == "failed")
             .order_by(JobItem.position)
         ).all()
@@ -322,7 +322,9 @@ def finish(ledger: Ledger, claim: Claim) -> str | None:
         if failures:
             first = failures[0]
             items = connection.execute(select(Job.items).where(Job.job == claim.job)).scalar_one()
-            what = f"image {first.image_id} with {first.model}: {first.error}"
+            # an item without an image is a whole set's
+            of = f"image {first.image_id} with {first.model}: " if first.image_key else ""
+            what = f"{of}{first.error}"
             error = what if items == 1 else f"{len(failures)} of {items} have no result, the first is {what}"
         state = "failed" if failures else "done"
         ended = _end(connection, claim, state, error=error and error[:ERROR_LENGTH], traceback=None)
@@ -364,6 +366,24 @@ def give_back(ledger: Ledger, claim: Claim) -> bool:
             sent=None,
             progress=0.0,
             note=None,
+        )
+
+
+def postpone(ledger: Ledger, claim: Claim, *, seconds: float, note: str) -> bool:
+    """Queue a job again for later, because of what somebody else does: not the job's fault. `note` says what."""
+    with ledger.write() as connection:
+        return move(
+            connection,
+            claim.job,
+            "queued",
+            Job.claim == claim.claim,
+            claim=None,
+            lease_until=None,
+            attempts=Job.attempts - 1,
+            not_before=now() + timedelta(seconds=seconds),
+            sent=None,
+            progress=0.0,
+            note=note[:ERROR_LENGTH],
         )
 
 

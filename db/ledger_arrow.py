@@ -17,7 +17,7 @@ from db.ledger_comments import COMMENTS
 from db.ledger_tables import Table
 
 _TABLES = {name: Table.metadata.tables[name] for name in COMMENTS}
-_CHANGING = ("jobs", "job_items", "saved_queries")
+_CHANGING = ("jobs", "job_items", "saved_queries", "image_set_notes")
 
 
 class LedgerTables:

@@ -17,7 +17,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         "Requests that take long, and how they go on.",
         {
             "job": "Number of the job.",
-            "kind": "What is computed: saliency, faithfulness, attack, comparison, transfer, ablation, ...",
+            "kind": "What is computed: saliency, faithfulness, attack, comparison, transfer, ablation, import, index.",
             "queue": "interactive, or batch: that lets interactive jobs pass.",
             "state": "queued, running, done, failed or cancelled.",
             "models": "Names of the models, joined by a comma.",
@@ -37,6 +37,34 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "finished": "When it ended, UTC.",
         },
     ),
+    "image_imports": (
+        "What jobs of kind import did to image sets, in images.",
+        {
+            "image_import": "Number of the import.",
+            "job": _JOB,
+            "image_set": _SET,
+            "source": "What was imported: an upload by its names, or a folder.",
+            "added": "Entered into the set.",
+            "known": "In the set before, with the same name and content.",
+            "refused": "Left out.",
+            "labelled": "With a label, among the added and the known.",
+            "relabelled": "Known ones that got another label.",
+            "moved": "Known ones whose file lies elsewhere now.",
+            "changed": "Added ones whose name the set had with other content.",
+            "duplicates": "Added ones with the content of another image of this import.",
+            "refusals": "The first that were left out, as JSON: name and reason of each.",
+            "seconds": _SECONDS,
+            "created": _CREATED,
+        },
+    ),
+    "image_set_notes": (
+        "What people wrote about image sets.",
+        {
+            "image_set": _SET,
+            "description": "The text.",
+            "changed": "When it was written, UTC.",
+        },
+    ),
     "job_items": (
         "The results that a job makes, one row each: an image under a model.",
         {
@@ -50,7 +78,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "error": "Why it failed, in one sentence.",
             "seconds": _SECONDS,
             "finished": "When it ended, UTC.",
-            "result": "Row of the kind's own table: saliency_maps.map, attacks.attack, ...",
+            "result": "Row of the kind's own table: saliency_maps.map, attacks.attack, runs.run, ...",
         },
     ),
     "saliency_maps": (

@@ -336,6 +336,39 @@ class AttackAblation(Table):
     created: Mapped[datetime]
 
 
+class ImageImport(Table):
+    """What a job of kind `import` did to an image set, in images; `refusals` are the first that were left out."""
+
+    __tablename__ = "image_imports"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    image_import: Mapped[int] = mapped_column(primary_key=True)
+    job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
+    image_set: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(Text)
+    added: Mapped[int]
+    known: Mapped[int]
+    refused: Mapped[int]
+    labelled: Mapped[int]
+    relabelled: Mapped[int]
+    moved: Mapped[int]
+    changed: Mapped[int]
+    duplicates: Mapped[int]
+    refusals: Mapped[list[dict[str, Any]]]  # name and reason
+    seconds: Mapped[float]
+    created: Mapped[datetime]
+
+
+class ImageSetNote(Table):
+    """What people wrote about an image set."""
+
+    __tablename__ = "image_set_notes"
+
+    image_set: Mapped[str] = mapped_column(String(200), primary_key=True)
+    description: Mapped[str] = mapped_column(Text)
+    changed: Mapped[datetime]
+
+
 class Upload(Table):
     """An image that a person brought through the browser; the file is named by its content."""
 

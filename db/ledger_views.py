@@ -279,14 +279,15 @@ JOIN channel_stats s USING (run, layer, channel)""",
         },
         (),
         """
-SELECT a.run, any_value(r.model) AS model, any_value(r.image_set) AS image_set, a.layer, a.channel,
+-- model and image set are keys of every step, so that a condition on them reaches the scan
+SELECT a.run, r.model, r.image_set, a.layer, a.channel,
        coalesce(i.wnid, i.label) AS class, any_value(i.label) AS label, count(*) AS images,
-       count(*) / sum(count(*)) OVER (PARTITION BY a.run, a.layer, a.channel) AS share
+       count(*) / sum(count(*)) OVER (PARTITION BY a.run, r.model, r.image_set, a.layer, a.channel) AS share
 FROM activations a
 JOIN runs r USING (run)
 JOIN images i USING (image_set, image_id)
 WHERE coalesce(i.wnid, i.label) IS NOT NULL
-GROUP BY a.run, a.layer, a.channel, coalesce(i.wnid, i.label)""",
+GROUP BY a.run, r.model, r.image_set, a.layer, a.channel, coalesce(i.wnid, i.label)""",
     ),
 }
 
@@ -300,3 +301,18 @@ def ledger_tables_of(names: Iterable[str]) -> set[str]:
         elif name in COMMENTS:
             found.add(name)
     return found
+
+
+def with_what_they_read(names: Iterable[str]) -> list[str]:
+    """Those of the names that are views here, and the views that they read, those that others read first."""
+    needed: list[str] = []
+
+    def add(name: str) -> None:
+        if name in VIEWS and name not in needed:
+            for read in VIEWS[name].reads:
+                add(read)
+            needed.append(name)
+
+    for name in sorted(names):
+        add(name)
+    return needed

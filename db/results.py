@@ -5,6 +5,7 @@ A file is written under a temporary name, brought to the disk, and renamed: who 
 
 import io
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,18 @@ from db.settings import Settings
 
 class ResultGone(LookupError):
     """A result's file is not there, or is damaged; the message is one sentence."""
+
+
+def remove_results(home: Path, files: Iterable[str]) -> None:
+    """Remove files of results below a home; what is not there is not missed.
+
+    Raises:
+        ValueError: a file is none of a result's.
+    """
+    for file in files:
+        if not file.startswith("results/") or ".." in Path(file).parts:
+            raise ValueError(f"expected a file below results/, got {file!r}")
+        (home / file).unlink(missing_ok=True)
 
 
 class ResultStore:

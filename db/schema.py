@@ -4,13 +4,15 @@ The atlas holds facts that are computed once: images, models, runs and their top
 derived by the view `patches` from a layer's receptive field and a position, so they cannot disagree.
 """
 
-SCHEMA_VERSION = 1
+from collections.abc import Mapping
+
+SCHEMA_VERSION = 3
 
 _TABLES = """
 CREATE TABLE image_sets (image_set VARCHAR, source VARCHAR, images INTEGER, labelled INTEGER, created TIMESTAMP);
 CREATE TABLE images (
     image_set VARCHAR, image_id INTEGER, key VARCHAR, name VARCHAR, path VARCHAR, width INTEGER, height INTEGER,
-    bytes BIGINT, split VARCHAR, wnid VARCHAR, label_index INTEGER, label VARCHAR);
+    bytes BIGINT, split VARCHAR, wnid VARCHAR, label_index INTEGER, label VARCHAR, dhash UBIGINT);
 CREATE TABLE classes (vocabulary VARCHAR, class_index INTEGER, wnid VARCHAR, name VARCHAR, description VARCHAR);
 CREATE TABLE models (
     model VARCHAR, source VARCHAR, architecture VARCHAR, parameters BIGINT, weights_sha256 VARCHAR, digest VARCHAR,
@@ -79,25 +81,46 @@ FROM boxed b
 JOIN images i USING (image_set, image_id);
 
 CREATE VIEW selectivity AS
+-- model and image set are keys of every step, so that a condition on them reaches the scan
 WITH counted AS (
-    SELECT a.run, a.layer, a.channel, coalesce(i.wnid, i.label) AS class, any_value(i.label) AS label,
-           count(*) AS n
+    SELECT a.run, r.model, r.image_set, a.layer, a.channel, coalesce(i.wnid, i.label) AS class,
+           any_value(i.label) AS label, count(*) AS n
     FROM activations a
     JOIN runs r USING (run)
     JOIN images i USING (image_set, image_id)
     WHERE coalesce(i.wnid, i.label) IS NOT NULL
-    GROUP BY ALL),
-shares AS (
-    SELECT *, n / sum(n) OVER (PARTITION BY run, layer, channel) AS share FROM counted)
+    GROUP BY ALL)
 SELECT
-    run, layer, channel, sum(n)::INTEGER AS labelled, count(*)::INTEGER AS classes,
-    -- entropy is never negative: -0.0 would sort before 0.0 in some clients
-    abs(sum(share * log2(share))) AS entropy_bits,
-    first(class ORDER BY n DESC, class) AS majority_class,
-    first(label ORDER BY n DESC, class) AS majority_label,
-    max(share) AS majority_share
-FROM shares
+    run, model, image_set, layer, channel, sum(n)::INTEGER AS labelled, count(*)::INTEGER AS classes,
+    -- of shares n / sum(n); 0 exactly where all agree
+    CASE WHEN count(*) = 1 THEN 0.0 ELSE log2(sum(n)) - sum(n * log2(n)) / sum(n) END AS entropy_bits,
+    arg_min(class, (-n, class)) AS majority_class,
+    arg_min(label, (-n, class)) AS majority_label,
+    max(n) / sum(n) AS majority_share
+FROM counted
 GROUP BY ALL;
+
+CREATE VIEW near_duplicates AS
+-- Images of one hash count once, so that a thousand equal ones are a thousand pairs and not a million.
+WITH firsts AS (
+    SELECT image_set, dhash, min(image_id) AS image_id FROM images WHERE dhash IS NOT NULL GROUP BY ALL),
+-- Hashes within 5 bits of each other agree in at least one of 6 stretches of bits.
+stretches AS (
+    SELECT image_set, image_id, dhash, part, (dhash >> (11 * part)) & 2047 AS bits
+    FROM firsts, (SELECT unnest(range(6))::UBIGINT AS part)),
+pairs AS (
+    SELECT DISTINCT a.image_set, a.image_id AS image_a, b.image_id AS image_b,
+           bit_count(xor(a.dhash, b.dhash)::BIT)::INTEGER AS distance
+    FROM stretches a JOIN stretches b ON a.image_set = b.image_set AND a.part = b.part AND a.bits = b.bits
+    WHERE a.image_id < b.image_id AND bit_count(xor(a.dhash, b.dhash)::BIT) <= 5
+    UNION ALL
+    SELECT i.image_set, f.image_id, i.image_id, 0
+    FROM images i JOIN firsts f ON f.image_set = i.image_set AND f.dhash = i.dhash
+    WHERE f.image_id < i.image_id)
+SELECT p.image_set, p.image_a, p.image_b, p.distance, a.key = b.key AS identical
+FROM pairs p
+JOIN images a ON a.image_set = p.image_set AND a.image_id = p.image_a
+JOIN images b ON b.image_set = p.image_set AND b.image_id = p.image_b;
 """
 
 # Comments people see in SQL clients; `test_every_table_and_column_is_explained` holds this complete.
@@ -127,6 +150,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "wnid": "WordNet id of the label, where it is known.",
             "label_index": "Index of the label in ImageNet-1k's 1,000 sorted WNIDs, where it is one of them.",
             "label": "Name of the label; names repeat, so join on wnid.",
+            "dhash": "Perceptual hash of 64 bits: pictures that look alike differ in few (see near_duplicates).",
         },
     ),
     "classes": (
@@ -304,6 +328,8 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         "How much the labelled images in a channel's top-k agree on one class.",
         {
             "run": "Run.",
+            "model": "The run's model.",
+            "image_set": "The run's image set.",
             "layer": "Layer.",
             "channel": "Channel, from 0.",
             "labelled": "Labelled images in the top-k.",
@@ -314,21 +340,40 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "majority_share": "Its share of the labelled images.",
         },
     ),
+    "near_duplicates": (
+        "Pairs of images of a set that look alike: perceptual hashes that differ in at most 5 bits of 64.",
+        {
+            "image_set": "Set both belong to.",
+            "image_a": "The lower image id; of images with equal hashes the first stands for all.",
+            "image_b": "The higher image id.",
+            "distance": "Bits in which their hashes differ: 0 where they look the same.",
+            "identical": "True where the files hold the same bytes.",
+        },
+    ),
 }
+
+
+VIEW_NAMES = frozenset({"patches", "selectivity", "near_duplicates"})
 
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def comment_on(name: str, about: str, columns: Mapping[str, str], *, view: bool) -> list[str]:
+    """Statements that put comments on a table or a view, and on its columns."""
+    return [
+        f"COMMENT ON {'VIEW' if view else 'TABLE'} {name} IS {_literal(about)};",
+        *(f'COMMENT ON COLUMN {name}."{column}" IS {_literal(text)};' for column, text in columns.items()),
+    ]
+
+
 def ddl() -> str:
     """All statements that make an empty atlas, comments included."""
-    comments = []
-    views = {"patches", "selectivity"}
-    for table, (about, columns) in COMMENTS.items():
-        comments.append(f"COMMENT ON {'VIEW' if table in views else 'TABLE'} {table} IS {_literal(about)};")
-        comments.extend(
-            f'COMMENT ON COLUMN {table}."{column}" IS {_literal(text)};' for column, text in columns.items()
-        )
+    comments = [
+        statement
+        for table, (about, columns) in COMMENTS.items()
+        for statement in comment_on(table, about, columns, view=table in VIEW_NAMES)
+    ]
     info = f"INSERT INTO atlas_info VALUES ({SCHEMA_VERSION});"
     return "\n".join([_TABLES, _VIEWS, info, *comments])

@@ -4,11 +4,15 @@
 holds them together.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+LEAST_PASSWORD = 8
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingError(ValueError):
@@ -58,6 +62,45 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("CONVSCOPE_SQL_MEMORY", "1GB", "Most memory of a query that a person wrote."),
     Setting("CONVSCOPE_SQL_SECONDS", "30", "Longest time of a query that a person wrote on the SQL page."),
     Setting("CONVSCOPE_SQL_AT_ONCE", "3", "Queries of people that run at once; others wait."),
+    Setting(
+        "CONVSCOPE_PASSWORD",
+        "",
+        "Password of the dashboard, 8 characters or more; without one there is no login, and only loopback is served.",
+    ),
+    Setting(
+        "CONVSCOPE_USER_HEADER",
+        "",
+        "Header in which a reverse proxy that logs people in names the user (`X-Remote-User`); believed from "
+        "`CONVSCOPE_PROXY` alone.",
+    ),
+    Setting(
+        "CONVSCOPE_PROXY",
+        "127.0.0.1,::1",
+        "Addresses or networks of reverse proxies. Once this or `CONVSCOPE_USER_HEADER` is set, they are believed whom "
+        "they speak for (`X-Forwarded-For`) and whether over HTTPS (`X-Forwarded-Proto`).",
+    ),
+    Setting(
+        "CONVSCOPE_HOSTS",
+        "",
+        "Host names, with commas, that the dashboard answers to beside its own address (on loopback `localhost`, "
+        "`127.0.0.1` and `[::1]`).",
+    ),
+    Setting(
+        "CONVSCOPE_JOBS_PER_MINUTE", "120", "Jobs that one person may submit in a minute over the dashboard."
+    ),
+    Setting(
+        "CONVSCOPE_SQL_PER_MINUTE",
+        "120",
+        "SQL statements that one person may run in a minute over the dashboard.",
+    ),
+    Setting(
+        "CONVSCOPE_UPLOAD_GB", "20", "Most gigabytes that one upload of images through the browser may have."
+    ),
+    Setting(
+        "CONVSCOPE_IMAGE_ROOTS",
+        "",
+        "Folders below which the browser may name images to import, joined as in PATH (`/data:/mnt/photos`).",
+    ),
 )
 
 
@@ -66,6 +109,7 @@ class Settings:
     """The settings in force, parsed. Units: `hub_timeout` and `lease` in seconds, `port` a TCP port.
 
     An empty `ledger_url` means SQLite in the home, an empty `redis_url` the broker that `convscope run` starts.
+    `proxies` is empty, and nobody's word is taken for another's, unless one of the two settings of a proxy is set.
     """
 
     home: Path
@@ -81,6 +125,14 @@ class Settings:
     sql_memory: str = "1GB"
     sql_seconds: float = 30.0
     sql_at_once: int = 3
+    password: str = field(default="", repr=False)
+    user_header: str = ""
+    proxies: tuple[Network, ...] = ()
+    hosts: tuple[str, ...] = ()
+    jobs_per_minute: int = 120
+    sql_per_minute: int = 120
+    upload_gb: int = 20
+    image_roots: tuple[Path, ...] = ()
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -109,7 +161,90 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         sql_memory=_memory(values, "CONVSCOPE_SQL_MEMORY"),
         sql_seconds=float(_number(values, "CONVSCOPE_SQL_SECONDS", low=1, high=3600)),
         sql_at_once=_number(values, "CONVSCOPE_SQL_AT_ONCE", low=1, high=6),
+        password=_password(values, "CONVSCOPE_PASSWORD"),
+        user_header=_header(values, "CONVSCOPE_USER_HEADER"),
+        proxies=_networks(values, "CONVSCOPE_PROXY")
+        if given.get("CONVSCOPE_PROXY") or values["CONVSCOPE_USER_HEADER"]
+        else (),
+        hosts=_hosts(values, "CONVSCOPE_HOSTS"),
+        jobs_per_minute=_number(values, "CONVSCOPE_JOBS_PER_MINUTE", low=1, high=1_000_000),
+        sql_per_minute=_number(values, "CONVSCOPE_SQL_PER_MINUTE", low=1, high=1_000_000),
+        upload_gb=_number(values, "CONVSCOPE_UPLOAD_GB", low=1, high=10_000),
+        image_roots=_folders(values, "CONVSCOPE_IMAGE_ROOTS"),
     )
+
+
+def _password(values: Mapping[str, str], name: str) -> str:
+    """The value is not repeated where it is refused."""
+    password = values[name]
+    if password and (len(password.strip()) < LEAST_PASSWORD or not password.isprintable()):
+        raise SettingError(
+            f"{name}: expected {LEAST_PASSWORD} printable characters or more, got {len(password)} characters"
+            + ("" if password.isprintable() else ", not all printable")
+        )
+    return password
+
+
+def _header(values: Mapping[str, str], name: str) -> str:
+    """Not one that browsers or proxies send for reasons of their own: it would name a user who is none."""
+    header = values[name].strip()
+    if header and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", header):
+        raise SettingError(
+            f"{name}: expected the name of a header such as X-Remote-User, got {values[name]!r}"
+        )
+    known = (
+        "host",
+        "cookie",
+        "authorization",
+        "origin",
+        "referer",
+        "content-type",
+        "content-length",
+        "user-agent",
+    )
+    if header.lower() in known or header.lower().startswith(("sec-", "x-forwarded-", "accept")):
+        raise SettingError(f"{name}: expected a header that is the proxy's alone, got {header!r}")
+    return header
+
+
+def _networks(values: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    found = []
+    for word in _words(values[name]):
+        try:
+            found.append(ipaddress.ip_network(word))
+        except ValueError as error:
+            raise SettingError(
+                f"{name}: expected addresses or networks such as 127.0.0.1,10.0.0.0/8, got {word!r}"
+            ) from error
+    return tuple(found)
+
+
+def _hosts(values: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """In small letters, an address of version 6 in brackets, as a browser sends them."""
+    found = []
+    for word in _words(values[name].lower()):
+        bare = word.removeprefix("[").removesuffix("]")
+        if ":" in bare and _is_address(bare):
+            found.append(f"[{ipaddress.ip_address(bare).compressed}]")
+        elif re.fullmatch(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", word):
+            found.append(word)
+        else:
+            raise SettingError(
+                f"{name}: expected host names such as lab.example.org, without a port, got {word!r}"
+            )
+    return tuple(found)
+
+
+def _is_address(word: str) -> bool:
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _url(values: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str:
@@ -120,6 +255,20 @@ def _url(values: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str:
     if not separator or not rest or scheme.split("+psycopg")[0] not in schemes:
         raise SettingError(f"{name}: expected a URL that begins with {schemes[0]}://, got another one")
     return values[name].replace("postgres://", "postgresql://", 1)
+
+
+def _folders(values: Mapping[str, str], name: str) -> tuple[Path, ...]:
+    """A folder may come later, with the drive it is on; one below the place of the process means nothing to others."""
+    given = [part for part in values[name].split(os.pathsep) if part.strip()]
+    folders = []
+    for part in given:
+        folder = Path(part.strip()).expanduser()
+        if not folder.is_absolute() or "\0" in part:
+            raise SettingError(
+                f"{name}: expected absolute paths of folders joined by {os.pathsep!r}, got {part!r}"
+            )
+        folders.append(folder.resolve())
+    return tuple(dict.fromkeys(folders))
 
 
 def _memory(values: Mapping[str, str], name: str) -> str:

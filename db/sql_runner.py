@@ -8,6 +8,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,9 +30,11 @@ from db.ledger_arrow import LedgerTables
 from db.settings import Settings
 from db.sql_guard import RefusedSQL
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0  # eight people who ask for two seconds of work each are all served
+MOST_WAITING = 5  # each holds a thread of the web server, which has others for its pages
 CHECK_SECONDS = 5.0
 LOOK_SECONDS = 0.05
+NOBODY = "stopped: nobody waits for it any more"
 # What DuckDB's limit does not count: the interpreter, its libraries, and single values before they are stored.
 BESIDE_BYTES = 1 << 30
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -187,9 +190,11 @@ class SQLRunner:
         self._atlas = atlas
         self._tables = LedgerTables(ledger)
         self._places = threading.BoundedSemaphore(settings.sql_at_once)
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._idle: list[_Process] = []
         self._lock = threading.Lock()
         self._files: dict[str, tuple[pa.Table, str]] = {}
+        weakref.finalize(self, _end_all, self._idle)  # an application that is dropped leaves no process
         number, unit = _split(settings.sql_memory)
         self._most_memory = int(number) * _UNITS[unit.upper()] + BESIDE_BYTES
 
@@ -215,7 +220,7 @@ class SQLRunner:
         Raises:
             RefusedSQL: it is not run.
             SQLFailed: it was, and failed; SQLStopped: it was stopped. Both also while rows are read.
-            TooManyQueries: as many run as may.
+            TooManyQueries: as many run and wait as may.
             AtlasError, LedgerError: a store cannot be read.
         """
         limit = self._settings.sql_seconds if seconds is None else seconds
@@ -252,9 +257,7 @@ class SQLRunner:
     def close(self) -> None:
         """End all processes that wait, and remove the files."""
         with self._lock:
-            idle, self._idle = self._idle, []
-        for process in idle:
-            process.end()
+            _end_all(self._idle)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @functools.cached_property
@@ -268,10 +271,8 @@ class SQLRunner:
         self, seconds: float, gone: Callable[[], bool] | None
     ) -> tuple[_Process, Callable[[bool], None]]:
         """A process that is watched, and what to call when it is done: with True where it may serve again."""
-        if not self._places.acquire(timeout=WAIT_SECONDS):
-            raise TooManyQueries(
-                f"{self._settings.sql_at_once} queries run already, as many as may: try again in a moment"
-            )
+        if not self._places.acquire(blocking=False):
+            self._wait(gone)
         try:
             process = self._take()
         except BaseException:
@@ -288,6 +289,23 @@ class SQLRunner:
             self._places.release()
 
         return process, done
+
+    def _wait(self, gone: Callable[[], bool] | None) -> None:
+        """Wait for a place, as long as somebody waits for the rows."""
+        too_many = TooManyQueries(
+            f"{self._settings.sql_at_once} queries run already, as many as may: try again in a moment"
+        )
+        if not self._waiting.acquire(blocking=False):
+            raise too_many
+        try:
+            deadline = time.monotonic() + WAIT_SECONDS
+            while not self._places.acquire(timeout=LOOK_SECONDS):
+                if gone is not None and gone():
+                    raise SQLStopped(NOBODY)
+                if time.monotonic() > deadline:
+                    raise too_many
+        finally:
+            self._waiting.release()
 
     def _take(self) -> _Process:
         with self._lock:
@@ -361,10 +379,26 @@ class SQLRunner:
             elif process.memory() > self._most_memory:
                 process.kill(f"stopped: it took more memory than a query may ({self._settings.sql_memory})")
             elif gone is not None and gone():
-                process.kill("stopped: nobody waits for it any more")
+                process.kill(NOBODY)
             else:
                 continue
             return
+
+
+def _end_all(processes: list[_Process]) -> None:
+    while processes:
+        processes.pop().end()
+
+
+def as_value(text: str) -> int | float | str:
+    """What a person typed for a parameter: a number where it reads as one, else text; quotes make any text text."""
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        return text[1:-1].replace("''", "'")
+    if re.fullmatch(r"[+-]?\d{1,18}", text):
+        return int(text)
+    if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", text):
+        return float(text)
+    return text
 
 
 # -I: neither the environment nor the folder it starts in says what is imported.

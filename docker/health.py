@@ -27,7 +27,7 @@ def main() -> int:
             return 0 if any(not worker["silent"] for worker in mine) else 1
     try:
         port = os.environ.get("CONVSCOPE_PORT", "8050")
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/status.json", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health.json", timeout=5) as answer:
             return 0 if answer.status == 200 else 1
     except OSError as error:
         print(error)

@@ -97,7 +97,7 @@ def run_pass(
 
     Every forward pass has `batch_size` images, the last one by padding, so that a network's sums have the same
     order however often the pass was interrupted. SIGINT and SIGTERM wait for the end of the batch and its
-    checkpoint.
+    checkpoint. `tell` is called between batches, outside of torch's modes; what it raises comes after a checkpoint.
     """
     labels = {image.image_id: model.vocabulary.index_of_label(image.wnid, image.label) for image in images}
     # torch's stubs do not know this form
@@ -106,18 +106,18 @@ def run_pass(
     begun = saved - done.seconds
     loader = batches(store, images, model.preprocessing, batch_size=manner.batch_size, start=done.next_place)
     tell(done.next_place, len(images))
-    with (
-        postponed_signals() as signals,
-        torch.inference_mode(),
-        manner.precision(),
-        record_taps(model, state.taps, state.take),
-    ):
+    with postponed_signals() as signals:
         for batch in loader:
             if batch.images:
                 ids = [image.image_id for image in batch.images]
                 state.begin(ids)
-                logits = model(manner.pixels(batch.pixels))
-                state.end(logits, [labels[image_id] for image_id in ids])
+                with (
+                    torch.inference_mode(),
+                    manner.precision(),
+                    record_taps(model, state.taps, state.take),
+                ):
+                    logits = model(manner.pixels(batch.pixels))
+                    state.end(logits, [labels[image_id] for image_id in ids])
             done = Progress(
                 next_place=batch.next_place,
                 seconds=time.perf_counter() - begun,
@@ -126,7 +126,11 @@ def run_pass(
                     *((entry.image_id, entry.name, entry.reason) for entry in batch.unreadable),
                 ),
             )
-            tell(done.next_place, len(images))
+            try:
+                tell(done.next_place, len(images))
+            except BaseException:  # who is told may stop the pass
+                checkpoint.save(done, state.tensors())
+                raise
             is_last = done.next_place == len(images)
             if signals.noted or is_last or time.perf_counter() - saved >= seconds_between_checkpoints:
                 checkpoint.save(done, state.tensors())

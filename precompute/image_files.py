@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from db.images import ImageStore, UnreadableImage, original_suffix, read_picture
+from db.images import ImageStore, PictureFacts, UnreadableImage, original_suffix, read_picture
 from precompute.sources import ImportRefused, Source, SourceImage
+from workers.running import Cancelled
 
 Progress = Callable[[int, int | None], None]
 
@@ -27,7 +28,7 @@ class StoredImage:
     image: SourceImage
     key: str = ""
     path: str = ""
-    size: tuple[int, int] = (0, 0)
+    facts: PictureFacts | None = None
     reason: str | None = None
     known: bool = False
     moved: bool = False
@@ -41,6 +42,7 @@ def store_images(
     total = source.count()
     done = 0
     reported = time.monotonic()
+    ending = False
     progress(0, total)
     waiting: deque[tuple[int, Future[StoredImage]]] = deque()
     in_flight = 0
@@ -56,7 +58,7 @@ def store_images(
             in_flight -= size
             result = future.result()
             done += 1
-            if time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
+            if not ending and time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
                 progress(done, total)
                 reported = time.monotonic()
             yield result
@@ -72,7 +74,8 @@ def store_images(
             in_flight += image.size
             yield from finished(_IN_FLIGHT_BYTES, 8 * threads)
         yield from finished(-1, 0)
-    except ImportRefused:
+    except (ImportRefused, Cancelled):
+        ending = True
         yield from finished(-1, 0)  # what is under way writes its files: they are to be known
         raise
     finally:
@@ -97,12 +100,11 @@ def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> 
             return StoredImage(image, reason=f"it cannot be opened ({error.strerror})")
     key = hashlib.sha256(data).hexdigest()
     before = known.get(key)
-    size = store.known_size(key)
+    facts = store.known_facts(key)
     try:
-        if size is None:
+        if facts is None:
             picture, suffix = read_picture(data)
-            store.add_thumbnail(key, picture)
-            size = picture.size
+            facts = store.add_thumbnail(key, picture)
         elif image.path is None:
             suffix = original_suffix(data)
     except UnreadableImage as error:
@@ -113,7 +115,7 @@ def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> 
         replace(image, size=len(data), data=None),
         key,
         path,
-        size,
+        facts,
         known=before is not None,
         moved=before is not None and before != path and not store.original_path(before).exists(),
         changed=before is None and bool(known),

@@ -52,6 +52,7 @@ class ImageRows:
             return
         if (image.name, stored.key) in self._seen:  # an archive may hold a member twice
             return
+        assert stored.facts is not None, "what is not refused was read"
         self._seen.add((image.name, stored.key))
         self.known += stored.known
         self.changed += stored.changed
@@ -66,8 +67,9 @@ class ImageRows:
                 "name": image.name,
                 "key": stored.key,
                 "path": stored.path,
-                "width": stored.size[0],
-                "height": stored.size[1],
+                "width": stored.facts.width,
+                "height": stored.facts.height,
+                "dhash": stored.facts.dhash,
                 "bytes": image.size,
                 "known": stored.known,
                 "moved": stored.moved,

@@ -6,7 +6,6 @@ are removed.
 """
 
 import contextlib
-import re
 import time
 import zipfile
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from db.image_sets import (
     known_images,
     listed_keys,
     relabelled_images,
-    remove_images,
+    set_name_problem,
 )
 from db.images import ImageStore, StoreBusy
 from precompute.ground_truth import GroundTruth, load_ground_truth, read_ground_truth
@@ -33,8 +32,7 @@ from precompute.image_rows import ImageRows, Refusal
 from precompute.source_archive import TarSource, ZipSource, is_tar
 from precompute.source_folder import FolderSource
 from precompute.sources import ImportRefused, Source
-
-_SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+from workers.running import Cancelled
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def import_source(
             if gathered.copied:
                 store.settle()
             changes = _publish(atlas, image_set, origin, rows)
-    except ImportRefused:
+    except (ImportRefused, Cancelled):
         _discard(atlas, store, gathered.files)
         raise
     return ImportReport(
@@ -154,35 +152,15 @@ def import_source(
     )
 
 
-def remove_image_set(atlas: Atlas, store: ImageStore, image_set: str) -> None:
-    """Remove a set with its runs, and the thumbnails and copies that no other set uses.
-
-    A person's own files stay.
-
-    Raises:
-        ImportRefused: there is no such set.
-        StoreBusy: another process is importing images.
-    """
-    with store.removing():
-        if not _rows(atlas, dependents(image_set)):
-            raise ImportRefused(f"there is no image set {image_set!r}")
-        with atlas.publish() as connection:
-            orphans = remove_images(connection, image_set)
-        # After the publication: a file too many is harmless, a file too few is not.
-        store.remove(orphans.keys, orphans.originals)
-
-
 def check_set_name(image_set: str) -> None:
     """Raises ImportRefused where `image_set` is not a name that fits into addresses and file names."""
-    if not _SET_NAME.fullmatch(image_set):
-        raise ImportRefused(
-            "expected a name of small letters, digits, dots, dashes and underscores that begins with a letter or "
-            f"a digit, got {image_set!r}"
-        )
+    problem = set_name_problem(image_set)
+    if problem is not None:
+        raise ImportRefused(problem)
 
 
-def open_source(path: Path, *, but: Iterable[Path] = ()) -> Source:
-    """The source at `path`, by what it is; folders in `but` are no part of it.
+def open_source(path: Path, *, but: Iterable[Path] = (), within: Path | None = None) -> Source:
+    """The source at `path`, by what it is; folders in `but` are no part of it, nor is what links outside `within`.
 
     Raises:
         ImportRefused: there is nothing there, or nothing that images can be read from.
@@ -190,13 +168,13 @@ def open_source(path: Path, *, but: Iterable[Path] = ()) -> Source:
     if not path.exists():
         raise ImportRefused(f"there is nothing at {path}: expected a folder, an archive or a parquet file")
     if path.is_dir():
-        return FolderSource(path, but=but)
+        return FolderSource(path, but=but, within=within)
     if path.suffix.lower() == ".parquet":
         return FolderSource(path.parent, only=path.name)
+    if is_tar(path):  # first: a tar that ends with a zip file looks like one
+        return TarSource(path)
     if zipfile.is_zipfile(path):
         return ZipSource(path)
-    if is_tar(path):
-        return TarSource(path)
     raise ImportRefused(f"{path} is no folder, zip or tar archive or parquet file, or a damaged one")
 
 

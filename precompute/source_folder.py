@@ -19,9 +19,20 @@ from precompute.sources import (
 class FolderSource:
     """All pictures and parquet shards below a folder, by name; links are followed, circles are not."""
 
-    def __init__(self, folder: Path, *, only: str | None = None, but: Iterable[Path] = ()) -> None:
-        """`only` one file of the folder, by name, or all, but for folders anywhere below it."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        only: str | None = None,
+        but: Iterable[Path] = (),
+        within: Path | None = None,
+    ) -> None:
+        """`only` one file of the folder, by name, or all, but for folders anywhere below it.
+
+        Links that lead out of `within` are handed over with that problem.
+        """
         self.folder = folder.resolve()
+        self._within = None if within is None else within.resolve()
         self._passed_over = {_identity(os.stat(path)) for path in but if path.is_dir()}  # noqa: PTH116
         self.side_files: dict[str, bytes] = {}
         self._closed: list[SourceImage] = []
@@ -67,13 +78,22 @@ class FolderSource:
             return
         for entry in entries:
             name = prefix + entry.name
-            if _is_folder(entry):
+            if self._leads_out(entry):
+                self._closed.append(
+                    SourceImage(name, 0, problem=f"it is a link that leads out of {self._within}")
+                )
+            elif _is_folder(entry):
                 if not entry.name.startswith(".") and entry.name != "__MACOSX":
                     yield from self._walk(entry.path, name + "/", above | {here})
             elif is_picture(name) or is_parquet(name):
                 yield name
             elif entry.name in GROUND_TRUTH_FILES:
                 self._read_side_file(Path(entry.path), name)
+
+    def _leads_out(self, entry: os.DirEntry[str]) -> bool:
+        if self._within is None or not entry.is_symlink():
+            return False
+        return not Path(os.path.realpath(entry.path)).is_relative_to(self._within)
 
     def _read_side_file(self, path: Path, name: str) -> None:
         if not path.is_file():  # a pipe of that name would be waited for

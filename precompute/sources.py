@@ -1,5 +1,6 @@
 """What every source of images hands over, whatever it is: a folder, an archive, parquet shards."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ GROUND_TRUTH_FILES = frozenset({"LOC_val_solution.csv", "ILSVRC2012_validation_g
 MAX_BYTES = 512 * 2**20
 # One file of ground truth; the largest there is, Kaggle's table, is a tenth of it.
 MAX_TRUTH_BYTES = 32 * 2**20
+# A path inside an archive or an upload, in UTF-8; file systems end there too.
+MAX_PATH = 4096
+MAX_PATH_PART = 255
 
 
 class ImportRefused(Exception):
@@ -79,6 +83,25 @@ def is_parquet(name: str) -> bool:
     """Whether a file of that name is taken for a parquet shard."""
     last = name.rsplit("/", 1)[-1]
     return _suffix(last) == ".parquet" and not last.startswith((".", "_"))
+
+
+def name_problem(name: str) -> str | None:
+    """Why a picture of that name in an archive or an upload is not taken; None where it is.
+
+    No path is ever made from such a name, so one that climbs out would do no harm; who packs one means to.
+    """
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        return "its path is not valid UTF-8"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+        return "its path holds control characters"
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] == "" or ".." in parts or re.match(r"[A-Za-z]:", name):
+        return "its path leads out of the folder that it is packed in"
+    if len(encoded) > MAX_PATH or any(len(part.encode()) > MAX_PATH_PART for part in parts):
+        return f"its path has {len(encoded):,} bytes, the limit is {MAX_PATH:,} and {MAX_PATH_PART} between slashes"
+    return None
 
 
 def too_big(size: int) -> str | None:

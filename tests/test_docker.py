@@ -4,6 +4,7 @@ The compose file's own commands and environment run here, by the image's own ent
 server on TCP and a real PostgreSQL.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -29,6 +30,7 @@ from workers.broker import server_command
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
+PASSWORD = "correct horse"
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -107,7 +109,38 @@ def test_the_compose_file_names_settings_that_there_are_and_pins_its_images() ->
     for name in ("redis", "postgres"):
         assert re.fullmatch(r"\w+:\d+-alpine", services[name]["image"])
         assert services[name]["healthcheck"]
-    assert all(port.startswith("127.0.0.1:") for port in services["web"]["ports"]), "there is no login"
+    assert all(port.startswith("127.0.0.1:") for port in services["web"]["ports"]), "TLS is a proxy's"
+
+
+def test_the_compose_file_asks_for_a_password_and_tells_it_to_the_web_alone() -> None:
+    services = compose()["services"]
+    assert re.fullmatch(
+        r"\$\{CONVSCOPE_PASSWORD:\?.+\}", services["web"]["environment"]["CONVSCOPE_PASSWORD"]
+    )
+    assert "CONVSCOPE_PASSWORD" not in services["worker"]["environment"]
+    assert set(services["worker"]["environment"]) < set(services["web"]["environment"])
+
+
+def test_the_image_serves_nobody_without_a_password(tmp_path: Path) -> None:
+    """What `docker run convscope` would do: the image listens on all addresses."""
+    found = dict(re.findall(r"(CONVSCOPE_\w+)=(\S+)", " ".join(given("ENV"))))
+    refused = subprocess.run(
+        [str(DOCKER / "entrypoint.sh"), *json.loads(given("CMD")[0])],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            **found,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "CONVSCOPE_HOME": str(tmp_path),
+            "TMPDIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "set CONVSCOPE_PASSWORD" in refused.stderr
 
 
 @pytest.fixture
@@ -130,6 +163,12 @@ def database() -> Iterator[Path]:
         yield folder
 
 
+def asking(address: str) -> urllib.request.Request:
+    """A request with the password."""
+    words = base64.b64encode(f"anybody:{PASSWORD}".encode()).decode()
+    return urllib.request.Request(address, headers={"Authorization": f"Basic {words}"})
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_web_and_worker_of_the_compose_file_do_a_job_together(
     settings: Settings, broker: int, database: Path, tmp_path: Path
@@ -144,7 +183,7 @@ def test_web_and_worker_of_the_compose_file_do_a_job_together(
         for name in ("web", "worker"):
             service = compose()["services"][name]
             environment = {
-                key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+                key: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", re.sub(r"\$\{\w+:\?[^}]*\}", PASSWORD, value))
                 .replace("redis:6379", f"127.0.0.1:{broker}")
                 .replace(
                     "convscope:convscope@postgres:5432/convscope", f"convscope@/postgres?host={database}"
@@ -172,7 +211,7 @@ def test_web_and_worker_of_the_compose_file_do_a_job_together(
         def status() -> Any:
             with (
                 contextlib.suppress(OSError),
-                urllib.request.urlopen(f"{url}/status.json", timeout=5) as answer,
+                urllib.request.urlopen(asking(f"{url}/status.json"), timeout=5) as answer,
             ):
                 return json.loads(answer.read())["work"]
             return {}
@@ -189,15 +228,15 @@ def test_web_and_worker_of_the_compose_file_do_a_job_together(
             "ids": [0],
             "method": "gradient",
         }
-        asked = urllib.request.Request(
-            f"{url}/api/jobs", json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
-        )
+        asked = asking(f"{url}/api/jobs")
+        asked.data, asked.method = json.dumps(body).encode(), "POST"
+        asked.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(asked, timeout=20) as answer:
             job = json.loads(answer.read())
         assert job["notice"] == "job 1 is queued"
 
         def state() -> str:
-            with urllib.request.urlopen(f"{url}/api/jobs/1", timeout=20) as answer:
+            with urllib.request.urlopen(asking(f"{url}/api/jobs/1"), timeout=20) as answer:
                 return str(json.loads(answer.read())["state"])
 
         # the atlas's model is an imagined one: the worker finds nothing to load, and says so

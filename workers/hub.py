@@ -112,10 +112,13 @@ def _run_child(arguments: list[str], *, watch: Path, timeout: float) -> None:
 
 def _bytes_below(folder: Path) -> int:
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file() and not path.is_symlink():
-                total += path.stat().st_size
+    # The child makes and removes folders meanwhile: os.walk passes over one that is gone, Path.rglob raises.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent, name)
+            with contextlib.suppress(OSError):
+                if path.is_file() and not path.is_symlink():
+                    total += path.stat().st_size
     return total
 
 

@@ -17,13 +17,13 @@ import contextlib
 import difflib
 import hashlib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from workers.hub import HubUnreachable, fetch_repository
+from workers.named_models import NAMED_MODELS, PACKAGED, NamedModel
 from workers.networks import LoadedNetwork, ModelError, ModelUnavailable, UnknownModel, WrongWeights
 from workers.preprocessing import Preprocessing
 from workers.source_folder import is_model_folder, load_efficientnet_lite0, load_file, load_folder
@@ -45,26 +45,6 @@ __all__ = [
     "load_model",
     "model_name",
 ]
-
-_PACKAGED = "package:efficientnet-lite0"
-
-
-@dataclass(frozen=True)
-class NamedModel:
-    """A model with a short name: the specification it stands for, and a title for people."""
-
-    spec: str
-    title: str
-
-
-NAMED_MODELS: dict[str, NamedModel] = {
-    "convnext-tiny": NamedModel("hf:facebook/convnext-tiny-224", "ConvNeXt-tiny (Liu et al. 2022)"),
-    "resnet-50": NamedModel("hf:microsoft/resnet-50", "ResNet-50 (He et al. 2016)"),
-    "mobilenet-v2": NamedModel("torchvision:mobilenet_v2", "MobileNetV2 (Sandler et al. 2018)"),
-    "efficientnet-lite0": NamedModel(
-        _PACKAGED, "EfficientNet-Lite0 (Tan and Le 2019), installed with Convscope: needs no internet"
-    ),
-}
 
 
 class VisionModel(nn.Module):
@@ -189,7 +169,7 @@ _LOADERS = ("hf", "torchvision", "timm")
 
 def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: float) -> LoadedNetwork:
     wanted = NAMED_MODELS[spec].spec if spec in NAMED_MODELS else spec
-    if wanted == _PACKAGED:
+    if wanted == PACKAGED:
         return load_efficientnet_lite0(source="efficientnet-lite0")
     kind, _, reference = wanted.partition(":")
     if kind in _LOADERS and reference:

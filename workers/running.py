@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,10 +24,20 @@ from workers.events import log
 
 # Without a chunk finished for so long, the work hangs: the process ends, and another takes the job.
 STALL_SECONDS = 1800.0
+_LATER_SECONDS = 5.0
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class ItemFailed(Exception):
     """An item has no result and will have none; the message is one sentence."""
+
+
+class TryLater(Exception):
+    """Somebody else holds what the job needs: it is tried again soon, however often. The message is one sentence."""
+
+
+class MayPass(Exception):
+    """This attempt failed, and another may not; the message is one sentence."""
 
 
 class Cancelled(Exception):
@@ -40,9 +50,13 @@ class Stopping(Exception):
 
 @dataclass(frozen=True)
 class Computed:
-    """An item's result; `store` writes its row and returns its number, within the transaction that ends the item."""
+    """An item's result; `store` writes its row and returns its number, within the transaction that ends the item.
+
+    `after` is called once that is kept.
+    """
 
     store: Callable[[Connection], int]
+    after: Callable[[], None] = lambda: None
 
 
 class Report(Protocol):
@@ -78,6 +92,7 @@ class Watch:
         self._note: str | None = None
         self._moved = time.monotonic()
         self._renewed = time.monotonic()
+        self.waits = False  # for another job, which this worker does first
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def __enter__(self) -> "Watch":
@@ -120,13 +135,19 @@ class Watch:
                 if time.monotonic() - self._renewed > self._lease:
                     self._lost = True
                     return
+            if self.waits:
+                self._moved = time.monotonic()
             if time.monotonic() - self._moved > STALL_SECONDS:
                 log("job.stalled", level=logging.ERROR, job=self._claim.job)
                 os._exit(70)  # the thread that hangs cannot be stopped any other way
 
 
 class Runner:
-    """One worker's way of running jobs. `kinds` maps a job's kind to how it is computed."""
+    """One worker's way of running jobs.
+
+    `kinds` maps a job's kind to how it is computed. Those in `pausing` have long items, and may be kept waiting
+    wherever they report progress: jobs that somebody waits for are done in between.
+    """
 
     def __init__(
         self,
@@ -137,10 +158,12 @@ class Runner:
         worker: str,
         queues: tuple[str, ...],
         stopping: threading.Event,
+        pausing: Collection[str] = (),
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._kinds = kinds
+        self._pausing = frozenset(pausing)
         self._worker = worker
         self._queues = queues
         self._stopping = stopping
@@ -178,6 +201,10 @@ class Runner:
                 return "cancelled" if jobs.end_cancelled(self._ledger, claim) else None
             except Stopping:
                 return "queued" if jobs.give_back(self._ledger, claim) else None
+            except TryLater as error:
+                log("job.postponed", job=claim.job, error=error)
+                held = jobs.postpone(self._ledger, claim, seconds=_LATER_SECONDS, note=f"waits: {error}")
+                return "queued" if held else None
             except LedgerError:
                 raise
             except Exception as error:
@@ -198,11 +225,11 @@ class Runner:
         if kind is None:
             raise ValueError(f"expected a job of kind {', '.join(self._kinds)}, got {claim.kind!r}")
         for item in jobs.open_items(self._ledger, claim):
-            self._let_pass(claim)
+            self._let_pass(claim, watch)
             watch.progress(0, 1)
             begun = time.monotonic()
             try:
-                computed = kind.compute(item, claim.parameters, claim.job, watch.progress)
+                computed = kind.compute(item, claim.parameters, claim.job, self._report(claim, watch))
             except ItemFailed as error:
                 jobs.fail_item(
                     self._ledger, claim, item["item"], seconds=time.monotonic() - begun, error=str(error)
@@ -212,26 +239,51 @@ class Runner:
                 jobs.finish_item(
                     self._ledger, claim, item["item"], seconds=time.monotonic() - begun, store=computed.store
                 )
+                computed.after()
         return jobs.finish(self._ledger, claim)
 
-    def _let_pass(self, claim: Claim) -> None:
-        """Between two items of a night's work, do first what somebody waits for."""
-        if claim.queue == "interactive" or "interactive" not in self._queues:
+    def _report(self, claim: Claim, watch: Watch) -> Report:
+        """What work calls between chunks."""
+        if claim.kind not in self._pausing:
+            return watch.progress
+        looked = time.monotonic()
+
+        def report(done: int, total: int, note: str | None = None, /) -> None:
+            nonlocal looked
+            watch.progress(done, total, note)
+            if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+                self._let_pass(claim, watch)
+                looked = time.monotonic()
+                watch.progress(done, total, note)
+
+        return report
+
+    def _let_pass(self, claim: Claim, watch: Watch) -> None:
+        """Between two items of a night's work, or within a long one, do first what somebody waits for."""
+        pauses = claim.kind in self._pausing
+        if (claim.queue == "interactive" and not pauses) or "interactive" not in self._queues:
             return
         while not self._stopping.is_set():
-            waiting = jobs.next_interactive(self._ledger)
+            # one that pauses for others of its kind could never end
+            waiting = jobs.next_interactive(self._ledger, but=(claim.kind,) if pauses else ())
             if waiting is None:
                 return
-            self.run(waiting)
+            watch.waits = True
+            try:
+                self.run(waiting)
+            finally:
+                watch.waits = False
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether another attempt may not meet this error."""
-    return isinstance(error, OSError | MemoryError) or "out of memory" in str(error).lower()
+    return isinstance(error, OSError | MemoryError | MayPass) or "out of memory" in str(error).lower()
 
 
 def _sentence(error: Exception) -> str:
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename else "")
+    if isinstance(error, MayPass):
+        return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

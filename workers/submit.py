@@ -102,13 +102,6 @@ def saliency_job(
     asked = parse_target(target)
     check_queue(queue)
     ids = list(dict.fromkeys(image_ids))
-    if not ids:
-        raise WrongRequest("images: expected at least one image id, got none")
-    if len(ids) * len(models) > MOST_ITEMS:
-        raise WrongRequest(
-            f"images: expected at most {MOST_ITEMS:,} maps in a job, got {len(ids):,} images by {len(models)} models"
-        )
-    keys = image_keys(atlas, image_set, ids)
     request = {
         "models": [dataclasses.asdict(model) for model in models],
         "image_set": image_set,
@@ -117,12 +110,49 @@ def saliency_job(
         "parameters": complete,
         "target": asked,
     }
+    return job_over(
+        atlas,
+        "saliency",
+        ATTRIBUTION_VERSION,
+        request,
+        ids,
+        models=models,
+        queue=queue,
+        most=MOST_ITEMS,
+        noun="maps",
+    )
+
+
+def job_over(
+    atlas: Atlas,
+    kind: str,
+    version: int,
+    request: dict[str, Any],
+    ids: Sequence[int],
+    *,
+    models: Sequence[ModelRef],
+    queue: str,
+    most: int,
+    noun: str,
+) -> NewJob:
+    """A job with an item for each of `ids` of the request's image set under each model.
+
+    Raises:
+        WrongRequest: no image, an image that the set has not, or more than `most` items, which are called `noun`.
+    """
+    if not ids:
+        raise WrongRequest("images: expected at least one image id, got none")
+    if len(ids) * len(models) > most:
+        raise WrongRequest(
+            f"images: expected at most {most:,} {noun} in a job, got {len(ids):,} images by {len(models)} models"
+        )
+    keys = image_keys(atlas, request["image_set"], ids)
     return NewJob(
-        key=content_key("saliency", ATTRIBUTION_VERSION, request, [keys[image_id] for image_id in ids]),
-        kind="saliency",
+        key=content_key(kind, version, request, [keys[image_id] for image_id in ids]),
+        kind=kind,
         queue=queue,
         models=", ".join(model.name for model in models),
-        image_set=image_set,
+        image_set=request["image_set"],
         parameters=request,
         items=tuple(NewItem(model.name, image_id, keys[image_id]) for image_id in ids for model in models),
     )

@@ -15,7 +15,7 @@ from db.ledger_tables import Attack, Job
 from workers.attack_requests import ATTACK_VERSION, parse_attack
 from workers.keys import content_key
 from workers.methods import METHODS, Value, WrongRequest
-from workers.submit import ModelRef, check_queue, image_keys, short_ids
+from workers.submit import ModelRef, check_queue, job_over, short_ids
 
 MOST_ATTACKS = 200_000
 MOST_FOLLOWED = 10_000
@@ -53,14 +53,6 @@ def attack_job(
     aim = parse_class(target)
     check_queue(queue)
     ids = list(dict.fromkeys(image_ids))
-    if not ids:
-        raise WrongRequest("images: expected at least one image id, got none")
-    if len(ids) * len(models) > MOST_ATTACKS:
-        raise WrongRequest(
-            f"images: expected at most {MOST_ATTACKS:,} attacks in a job, got {len(ids):,} images by "
-            f"{len(models)} models"
-        )
-    keys = image_keys(atlas, image_set, ids)
     request = {
         "models": [asdict(model) for model in models],
         "image_set": image_set,
@@ -70,14 +62,16 @@ def attack_job(
         "relative_to": "target" if aim is not None else relative_to,
         "target": aim,
     }
-    return NewJob(
-        key=content_key("attack", ATTACK_VERSION, request, [keys[image_id] for image_id in ids]),
-        kind="attack",
+    return job_over(
+        atlas,
+        "attack",
+        ATTACK_VERSION,
+        request,
+        ids,
+        models=models,
         queue=queue,
-        models=", ".join(model.name for model in models),
-        image_set=image_set,
-        parameters=request,
-        items=tuple(NewItem(model.name, image_id, keys[image_id]) for image_id in ids for model in models),
+        most=MOST_ATTACKS,
+        noun="attacks",
     )
 
 

@@ -5,13 +5,16 @@ Runs in `convscope run` and in every worker; any number may run at a time.
 
 import logging
 import threading
+import time
 
 from celery import Celery
 
+from db.job_queries import unfinished_uploads
 from db.jobs import Swept, sweep
 from db.ledger import Ledger, LedgerError
 from db.results import ResultStore
 from db.settings import Settings
+from db.uploads import UploadStore
 from workers.broker import empty_queues
 from workers.events import log
 from workers.messages import BrokerAway, celery_app, send
@@ -21,6 +24,7 @@ _SECONDS_BETWEEN = 2.0
 _RESEND_SECONDS = 5.0
 # Nobody takes so long to write one file.
 _UNFINISHED_SECONDS = 3600.0
+_SECONDS_BETWEEN_CLEANINGS = 900.0
 
 
 class Sweeper:
@@ -44,14 +48,12 @@ class Sweeper:
     def _run(self) -> None:
         app = celery_app(self._settings, patient=False)
         away = False
-        try:
-            removed = ResultStore(self._settings).remove_unfinished(older_than=_UNFINISHED_SECONDS)
-            if removed:
-                log("results.removed", level=logging.WARNING, unfinished=removed)
-        except OSError as error:
-            log("sweep.failed", level=logging.WARNING, error=error)
+        cleaned = 0.0
         while not self._stopping.wait(_SECONDS_BETWEEN):
             try:
+                if not cleaned or time.monotonic() - cleaned > _SECONDS_BETWEEN_CLEANINGS:
+                    cleaned = time.monotonic()
+                    self._clean()
                 sweep_once(self._settings, self._ledger, app)
                 away = False
             except (LedgerError, BrokerAway) as error:
@@ -60,6 +62,17 @@ class Sweeper:
                 away = True
             except Exception as error:
                 log("sweep.failed", level=logging.ERROR, error=repr(error))
+
+    def _clean(self) -> None:
+        """Remove what was begun and never ended."""
+        try:
+            files = ResultStore(self._settings).remove_unfinished(older_than=_UNFINISHED_SECONDS)
+            uploads = UploadStore(self._settings).remove_stale(but=unfinished_uploads(self._ledger))
+        except OSError as error:
+            log("sweep.failed", level=logging.WARNING, error=error)
+            return
+        if files or uploads:
+            log("unfinished.removed", level=logging.WARNING, files=files, uploads=uploads)
 
 
 def sweep_once(settings: Settings, ledger: Ledger, app: Celery) -> Swept:

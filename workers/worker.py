@@ -10,6 +10,7 @@ import platform
 import socket
 import threading
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import signals
@@ -25,14 +26,28 @@ from db.settings import Settings
 from workers.devices import find_device
 from workers.events import log
 from workers.messages import TASK, celery_app
-from workers.running import Runner
+from workers.running import Kind, Runner
 from workers.sweeper import Sweeper
 
 _SECONDS_BETWEEN_SIGNS = 2.0
 
 
-def run_worker(settings: Settings, *, queues: tuple[str, ...] = QUEUES, device: str = "auto") -> int:
+# Makes kinds of jobs, by name, that are computed elsewhere than in this package. They may be kept waiting wherever
+# they report progress (see `Runner`).
+MoreKinds = Callable[[Settings, Any], Mapping[str, Kind]]
+
+
+def run_worker(
+    settings: Settings,
+    *,
+    queues: tuple[str, ...] = QUEUES,
+    device: str = "auto",
+    more: MoreKinds = lambda _settings, _device: {},
+) -> int:
     """Work until told to stop (SIGTERM, SIGINT): then what is under way goes back to the ledger. The exit code.
+
+    Args:
+        more: given the settings and the device, makes kinds beside those of this package.
 
     Raises:
         LedgerError: the ledger cannot be used.
@@ -43,13 +58,15 @@ def run_worker(settings: Settings, *, queues: tuple[str, ...] = QUEUES, device: 
     ledger.migrate()
     stopping = threading.Event()
     name = f"{socket.gethostname()}:{os.getpid()}"
+    others = more(settings, place)
     runner = Runner(
         settings,
         ledger,
-        _kinds(settings, ledger, place),
+        {**_kinds(settings, ledger, place), **others},
         worker=name,
         queues=queues,
         stopping=stopping,
+        pausing=others,
     )
     app = celery_app(settings, patient=True)
     app.task(name=TASK, ignore_result=True)(runner.run)
@@ -89,7 +106,9 @@ def run_worker(settings: Settings, *, queues: tuple[str, ...] = QUEUES, device: 
 
 
 def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Any]:
-    from workers.attack_jobs import AblationJobs, AttackBench, AttackJobs, ComparisonJobs, TransferJobs
+    from workers.attack_bench import AttackBench
+    from workers.attack_followups import AblationJobs, ComparisonJobs, TransferJobs
+    from workers.attack_jobs import AttackJobs
     from workers.bench import Bench
     from workers.loaded_models import LoadedModels
     from workers.saliency_jobs import FaithfulnessJobs, SaliencyJobs

@@ -92,7 +92,7 @@
             differs = true;
             query.set(name, value);
             query.delete("page");
-            const gone = name === "model" ? ["layer", "channels", "channel", "models", "attack"] : ["id", "label", "search", "ids", "attack"];
+            const gone = name === "model" ? ["layer", "channels", "channel", "models", "attack", "predicted"] : ["id", "label", "search", "ids", "attack", "predicted"];
             gone.forEach((part) => query.delete(part));
         }
         return differs ? toSearch(query) : ns.no_update;
@@ -104,12 +104,11 @@
         if (!link || event.defaultPrevented || event.button !== 0) return;
         if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
         if (link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
-        if (!["/", "/channel", "/images", "/image", "/saliency", "/attack", "/robustness", "/jobs"].includes(link.pathname) || link.hash) return;
+        if (!["/", "/channel", "/images", "/image", "/saliency", "/attack", "/robustness", "/sql", "/jobs"].includes(link.pathname) || link.hash) return;
         event.preventDefault();
         if (link.pathname + link.search === location.pathname + location.search) return;
         const moves = link.pathname !== location.pathname || link.search !== location.search;
-        history.pushState({}, "", link.href);
-        window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+        convscope.go(link.href);
         if (moves) window.scrollTo(0, 0);
     });
 })();

@@ -87,6 +87,12 @@
         };
     };
 
+    /* Show an address of this site, and have Dash hear of it. */
+    convscope.go = function (href) {
+        history.pushState({}, "", href);
+        window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+    };
+
     /* Write the address: `changes` by name, an empty value takes the name away. Dash hears of it unless `quietly`. */
     convscope.address = function (changes, quietly) {
         const query = new URLSearchParams(location.search);
@@ -97,12 +103,19 @@
         const text = query.toString().replaceAll("%2C", ",");
         const target = location.pathname + (text ? "?" + text : "");
         if (target === location.pathname + location.search) return;
-        if (quietly) {
-            history.replaceState({}, "", target);
-        } else {
-            history.pushState({}, "", target);
-            window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
-        }
+        if (quietly) history.replaceState({}, "", target);
+        else convscope.go(target);
+    };
+
+    /* What an import left out, by name. */
+    convscope.refusals = function (report) {
+        const { make } = convscope;
+        return [make("div", { class: "table-scroll refusals", tabindex: 0, role: "region", "aria-label": "Refused files" },
+            make("table", { class: "table-plain" },
+                make("thead", {}, make("tr", {}, ["File", "Why"].map((name) => make("th", { scope: "col" }, name)))),
+                make("tbody", {}, report.refusals.map((one) => make("tr", {},
+                    make("td", { class: "long" }, one.name), make("td", {}, one.reason)))))),
+        report.refused > report.refusals.length ? make("p", { class: "quiet" }, `The first ${report.refusals.length}.`) : null];
     };
 
     /* Bar of a job with words beside it. */

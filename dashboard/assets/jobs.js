@@ -7,7 +7,9 @@
     const PER_PAGE = 50;
     const STATES = ["queued", "running", "done", "failed", "cancelled"];
     const KINDS = { saliency: "Saliency", faithfulness: "Deletion and insertion", attack: "Attack", comparison: "Saliency before and after",
-        transfer: "Other models' judgement", ablation: "Channels held" };
+        transfer: "Other models' judgement", ablation: "Channels held", import: "Import of images", index: "Index" };
+    const ACTION = { saliency: ["bullseye", "Maps"], faithfulness: ["bullseye", "Maps"], import: ["images", "Images"],
+        index: ["grid-3x3-gap", "Patches"] };
 
     let root = null, poller = null, rows = new Map(), parts = {}, listed = null, said = "", detail = null;
 
@@ -158,7 +160,9 @@
     function head(job, open) {
         const done = job.items_done + job.items_failed;
         const state = job.cancel_requested && job.state === "running" ? "cancelling" : job.silent ? "worker silent" : job.state;
-        let words = `${done.toLocaleString("en")} of ${job.items.toLocaleString("en")}`;
+        const whole = ["import", "index"].includes(job.kind); // one item: its share tells
+        let words = whole ? `${Math.floor(100 * job.progress)} %`
+            : `${done.toLocaleString("en")} of ${job.items.toLocaleString("en")}`;
         if (job.items_failed) words += `, ${job.items_failed} failed`;
         const pace = job.item_seconds ? `${duration(job.item_seconds)} each` : "";
         const left = job.state === "running" && job.seconds_left !== null ? `${duration(job.seconds_left)} left` : "";
@@ -167,7 +171,7 @@
         const toggle = make("a", { id: `job-${job.job}`, class: "job-name", href: address({ job: open ? "" : job.job }),
             "aria-expanded": String(open) },
         make("span", { class: "num job-number" }, `#${job.job}`),
-        make("span", {}, make("b", {}, KINDS[job.kind] || job.kind), make("small", {}, job.models.join(", "))));
+        make("span", {}, make("b", {}, KINDS[job.kind] || job.kind), make("small", {}, job.models.join(", ") || job.parameters.source || "")));
         return make("div", { class: "job-head" },
             toggle,
             make("div", { class: "job-what" }, make("span", {}, job.image_set),
@@ -184,11 +188,15 @@
         return make("span", { class: `lamp ${job.silent ? "off" : kinds[job.state]}`, "aria-hidden": "true" });
     }
 
+    function shows(job) {
+        const [symbol, words] = ACTION[job.kind] || ["lightning-charge", job.items > 1 ? "Attacks" : "Attack"];
+        return [icon(symbol), words];
+    }
+
     function actions(job) {
         const found = [];
         if (job.page) {
-            found.push(make("a", { id: `job-${job.job}-page`, class: "btn btn-sm btn-quiet", href: job.page }, ...(["saliency", "faithfulness"].includes(job.kind)
-                ? [icon("bullseye"), "Maps"] : [icon("lightning-charge"), job.items > 1 ? "Attacks" : "Attack"])));
+            found.push(make("a", { id: `job-${job.job}-page`, class: "btn btn-sm btn-quiet", href: job.page }, ...shows(job)));
         }
         const button = (name, words, symbol, path, method) => make("button", { id: `job-${job.job}-${name}`, type: "button",
             class: "btn btn-sm btn-quiet", "aria-label": `${words} job ${job.job}`,
@@ -220,7 +228,8 @@
         make("summary", { id: `job-${job.job}-${name}` }, title), content);
         const parameters = { ...job.parameters, ...(job.parameters.parameters || {}) };
         delete parameters.parameters;
-        parameters.models = job.models.join(", ");
+        parameters.models = job.models.join(", ") || null;
+        for (const name of ["upload", "before"]) delete parameters[name];
         for (const name of ["ids", "maps", "attacks"]) if (parameters[name]) parameters[name] = shorten([parameters[name]].flat().join(", "));
         const time = (text) => (text ? new Date(text).toLocaleString() : null);
         const facts = { ...parameters, queue: job.queue, attempts: job.attempts, created: time(job.created),
@@ -230,7 +239,20 @@
             make("dl", { class: "job-parameters" }, Object.entries(facts).filter(([, value]) => value !== null)
                 .map(([name, value]) => make("div", {}, make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, String(value))))),
             job.traceback ? fold("traceback", "Traceback", make("pre", { class: "command", tabindex: 0 }, job.traceback)) : null,
-            job.item_list ? fold("items", `Items (${job.items.toLocaleString("en")})`, itemTable(job)) : make("p", { class: "quiet" }, "…"));
+            job.image_import ? importReport(job.image_import, fold) : null,
+            job.item_list && !["import", "index"].includes(job.kind) ? fold("items", `Items (${job.items.toLocaleString("en")})`, itemTable(job)) : job.item_list ? null : make("p", { class: "quiet" }, "…"));
+    }
+
+    /* What entered, and what was refused by name. */
+    function importReport(report, fold) {
+        const count = (number, words) => (number ? `${number.toLocaleString("en")} ${words}` : "");
+        const told = [`${report.added.toLocaleString("en")} images added`, count(report.known, "already there"),
+            count(report.labelled, "with a label"), count(report.duplicates, "with the same bytes as another"),
+            count(report.changed, "with other content than before"), count(report.relabelled, "with another label now"),
+            count(report.moved, "read from where they lie now")].filter(Boolean).join(", ");
+        return make("div", { class: "import-report" }, make("p", {}, `${told}.`),
+            report.refused ? fold("refusals", `Refused (${report.refused.toLocaleString("en")})`,
+                make("div", {}, convscope.refusals(report))) : null);
     }
 
     const shorten = (text) => (text.length > 160 ? text.slice(0, 157) + "…" : text);

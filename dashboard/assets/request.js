@@ -33,7 +33,7 @@
         const find = (name) => document.getElementById(id(name));
         const small = "form-control form-control-sm";
         const control = (name, text, ...content) => convscope.control(id(name), text, `${name}-control`, ...content);
-        let page = null, asking = null;
+        let page = null, asking = null, choices = 0;
         const parts = {
             models: make("div", { class: "checks" }),
             parameters: make("div", { class: "parameters" }),
@@ -41,7 +41,7 @@
             classes: make("datalist", { id: id("classes") }),
             run: make("button", { type: "submit", class: "btn btn-primary run" }, icon("play-fill"), make("span", {}, "Run")),
         };
-        const pick = make("div", { class: "pick", role: "group", "aria-label": "Choose images" },
+        const picker = make("div", { class: "pick", role: "group", "aria-label": "Choose images" },
             make("div", { class: "pick-line" },
                 make("input", { id: id("n"), type: "number", min: 1, max: 240, value: "6", class: small, "aria-label": "How many images to choose" }),
                 make("input", { id: id("label"), class: `${small} pick-class`, list: id("labels"), placeholder: "of any class", autocomplete: "off",
@@ -69,7 +69,7 @@
         make("div", { class: "control ids-group" },
             make("label", { for: id("ids") }, "Images by number"),
             make("input", { id: id("ids"), class: `${small} num`, autocomplete: "off", placeholder: "0,1,4-7",
-                onchange: (event) => convscope.address({ ids: event.target.value.trim(), n: "", seed: "", label: "", verdict: "", where: "", attack: "" }) }), pick),
+                onchange: (event) => convscope.address({ ids: event.target.value.trim(), n: "", seed: "", label: "", verdict: "", where: "", attack: "" }) }), picker),
         make("div", { class: "method-group" },
             make("div", { class: "method-line" },
                 control("method", "Method", convscope.selectBox(id("method"),
@@ -214,39 +214,42 @@
             const asked = new URLSearchParams({ images: page.image_set, model: page.chosen[0], n: value("n") });
             if (how === "random") asked.set("seed", value("pickseed"));
             if (find("verdict").checked) asked.set("verdict", "right");
-            try {
-                const wanted = value("label").toLowerCase();
+            const wanted = value("label").toLowerCase();
+            await pick(async () => {
                 if (wanted) {
                     const found = await loadLabels();
                     const one = found.find((other) => other.name.toLowerCase() === wanted) || found.find((other) => other.name.toLowerCase().includes(wanted));
-                    if (!one) { say(`No image of ${page.image_set} is labelled “${value("label")}”.`); return; }
+                    if (!one) throw new Error(`No image of ${page.image_set} is labelled “${value("label")}”.`);
                     asked.set("label", one.label);
                 }
                 const answer = await ask(`/choices/ids.json?${asked}`);
-                if (!answer.images) { say(`No image of ${page.image_set} is like that.`); return; }
-                say("");
-                convscope.address({ ids: answer.ids, n: asked.get("n"), seed: asked.get("seed") || "", label: asked.get("label") || "",
-                    verdict: asked.get("verdict") || "", where: "", attack: "" });
-            } catch (error) {
-                say(error.message);
-            }
+                return { ...answer, address: { n: asked.get("n"), seed: asked.get("seed") || "", label: asked.get("label") || "",
+                    verdict: asked.get("verdict") || "", where: "" } };
+            });
         }
 
-        /* All images for which a condition holds, or all; the same condition is not asked twice in a row. */
+        /* All images for which a condition holds, or all; Enter and leaving the field ask once. */
         async function pickWhere(where) {
             if (where === asking) return;
             asking = where;
+            const asked = new URLSearchParams({ images: page.image_set, model: page.chosen[0], where });
+            await pick(async () => ({ ...await ask(`/choices/where.json?${asked}`), address: { n: "", seed: "", label: "", verdict: "", where } }));
+            if (asking === where) asking = null;
+        }
+
+        /* What was chosen last is what counts, whichever answer comes first. */
+        async function pick(choose) {
+            const mine = ++choices;
+            let answer = null, sentence = "";
             try {
-                const asked = new URLSearchParams({ images: page.image_set, model: page.chosen[0], where });
-                const answer = await ask(`/choices/where.json?${asked}`);
-                if (!answer.images) { say(`No image of ${page.image_set} is like that.`); return; }
-                say("");
-                convscope.address({ ids: answer.ids, n: "", seed: "", label: "", verdict: "", where, attack: "" });
+                answer = await choose();
+                if (!answer.images) sentence = `No image of ${page.image_set} is like that.`;
             } catch (error) {
-                say(error.message);
-            } finally {
-                asking = null;
+                sentence = error.message;
             }
+            if (mine !== choices) return;
+            say(sentence);
+            if (!sentence) convscope.address({ ids: answer.ids, ...answer.address, attack: "" });
         }
 
         return { element, fill, run: parts.run };

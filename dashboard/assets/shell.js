@@ -10,6 +10,7 @@
         if (document.hidden) return nothing;
         try {
             const answer = await fetch("/status.json", { cache: "no-store" });
+            if (answer.status === 401) { sayLoggedOut(); return nothing; }
             if (!answer.ok) throw new Error(answer.statusText);
             const { work, ...status } = await answer.json();
             sayAway(false);
@@ -67,6 +68,15 @@
         const notice = document.getElementById("away");
         const text = away ? "Convscope does not answer. Is it still running? What you see may be out of date." : "";
         if (notice && notice.textContent !== text) notice.textContent = text;
+    }
+
+    function sayLoggedOut() {
+        document.documentElement.classList.add("away");
+        const notice = document.getElementById("away");
+        const link = document.createElement("a");
+        link.href = "/login?" + new URLSearchParams({ next: location.pathname + location.search });
+        link.textContent = "log in again";
+        if (notice) notice.replaceChildren("Your login has ended: ", link, ".");
     }
 
     /* A page is announced by its heading: it names the window, and gets the focus when its page was opened
@@ -266,7 +276,8 @@
             area.remove();
         }
         const label = button.querySelector("span");
+        button.dataset.label = button.dataset.label || label.textContent;
         label.textContent = copied ? "Copied" : "Copy failed";
-        setTimeout(() => { label.textContent = "Copy SQL"; }, 1600);
+        setTimeout(() => { label.textContent = button.dataset.label; }, 1600);
     });
 })();

@@ -2,27 +2,25 @@
 
 The address holds the request and the attack that is looked at, so a link shows the same to everybody.
 
-    address --> show_attack --> request --(browser)--> controls, list of attacks, the attack that is looked at
+    address --> read_page --> request --(browser)--> controls, list of attacks, the attack that is looked at
     controls --(browser)--> address
     Run, polling, the slider over epsilon, maps and channels --(browser)--> /api/…
 """
 
 import dataclasses
-from typing import Any
 from urllib.parse import urlencode
 
-from dash import Dash, Input, Output, State, dcc, html
-from dash.exceptions import PreventUpdate
+from dash import Dash
 
-from dashboard import components, heat
+from dashboard import heat
 from dashboard.address import AttackAddress
 from dashboard.attack_answers import attack_record
 from dashboard.components import Component
-from dashboard.context import Catalogue, Context, Record, current
+from dashboard.context import Catalogue, Context, Record
 from dashboard.drawing import as_picture, draw
-from dashboard.ids import LOCATION, make_id
+from dashboard.pages.asking import asking_layout, register_asking
 from dashboard.requests import Asked, Chosen, read_request
-from dashboard.wiring import in_browser
+from dashboard.wiring import drawn_once
 from db import attack_queries
 from db.ledger import LedgerError
 from workers.attack_requests import ATTACKS
@@ -35,38 +33,15 @@ MOST_SHOWN = 240
 MOST_INTERACTIVE = 24
 
 
-def layout(mounted: Any = None, **_: Any) -> Component:
+@drawn_once(TITLE)
+def layout() -> Component:
     """The page without content."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
-    return html.Div(
-        [
-            html.Div(id=make_id("attack", "message")),
-            html.Div(html.Div(className="skeleton tall"), id=make_id("attack", "root")),
-            dcc.Store(id=make_id("attack", "page")),
-            dcc.Store(id=make_id("attack", "constants"), data=constants()),
-            html.Div(id=make_id("attack", "drawn"), hidden=True),
-        ],
-        className="single-page attack-page",
-    )
+    return asking_layout("attack", constants())
 
 
 def register(app: Dash) -> None:
     """Add the page's callbacks."""
-    app.callback(
-        Output(make_id("attack", "message"), "children"),
-        Output(make_id("attack", "page"), "data"),
-        Input(LOCATION, "search"),
-        Input(make_id("shell", "status"), "data"),
-        State(LOCATION, "pathname"),
-    )(show_attack)
-    in_browser(
-        app,
-        "drawAttack",
-        Output(make_id("attack", "drawn"), "children"),
-        Input(make_id("attack", "page"), "data"),
-        State(make_id("attack", "constants"), "data"),
-    )
+    register_asking(app, "attack", path=AttackAddress.path, draw="drawAttack", read=read_page)
 
 
 def constants() -> Record:
@@ -78,21 +53,6 @@ def constants() -> Record:
         "diverging": heat.DIVERGING,
         "most": MOST_SHOWN,
     }
-
-
-def show_attack(
-    search: str | None, _status: Any, pathname: str | None
-) -> tuple[Component, dict[str, Any] | None]:
-    """A message where there is nothing to choose from, else what the address asks for."""
-    if pathname != AttackAddress.path:
-        raise PreventUpdate
-    context = current()
-    catalogue = context.catalogue()
-    if catalogue.trouble:
-        return components.trouble(catalogue.trouble), None
-    if not catalogue.runs or not catalogue.image_sets:
-        return components.nothing_yet(catalogue.newest_set()), None
-    return None, read_page(context, catalogue, search)
 
 
 def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:

@@ -20,6 +20,7 @@ from dashboard.grid import tied
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import row_address
 from dashboard.selections import LayerSelection, NothingSelected, NotIndexed, select_layer
+from dashboard.wiring import drawn_once
 from dashboard.words import activation, count, patch_sentence, percent
 from db import patch_queries
 from db.atlas import Query
@@ -30,10 +31,9 @@ CLASSES_SHOWN = 8
 BODY = make_id("channel", "body")
 
 
-def layout(mounted: Any = None, **_: Any) -> Component:
+@drawn_once(TITLE)
+def layout() -> Component:
     """The page without content."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
     return html.Div(html.Div(className="skeleton tall"), id=BODY, className="single-page")
 
 

@@ -22,7 +22,7 @@ from dashboard.pages.attack import attack_of
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures import image_address
 from dashboard.selections import IMAGES_PER_PAGE, image_filter
-from dashboard.wiring import in_browser
+from dashboard.wiring import drawn_once, in_browser
 from dashboard.words import activation, byte_size, count, percent
 from db import image_queries
 
@@ -34,10 +34,9 @@ PAINTED = make_id("image", "painted")
 PER_LAYER = 24
 
 
-def layout(mounted: Any = None, **_: Any) -> Component:
+@drawn_once(TITLE)
+def layout() -> Component:
     """The page without content."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
     return html.Div(
         [
             html.Div(html.Div(className="skeleton tall"), id=BODY),

@@ -16,17 +16,19 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard import components
-from dashboard.address import ImagesAddress
+from dashboard.address import ImagesAddress, OverviewAddress
 from dashboard.components import Component, attributes, icon, labelled, select
-from dashboard.context import Catalogue, Record, current
+from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
 from dashboard.pages import images_list
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures import thumbnails_gone
 from dashboard.selections import IMAGES_PER_PAGE, image_filter, images_query
-from dashboard.wiring import in_browser
+from dashboard.wiring import drawn_once, in_browser
 from dashboard.words import count, percent
 from db import image_queries
+from db.ledger import LedgerError
+from db.set_changes import descriptions
 
 TITLE = "Images · Convscope"
 VIEWS = {"grid": "Pictures", "table": "Table"}
@@ -45,12 +47,23 @@ def _id(name: str) -> str:
     return make_id("images", name)
 
 
-def layout(mounted: Any = None, **_: Any) -> Component:
+@drawn_once(TITLE)
+def layout() -> Component:
     """The page without content."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
     return html.Div(
         [
+            html.Div(
+                [
+                    html.Button(
+                        [icon(symbol), html.Span(words)],
+                        type="button",
+                        className="btn btn-sm btn-quiet",
+                        **attributes(data_sets=what, aria_haspopup="dialog"),
+                    )
+                    for what, symbol, words in (("add", "plus-lg", "Add images"), ("manage", "gear", "Manage"))
+                ],
+                className="tools set-tools",
+            ),
             html.Div(id=_id("heading")),
             html.Div(
                 [
@@ -181,6 +194,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
     query = images_query(run, address, limit=IMAGES_PER_PAGE, offset=(page - 1) * IMAGES_PER_PAGE)
     rows = context.atlas.fetch(query)
     classes = context.atlas.fetch(image_queries.image_classes(address.images))
+    chosen = _prediction(context, run, address)
     first = (page - 1) * IMAGES_PER_PAGE
     body: Component
     if rows:
@@ -208,9 +222,12 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
                 rows=total if total > len(rows) else None,
             ),
             saliency_link(address, [row["image_id"] for row in rows]),
+            description_of(context, there["image_set"]),
+            address,
         ),
         [
             *components.problems_list(problems.values()),
+            chosen,
             components.thumbnails_gone(
                 thumbnails_gone(context, [row["key"] for row in rows]), there["image_set"], there["source"]
             ),
@@ -286,11 +303,58 @@ def saliency_link(address: ImagesAddress, ids: list[int]) -> Component:
     )
 
 
-def _heading(image_set: Record, total: int, tools: Component, link: Component) -> Component:
+def _overview_link(address: ImagesAddress) -> Component:
+    return html.A(
+        [icon("clipboard-data"), html.Span("Overview")],
+        href=address.at(OverviewAddress).href(),
+        className="btn btn-sm btn-quiet",
+        title="Classes, sizes, accuracy, confusions, pictures that repeat",
+    )
+
+
+def description_of(context: Context, image_set: str) -> str:
+    """What somebody wrote about a set; nothing where the ledger does not answer, which jobs say loudly."""
+    try:
+        return descriptions(context.ledger).get(image_set, "")
+    except LedgerError:
+        return ""
+
+
+def _prediction(context: Context, run: Record | None, address: ImagesAddress) -> Component:
+    """Which prediction the images were chosen by, with the way back to all; nothing where they were not."""
+    if not address.predicted or run is None:
+        return None
+    found = context.atlas.fetch(image_queries.class_name(run["run"], int(address.predicted)))
+    name = found[0]["name"] if found else f"class {address.predicted}"
+    return html.P(
+        [
+            html.Span(f"predicted {name}"),
+            html.A(
+                icon("x-lg"),
+                href=address.href(predicted="", page=1),
+                title="Any prediction",
+                **attributes(aria_label="Any prediction"),
+            ),
+        ],
+        className="chosen-prediction",
+    )
+
+
+def _heading(
+    image_set: Record, total: int, tools: Component, link: Component, description: str, address: ImagesAddress
+) -> Component:
     labelled_share = percent(image_set["labelled"] / image_set["images"]) if image_set["images"] else "–"
     return html.Div(
         [
-            html.Div([html.H1(image_set["image_set"]), html.P(image_set["source"])], className="title"),
+            html.Div(
+                [
+                    html.H1(image_set["image_set"]),
+                    html.P(image_set["source"]),
+                    html.P(description, className="set-description") if description else None,
+                ],
+                className="title",
+                **attributes(data_set=image_set["image_set"]),
+            ),
             components.facts(
                 [
                     components.fact("images", f"{image_set['images']:,}"),
@@ -298,7 +362,7 @@ def _heading(image_set: Record, total: int, tools: Component, link: Component) -
                     components.fact("shown", f"{total:,}"),
                 ]
             ),
-            html.Div([link, tools], className="tools"),
+            html.Div([_overview_link(address), link, tools], className="tools"),
         ],
         className="heading",
     )

@@ -3,22 +3,18 @@
 address, work --(browser)--> list, the opened job; asks again every second while something of it runs
 """
 
-from typing import Any
-
 from dash import Dash, Input, Output, dcc, html
-from dash.exceptions import PreventUpdate
 
 from dashboard.components import Component
 from dashboard.ids import LOCATION, make_id
-from dashboard.wiring import in_browser
+from dashboard.wiring import drawn_once, in_browser
 
 TITLE = "Jobs · Convscope"
 
 
-def layout(mounted: Any = None, **_: Any) -> Component:
+@drawn_once(TITLE)
+def layout() -> Component:
     """The page without content."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
     return html.Div(
         [
             html.Div(html.Div(className="skeleton tall"), id=make_id("jobs", "root")),

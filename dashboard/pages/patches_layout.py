@@ -1,16 +1,14 @@
 """What the Patches page is made of, before the first answer: layers at the left, controls and grid at the right."""
 
-from typing import Any
-
 import dash_cytoscape as cyto
 from dash import dcc, html
-from dash.exceptions import PreventUpdate
 
 from dashboard.address import K_MOST
 from dashboard.components import Component, attributes, icon, labelled, select
 from dashboard.compose import TILE_SIZES
 from dashboard.geometry import CROPS
 from dashboard.ids import make_id
+from dashboard.wiring import drawn_once
 
 TITLE = "Patches · Convscope"
 SORTS: dict[str, str] = {
@@ -25,10 +23,9 @@ def patches_id(name: str) -> str:
     return make_id("patches", name)
 
 
-def layout(mounted: Any = None, **_: Any) -> Component:
-    """The page without content. Dash calls this on every change of the address: once drawn, it stays."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
+@drawn_once(TITLE)
+def layout() -> Component:
+    """The page without content."""
     return html.Div(
         [
             html.Section(

@@ -27,7 +27,7 @@ from dashboard.robustness_figures import (
     share_words,
     strip_figure,
 )
-from dashboard.wiring import in_browser
+from dashboard.wiring import drawn_once, in_browser
 from dashboard.words import count
 from db import job_queries, robustness_queries
 from db.atlas import Query
@@ -47,10 +47,9 @@ REFRESH_MILLISECONDS = 5000
 QUIET_MODEBAR: Any = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 
 
-def layout(mounted: Any = None, **_: Any) -> Component:
+@drawn_once(TITLE)
+def layout() -> Component:
     """The page without content."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
     return html.Div(
         [
             html.Div(html.Div(className="skeleton tall"), id=BODY),
@@ -406,7 +405,9 @@ def _leaderboard(context: Context, here: RobustnessAddress) -> Component:
         query,
         here,
         "leaderboard",
-        _table(["Model", "Images", "Median ε", "0", "1/255", "4/255", "8/255"], body, "Leaderboard"),
+        components.plain_table(
+            ["Model", "Images", "Median ε", "0", "1/255", "4/255", "8/255"], body, "Leaderboard"
+        ),
         html.P(told if rows else "No image was attacked under all models.", className="quiet"),
     )
 
@@ -445,7 +446,7 @@ def _transfers(context: Context, catalogue: Catalogue, here: RobustnessAddress) 
         query,
         here,
         "transfer",
-        _table(["Made against", *judges], body, "Transfer") if rows else None,
+        components.plain_table(["Made against", *judges], body, "Transfer") if rows else None,
         html.P(
             "Of the images that the judge had right, the share whose class its own attack moves too."
             if rows
@@ -515,40 +516,7 @@ def _classes(context: Context, here: RobustnessAddress) -> Component:
             ],
             className="segments",
         ),
-        _table(["Class", "Images", "Median ε", "Resist", "Wrong already"], body, "Classes")
+        components.plain_table(["Class", "Images", "Median ε", "Resist", "Wrong already"], body, "Classes")
         if rows
         else html.P("No attacked image has a label.", className="quiet"),
-    )
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[Any]], words: str) -> Component:
-    return html.Div(
-        html.Table(
-            [
-                html.Thead(
-                    html.Tr(
-                        [
-                            html.Th(name, scope="col", className="end" if place else "")
-                            for place, name in enumerate(head)
-                        ]
-                    )
-                ),
-                html.Tbody(
-                    [
-                        html.Tr(
-                            [
-                                html.Td(cell, className="num end" if place else "long")
-                                for place, cell in enumerate(line)
-                            ]
-                        )
-                        for line in body
-                    ]
-                ),
-            ],
-            className="table-plain",
-        ),
-        className="table-scroll",
-        tabIndex="0",
-        role="region",
-        **attributes(aria_label=words),
     )

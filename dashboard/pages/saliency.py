@@ -2,7 +2,7 @@
 
 The address holds the request, so a link shows the same maps to everybody; the request finds its job by content.
 
-    address --> show_saliency --> request --(browser)--> controls, grid of maps
+    address --> read_page --> request --(browser)--> controls, grid of maps
     controls --(browser)--> address
     Run, polling, colours, hovering, the large view --(browser)--> /api/…
 
@@ -12,19 +12,17 @@ change without asking anybody.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import urlencode
 
-from dash import Dash, Input, Output, State, dcc, html
-from dash.exceptions import PreventUpdate
+from dash import Dash
 
-from dashboard import components, heat
+from dashboard import heat
 from dashboard.address import SaliencyAddress
 from dashboard.components import Component
-from dashboard.context import Catalogue, Context, Record, current
-from dashboard.ids import LOCATION, make_id
+from dashboard.context import Catalogue, Context, Record
+from dashboard.pages.asking import asking_layout, register_asking
 from dashboard.requests import Asked, Chosen, read_request
-from dashboard.wiring import in_browser
+from dashboard.wiring import drawn_once
 from workers.methods import METHODS, WrongRequest
 from workers.submit import choose_models, parse_target, saliency_job, short_ids
 
@@ -32,38 +30,15 @@ TITLE = "Saliency · Convscope"
 MOST_MAPS = 240
 
 
-def layout(mounted: Any = None, **_: Any) -> Component:
+@drawn_once(TITLE)
+def layout() -> Component:
     """The page without content."""
-    if mounted and mounted.get("title") == TITLE:
-        raise PreventUpdate
-    return html.Div(
-        [
-            html.Div(id=make_id("saliency", "message")),
-            html.Div(html.Div(className="skeleton tall"), id=make_id("saliency", "root")),
-            dcc.Store(id=make_id("saliency", "page")),
-            dcc.Store(id=make_id("saliency", "constants"), data=constants()),
-            html.Div(id=make_id("saliency", "drawn"), hidden=True),
-        ],
-        className="single-page saliency-page",
-    )
+    return asking_layout("saliency", constants())
 
 
 def register(app: Dash) -> None:
     """Add the page's callbacks."""
-    app.callback(
-        Output(make_id("saliency", "message"), "children"),
-        Output(make_id("saliency", "page"), "data"),
-        Input(LOCATION, "search"),
-        Input(make_id("shell", "status"), "data"),
-        State(LOCATION, "pathname"),
-    )(show_saliency)
-    in_browser(
-        app,
-        "drawSaliency",
-        Output(make_id("saliency", "drawn"), "children"),
-        Input(make_id("saliency", "page"), "data"),
-        State(make_id("saliency", "constants"), "data"),
-    )
+    register_asking(app, "saliency", path=SaliencyAddress.path, draw="drawSaliency", read=read_page)
 
 
 def constants() -> Record:
@@ -74,21 +49,6 @@ def constants() -> Record:
         "diverging": heat.DIVERGING,
         "most": MOST_MAPS,
     }
-
-
-def show_saliency(
-    search: str | None, _status: Any, pathname: str | None
-) -> tuple[Component, dict[str, Any] | None]:
-    """A message where there is nothing to choose from, else what the address asks for."""
-    if pathname != SaliencyAddress.path:
-        raise PreventUpdate
-    context = current()
-    catalogue = context.catalogue()
-    if catalogue.trouble:
-        return components.trouble(catalogue.trouble), None
-    if not catalogue.runs or not catalogue.image_sets:
-        return components.nothing_yet(catalogue.newest_set()), None
-    return None, read_page(context, catalogue, search)
 
 
 def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:

@@ -35,12 +35,16 @@ from pathlib import Path
 from db.atlas import Atlas
 from db.images import ImageStore
 from db.settings import read_settings
-from precompute.images import import_images, remove_image_set
+from db.ledger import Ledger
+from db.set_changes import remove_image_set
+from precompute.images import import_images
 settings = read_settings({"CONVSCOPE_HOME": sys.argv[1]})
 atlas, store = Atlas(settings), ImageStore(settings)
 if sys.argv[3] == "remove":
+    ledger = Ledger(settings)
+    ledger.migrate()
     begun = time.monotonic()
-    remove_image_set(atlas, store, "bench")
+    remove_image_set(atlas, store, ledger, "bench")
     images, seconds = 0, time.monotonic() - begun
 else:
     report = import_images(atlas, store, image_set="bench", source=Path(sys.argv[2]))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
@@ -112,21 +113,22 @@ def import_pictures(settings: Settings, pictures: Sequence[Picture], *, image_se
     rows: dict[str, list[object]] = {
         name: []
         for name in ("image_set", "image_id", "key", "name", "path", "width", "height", "bytes", "split", "wnid",
-                     "label_index", "label")
+                     "label_index", "label", "dhash")
     }  # fmt: skip
     for number, picture in enumerate(pictures):
         key = hashlib.sha256(picture.data).hexdigest()
         image = Image.open(io.BytesIO(picture.data)).convert("RGB")
-        store.add_thumbnail(key, image)
+        facts = store.add_thumbnail(key, image)
         path = store.add_original(key, picture.data, ".png")
         values = (image_set, number, key, picture.name, path, image.width, image.height, len(picture.data), "val",
-                  picture.wnid, None, picture.label)  # fmt: skip
+                  picture.wnid, None, picture.label, facts.dhash)  # fmt: skip
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
     types = pa.schema(
         [("image_set", pa.string()), ("image_id", pa.int32()), ("key", pa.string()), ("name", pa.string()),
          ("path", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("bytes", pa.int64()),
-         ("split", pa.string()), ("wnid", pa.string()), ("label_index", pa.int32()), ("label", pa.string())]
+         ("split", pa.string()), ("wnid", pa.string()), ("label_index", pa.int32()), ("label", pa.string()),
+         ("dhash", pa.uint64())]
     )  # fmt: skip
     table = pa.table(rows, schema=types)
     labelled = sum(picture.label is not None for picture in pictures)
@@ -201,11 +203,7 @@ def add_run(
         )
         connection.register("given_activations", _activations(run, indexed, count, depth, random))
         connection.execute("INSERT INTO activations SELECT * FROM given_activations")
-        connection.execute(
-            "INSERT INTO activations_by_image SELECT run, image_id, layer, channel, rank, activation, y, x "
-            "FROM activations WHERE run = ? ORDER BY image_id, layer, channel",
-            [run],
-        )
+        add_by_image(connection, run)
         connection.execute(
             "INSERT INTO channel_stats SELECT run, layer, channel, avg(activation) / 2, stddev_pop(activation), "
             "min(activation) / 4, max(activation), max(activation) = min(activation), 0 "
@@ -227,6 +225,15 @@ def add_run(
         )
         connection.execute("INSERT INTO predictions SELECT * FROM given_predictions")
     return run
+
+
+def add_by_image(connection: duckdb.DuckDBPyConnection, run: int) -> None:
+    """The activations of a run again, in the order of images."""
+    connection.execute(
+        "INSERT INTO activations_by_image SELECT run, image_id, layer, channel, rank, activation, y, x "
+        "FROM activations WHERE run = ? ORDER BY image_id, layer, channel",
+        [run],
+    )
 
 
 def _activations(

@@ -15,7 +15,7 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from dashboard.app import create_app
 from dashboard.context import Context
 from dashboard.drawing import as_picture, draw
-from dashboard.pages import attack, robustness
+from dashboard.pages import asking, attack, robustness
 from db.jobs import NewItem, NewJob, submit_job
 from db.ledger import now
 from db.ledger_tables import AttackLayer, AttackMap, AttackUnit, JobItem
@@ -100,7 +100,7 @@ def client(site: tuple[FlaskClient, Context]) -> FlaskClient:
 
 def shown(site: tuple[FlaskClient, Context], search: str) -> dict[str, Any]:
     with site[0].application.test_request_context():
-        message, page = attack.show_attack(search, None, "/attack")
+        message, page = asking.show_asking(search, attack.read_page)
     assert message is None
     assert page is not None
     return page

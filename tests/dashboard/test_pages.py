@@ -320,7 +320,8 @@ def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Cont
     (href, here, page), (_, there, other) = outputs[:3], outputs[3:6]
     models, model, sets, chosen, corner, filled = outputs[-6:]
     assert list(outputs[6:-6:3]) == [
-        f"/{name}?model=synthetic&images=painted" for name in ("saliency", "attack", "robustness", "jobs")
+        f"/{name}?model=synthetic&images=painted"
+        for name in ("saliency", "attack", "robustness", "sql", "jobs")
     ]
     assert href == "/?model=synthetic&images=painted"
     assert (here, there) == ("page-link-here", "page-link-there")

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from dashboard.context import Context
-from dashboard.pages import saliency
+from dashboard.pages import asking, saliency
 from db.atlas import Query
 
 
 def shown(search: str) -> dict[str, Any]:
-    message, page = saliency.show_saliency(search, None, "/saliency")
+    message, page = asking.show_asking(search, saliency.read_page)
     assert message is None
     assert page is not None
     return page
@@ -55,7 +55,7 @@ def test_what_cannot_be_is_named_in_a_sentence(context: Context, search: str, se
 
 def test_a_page_without_a_run_says_what_to_type(empty_context: Context) -> None:
     del empty_context
-    message, page = saliency.show_saliency("", None, "/saliency")
+    message, page = asking.show_asking("", saliency.read_page)
     assert page is None
     assert "Nothing here yet" in str(message)
 

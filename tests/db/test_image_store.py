@@ -55,20 +55,22 @@ def test_a_thumbnail_has_its_shortest_side_at_256_and_is_never_larger(width: int
 def test_a_thumbnail_shows_the_picture(settings: Settings) -> None:
     store = ImageStore(settings)
     photograph = scene(600, 1000)
-    store.add_thumbnail(KEY, photograph)
+    facts = store.add_thumbnail(KEY, photograph)
     with Image.open(store.thumbnail_path(KEY)) as thumbnail:
         assert thumbnail.format == "JPEG"
         shown = np.asarray(thumbnail)
     area = cv2.resize(np.asarray(photograph), (427, 256), interpolation=cv2.INTER_AREA)
     assert np.abs(shown.astype(int) - area).max() <= 6
-    assert store.known_size(KEY) == (1000, 600)
+    assert (facts.width, facts.height) == photograph.size == (1000, 600)
+    assert store.known_facts(KEY) == facts
     assert files_below(settings.home) == {f"thumbnails/ab/{KEY}.jpg"}
 
 
 def test_the_longest_strip_has_a_thumbnail(settings: Settings) -> None:
     store = ImageStore(settings)
-    store.add_thumbnail(KEY, Image.new("RGB", (80_000, 1)))
-    assert store.known_size(KEY) == (80_000, 1)
+    facts = store.add_thumbnail(KEY, Image.new("RGB", (80_000, 1)))
+    assert (facts.width, facts.height) == (80_000, 1)
+    assert store.known_facts(KEY) == facts
 
 
 def test_comments_and_profiles_do_not_travel_into_thumbnails(settings: Settings) -> None:
@@ -80,13 +82,13 @@ def test_comments_and_profiles_do_not_travel_into_thumbnails(settings: Settings)
     assert b"a profile" not in content
 
 
-def test_the_size_is_known_only_from_a_whole_thumbnail(settings: Settings) -> None:
+def test_size_and_hash_are_known_only_from_a_whole_thumbnail(settings: Settings) -> None:
     store = ImageStore(settings)
-    assert store.known_size(KEY) is None
+    assert store.known_facts(KEY) is None
     store.thumbnail_path(KEY).parent.mkdir(parents=True)
     for content in (b"", encoded(scene(), "JPEG"), b"\xff\xd8\xff\xfe\0\x7f12"):
         store.thumbnail_path(KEY).write_bytes(content)
-        assert store.known_size(KEY) is None
+        assert store.known_facts(KEY) is None
 
 
 def test_a_copy_is_found_by_its_column_and_made_whole_again(settings: Settings) -> None:

@@ -45,6 +45,63 @@ def test_a_url_that_is_none_is_refused_without_being_repeated(name: str, value: 
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("password", ["seven77", "%", "        ", "tab\tinside", "line\nbreak"])
+def test_a_password_that_is_none_is_refused_without_being_repeated(password: str) -> None:
+    with pytest.raises(
+        SettingError, match="CONVSCOPE_PASSWORD: expected 8 printable characters or more"
+    ) as caught:
+        read_settings({"CONVSCOPE_PASSWORD": password})
+    assert password not in str(caught.value)
+
+
+def test_a_password_is_not_in_what_a_traceback_shows_of_the_settings() -> None:
+    settings = read_settings({"CONVSCOPE_PASSWORD": "correct horse"})
+    assert settings.password == "correct horse"
+    assert "correct horse" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        (
+            "CONVSCOPE_USER_HEADER",
+            "X Remote User",
+            "expected the name of a header such as X-Remote-User, got",
+        ),
+        (
+            "CONVSCOPE_USER_HEADER",
+            "X_Remote_User",
+            "expected the name of a header such as X-Remote-User, got",
+        ),
+        ("CONVSCOPE_USER_HEADER", "Cookie", "expected a header that is the proxy's alone, got 'Cookie'"),
+        ("CONVSCOPE_USER_HEADER", "X-Forwarded-For", "expected a header that is the proxy's alone"),
+        ("CONVSCOPE_PROXY", "127.0.0.1,proxy", "expected addresses or networks .*, got 'proxy'"),
+        ("CONVSCOPE_PROXY", "10.0.0.1/8", "expected addresses or networks .*, got '10.0.0.1/8'"),
+        ("CONVSCOPE_HOSTS", "lab.example.org:8050", "expected host names .*, without a port, got"),
+        ("CONVSCOPE_HOSTS", "http://lab", "expected host names"),
+        ("CONVSCOPE_HOSTS", "*", "expected host names"),
+        ("CONVSCOPE_JOBS_PER_MINUTE", "0", "from 1 to 1000000, got '0'"),
+        ("CONVSCOPE_SQL_PER_MINUTE", "many", "from 1 to 1000000, got 'many'"),
+    ],
+)
+def test_a_setting_of_who_may_that_is_none_is_refused_by_name(name: str, value: str, sentence: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}: .*{sentence}"):
+        read_settings({name: value})
+
+
+def test_a_proxy_is_believed_once_one_of_its_settings_is_set() -> None:
+    assert read_settings({}).proxies == ()
+    assert read_settings({"CONVSCOPE_PASSWORD": "correct horse"}).proxies == ()
+    assert [str(one) for one in read_settings({"CONVSCOPE_USER_HEADER": "X-User"}).proxies] == [
+        "127.0.0.1/32",
+        "::1/128",
+    ]
+    assert [str(one) for one in read_settings({"CONVSCOPE_PROXY": "172.16.0.0/12, ::1"}).proxies] == [
+        "172.16.0.0/12",
+        "::1/128",
+    ]
+
+
 def test_heroku_style_postgres_urls_are_understood() -> None:
     found = read_settings({"CONVSCOPE_LEDGER_URL": "postgres://me@host/db"})
     assert found.ledger_url == "postgresql://me@host/db"

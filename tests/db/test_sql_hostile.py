@@ -1,10 +1,14 @@
 """Statements that try to read or write what is not theirs, or to stop the server: each is refused, or ends."""
 
+import contextlib
+import dataclasses
 import hashlib
 import http.server
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -16,7 +20,7 @@ from db.ledger import Ledger
 from db.settings import Settings, read_settings
 from db.sql_guard import RefusedSQL
 from db.sql_process import Session
-from db.sql_runner import SQLFailed, SQLRunner
+from db.sql_runner import MOST_WAITING, SQLFailed, SQLRunner, SQLStopped, TooManyQueries
 
 SECRET = "the secret of the server"  # what no statement may bring out
 
@@ -275,3 +279,35 @@ def test_what_the_process_may_touch_is_nothing(place: Path) -> None:
         with pytest.raises(duckdb.Error):
             session.connection.execute(sql).fetchall()
     assert sorted(file.name for file in place.iterdir()) == ["secret.csv"]
+
+
+def test_few_queries_wait_for_a_place_and_none_for_somebody_who_left(home: Settings) -> None:
+    settings = dataclasses.replace(home, sql_at_once=1)
+    runner = SQLRunner(settings, Atlas(settings), Ledger(settings))
+    left = threading.Event()
+
+    def ask(gone: Callable[[], bool]) -> Exception | None:
+        try:
+            runner.run("SELECT 1", rows=1, size=1000, gone=gone).close()
+        except (SQLStopped, TooManyQueries) as error:
+            return error
+        return None
+
+    def wait() -> Exception | None:
+        while isinstance(error := ask(left.is_set), TooManyQueries):
+            pass  # the question below, whether all wait, had the last place for a moment
+        return error
+
+    with contextlib.closing(runner):
+        with (
+            contextlib.closing(runner.run("SELECT 1", rows=1, size=1000)),
+            ThreadPoolExecutor(MOST_WAITING) as pool,
+        ):
+            waiting = [pool.submit(wait) for _ in range(MOST_WAITING)]
+            while not isinstance(ask(lambda: True), TooManyQueries):
+                time.sleep(0.01)  # until all of them wait: the test's time limit ends it
+            assert not any(future.done() for future in waiting)
+            left.set()
+            assert all(isinstance(future.result(), SQLStopped) for future in waiting)
+            assert isinstance(ask(lambda: True), SQLStopped), "their places are free again"
+        assert ask(lambda: False) is None

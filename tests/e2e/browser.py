@@ -1,6 +1,7 @@
 """A Chromium to drive, and a server to look at."""
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -11,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from db.settings import Settings
 
@@ -26,10 +27,10 @@ ARGUMENTS = [
 ]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SERVE = """
-import sys
+import json, sys
 from dashboard.server import serve
 from db.settings import read_settings
-serve(read_settings({"CONVSCOPE_HOME": sys.argv[1], "CONVSCOPE_PORT": sys.argv[2]}))
+serve(read_settings(json.loads(sys.argv[1])))
 """
 
 
@@ -42,18 +43,19 @@ def chromium() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def served(settings: Settings) -> Iterator[str]:
-    """The dashboard over a home, in a process of its own; gives its URL."""
+def served(settings: Settings, **environment: str) -> Iterator[str]:
+    """The dashboard over a home, in a process of its own, with settings as in `environment`; gives its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(settings.home), str(port)])
+    values = {"CONVSCOPE_HOME": str(settings.home), "CONVSCOPE_PORT": str(port)} | environment
+    process = subprocess.Popen([sys.executable, "-c", SERVE, json.dumps(values)])
     try:
         for _ in range(300):
             if process.poll() is not None:
                 raise RuntimeError(f"the server ended with {process.returncode} before it answered")
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/status.json", timeout=5):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health.json", timeout=5):
                 break
             time.sleep(0.1)
         else:
@@ -71,3 +73,12 @@ def point_at(page: Page, canvas: Locator, *, row: int, column: int) -> None:
     page.mouse.move(
         box["x"] + (column + 0.5) / 224 * box["width"], box["y"] + (row + 0.5) / 224 * box["height"]
     )
+
+
+def press_run(page: Page, address: str, *, arrives: str, count: int = 1) -> Locator:
+    """Open a page that asks for long work, press Run, and wait until `count` elements are there."""
+    page.goto(address)
+    page.get_by_role("button", name="Run").click()
+    found = page.locator(arrives)
+    expect(found).to_have_count(count, timeout=60_000)
+    return found

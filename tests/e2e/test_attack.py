@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import press_run
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from running import command, wait
 
+from dashboard import heat as heat_rules
 from db import job_queries
 from db.attack_queries import job_attacks
 from db.ledger import Ledger
@@ -57,12 +59,8 @@ def lite0() -> VisionModel:
 
 
 def run(page: Page, address: str) -> Locator:
-    """Open the page, press Run, and wait for the verdict."""
-    page.goto(address)
-    page.get_by_role("button", name="Run").click()
-    verdict = page.locator(".attack-verdict")
-    expect(verdict).to_be_visible(timeout=60_000)
-    return verdict
+    """The verdict of the attack that the address asks for, once it is there."""
+    return press_run(page, address, arrives=".attack-verdict")
 
 
 def shown_attack(page: Page, url: str) -> dict[str, Any]:
@@ -99,6 +97,16 @@ def test_the_smallest_epsilon_changes_the_class_and_the_map_after_is_of_the_atta
     expect(page.locator(".attack-maps tbody tr")).to_have_count(4)
     maps = {found["panel"]: found for found in shown_attack(page, url)["maps"]}
     heat = array_of(url + maps["attacked"]["npy"])
+
+    # one scale for all three maps: alone each would reach its own end
+    panels = [maps[name] for name in ("clean", "attacked", "attacked_own")]
+    arrays = [array_of(url + panel["npy"]) for panel in panels]
+    high = max(heat_rules.highest(values, 99.5) for values in arrays)
+    for panel, values in zip(panels, arrays, strict=True):
+        title = page.locator(".map-panels figure").filter(has=page.locator(f"a[href='{panel['npy']}']"))
+        shown = drawn(title.locator("canvas")).astype(int)
+        wanted = heat_rules.colourise(values, colours="inferno", high=high)
+        assert np.abs(shown - wanted).max() <= 2
 
     def expected(pixels: torch.Tensor, target: int) -> np.ndarray:
         made = smoothgrad(lite0, pixels, torch.tensor([target]), samples=4, noise_level=0.15, seed=0)
@@ -139,6 +147,35 @@ def test_the_slider_shows_the_image_and_the_classes_at_each_epsilon(
     assert "at=0.004" in page.url
     page.reload()
     expect(page.locator(".curve-card output")).to_contain_text("0.004")
+
+
+def test_a_condition_that_is_typed_chooses_images_and_the_last_choice_counts(
+    page: Page, first_run: tuple[str, Settings]
+) -> None:
+    url, _ = first_run
+    page.goto(f"{url}/attack?{HERE}&ids=0")
+    where = page.locator("#attack-where")
+    where.fill("image_id IN (3, 5) OR image_id = 4")
+    where.press("Enter")
+    expect(page.get_by_label("Images by number")).to_have_value("3-5")
+    assert "where=image_id" in page.url
+    page.reload()
+    expect(where).to_have_value("image_id IN (3, 5) OR image_id = 4")
+    where.fill("image_id > 1000")
+    where.press("Enter")
+    expect(page.locator(".problem")).to_have_text("No image of samples is like that.")
+    expect(page.get_by_label("Images by number")).to_have_value("3-5")
+    # leaving the field by pressing All asks twice; the first answer is made the later one
+    page.route(
+        "**/choices/where.json?*where=image_id*",
+        lambda route: (page.wait_for_timeout(800), route.continue_()),
+    )
+    where.fill("image_id < 2")
+    page.locator(".pick").get_by_role("button", name="All").click()
+    expect(page.get_by_label("Images by number")).to_have_value("0-35")
+    page.wait_for_timeout(1500)
+    expect(page.get_by_label("Images by number")).to_have_value("0-35")
+    page.unroute_all()
 
 
 def test_resistance_and_failure_have_their_own_words(page: Page, first_run: tuple[str, Settings]) -> None:
@@ -238,8 +275,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     url, _ = first_run
     phone.goto(f"{url}/{path}?{HERE}&ids=0")
     if path == "attack":
-        phone.get_by_role("button", name="Run").click()
-        expect(phone.locator(".attack-verdict")).to_be_visible(timeout=60_000)
+        run(phone, phone.url)
     else:
         expect(phone.locator("h1")).to_have_text("Robustness")
         phone.wait_for_timeout(1500)

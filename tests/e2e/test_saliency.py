@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import point_at
+from browser import point_at, press_run
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from running import Running, command, wait
@@ -68,9 +68,9 @@ def test_nothing_is_asked_when_nothing_runs_and_once_a_second_when_something_doe
     page: Page, lab: tuple[str, Settings]
 ) -> None:
     url, _ = lab
-    page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=2&method=gradient")
-    page.get_by_role("button", name="Run").click()
-    expect(page.locator(PAINTED)).to_have_count(1, timeout=60_000)
+    press_run(
+        page, f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=2&method=gradient", arrives=PAINTED
+    )
     asked = requests_of(page)
     page.wait_for_timeout(3000)
     assert [address for address in asked if "/api/" in address] == []
@@ -81,6 +81,7 @@ def test_nothing_is_asked_when_nothing_runs_and_once_a_second_when_something_doe
     page.wait_for_timeout(5000)
     polls = [address for address in asked if "/api/jobs/" in address]
     assert 3 <= len(polls) <= 6, polls
+    expect(page.locator(PAINTED).first).to_be_visible(timeout=60_000)
     page.locator(".job-now").get_by_role("button", name="Cancel").click()
     expect(page.locator(".job-now")).to_contain_text("cancelled", timeout=20_000)
     arrived = page.locator(PAINTED).count()
@@ -96,10 +97,7 @@ def test_what_is_drawn_is_the_servers_picture(
 ) -> None:
     url, _ = lab
     query = f"model=efficientnet-lite0&images=samples&ids=3&method=gradient_x_input&colours={colours}"
-    page.goto(f"{url}/saliency?{query}&strength={strength}&clip=99")
-    page.get_by_role("button", name="Run").click()
-    canvas = page.locator(PAINTED)
-    expect(canvas).to_have_count(1, timeout=60_000)
+    canvas = press_run(page, f"{url}/saliency?{query}&strength={strength}&clip=99", arrives=PAINTED)
     drawn = np.array(
         canvas.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
     ).reshape(224, 224, 4)[:, :, :3]
@@ -113,10 +111,9 @@ def test_what_is_drawn_is_the_servers_picture(
 
 def test_the_value_under_the_pointer_is_the_arrays(page: Page, lab: tuple[str, Settings]) -> None:
     url, _ = lab
-    page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=2&method=gradient")
-    page.get_by_role("button", name="Run").click()
-    canvas = page.locator(PAINTED)
-    expect(canvas).to_have_count(1, timeout=60_000)
+    canvas = press_run(
+        page, f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=2&method=gradient", arrives=PAINTED
+    )
     canvas.scroll_into_view_if_needed()
     row, column = 61, 117
     point_at(page, canvas, row=row, column=column)
@@ -131,9 +128,12 @@ def test_the_value_under_the_pointer_is_the_arrays(page: Page, lab: tuple[str, S
 
 def test_curves_come_on_asking_and_order_the_rows(page: Page, lab: tuple[str, Settings]) -> None:
     url, settings = lab
-    page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=0,1,4&method=gradient")
-    page.get_by_role("button", name="Run").click()
-    expect(page.locator(PAINTED)).to_have_count(3, timeout=60_000)
+    press_run(
+        page,
+        f"{url}/saliency?model=efficientnet-lite0&images=samples&ids=0,1,4&method=gradient",
+        arrives=PAINTED,
+        count=3,
+    )
     page.get_by_role("button", name="Deletion and insertion").click()
     expect(page.get_by_text(re.compile(r"^del 0\.\d{3}$"))).to_have_count(3, timeout=60_000)
     page.get_by_label("Order", exact=True).select_option("deletion")

@@ -8,8 +8,9 @@ import pytest
 from db.atlas import Atlas, AtlasError, Query
 from db.image_sets import dependents
 from db.images import ImageStore, StoreBusy
-from precompute.images import ImportReport, remove_image_set
-from precompute.sources import ImportRefused
+from db.ledger import Ledger
+from db.set_changes import NoSuchSet, remove_image_set
+from precompute.images import ImportReport
 
 Photo = Callable[..., bytes]
 WriteFiles = Callable[..., Path]
@@ -37,6 +38,7 @@ def counts(atlas: Atlas) -> dict[str, int]:
 def test_removing_a_set_takes_all_that_is_its_own_and_nothing_else(
     atlas: Atlas,
     store: ImageStore,
+    ledger: Ledger,
     bring: Bring,
     photo: Photo,
     write_files: WriteFiles,
@@ -53,7 +55,7 @@ def test_removing_a_set_takes_all_that_is_its_own_and_nothing_else(
     add_run("gone", "own-model")
     assert [row["model"] for row in atlas.fetch(dependents("gone"))] == ["own-model", "shared-model"]
 
-    remove_image_set(atlas, store, "gone")
+    remove_image_set(atlas, store, ledger, "gone")
     assert counts(atlas) == before
     assert files_below(store.home / "thumbnails") == files_before
     assert files_below(store.home / "originals") == set(), "the other set reads its own file"
@@ -62,36 +64,37 @@ def test_removing_a_set_takes_all_that_is_its_own_and_nothing_else(
 
 
 def test_a_copy_that_another_set_reads_stays(
-    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
+    atlas: Atlas, store: ImageStore, ledger: Ledger, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
     archive = write_tar({"1.jpg": photo(1)})
     bring(archive, "one")
     bring(archive, "two")
-    remove_image_set(atlas, store, "one")
+    remove_image_set(atlas, store, ledger, "one")
     [row] = images(atlas, "two")
     assert store.original_path(str(row["path"])).read_bytes() == photo(1)
     assert store.thumbnail_path(str(row["key"])).exists()
-    remove_image_set(atlas, store, "two")
+    remove_image_set(atlas, store, ledger, "two")
     assert files_below(store.home / "originals") == files_below(store.home / "thumbnails") == set()
 
 
-def test_a_set_that_is_not_there_cannot_be_removed(atlas: Atlas, store: ImageStore) -> None:
-    with pytest.raises(ImportRefused, match="there is no image set 'none'"):
-        remove_image_set(atlas, store, "none")
+def test_a_set_that_is_not_there_cannot_be_removed(atlas: Atlas, store: ImageStore, ledger: Ledger) -> None:
+    with pytest.raises(NoSuchSet, match="there is no image set 'none'"):
+        remove_image_set(atlas, store, ledger, "none")
 
 
 def test_nothing_is_removed_while_an_import_runs(
-    atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_files: WriteFiles
+    atlas: Atlas, store: ImageStore, ledger: Ledger, bring: Bring, photo: Photo, write_files: WriteFiles
 ) -> None:
     bring(write_files({"a.jpg": photo(1)}))
     with store.adding(), pytest.raises(StoreBusy, match="imported"):
-        remove_image_set(atlas, store, "pictures")
+        remove_image_set(atlas, store, ledger, "pictures")
     assert len(images(atlas, "pictures")) == 1
 
 
 def test_a_removal_that_breaks_a_law_removes_no_file(
     atlas: Atlas,
     store: ImageStore,
+    ledger: Ledger,
     bring: Bring,
     photo: Photo,
     write_tar: WriteFiles,
@@ -101,6 +104,6 @@ def test_a_removal_that_breaks_a_law_removes_no_file(
     before = files_below(store.home)
     monkeypatch.setattr("db.atlas._LAWS", {"never": "SELECT 1"})
     with pytest.raises(AtlasError, match="not published"):
-        remove_image_set(atlas, store, "pictures")
+        remove_image_set(atlas, store, ledger, "pictures")
     assert files_below(store.home) - {"IMAGES.LOCK"} == before - {"IMAGES.LOCK"}
     assert len(images(atlas, "pictures")) == 1

@@ -186,7 +186,7 @@ def test_a_source_without_a_picture_is_refused(
 
 @pytest.mark.parametrize("name", ["", "Photos", "my photos", "../up", "-x", ".x", "a/b", "a\n", "é"])
 def test_a_name_that_does_not_fit_into_an_address_is_refused(name: str, bring: Bring, tmp_path: Path) -> None:
-    with pytest.raises(ImportRefused, match="expected a name of small letters"):
+    with pytest.raises(ImportRefused, match="expected a name of at most 100 small letters"):
         bring(tmp_path, name)
 
 

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from db.atlas import Atlas, Query
 from db.images import ImageStore
+from db.ledger import Ledger
+from db.set_changes import remove_image_set
 from db.settings import Settings
 from precompute.checkpoint import BuildBusy
-from precompute.images import import_images, remove_image_set
+from precompute.images import import_images
 from precompute.index import AlreadyIndexed, AnotherModel, CannotIndex, ImagesChanged, IndexReport, run_index
 from workers.models import VisionModel, load_model
 from workers.networks import LoadedNetwork
@@ -352,7 +354,13 @@ def test_other_preprocessing_is_another_model_and_measures_its_fields_anew(
 
 @pytest.mark.parametrize("change", ["removed", "removed and imported anew", "relabelled"])
 def test_images_that_changed_while_they_were_indexed_publish_nothing(
-    change: str, atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path, tmp_path: Path
+    change: str,
+    atlas: Atlas,
+    store: ImageStore,
+    ledger: Ledger,
+    model: VisionModel,
+    pictures: Path,
+    tmp_path: Path,
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
 
@@ -363,7 +371,7 @@ def test_images_that_changed_while_they_were_indexed_publish_nothing(
             with atlas.publish() as connection:
                 connection.execute("UPDATE images SET label = 'other' WHERE image_id = 3")
             return
-        remove_image_set(atlas, store, "noise")
+        remove_image_set(atlas, store, ledger, "noise")
         if change == "removed and imported anew":
             backwards = tmp_path / "backwards"
             backwards.mkdir()

@@ -12,7 +12,9 @@ from db.jobs import NewJob
 from db.ledger import Ledger
 from db.results import ResultStore
 from db.settings import Settings
-from workers.attack_jobs import AblationJobs, AttackBench, AttackJobs, ComparisonJobs, TransferJobs
+from workers.attack_bench import AttackBench
+from workers.attack_followups import AblationJobs, ComparisonJobs, TransferJobs
+from workers.attack_jobs import AttackJobs
 from workers.bench import Bench
 from workers.loaded_models import LoadedModels
 from workers.running import Runner

@@ -26,6 +26,7 @@ from workers.attacks import (
     smallest_epsilons,
     to_uint8,
 )
+from workers.gradients import chunk_size
 from workers.methods import WrongRequest
 from workers.models import VisionModel, load_model
 
@@ -378,6 +379,35 @@ def test_nothing_of_the_callers_is_changed(model: VisionModel, pixels: Tensor, c
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_each_image_goes_there_and_back_once_however_long_its_grid(
+    as_model: Wrap, model: VisionModel, pixels: Tensor, classes: Tensor, targeted: bool
+) -> None:
+    """FGSM's gradient does not depend on epsilon; what follows are forward passes without a graph."""
+    images = {"with a graph": 0, "without": 0, "back": 0}
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            images["with a graph" if x.requires_grad else "without"] += len(x)
+            if x.requires_grad:
+                x.register_hook(lambda gradient: images.__setitem__("back", images["back"] + len(gradient)))
+            logits: Tensor = model.network(x)
+            return logits
+
+    counted = as_model(Counting(), size=32, classes=CLASSES)
+    chunk_size(counted, pixels)  # measures a graph, once per model
+    images.update(dict.fromkeys(images, 0))
+    aims = (classes + 1) % CLASSES if targeted else classes
+    grid = Grid(step=0.01, cap=0.3)
+    found = smallest_epsilons(counted, pixels, aims, grid=grid, targeted=targeted, full_scan=True)
+    assert [len(search.checked) for search in found] == [31] * len(pixels)
+    assert images == {
+        "with a graph": len(pixels),
+        "back": len(pixels),
+        "without": 30 * len(pixels),
+    }
 
 
 def test_fifty_photographs_fall_where_a_plain_scan_says(photographs: list[tuple[Image.Image, str]]) -> None:

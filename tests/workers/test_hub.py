@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from workers.hub import HubUnreachable, fetch_file, fetch_repository, repository_in_cache
+from workers.hub import HubUnreachable, _bytes_below, fetch_file, fetch_repository, repository_in_cache
 from workers.models import ModelUnavailable, load_model
 from workers.torchvision_import import import_library
 
@@ -113,6 +113,28 @@ def test_a_model_of_the_hub_is_fetched_once_without_what_it_does_not_need(hub: P
     }
     shutil.rmtree(hub / "org")
     assert load_model("hf:org/net", hub_timeout=0.1).weights_sha256() == model.weights_sha256()
+
+
+def test_what_arrived_is_counted_while_folders_come_and_go(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "weights").write_bytes(b"12345")
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            folders = [tmp_path / str(number) for number in range(20)]
+            for folder in folders:
+                folder.mkdir()
+            for folder in folders:
+                folder.rmdir()
+
+    busy = threading.Thread(target=come_and_go)
+    busy.start()
+    try:
+        assert {_bytes_below(tmp_path) for _ in range(300)} == {5}
+    finally:
+        stop.set()
+        busy.join()
 
 
 def test_a_repository_that_the_hub_does_not_know_is_named(hub: Path) -> None:

@@ -4,7 +4,7 @@
     "use strict";
     const ns = (window.dash_clientside = window.dash_clientside || {});
     const convscope = (ns.convscope = ns.convscope || {});
-    const { ask } = convscope;
+    const { ask, go } = convscope;
     const STANDARD = { axis: "log", label: "all", protocol: null };
 
     document.addEventListener("change", (event) => {
@@ -13,11 +13,6 @@
         const value = event.target.value;
         convscope.address({ [name[1]]: value === STANDARD[name[1]] ? "" : value, epsilon: "", ...(name[1] === "protocol" ? { label: "" } : {}) });
     });
-
-    function go(href) {
-        history.pushState({}, "", href);
-        window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
-    }
 
     /* A curve's point lists the images that change there, a point of the strip or a cell opens an attack. */
     convscope.openPoint = function (curve, strip, matrix) {

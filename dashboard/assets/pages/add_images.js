@@ -1,0 +1,266 @@
+/* "Add images": choose, send, import, index. What is under way goes on while the dialog is closed.
+
+   choosing -> sending -> importing -> imported -> indexing -> indexed; an error leads back to where it can be mended */
+(function () {
+    "use strict";
+    const convscope = ((window.dash_clientside = window.dash_clientside || {}).convscope =
+        window.dash_clientside.convscope || {});
+    const { make, icon, ask, UNFINISHED } = convscope;
+
+    let dialog = null, parts = {}, state = fresh(), transfer = null, poller = null, known = null;
+
+    function fresh() {
+        return { step: "choosing", files: [], name: "", folder: "", error: "", sent: 0, total: 0, job: null, report: null, model: "" };
+    }
+
+    document.addEventListener("click", (event) => {
+        const button = event.target.closest && event.target.closest('[data-sets="add"]');
+        if (button) open();
+    });
+    window.addEventListener("beforeunload", (event) => { if (state.step === "sending") event.preventDefault(); });
+
+    async function open() {
+        if (!dialog || !dialog.isConnected) build();
+        if (["indexed", "failed"].includes(state.step)) state = fresh();
+        draw();
+        dialog.showModal();
+        parts.body.querySelector("input, button, select")?.focus();
+        try {
+            known = await ask("/api/image_sets");
+        } catch (error) {
+            state.error = error.message;
+        }
+        draw();
+    }
+
+    function build() {
+        parts = { body: make("div", { class: "set-body" }), said: make("p", { role: "status", class: "visually-hidden" }) };
+        dialog = make("dialog", { class: "set-dialog", "aria-labelledby": "add-images-title" },
+            make("div", { class: "set-head" }, make("h2", { id: "add-images-title" }, "Add images"),
+                make("button", { type: "button", class: "btn btn-quiet", "aria-label": "Close", onclick: () => dialog.close() }, icon("x-lg"))),
+            parts.body, parts.said);
+        document.body.append(dialog);
+    }
+
+    const say = (sentence) => { if (parts.said.textContent !== sentence) parts.said.textContent = sentence; };
+    const problem = () => (state.error ? make("p", { class: "problem", role: "alert" }, state.error) : null);
+
+    let drawn = "";
+    function draw() {
+        if (!dialog) return;
+        const key = JSON.stringify([state.step, state.error, state.files.length, known !== null, state.job && state.job.state]);
+        const moving = { sending: drawSending, importing: drawJob, indexing: drawJob }[state.step];
+        if (key === drawn && parts.body.childElementCount) {
+            if (moving) moving(true);
+            return;
+        }
+        drawn = key;
+        const kept = document.activeElement && document.activeElement.id;
+        const content = moving ? moving(false) : state.step === "choosing" ? choosing() : ended();
+        parts.body.replaceChildren(...content.filter(Boolean));
+        if (kept && dialog.open) document.getElementById(kept)?.focus();
+    }
+
+    function choosing() {
+        const take = (files) => { state.files = files; state.error = files.length ? "" : "There is no file in it."; propose(); draw(); };
+        const picker = (id, folder) => make("input", { id, type: "file", multiple: true, webkitdirectory: folder, class: "visually-hidden", tabindex: -1,
+            "aria-hidden": "true", onchange: (event) => take(convscope.chosen(event.target.files)) });
+        const choose = (id, words, symbol) => make("button", { id: `${id}-button`, type: "button", class: "btn btn-sm btn-outline-secondary",
+            onclick: () => document.getElementById(id).click() }, icon(symbol), ` ${words}`);
+        const zone = make("div", { class: "drop-zone", role: "group", "aria-label": "Files to add" },
+            icon("cloud-arrow-up"),
+            make("p", {}, state.files.length ? chosenWords() : "Drop pictures, a folder, or a zip or tar archive here"),
+            make("div", { class: "tools" }, choose("add-files", "Choose files", "file-earmark-image"), choose("add-folder", "Choose a folder", "folder")),
+            picker("add-files", false), picker("add-folder", true));
+        const over = (event) => { event.preventDefault(); zone.classList.add("over"); };
+        zone.addEventListener("dragenter", over);
+        zone.addEventListener("dragover", over);
+        zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+        zone.addEventListener("drop", async (event) => {
+            event.preventDefault();
+            zone.classList.remove("over");
+            take(await convscope.dropped(event.dataTransfer));
+        });
+        const roots = known && known.folders.length ? known.folders : null;
+        return [make("form", { class: "set-form", novalidate: true, onsubmit: (event) => { event.preventDefault(); begin(); } },
+            zone,
+            roots ? field("add-path", "Or a folder of the server", { value: state.folder, placeholder: `${roots[0]}/…`,
+                oninput: (event) => { state.folder = event.target.value; } }, `Below ${roots.join(", ")}; it is read in place.`) : null,
+            field("add-name", "Image set", { value: state.name, placeholder: "my-images", list: "add-sets", autocomplete: "off", maxlength: 100,
+                oninput: (event) => { state.name = event.target.value; } },
+            "Small letters, digits, dots, dashes. A name that is there already gets what is new."),
+            make("datalist", { id: "add-sets" }, (known ? known.image_sets : []).map((one) => make("option", { value: one.image_set }))),
+            make("p", { class: "quiet" }, "Folders in an archive, or one that you choose, become classes: cat/1.jpg is a cat."),
+            problem(),
+            make("div", { class: "set-actions" }, make("button", { id: "add-begin", type: "submit", class: "btn btn-primary" }, "Add")))];
+    }
+
+    function field(id, label, attributes, help) {
+        return make("div", { class: "control" }, make("label", { for: id }, label),
+            make("input", { id, class: "form-control form-control-sm", type: "text", "aria-describedby": `${id}-help`, ...attributes }),
+            make("small", { id: `${id}-help`, class: "quiet" }, help));
+    }
+
+    function chosenWords() {
+        const size = convscope.bytes(state.files.reduce((sum, one) => sum + one.file.size, 0));
+        const count = state.files.length === 1 ? state.files[0].name : `${state.files.length.toLocaleString("en")} files`;
+        return `${count}, ${size}`;
+    }
+
+    /* A name for the set from what was chosen, where none was typed. */
+    function propose() {
+        if (state.name || !state.files.length) return;
+        const first = state.files[0].name;
+        const stem = first.includes("/") ? first.split("/")[0] : state.files.length === 1 ? first.replace(/(\.tar)?\.[A-Za-z0-9]+$/, "") : "";
+        state.name = stem.toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+/, "").slice(0, 100);
+    }
+
+    async function begin() {
+        if (!/^[a-z0-9][a-z0-9._-]{0,99}$/.test(state.name)) {
+            return fail(`Image set: expected small letters, digits, dots, dashes and underscores, got “${state.name}”.`, "add-name");
+        }
+        if (!state.files.length && !state.folder) return fail("Choose files first, or a folder.", "add-files-button");
+        state.error = "";
+        if (!state.files.length) {
+            return follow("importing", () => ask("/api/jobs", { method: "POST", body: { kind: "import", images: state.name, folder: state.folder } }));
+        }
+        state.step = "sending";
+        transfer = convscope.upload(state.files, (sent, total) => { Object.assign(state, { sent, total }); draw(); });
+        draw();
+        parts.body.querySelector("button")?.focus();
+        try {
+            const key = await transfer.done;
+            await follow("importing", () => ask(`/api/uploads/${key}/import`, { method: "POST", body: { images: state.name } }));
+        } catch (error) {
+            state.step = "choosing";
+            state.error = error instanceof convscope.UploadStopped ? "" : error.message;
+            say(state.error || "The upload was cancelled; nothing was kept.");
+            draw();
+        }
+        return undefined;
+    }
+
+    function fail(sentence, id) {
+        state.error = sentence;
+        draw();
+        document.getElementById(id)?.focus();
+    }
+
+    function drawSending(again) {
+        const words = `${convscope.bytes(state.sent)} of ${convscope.bytes(state.total)}`;
+        const bar = convscope.bar(state.total ? state.sent / state.total : 0, words, "running");
+        if (again) {
+            parts.body.querySelector(".job-bar")?.replaceWith(bar);
+            return [];
+        }
+        say(`Sending ${chosenWords()}`);
+        return [make("p", {}, `Sending ${chosenWords()} for `, make("b", {}, state.name), ". Keep this page open."), bar,
+            make("div", { class: "set-actions" }, make("button", { id: "add-cancel", type: "button", class: "btn btn-outline-secondary",
+                onclick: (event) => { event.currentTarget.disabled = true; transfer.stop(); } }, "Cancel"))];
+    }
+
+    /* Hand in a request and watch its job. */
+    async function follow(step, request) {
+        try {
+            state.job = await request();
+        } catch (error) {
+            state.error = error.message;
+            state.step = step === "importing" ? "choosing" : "imported";
+            draw();
+            return;
+        }
+        state.step = step;
+        state.error = "";
+        draw();
+        if (poller) poller.stop();
+        poller = convscope.every(async () => {
+            const number = state.job.job;
+            try {
+                state.job = await ask(`/api/jobs/${number}`);
+                state.error = "";
+            } catch (error) {
+                state.error = error.message;
+                draw();
+                return true;
+            }
+            if (UNFINISHED.includes(state.job.state)) {
+                draw();
+                return true;
+            }
+            finish();
+            return false;
+        });
+    }
+
+    function finish() {
+        const job = state.job;
+        if (job.state === "done") {
+            if (state.step === "importing") state.report = job.image_import;
+            state.step = state.step === "importing" ? "imported" : "indexed";
+        } else {
+            state.error = job.error || `Job ${job.job} was cancelled.`;
+            state.step = state.step === "importing" ? "choosing" : "imported";
+            state.files = [];
+        }
+        say(state.error || (state.step === "imported" ? `${state.name} is imported` : `${state.name} is indexed`));
+        draw();
+    }
+
+    function drawJob(again) {
+        const job = state.job;
+        const what = state.step === "importing" ? "Importing" : "Indexing";
+        const words = job.note || (job.state === "queued" ? "waits for a worker" : `${Math.floor(100 * job.progress)} %`);
+        const bar = convscope.bar(job.progress, words, job.state);
+        if (again) {
+            parts.body.querySelector(".job-bar")?.replaceWith(bar);
+            return [];
+        }
+        const trouble = convscope.workWords(convscope.lastWork);
+        say(`${what} ${state.name}`);
+        return [make("p", {}, `${what} `, make("b", {}, state.name), ". It goes on without this page: ", make("a", { href: `/jobs?job=${job.job}` }, `job ${job.job}`), "."),
+            bar, trouble && trouble[0] === "off" ? make("p", { class: "problem" }, `${trouble[1]}: ${trouble[2]}.`) : null, problem(),
+            make("div", { class: "set-actions" }, make("button", { id: "add-cancel", type: "button", class: "btn btn-outline-secondary",
+                onclick: (event) => { event.currentTarget.disabled = true; ask(`/api/jobs/${job.job}`, { method: "DELETE" }).catch(() => null); } }, "Cancel"))];
+    }
+
+    function ended() {
+        const shows = (href, words, symbol) => make("a", { class: "btn btn-sm btn-primary", href, onclick: () => dialog.close() }, icon(symbol), ` ${words}`);
+        const set = encodeURIComponent(state.name);
+        if (state.step === "indexed") {
+            return [make("p", {}, make("b", {}, state.name), ` is indexed with ${state.model}.`),
+                make("div", { class: "set-actions" }, shows(`/?model=${encodeURIComponent(state.model)}&images=${set}`, "Show the patches", "grid-3x3-gap"), another())];
+        }
+        const report = state.report;
+        const count = (number, words) => (number ? `${number.toLocaleString("en")} ${words}` : "");
+        const told = report ? [`${report.added.toLocaleString("en")} images entered`, count(report.known, "were there already"),
+            count(report.labelled, "have a label"), count(report.refused, "were refused")].filter(Boolean).join(", ") : "";
+        const models = known ? known.models : [];
+        state.model = state.model || (models[0] ? models[0].name : "");
+        const select = make("select", { id: "add-model", class: "form-select form-select-sm", onchange: (event) => { state.model = event.target.value; } },
+            models.map((one) => make("option", { value: one.name, title: one.title }, one.name)));
+        select.value = state.model;
+        return [make("p", {}, make("b", {}, state.name), `: ${told}.`),
+            report && report.refused ? make("details", {}, make("summary", {}, `Refused files (${report.refused.toLocaleString("en")})`), convscope.refusals(report)) : null,
+            problem(),
+            make("form", { class: "inline-index", onsubmit: (event) => { event.preventDefault(); index(false); } },
+                make("div", { class: "control" }, make("label", { for: "add-model" }, "Index with"), select),
+                make("button", { id: "add-index", type: "submit", class: "btn btn-sm btn-primary" }, icon("play-fill"), " Index")),
+            make("p", { class: "quiet" }, "An index finds, for each channel of the model, the patches that excite it most."),
+            make("div", { class: "set-actions" },
+                make("a", { class: "btn btn-sm btn-outline-secondary", href: `/images?images=${set}`, onclick: () => dialog.close() }, icon("images"), " Show the images"), another())];
+    }
+
+    const another = () => make("button", { type: "button", class: "btn btn-sm btn-outline-secondary",
+        onclick: () => { state = fresh(); draw(); } }, "Add more");
+
+    /* Index a set; asked for from the other dialog too. */
+    function index(replace) {
+        return follow("indexing", () => ask("/api/jobs", { method: "POST",
+            body: { kind: "index", model: state.model, images: state.name, ...(replace ? { replace } : {}) } }));
+    }
+
+    convscope.indexSet = async function (name) {
+        state = { ...fresh(), step: "imported", name, report: null };
+        await open();
+    };
+})();

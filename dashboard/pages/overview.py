@@ -1,0 +1,423 @@
+"""The Overview page: an image set as a whole.
+
+Callbacks::
+
+    address --+--> show_overview --> classes, sizes, accuracy, confusion matrix, surest mistakes
+    status  --+--> show_repeats  --> pictures that repeat, which takes longer where a set is large
+
+Every table shows its SQL; every bar, cell and picture leads to the images that it stands for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dash import Dash, Input, Output, State, html
+from dash.exceptions import PreventUpdate
+
+from dashboard import components
+from dashboard.address import ImageAddress, ImagesAddress, OverviewAddress
+from dashboard.components import Component, attributes, icon
+from dashboard.confusion import Matrix, confusion_matrix
+from dashboard.context import Context, Record, current
+from dashboard.ids import LOCATION, make_id
+from dashboard.pages.images import description_of, not_indexed, resolve
+from dashboard.pictures import thumbnail_address
+from dashboard.selections import images_query
+from dashboard.wiring import drawn_once
+from dashboard.words import byte_size, count, percent
+from db import overview_queries
+from db.atlas import Query
+
+TITLE = "Overview · Convscope"
+BODY = make_id("overview", "body")
+REPEATS = make_id("overview", "repeats")
+MOST_CLASSES = 24  # rows of the matrix, bars of a list
+MOST_SIZES = 8
+MOST_MISTAKES = 18
+MOST_PAIRS = 12
+ORDERS = {"images": "most images", "worst": "worst", "best": "best", "name": "name"}
+
+
+@drawn_once(TITLE)
+def layout() -> Component:
+    """The page without content."""
+    return html.Div(
+        [
+            html.Div(html.Div(className="skeleton tall"), id=BODY),
+            html.Div(html.Div(className="skeleton"), id=REPEATS),
+        ],
+        className="single-page overview-page",
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the page's callbacks."""
+    for place, show in ((BODY, show_overview), (REPEATS, show_repeats)):
+        app.callback(
+            Output(place, "children"),
+            Input(LOCATION, "search"),
+            Input(make_id("shell", "status"), "data"),
+            State(LOCATION, "pathname"),
+        )(show)
+
+
+def show_overview(search: str | None, _status: Any, pathname: str | None) -> Component:
+    """All but the pictures that repeat."""
+    if pathname != OverviewAddress.path:
+        raise PreventUpdate
+    context = current()
+    catalogue = context.catalogue()
+    address, problems = OverviewAddress.read(search)
+    if catalogue.trouble:
+        return components.trouble(catalogue.trouble)
+    if not catalogue.image_sets:
+        return components.nothing_yet()
+    run, listed = resolve(catalogue, address.at(ImagesAddress))
+    if not any(row["image_set"] == listed.images for row in catalogue.image_sets):
+        sets = tuple(row["image_set"] for row in catalogue.image_sets)
+        link = (OverviewAddress().href(), "Show the newest set")
+        return components.sorry(f"There is no image set “{listed.images}”.", link=link, choices=sets)
+    if run is None and address.model:
+        problems["model"] = not_indexed(catalogue, listed)
+    here = replace(address, images=listed.images, model=listed.model)
+    judged = context.atlas.fetch(overview_queries.accuracy(here.images))
+    parts = [
+        _heading(context, here),
+        *components.problems_list(problems.values()),
+        html.Div([_classes(context, here, run), _sizes(context, here)], className="two"),
+    ]
+    if run is not None:
+        pairs = context.atlas.fetch(overview_queries.confusions(run["run"]))
+        parts += [
+            _accuracy(here, judged),
+            _matrix(here, run, pairs),
+            _mistakes(context, here, run, pairs),
+        ]
+    else:
+        parts.append(components.nothing_yet(here.images))
+    return html.Div(parts)
+
+
+def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Component:
+    """Pictures that are the same or nearly."""
+    if pathname != OverviewAddress.path:
+        raise PreventUpdate
+    context = current()
+    catalogue = context.catalogue()
+    address, _ = OverviewAddress.read(search)
+    if catalogue.trouble or not catalogue.image_sets:
+        return None
+    _, listed = resolve(catalogue, address.at(ImagesAddress))
+    here = replace(address, images=listed.images, model=listed.model)
+    query = overview_queries.near_duplicates(here.images, limit=None)
+    rows = context.atlas.fetch(query)
+    if not rows:
+        inside: Component = html.P("No two pictures look alike.", className="quiet")
+    else:
+        same = sum(row["identical"] for row in rows)
+        told = f"{count(same, 'pair')} of the same file, {len(rows) - same:,} that look alike"
+        shown = f"; the nearest {MOST_PAIRS}" if len(rows) > MOST_PAIRS else ""
+        inside = html.Div(
+            [
+                html.P(
+                    f"{told}{shown}. Distance: bits of 64 in which their perceptual hashes differ.",
+                    className="quiet",
+                ),
+                html.Ul([_pair(here, row) for row in rows[:MOST_PAIRS]], className="pairs"),
+            ]
+        )
+    return _card("Pictures that repeat", query, here, "repeats", inside)
+
+
+def _pair(here: OverviewAddress, row: Record) -> Component:
+    names = {side: row[f"label_{side}"] or row[f"name_{side}"] for side in "ab"}
+    differ = row["label_a"] != row["label_b"]
+    return html.Li(
+        [
+            html.Div(
+                [
+                    html.A(
+                        html.Img(
+                            src=thumbnail_address(row[f"key_{side}"]), alt=f"image {row[f'image_{side}']}"
+                        ),
+                        href=here.at(ImageAddress, id=row[f"image_{side}"]).href(),
+                        title=f"image {row[f'image_{side}']}: {row[f'name_{side}']}",
+                    )
+                    for side in "ab"
+                ],
+                className="pair-pictures",
+            ),
+            html.Div(
+                [
+                    html.Span(names["a"] if not differ else f"{names['a']} / {names['b']}"),
+                    html.Span("same file" if row["identical"] else f"distance {row['distance']}", className="num"),
+                ],
+                className="caption",
+            ),
+            html.Div("labelled differently", className="problem") if differ else None,
+        ]
+    )  # fmt: skip
+
+
+def _heading(context: Context, here: OverviewAddress) -> Component:
+    row = context.atlas.fetch(overview_queries.size_summary(here.images))[0]
+    return html.Div(
+        [
+            html.Div(
+                [
+                    html.H1(f"{here.images} as a whole"),
+                    html.P(description_of(context, here.images), className="set-description"),
+                ],
+                className="title",
+            ),
+            components.facts(
+                [
+                    components.fact("images", f"{row['images']:,}"),
+                    components.fact("classes", f"{row['classes']:,}"),
+                    components.fact("unlabelled", f"{row['unlabelled']:,}"),
+                    components.fact(
+                        "shortest side", _range(row), title="Smallest, middle and largest, in pixels"
+                    ),
+                    components.fact("files", byte_size(row["bytes"])),
+                ]
+            ),
+            html.Div(
+                html.A(
+                    [icon("images"), html.Span("The images")],
+                    href=here.at(ImagesAddress).href(),
+                    className="btn btn-sm btn-quiet",
+                ),
+                className="tools tools-place",
+            ),
+        ],
+        className="heading",
+    )
+
+
+def _range(row: Record) -> str:
+    if row["shortest"] == row["longest"]:
+        return f"{row['shortest']:,} px"
+    return f"{row['shortest']:,} · {row['middle']:,.0f} · {row['longest']:,} px"
+
+
+def _card(title: str, query: Query, here: OverviewAddress, table: str, *inside: Component) -> Component:
+    download = f"/download/overview/{table}.csv" + here.href().removeprefix(here.path)
+    return html.Section(
+        [
+            html.Div([html.H2(title), components.sql_tools(query, download)], className="bar-line"),
+            *inside,
+            components.sql_text(query),
+        ],
+        className="card-plain",
+    )
+
+
+def _classes(context: Context, here: OverviewAddress, run: Record | None) -> Component:
+    number = None if run is None else run["run"]
+    query = overview_queries.classes(here.images, number, order=here.order, limit=None)
+    rows = context.atlas.fetch(query)
+    orders = html.Div(
+        [
+            html.A(
+                words,
+                href=here.href(order=order),
+                className=f"segment{' on' if order == here.order else ''}",
+                **(attributes(aria_current="true") if order == here.order else {}),
+            )
+            for order, words in ORDERS.items()
+            if run is not None or order in ("images", "name")
+        ],
+        className="segments",
+    )
+    by_accuracy = run is not None and here.order in ("worst", "best")
+    most = max((row["images"] for row in rows), default=1)
+    listed = components.bars(
+        components.bar(
+            html.A(row["label"] or row["class"], href=here.at(ImagesAddress, label=row["class"]).href()),
+            (row["top1"] or 0) if by_accuracy else row["images"] / most,
+            f"{percent(row['top1'])} of {row['judged']:,}" if by_accuracy else f"{row['images']:,}",
+            title=f"{row['class']}: {count(row['images'], 'image')}"
+            + (f", {percent(row['top1'])} right" if row["judged"] else ""),
+        )
+        for row in rows[:MOST_CLASSES]
+    )
+    more = f"{MOST_CLASSES} of {len(rows):,} classes; the CSV has all." if len(rows) > MOST_CLASSES else None
+    return _card(
+        "Classes",
+        query,
+        here,
+        "classes",
+        orders if rows else None,
+        listed if rows else html.P("No image has a label.", className="quiet"),
+        html.P(more, className="quiet") if more else None,
+    )
+
+
+def _sizes(context: Context, here: OverviewAddress) -> Component:
+    query = overview_queries.sizes(here.images, limit=None)
+    rows = context.atlas.fetch(query)
+    most = max(row["images"] for row in rows)
+    others = sum(row["images"] for row in rows[MOST_SIZES:])
+    listed = [
+        components.bar(f"{row['width']:,} × {row['height']:,}", row["images"] / most, f"{row['images']:,}")
+        for row in rows[:MOST_SIZES]
+    ]
+    if others:
+        listed.append(components.bar(f"{len(rows) - MOST_SIZES:,} others", others / most, f"{others:,}"))
+    return _card("Sizes, width × height", query, here, "sizes", components.bars(listed))
+
+
+def _accuracy(here: OverviewAddress, rows: Sequence[Record]) -> Component:
+    head = ("Model", "Judged", "Top-1", "Top-5", "Sure where right", "Sure where wrong")
+    body = [
+        [
+            html.A(row["model"], href=here.href(model=row["model"])),
+            f"{row['judged']:,}",
+            percent(row["top1"]),
+            percent(row["top5"]),
+            percent(row["probability_right"]),
+            percent(row["probability_wrong"]),
+        ]
+        for row in rows
+    ]
+    unjudged = max(row["unjudged"] for row in rows)
+    told = f"{count(unjudged, 'image')} without a label among a model's classes." if unjudged else None
+    return _card(
+        "Models",
+        overview_queries.accuracy(here.images),
+        here,
+        "accuracy",
+        components.plain_table(
+            head, body, "Models", chosen=[row["model"] == here.model for row in rows].index(True)
+        ),
+        html.P(told, className="quiet") if told else None,
+    )
+
+
+def _matrix(here: OverviewAddress, run: Record, pairs: Sequence[Record]) -> Component:
+    title, query = f"What {here.model} takes for what", overview_queries.confusions(run["run"])
+    if not pairs:
+        return _card(
+            title,
+            query,
+            here,
+            "confusions",
+            html.P("No image has a label among the model's classes.", className="quiet"),
+        )
+    matrix = confusion_matrix(pairs, MOST_CLASSES)
+    told = (
+        f"Rows: the label. Columns: the prediction. {len(matrix.classes)} classes that are confused most; "
+        f"{matrix.left_out:,} more in the CSV."
+        if matrix.left_out
+        else "Rows: the label. Columns: the prediction."
+    )
+    return _card(
+        title,
+        query,
+        here,
+        "confusions",
+        html.P(f"{told} A cell opens its images.", className="quiet"),
+        _drawn(here, matrix),
+    )
+
+
+def _drawn(here: OverviewAddress, matrix: Matrix) -> Component:
+    list_of = here.at(ImagesAddress)
+    head = [
+        html.Th(html.Span(kind.name, title=kind.name), scope="col", className="turned")
+        for kind in matrix.classes
+    ]
+    lines = []
+    for kind, line, other in zip(matrix.classes, matrix.counts, matrix.others, strict=True):
+        row = replace(list_of, label=kind.key)
+        cells = [
+            _cell(
+                images,
+                kind.images,
+                row.href(predicted=str(said.index)),
+                f"{kind.name} taken for {said.name}",
+                right=said.index == kind.index,
+            )
+            for said, images in zip(matrix.classes, line, strict=True)
+        ]
+        cells.append(
+            _cell(
+                other,
+                kind.images,
+                row.href(verdict="wrong"),
+                f"{kind.name} taken for a class that is no column",
+                right=False,
+            )
+        )
+        name = html.Th(html.A(kind.name, href=row.href(), title=kind.name), scope="row")
+        lines.append(html.Tr([name, *cells]))
+    return html.Div(
+        html.Table(
+            [
+                html.Thead(
+                    html.Tr(
+                        [
+                            html.Td(),
+                            *head,
+                            html.Th(html.Span("another"), scope="col", className="turned other"),
+                        ]
+                    )
+                ),
+                html.Tbody(lines),
+            ],
+            className="matrix",
+        ),
+        className="table-scroll",
+        tabIndex="0",
+        role="region",
+        **attributes(aria_label="Confusion matrix"),
+    )
+
+
+def _cell(images: int, of: int, href: str, words: str, *, right: bool) -> Component:
+    if not images:
+        return html.Td()
+    return html.Td(
+        html.A(
+            f"{images:,}", href=href, title=f"{words}: {images:,} of {of:,}",
+            **attributes(aria_label=f"{words}: {count(images, 'image')}"),
+        ),
+        className="right" if right else "wrong",
+        style={"--share": f"{images / of:.3f}"},
+    )  # fmt: skip
+
+
+def _mistakes(context: Context, here: OverviewAddress, run: Record, pairs: Sequence[Record]) -> Component:
+    listed = here.at(ImagesAddress, verdict="wrong", sort="surest")
+    query = images_query(run, listed, limit=MOST_MISTAKES)
+    rows = context.atlas.fetch(query)
+    wrong = sum(row["images"] for row in pairs if row["class_index"] != row["predicted_index"])
+    title = f"Surest mistakes of {here.model}"
+    if not rows:
+        return _card(title, query, here, "mistakes", html.P("No image is judged wrong.", className="quiet"))
+    pictures = html.Ul(
+        [
+            html.Li(
+                html.A(
+                    [
+                        html.Img(src=thumbnail_address(row["key"]), alt=""),
+                        html.Div(
+                            [
+                                html.Span(f"{row['label']} → {row['predicted']}", className="name"),
+                                html.Span(percent(row["probability"]), className="num"),
+                            ],
+                            className="caption",
+                        ),
+                    ],
+                    href=listed.at(ImageAddress, id=row["image_id"]).href(),
+                    title=f"image {row['image_id']}: {row['label']}, predicted {row['predicted']} "
+                    f"({percent(row['probability'])})",
+                )
+            )
+            for row in rows
+        ],
+        className="thumbnails",
+    )
+    every = html.A(f"All {count(wrong, 'mistake')}", href=listed.href(), className="btn btn-sm btn-quiet")
+    return _card(title, query, here, "mistakes", pictures, every if wrong > len(rows) else None)

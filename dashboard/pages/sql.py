@@ -1,0 +1,121 @@
+"""The SQL page: a statement, its parameters, and its result as a table, a chart or pictures.
+
+    address --(browser)--> editor, fields, result (asks /api/sql), saved queries, tables
+
+The browser draws it from the HTTP interface (`assets/pages/sql.js`, `assets/pages/sqlresult.js`). The address holds
+the statement and the values of its parameters, so that a link shows the same question to somebody else.
+"""
+
+import importlib.util
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import dash_ag_grid
+import flask
+from dash import Dash, Input, Output, State, dcc, html
+
+from dashboard.address import MOST_ADDRESS
+from dashboard.components import Component, attributes
+from dashboard.context import Record
+from dashboard.ids import LOCATION, make_id
+from dashboard.wiring import drawn_once, in_browser
+from db.sql_examples import EXAMPLES
+
+TITLE = "SQL · Convscope"
+# The grid draws on the page's own tokens, so that it follows the theme.
+GRID: dict[str, Any] = {
+    "theme": {
+        "function": "themeQuartz.withParams({"
+        "backgroundColor: 'var(--panel)', foregroundColor: 'var(--text)', borderColor: 'var(--line)', "
+        "headerBackgroundColor: 'var(--sunken)', headerTextColor: 'var(--quiet)', accentColor: 'var(--accent)', "
+        "oddRowBackgroundColor: 'var(--panel)', rowHoverColor: 'var(--sunken)', "
+        "browserColorScheme: 'inherit', fontFamily: 'inherit', fontSize: 13, headerFontSize: 12, spacing: 5, "
+        "wrapperBorderRadius: 8})"
+    },
+    "pagination": True,
+    "paginationPageSize": 100,
+    "paginationPageSizeSelector": [20, 100, 1000],
+    "enableCellTextSelection": True,
+    "ensureDomOrder": True,
+    "suppressFieldDotNotation": True,
+    "domLayout": "autoHeight",
+    "tooltipShowDelay": 500,
+}
+
+
+@drawn_once(TITLE)
+def layout() -> Component:
+    """The page without content."""
+    return html.Div(
+        [
+            html.Div(html.Div(className="skeleton tall"), id=make_id("sql", "head")),
+            html.Div(id=make_id("sql", "result")),
+            _panel(
+                "table",
+                dash_ag_grid.AgGrid(
+                    id=make_id("sql", "grid"),
+                    columnDefs=[],
+                    rowData=[],
+                    defaultColDef={"sortable": True, "filter": True, "resizable": True, "minWidth": 70},
+                    columnSize="autoSize",
+                    dashGridOptions=GRID,
+                    style={"height": None},
+                ),
+            ),
+            _panel(
+                "chart",
+                html.Div(id=make_id("sql", "axes"), className="sql-axes"),
+                dcc.Graph(
+                    id=make_id("sql", "figure"),
+                    config=cast(Any, {"displaylogo": False, "responsive": True}),
+                    style={"height": "440px"},
+                ),
+            ),
+            _panel("gallery", html.Div(id=make_id("sql", "cards"))),
+            dcc.Store(id=make_id("sql", "constants"), data=constants()),
+            html.Div(id=make_id("sql", "drawn"), hidden=True),
+        ],
+        className="single-page sql-page",
+    )
+
+
+def constants() -> Record:
+    """What the page's script needs once."""
+    return {"examples": [asdict(example) for example in EXAMPLES], "most_address": MOST_ADDRESS}
+
+
+def _panel(view: str, *content: Component) -> Component:
+    return html.Div(
+        list(content),
+        id=make_id("sql", f"panel_{view}"),
+        className="sql-panel",
+        hidden=True,
+        role="tabpanel",
+        **attributes(aria_labelledby=make_id("sql", f"tab_{view}")),
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the page's callback, and the route of the editor's files."""
+    server: flask.Flask = app.server
+    server.add_url_rule("/editor/<path:name>", "editor", editor_file)
+    in_browser(
+        app,
+        "drawSQL",
+        Output(make_id("sql", "drawn"), "children"),
+        Input(LOCATION, "pathname"),
+        Input(LOCATION, "search"),
+        State(make_id("sql", "constants"), "data"),
+    )
+
+
+def editor_file(name: str) -> flask.Response:
+    """A file of the Ace editor, from the package django-ace, which is never imported: that would import Django."""
+    found = importlib.util.find_spec("django_ace")
+    if found is None or found.origin is None:
+        raise RuntimeError(
+            "expected the package django-ace, which has the editor's files; it is not installed"
+        )
+    folder = Path(found.origin).parent / "static" / "django_ace" / "ace"
+    return flask.send_from_directory(folder, name, max_age=86400)

@@ -1,0 +1,222 @@
+"""SQL over HTTP: `/api/sql` answers a statement, `/download/sql.*` gives all of its rows, `/api/queries` keeps some.
+
+A statement is `q`; the value of its parameter `$name` is `p.name`, a number where it reads as one.
+"""
+
+import itertools
+import select
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import flask
+import pyarrow as pa
+
+from dashboard.api_answers import NotFound, answer, json_body, number, only, sorry, words
+from dashboard.context import Record, current
+from dashboard.sql_cards import MOST_CARDS, cards, has_pictures
+from db.atlas import AtlasError
+from db.ledger import LedgerError
+from db.saved_queries import (
+    MOST_NAME,
+    MOST_TEXT,
+    NameTaken,
+    NoSuchQuery,
+    delete_query,
+    save_query,
+    saved_queries,
+)
+from db.sql_catalogue import catalogue, row_counts
+from db.sql_guard import MOST_CHARACTERS, RefusedSQL
+from db.sql_runner import Result, SQLFailed, SQLStopped, TooManyQueries, as_value
+from db.table_files import csv_lines, json_lines, parquet_pieces, plain
+from workers.methods import WrongRequest
+
+STANDARD_ROWS = 1000
+MOST_ROWS = 20_000
+MOST_BYTES = 32 << 20  # of an answer that a browser shows
+ALL_ROWS = 1 << 40
+ALL_BYTES = 8 << 30
+FORMS = {"csv": "text/csv", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
+
+sql_api = flask.Blueprint("sql_api", __name__)
+STATUS: dict[type[Exception], int] = {
+    RefusedSQL: 400,
+    SQLStopped: 422,
+    SQLFailed: 400,
+    TooManyQueries: 429,
+    NameTaken: 409,
+    NoSuchQuery: 404,
+    AtlasError: 503,
+}
+for _general in (WrongRequest, NotFound, LedgerError):
+    sql_api.register_error_handler(_general, sorry)
+
+
+def sorry_for_sql(error: Exception) -> flask.Response:
+    """The sentence of an error that has one."""
+    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
+    return answer({"error": " ".join(str(error).split())}, status)
+
+
+for _kind in STATUS:
+    sql_api.register_error_handler(_kind, sorry_for_sql)
+
+
+@sql_api.get("/api/sql")
+def run_sql() -> flask.Response:
+    """The first rows of a statement, with its columns; `cards=1` adds a picture for each row that has one."""
+    most = number("limit", STANDARD_ROWS, low=1, high=MOST_ROWS)
+    wants_cards = number("cards", 0, low=0, high=1)
+    found = _run(rows=most, size=MOST_BYTES)
+    table = found.table()
+    columns = [
+        {"name": name, "type": kind} for name, kind in zip(table.column_names, found.kinds, strict=True)
+    ]
+    lists = [column.to_pylist() for column in table.columns]
+    told: Record = {
+        "columns": columns,
+        "rows": [[plain(value) for value in row] for row in zip(*lists, strict=True)],
+        "more": found.more,
+        "seconds": round(found.seconds, 4),
+        "plan": bool(found.plan),
+        "pictures": has_pictures(table.column_names),
+    }
+    if wants_cards:
+        rows = table.slice(0, MOST_CARDS).to_pylist() if _are_different(table.column_names) else []
+        told["cards"] = cards(current(), rows, image_set=words("images"))
+    return answer(told)
+
+
+@sql_api.get("/download/sql.<form>")
+def download_sql(form: str) -> flask.Response:
+    """All rows of a statement as a file, sent while they are read."""
+    if form not in FORMS:
+        raise NotFound(f"expected sql.csv, sql.json or sql.parquet, got sql.{form}")
+    result = _run(rows=ALL_ROWS, size=ALL_BYTES)
+    try:
+        if form != "csv" and not _are_different(result.schema.names):
+            raise WrongRequest(f"q: two columns have one name, which {form} cannot hold: name them by AS")
+        batches = _whole(result)
+        pieces: Iterator[Any] = (
+            parquet_pieces(result.schema, batches)
+            if form == "parquet"
+            else csv_lines(result.schema, batches)
+            if form == "csv"
+            else json_lines(batches)
+        )
+        first = next(pieces)  # what fails at once is said in a sentence
+    except BaseException:
+        result.close()
+        raise
+    response = flask.Response(itertools.chain([first], pieces), mimetype=FORMS[form])
+    response.call_on_close(result.close)
+    response.headers["Content-Disposition"] = f'attachment; filename="result.{form}"'
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+def _whole(result: Result) -> Iterator[pa.RecordBatch]:
+    """All batches; a file that would end too early breaks off instead."""
+    yield from result
+    if result.more:
+        raise SQLStopped(f"the result has more than {ALL_BYTES >> 30} GB, the most that is sent")
+
+
+def _are_different(names: list[str]) -> bool:
+    return len(set(names)) == len(names)
+
+
+def _run(*, rows: int, size: int) -> Result:
+    sql = flask.request.args.get("q", "")
+    if not sql.strip():
+        raise WrongRequest("q: expected an SQL statement, got none")
+    values = {
+        name.removeprefix("p."): as_value(text)
+        for name, text in flask.request.args.items()
+        if name.startswith("p.")
+    }
+    return current().sql.run(sql, values, rows=rows, size=size, gone=client_gone())
+
+
+def client_gone() -> Callable[[], bool]:
+    """Tells whether whoever asked has closed the connection; always False where the server does not show it."""
+    found = flask.request.environ.get("gunicorn.socket")
+    if not isinstance(found, socket.socket):
+        return lambda: False
+    connection = found
+    poll = select.poll()
+    try:
+        poll.register(connection, select.POLLIN)
+    except (OSError, ValueError):
+        return lambda: True
+
+    def gone() -> bool:
+        try:
+            return bool(poll.poll(0)) and connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    return gone
+
+
+@sql_api.get("/api/sql/tables")
+def sql_tables() -> flask.Response:
+    """Tables and views with their columns, comments and numbers of rows (null for views)."""
+    context = current()
+    counts = row_counts(context.atlas, context.ledger)
+    return answer({"tables": [asdict(one) | {"rows": counts.get(one.name)} for one in catalogue()]})
+
+
+@sql_api.get("/api/queries")
+def list_queries() -> flask.Response:
+    """Saved queries by name."""
+    return answer({"queries": saved_queries(current().ledger)})
+
+
+@sql_api.post("/api/queries")
+def keep_query() -> flask.Response:
+    """Keep a query under a name; 409 where there is one of that name, unless `replace`."""
+    if flask.request.mimetype != "application/json":
+        return answer({"error": "expected a body of type application/json"}, 415)
+    body = json_body()
+    only(body, "name", "description", "sql", "replace")
+    name, description, sql = (_text(body, part) for part in ("name", "description", "sql"))
+    replace = body.get("replace", False)
+    if not isinstance(replace, bool):
+        raise WrongRequest(f"replace: expected true or false, got {replace!r}")
+    for part, text, most in (("name", name, MOST_NAME), ("sql", sql, MOST_CHARACTERS)):
+        if not text or len(text) > most:
+            raise WrongRequest(f"{part}: expected 1 to {most:,} characters, got {len(text):,}")
+    if not name.isprintable():
+        raise WrongRequest("name: expected one line of printable characters")
+    if len(description) > MOST_TEXT:
+        raise WrongRequest(
+            f"description: expected at most {MOST_TEXT:,} characters, got {len(description):,}"
+        )
+    found = save_query(current().ledger, name=name, description=description, sql=sql, replace=replace)
+    return answer(found, 201)
+
+
+def _text(body: Record, name: str) -> str:
+    text = body.get(name, "")
+    if not isinstance(text, str) or "\0" in text:
+        raise WrongRequest(f"{name}: expected a text, got {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise WrongRequest(f"{name}: expected a text, got half of a surrogate pair") from error
+    return text.strip()
+
+
+@sql_api.delete("/api/queries/<int:query>")
+def remove_query(query: int) -> flask.Response:
+    """Forget a saved query."""
+    if query > 2**31 - 1:
+        raise NoSuchQuery(f"there is no saved query {query}")
+    delete_query(current().ledger, query)
+    return answer({"query": query})

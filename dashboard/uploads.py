@@ -1,0 +1,145 @@
+"""Images from the browser: `/api/uploads` takes files in pieces, `/api/uploads/…/import` makes a job of them.
+
+A piece is the raw body of a PUT as `application/octet-stream`, which a page of another site cannot send without asking
+first. It goes straight to the disk; the answer says where the next one begins.
+"""
+
+from typing import Any, BinaryIO, cast
+
+import flask
+
+from dashboard.api_answers import NotFound, answer, job_record, json_body, number, only, sorry
+from dashboard.context import Record, current
+from db import job_queries
+from db.ledger import LedgerError
+from db.uploads import MOST_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
+from workers.methods import WrongRequest
+from workers.submit_sets import upload_job
+
+MOST_PIECE = 16 * 2**20
+PIECE = 4 * 2**20  # what to send at once
+_LIST_BYTES = 64 * 2**20
+
+uploads = flask.Blueprint("uploads", __name__, url_prefix="/api/uploads")
+STATUS: dict[type[Exception], int] = {NoSuchUpload: 404, NoRoom: 507, WrongOffset: 409, UploadRefused: 409}
+for _general in (WrongRequest, NotFound, LedgerError):
+    uploads.register_error_handler(_general, sorry)
+
+
+def sorry_for_upload(error: Exception) -> flask.Response:
+    """The sentence of an error that has one, and where to go on."""
+    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
+    told: Record = {"error": str(error)}
+    if isinstance(error, WrongOffset):
+        told["received"] = error.received
+    return answer(told, status)
+
+
+for _kind in STATUS:
+    uploads.register_error_handler(_kind, sorry_for_upload)
+
+
+def _store() -> UploadStore:
+    return UploadStore(current().settings)
+
+
+@uploads.post("")
+def begin_upload() -> flask.Response:
+    """Make room for files, named with their sizes."""
+    if flask.request.mimetype != "application/json":
+        return answer({"error": "expected a body of type application/json"}, 415)
+    if (flask.request.content_length or 0) > _LIST_BYTES:
+        raise WrongRequest(
+            f"body: expected at most {_LIST_BYTES:,} bytes, got {flask.request.content_length:,}"
+        )
+    body = json_body()
+    only(body, "files")
+    listed = body.get("files")
+    if not isinstance(listed, list) or not listed:
+        raise WrongRequest("files: expected a list of objects with name and size, got none")
+    key = _begin([_file(one) for one in listed])
+    return answer(_record(key) | {"piece": PIECE}, 201, Location=f"/api/uploads/{key}")
+
+
+def _begin(files: list[tuple[str, int]]) -> str:
+    try:
+        return _store().begin(files)
+    except NoRoom:
+        raise
+    except UploadRefused as error:
+        raise WrongRequest(str(error)) from error
+
+
+def _file(given: Any) -> tuple[str, int]:
+    if not isinstance(given, dict) or given.keys() != {"name", "size"}:
+        raise WrongRequest("files: expected objects with name and size, got another")
+    name, size = given["name"], given["size"]
+    if not isinstance(name, str) or not 1 <= len(name) <= MOST_NAME:
+        raise WrongRequest(f"name: expected a text of 1 to {MOST_NAME:,} characters, got {str(name)[:100]!r}")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**53:
+        raise WrongRequest(f"size: expected a whole number of bytes, got {size!r}")
+    return name, size
+
+
+def _record(key: str) -> Record:
+    files = _store().files(key)
+    return {
+        "upload": key,
+        "files": len(files),
+        "bytes": sum(file.size for file in files),
+        "received": sum(file.received for file in files),
+        "url": f"/api/uploads/{key}",
+    }
+
+
+@uploads.get("/<upload>")
+def show_upload(upload: str) -> flask.Response:
+    """How much of an upload is here."""
+    return answer(_record(upload) | {"piece": PIECE})
+
+
+@uploads.get("/<upload>/files/<int:file>")
+def show_file(upload: str, file: int) -> flask.Response:
+    """How much of a file is here: where to go on."""
+    found = _store().file(upload, file)
+    return answer({"file": file, "name": found.name, "size": found.size, "received": found.received})
+
+
+@uploads.put("/<upload>/files/<int:file>")
+def receive(upload: str, file: int) -> flask.Response:
+    """Take a piece of a file, which begins at `offset`."""
+    if flask.request.mimetype != "application/octet-stream":
+        return answer({"error": "expected a body of type application/octet-stream"}, 415)
+    length = flask.request.content_length
+    if length is None or not 0 <= length <= MOST_PIECE:
+        raise WrongRequest(f"body: expected at most {MOST_PIECE:,} bytes with their length, got {length}")
+    offset = number("offset", 0, low=0, high=2**53)
+    stream = cast(BinaryIO, flask.request.stream)
+    received = _store().write(upload, file, offset, length, stream)
+    return answer({"file": file, "received": received})
+
+
+@uploads.delete("/<upload>")
+def abandon(upload: str) -> flask.Response:
+    """Remove an upload, unless a job imports it."""
+    if upload in job_queries.unfinished_uploads(current().ledger):
+        raise UploadRefused(f"upload {upload} is being imported: cancel the job")
+    _store().remove(upload)
+    return answer({"upload": upload})
+
+
+@uploads.post("/<upload>/import")
+def import_upload(upload: str) -> flask.Response:
+    """Import an upload that is whole into an image set."""
+    if flask.request.mimetype != "application/json":
+        return answer({"error": "expected a body of type application/json"}, 415)
+    body = json_body()
+    only(body, "images", "queue")
+    name, queue = body.get("images", ""), body.get("queue", "interactive")
+    if not isinstance(name, str) or not isinstance(queue, str):
+        raise WrongRequest("images: expected a text, got something else")
+    context = current()
+    new = upload_job(_store(), upload=upload, image_set=name, queue=queue)
+    submitted = context.office.submit(new)
+    record = job_record(job_queries.job(context.ledger, submitted.job)) | {"notice": submitted.sentence()}
+    return answer(record, 201 if submitted.queued else 200, Location=f"/api/jobs/{submitted.job}")

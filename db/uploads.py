@@ -1,0 +1,237 @@
+"""Files on their way from a browser: below the home under numbers of their own, until they are imported.
+
+What a browser calls a file is only a label, kept beside it: no path is made from it. A file grows from its start, a
+piece at a time, so that its size says where to go on.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from db.files import write_file
+from db.settings import Settings
+
+MOST_FILES = 200_000
+MOST_NAME = 4096
+# Kept free for everything else on the disk: an atlas that is published, results, the ledger.
+RESERVE_BYTES = 512 * 2**20
+UNFINISHED_SECONDS = 24 * 3600.0
+_KEY = re.compile(r"[0-9a-f]{32}")
+_AT_ONCE = 256 * 2**10
+
+
+class NoSuchUpload(LookupError):
+    """There is no upload of that key, or no file of that number in it; the message is one sentence."""
+
+
+class UploadRefused(ValueError):
+    """An upload, or a piece of it, cannot be taken; the message is one sentence."""
+
+
+class WrongOffset(UploadRefused):
+    """A piece does not begin where the file ends; `received` is where it does."""
+
+    def __init__(self, received: int, offset: int) -> None:
+        super().__init__(f"offset: expected {received}, where the file ends so far, got {offset}")
+        self.received = received
+
+
+class NoRoom(UploadRefused):
+    """The disk has no room for it; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class UploadedFile:
+    """A file as its sender calls it, with its size and what came of it so far, in bytes, and where it lies."""
+
+    name: str
+    size: int
+    received: int
+    path: Path
+
+
+class UploadStore:
+    """The uploads below one `CONVSCOPE_HOME`. Safe to share between threads and processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.home / "uploads"
+        self._most_bytes = settings.upload_gb * 10**9
+
+    def begin(self, files: Sequence[tuple[str, int]]) -> str:
+        """Make room for files, given by name and size; gives the upload's key.
+
+        Raises:
+            UploadRefused: there is no file, there are too many, or they are too big.
+            NoRoom: the disk is too full: what is imported is there twice for a moment.
+        """
+        if not 1 <= len(files) <= MOST_FILES:
+            raise UploadRefused(f"files: expected 1 to {MOST_FILES:,} files, got {len(files):,}")
+        total = sum(size for _, size in files)
+        if total > self._most_bytes:
+            raise UploadRefused(
+                f"files: expected at most {_gigabytes(self._most_bytes)} in all (CONVSCOPE_UPLOAD_GB), got "
+                f"{_gigabytes(total)}"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_room(2 * total)
+        key = secrets.token_hex(16)
+        folder = self.folder / key
+        folder.mkdir()
+        listed = [{"name": name, "size": size} for name, size in files]
+        try:
+            write_file(folder / "upload.json", json.dumps(listed).encode())
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise NoRoom(f"the upload cannot be begun: {error.strerror}") from error
+        return key
+
+    def files(self, key: str) -> list[UploadedFile]:
+        """The files of an upload.
+
+        Raises:
+            NoSuchUpload: there is none of that key.
+        """
+        folder = self._place(key)
+        found = []
+        for number, (name, size) in enumerate(self._listed(folder)):
+            path = folder / f"{number:06d}"
+            try:
+                received = path.stat().st_size
+            except FileNotFoundError:
+                received = 0
+            found.append(UploadedFile(name, size, received, path))
+        return found
+
+    def file(self, key: str, number: int) -> UploadedFile:
+        """One file of an upload.
+
+        Raises:
+            NoSuchUpload: there is none of that key, or it has no such file.
+        """
+        folder = self._place(key)
+        listed = self._listed(folder)
+        if not 0 <= number < len(listed):
+            raise NoSuchUpload(f"upload {key} has files 0 to {len(listed) - 1}, not {number}")
+        path = folder / f"{number:06d}"
+        received = path.stat().st_size if path.exists() else 0
+        return UploadedFile(*listed[number], received, path)
+
+    def write(self, key: str, number: int, offset: int, length: int, stream: BinaryIO) -> int:
+        """Add a piece of `length` bytes to a file; gives how many bytes the file has then.
+
+        What came before a connection broke is kept.
+
+        Raises:
+            NoSuchUpload: there is none of that key, or it has no such file.
+            WrongOffset: the file does not end at `offset`.
+            UploadRefused: the file would be larger than it was said to be, or the piece broke off.
+            NoRoom: the disk is full; the file is as it was.
+        """
+        file = self.file(key, number)
+        if offset + length > file.size:
+            raise UploadRefused(
+                f"file {number}: expected {file.size:,} bytes, got a piece that ends at {offset + length:,}"
+            )
+        self._check_room(length)
+        with file.path.open("ab") as target:
+            try:
+                fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UploadRefused(f"file {number}: another piece of it is being received") from error
+            begun = os.fstat(target.fileno()).st_size
+            if begun != offset:
+                raise WrongOffset(begun, offset)
+            came = 0
+            try:
+                while came < length and (piece := stream.read(min(_AT_ONCE, length - came))):
+                    target.write(piece)
+                    came += len(piece)
+                target.flush()
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.truncate(target.fileno(), begun)
+                raise NoRoom(f"file {number} cannot be written: {error.strerror}") from error
+        os.utime(file.path.parent)
+        if came < length:
+            raise UploadRefused(
+                f"file {number}: expected a piece of {length:,} bytes, it broke off at {came:,}"
+            )
+        return offset + came
+
+    def check_complete(self, key: str) -> list[UploadedFile]:
+        """The files of an upload, all of them whole.
+
+        Raises:
+            NoSuchUpload: there is none of that key.
+            UploadRefused: something is missing.
+        """
+        found = self.files(key)
+        short = [(number, file) for number, file in enumerate(found) if file.received < file.size]
+        if short:
+            number, file = short[0]
+            raise UploadRefused(
+                f"{len(short):,} of {len(found):,} files are not here yet, the first is file {number}: "
+                f"{file.received:,} of {file.size:,} bytes"
+            )
+        return found
+
+    def remove(self, key: str) -> None:
+        """Remove an upload.
+
+        Raises:
+            NoSuchUpload: there is none of that key.
+        """
+        shutil.rmtree(self._place(key), ignore_errors=True)
+
+    def remove_stale(self, *, but: Collection[str] = (), older_than: float = UNFINISHED_SECONDS) -> int:
+        """Remove uploads that nobody added to for `older_than` seconds, except those in `but`; gives how many."""
+        before = time.time() - older_than
+        removed = 0
+        for folder in self._folders():
+            if folder.name in but:
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another removed it
+                if folder.stat().st_mtime < before:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed += 1
+        return removed
+
+    def _folders(self) -> Iterator[Path]:
+        if self.folder.is_dir():
+            yield from (path for path in self.folder.iterdir() if _KEY.fullmatch(path.name))
+
+    def _place(self, key: str) -> Path:
+        folder = self.folder / key if _KEY.fullmatch(key) else None
+        if folder is None or not folder.is_dir():
+            raise NoSuchUpload(f"there is no upload {key[:64]!r}: it was imported, or a day went by")
+        return folder
+
+    def _listed(self, folder: Path) -> list[tuple[str, int]]:
+        try:
+            entries = json.loads((folder / "upload.json").read_bytes())
+        except FileNotFoundError as error:
+            raise NoSuchUpload(
+                f"there is no upload {folder.name!r}: it was imported, or a day went by"
+            ) from error
+        return [(entry["name"], entry["size"]) for entry in entries]
+
+    def _check_room(self, wanted: int) -> None:
+        free = shutil.disk_usage(self.folder).free - RESERVE_BYTES
+        if wanted > free:
+            raise NoRoom(
+                f"the disk has no room: expected {_gigabytes(wanted)} free on top of "
+                f"{_gigabytes(RESERVE_BYTES)}, got {_gigabytes(max(0, free))}"
+            )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 10**8 else f"{size / 1e6:,.1f} MB"

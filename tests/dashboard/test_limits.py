@@ -1,0 +1,121 @@
+"""Token buckets: how often one person may ask for what is costly."""
+
+import dataclasses
+import threading
+import time
+
+import flask
+import pytest
+from flask.testing import FlaskClient
+
+from dashboard.app import create_app
+from dashboard.limits import MOST_KNOWN, Limits, spent_by
+from db.settings import Settings
+
+ADA, BEN = {"REMOTE_ADDR": "10.0.0.1"}, {"REMOTE_ADDR": "10.0.0.2"}
+
+
+@pytest.fixture
+def server(filled_settings: Settings) -> flask.Flask:
+    """A dashboard that lets one person submit 3 jobs and run 2 statements a minute."""
+    return create_app(dataclasses.replace(filled_settings, jobs_per_minute=3, sql_per_minute=2)).server
+
+
+def test_a_bucket_gives_a_minute_s_worth_at_once_and_then_one_at_a_time() -> None:
+    limits = Limits(jobs=600, sql=120)
+    assert [limits.spend("SQL statements", "ada") for _ in range(121)] == [0] * 120 + [1]
+    assert limits.spend("SQL statements", "ben") == 0, "each has their own"
+    assert limits.spend("jobs", "ada") == 0, "and one for each"
+    time.sleep(1.1)
+    assert [limits.spend("SQL statements", "ada") for _ in range(3)] == [0, 0, 1], (
+        "120 a minute are 2 a second"
+    )
+
+
+def test_looking_takes_nothing() -> None:
+    limits = Limits(jobs=1, sql=1)
+    assert [limits.seconds_to_wait("jobs", "ada") for _ in range(3)] == [0, 0, 0]
+    assert limits.spend("jobs", "ada") == 0
+    assert 55 < limits.seconds_to_wait("jobs", "ada") <= 60
+    assert 55 < limits.spend("jobs", "ada") <= 60
+
+
+def test_threads_share_a_bucket_and_none_gets_more() -> None:
+    limits = Limits(jobs=50, sql=1)
+    waits: list[int] = []
+
+    def spend() -> None:
+        waits.extend(limits.spend("jobs", "ada") for _ in range(25))
+
+    threads = [threading.Thread(target=spend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 50 <= waits.count(0) <= 53, "one may have trickled in"
+
+
+def test_no_more_persons_are_remembered_than_said() -> None:
+    limits = Limits(jobs=1, sql=1)
+    for number in range(MOST_KNOWN + 500):
+        limits.spend("jobs", f"somebody {number}")
+    store = limits._buckets["jobs"]._store
+    assert len(store._backend.get_client()) == MOST_KNOWN
+    assert len(store._backend.expire_info) == MOST_KNOWN
+    assert limits.spend("jobs", f"somebody {MOST_KNOWN + 499}") > 0, "the latest are"
+
+
+def test_jobs_that_come_too_fast_are_refused_with_a_time(server: flask.Flask) -> None:
+    client = server.test_client()
+    answers = [client.post("/api/jobs", json={}, environ_base=ADA) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [400] * 3
+    for path in ("/api/jobs", "/api/jobs/1/retry"):
+        refused = client.post(path, json={}, environ_base=ADA)
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["Retry-After"]) <= 20
+        assert refused.json["error"].startswith("expected at most 3 jobs a minute, got more: wait ")  # type: ignore[index]
+    assert client.post("/api/jobs", json={}, environ_base=BEN).status_code == 400
+    assert client.get("/api/jobs", environ_base=ADA).status_code == 200, "looking is free"
+
+
+def test_statements_share_one_bucket_on_all_their_routes(server: flask.Flask) -> None:
+    client = server.test_client()
+    assert client.get("/api/sql?q=SELECT 1", environ_base=ADA).status_code == 200
+    with client.get("/download/sql.csv?q=SELECT 1", environ_base=ADA) as answer:
+        assert answer.status_code == 200
+    for path in ("/api/sql?q=SELECT 1", "/download/sql.csv?q=SELECT 1", "/choices/where.json?images=painted"):
+        assert client.get(path, environ_base=ADA).status_code == 429
+    assert client.get("/api/sql?q=SELECT 1", environ_base=BEN).status_code == 200
+    assert client.get("/api/sql/tables", environ_base=ADA).status_code == 200
+
+
+def test_one_login_has_one_bucket_wherever_it_is(filled_settings: Settings) -> None:
+    settings = dataclasses.replace(filled_settings, password="correct horse", sql_per_minute=1)
+    server = create_app(settings).server
+
+    def logged_in() -> FlaskClient:
+        client = server.test_client()
+        form = {"password": settings.password}
+        assert client.post("/login", data=form, headers={"Origin": "http://localhost"}).status_code == 303
+        return client
+
+    ada, ben = logged_in(), logged_in()
+    assert ada.get("/api/sql?q=SELECT 1", environ_base=ADA).status_code == 200
+    assert ada.get("/api/sql?q=SELECT 1", environ_base=BEN).status_code == 429
+    assert ben.get("/api/sql?q=SELECT 1", environ_base=ADA).status_code == 200
+
+
+def test_every_route_that_submits_or_runs_sql_is_counted(server: flask.Flask) -> None:
+    counted = {
+        (method, rule.rule): spent_by(method, rule.rule)
+        for rule in server.url_map.iter_rules()
+        for method in rule.methods or ()
+        if method != "HEAD" and spent_by(method, rule.rule)
+    }
+    assert counted == {
+        ("POST", "/api/jobs"): "jobs",
+        ("POST", "/api/jobs/<int:job>/retry"): "jobs",
+        ("GET", "/api/sql"): "SQL statements",
+        ("GET", "/download/sql.<form>"): "SQL statements",
+        ("GET", "/choices/where.json"): "SQL statements",
+    }

@@ -1,0 +1,326 @@
+"""SQL over HTTP: rows, files, pictures, saved queries, limits; and the worked examples against plain Python."""
+
+import csv
+import io
+import json
+import math
+import threading
+import time
+import urllib.request
+from collections import Counter
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow.parquet as pq
+import pytest
+from browser import served
+from flask.testing import FlaskClient
+from ledger_rows import add_attack
+
+from dashboard.context import Context
+from db.jobs import NewItem, NewJob, submit_job
+from db.sql_catalogue import catalogue
+from db.sql_examples import EXAMPLES
+
+Site = tuple[FlaskClient, Context]
+ENDLESS = "SELECT count(*) FROM range(10000000000) a, range(1000000) b"
+ALL = {example.title: example for example in EXAMPLES}
+
+
+@pytest.fixture
+def client(site: Site) -> FlaskClient:
+    return site[0]
+
+
+def rows(client: FlaskClient, sql: str, **values: Any) -> list[dict[str, Any]]:
+    """All rows of a statement, by the interface."""
+    given = {"q": sql, "limit": 20000} | {f"p.{name}": value for name, value in values.items()}
+    told: Any = client.get("/api/sql", query_string=given).json
+    names = [column["name"] for column in told["columns"]]
+    return [dict(zip(names, row, strict=True)) for row in told["rows"]]
+
+
+def test_rows_come_with_types_and_say_where_they_stop(client: FlaskClient) -> None:
+    told: Any = client.get("/api/sql?limit=3&q=SELECT i, i / 2 AS half, 1 AS half FROM range(9) t(i)").json
+    assert [(one["name"], one["type"]) for one in told["columns"]] == [
+        ("i", "BIGINT"), ("half", "DOUBLE"), ("half", "INTEGER"),
+    ]  # fmt: skip
+    assert told["rows"] == [[0, 0, 1], [1, 0.5, 1], [2, 1, 1]]
+    assert told["more"] is True
+    assert told["seconds"] > 0
+    assert client.get("/api/sql?q=EXPLAIN SELECT 1").json["plan"] is True  # type: ignore[index]
+
+
+def test_what_json_cannot_hold_is_text(client: FlaskClient) -> None:
+    sql = "SELECT 'nan'::DOUBLE, 9007199254740993, DATE '2026-01-02', NULL, [1, 2], {'a': 'x'}, 'ab'::BLOB"
+    told: Any = client.get("/api/sql", query_string={"q": sql}).json
+    assert told["rows"][0] == ["NaN", "9007199254740993", "2026-01-02", None, [1, 2], {"a": "x"}, "6162"]
+
+
+def test_parameters_are_bound_and_never_part_of_the_statement(client: FlaskClient) -> None:
+    found = rows(client, "SELECT $n + 1 AS n, $t AS t", n="41", t="1; DROP TABLE images --")
+    assert found == [{"n": 42, "t": "1; DROP TABLE images --"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "sentence"),
+    [
+        ({}, 400, "q: expected an SQL statement, got none"),
+        ({"q": "SELECT"}, 400, "SELECT clause without selection list"),
+        ({"q": "DROP TABLE images"}, 400, "SQL here only reads"),
+        ({"q": "SELECT * FROM '/etc/passwd'"}, 400, "passwd"),
+        ({"q": "SELECT $n"}, 400, "parameters without a value: n"),
+        ({"q": "SELECT error('so')"}, 400, "so"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/sql", "/download/sql.csv"])
+def test_what_cannot_be_is_a_sentence(
+    client: FlaskClient, query: dict[str, str], status: int, sentence: str, path: str
+) -> None:
+    answer = client.get(path, query_string=query)
+    assert answer.status_code == status
+    assert sentence in answer.json["error"]  # type: ignore[index]
+
+
+def test_an_answer_has_as_many_rows_as_may_be(client: FlaskClient) -> None:
+    refused = client.get("/api/sql?q=SELECT 1&limit=0")
+    assert refused.status_code == 400
+    assert "limit: expected a whole number from 1 to 20000, got '0'" in refused.json["error"]  # type: ignore[index]
+
+
+def test_files_have_all_rows(client: FlaskClient) -> None:
+    sql = quote("SELECT i, '=1+' || i AS text FROM range(30000) t(i)")
+    lines = list(csv.reader(io.StringIO(client.get(f"/download/sql.csv?q={sql}").text)))
+    assert lines[0] == ["i", "text"]
+    assert lines[-1] == ["29999", "'=1+29999"], "no formula for a spreadsheet"
+    found = json.loads(client.get(f"/download/sql.json?q={sql}").data)
+    assert found[-1] == {"i": 29999, "text": "=1+29999"}
+    answer = client.get(f"/download/sql.parquet?q={sql}")
+    assert pq.read_table(io.BytesIO(answer.data)).column("i").to_pylist() == list(range(30000))
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="result.parquet"'
+    twice = client.get("/download/sql.parquet?q=SELECT 1 AS a, 2 AS a")
+    assert "two columns have one name" in twice.json["error"]  # type: ignore[index]
+    assert client.get("/download/sql.xlsx?q=SELECT 1").status_code == 404
+
+
+def test_tables_are_told_with_comments_and_rows(client: FlaskClient) -> None:
+    told: Any = client.get("/api/sql/tables").json["tables"]  # type: ignore[index]
+    found = {one["name"]: one for one in told}
+    assert set(found) == {one.name for one in catalogue()}
+    assert found["images"]["rows"] == 12
+    assert found["patches"]["rows"] is None
+    assert all(column["comment"] and column["kind"] for one in told for column in one["columns"])
+
+
+def test_a_query_is_saved_found_replaced_and_forgotten(client: FlaskClient) -> None:
+    asked = {"name": " Mine ", "description": "why", "sql": "SELECT 1"}
+    made: Any = client.post("/api/queries", json=asked)
+    assert (made.status_code, made.json["name"]) == (201, "Mine")
+    again: Any = client.post("/api/queries", json=asked)
+    assert (again.status_code, "'Mine' already" in again.json["error"]) == (409, True)
+    other: Any = client.post("/api/queries", json=asked | {"sql": "SELECT 2", "replace": True})
+    assert (other.status_code, other.json["query"]) == (201, made.json["query"])
+    listed: Any = client.get("/api/queries").json
+    assert [(one["name"], one["sql"]) for one in listed["queries"]] == [("Mine", "SELECT 2")]
+    assert rows(client, "SELECT name, description FROM saved_queries") == [
+        {"name": "Mine", "description": "why"}
+    ]
+    assert client.delete(f"/api/queries/{made.json['query']}").status_code == 200
+    assert client.delete(f"/api/queries/{made.json['query']}").status_code == 404
+    assert client.post("/api/queries", data="{}").status_code == 415
+
+
+def test_pictures_are_of_what_a_row_names(client: FlaskClient) -> None:
+    top = rows(client, "SELECT * FROM patches WHERE rank = 1 ORDER BY layer, channel LIMIT 1")[0]
+
+    def card(sql: str, **more: str) -> Any:
+        return client.get("/api/sql", query_string={"q": sql, "cards": 1, **more}).json["cards"][0]  # type: ignore[index]
+
+    key = rows(client, f"SELECT key FROM images WHERE image_id = {top['image_id']}")[0]["key"]
+    patch = card("SELECT * FROM patches WHERE rank = 1 ORDER BY layer, channel LIMIT 1")
+    assert patch["kind"] == "patch"
+    assert f"{key}.jpg?y={top['y']}&x={top['x']}" in patch["src"]
+    assert patch["href"].startswith("/channel?model=synthetic&images=painted&layer=")
+    picture = client.get(patch["src"])
+    assert (picture.status_code, picture.mimetype) == (200, "image/jpeg")
+    image = card("SELECT 3 AS image_id", images="painted")
+    assert image["href"] == "/image?images=painted&id=3"
+    assert client.get(image["src"]).status_code == 200
+    assert card("SELECT 3 AS image_id, 'painted' AS image_set")["src"] == image["src"]
+    assert card("SELECT 99 AS image_id, 'painted' AS image_set") is None
+    assert card("SELECT 'x' AS image_id, 7 AS image_set, -1 AS attack") is None
+    assert card("SELECT 5 AS attack")["href"] == "/attack?attack=5"
+    assert card("SELECT 5 AS map")["src"] == "/api/maps/5.png"
+    for wrong in ("y=999&x=0", "y=0", "y=0&x=0&crop=all", "y=0&x=0&tile=7"):
+        assert client.get(patch["src"].split("?")[0] + "?" + wrong).status_code in (400, 404)
+
+
+def test_who_goes_away_stops_the_query_and_others_are_served(site: Site) -> None:
+    """A real server: a socket that is closed frees the query's place long before its time is up."""
+    settings = site[1].settings
+    with served(settings) as url:
+        address = f"{url}/api/sql?q={quote(ENDLESS)}"
+
+        def leave() -> None:
+            with pytest.raises(OSError, match="timed out"):
+                urllib.request.urlopen(address, timeout=1.5)
+
+        leaving = [threading.Thread(target=leave) for _ in range(settings.sql_at_once)]
+        for one in leaving:
+            one.start()
+        begun = time.monotonic()
+        with urllib.request.urlopen(f"{url}/status.json", timeout=5) as answer:
+            assert answer.status == 200
+        assert time.monotonic() - begun < 1.5, "the page answers beside endless queries"
+        for one in leaving:
+            one.join()
+        with urllib.request.urlopen(f"{url}/api/sql?q=SELECT+42", timeout=10) as answer:
+            assert json.load(answer)["rows"] == [[42]]
+
+
+# ---- the worked examples, against plain Python over the rows of the tables they read
+
+
+@pytest.fixture(scope="module")
+def told(site: Site) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each example over a filled atlas and ledger, and those of the tables themselves."""
+    client, context = site
+    job, _ = submit_job(
+        context.ledger,
+        NewJob("k", "attack", "batch", "synthetic", "painted", {}, (NewItem("synthetic", 0, "0"),)),
+    )
+    with context.ledger.write() as connection:
+        for image_id in range(8):
+            outcome = "resisted" if image_id == 5 else "flipped"
+            more = {} if image_id == 5 else {"epsilon": 0.001 * (1 + image_id * 5 % 7)}
+            add_attack(
+                connection,
+                job,
+                image_id=image_id,
+                outcome=outcome,
+                probability_before=1 - image_id / 9,
+                **more,
+            )
+    layer = rows(client, "SELECT layer FROM layers ORDER BY position LIMIT 1")[0]["layer"]
+    labels = [row["label"] for row in rows(client, "SELECT label FROM images ORDER BY image_id LIMIT 2")]
+    values = {"model": "synthetic", "images": "painted", "layer": layer, "channel": 1, "image": 4,
+              "first": labels[0], "second": labels[1]}  # fmt: skip
+    found = {title: rows(client, example.sql, **values) for title, example in ALL.items()}
+    for table in ("images", "activations", "predictions", "layers", "channel_stats"):
+        found[table] = rows(client, f"SELECT * FROM {table}")
+    # 20,000 is the most of one answer: the activations of this atlas in three parts
+    found["activations"] = [
+        row
+        for part in range(8)
+        for row in rows(client, f"SELECT * FROM activations WHERE channel % 8 = {part}")
+    ]
+    found["values"] = [values]
+    return found
+
+
+Told = dict[str, list[dict[str, Any]]]
+
+
+def test_classes_are_counted(told: Told) -> None:
+    expected = Counter(row["label"] for row in told["images"])
+    assert {row["label"]: row["images"] for row in told["Which classes does an image set have?"]} == expected
+
+
+def test_a_channels_images_are_its_top(told: Told) -> None:
+    values = told["values"][0]
+    mine = [r for r in told["activations"] if r["layer"] == values["layer"] and r["channel"] == 1]
+    expected = [(r["rank"], r["image_id"]) for r in sorted(mine, key=lambda r: r["rank"])]
+    assert [(r["rank"], r["image_id"]) for r in told["Which images drive one channel most?"]] == expected
+
+
+def test_an_images_channels_are_ordered_by_their_own_spread(told: Told) -> None:
+    stats = {(r["layer"], r["channel"]): r for r in told["channel_stats"]}
+
+    def deviations(row: dict[str, Any]) -> float:
+        its = stats[row["layer"], row["channel"]]
+        return float((row["activation"] - its["mean"]) / its["std"]) if its["std"] else -math.inf
+
+    expected = sorted((deviations(r) for r in told["activations"] if r["image_id"] == 4), reverse=True)[:60]
+    found = [row["deviations"] for row in told["Which channels does one image drive?"]]
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_selectivity_is_the_entropy_of_labels(told: Told) -> None:
+    classes = {r["image_id"]: r["wnid"] or r["label"] for r in told["images"]}
+    labels: dict[tuple[str, int], list[str]] = {}
+    for row in told["activations"]:
+        if classes[row["image_id"]] is not None:
+            labels.setdefault((row["layer"], row["channel"]), []).append(classes[row["image_id"]])
+
+    def entropy(found: list[str]) -> float:
+        return -sum(n / len(found) * math.log2(n / len(found)) for n in Counter(found).values())
+
+    by_layer: dict[str, list[float]] = {}
+    for (layer, _), found in labels.items():
+        by_layer.setdefault(layer, []).append(entropy(found))
+    for row in told["How does selectivity grow from layer to layer?"]:
+        expected = sum(by_layer[row["layer"]]) / len(by_layer[row["layer"]])
+        assert row["mean_entropy_bits"] == pytest.approx(expected)
+    best = told["Which channels stand for one class?"][0]
+    share = max(
+        Counter(found).most_common(1)[0][1] / len(found) for found in labels.values() if len(found) >= 5
+    )
+    assert best["majority_share"] == pytest.approx(share)
+    shared = told["Which channels do two classes share?"]
+    first, second = (
+        next(r["wnid"] or r["label"] for r in told["images"] if r["label"] == told["values"][0][name])
+        for name in ("first", "second")
+    )
+    expected_shared = {
+        key: (found.count(first), found.count(second))
+        for key, found in labels.items()
+        if first in found and second in found
+    }
+    for row in shared:
+        assert expected_shared[row["layer"], row["channel"]] == (row["of_the_first"], row["of_the_second"])
+    assert len(shared) == min(50, len(expected_shared))
+
+
+def test_accuracy_and_mistakes_are_recounted(told: Told) -> None:
+    labels = {row["image_id"]: row["label"] for row in told["images"]}
+    first = [row for row in told["predictions"] if row["rank"] == 1 and labels[row["image_id"]] is not None]
+    for row in told["How often is each class named right?"]:
+        mine = [one["is_label"] for one in first if labels[one["image_id"]] == row["label"]]
+        assert (row["images"], row["accuracy"]) == (len(mine), pytest.approx(sum(mine) / len(mine)))
+    wrong = sorted((one["probability"] for one in first if not one["is_label"]), reverse=True)
+    found = [row["probability"] for row in told["Which mistakes is the model surest of?"]]
+    assert found == pytest.approx(wrong[:60])
+    for row in told["Is the model as sure as it is right?"]:
+        mine = [
+            one["is_label"] for one in first if math.floor(one["probability"] * 10) / 10 == row["confidence"]
+        ]
+        assert (row["images"], row["accuracy"]) == (len(mine), pytest.approx(sum(mine) / len(mine)))
+
+
+def test_dead_channels_are_counted(told: Told) -> None:
+    for row in told["Which channels are dead, layer by layer?"]:
+        mine = [one["dead"] for one in told["channel_stats"] if one["layer"] == row["layer"]]
+        assert (row["channels"], row["dead"]) == (len(mine), sum(mine))
+
+
+def test_attacks_come_weakest_first_and_what_resists_is_not_among_them(told: Told) -> None:
+    found = told["Which images fall to the smallest attack?"]
+    expected = sorted((0.001 * (1 + image * 5 % 7), image) for image in range(8) if image != 5)
+    assert [row["epsilon"] for row in found] == pytest.approx([epsilon for epsilon, _ in expected])
+    assert {row["image_id"] for row in found} == {image for _, image in expected}
+    points = told["Do confident predictions resist longer?"]
+    assert [row["probability_before"] for row in points] == sorted(
+        row["probability_before"] for row in points
+    )
+    assert len(points) == 8
+
+
+def test_every_example_names_what_it_shows(told: Told) -> None:
+    assert len(EXAMPLES) >= 12
+    for title, example in ALL.items():
+        if not told[title]:
+            continue  # what the ledger of this test has nothing of
+        names = told[title][0].keys()
+        assert {example.chart.get(axis, next(iter(names))) for axis in ("x", "y")} <= names
+        if example.view == "gallery":
+            assert {"image_id", "attack"} & names

@@ -1,0 +1,234 @@
+"""Own images from the browser: sent, imported, indexed, described, renamed, deleted; by mouse and by keyboard."""
+
+import io
+import json
+import os
+import tarfile
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+from running import Running, get, kill_all, wait
+
+from db.settings import Settings, read_settings
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+PHOTOGRAPHS = 12
+Site = tuple[str, Settings]
+
+
+@pytest.fixture(scope="module")
+def photographs(shared_data: Path) -> dict[str, bytes]:
+    """Photographs of ImageNet by their path, a class each, made small."""
+    found = {}
+    with tarfile.open(shared_data / "imagenet-sample-1000.tar") as archive:
+        members = sorted(member.name for member in archive if member.name.endswith(".JPEG"))
+        for name in members[:: len(members) // PHOTOGRAPHS][:PHOTOGRAPHS]:
+            file = archive.extractfile(name)
+            assert file is not None
+            buffer = io.BytesIO()
+            picture = Image.open(io.BytesIO(file.read())).convert("RGB")
+            picture.thumbnail((300, 300))
+            picture.save(buffer, "JPEG")
+            found["/".join(name.split("/")[1:])] = buffer.getvalue()
+    return found
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, small_convnext: Path) -> Iterator[Site]:
+    """A dashboard with a broker and a worker over a home that has one picture, so that the first run makes nothing."""
+    import shutil
+
+    from synthetic_atlas import import_pictures, painted_pictures
+
+    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("uploads") / "home")})
+    import_pictures(settings, painted_pictures(4), image_set="painted")
+    shutil.copytree(small_convnext, settings.home / "models" / "convnext-tiny")
+    command = Running(settings.home, "run", "--port", "0", OMP_NUM_THREADS="2")
+    try:
+        yield command.wait_for(r"Convscope is at (http://\S+)", seconds=60), settings
+    finally:
+        command.stop()
+        kill_all(settings.home)
+
+
+@pytest.fixture
+def archive(photographs: dict[str, bytes], tmp_path: Path) -> Path:
+    """A zip of the photographs, with a file among them that is none."""
+    path = tmp_path / "My Photos.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, content in photographs.items():
+            packed.writestr(name, content)
+        packed.writestr("broken.jpg", b"no picture")
+    return path
+
+
+def ask(url: str, path: str) -> Any:
+    return json.loads(get(url + path))
+
+
+def opened(page: Page, url: str) -> Locator:
+    page.goto(f"{url}/images")
+    page.get_by_role("button", name="Add images").click()
+    dialog = page.get_by_role("dialog", name="Add images")
+    expect(dialog).to_be_visible()
+    return dialog
+
+
+def photographed(page: Page, name: str) -> None:
+    """Keep a picture of the page where somebody wants to look at it."""
+    folder = os.environ.get("CONVSCOPE_TEST_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=f"{folder}/{name}.png")
+
+
+def test_a_zip_becomes_a_set_that_is_indexed_and_shows_patches(
+    page: Page, running: Site, archive: Path
+) -> None:
+    url, settings = running
+    dialog = opened(page, url)
+    photographed(page, "add-empty")
+    dialog.locator("#add-files").set_input_files(archive)
+    expect(dialog.get_by_text("My Photos.zip,")).to_be_visible()
+    expect(dialog.get_by_label("Image set")).to_have_value("my-photos")
+    photographed(page, "add-chosen")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    expect(
+        dialog.get_by_text(f"{PHOTOGRAPHS} images entered, {PHOTOGRAPHS} have a label, 1 were refused")
+    ).to_be_visible(timeout=60_000)
+    dialog.get_by_text("Refused files (1)").click()
+    expect(dialog.get_by_role("cell", name="broken.jpg")).to_be_visible()
+    photographed(page, "add-imported")
+    assert not list((settings.home / "uploads").iterdir())
+    dialog.get_by_label("Index with").select_option("efficientnet-lite0")
+    dialog.get_by_role("button", name="Index").click()
+    expect(dialog.get_by_text("Indexing my-photos. It goes on")).to_be_visible()
+    photographed(page, "add-indexing")
+    expect(dialog.get_by_text("my-photos is indexed with efficientnet-lite0.")).to_be_visible(timeout=400_000)
+    dialog.get_by_role("link", name="Show the patches").click()
+    expect(page.locator(".channel-row.loaded").first).to_be_visible(timeout=30_000)
+    assert "images=my-photos" in page.url
+    page.goto(f"{url}/images?images=my-photos")
+    expect(page.locator(".thumbnails li")).to_have_count(PHOTOGRAPHS)
+    expect(page.get_by_role("heading", level=1)).to_have_text("my-photos")
+    photographed(page, "images-page")
+    page.goto(f"{url}/jobs")
+    expect(page.locator(".job-name", has_text="Import of images")).to_be_visible()
+    card = page.locator(".job-card", has_text="Import of images")
+    card.locator(".job-name").click()
+    expect(page.get_by_text(f"{PHOTOGRAPHS} images added", exact=False)).to_be_visible()
+    expect(page.locator(".job-card", has_text="Index").get_by_role("link", name="Patches")).to_be_visible()
+    photographed(page, "jobs")
+
+
+def test_an_upload_that_is_cancelled_leaves_nothing(page: Page, running: Site, tmp_path: Path) -> None:
+    url, settings = running
+    big = tmp_path / "big.zip"
+    big.write_bytes(os.urandom(24 * 2**20))
+    before = len(ask(url, "/api/jobs")["jobs"])
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    dialog = opened(page, url)
+    session.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 5, "downloadThroughput": -1, "uploadThroughput": 2 * 2**20},
+    )
+    dialog.locator("#add-files").set_input_files(big)
+    dialog.get_by_label("Image set").fill("cancelled")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    wait(
+        lambda: any((settings.home / "uploads").glob("*/000000")), seconds=30, what=lambda: "no byte arrived"
+    )
+    photographed(page, "add-sending")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(dialog.get_by_role("button", name="Add", exact=True)).to_be_visible()
+    wait(
+        lambda: not list((settings.home / "uploads").iterdir()),
+        seconds=20,
+        what=lambda: "the upload is there",
+    )
+    assert len(ask(url, "/api/jobs")["jobs"]) == before
+    assert "cancelled" not in [one["image_set"] for one in ask(url, "/api/image_sets")["image_sets"]]
+
+
+def test_what_cannot_be_added_is_said_where_it_is_typed_and_by_keyboard_alone(
+    page: Page, running: Site, tmp_path: Path
+) -> None:
+    url, _ = running
+    page.goto(f"{url}/images")
+    page.get_by_role("button", name="Add images").focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="Add images")
+    expect(dialog).to_be_visible()
+    dialog.get_by_role("button", name="Add", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("Image set: expected small letters")
+    expect(dialog.get_by_label("Image set")).to_be_focused()
+    page.keyboard.type("empty-one")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("Choose files first")
+    (tmp_path / "note.jpg").write_bytes(b"no picture")
+    dialog.locator("#add-files").set_input_files(tmp_path / "note.jpg")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_contain_text(
+        "none of the 1 pictures in upload of note.jpg", timeout=30_000
+    )
+    photographed(page, "add-error")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+
+
+def test_a_set_is_described_renamed_and_deleted_after_its_name_was_typed(page: Page, running: Site) -> None:
+    url, _ = running
+    page.goto(f"{url}/images?images=painted")
+    expect(page.get_by_role("heading", level=1)).to_have_text("painted")
+
+    def manage() -> Locator:
+        page.get_by_role("button", name="Manage").click()
+        return page.get_by_role("dialog", name="Manage image set")
+
+    dialog = manage()
+    expect(dialog.get_by_text("painted: 4 images.")).to_be_visible()
+    dialog.get_by_label("What these images are").fill("Painted for a test.")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_text("Saved.")).to_be_visible()
+    photographed(page, "manage")
+    dialog.get_by_label("New name").fill("Not a name")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(dialog.get_by_role("alert").filter(has_text="Expected small letters")).to_be_visible()
+    dialog.get_by_label("New name").fill("repainted")
+    dialog.get_by_role("button", name="Rename").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("repainted")
+    expect(page.get_by_text("Painted for a test.")).to_be_visible()
+    dialog = manage()
+    dialog.get_by_role("button", name="Delete for ever").click()
+    expect(dialog.get_by_role("alert").filter(has_text="Expected repainted, got")).to_be_visible()
+    dialog.get_by_label("Type repainted to confirm").fill("repainted")
+    dialog.get_by_role("button", name="Delete for ever").click()
+    expect(dialog).to_be_hidden()
+    wait(
+        lambda: "repainted" not in [one["image_set"] for one in ask(url, "/api/image_sets")["image_sets"]],
+        seconds=10,
+        what=lambda: "the set is there",
+    )
+    expect(page.get_by_role("heading", name="repainted")).to_be_hidden()
+
+
+def test_the_dialogs_fit_a_phone(phone: Page, running: Site) -> None:
+    url, _ = running
+    dialog = opened(phone, url)
+    box = dialog.bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    photographed(phone, "phone-add")
+    phone.keyboard.press("Escape")
+    photographed(phone, "phone-images")
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    with urllib.request.urlopen(f"{url}/api/image_sets", timeout=20) as answer:
+        assert answer.status == 200

@@ -1,0 +1,394 @@
+"""Imports and indexes as jobs: what they keep, what they go on from, and what they wait for."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sqlalchemy import select, update
+
+from db import job_queries, jobs
+from db.atlas import Atlas
+from db.image_sets import known_images
+from db.images import ImageStore
+from db.jobs import NewItem, NewJob
+from db.ledger import Ledger
+from db.ledger_tables import ImageImport, Job
+from db.queries import runs
+from db.settings import Settings
+from db.uploads import UploadStore
+from precompute.checkpoint import Checkpoint
+from precompute.set_jobs import ImportJobs, IndexJobs, set_kinds
+from workers.methods import WrongRequest
+from workers.running import Runner
+from workers.submit import Office
+from workers.submit_sets import folder_job, index_job, upload_job
+
+ROOT = Path(__file__).parents[2]
+Photo = Callable[..., bytes]
+WriteFiles = Callable[..., Path]
+
+
+class Site:
+    """A home, a ledger, and a worker in this process."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self.settings, self.ledger = settings, ledger
+        self.atlas, self.uploads = Atlas(settings), UploadStore(settings)
+        self.office = Office(settings, ledger)
+        self.stopping = threading.Event()
+        self.kinds: dict[str, Any] = dict(set_kinds(settings, torch.device("cpu")))
+
+    def run(self, job: int) -> dict[str, Any]:
+        Runner(
+            self.settings,
+            self.ledger,
+            self.kinds,
+            worker="w",
+            queues=("interactive", "batch"),
+            stopping=self.stopping,
+            pausing=("import", "index"),
+        ).run(job)
+        return job_queries.job(self.ledger, job)
+
+    def upload(self, files: dict[str, bytes]) -> str:
+        key = self.uploads.begin([(name, len(content)) for name, content in files.items()])
+        for number, content in enumerate(files.values()):
+            if content:
+                place = self.uploads.file(key, number).path
+                place.write_bytes(content)
+        return key
+
+    def import_upload(self, files: dict[str, bytes], image_set: str = "mine") -> dict[str, Any]:
+        new = upload_job(self.uploads, upload=self.upload(files), image_set=image_set)
+        return self.run(self.office.submit(new).job)
+
+    def index(self, **options: Any) -> int:
+        return self.office.submit(
+            index_job(self.atlas, **({"model": "convnext-tiny", "image_set": "mine"} | options))
+        ).job
+
+    def report(self, job: int) -> dict[str, Any]:
+        found = job_queries.image_import(self.ledger, job)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def site(settings: Settings, ledger: Ledger, small_convnext: Path) -> Site:
+    shutil.copytree(
+        small_convnext, settings.home / "models" / "convnext-tiny"
+    )  # where people place their weights
+    return Site(settings, ledger)
+
+
+@pytest.fixture
+def few(photo: Photo) -> dict[str, bytes]:
+    """Six photographs in two folders."""
+    return {
+        f"{'cat' if number % 2 else 'dog'}/{number}.jpg": photo(number, size=(80, 60)) for number in range(6)
+    }
+
+
+def names(site: Site, image_set: str = "mine") -> list[str]:
+    return sorted(row["name"] for row in site.atlas.fetch(known_images(image_set)))
+
+
+def test_an_upload_becomes_a_set_and_is_gone(site: Site, few: dict[str, bytes]) -> None:
+    job = site.import_upload(few | {"broken.jpg": b"no picture", "notes.txt": b"x"})
+    assert (job["state"], job["image_set"], job["models"]) == ("done", "mine", "")
+    assert names(site) == sorted(few)
+    report = site.report(job["job"])
+    assert (report["added"], report["refused"], report["labelled"]) == (6, 2, 6)
+    assert {one["name"] for one in report["refusals"]} == {"broken.jpg", "notes.txt"}
+    assert report["source"] == "upload of 0.jpg, 1.jpg, 2.jpg and 5 more"
+    assert job_queries.job_items(site.ledger, job["job"])[0]["result"] == report["image_import"]
+    assert list(site.uploads.folder.iterdir()) == []
+
+
+def test_an_upload_without_a_picture_fails_in_a_sentence_and_is_kept_to_look_at(site: Site) -> None:
+    job = site.import_upload({"a.jpg": b"no picture"})
+    assert job["state"] == "failed"
+    assert job["error"].startswith("none of the 1 pictures in upload of a.jpg can be read; the first, a.jpg:")
+    assert len(list(site.uploads.folder.iterdir())) == 1
+    assert site.atlas.version() is None
+
+
+def test_an_import_that_is_cancelled_leaves_no_file_and_no_set(
+    site: Site, few: dict[str, bytes], settings: Settings
+) -> None:
+    new = upload_job(site.uploads, upload=site.upload(few), image_set="mine")
+    number = site.office.submit(new).job
+
+    class Cancels(ImportJobs):
+        def compute(self, item: Any, parameters: Any, job: int, on_progress: Any) -> Any:
+            def report(done: int, total: int, note: str | None = None) -> None:
+                if done == total:
+                    assert jobs.cancel(site.ledger, job) == "running"
+                    time.sleep(1.5)  # the lease's thread hears of it
+                on_progress(done, total, note)
+
+            return super().compute(item, parameters, job, report)
+
+    site.kinds["import"] = Cancels(settings, site.atlas, ImageStore(settings))
+    assert site.run(number)["state"] == "cancelled"
+    left = [path for folder in ImageStore(settings).folders() for path in folder.rglob("*") if path.is_file()]
+    assert left == []
+    assert site.atlas.version() is None
+    site.kinds.update(set_kinds(settings, torch.device("cpu")))
+    site.office.retry(number)
+    assert site.run(number)["state"] == "done"
+    assert names(site) == sorted(few)
+
+
+def test_an_import_waits_while_images_are_removed(
+    site: Site, few: dict[str, bytes], settings: Settings
+) -> None:
+    with ImageStore(settings).removing():
+        job = site.import_upload(few)
+    assert (job["state"], job["attempts"], job["error"]) == ("queued", 0, None)
+    assert job["note"].startswith("waits: images are being removed in")
+    assert job["not_before"] is not None
+    with site.ledger.write() as connection:
+        connection.execute(update(Job).values(not_before=None))
+    assert site.run(job["job"])["state"] == "done"
+
+
+def test_a_folder_below_a_root_is_read_in_place_and_links_out_of_it_are_refused(
+    settings: Settings, ledger: Ledger, photo: Photo, write_files: WriteFiles
+) -> None:
+    root = write_files({"set/a.jpg": photo(1), "set/b.jpg": photo(2)}, "allowed")
+    outside = write_files({"secret.jpg": photo(3), "more/secret.jpg": photo(4)}, "outside")
+    (root / "set" / "file.jpg").symlink_to(outside / "secret.jpg")
+    (root / "set" / "folder").symlink_to(outside)
+    (root / "set" / "inside.jpg").symlink_to(root / "set" / "a.jpg")
+    (root / "way_out").symlink_to(outside)
+    site = Site(settings, ledger)
+    with pytest.raises(WrongRequest, match="set CONVSCOPE_IMAGE_ROOTS"):
+        folder_job(ledger, (), folder=str(root), image_set="mine")
+    for wrong in (outside, root / "way_out", root / ".." / "outside", "/", "allowed", "/etc\0", "\ud800"):
+        with pytest.raises(WrongRequest, match="expected a folder below"):
+            folder_job(ledger, (root,), folder=str(wrong), image_set="mine")
+    object.__setattr__(settings, "image_roots", (root,))
+    site.kinds.update(set_kinds(settings, torch.device("cpu")))
+    job = site.run(
+        site.office.submit(folder_job(ledger, (root,), folder=str(root / "set"), image_set="mine")).job
+    )
+    assert job["state"] == "done", job["error"]
+    assert names(site) == ["a.jpg", "b.jpg", "inside.jpg"]
+    refusals = site.report(job["job"])["refusals"]
+    assert sorted(one["name"] for one in refusals) == ["file.jpg", "folder"]
+    assert {one["reason"] for one in refusals} == {f"it is a link that leads out of {root}"}
+    again = folder_job(ledger, (root,), folder=str(root / "set"), image_set="mine")
+    assert site.office.submit(again).job != job["job"], "its files may be others by now"
+
+
+def test_an_index_is_published_and_asked_for_again_only_to_replace(site: Site, few: dict[str, bytes]) -> None:
+    with pytest.raises(WrongRequest, match=r"model: expected one of convnext-tiny, .*, got 'resnet'"):
+        index_job(site.atlas, model="resnet", image_set="mine")
+    with pytest.raises(WrongRequest, match="there is no image set yet"):
+        index_job(site.atlas, model="convnext-tiny", image_set="mine")
+    site.import_upload(few)
+    number = site.index(k=3, layers="stage1*")
+    assert site.index(k=3, layers="stage1*") == number, "two clicks are one job"
+    job = site.run(number)
+    assert job["state"] == "done", job["error"]
+    (run,) = site.atlas.fetch(runs())
+    assert (run["model"], run["image_set"], run["k"], run["images"]) == ("convnext-tiny", "mine", 3, 6)
+    assert job_queries.job_items(site.ledger, number)[0]["result"] == run["run"]
+    with pytest.raises(WrongRequest, match="is indexed with 'convnext-tiny' already"):
+        site.index()
+    again = site.run(site.index(k=4, layers="stage1*", replace=True))
+    assert again["state"] == "done"
+    assert [row["k"] for row in site.atlas.fetch(runs())] == [4]
+
+
+def test_a_run_whose_worker_died_before_it_said_so_is_not_made_again(
+    site: Site, few: dict[str, bytes]
+) -> None:
+    site.import_upload(few)
+    number = site.index(layers="stage1*")
+    site.run(number)
+    before = site.atlas.version()
+    items = [item["item"] for item in job_queries.job_items(site.ledger, number)]
+    assert jobs.requeue_items(site.ledger, number, items)
+    assert site.run(number)["state"] == "done"
+    assert site.atlas.version() == before
+
+
+def test_an_index_lets_jobs_pass_that_somebody_waits_for_and_ends_the_same(
+    site: Site, few: dict[str, bytes], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.import_upload(few)
+    number = site.index(layers="stage1*", batch_size=1)
+    key = site.upload({"late.jpg": next(iter(few.values()))})
+    passed: list[str] = []
+
+    class Asks(IndexJobs):
+        def compute(self, item: Any, parameters: Any, job: int, on_progress: Any) -> Any:
+            def report(done: int, total: int, note: str | None = None) -> None:
+                if done == 3 and not passed:
+                    asked = site.office.submit(upload_job(site.uploads, upload=key, image_set="late")).job
+                    on_progress(done, total, note)
+                    passed.append(job_queries.job(site.ledger, asked)["state"])
+                on_progress(done, total, note)
+
+            return super().compute(item, parameters, job, report)
+
+    monkeypatch.setattr("workers.running._SECONDS_BETWEEN_LOOKS", 0.0)
+    site.kinds["index"] = Asks(settings, site.atlas, ImageStore(settings), torch.device("cpu"))
+    assert site.run(number)["state"] == "done"
+    assert passed == ["done"]
+    assert names(site, "late") == ["late.jpg"]
+
+
+def test_an_index_that_another_process_makes_is_waited_for(
+    site: Site, few: dict[str, bytes], settings: Settings
+) -> None:
+    site.import_upload(few)
+    number = site.index(layers="stage1*")
+    held: list[Any] = []
+
+    class Busy(IndexJobs):
+        def compute(self, item: Any, parameters: Any, job: int, on_progress: Any) -> Any:
+            def report(done: int, total: int, note: str | None = None) -> None:
+                on_progress(done, total, note)
+
+            original = Checkpoint.held
+
+            def busy(checkpoint: Checkpoint) -> Any:
+                holder = original(
+                    Checkpoint(checkpoint.folder.parent.parent, _facts_without_format(checkpoint))
+                )
+                holder.__enter__()
+                held.append(holder)
+                return original(checkpoint)
+
+            Checkpoint.held = busy  # type: ignore[method-assign]
+            try:
+                return super().compute(item, parameters, job, report)
+            finally:
+                Checkpoint.held = original  # type: ignore[method-assign]
+
+    site.kinds["index"] = Busy(settings, site.atlas, ImageStore(settings), torch.device("cpu"))
+    job = site.run(number)
+    assert (job["state"], job["attempts"]) == ("queued", 0)
+    assert job["note"] == "waits: another process indexes 'mine' with 'convnext-tiny' right now"
+    held[0].__exit__(None, None, None)
+
+
+def _facts_without_format(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {name: value for name, value in checkpoint.facts.items() if name != "format"}
+
+
+def test_a_worker_that_stops_leaves_a_checkpoint_and_the_next_goes_on(
+    site: Site, few: dict[str, bytes], settings: Settings
+) -> None:
+    site.import_upload(few)
+    number = site.index(layers="stage1*", batch_size=1)
+    heard: list[str] = []
+
+    class Stops(IndexJobs):
+        def compute(self, item: Any, parameters: Any, job: int, on_progress: Any) -> Any:
+            def report(done: int, total: int, note: str | None = None) -> None:
+                heard.append(note or "")
+                if note and note.startswith("3 of 6"):
+                    site.stopping.set()
+                on_progress(done, total, note)
+
+            return super().compute(item, parameters, job, report)
+
+    site.kinds["index"] = Stops(settings, site.atlas, ImageStore(settings), torch.device("cpu"))
+    job = site.run(number)
+    assert (job["state"], job["attempts"]) == ("queued", 0)
+    site.stopping.clear()
+    heard.clear()
+    site.kinds["index"] = Listens(heard, settings, site.atlas, ImageStore(settings), torch.device("cpu"))
+    assert site.run(number)["state"] == "done"
+    assert counted(heard) == ["3 of 6 images", "4 of 6 images", "5 of 6 images", "6 of 6 images"]
+
+
+class Listens(IndexJobs):
+    """Notes what it tells of its progress."""
+
+    def __init__(self, heard: list[str], *parts: Any) -> None:
+        super().__init__(*parts)
+        self._heard = heard
+
+    def compute(self, item: Any, parameters: Any, job: int, on_progress: Any) -> Any:
+        def report(done: int, total: int, note: str | None = None) -> None:
+            self._heard.append(note or "")
+            on_progress(done, total, note)
+
+        return super().compute(item, parameters, job, report)
+
+
+def counted(heard: list[str]) -> list[str]:
+    return [note for note in heard if note.endswith("of 6 images")]
+
+
+DIES = """
+import os, signal, sys, threading
+import torch
+from db.atlas import Atlas
+from db.images import ImageStore
+from db.ledger import Ledger
+from db.settings import read_settings
+from precompute.set_jobs import IndexJobs
+from workers.running import Runner
+
+settings = read_settings({"CONVSCOPE_HOME": sys.argv[1]})
+
+class Dies(IndexJobs):
+    def compute(self, item, parameters, job, on_progress):
+        def report(done, total, note=None):
+            if note and note.startswith("4 of 6"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            on_progress(done, total, note)
+        return super().compute(item, parameters, job, report)
+
+kind = Dies(settings, Atlas(settings), ImageStore(settings), torch.device("cpu"), seconds_between_checkpoints=0)
+never = threading.Event()
+Runner(settings, Ledger(settings), {"index": kind}, worker="dies", queues=("batch",), stopping=never).run(
+    int(sys.argv[2])
+)
+"""
+
+
+def test_a_worker_that_is_killed_costs_an_index_what_came_after_the_last_checkpoint(
+    site: Site, few: dict[str, bytes], settings: Settings
+) -> None:
+    site.import_upload(few)
+    number = site.index(layers="stage1*", batch_size=1)
+    died = subprocess.run(
+        [sys.executable, "-c", DIES, str(settings.home), str(number)], cwd=ROOT, timeout=120, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert site.atlas.fetch(runs()) == []
+    with site.ledger.write() as connection:
+        connection.execute(update(Job).where(Job.job == number).values(lease_until=Job.created))
+    jobs.sweep(site.ledger, attempts=5, resend_after=5, empty_queues=())
+    heard: list[str] = []
+    site.kinds["index"] = Listens(heard, settings, site.atlas, ImageStore(settings), torch.device("cpu"))
+    assert site.run(number)["state"] == "done"
+    assert counted(heard) == ["3 of 6 images", "4 of 6 images", "5 of 6 images", "6 of 6 images"]
+
+
+def test_what_failed_of_a_whole_set_says_nothing_of_images(ledger: Ledger) -> None:
+    new = NewJob("a" * 64, "import", "batch", "", "mine", {}, (NewItem("", 0, ""),))
+    number, _ = jobs.submit_job(ledger, new)
+    claim = jobs.claim_job(ledger, number, worker="w", lease=9)
+    assert claim is not None
+    item = jobs.open_items(ledger, claim)[0]["item"]
+    jobs.fail_item(ledger, claim, item, seconds=1, error="there is no picture")
+    assert jobs.finish(ledger, claim) == "failed"
+    assert job_queries.job(ledger, number)["error"] == "there is no picture"
+    with ledger.read() as connection:
+        assert connection.execute(select(ImageImport.job)).all() == []

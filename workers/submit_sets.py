@@ -1,0 +1,176 @@
+"""Requests that make image sets and runs: an import, an index. Imports no torch."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from db.atlas import Atlas, NoAtlas
+from db.image_sets import set_name_problem
+from db.index_queries import run_of
+from db.job_queries import count_jobs
+from db.jobs import NewItem, NewJob
+from db.ledger import Ledger
+from db.queries import image_sets
+from db.uploads import UploadStore
+from workers.keys import content_key
+from workers.methods import WrongRequest
+from workers.named_models import NAMED_MODELS
+from workers.submit import check_queue, indexed_models
+
+DTYPES = ("float32", "bfloat16")
+MOST_K = 100
+MOST_BATCH = 4096
+_SHOWN_NAMES = 3
+
+
+def upload_job(uploads: UploadStore, *, upload: str, image_set: str, queue: str = "interactive") -> NewJob:
+    """A request to import an upload that is whole.
+
+    Raises:
+        WrongRequest: the name is none that a set can have.
+        NoSuchUpload, UploadRefused: the upload is not there, or not whole.
+    """
+    names = [file.name for file in uploads.check_complete(upload)]
+    return _import_job(image_set, queue, content_key("upload", upload), source=_named(names), upload=upload)
+
+
+def folder_job(
+    ledger: Ledger,
+    roots: Sequence[Path],
+    *,
+    folder: str,
+    image_set: str,
+    queue: str = "interactive",
+) -> NewJob:
+    """A request to import a folder or an archive of the server.
+
+    Raises:
+        WrongRequest: the name is none that a set can have, or the folder is not below one of `roots`.
+    """
+    path = allowed_path(folder, roots)
+    # each import of a folder is a new one, since its files change; two clicks are one
+    earlier = count_jobs(ledger, states=("done",), kinds=("import",), image_set=image_set)
+    key = content_key("folder", str(path), earlier)
+    return _import_job(image_set, queue, key, source=str(path), folder=str(path))
+
+
+def allowed_path(folder: str, roots: Sequence[Path]) -> Path:
+    """The folder or file behind a path that a person typed, links resolved.
+
+    Raises:
+        WrongRequest: it is not below one of `roots`, or there is nothing.
+    """
+    if not roots:
+        raise WrongRequest(
+            "folder: none may be named: set CONVSCOPE_IMAGE_ROOTS to allow some, or upload the images"
+        )
+    allowed = f"expected a folder below {', '.join(map(str, roots))} (CONVSCOPE_IMAGE_ROOTS), got {folder!r}"
+    try:
+        folder.encode()
+        if "\0" in folder or not Path(folder).is_absolute():
+            raise ValueError("it is no absolute path")
+        path = Path(folder).resolve()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise WrongRequest(f"folder: {allowed}") from error
+    if not any(path.is_relative_to(root) for root in roots):
+        raise WrongRequest(f"folder: {allowed}")
+    if not path.exists():
+        raise WrongRequest(f"folder: there is nothing at {folder!r}")
+    return path
+
+
+def _named(names: Sequence[str]) -> str:
+    """An upload by the names of its files."""
+    plain = [name.encode("utf-8", "replace").decode().split("/")[-1][:100] for name in names[:_SHOWN_NAMES]]
+    shown = ", ".join("".join(letter if letter.isprintable() else "?" for letter in name) for name in plain)
+    more = len(names) - len(plain)
+    return f"upload of {shown}" + (f" and {more:,} more" if more > 0 else "")
+
+
+def _import_job(image_set: str, queue: str, key: str, *, source: str, **place: str) -> NewJob:
+    problem = set_name_problem(image_set)
+    if problem is not None:
+        raise WrongRequest(f"images: {problem}")
+    check_queue(queue)
+    return NewJob(
+        key=content_key("import", image_set, key),
+        kind="import",
+        queue=queue,
+        models="",
+        image_set=image_set,
+        parameters={"image_set": image_set, "source": source, **place},
+        items=(NewItem("", 0, ""),),
+    )
+
+
+def index_job(
+    atlas: Atlas,
+    *,
+    model: str,
+    image_set: str,
+    k: int = 20,
+    layers: str = "*",
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    replace: bool = False,
+    queue: str = "batch",
+) -> NewJob:
+    """A request to index an image set with a model that is named, or was indexed before.
+
+    Raises:
+        WrongRequest: something in it cannot be; the message names it.
+    """
+    known = indexed_models(atlas)
+    if model not in known and model not in NAMED_MODELS:
+        choices = ", ".join(dict.fromkeys([*known, *NAMED_MODELS]))
+        raise WrongRequest(f"model: expected one of {choices}, got {model!r}")
+    source = known[model].source if model in known else model
+    _check_number("k", k, MOST_K)
+    if batch_size is not None:
+        _check_number("batch_size", batch_size, MOST_BATCH)
+    if not isinstance(layers, str) or not re.fullmatch(r"[\w.*?,\[\]! -]{1,500}", layers, re.ASCII):
+        raise WrongRequest(f"layers: expected patterns of layers' names such as *.dwconv, got {layers!r}")
+    if dtype not in DTYPES:
+        raise WrongRequest(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    if not isinstance(replace, bool):
+        raise WrongRequest(f"replace: expected true or false, got {replace!r}")
+    check_queue(queue)
+    try:
+        sets = {row["image_set"]: row for row in atlas.fetch(image_sets())}
+    except NoAtlas:
+        sets = {}
+    if image_set not in sets:
+        have = f"image sets are {', '.join(sets)}" if sets else "there is no image set yet"
+        raise WrongRequest(f"images: there is no image set {image_set!r}; {have}")
+    there = atlas.fetch(run_of(model, image_set))
+    if there and not replace:
+        raise WrongRequest(
+            f"replace: {image_set!r} is indexed with {model!r} already (run {there[0]['run']}); true makes it anew"
+        )
+    request: dict[str, Any] = {
+        "models": [{"name": model, "source": source}],
+        "image_set": image_set,
+        "k": k,
+        "layers": layers,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "replace": replace,
+        "before": there[0]["run"] if there else None,
+    }
+    present = sets[image_set]
+    return NewJob(
+        # a set of the same name and size that was made anew is another
+        key=content_key("index", request, present["images"], present["created"].isoformat()),
+        kind="index",
+        queue=queue,
+        models=model,
+        image_set=image_set,
+        parameters=request,
+        items=(NewItem(model, 0, ""),),
+    )
+
+
+def _check_number(name: str, given: Any, most: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= most:
+        raise WrongRequest(f"{name}: expected a whole number from 1 to {most:,}, got {given!r}")
