@@ -194,6 +194,7 @@ def register(app: Dash) -> None:
         Input(make_id("shell", "status"), "data"),
         prevent_initial_call=True,
     )(show_shell)
+    in_browser(app, "showHere", Input(make_id("shell", "filled"), "data"))
     in_browser(
         app,
         "subject",

@@ -114,6 +114,17 @@
         return same ? ns.no_update : now;
     };
 
+    /* On a phone the pages' links are wider than the screen: the one that is open stands in the middle. */
+    convscope.showHere = function () {
+        requestAnimationFrame(() => {
+            const here = document.querySelector(".shell nav .page-link-here");
+            if (!here) return;
+            const links = here.closest("nav");
+            const middle = (box) => box.left + box.width / 2;
+            links.scrollLeft += middle(here.getBoundingClientRect()) - middle(links.getBoundingClientRect());
+        });
+    };
+
     const COLOURS = ["--line", "--line-strong", "--text", "--quiet", "--accent", "--on-accent", "--panel",
         "--sunken", "--raised"];
     convscope.theme = function (clicks) {

@@ -43,6 +43,9 @@ REFUSED = [
     ("SELECT (SELECT content FROM read_text('{place}/secret.csv'))", "is refused"),
     ("WITH a AS MATERIALIZED (SELECT * FROM read_text('{place}/secret.csv')) FROM a", "is refused"),
     ("SELECT * FROM images WHERE EXISTS (SELECT 1 FROM read_text('{place}/secret.csv'))", "is refused"),
+    ("FROM read_text('{place}/secret.csv')", "is refused"),
+    ("SELECT ('{place}/secret.csv').read_text()", "is refused"),
+    ("SELECT * FROM images, LATERAL (FROM read_text(label))", "is refused"),
     # files, by name
     ("SELECT * FROM '{place}/secret.csv'", "there is no table"),
     ('FROM "{place}/secret.csv"', "there is no table"),
@@ -51,6 +54,12 @@ REFUSED = [
     ("SUMMARIZE '{place}/secret.csv'", "there is no table"),
     ("DESCRIBE TABLE '{place}/secret.csv'", "there is no table"),
     ("SELECT * FROM images JOIN '{place}/secret.csv' ON true", "there is no table"),
+    ("FROM '{place}/secret.csv'", "there is no table"),
+    ("TABLE '{place}/secret.csv'", "there is no table"),
+    ("SELECT * FROM images WHERE label IN (FROM '{place}/secret.csv')", "there is no table"),
+    ("SELECT * FROM images POSITIONAL JOIN '{place}/secret.csv'", "there is no table"),
+    ("SELECT * FROM (SUMMARIZE '{place}/secret.csv')", "there is no table"),
+    ("SELECT * FROM 'data:text/csv;base64,YQ=='", "there is no table"),
     ("SELECT * FROM query_table('{place}/secret.csv')", "is refused"),
     ("SELECT * FROM query('SELECT * FROM ''{place}/secret.csv''')", "is refused"),
     ("SELECT * FROM read_text('{server}/secret')", "is refused"),
@@ -92,6 +101,13 @@ REFUSED = [
     ("SELECT * FROM duckdb_logs()", "is refused"),
     ("SELECT write_log('x')", "is refused"),
     ("SELECT getenv('HOME')", "is refused"),
+    ("SELECT 'HOME'.getenv()", "is refused"),
+    ("SELECT list_transform([1], lambda x: getenv('HOME'))", "is refused"),
+    ("SELECT * EXCLUDE (label) REPLACE (getenv('HOME') AS key) FROM images", "is refused"),
+    ("SELECT * FROM images LIMIT (SELECT length(getenv('HOME')))", "is refused"),
+    ("SELECT * FROM sqlite_master", "there is no table"),
+    ("SELECT * FROM pg_catalog.pg_settings", "without a schema"),
+    ("SELECT * FROM pragma_database_list", "there is no table"),
     ("FROM which_secret('x', 's3')", "is refused"),
     ("CREATE SECRET s (TYPE s3, KEY_ID 'a', SECRET 'b')", "is refused"),
     # writes of every kind
@@ -129,6 +145,9 @@ REFUSED = [
     ("SELECT json_execute_serialized_sql('x')", "is refused"),
     ("SELECT * FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))", "is refused"),
     ("PIVOT images ON split USING count(*)", "names its values"),
+    ("SELECT * FROM (PIVOT images ON split USING count(*))", "names its values"),
+    ("\ufeffDROP TABLE images", "DROP is refused"),
+    ("DROP\u00a0TABLE images", "DROP is refused"),
     ("SELECT 1\0; DROP TABLE images", "NUL"),
     ("", "there is no statement"),
     ("-- nothing", "there is no statement"),
@@ -139,6 +158,7 @@ REFUSED = [
 STOPPED = [
     ("WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t) SELECT count(*) FROM t", "stopped"),
     ("WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a FROM t, range(1000)) SELECT count(*) FROM t", ""),
+    ("WITH RECURSIVE t(a, b) USING KEY (a) AS (SELECT 1, 1 UNION SELECT a, b + 1 FROM t) FROM t", "stopped"),
     ("SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range % 7 = 3", "stopped"),
     ("SELECT repeat('x', 2000000000)", ""),
     ("SELECT length(repeat(repeat('x', 100000), 100000))", ""),
@@ -150,6 +170,13 @@ STOPPED = [
     ("SELECT list_reduce(range(100000000), lambda a, b: a + b)", ""),
     ("SELECT lpad('x', 2147483647, 'y')", ""),
     ("SELECT format('{:1000000000}', 1)", ""),
+    ("SELECT repeat('x', 100000000) FROM range(50)", ""),
+    ("SELECT levenshtein(repeat('a', 1000000), repeat('b', 1000000))", ""),
+    (
+        "EXPLAIN ANALYZE SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range < b.range",
+        "stopped",
+    ),
+    ("SELECT * FROM images AT (VERSION => 1)", "time travel"),
 ]
 
 
