@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PACKAGES = ("__main__", "convscope", "dashboard", "db", "precompute", "workers")
 DEFAULT_MODEL = "efficientnet-lite0"
 DEFAULT_SET = "samples"
+PROBES = "stimuli"
 
 
 class CommandFailed(Exception):
@@ -291,11 +292,36 @@ def import_set(name: str, path: Path, ground_truth: Path | None) -> None:
 
 
 @images.command("make")
-@click.argument("name", type=click.Choice([DEFAULT_SET]))
-def make_set(name: str) -> None:
-    """Make a set from photographs that installed packages carry: `samples`."""
-    assert name == DEFAULT_SET
+@click.argument("name", type=click.Choice([DEFAULT_SET, PROBES]))
+@click.option(
+    "--count",
+    type=click.IntRange(400, 50_000),
+    help="Pictures of `stimuli`; a larger number adds to a smaller one (default: 1000).",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), help="What the parameters of `stimuli` are drawn by (default: 0)."
+)
+def make_set(name: str, count: int | None, seed: int | None) -> None:
+    """Make a set: `samples` from photographs that installed packages carry, or `stimuli`, painted here.
+
+    `stimuli` are labelled probe pictures: gratings over orientation, frequency, phase, contrast and colour axis,
+    plaids, checkerboards, rings, spokes, dots, edges, bars, corners, arcs, noise, textures, letters, shapes and plain
+    colours. The view `stimuli` has their parameters as columns (`convscope sql --tables stimuli`).
+    """
+    if name == PROBES:
+        _make_stimuli(*_stores(), count=1000 if count is None else count, seed=seed or 0)
+        return
+    if count is not None or seed is not None:
+        raise click.UsageError(f"--count and --seed belong to {PROBES}, got {name}")
     _make_samples(*_stores())
+
+
+def _make_stimuli(atlas: "Atlas", store: "ImageStore", *, count: int, seed: int) -> None:
+    from precompute.stimuli import import_stimuli
+
+    with _progress(f"Painting {PROBES}", "images") as progress:
+        report = import_stimuli(atlas, store, count=count, seed=seed, progress=progress)
+    _say_import(PROBES, report)
 
 
 def _make_samples(atlas: "Atlas", store: "ImageStore") -> None:

@@ -45,6 +45,22 @@ CREATE SEQUENCE run_numbers;
 CREATE TABLE atlas_info (schema_version INTEGER);
 """
 
+# Parameters of probe pictures (`convscope images make stimuli`), which their names state.
+_STIMULUS_NUMBERS = (
+    "orientation", "angle", "frequency", "phase", "contrast", "hue", "saturation", "value", "size", "x", "y",
+    "exponent", "bandwidth", "draw",
+)  # fmt: skip
+_STIMULUS_WORDS = ("colour", "polarity", "symbol")
+_STIMULUS_COLUMNS = ",\n    ".join(
+    [
+        *(
+            f"TRY_CAST(regexp_extract(told, '[/,]{name}=([^,]*)', 1) AS DOUBLE) AS {name}"
+            for name in _STIMULUS_NUMBERS
+        ),
+        *(f"nullif(regexp_extract(told, '[/,]{name}=([^,]*)', 1), '') AS {name}" for name in _STIMULUS_WORDS),
+    ]
+)
+
 _VIEWS = """
 CREATE VIEW patches AS
 WITH boxed AS (
@@ -121,7 +137,16 @@ SELECT p.image_set, p.image_a, p.image_b, p.distance, a.key = b.key AS identical
 FROM pairs p
 JOIN images a ON a.image_set = p.image_set AND a.image_id = p.image_a
 JOIN images b ON b.image_set = p.image_set AND b.image_id = p.image_b;
-"""
+
+CREATE VIEW stimuli AS
+WITH told AS (
+    SELECT image_set, image_id, split_part(name, '/', 1) AS kind, '/' || left(split_part(name, '/', 2), -4) AS told
+    FROM images WHERE regexp_full_match(name, '[a-z]+/([a-z]+=[^=,/]+,)*[a-z]+=[^=,/]+[.]png'))
+SELECT
+    image_set, image_id, kind,
+    {stimulus columns}
+FROM told;
+""".replace("{stimulus columns}", _STIMULUS_COLUMNS)
 
 # Comments people see in SQL clients; `test_every_table_and_column_is_explained` holds this complete.
 COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
@@ -350,10 +375,35 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "identical": "True where the files hold the same bytes.",
         },
     ),
+    "stimuli": (
+        "Probe pictures with the parameters that their names state: `grating/orientation=30,frequency=8.png`.",
+        {
+            "image_set": "Set the picture belongs to.",
+            "image_id": "Image.",
+            "kind": "What is painted: grating, plaid, checkerboard, rings, letter, ...",
+            "orientation": "Direction of stripes and bars, of a wedge or arc: degrees, counter-clockwise from x.",
+            "angle": "Degrees between a plaid's gratings, or of a corner.",
+            "frequency": "Cycles per picture; of spokes per turn; of dots and checks along a side.",
+            "phase": "Phase at the centre in degrees.",
+            "contrast": "Michelson contrast; of noise and textures the root mean square over the mean.",
+            "hue": "Hue in degrees: 0 red, 120 green, 240 blue.",
+            "saturation": "Saturation of a plain colour, 0 to 1 (HSV).",
+            "value": "Value of a plain colour, 0 to 1 (HSV).",
+            "size": "Width, diameter or radius of an arc in picture widths; of dots in their spacing.",
+            "x": "Middle in picture widths, to the right of the centre.",
+            "y": "Middle in picture widths, above the centre.",
+            "exponent": "Power with which noise's amplitude falls over frequency: 0 white, 1 as in natural scenes.",
+            "bandwidth": "Bandwidth of a texture in octaves.",
+            "draw": "Seed of noise and textures.",
+            "colour": "Colour axis: luminance, red-green or blue-yellow.",
+            "polarity": "Light on dark, or dark on light.",
+            "symbol": "Letter, or name of a shape.",
+        },
+    ),
 }
 
 
-VIEW_NAMES = frozenset({"patches", "selectivity", "near_duplicates"})
+VIEW_NAMES = frozenset({"patches", "selectivity", "near_duplicates", "stimuli"})
 
 
 def _literal(text: str) -> str:
