@@ -27,7 +27,7 @@ from dashboard.selections import (
     select_layer,
     select_run,
 )
-from db import image_queries, overview_queries, patch_queries
+from db import image_queries, overview_queries, patch_queries, tuning_queries
 from db.atlas import AtlasError, Query
 from db.table_files import csv_lines
 
@@ -76,6 +76,29 @@ def channel_histogram_csv() -> flask.Response:
     selection, channel = _channel()
     query = patch_queries.channel_histogram(selection.run["run"], selection.layer["layer"], channel)
     return _csv(query, f"{_channel_name(selection, channel)}-histogram")
+
+
+@downloads.get("/channel-gratings.csv")
+def channel_gratings_csv() -> flask.Response:
+    """A channel's answers to gratings."""
+    return _tuning(tuning_queries.gratings, "gratings")
+
+
+@downloads.get("/channel-hues.csv")
+def channel_hues_csv() -> flask.Response:
+    """A channel's answers to plain hues."""
+    return _tuning(tuning_queries.hues, "hues")
+
+
+def _tuning(query: Callable[[int, str, int], Query], table: str) -> flask.Response:
+    selection, channel = _channel()
+    runs = current().atlas.fetch(tuning_queries.probe_run(selection.run["model"]))
+    if not runs:
+        raise NothingSelected(f"{selection.run['model']} ran over no set of probe pictures.")
+    return _csv(
+        query(runs[0]["run"], selection.layer["layer"], channel),
+        f"{_channel_name(selection, channel)}-{table}",
+    )
 
 
 def _channel_name(selection: LayerSelection, channel: int) -> str:

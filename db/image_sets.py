@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from db.atlas import Query
+from db.index_queries import RUN_TABLES
 
 # Columns of a table of images on its way into the atlas; `moved` marks known images whose file is elsewhere now.
 IMAGE_ROWS = pa.schema(
@@ -198,13 +199,7 @@ def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orph
         values,
     ).fetchall()
     gone = "(SELECT run FROM runs WHERE image_set = $image_set)"
-    for table in (
-        "activations",
-        "activations_by_image",
-        "predictions",
-        "channel_stats",
-        "channel_histograms",
-    ):
+    for table in RUN_TABLES:
         connection.execute(f"DELETE FROM {table} WHERE run IN {gone}", values)
     models = connection.execute(
         """

@@ -7,7 +7,10 @@ import pyarrow as pa
 
 from db.atlas import Query
 
-_RUN_TABLES = ("activations", "activations_by_image", "predictions", "channel_stats", "channel_histograms")
+RUN_TABLES = (
+    *("activations", "activations_by_image", "predictions", "channel_stats", "channel_histograms"),
+    "responses",
+)
 
 
 def set_images(image_set: str) -> Query:
@@ -85,6 +88,7 @@ class RunTables:
     predictions: pa.Table
     channel_stats: pa.Table
     channel_histograms: pa.Table
+    responses: pa.Table
 
 
 def insert_run(
@@ -96,7 +100,7 @@ def insert_run(
     """
     values = {"model": model, "image_set": image_set}
     gone = "(SELECT run FROM runs WHERE model = $model AND image_set = $image_set)"
-    for table in (*_RUN_TABLES, "runs"):
+    for table in (*RUN_TABLES, "runs"):
         connection.execute(f"DELETE FROM {table} WHERE run IN {gone}", values)
     for table in ("models", "layers", "layer_edges"):
         connection.execute(f"DELETE FROM {table} WHERE model = $model", {"model": model})
@@ -113,7 +117,7 @@ def insert_run(
     connection.execute("DELETE FROM classes WHERE vocabulary NOT IN (SELECT vocabulary FROM models)")
     # all, although it is one row: the connection takes nothing else while a result is open
     run = int(connection.execute("SELECT nextval('run_numbers')").fetchall()[0][0])
-    for table in ("runs", *_RUN_TABLES):
+    for table in ("runs", *RUN_TABLES):
         rows = tables.run if table == "runs" else getattr(tables, table)
         _insert(connection, table, rows, "SELECT $run AS run, * FROM given", run=run)
     return run

@@ -41,6 +41,7 @@ CREATE TABLE channel_stats (
     dead BOOLEAN, nonfinite BIGINT);
 CREATE TABLE channel_histograms (
     run INTEGER, layer VARCHAR, channel INTEGER, low FLOAT, high FLOAT, images INTEGER);
+CREATE TABLE responses (run INTEGER, layer VARCHAR, channel INTEGER, activations FLOAT[]);
 CREATE SEQUENCE run_numbers;
 CREATE TABLE atlas_info (schema_version INTEGER);
 """
@@ -146,6 +147,46 @@ SELECT
     image_set, image_id, kind,
     {stimulus columns}
 FROM told;
+
+CREATE VIEW image_responses AS
+SELECT r.run, r.model, r.image_set, a.layer, a.channel, unnest(range(len(a.activations)))::INTEGER AS image_id,
+       unnest(a.activations) AS activation
+FROM responses a JOIN runs r USING (run);
+
+CREATE VIEW grating_responses AS
+-- the gratings of `stimuli.design`: full contrast, grey, two phases of which the stronger counts
+SELECT r.run, r.model, r.image_set, a.layer, a.channel, s.orientation, s.frequency,
+       max(a.activations[s.image_id + 1]) AS response, arg_max(s.image_id, a.activations[s.image_id + 1]) AS image_id
+FROM responses a JOIN runs r USING (run) JOIN stimuli s USING (image_set)
+WHERE s.kind = 'grating' AND s.contrast = 1 AND s.colour = 'luminance' AND s.phase IN (0, 90)
+GROUP BY ALL;
+
+CREATE VIEW hue_responses AS
+SELECT r.run, r.model, r.image_set, a.layer, a.channel, s.hue, a.activations[s.image_id + 1] AS response, s.image_id
+FROM responses a JOIN runs r USING (run) JOIN stimuli s USING (image_set)
+WHERE s.kind = 'colour' AND s.saturation = 1 AND s.value = 1;
+
+CREATE VIEW tuning AS
+-- Responses count from the channel's weakest, so that the sums are of what is not negative.
+WITH gratings AS (
+    SELECT *, response - min(response) OVER channels AS raised,
+           arg_max(frequency, response) OVER channels AS best_frequency
+    FROM grating_responses WINDOW channels AS (PARTITION BY run, layer, channel)),
+by_grating AS (
+    SELECT run, model, image_set, layer, channel,
+           arg_max(orientation, response) AS orientation, arg_max(frequency, response) AS frequency,
+           sqrt(pow(sum(raised * cos(radians(2 * orientation))) FILTER (frequency = best_frequency), 2)
+                + pow(sum(raised * sin(radians(2 * orientation))) FILTER (frequency = best_frequency), 2))
+           / nullif(sum(raised) FILTER (frequency = best_frequency), 0) AS orientation_selectivity
+    FROM gratings GROUP BY ALL),
+hues AS (
+    SELECT *, response - min(response) OVER (PARTITION BY run, layer, channel) AS raised FROM hue_responses),
+by_hue AS (
+    SELECT run, layer, channel, arg_max(hue, response) AS hue,
+           sqrt(pow(sum(raised * cos(radians(hue))), 2) + pow(sum(raised * sin(radians(hue))), 2))
+           / nullif(sum(raised), 0) AS hue_selectivity
+    FROM hues GROUP BY ALL)
+SELECT g.*, h.hue, h.hue_selectivity FROM by_grating g JOIN by_hue h USING (run, layer, channel);
 """.replace("{stimulus columns}", _STIMULUS_COLUMNS)
 
 # Comments people see in SQL clients; `test_every_table_and_column_is_explained` holds this complete.
@@ -375,6 +416,69 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "identical": "True where the files hold the same bytes.",
         },
     ),
+    "responses": (
+        "Every image's best activation in each channel, of runs over small sets; `image_responses` has a row for each.",
+        {
+            "run": "Run the row belongs to.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "activations": "Entry image_id + 1 is that image's; NULL where it could not be read or is not finite.",
+        },
+    ),
+    "image_responses": (
+        "Every image's best activation in each channel, of runs over small sets.",
+        {
+            "run": "Run the row belongs to.",
+            "model": "Model that ran.",
+            "image_set": "Set it ran over.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "image_id": "Image.",
+            "activation": "Value at the image's best position in this channel.",
+        },
+    ),
+    "grating_responses": (
+        "What a channel answers to grey gratings of full contrast, by orientation and frequency.",
+        {
+            "run": "Run the row belongs to.",
+            "model": "Model that ran.",
+            "image_set": "Set of probe pictures.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "orientation": "Direction of the stripes in degrees, counter-clockwise from x.",
+            "frequency": "Cycles per picture.",
+            "response": "Best activation, of the two phases the stronger.",
+            "image_id": "Picture with that phase.",
+        },
+    ),
+    "hue_responses": (
+        "What a channel answers to plain saturated colours.",
+        {
+            "run": "Run the row belongs to.",
+            "model": "Model that ran.",
+            "image_set": "Set of probe pictures.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "hue": "Hue in degrees: 0 red, 120 green, 240 blue.",
+            "response": "Best activation.",
+            "image_id": "Picture.",
+        },
+    ),
+    "tuning": (
+        "What each channel prefers among gratings and hues, and how selectively (1 - circular variance).",
+        {
+            "run": "Run the row belongs to.",
+            "model": "Model that ran.",
+            "image_set": "Set of probe pictures.",
+            "layer": "Layer.",
+            "channel": "Channel, from 0.",
+            "orientation": "Orientation of the grating with the strongest response, in degrees.",
+            "frequency": "Its frequency in cycles per picture.",
+            "orientation_selectivity": "|sum R exp(2i orientation)| / sum R at that frequency, R from the weakest up.",
+            "hue": "Hue with the strongest response, in degrees.",
+            "hue_selectivity": "|sum R exp(i hue)| / sum R: 0 where all hues are alike, 1 where one alone counts.",
+        },
+    ),
     "stimuli": (
         "Probe pictures with the parameters that their names state: `grating/orientation=30,frequency=8.png`.",
         {
@@ -403,7 +507,10 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-VIEW_NAMES = frozenset({"patches", "selectivity", "near_duplicates", "stimuli"})
+VIEW_NAMES = frozenset(
+    {"patches", "selectivity", "near_duplicates", "stimuli", "image_responses"}
+    | {"grating_responses", "hue_responses", "tuning"}
+)
 
 
 def _literal(text: str) -> str:

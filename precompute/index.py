@@ -49,6 +49,8 @@ Report = Callable[[int, int | None, str], None]
 # Images whose gradients tell the effective fields (Luo et al. 2016 average over as many).
 _FIELD_IMAGES = 16
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
+# Images x channels up to which every response is kept: 200 MB, the probe pictures with two networks' worth to spare.
+_MOST_RESPONSES = 50_000_000
 
 
 class CannotIndex(ValueError):
@@ -159,7 +161,13 @@ def run_index(
         },
     )
     with checkpoint.held():
-        state = IndexState(chosen, k=k, batch_size=how.batch_size, device=how.state_device())
+        state = IndexState(
+            chosen,
+            k=k,
+            batch_size=how.batch_size,
+            device=how.state_device(),
+            keep_responses=len(images) * sum(tap.channels for tap in chosen) <= _MOST_RESPONSES,
+        )
         done = Progress(0, 0.0, ())
         if resume:
             stored = checkpoint.load()

@@ -19,10 +19,19 @@ class IndexState:
     and the next `begin`.
 
     Memory: 12 bytes for each of the k entries of each channel, about 1.9 kB per channel for its statistics, and
-    the predictions of the images so far: some 150 bytes an image.
+    the predictions of the images so far: some 150 bytes an image. With `keep_responses` also 4 bytes for each image
+    and channel.
     """
 
-    def __init__(self, taps: Sequence[Tap], *, k: int, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        taps: Sequence[Tap],
+        *,
+        k: int,
+        batch_size: int,
+        device: torch.device,
+        keep_responses: bool = False,
+    ) -> None:
         self.taps = tuple(taps)
         self.topk = {tap.layer: TopK(tap.channels, k, device=device) for tap in taps}
         channels = sum(tap.channels for tap in taps)
@@ -37,6 +46,8 @@ class IndexState:
         self._image_ids = torch.zeros(0, dtype=torch.int64)
         self._taken: list[str] = []
         self._predictions: list[PredictionRows] = []
+        # image ids N and best values N,C of each batch
+        self._responses: list[tuple[Tensor, Tensor]] | None = [] if keep_responses else None
 
     def begin(self, image_ids: Sequence[int]) -> None:
         """The next outputs are of these images; a batch may hold more, which are padding."""
@@ -57,6 +68,8 @@ class IndexState:
         )
         count = len(self._image_ids)
         self.statistics.update(self._best[:count])
+        if self._responses is not None:
+            self._responses.append((self._image_ids, self._best[:count].cpu().clone()))
         self._predictions.append(predict(logits[:count], self._image_ids.tolist(), labels))
 
     def predictions(self) -> PredictionRows:
@@ -64,9 +77,18 @@ class IndexState:
         self._predictions = [joined(self._predictions)]
         return self._predictions[0]
 
+    def responses(self) -> tuple[Tensor, Tensor] | None:
+        """int64 N, ids of all images so far, and float32 N,C, their best values; None where they are not kept."""
+        if not self._responses:
+            return None
+        ids, best = zip(*self._responses, strict=True)
+        self._responses = [(torch.cat(ids), torch.cat(best))]
+        return self._responses[0]
+
     def tensors(self) -> dict[str, Tensor]:
         """The whole state, to be stored."""
-        predictions = self.predictions()
+        predictions, responses = self.predictions(), self.responses()
+        kept = {} if responses is None else {"image_ids": responses[0], "best": responses[1]}
         return {
             "keys": torch.cat([self.topk[tap.layer].keys for tap in self.taps]),
             "positions": torch.cat([self.topk[tap.layer].positions for tap in self.taps]),
@@ -75,6 +97,7 @@ class IndexState:
                 f"predictions.{name}": torch.from_numpy(getattr(predictions, name))
                 for name in PredictionRows.__dataclass_fields__
             },
+            **{f"responses.{name}": tensor for name, tensor in kept.items()},
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -86,6 +109,9 @@ class IndexState:
         self.statistics.restore(_below("statistics.", tensors))
         arrays = {name: tensor.numpy() for name, tensor in _below("predictions.", tensors).items()}
         self._predictions = [PredictionRows(**arrays)]
+        if self._responses is not None:
+            kept = _below("responses.", tensors)
+            self._responses = [(kept["image_ids"], kept["best"])] if kept else []
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -110,7 +110,7 @@ def publish_run(
                 "target": pa.array([target for _, target in described.edges], pa.string()),
             }
         ),
-        **_results(state),
+        **_results(state, images=1 + max((image.image_id for image in made.listed), default=-1)),
     )
     with atlas.publish() as connection:
 
@@ -233,7 +233,7 @@ def _layers(described: ModelRows) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _results(state: IndexState) -> dict[str, pa.Table]:
+def _results(state: IndexState, *, images: int) -> dict[str, pa.Table]:
     activations = _activations(state)
     # stable: within an image the rows keep their order of layer, channel and rank
     order = np.argsort(activations["image_id"].to_numpy(), kind="stable")
@@ -274,7 +274,24 @@ def _results(state: IndexState) -> dict[str, pa.Table]:
                 "images": histogram.images,
             }
         ),
+        "responses": _responses(state, images),
     }
+
+
+def _responses(state: IndexState, images: int) -> pa.Table:
+    """A list of `images` values for each channel, NULL where an image has no finite one; no rows if none are kept."""
+    layers, channels = _channel_names(state.taps)
+    kept = state.responses()
+    if kept is None:
+        layers, channels, values = layers[:0], channels[:0], np.empty((0, images), np.float32)
+    else:
+        values = np.full((len(channels), images), np.nan, np.float32)
+        values[:, kept[0].numpy()] = kept[1].numpy().T
+    flat = values.ravel()
+    lists = pa.ListArray.from_arrays(
+        np.arange(len(values) + 1, dtype=np.int32) * images, pa.array(flat, mask=~np.isfinite(flat))
+    )
+    return pa.table({"layer": layers, "channel": channels, "activations": lists})
 
 
 def _activations(state: IndexState) -> pa.Table:

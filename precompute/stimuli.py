@@ -187,7 +187,9 @@ def _placed(values: Values, x: Plane, y: Plane) -> tuple[Plane, Plane]:
 
 
 def _wave(values: Values, across: Plane) -> Plane:
-    wave: Plane = np.cos(2 * np.pi * _real(values, "frequency") * across + math.radians(_real(values, "phase")))
+    wave: Plane = np.cos(
+        2 * np.pi * _real(values, "frequency") * across + math.radians(_real(values, "phase"))
+    )
     return wave
 
 

@@ -20,6 +20,7 @@ from dashboard.grid import tied
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import row_address
 from dashboard.selections import LayerSelection, NothingSelected, NotIndexed, select_layer
+from dashboard.tuning import tuning_panel
 from dashboard.wiring import drawn_once
 from dashboard.words import activation, count, patch_sentence, percent
 from db import patch_queries
@@ -132,6 +133,7 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
             ],
             className="two",
         ),
+        tuning_panel(context, selection, here),
         components.sql_text(query),
     ]
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from db.atlas import Atlas
 from db.images import ImageStore
+from db.index_queries import RUN_TABLES
 from db.settings import Settings
 
 INPUT = 224
@@ -170,8 +171,7 @@ def add_run(
         old = connection.execute(
             "SELECT run FROM runs WHERE model = ? AND image_set = ?", [model, image_set]
         ).fetchall()
-        for table in ("activations", "activations_by_image", "predictions", "channel_stats", "channel_histograms",
-                      "runs"):  # fmt: skip
+        for table in (*RUN_TABLES, "runs"):
             connection.execute(f"DELETE FROM {table} WHERE run = ANY(?)", [[number for (number,) in old]])
         for table in ("models", "layers", "layer_edges"):
             connection.execute(f"DELETE FROM {table} WHERE model = ?", [model])

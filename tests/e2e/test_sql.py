@@ -1,5 +1,6 @@
 """The SQL page in a real browser, over a real server."""
 
+import contextlib
 import csv
 import http.client
 import io
@@ -24,7 +25,7 @@ BOMB = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.rang
 
 def opened(page: Page, site: str, sql: str = "", **more: str) -> None:
     page.goto(f"{site}/sql?" + urllib.parse.urlencode({"q": sql, **more} if sql else more))
-    expect(page.locator(EDITOR)).to_be_attached()
+    expect(page.locator(EDITOR)).to_be_attached(timeout=30_000)
 
 
 def write(page: Page, sql: str) -> None:
@@ -116,19 +117,27 @@ def test_a_long_query_is_cancelled_and_its_process_ends(page: Page, site: str) -
     expect(page.locator(ROWS)).to_have_count(1)
 
 
-def test_pages_answer_while_every_place_for_queries_is_taken_by_a_bomb(page: Page, site: str) -> None:
-    others = [http.client.HTTPConnection(urllib.parse.urlsplit(site).netloc) for _ in range(3)]
-    for other in others:
-        other.request("GET", "/api/sql?" + urllib.parse.urlencode({"q": BOMB}))
-    page.goto(f"{site}/images")
-    expect(page.locator(".thumbnails img").first).to_be_visible()
-    page.goto(site)
-    expect(page.locator(".channel-row.loaded").first).to_be_visible()
-    assert all(select.select([other.sock], [], [], 0)[0] == [] for other in others), "the bombs still run"
-    for other in others:
-        other.close()
-    opened(page, site, "SELECT 1 AS one")  # who went left their places
-    expect(page.locator(ROWS)).to_have_count(1)
+def test_pages_answer_while_every_place_for_queries_is_taken_by_a_bomb(
+    page: Page, filled_home: Settings
+) -> None:
+    with served(filled_home, CONVSCOPE_SQL_SECONDS="300") as site:
+        with contextlib.ExitStack() as bombs:
+            others = [
+                bombs.enter_context(
+                    contextlib.closing(http.client.HTTPConnection(urllib.parse.urlsplit(site).netloc))
+                )
+                for _ in range(3)
+            ]
+            for other in others:
+                other.request("GET", "/api/sql?" + urllib.parse.urlencode({"q": BOMB}))
+            page.goto(f"{site}/images")
+            expect(page.locator(".thumbnails img").first).to_be_visible()
+            page.goto(site)
+            expect(page.locator(".channel-row.loaded").first).to_be_visible()
+            running = [select.select([other.sock], [], [], 0)[0] == [] for other in others]
+            assert all(running), "the bombs still run"
+        opened(page, site, "SELECT 1 AS one")  # who went left their places
+        expect(page.locator(ROWS)).to_have_count(1)
 
 
 def test_the_pickers_fill_model_and_images(page: Page, site: str) -> None:
@@ -258,4 +267,6 @@ def test_on_a_phone_the_result_is_scrolled_to(phone: Page, site: str) -> None:
     opened(phone, site)
     phone.locator(".sql-starts").get_by_role("button", name="Which classes does an image set have?").click()
     expect(phone.locator("#sql-figure .bars path").first).to_be_in_viewport()
-    assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    phone.wait_for_function(
+        "document.documentElement.scrollWidth <= innerWidth"
+    )  # once the chart has its size

@@ -116,7 +116,7 @@ def add_run(atlas: Atlas) -> Callable[..., None]:
                     "SELECT $run AS run, 'l' AS layer, 0 AS channel, 1 AS rank, 0 AS image_id",
                     {"run": run},
                 )
-            for table in ("predictions", "channel_stats", "channel_histograms"):
+            for table in ("predictions", "channel_stats", "channel_histograms", "responses"):
                 connection.execute(f"INSERT INTO {table} BY NAME SELECT $run AS run", {"run": run})
 
     return add

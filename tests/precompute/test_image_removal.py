@@ -27,7 +27,7 @@ def files_below(folder: Path) -> set[str]:
 
 TABLES = (
     *("image_sets", "images", "runs", "models", "layers", "classes", "activations", "activations_by_image"),
-    *("predictions", "channel_stats", "channel_histograms"),
+    *("predictions", "channel_stats", "channel_histograms", "responses"),
 )
 
 

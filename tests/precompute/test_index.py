@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from db.atlas import Atlas, Query
 from db.images import ImageStore
+from db.index_queries import RUN_TABLES
 from db.ledger import Ledger
 from db.set_changes import remove_image_set
 from db.settings import Settings
@@ -37,7 +38,6 @@ ROOT = Path(__file__).parents[2]
 # two values are nearer to each other than that.
 TOLERANCE = 1e-5
 SWAPPED = 1e-3
-TABLES = ("activations", "activations_by_image", "predictions", "channel_stats", "channel_histograms")
 
 
 class SmallNetwork(nn.Sequential):
@@ -283,7 +283,7 @@ def test_a_run_is_replaced_only_on_demand_and_gets_a_new_number(
         run_index(atlas, store, model=model, image_set="noise")
     second = run_index(atlas, store, model=model, image_set="noise", k=2, replace=True)
     assert (first.run, second.run) == (1, 2)
-    for name in ("runs", *TABLES):
+    for name in ("runs", *RUN_TABLES):
         assert atlas.fetch(Query(f"SELECT DISTINCT run FROM {name}")) == [{"run": 2}], name
 
 
@@ -488,9 +488,9 @@ def test_a_process_that_was_stopped_is_resumed_to_the_same_bits(
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
     run_index(atlas, store, model=model, image_set="noise", k=4, batch_size=2)
-    whole = {name: table(atlas, name) for name in TABLES}
+    whole = {name: table(atlas, name) for name in RUN_TABLES}
     with atlas.publish() as connection:
-        for name in ("runs", *TABLES):
+        for name in ("runs", *RUN_TABLES):
             connection.execute(f"DELETE FROM {name}")
 
     with indexing(settings) as process:
@@ -505,7 +505,7 @@ def test_a_process_that_was_stopped_is_resumed_to_the_same_bits(
     report = run_index(atlas, store, model=model, image_set="noise", k=4, batch_size=2, resume=True)
     # a signal may be heard one batch later; SIGKILL comes before the batch that was told of is stored
     assert kept <= report.resumed_at < 12
-    for name in TABLES:
+    for name in RUN_TABLES:
         assert table(atlas, name).equals(whole[name]), name
     assert not (settings.home / "builds").exists()
 
