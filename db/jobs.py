@@ -354,23 +354,17 @@ def end_cancelled(ledger: Ledger, claim: Claim) -> bool:
 
 def give_back(ledger: Ledger, claim: Claim) -> bool:
     """Queue a job again that its worker cannot go on with because it stops: not the job's fault."""
-    with ledger.write() as connection:
-        return move(
-            connection,
-            claim.job,
-            "queued",
-            Job.claim == claim.claim,
-            claim=None,
-            lease_until=None,
-            attempts=Job.attempts - 1,
-            sent=None,
-            progress=0.0,
-            note=None,
-        )
+    return _queue_again(ledger, claim, note=None)
 
 
 def postpone(ledger: Ledger, claim: Claim, *, seconds: float, note: str) -> bool:
     """Queue a job again for later, because of what somebody else does: not the job's fault. `note` says what."""
+    later = now() + timedelta(seconds=seconds)
+    return _queue_again(ledger, claim, note=note[:ERROR_LENGTH], not_before=later)
+
+
+def _queue_again(ledger: Ledger, claim: Claim, **values: Any) -> bool:
+    """As if this attempt had not been."""
     with ledger.write() as connection:
         return move(
             connection,
@@ -380,10 +374,9 @@ def postpone(ledger: Ledger, claim: Claim, *, seconds: float, note: str) -> bool
             claim=None,
             lease_until=None,
             attempts=Job.attempts - 1,
-            not_before=now() + timedelta(seconds=seconds),
             sent=None,
             progress=0.0,
-            note=note[:ERROR_LENGTH],
+            **values,
         )
 
 

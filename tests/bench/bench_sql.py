@@ -53,7 +53,7 @@ def main() -> None:
         print(f"{counted:,} activations, {IMAGES:,} images x {len(MODELS)} models; {ATTACKS:,} attacks")
         files = [report_file(settings, model) for model in MODELS]
         print(f"the report's files: {', '.join(f'{file.stat().st_size / 1e6:.0f} MB' for file in files)}")
-        with served(settings) as url:
+        with served(settings, CONVSCOPE_SQL_PER_MINUTE="1000000") as url:
             examples(url)
             against_json(url, files[0])
 

@@ -80,5 +80,5 @@ def press_run(page: Page, address: str, *, arrives: str, count: int = 1) -> Loca
     page.goto(address)
     page.get_by_role("button", name="Run").click()
     found = page.locator(arrives)
-    expect(found).to_have_count(count, timeout=60_000)
+    expect(found).to_have_count(count, timeout=180_000)
     return found

@@ -41,7 +41,7 @@ def told(request: pytest.FixtureRequest) -> Told:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A running Chromium. None to be found is a failure in CI, and a loud skip elsewhere."""
-    expect.set_options(timeout=15_000)  # a loaded machine is slow, not wrong
+    expect.set_options(timeout=45_000)  # a loaded machine is slow, not wrong
     with sync_playwright() as playwright:
         try:
             found = playwright.chromium.launch(**chromium())
@@ -86,7 +86,7 @@ def _watched(browser: Browser, size: dict[str, int]) -> Iterator[Page]:
     wrong: list[str] = []
     context = browser.new_context(viewport=size, color_scheme="light")  # type: ignore[arg-type]
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     page.on("request", lambda asked: wrong.append(asked.url) if "//127.0.0.1" not in asked.url else None)
@@ -108,9 +108,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, S
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("first") / "home")})
     command = Running(settings.home, "run", "--port", "0")
     try:
-        url = command.wait_for(r"Convscope is at (http://\S+)", seconds=60)
+        url = command.wait_for(r"Convscope is at (http://\S+)", seconds=180)
         assert json.loads(get(f"{url}/status.json"))["runs"] == []
-        command.wait_for(r"(Ready)", seconds=280)
+        command.wait_for(r"(Ready)", seconds=600)
         yield url, settings
     finally:
         command.stop()

@@ -58,7 +58,7 @@ class Lab:
         command = self.start("run", "--port", "0")
         wait(
             lambda: {worker["worker"] for worker in job_queries.workers(self.ledger)} - before != set(),
-            seconds=60,
+            seconds=180,
             what=lambda: command.log.read_text(),
         )
         return command
@@ -92,7 +92,7 @@ class Lab:
     def wait_for_progress(self, job: int) -> None:
         wait(
             lambda: job_queries.job(self.ledger, job)["progress"] > 0,
-            seconds=60,
+            seconds=180,
             what=lambda: f"{job_queries.job(self.ledger, job)}\n{self.said()}",
         )
 
@@ -106,7 +106,7 @@ class Lab:
         def found() -> list[int]:
             return [pid for pid, command in processes_of(self.settings.home).items() if words in command]
 
-        wait(lambda: found() != [], seconds=30, what=lambda: f"no {what}: {processes_of(self.settings.home)}")
+        wait(lambda: found() != [], seconds=90, what=lambda: f"no {what}: {processes_of(self.settings.home)}")
         for pid in found():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -204,7 +204,7 @@ def test_a_restarted_command_goes_on_where_it_was(lab: Lab, told: Told, killer: 
     waiting = lab.submit(target=1)
     wait(
         lambda: job_queries.job(lab.ledger, running)["items_done"] == 1,
-        seconds=60,
+        seconds=180,
         what=lambda: lab.said(),
     )
     first.stop(by=killer)
@@ -229,7 +229,7 @@ def test_two_workers_and_every_message_five_times_compute_each_job_once(lab: Lab
     lab.environment = {}  # nobody dies here: a busy machine may keep a living worker from its lease for two seconds
     lab.start_run()
     lab.start("worker")
-    wait(lambda: len(job_queries.workers(lab.ledger)) == 2, seconds=60, what=lab.said)
+    wait(lambda: len(job_queries.workers(lab.ledger)) == 2, seconds=180, what=lab.said)
     submitted = [lab.submit(target=target) for target in range(20)]
     app = celery_app(lab.settings, patient=False)
     for job in submitted * 4:
@@ -250,16 +250,16 @@ def test_a_job_is_cancelled_at_whatever_stage(lab: Lab, told: Told) -> None:
     loading = lab.submit(target=1, **LONG)
     lab.wait_for(loading, "running")
     lab.office.cancel(loading)
-    lab.wait_for(loading, "cancelled", seconds=20)
+    lab.wait_for(loading, "cancelled", seconds=60)
     running = lab.submit(target=2, **LONG)
     lab.wait_for_progress(running)
     lab.office.cancel(running)
-    lab.wait_for(running, "cancelled", seconds=20)
+    lab.wait_for(running, "cancelled", seconds=60)
     orphaned = lab.submit(target=3, **LONG)
     lab.wait_for_progress(orphaned)
     lab.office.cancel(orphaned)
     lab.kill("worker")  # before or after it noticed
-    lab.wait_for(orphaned, "cancelled", seconds=40)
+    lab.wait_for(orphaned, "cancelled", seconds=120)
     done = lab.submit(target=4)
     lab.wait_for(done, "done")
     with pytest.raises(jobs.IllegalMove):
@@ -279,7 +279,7 @@ def test_a_full_disk_delays_a_job_and_half_writes_nothing(lab: Lab, told: Told) 
     try:
         lab.start_run()
         job = lab.submit(target=0)
-        wait(lambda: job_queries.job(lab.ledger, job)["error"] is not None, seconds=60, what=lab.said)
+        wait(lambda: job_queries.job(lab.ledger, job)["error"] is not None, seconds=180, what=lab.said)
         found = job_queries.job(lab.ledger, job)
         assert "No space left on device" in found["error"]
         assert found["state"] in ("queued", "running")
@@ -310,12 +310,12 @@ def test_two_hundred_jobs_survive_ten_killed_workers(lab: Lab, told: Told) -> No
     for kills in range(1, 11):
         wait(
             lambda goal=kills * 15: states(lab)["done"] >= goal,  # type: ignore[misc]
-            seconds=90,
+            seconds=270,
             what=lambda: f"{states(lab)}\n{lab.said()}",
         )
         lab.kill("worker")
     for job in submitted:
-        lab.wait_for(job, "done", "failed", seconds=120)
+        lab.wait_for(job, "done", "failed", seconds=360)
     told("200 jobs, worker killed ten times", states(lab))
     assert states(lab) == {"done": 200}
     with lab.ledger.read() as connection:

@@ -31,17 +31,17 @@ def running(settings: Settings) -> Iterator[Running]:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left-over processes in /proc")
 @pytest.mark.parametrize("killer", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_stops_everything_within_ten_seconds(running: Running, killer: signal.Signals) -> None:
-    url = running.wait_for(r"Convscope is at (http://\S+)", seconds=60)
+    url = running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
     assert b"Convscope" in get(url)
-    running.wait_for(r"(worker.started)", seconds=60)
+    running.wait_for(r"(worker.started)", seconds=180)
     running.stop(by=killer, within=10)
     assert running.processes() == {}
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left-over processes in /proc")
 def test_a_killed_command_leaves_no_process_behind(running: Running) -> None:
-    running.wait_for(r"Convscope is at (http://\S+)", seconds=60)
-    running.wait_for(r"(worker.started)", seconds=60)
+    running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
+    running.wait_for(r"(worker.started)", seconds=180)
     assert len(running.processes()) >= 4, "web, broker, worker, first run"
     running.stop(by=signal.SIGKILL)
     wait(lambda: not running.processes(), seconds=10, what=lambda: str(running.processes()))

@@ -25,7 +25,7 @@ BOMB = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.rang
 
 def opened(page: Page, site: str, sql: str = "", **more: str) -> None:
     page.goto(f"{site}/sql?" + urllib.parse.urlencode({"q": sql, **more} if sql else more))
-    expect(page.locator(EDITOR)).to_be_attached(timeout=30_000)
+    expect(page.locator(EDITOR)).to_be_attached(timeout=90_000)
 
 
 def write(page: Page, sql: str) -> None:
@@ -138,6 +138,7 @@ def test_pages_answer_while_every_place_for_queries_is_taken_by_a_bomb(
             assert all(running), "the bombs still run"
         opened(page, site, "SELECT 1 AS one")  # who went left their places
         expect(page.locator(ROWS)).to_have_count(1)
+        page.goto("about:blank")  # before its server goes
 
 
 def test_the_pickers_fill_model_and_images(page: Page, site: str) -> None:

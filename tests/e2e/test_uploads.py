@@ -17,7 +17,7 @@ from running import Running, get, kill_all, wait
 
 from db.settings import Settings, read_settings
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1200)]
 PHOTOGRAPHS = 12
 Site = tuple[str, Settings]
 
@@ -51,7 +51,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, small_convnext: Path) -> I
     shutil.copytree(small_convnext, settings.home / "models" / "convnext-tiny")
     command = Running(settings.home, "run", "--port", "0", OMP_NUM_THREADS="2")
     try:
-        yield command.wait_for(r"Convscope is at (http://\S+)", seconds=60), settings
+        yield command.wait_for(r"Convscope is at (http://\S+)", seconds=180), settings
     finally:
         command.stop()
         kill_all(settings.home)
@@ -100,7 +100,7 @@ def test_a_zip_becomes_a_set_that_is_indexed_and_shows_patches(
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(
         dialog.get_by_text(f"{PHOTOGRAPHS} images entered, {PHOTOGRAPHS} have a label, 1 were refused")
-    ).to_be_visible(timeout=60_000)
+    ).to_be_visible(timeout=180_000)
     dialog.get_by_text("Refused files (1)").click()
     expect(dialog.get_by_role("cell", name="broken.jpg")).to_be_visible()
     photographed(page, "add-imported")
@@ -111,7 +111,7 @@ def test_a_zip_becomes_a_set_that_is_indexed_and_shows_patches(
     photographed(page, "add-indexing")
     expect(dialog.get_by_text("my-photos is indexed with efficientnet-lite0.")).to_be_visible(timeout=400_000)
     dialog.get_by_role("link", name="Show the patches").click()
-    expect(page.locator(".channel-row.loaded").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".channel-row.loaded").first).to_be_visible(timeout=90_000)
     assert "images=my-photos" in page.url
     page.goto(f"{url}/images?images=my-photos")
     expect(page.locator(".thumbnails li")).to_have_count(PHOTOGRAPHS)
@@ -142,14 +142,14 @@ def test_an_upload_that_is_cancelled_leaves_nothing(page: Page, running: Site, t
     dialog.get_by_label("Image set").fill("cancelled")
     dialog.get_by_role("button", name="Add", exact=True).click()
     wait(
-        lambda: any((settings.home / "uploads").glob("*/000000")), seconds=30, what=lambda: "no byte arrived"
+        lambda: any((settings.home / "uploads").glob("*/000000")), seconds=90, what=lambda: "no byte arrived"
     )
     photographed(page, "add-sending")
     dialog.get_by_role("button", name="Cancel").click()
     expect(dialog.get_by_role("button", name="Add", exact=True)).to_be_visible()
     wait(
         lambda: not list((settings.home / "uploads").iterdir()),
-        seconds=20,
+        seconds=60,
         what=lambda: "the upload is there",
     )
     assert len(ask(url, "/api/jobs")["jobs"]) == before
@@ -176,7 +176,7 @@ def test_what_cannot_be_added_is_said_where_it_is_typed_and_by_keyboard_alone(
     dialog.locator("#add-files").set_input_files(tmp_path / "note.jpg")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(dialog.get_by_role("alert")).to_contain_text(
-        "none of the 1 pictures in upload of note.jpg", timeout=30_000
+        "none of the 1 pictures in upload of note.jpg", timeout=90_000
     )
     photographed(page, "add-error")
     page.keyboard.press("Escape")
