@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +195,7 @@ class SQLRunner:
         self._idle: list[_Process] = []
         self._lock = threading.Lock()
         self._files: dict[str, tuple[pa.Table, str]] = {}
+        self._held: Counter[str] = Counter()  # files, by how many queries are about to open them
         weakref.finalize(self, _end_all, self._idle)  # an application that is dropped leaves no process
         number, unit = _split(settings.sql_memory)
         self._most_memory = int(number) * _UNITS[unit.upper()] + BESIDE_BYTES
@@ -232,10 +234,10 @@ class SQLRunner:
             missing = [name for name in checked["parameters"] if name not in (values or {})]
             if missing:
                 raise RefusedSQL(f"the statement has parameters without a value: {', '.join(missing)}")
-            tables = self._ledger_files(checked["tables"])
-            told = process.ask(
-                run=sql, values=dict(values or {}), tables=tables, rows=rows, bytes=size, seconds=limit
-            )
+            with self._ledger_files(checked["tables"]) as tables:
+                told = process.ask(
+                    run=sql, values=dict(values or {}), tables=tables, rows=rows, bytes=size, seconds=limit
+                )
             if "failed" in told:
                 raise SQLFailed(told["failed"])
             return Result(process, told, begun, done)
@@ -348,8 +350,9 @@ class SQLRunner:
             raise SQLFailed(f"the atlas cannot be opened: {told['failed']}")
         process.atlas = path
 
-    def _ledger_files(self, names: list[str]) -> dict[str, str]:
-        """Files with those tables as they are now."""
+    @contextlib.contextmanager
+    def _ledger_files(self, names: list[str]) -> Iterator[dict[str, str]]:
+        """Files with those tables as they are now; within it they stay, and who has opened one by its end keeps it."""
         tables = self._tables.read(names)
         files = {}
         with self._lock:
@@ -359,11 +362,18 @@ class SQLRunner:
                     file = self._folder / f"{name}-{time.monotonic_ns()}.arrow"
                     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                         writer.write_table(table)
-                    if known is not None:  # who has it open keeps it
-                        Path(known[1]).unlink(missing_ok=True)
                     self._files[name] = (table, str(file))
                 files[name] = self._files[name][1]
-        return files
+            self._held.update(files.values())
+        try:
+            yield files
+        finally:
+            with self._lock:
+                self._held.subtract(files.values())
+                current = {file for _, file in self._files.values()}
+                for left in [name for name, by in self._held.items() if not by and name not in current]:
+                    Path(left).unlink(missing_ok=True)
+                    del self._held[left]
 
     def _watch(
         self,

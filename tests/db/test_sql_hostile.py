@@ -284,6 +284,14 @@ def test_statements_without_end_are_ended(
     assert outcome(runner, "SELECT 41 + 1 AS answer") == ("rows", "[{'answer': 42}]")
 
 
+def test_queries_at_once_do_not_take_the_ledger_from_each_other(runner: SQLRunner) -> None:
+    """`jobs` is read anew for each of them, and the file of the one before goes."""
+    with ThreadPoolExecutor(3) as pool:
+        told = list(pool.map(lambda _: outcome(runner, "SELECT count(*) AS n FROM jobs"), range(60)))
+    assert set(told) == {("rows", "[{'n': 0}]")}
+    assert len(list(runner._folder.glob("jobs-*.arrow"))) == 1
+
+
 def line(statement: str, what: str, told: str) -> str:
     """A row of the table of outcomes."""
     return f"{' '.join(statement.split())[:58]:<60}{what:<9}{told[:90]}"
