@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +183,52 @@ class Result:
             done(well)
 
 
+class _Places:
+    """Places for queries, given to those who wait in the order in which they came: a semaphore lets some starve."""
+
+    def __init__(self, places: int) -> None:
+        self._all = self._free = places
+        self._waiting: deque[threading.Event] = deque()
+        self._lock = threading.Lock()
+
+    def take(self, gone: Callable[[], bool] | None) -> None:
+        """Wait for a place, as long as somebody waits for the rows.
+
+        Raises:
+            TooManyQueries: as many wait as may, or this one did for too long; SQLStopped: nobody waits any more.
+        """
+        too_many = TooManyQueries(f"{self._all} queries run already, as many as may: try again in a moment")
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            if len(self._waiting) == MOST_WAITING:
+                raise too_many
+            turn = threading.Event()
+            self._waiting.append(turn)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not turn.wait(LOOK_SECONDS):
+            left = gone is not None and gone()
+            if left or time.monotonic() > deadline:
+                self._leave(turn)
+                raise SQLStopped(NOBODY) if left else too_many
+
+    def _leave(self, turn: threading.Event) -> None:
+        with self._lock:
+            if not turn.is_set():
+                self._waiting.remove(turn)
+                return
+        self.give_back()  # it was its turn this very moment
+
+    def give_back(self) -> None:
+        """The place goes to the first who waits."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._free += 1
+
+
 class SQLRunner:
     """Runs people's SQL over one home. Safe to share between threads."""
 
@@ -190,8 +236,7 @@ class SQLRunner:
         self._settings = settings
         self._atlas = atlas
         self._tables = LedgerTables(ledger)
-        self._places = threading.BoundedSemaphore(settings.sql_at_once)
-        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
+        self._places = _Places(settings.sql_at_once)
         self._idle: list[_Process] = []
         self._lock = threading.Lock()
         self._files: dict[str, tuple[pa.Table, str]] = {}
@@ -273,12 +318,11 @@ class SQLRunner:
         self, seconds: float, gone: Callable[[], bool] | None
     ) -> tuple[_Process, Callable[[bool], None]]:
         """A process that is watched, and what to call when it is done: with True where it may serve again."""
-        if not self._places.acquire(blocking=False):
-            self._wait(gone)
+        self._places.take(gone)
         try:
             process = self._take()
         except BaseException:
-            self._places.release()
+            self._places.give_back()
             raise
         stop = threading.Event()
         watch = threading.Thread(target=self._watch, args=(process, stop, seconds, gone), daemon=True)
@@ -288,26 +332,9 @@ class SQLRunner:
             stop.set()
             watch.join()  # it kills nobody who serves another by then
             self._give_back(process, well=well)
-            self._places.release()
+            self._places.give_back()
 
         return process, done
-
-    def _wait(self, gone: Callable[[], bool] | None) -> None:
-        """Wait for a place, as long as somebody waits for the rows."""
-        too_many = TooManyQueries(
-            f"{self._settings.sql_at_once} queries run already, as many as may: try again in a moment"
-        )
-        if not self._waiting.acquire(blocking=False):
-            raise too_many
-        try:
-            deadline = time.monotonic() + WAIT_SECONDS
-            while not self._places.acquire(timeout=LOOK_SECONDS):
-                if gone is not None and gone():
-                    raise SQLStopped(NOBODY)
-                if time.monotonic() > deadline:
-                    raise too_many
-        finally:
-            self._waiting.release()
 
     def _take(self) -> _Process:
         with self._lock:

@@ -292,6 +292,26 @@ def test_queries_at_once_do_not_take_the_ledger_from_each_other(runner: SQLRunne
     assert len(list(runner._folder.glob("jobs-*.arrow"))) == 1
 
 
+def test_who_waits_is_served_in_turn(home: Settings) -> None:
+    settings = dataclasses.replace(home, sql_at_once=1)
+    runner = SQLRunner(settings, Atlas(settings), Ledger(settings))
+    served: list[int] = []
+
+    def ask(number: int) -> None:
+        with runner.run("SELECT 1", rows=1, size=1000):
+            served.append(number)
+
+    with contextlib.closing(runner), ThreadPoolExecutor(MOST_WAITING) as pool:
+        asked = []
+        with runner.run("SELECT 1", rows=1, size=1000):
+            for number in range(MOST_WAITING):
+                asked.append(pool.submit(ask, number))
+                time.sleep(0.1)  # longer than a look at the clock, many times over
+        for future in asked:
+            future.result()
+    assert served == list(range(MOST_WAITING))
+
+
 def line(statement: str, what: str, told: str) -> str:
     """A row of the table of outcomes."""
     return f"{' '.join(statement.split())[:58]:<60}{what:<9}{told[:90]}"
