@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import cv2
 import numpy as np
 import pytest
-from browser import served
+from browser import served, until
 from playwright.sync_api import Browser, Page, Route, expect
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
@@ -35,9 +35,10 @@ def asked(page: Page) -> dict[str, str]:
 
 def click_layer(page: Page, layer: str) -> None:
     """Click a layer in the drawing, with the mouse, where it is drawn."""
-    page.wait_for_function(
+    until(
+        page,
         "(layer) => document.getElementById('patches-drawing')?._cyreg?.cy.getElementById(layer).length",
-        arg=layer,
+        layer,
     )
     place = page.evaluate(TAP, layer)
     page.locator("#patches-drawing").click(position={"x": place["x"], "y": place["y"]})
@@ -195,7 +196,7 @@ def test_back_leads_to_the_place_that_was_left_and_pages_name_themselves(page: P
     expect(page).to_have_title(re.compile("[Cc]hannel.* · Convscope"))
     page.go_back()
     ready(page)
-    page.wait_for_function("(place) => Math.abs(scrollY - place) < 3", arg=place)
+    until(page, "(place) => Math.abs(scrollY - place) < 3", place)
 
 
 def test_the_same_records_leave_the_focus_where_it_is(page: Page, site: str) -> None:

@@ -11,7 +11,7 @@ import urllib.request
 
 import duckdb
 import pytest
-from browser import served
+from browser import served, until
 from playwright.sync_api import Browser, Page, expect
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
@@ -157,7 +157,7 @@ def test_an_example_fills_its_parameters_and_shows_pictures_and_a_chart(page: Pa
     cards = page.locator(".sql-cards img")
     expect(cards).to_have_count(20)
     cards.first.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('.sql-cards img').naturalWidth > 0")
+    until(page, "document.querySelector('.sql-cards img').naturalWidth > 0")
     assert "/channel?" in str(page.locator(".sql-cards a").first.get_attribute("href"))
     layer = page.get_by_label("$layer").input_value()
     assert layer
@@ -268,6 +268,4 @@ def test_on_a_phone_the_result_is_scrolled_to(phone: Page, site: str) -> None:
     opened(phone, site)
     phone.locator(".sql-starts").get_by_role("button", name="Which classes does an image set have?").click()
     expect(phone.locator("#sql-figure .bars path").first).to_be_in_viewport()
-    phone.wait_for_function(
-        "document.documentElement.scrollWidth <= innerWidth"
-    )  # once the chart has its size
+    until(phone, "document.documentElement.scrollWidth <= innerWidth")  # once the chart has its size
