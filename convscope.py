@@ -309,18 +309,18 @@ def make_set(name: str, count: int | None, seed: int | None) -> None:
     colours. The view `stimuli` has their parameters as columns (`convscope sql --tables stimuli`).
     """
     if name == PROBES:
-        _make_stimuli(*_stores(), count=1000 if count is None else count, seed=seed or 0)
+        _make_stimuli(*_stores(), count=count, seed=seed or 0)
         return
     if count is not None or seed is not None:
         raise click.UsageError(f"--count and --seed belong to {PROBES}, got {name}")
     _make_samples(*_stores())
 
 
-def _make_stimuli(atlas: "Atlas", store: "ImageStore", *, count: int, seed: int) -> None:
-    from precompute.stimuli import import_stimuli
+def _make_stimuli(atlas: "Atlas", store: "ImageStore", *, count: int | None, seed: int) -> None:
+    from precompute.stimuli import USUAL, import_stimuli
 
     with _progress(f"Painting {PROBES}", "images") as progress:
-        report = import_stimuli(atlas, store, count=count, seed=seed, progress=progress)
+        report = import_stimuli(atlas, store, count=count or USUAL, seed=seed, progress=progress)
     _say_import(PROBES, report)
 
 

@@ -220,6 +220,13 @@ def legend(crop: str) -> Component:
     return html.P(words, className="legend")
 
 
+def card(title: str, tools: Component, *inside: Component) -> Component:
+    """A section with its title, its tools and what is in it."""
+    return html.Section(
+        [html.Div([html.H2(title), tools], className="bar-line"), *inside], className="card-plain"
+    )
+
+
 def plain_table(
     head: Sequence[str], body: Sequence[Sequence[Any]], words: str, *, chosen: int | None = None
 ) -> Component:

@@ -14,7 +14,6 @@ from dashboard.pictures import thumbnail_address
 from dashboard.selections import LayerSelection
 from dashboard.words import activation
 from db import tuning_queries
-from db.atlas import Query
 
 
 def tuning_panel(context: Context, selection: LayerSelection, here: ChannelAddress) -> Component:
@@ -32,17 +31,15 @@ def tuning_panel(context: Context, selection: LayerSelection, here: ChannelAddre
     gratings, hues = context.atlas.fetch(gratings_query), context.atlas.fetch(hues_query)
     return html.Div(
         [
-            _card(
+            components.card(
                 "Gratings: orientation × frequency",
-                gratings_query,
-                f"/download/channel-gratings.csv?{table}",
+                components.sql_tools(gratings_query, f"/download/channel-gratings.csv?{table}"),
                 _grating_facts(selection.run, tuned, gratings),
                 html.Div([_heat(gratings, there), _probe(gratings, there)], className="tuning"),
             ),
-            _card(
+            components.card(
                 "Hues",
-                hues_query,
-                f"/download/channel-hues.csv?{table}",
+                components.sql_tools(hues_query, f"/download/channel-hues.csv?{table}"),
                 _hue_facts(tuned, hues),
                 _hues(hues, there),
             ),
@@ -61,13 +58,6 @@ def _nothing(model: str) -> Component:
             ),
         ],
         className="sql tuning-hint",
-    )
-
-
-def _card(title: str, query: Query, download: str, *inside: Component) -> Component:
-    return html.Section(
-        [html.Div([html.H2(title), components.sql_tools(query, download)], className="bar-line"), *inside],
-        className="card-plain",
     )
 
 

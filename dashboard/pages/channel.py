@@ -116,7 +116,7 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
         patch_cards(selection, here, patches),
         html.Div(
             [
-                _card(
+                components.card(
                     f"Classes in its top {len(patches)}",
                     components.sql_tools(
                         classes_query,
@@ -125,7 +125,7 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
                     ),
                     class_bars(classes),
                 ),
-                _card(
+                components.card(
                     "Strongest activation per image",
                     components.sql_tools(histogram_query, "/download/channel-histogram.csv?" + table),
                     histogram_bars(histogram),
@@ -136,12 +136,6 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
         tuning_panel(context, selection, here),
         components.sql_text(query),
     ]
-
-
-def _card(title: str, tools: Component, body: Component) -> Component:
-    return html.Section(
-        [html.Div([html.H2(title), tools], className="bar-line"), body], className="card-plain"
-    )
 
 
 def _heading(selection: LayerSelection, here: ChannelAddress) -> Component:

@@ -203,14 +203,8 @@ def _range(row: Record) -> str:
 
 def _card(title: str, query: Query, here: OverviewAddress, table: str, *inside: Component) -> Component:
     download = f"/download/overview/{table}.csv" + here.href().removeprefix(here.path)
-    return html.Section(
-        [
-            html.Div([html.H2(title), components.sql_tools(query, download)], className="bar-line"),
-            *inside,
-            components.sql_text(query),
-        ],
-        className="card-plain",
-    )
+    tools = components.sql_tools(query, download)
+    return components.card(title, tools, *inside, components.sql_text(query))
 
 
 def _classes(context: Context, here: OverviewAddress, run: Record | None) -> Component:

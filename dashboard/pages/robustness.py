@@ -253,14 +253,8 @@ def _tools(query: Query, here: RobustnessAddress, table: str) -> Component:
 
 
 def _card(title: str, query: Query, here: RobustnessAddress, table: str, *inside: Component) -> Component:
-    return html.Section(
-        [
-            html.Div([html.H2(title), _tools(query, here, table)], className="bar-line"),
-            *inside,
-            components.sql_text(query),
-        ],
-        className="card-plain",
-    )
+    tools = _tools(query, here, table)
+    return components.card(title, tools, *inside, components.sql_text(query))
 
 
 def _curve(context: Context, here: RobustnessAddress, way: Record) -> list[Component]:
