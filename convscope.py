@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from workers.supervisor import Supervisor
 
 PACKAGES = ("__main__", "convscope", "dashboard", "db", "precompute", "workers")
-DEFAULT_MODEL = "efficientnet-lite0"
 DEFAULT_SET = "samples"
 PROBES = "stimuli"
 
@@ -99,9 +98,9 @@ def run(host: str | None, port: int | None) -> None:
     """Serve the dashboard, with a broker and a worker; on the first run also make something to look at.
 
     The broker is started here unless CONVSCOPE_REDIS_URL names one. What dies is started again. The first run
-    imports the photographs that installed packages carry as image set `samples` and indexes them with
-    EfficientNet-Lite0, whose weights are installed with Convscope. The page is up meanwhile and fills itself.
-    Ctrl-C stops everything within 10 seconds; what a worker was doing goes on at the next start.
+    fills an empty installation as `convscope first-run` does; the page is up meanwhile, tells how far it is and
+    fills itself. Ctrl-C stops everything within 10 seconds; what a worker was doing, or the first run, goes on at
+    the next start.
     """
     from dashboard.access import check_binding
     from db.ledger import Ledger
@@ -113,7 +112,6 @@ def run(host: str | None, port: int | None) -> None:
     settings = _settings_of_server(host, port)
     check_binding(settings)
     write_events()
-    missing = _missing_from_first_run()
     ledger = Ledger(settings)
     ledger.migrate()
     sweeper = Sweeper(settings, ledger)
@@ -124,6 +122,7 @@ def run(host: str | None, port: int | None) -> None:
         address = server.stdout.readline().strip()  # it says where it is as soon as it answers
         if not address:
             sys.exit(server.wait() or 1)  # and has said why not on stderr
+        filling = _announce_first_run(settings)
         click.echo(address)
         keep_broker = _broker_keeper(children, settings)
         keep_broker()
@@ -131,7 +130,7 @@ def run(host: str | None, port: int | None) -> None:
         children.start("worker", _words("worker"), again=True)
         sweeper.start()
         try:
-            _watch(children, missing, keep_broker)
+            _watch(children, settings, filling, keep_broker)
         finally:
             sweeper.stop()
 
@@ -159,27 +158,28 @@ def _broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[],
     return keep
 
 
-def _watch(children: "Supervisor", first: list[list[str]], keep_broker: Callable[[], None]) -> None:
-    """Until the web server ends; meanwhile make what the first run is to make, one after the other."""
-    waiting = list(first)
-    ready = making = False
+def _watch(
+    children: "Supervisor", settings: "Settings", filling: bool, keep_broker: Callable[[], None]
+) -> None:
+    """Until the web server ends; meanwhile a first run, where there is to be one."""
+    from db.first_run import stopped
+
+    if filling:
+        children.start("first run", _words("first-run"), again=False)
+    else:
+        click.echo("Ready (Ctrl-C stops)")
     while True:
         keep_broker()
         ended = children.look()
         if ended == "web":
             raise CommandFailed(f"the web server ended with exit code {children.code('web')}")
         if ended == "first run":
-            making = False
-            if children.code("first run"):
-                click.echo("convscope: the first run's pictures could not all be made", err=True)
-                waiting.clear()
+            code = children.code("first run")
+            if code:
+                stopped(settings.home, f"its process ended with exit code {code}")
+                click.echo("convscope: the first run goes on with the next `convscope run`", err=True)
             children.forget("first run")
-        if not making and waiting:
-            children.start("first run", _words(*waiting.pop(0)), again=False)
-            making = True
-        if not making and not ready:
             click.echo("Ready (Ctrl-C stops)")
-            ready = True
         time.sleep(0.2)
 
 
@@ -188,18 +188,40 @@ def _words(*words: str) -> list[str]:
     return [sys.executable, str(Path(__file__).resolve()), *words]
 
 
-def _missing_from_first_run() -> list[list[str]]:
-    """Commands that give an empty installation something to look at, also where an earlier try was stopped."""
+def _announce_first_run(settings: "Settings") -> bool:
+    """Whether there is to be a first run; the first page that is opened tells of it."""
     from db.atlas import Atlas
-    from db.queries import image_sets, runs
+    from db.first_run import announce, missing_steps
 
-    atlas = Atlas(_settings())
-    empty = atlas.version() is None
-    sets = [] if empty else [row["image_set"] for row in atlas.fetch(image_sets())]
-    if sets not in ([], [DEFAULT_SET]) or (not empty and atlas.fetch(runs())):
-        return []
-    indexing = ["index", "--model", DEFAULT_MODEL, "--images", DEFAULT_SET, "--resume"]
-    return [indexing] if sets else [["images", "make", DEFAULT_SET], indexing]
+    steps = missing_steps(Atlas(settings))
+    announce(settings.home, steps)
+    return bool(steps)
+
+
+@convscope.command("first-run")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+def first_run(device: str) -> None:
+    """Fill an empty installation: what `convscope run` does the first time.
+
+    Imports the photographs that installed packages carry as image set `samples`, paints the probe pictures
+    `stimuli`, and indexes both with the models whose weights are installed: convnext-demo and efficientnet-lite0.
+    Goes on where an earlier first run was stopped; once one ended, or where there was content before, it does nothing.
+    """
+    _restart_for_torch()
+    from db.first_run import FirstRunBusy, announce, missing_steps
+    from precompute.first_run import fill
+
+    atlas, store = _stores()
+    steps = missing_steps(atlas)
+    announce(atlas.home, steps)
+    if not steps:
+        click.echo("Nothing to make: the first run is done, or there was content before")
+        return
+    try:
+        for sentence in fill(atlas, store, steps, device=device):
+            click.echo(sentence)
+    except FirstRunBusy as error:
+        click.echo(f"Nothing to make: {error}")
 
 
 @convscope.command()

@@ -108,6 +108,10 @@ class PatchesAddress(Address):
     crop: str = _choice("field", tuple(CROPS))
     tile: str = _choice("fit", ("fit", *(str(size) for size in TILE_SIZES if size <= 192)))
 
+    def start(self) -> "PatchesAddress":
+        """The same model and images and nothing chosen yet: where a person begins."""
+        return PatchesAddress(model=self.model, images=self.images)
+
 
 @dataclass(frozen=True)
 class ChannelAddress(PatchesAddress):

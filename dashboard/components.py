@@ -144,28 +144,6 @@ def thumbnails_gone(number: int, image_set: str, source: str) -> Component:
     )
 
 
-def nothing_yet(image_set: str = "") -> Component:
-    """The page before the first run; `image_set` is the newest where there is one."""
-    if image_set:
-        return message(
-            "No model was indexed yet",
-            html.P("The images are here. Find what excites each channel of a model with:"),
-            command(f"convscope index --model efficientnet-lite0 --images {shlex.quote(image_set)}"),
-            html.P("This page fills by itself when the run is done."),
-            kind="empty",
-        )
-    return message(
-        "Nothing here yet",
-        html.P("Convscope needs images and a model. Bring a folder of images, then index it:"),
-        command(
-            "convscope images import my-images /path/to/folder\n"
-            "convscope index --model efficientnet-lite0 --images my-images"
-        ),
-        html.P("This page fills by itself when the run is done."),
-        kind="empty",
-    )
-
-
 def sorry(
     sentence: str,
     *,

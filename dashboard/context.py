@@ -12,6 +12,7 @@ from dashboard.health import Health
 from db import queries
 from db.atlas import Atlas, AtlasError, NoAtlas
 from db.both import Both
+from db.first_run import STIMULI
 from db.images import ImageStore
 from db.ledger import Ledger
 from db.results import ResultStore
@@ -42,20 +43,23 @@ class Catalogue:
     trouble: str = ""
 
     def run(self, model: str, image_set: str) -> Record | None:
-        """The run of a model over an image set; an empty name means any. The newest where several fit."""
-        for run in self.runs:
-            if model in ("", run["model"]) and image_set in ("", run["image_set"]):
-                return run
-        return None
+        """The run of a model over an image set; an empty name means any.
+
+        Where several fit, the newest; one over photographs before one over the probe pictures of the first run.
+        """
+        fits = [
+            run for run in self.runs if model in ("", run["model"]) and image_set in ("", run["image_set"])
+        ]
+        return min(fits, key=lambda run: run["image_set"] == STIMULI, default=None)
 
     def run_numbered(self, number: int) -> Record | None:
         """The run with this number, None where it was replaced by a newer one."""
         return next((run for run in self.runs if run["run"] == number), None)
 
     def newest_set(self, image_set: str = "") -> str:
-        """The image set of this name, else the newest; empty where there is none."""
+        """The image set of this name, else the newest, probe pictures last; empty where there is none."""
         names = [found["image_set"] for found in self.image_sets]
-        return image_set if image_set in names else next(iter(names), "")
+        return image_set if image_set in names else min(names, key=lambda name: name == STIMULI, default="")
 
     def layer(self, model: str, layer: str) -> Record | None:
         """A layer of a model."""
@@ -89,6 +93,7 @@ class Context:
     pages: Cache[tuple[Any, ...], tuple[dict[str, Any], list[int]]] = field(
         default_factory=lambda: Cache(100, lambda _page: 1)
     )
+    tours: Cache[str, tuple[Any, ...]] = field(default_factory=lambda: Cache(100, lambda _tour: 1))
     _catalogue: Catalogue = field(default_factory=lambda: Catalogue(version=None))
 
     def catalogue(self) -> Catalogue:

@@ -34,23 +34,30 @@ class Drawing:
 
 
 def draw(
-    layers: Sequence[Record], edges: Iterable[tuple[str, str]], *, indexed: Collection[str] | None = None
+    layers: Sequence[Record],
+    edges: Iterable[tuple[str, str]],
+    *,
+    indexed: Collection[str] | None = None,
+    model: str = "",
 ) -> Drawing:
-    """Lay out `layers`, given in the order of the forward pass; those that are not `indexed` are marked."""
+    """Lay out `layers`, given in the order of the forward pass; those that are not `indexed` are marked.
+
+    Ids start with `model`: Cytoscape cannot move an element to another block when the next model has its name too.
+    """
     nodes: list[dict[str, Any]] = []
     spots: dict[str, tuple[int, int]] = {}  # layer -> (row, column)
     top, line = 10, 0
     for (number, stage), members in _runs(layers, lambda layer: layer["stage"]):
         stage_id = None
         if stage is not None:
-            stage_id = f"stage {number} {stage}"
+            stage_id = f"{model} stage {number} {stage}"
             data = {"id": stage_id, "label": stage, "shift": _label_shift(stage, members)}
             nodes.append({"data": data, "classes": "stage", "selectable": False})
             top += STAGE_HEAD
         for (place, block), inside in _runs(members, lambda layer: layer["block"]):
             parent = stage_id
             if block is not None:
-                parent = f"block {number} {place} {block}"
+                parent = f"{model} block {number} {place} {block}"
                 nodes.append(
                     {
                         "data": {"id": parent, "label": block} | ({"parent": stage_id} if stage_id else {}),
@@ -64,7 +71,14 @@ def draw(
                     left = GUTTER + STAGE_PADDING + BLOCK_PADDING + column * (wide + GAP)
                     if block is None and len(chunk) == 1:
                         left = GUTTER + STAGE_PADDING + BLOCK_PADDING
-                    pill = _pill(layer, parent, x=left + wide / 2, y=top + PILL_HEIGHT / 2, width=wide)
+                    pill = _pill(
+                        f"{model}{layer['layer']}",
+                        layer,
+                        parent,
+                        x=left + wide / 2,
+                        y=top + PILL_HEIGHT / 2,
+                        width=wide,
+                    )
                     if indexed is not None and layer["layer"] not in indexed:
                         pill["classes"] += " unindexed"
                     nodes.append(pill)
@@ -73,7 +87,9 @@ def draw(
                 line += 1
             top += BLOCK_GAP + BLOCK_PADDING - GAP + (BLOCK_PADDING if block is not None else 0)
         top += STAGE_GAP - BLOCK_GAP
-    lines = [_edge(source, target, spots) for source, target in edges if source in spots and target in spots]
+    lines = [
+        _edge(source, target, spots, model) for source, target in edges if source in spots and target in spots
+    ]
     return Drawing(nodes + lines, height=top + 4)
 
 
@@ -92,9 +108,10 @@ def as_picture(drawing: Drawing) -> dict[str, Any]:
             left = place["x"] - data["width"] / 2
             top = place["y"] - PILL_HEIGHT / 2 - BLOCK_PADDING
             nodes.append({"id": stage["id"], "label": stage["label"], "x": left, "y": top, "head": True})
-        nodes.append({"id": data["id"], "label": data["label"], "width": data["width"], **place})
+        nodes.append({"id": data["layer"], "label": data["label"], "width": data["width"], **place})
+    layers = {pill["data"]["id"]: pill["data"]["layer"] for pill in pills}
     edges = [
-        {"source": element["data"]["source"], "target": element["data"]["target"]}
+        {"source": layers[element["data"]["source"]], "target": layers[element["data"]["target"]]}
         for element in drawing.elements
         if element.get("classes") in ("beside", "down")
     ]
@@ -130,10 +147,12 @@ def _pill_width(count: int) -> int:
     return width - width % 2  # centres on whole pixels keep the text sharp
 
 
-def _pill(layer: Record, parent: str | None, *, x: float, y: float, width: int) -> dict[str, Any]:
+def _pill(
+    pill_id: str, layer: Record, parent: str | None, *, x: float, y: float, width: int
+) -> dict[str, Any]:
     name = layer["label"].rsplit(" > ", 1)[-1]
     fits = max(4, int(width / LETTER))
-    data = {"id": layer["layer"], "label": _shortened(name, fits), "width": width}
+    data = {"id": pill_id, "layer": layer["layer"], "label": _shortened(name, fits), "width": width}
     if parent is not None:
         data["parent"] = parent
     return {"data": data, "position": {"x": x, "y": y}, "classes": "layer", "grabbable": False}
@@ -146,11 +165,12 @@ def _shortened(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def _edge(source: str, target: str, spots: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+def _edge(source: str, target: str, spots: Mapping[str, tuple[int, int]], model: str) -> dict[str, Any]:
     """An edge beside, down to the next line, or past lines (a shortcut)."""
     (row, column), (row_to, column_to) = spots[source], spots[target]
     if row == row_to:
         kind = "beside" if abs(column - column_to) == 1 else "over"
     else:
         kind = "down" if row_to - row == 1 else "past"
-    return {"data": {"id": f"{source} -> {target}", "source": source, "target": target}, "classes": kind}
+    ends = {"source": f"{model}{source}", "target": f"{model}{target}"}
+    return {"data": {"id": f"{model}{source} -> {target}", **ends}, "classes": kind}

@@ -1,6 +1,7 @@
 """From an address to what it selects: the run, the layer, the channels; one place for pages and downloads."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dashboard.address import (
@@ -79,7 +80,7 @@ def select_run(catalogue: Catalogue, model: str, image_set: str) -> Record:
 
 
 def select_layer(catalogue: Catalogue, address: PatchesAddress) -> LayerSelection:
-    """The layer that an address names; an empty name means the first that was indexed.
+    """The layer that an address names; an empty name means `default_layer`.
 
     Raises:
         NothingSelected: there is no such run or layer.
@@ -87,14 +88,30 @@ def select_layer(catalogue: Catalogue, address: PatchesAddress) -> LayerSelectio
     """
     run = select_run(catalogue, address.model, address.images)
     layers = catalogue.layers[run["model"]]
-    indexed = (layer for layer in layers if catalogue.is_indexed(run, layer))
-    layer = catalogue.layer(run["model"], address.layer) if address.layer else next(indexed, None)
+    if address.layer:
+        layer = catalogue.layer(run["model"], address.layer)
+    else:
+        layer = default_layer(run, [layer for layer in layers if catalogue.is_indexed(run, layer)])
     if layer is None:
         raise NothingSelected(f"{run['model']} has no layer “{address.layer}”.")
     if not catalogue.is_indexed(run, layer):
         raise NotIndexed(run, layer, len(layers))
     full = replace(address, model=run["model"], images=run["image_set"], layer=layer["layer"])
     return LayerSelection(run, layer, full)
+
+
+def default_layer(run: Record, layers: Sequence[Record]) -> Record | None:
+    """The first of `layers` whose field is a third of the input or more: earlier ones see specks, later ones all.
+
+    A global layer sees all. Where there is none, the first.
+    """
+    third = min(run["input_height"], run["input_width"]) / 3
+    seen = (
+        layer
+        for layer in layers
+        if layer["rf_size_y"] is None or min(layer["rf_size_y"], layer["rf_size_x"]) >= third
+    )
+    return next(seen, next(iter(layers), None))
 
 
 def select_channels(selection: LayerSelection) -> ChannelSelection:

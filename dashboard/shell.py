@@ -121,6 +121,7 @@ def layout() -> Any:
                 className="shell",
             ),
             html.Div(id="away", role="alert"),
+            html.Div(id="first-run", hidden=True, role="region", **attributes(aria_label="First run")),
             html.Main(dash.page_container, id="content", tabIndex="-1"),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
             dcc.Store(id=make_id("shell", "status"), data=status(current())),

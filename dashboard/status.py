@@ -1,11 +1,13 @@
 """What the shell's corner says, as JSON that open pages ask for every few seconds."""
 
+from dataclasses import asdict
 from typing import Any
 
 import flask
 
 from dashboard.builds import builds_under_way
 from dashboard.context import Context, current
+from db.first_run import read_first_run
 from db.job_queries import job_counts, workers
 from db.ledger import LedgerError
 
@@ -32,7 +34,9 @@ def status_json() -> flask.Response:
 def status(context: Context) -> dict[str, Any]:
     """What open pages compare to notice a new version: equal while nothing changed."""
     catalogue = context.catalogue()
+    first = read_first_run(context.settings.home)
     return {  # in the order of their names, as `jsonify` gives them: pages compare the text
+        "first_run": None if first is None else [first.at, first.error],
         "image_sets": [found["image_set"] for found in catalogue.image_sets],
         "indexing": [list(build) for build in builds_under_way(context.settings.home)],
         "runs": [[run["run"], run["model"], run["image_set"]] for run in catalogue.runs],
@@ -42,16 +46,21 @@ def status(context: Context) -> dict[str, Any]:
 
 
 def work(context: Context) -> dict[str, Any]:
-    """How it stands with jobs, workers and the broker. Apart from `status`: pages of the atlas need not hear of it."""
+    """How it stands with jobs, workers, the broker and the first run. Apart from `status`: pages of the atlas need not
+    hear of it.
+    """
+    first = read_first_run(context.settings.home)
+    told: dict[str, Any] = {"first_run": None if first is None else asdict(first)}
     try:
         counts = job_counts(context.ledger)
         found = workers(context.ledger)
     except LedgerError as error:
-        return {"trouble": str(error)}
+        return told | {"trouble": str(error)}
     alive = [worker for worker in found if not worker["silent"]]
-    return {
+    return {  # in the order of their names, like `status`
         "broker": context.health.broker_answers(),
         "busy": sum(worker["job"] is not None for worker in alive),
+        **told,
         "queued": counts.get("queued", 0),
         "running": counts.get("running", 0),
         "silent": len(found) - len(alive),

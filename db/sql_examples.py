@@ -142,6 +142,18 @@ ORDER BY l.position""",
         chart={"x": "position", "y": "dead", "kind": "bar"},
     ),
     Example(
+        "What do a layer's channels prefer among gratings and hues?",
+        """
+SELECT t.layer, t.channel, t.orientation, t.frequency, t.orientation_selectivity, t.hue, t.hue_selectivity,
+       p.run, p.image_set, p.image_id, p.y, p.x
+FROM tuning t
+JOIN patches p ON p.run = t.run AND p.layer = t.layer AND p.channel = t.channel AND p.rank = 1
+WHERE t.model = $model AND t.layer = $layer
+ORDER BY t.orientation_selectivity DESC NULLS LAST, t.channel
+LIMIT 60""",
+        view="gallery",
+    ),
+    Example(
         "Which images fall to the smallest attack?",
         """
 SELECT attack, model, image_set, image_id, label, name_before, name_after, epsilon, probability_before

@@ -50,3 +50,23 @@ FROM tuning
 WHERE run = $run AND layer = $layer AND channel = $channel""",
         {"run": run, "layer": layer, "channel": channel},
     )
+
+
+def most_oriented(run: int, layer: str) -> Query:
+    """The channel of a layer that is most selective for orientation, of the half that answers gratings most."""
+    return Query(
+        """
+WITH best AS (
+    SELECT channel, max(response) AS response
+    FROM grating_responses
+    WHERE run = $run AND layer = $layer
+    GROUP BY channel
+)
+SELECT layer, channel
+FROM tuning JOIN best USING (channel)
+WHERE run = $run AND layer = $layer AND orientation_selectivity IS NOT NULL
+  AND response >= (SELECT median(response) FROM best)
+ORDER BY orientation_selectivity DESC, channel
+LIMIT 1""",
+        {"run": run, "layer": layer},
+    )

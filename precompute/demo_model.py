@@ -10,10 +10,10 @@ expensive (the pictures in one array, what the teacher says of them) and the sta
 The network is ConvNeXt-atto (Liu et al. 2022; the size is timm's) at 96 x 96 pixels over ImageNet-1k's 1,000
 classes. It learns from labels and from a teacher, EfficientNet-Lite0, after "Knowledge distillation: a good
 teacher is patient and consistent" (Beyer et al. 2022): the teacher's probabilities belong to the view that the
-student sees, up to its place, size and light, and views are mixed together with their targets (mixup, Zhang et
-al. 2018, and CutMix, Yun et al. 2019). Forward passes run in bfloat16, the weights are float32. A run is fixed
-by its seed and settings: each epoch draws from a generator of its own, so that one which was stopped and went on
-ends with the same weights.
+student sees, up to its place, size and light; they are softened by a temperature (Hinton et al. 2015), and views
+are mixed together with their targets (mixup, Zhang et al. 2018). Matrices learn by Muon (Jordan et al. 2024), the
+rest by AdamW. Forward passes run in bfloat16, the weights are float32. A run is fixed by its seed and settings:
+each epoch draws from a generator of its own, so that one which was stopped and went on ends with the same weights.
 """
 
 import csv
@@ -24,7 +24,7 @@ import random
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from precompute.samples import PackageSource
@@ -49,6 +50,17 @@ TEACHER = "efficientnet-lite0"
 TEACHER_SIDE = 160  # of 96 to 224, where the teacher reads enlarged 64-pixel pictures best
 FOLDER = Path(__file__).parents[1] / "workers" / "convnext_demo"
 _LOG = ("epoch", "side", "learning_rate", "loss", "top1", "agreement", "seconds")
+# Epochs whose weights are in the checkout too, for questions about how the network came to be.
+KEPT_EPOCHS = (3, 6, 9, 12, 15, 18, 21)
+# The columns of the model card, by the names of `measure`.
+_CARD = {
+    "pictures": "how many",
+    "top1": "right first",
+    "top5": "right in five",
+    "top1_of_occurring": "right first among the classes that occur",
+    "agreement": "first as the teacher's",
+    "teacher_top1": "teacher right first",
+}
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -57,25 +69,25 @@ Bytes = npt.NDArray[np.uint8]
 class Recipe:
     """What fixes a run.
 
-    `teacher_share` is the teacher's part of each target, the label has the rest. `mixup` is the strength of the
-    beta distribution, `cutmix_share` the part of the batches that are cut rather than blended. A view is enlarged
-    by at most 1 / (1 - `zoom`), its contrast and brightness change by at most `light`. The first `small_share` of
-    the epochs see `small_side` pixels.
+    `teacher_share` is the teacher's part of the loss, at `temperature`; the label has the rest. `mixup` is the
+    strength of the beta distribution. A view is enlarged by at most 1 / (1 - `zoom`), its contrast and brightness
+    change by at most `light`. The first `small_share` of the epochs see `small_side` pixels.
     """
 
-    epochs: int = 30
-    batch: int = 128
-    peak: float = 1.5e-3
-    warmup_epochs: float = 1.5
+    epochs: int = 24
+    batch: int = 64
+    matrix_peak: float = 0.02
+    other_peak: float = 1.5e-3
+    warmup_epochs: float = 0.5
     weight_decay: float = 0.05
     teacher_share: float = 0.5
+    temperature: float = 3.0
     mixup: float = 0.2
-    cutmix_share: float = 0.4
     zoom: float = 0.4
     light: float = 0.25
     small_side: int = 64
     small_share: float = 0.65
-    average: float = 0.998
+    average: float = 0.999
     seed: int = 0
 
 
@@ -187,6 +199,10 @@ def new_network(seed: int) -> nn.Module:
         label2id={wnid: index for index, wnid in enumerate(wnids)},
     )
     network: nn.Module = transformers.ConvNextForImageClassification(config)
+    for name, module in network.named_modules():
+        # the usual 0.02 is made for wider layers
+        if isinstance(module, nn.Linear | nn.Conv2d) and name != "classifier":
+            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
     return network
 
 
@@ -200,7 +216,7 @@ class Run:
     recipe: Recipe
     network: nn.Module
     average: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimisers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
     log: list[dict[str, float]]
 
     @classmethod
@@ -208,17 +224,22 @@ class Run:
         """A run before its first epoch."""
         network, average = new_network(recipe.seed), new_network(recipe.seed)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        shrinking = [weight for weight in network.parameters() if weight.ndim > 1]
-        free = [weight for weight in network.parameters() if weight.ndim <= 1]
-        optimiser = torch.optim.AdamW(
+        weights = dict(network.named_parameters())
+        matrices = [name for name in weights if ".pwconv" in name and weights[name].ndim == 2]
+        shrinking = [name for name in weights if weights[name].ndim > 1 and name not in matrices]
+        free = [name for name in weights if weights[name].ndim <= 1]
+        muon = torch.optim.Muon(
+            [weights[name] for name in matrices], lr=recipe.matrix_peak, weight_decay=recipe.weight_decay
+        )
+        adam = torch.optim.AdamW(
             [
-                {"params": shrinking, "weight_decay": recipe.weight_decay},
-                {"params": free, "weight_decay": 0.0},
+                {"params": [weights[name] for name in shrinking], "weight_decay": recipe.weight_decay},
+                {"params": [weights[name] for name in free], "weight_decay": 0.0},
             ],
-            lr=recipe.peak,
+            lr=recipe.other_peak,
             fused=True,
         )
-        return cls(recipe, network, average.requires_grad_(False), optimiser, [])
+        return cls(recipe, network, average.requires_grad_(False), (muon, adam), [])
 
     def save(self, path: Path) -> None:
         """Write everything; a run that is stopped here keeps the file before."""
@@ -227,7 +248,7 @@ class Run:
             "recipe": asdict(self.recipe),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "log": self.log,
         }
         torch.save(state, part)
@@ -240,7 +261,8 @@ class Run:
         run = cls.new(Recipe(**state["recipe"]))
         run.network.load_state_dict(state["network"])
         run.average.load_state_dict(state["average"])
-        run.optimiser.load_state_dict(state["optimiser"])
+        for optimiser, held in zip(run.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(held)
         run.log = state["log"]
         return run
 
@@ -257,55 +279,69 @@ def train_epoch(run: Run, pictures: Pictures, teacher: npt.NDArray[np.float16]) 
     for step in range(steps):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch].numpy()
         labels = F.one_hot(torch.from_numpy(pictures.labels[chosen]), CLASSES).float()
-        said = torch.from_numpy(teacher[chosen]).float()
-        target = recipe.teacher_share * said + (1 - recipe.teacher_share) * labels
+        said = _softened(torch.from_numpy(teacher[chosen]).float(), recipe.temperature)
         pixels = _varied(_to_pixels(pictures.pixels[chosen]), side, recipe, draw)
-        pixels, target = _mixed(pixels, target, recipe, draw)
+        own = _beta(recipe.mixup, draw)
+        pixels, labels, said = (part * own + part.flip(0) * (1 - own) for part in (pixels, labels, said))
         with torch.autocast("cpu", torch.bfloat16):
             logits = run.network(_normalised(pixels).contiguous(memory_format=torch.channels_last)).logits
-        loss = F.cross_entropy(logits.float(), target)
-        rate = _rate(recipe, (epoch * steps + step) / steps)
-        for group in run.optimiser.param_groups:
-            group["lr"] = rate
-        run.optimiser.zero_grad()
+        loss = distillation_loss(logits.float(), labels, said, recipe)
+        share = _rate(recipe, (epoch * steps + step) / steps)
+        for optimiser, peak in zip(run.optimisers, (recipe.matrix_peak, recipe.other_peak), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = peak * share
+            optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
-        run.optimiser.step()
+        for optimiser in run.optimisers:
+            optimiser.step()
         keep = min(recipe.average, (1 + epoch * steps + step) / (10 + epoch * steps + step))
         with torch.no_grad():
             weights = zip(run.average.parameters(), run.network.parameters(), strict=True)
             for kept, weight in weights:
                 kept.lerp_(weight, 1 - keep)
         losses.append(loss.item())
-    return {"epoch": epoch + 1, "side": side, "learning_rate": rate, "loss": float(np.mean(losses))}
+    return {
+        "epoch": epoch + 1,
+        "side": side,
+        "learning_rate": recipe.matrix_peak * share,
+        "loss": float(np.mean(losses)),
+    }
+
+
+def distillation_loss(logits: Tensor, labels: Tensor, said: Tensor, recipe: Recipe) -> Tensor:
+    """Cross-entropy with the labels, and that with the teacher's softened answer at the same temperature, whose
+    gradient shrinks with the square of the temperature and is scaled back.
+    """
+    from_labels = F.cross_entropy(logits, labels)
+    from_teacher = F.cross_entropy(logits / recipe.temperature, said) * recipe.temperature**2
+    loss: Tensor = (1 - recipe.teacher_share) * from_labels + recipe.teacher_share * from_teacher
+    return loss
+
+
+def _softened(said: Tensor, temperature: float) -> Tensor:
+    """Probabilities at a higher temperature. What float16 could not hold counts as its smallest number, so an answer
+    that was sure of one class is softened more than it should be.
+    """
+    softened = said.clamp(min=6e-8) ** (1 / temperature)
+    return softened / softened.sum(1, keepdim=True)
 
 
 def _rate(recipe: Recipe, epoch: float) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
+    """Share of the peak: linear warm-up, then half a cosine down to a hundredth."""
     if epoch < recipe.warmup_epochs:
-        return recipe.peak * (epoch + 0.01) / recipe.warmup_epochs
+        return (epoch + 0.01) / (recipe.warmup_epochs + 0.01)
     done = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
-    return recipe.peak * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
 
 
-def _mixed(pixels: Tensor, target: Tensor, recipe: Recipe, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Each view blended with that at the batch's other end, or with a box of it in its place; the targets alike."""
-    if recipe.mixup == 0:
-        return pixels, target
-    random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=draw)))
-    height, width = pixels.shape[2:]
-    if random.random() < recipe.cutmix_share:
-        share = math.sqrt(random.random())
-        y, x = random.integers(height), random.integers(width)
-        rows = slice(max(0, int(y - share * height / 2)), int(y + share * height / 2))
-        columns = slice(max(0, int(x - share * width / 2)), int(x + share * width / 2))
-        mixed = pixels.clone()
-        mixed[:, :, rows, columns] = pixels.flip(0)[:, :, rows, columns]
-        own = 1 - mixed[0, 0, rows, columns].numel() / (height * width)
-    else:
-        own = float(random.beta(recipe.mixup, recipe.mixup))
-        mixed = pixels * own + pixels.flip(0) * (1 - own)
-    return mixed, target * own + target.flip(0) * (1 - own)
+def _beta(strength: float, draw: torch.Generator) -> float:
+    """A draw of the beta distribution with both parameters `strength`; 1 for none."""
+    if strength == 0:
+        return 1.0
+    return float(
+        np.random.default_rng(int(torch.randint(2**31, (1,), generator=draw))).beta(strength, strength)
+    )
 
 
 def _varied(pixels: Tensor, side: int, recipe: Recipe, draw: torch.Generator) -> Tensor:
@@ -376,6 +412,74 @@ def foolbox_photographs() -> Pictures:
     return _gather(found())
 
 
+def curve(log: Sequence[dict[str, float]]) -> str:
+    """The log as a picture, SVG: top-1 and agreement with the teacher over epochs, in the colours of either theme."""
+    width, height, left, bottom = 640, 260, 46, 30
+    epochs, most = len(log), max(0.1, *(line[name] for line in log for name in ("top1", "agreement")))
+
+    def at(epoch: float, share: float) -> str:
+        x = left + (width - left - 130) * epoch / max(1, epochs)
+        return f"{x:.1f},{height - bottom - (height - bottom - 14) * share / most:.1f}"
+
+    parts = []
+    for tenth in range(int(most * 10) + 1):
+        x, y = at(0, tenth / 10).split(",")
+        parts += [
+            f'<path d="M{x} {y}H{width - 130}" stroke="#8886" fill="none"/>',
+            f'<text x="{left - 8}" y="{float(y) + 4:.1f}" text-anchor="end">{tenth * 10} %</text>',
+        ]
+    lines = [("top1", "#0f9488", "right first"), ("agreement", "#c2703d", "as the teacher")]
+    above = 0.0
+    for name, colour, words in sorted(lines, key=lambda line: -log[-1][line[0]]):
+        points = [at(place, line[name]) for place, line in enumerate(log, 1)]
+        end_x, end_y = (float(part) for part in points[-1].split(","))
+        above = max(end_y, above + 15)  # names of lines that end together stand apart
+        parts += [
+            f'<polyline points="{" ".join(points)}" stroke="{colour}" stroke-width="2" fill="none"/>',
+            f'<text x="{end_x + 6:.1f}" y="{above + 4:.1f}" style="fill:{colour}">{words}</text>',
+        ]
+    for epoch in range(0, epochs + 1, max(1, epochs // 6)):
+        x = at(epoch, 0).split(",")[0]
+        parts.append(f'<text x="{x}" y="{height - 10}" text-anchor="middle">{epoch}</text>')
+    style = "<style>text{font:12px system-ui,sans-serif;fill:#6b7280}</style>"
+    title = "<title>Validation pictures named right and as the teacher names them, by epoch</title>"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{title}{style}'
+    return f"{head}{''.join(parts)}</svg>\n"
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+
+
+def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights at half the size of float16: int8 with a scale for each row, what has no rows as float16."""
+    small: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if weight.ndim < 2:
+            small[name] = weight.half()
+            continue
+        scale = weight.float().flatten(1).abs().amax(1) / 127
+        rows = (-1, *(1,) * (weight.ndim - 1))
+        small[name] = (weight.float() / scale.clamp(min=1e-12).view(rows)).round().to(torch.int8)
+        small[f"{name}.scale"] = scale
+    return small
+
+
+def load_checkpoint(path: Path) -> nn.Module:
+    """The network as it was after an epoch, from a file that `export` wrote; the weights are running averages."""
+    small = load_file(path)
+    scales = {name.removesuffix(".scale"): small.pop(name) for name in list(small) if name.endswith(".scale")}
+    network = new_network(0)
+    network.load_state_dict(
+        {
+            name: weight.float() * scales[name].view(-1, *(1,) * (weight.ndim - 1))
+            if name in scales
+            else weight.float()
+            for name, weight in small.items()
+        }
+    )
+    return network
+
+
 # --- commands -----------------------------------------------------------------------------------------------
 
 
@@ -410,7 +514,7 @@ def train(data: Path, work: Path, epochs: int, seed: int, until: int | None) -> 
         }
         run.log.append(line)
         run.save(state)
-        if len(run.log) % max(1, run.recipe.epochs // 8) == 0:
+        if len(run.log) in KEPT_EPOCHS:
             small = {name: weight.half() for name, weight in run.average.state_dict().items()}
             torch.save(small, work / f"epoch-{len(run.log):03d}.pt")
         click.echo("  ".join(f"{name} {line[name]:.4g}" for name in _LOG))
@@ -441,7 +545,7 @@ def _kept(work: Path, name: str, read: Any) -> tuple[Pictures, npt.NDArray[np.fl
 @_work
 @click.option("--to", default=FOLDER, type=click.Path(file_okay=False, path_type=Path), show_default=True)
 def export(work: Path, to: Path) -> None:
-    """Write the averaged weights as float16, with configuration, log and curve, into a model folder."""
+    """Write the averaged weights as float16, with configuration, log, curve and checkpoints, into a model folder."""
     run = Run.load(work / "state.pt")
     to.mkdir(parents=True, exist_ok=True)
     run.average.half().save_pretrained(to)  # type: ignore[operator]
@@ -454,22 +558,31 @@ def export(work: Path, to: Path) -> None:
         writer = csv.DictWriter(file, _LOG, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: f"{line[name]:.6g}" for name in _LOG} for line in run.log)
+    (to / "training.svg").write_text(curve(run.log))
+    (to / "checkpoints").mkdir(exist_ok=True)
+    for epoch in (epoch for epoch in KEPT_EPOCHS if epoch <= len(run.log)):
+        weights = torch.load(work / f"epoch-{epoch:03d}.pt", weights_only=True)
+        save_file(packed(weights), to / "checkpoints" / f"epoch-{epoch:03d}.safetensors")
 
 
 @main.command()
 @_data
 def evaluate(data: Path) -> None:
-    """Print the model card's numbers, measured with the weights in the checkout."""
-    network = load_model(str(FOLDER)).network
+    """Print the model card's table, measured with the weights in the checkout."""
+    network = load_model("convnext-demo").network
     teacher = load_model(TEACHER)
+    click.echo(f"| pictures | {' | '.join(_CARD.values())} |\n|{' --- |' * (len(_CARD) + 1)}")
     for name, pictures in (
         ("Tiny-ImageNet, validation", tiny_imagenet(data, "val")),
-        ("Foolbox's photographs", foolbox_photographs()),
+        ("photographs of Foolbox", foolbox_photographs()),
     ):
-        numbers = measure(network, pictures, teacher_probabilities(pictures, teacher))
-        click.echo(f"{name}: {numbers.pop('pictures')} pictures")
-        for key, share in numbers.items():
-            click.echo(f"  {key:18} {share:6.1%}")
+        click.echo(card_row(name, measure(network, pictures, teacher_probabilities(pictures, teacher))))
+
+
+def card_row(name: str, numbers: Mapping[str, float]) -> str:
+    """The model card's line about these pictures."""
+    shares = " | ".join(f"{numbers[key]:.1%}" for key in _CARD if key != "pictures")
+    return f"| {name} | {numbers['pictures']:,} | {shares} |"
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from db.atlas import Atlas
+from db.first_run import SAMPLES
 from db.images import ImageStore
 from precompute.image_files import Progress
 from precompute.images import ImportReport, import_source
 from precompute.sources import SourceImage
 from precompute.wordnet import Label, label_of_index
-
-SAMPLES = "samples"
 
 # Photographs and textures; drawings, masks and pages of text are left out.
 _PHOTOGRAPHS: dict[str, tuple[str, ...]] = {

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db.atlas import Atlas
+from db.first_run import STIMULI
 from db.images import ImageStore
 from precompute.image_files import Progress
 from precompute.images import ImportReport, import_source
 from precompute.sources import SourceImage
 from precompute.wordnet import Label
 
-STIMULI = "stimuli"
 FEWEST, USUAL, MOST = 400, 1_000, 50_000
 SIDE = 224
 # The gratings that tuning is read from; every set has all of them, at two phases, and a plain field of each hue.

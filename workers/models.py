@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.hub import HubUnreachable, fetch_repository
-from workers.named_models import NAMED_MODELS, PACKAGED, NamedModel
+from workers.named_models import NAMED_MODELS, NamedModel
 from workers.networks import LoadedNetwork, ModelError, ModelUnavailable, UnknownModel, WrongWeights
 from workers.preprocessing import Preprocessing
 from workers.source_folder import is_model_folder, load_efficientnet_lite0, load_file, load_folder
@@ -165,13 +165,16 @@ def _path(text: str) -> Path:
 
 
 _LOADERS = ("hf", "torchvision", "timm")
+DEMO_FOLDER = Path(__file__).parent / "convnext_demo"
 
 
 def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: float) -> LoadedNetwork:
     wanted = NAMED_MODELS[spec].spec if spec in NAMED_MODELS else spec
-    if wanted == PACKAGED:
-        return load_efficientnet_lite0(source="efficientnet-lite0")
     kind, _, reference = wanted.partition(":")
+    if wanted == "package:efficientnet-lite0":
+        return load_efficientnet_lite0(source=reference)
+    if wanted == "package:convnext-demo":
+        return load_folder(DEMO_FOLDER, name=name, source=reference)
     if kind in _LOADERS and reference:
         architecture, at, file = reference.partition("@")
         if at:

@@ -40,8 +40,8 @@
         for (const id of triggered()) {
             const name = id.replace("patches-", "");
             if (name === "drawing") {
-                if (tapped && (options || []).some((option) => option.value === tapped.id)) {
-                    changes.layer = tapped.id;
+                if (tapped && (options || []).some((option) => option.value === tapped.layer)) {
+                    changes.layer = tapped.layer;
                 }
             } else if (name === "previous" || name === "next") {
                 if (!(name === "previous" ? previous : next)) continue;
@@ -104,7 +104,7 @@
         if (!link || event.defaultPrevented || event.button !== 0) return;
         if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
         if (link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
-        if (!["/", "/channel", "/images", "/image", "/saliency", "/attack", "/robustness", "/sql", "/jobs"].includes(link.pathname) || link.hash) return;
+        if (!["/", "/channel", "/images", "/image", "/overview", "/saliency", "/attack", "/robustness", "/sql", "/jobs"].includes(link.pathname) || link.hash) return;
         event.preventDefault();
         if (link.pathname + link.search === location.pathname + location.search) return;
         const moves = link.pathname !== location.pathname || link.search !== location.search;

@@ -107,7 +107,7 @@
     function keepPlace(grid, focused) {
         const address = location.pathname + location.search;
         if (back !== null && back.address === address) {
-            scrollTo(0, back.top);
+            scrollBack(back.top, 30);
         } else if (shownLayer !== null && shownLayer !== layerOf(address)) {
             const top = grid.getBoundingClientRect().top;
             if (top < 0) scrollBy(0, top - 80);
@@ -117,6 +117,12 @@
         const row = focused && grid.querySelector(`.channel-row[aria-label="${focused[0]}"]`);
         const cell = row && row.querySelectorAll(".cell")[focused[1]];
         if (cell) cell.focus({ preventScroll: true });
+    }
+
+    /* Again while what stands above the rows is still to be drawn and the page too short. */
+    function scrollBack(top, frames) {
+        scrollTo(0, top);
+        if (Math.abs(scrollY - top) > 1 && frames) requestAnimationFrame(() => scrollBack(top, frames - 1));
     }
 
     const layerOf = (address) => new URLSearchParams(address.split("?")[1] || "").get("layer") || "";

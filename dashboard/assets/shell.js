@@ -41,8 +41,32 @@
         return null;
     };
 
+    /* How far the first run is, above every page; the page itself tells its steps where it has nothing else. */
+    function showFirstRun(first) {
+        const line = document.getElementById("first-run");
+        if (!line) return;
+        line.hidden = !first;
+        if (!first) return;
+        const { make } = convscope;
+        const words = first.steps[first.at];
+        const head = first.error ? "The first run has stopped" : `First run, step ${first.at + 1} of ${first.steps.length}`;
+        const news = `${head}: ${words}${first.error ? `: ${first.error}. It goes on with the next convscope run.` : ""}`;
+        const said = line.querySelector("[role=status]") || make("span", { role: "status", class: "visually-hidden" });
+        if (said.textContent !== news) said.textContent = news; // told once, not at every look
+        line.classList.toggle("failed", Boolean(first.error));
+        const counted = first.total ? `${first.done.toLocaleString("en")} of ${first.total.toLocaleString("en")}` : "";
+        const rest = first.error ? [make("span", {}, news.slice(head.length + 2))] : [
+            make("progress", { max: first.total || null, value: first.total ? first.done : null, "aria-label": words }),
+            make("span", {}, words),
+            make("span", { class: "quiet num" }, [first.phase, counted].filter(Boolean).join(" "))];
+        [...line.children].filter((child) => child !== said).forEach((child) => child.remove());
+        line.append(said, make("b", {}, head), ...rest);
+        if (said.parentNode !== line) line.prepend(said);
+    }
+
     convscope.showWork = function (work) {
         convscope.lastWork = work;
+        showFirstRun(work && work.first_run);
         const corner = document.getElementById("shell-busy");
         const words = convscope.workWords(work);
         if (!corner) return "";
@@ -189,7 +213,7 @@
     /* By a class on the node: a new stylesheet would restyle the whole drawing at every click. */
     convscope.lightUp = function (chosen, drawn) {
         foldOnNarrowScreens();
-        shown = chosen ? chosen.layer : null;
+        shown = chosen && drawn ? `${drawn[0]} ${drawn[1].slice(0, 8)} ${chosen.layer}` : null; // its id in the drawing
         if (drawn) requestAnimationFrame(light);
         return "";
     };
@@ -216,11 +240,11 @@
     }
 
     /* Scroll the drawing to the chosen layer, where it is not in sight. */
-    function reveal(layer) {
+    function reveal(id) {
         const cy = cytoscape();
         const box = document.querySelector(".drawing-scroll");
         if (!cy || !box) return;
-        const node = cy.getElementById(layer);
+        const node = cy.getElementById(id);
         if (!node.length) return;
         const y = node.position("y") * cy.zoom();
         if (y < box.scrollTop + 30 || y > box.scrollTop + box.clientHeight - 30) {
@@ -268,6 +292,39 @@
         const search = list && list.querySelector("input.dash-dropdown-search, input[type=search]");
         if (search && search !== event.target) search.focus();
     }, true);
+
+    /* The tour stays folded for whoever has folded it. */
+    document.addEventListener("toggle", function (event) {
+        if (event.target.id !== "tour") return;
+        try { localStorage.setItem("convscope-tour", event.target.open ? "open" : "folded"); } catch (error) { /* private mode */ }
+    }, true);
+    new MutationObserver(function () {
+        const tour = document.getElementById("tour");
+        if (!tour || tour.dataset.ready) return;
+        tour.dataset.ready = "yes";
+        let kept = null;
+        try { kept = localStorage.getItem("convscope-tour"); } catch (error) { /* private mode */ }
+        if (kept === "folded") tour.open = false;
+    }).observe(document.documentElement, { childList: true, subtree: true });
+
+    /* A model that waits on a hub is fetched by the job that indexes with it. */
+    document.addEventListener("click", async function (event) {
+        const button = event.target.closest && event.target.closest("[data-offer]");
+        if (!button) return;
+        const said = document.getElementById("offer-said");
+        if (button.getAttribute("aria-disabled") === "true") return;
+        button.setAttribute("aria-disabled", "true"); // it keeps the focus
+        try {
+            const { job } = await convscope.ask("/api/jobs", { method: "POST",
+                body: { kind: "index", model: button.dataset.offer, images: button.dataset.images } });
+            said.replaceChildren(`${button.dataset.offer} over ${button.dataset.images} is `,
+                convscope.make("a", { href: `/jobs?job=${job}` }, `job ${job}`), ".");
+        } catch (error) {
+            said.textContent = error.message;
+        } finally {
+            button.removeAttribute("aria-disabled");
+        }
+    });
 
     document.addEventListener("click", async function (event) {
         const button = event.target.closest && event.target.closest("[data-copy]");

@@ -7,6 +7,7 @@ from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
 from dashboard import components
+from dashboard.beginning import nothing_yet
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
@@ -62,5 +63,5 @@ def show_asking(search: str | None, read: Show) -> tuple[Component, dict[str, An
     if catalogue.trouble:
         return components.trouble(catalogue.trouble), None
     if not catalogue.runs or not catalogue.image_sets:
-        return components.nothing_yet(catalogue.newest_set()), None
+        return nothing_yet(catalogue.newest_set()), None
     return None, read(context, catalogue, search)

@@ -2,7 +2,8 @@
 
 Callbacks::
 
-    address, status --> show_channel --> everything
+    address, status --+--> show_channel --> all but
+                      +--> show_tuning --> the tuning, whose queries take longer
 """
 
 from dataclasses import replace
@@ -13,6 +14,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboard import components
 from dashboard.address import ROWS_PER_PAGE, ChannelAddress, ImageAddress, PatchesAddress
+from dashboard.beginning import nothing_yet
 from dashboard.components import Component, attributes, icon
 from dashboard.context import Context, Record, current
 from dashboard.geometry import CROPS
@@ -30,22 +32,26 @@ TITLE = "Channel · Convscope"
 LARGE = 192
 CLASSES_SHOWN = 8
 BODY = make_id("channel", "body")
+TUNING = make_id("channel", "tuning")
 
 
 @drawn_once(TITLE)
 def layout() -> Component:
     """The page without content."""
-    return html.Div(html.Div(className="skeleton tall"), id=BODY, className="single-page")
+    return html.Div(
+        [html.Div(html.Div(className="skeleton tall"), id=BODY), html.Div(id=TUNING)], className="single-page"
+    )
 
 
 def register(app: Dash) -> None:
-    """Add the page's callback."""
-    app.callback(
-        Output(BODY, "children"),
-        Input(LOCATION, "search"),
-        Input(make_id("shell", "status"), "data"),
-        State(LOCATION, "pathname"),
-    )(show_channel)
+    """Add the page's callbacks."""
+    for part, show in ((BODY, show_channel), (TUNING, show_tuning)):
+        app.callback(
+            Output(part, "children"),
+            Input(LOCATION, "search"),
+            Input(make_id("shell", "status"), "data"),
+            State(LOCATION, "pathname"),
+        )(show)
 
 
 def show_channel(search: str | None, _status: Any, pathname: str | None) -> Component:
@@ -58,7 +64,7 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
     if catalogue.trouble:
         return components.trouble(catalogue.trouble)
     if not catalogue.runs:
-        return components.nothing_yet(catalogue.newest_set(address.images))
+        return nothing_yet(catalogue.newest_set(address.images))
     try:
         selection = select_layer(catalogue, address.at(PatchesAddress))
     except NothingSelected as nothing:
@@ -77,6 +83,21 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
             *channel_page(context, selection, address),
         ]
     )
+
+
+def show_tuning(search: str | None, _status: Any, pathname: str | None) -> Component:
+    """What the channel answers to probe pictures; nothing where there is no such channel, which the page says."""
+    if pathname != ChannelAddress.path:
+        raise PreventUpdate
+    context = current()
+    address, _ = ChannelAddress.read(search)
+    try:
+        selection = select_layer(context.catalogue(), address.at(PatchesAddress))
+    except NothingSelected:
+        return None
+    if address.channel >= selection.layer["channels"]:
+        return None
+    return tuning_panel(context, selection, selection.address.at(ChannelAddress, channel=address.channel))
 
 
 def patches_query(selection: LayerSelection, channel: int) -> Query:
@@ -133,7 +154,6 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
             ],
             className="two",
         ),
-        tuning_panel(context, selection, here),
         components.sql_text(query),
     ]
 

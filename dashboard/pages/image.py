@@ -15,6 +15,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboard import components
 from dashboard.address import ChannelAddress, ImageAddress, ImagesAddress
+from dashboard.beginning import nothing_yet
 from dashboard.components import Component, icon
 from dashboard.context import Context, Record, current
 from dashboard.ids import LOCATION, make_id
@@ -72,7 +73,7 @@ def show_image(
     if catalogue.trouble:
         return components.trouble(catalogue.trouble), None
     if not catalogue.image_sets:
-        return components.nothing_yet(), None
+        return nothing_yet(), None
     run = catalogue.run(address.model, address.images)
     if run is None and address.model:
         run = catalogue.run("", address.images)

@@ -17,6 +17,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboard import components
 from dashboard.address import ImagesAddress, OverviewAddress
+from dashboard.beginning import nothing_yet
 from dashboard.components import Component, attributes, icon, labelled, select
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
@@ -174,7 +175,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
     if catalogue.trouble:
         return _blank(components.trouble(catalogue.trouble), address)
     if not catalogue.image_sets:
-        return _blank(components.nothing_yet(), address)
+        return _blank(nothing_yet(), address)
     run, address = resolve(catalogue, address)
     there = next((row for row in catalogue.image_sets if row["image_set"] == address.images), None)
     if there is None:

@@ -17,6 +17,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboard import components
 from dashboard.address import ImageAddress, ImagesAddress, OverviewAddress
+from dashboard.beginning import nothing_yet
 from dashboard.components import Component, attributes, icon
 from dashboard.confusion import Matrix, confusion_matrix
 from dashboard.context import Context, Record, current
@@ -72,7 +73,7 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
     if catalogue.trouble:
         return components.trouble(catalogue.trouble)
     if not catalogue.image_sets:
-        return components.nothing_yet()
+        return nothing_yet()
     run, listed = resolve(catalogue, address.at(ImagesAddress))
     if not any(row["image_set"] == listed.images for row in catalogue.image_sets):
         sets = tuple(row["image_set"] for row in catalogue.image_sets)
@@ -95,7 +96,7 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
             _mistakes(context, here, run, pairs),
         ]
     else:
-        parts.append(components.nothing_yet(here.images))
+        parts.append(nothing_yet(here.images))
     return html.Div(parts)
 
 

@@ -26,6 +26,7 @@ from dashboard.address import (
     ChannelsError,
     PatchesAddress,
 )
+from dashboard.beginning import nothing_yet, tour
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.drawing import draw
@@ -64,6 +65,7 @@ def register(app: Dash) -> None:
         State(patches_id("drawn"), "data"),
     )(show_drawing)
     app.callback(
+        Output(patches_id("tour"), "children"),
         Output(patches_id("heading"), "children"),
         Output(patches_id("problems"), "children"),
         Output(patches_id("rows"), "data"),
@@ -143,7 +145,9 @@ def show_drawing(
     key = [run["model"], run["digest"], len(layers), *(sorted(indexed) if len(indexed) < len(layers) else [])]
     if drawn == key:
         return (no_update,) * 4
-    drawing = draw(layers, catalogue.edges[run["model"]], indexed=indexed)
+    drawing = draw(
+        layers, catalogue.edges[run["model"]], indexed=indexed, model=f"{run['model']} {run['digest'][:8]} "
+    )
     return (
         drawing.elements,
         {"width": f"{drawing.width}px", "height": f"{drawing.height}px"},
@@ -179,6 +183,7 @@ def layer_options(layers: Sequence[Record], indexed: Collection[str]) -> list[di
 class Shown(NamedTuple):
     """What `show_patches` gives the page, in the order of its outputs."""
 
+    tour: Component
     heading: Component
     problems: Component
     rows: dict[str, Any] | None
@@ -247,6 +252,7 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
         download = "/download/patches.csv" + selection.address.href().lstrip("/")
         tools = components.sql_tools(query, download)
     return Shown(
+        tour(context, catalogue, selection.run) if address == address.start() else None,
         heading(selection, catalogue.dead[selection.run["run"]][selection.layer["layer"]], found),
         [*components.problems_list(problems.values()), components.legend(address.crop) if rows else None],
         rows,
@@ -288,7 +294,7 @@ def _trouble(catalogue: Catalogue, address: PatchesAddress) -> Component | None:
     if catalogue.trouble:
         return components.trouble(catalogue.trouble)
     if not catalogue.runs:
-        return components.nothing_yet(catalogue.newest_set(address.images))
+        return nothing_yet(catalogue.newest_set(address.images))
     unindexed = address.images and not address.model and catalogue.run("", address.images) is None
     if unindexed and any(found["image_set"] == address.images for found in catalogue.image_sets):
         return components.message(
@@ -313,7 +319,9 @@ def shown_values(address: PatchesAddress) -> dict[str, str]:
 
 def _blank(instead: Component, address: PatchesAddress, *, layer: str | None = None) -> Shown:
     values = shown_values(address)
-    return Shown(instead, None, None, None, {"layer": layer, "shown": values}, "", None, *values.values())
+    return Shown(
+        None, instead, None, None, None, {"layer": layer, "shown": values}, "", None, *values.values()
+    )
 
 
 def heading(selection: LayerSelection, dead: int, found: ChannelSelection | None) -> Component:

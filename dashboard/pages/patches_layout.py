@@ -111,6 +111,7 @@ def layout() -> Component:
             ),
             html.Section(
                 [
+                    html.Div(id=patches_id("tour")),
                     html.Div(id=patches_id("heading")),
                     html.Div(
                         _controls(),

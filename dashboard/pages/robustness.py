@@ -15,6 +15,7 @@ from dash.exceptions import PreventUpdate
 from dashboard import components
 from dashboard.address import AttackAddress, RobustnessAddress
 from dashboard.api_answers import job_record
+from dashboard.beginning import nothing_yet
 from dashboard.components import Component, attributes, icon
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
@@ -93,7 +94,7 @@ def show_robustness(
     if catalogue.trouble:
         return components.trouble(catalogue.trouble), True
     if not catalogue.runs or not catalogue.image_sets:
-        return components.nothing_yet(catalogue.newest_set()), True
+        return nothing_yet(catalogue.newest_set()), True
     address, problems = RobustnessAddress.read(search)
     try:
         return page(context, catalogue, address, problems)

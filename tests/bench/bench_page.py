@@ -32,7 +32,7 @@ CLICK = """
     const grid = document.getElementById("patches-grid");
     const cy = document.getElementById("patches-drawing")._cyreg.cy;
     const wanted = `/${layer}/`;
-    cy.getElementById(layer).emit("tap");
+    cy.nodes().filter((node) => node.data("layer") === layer).emit("tap");
     const look = () => {
         const row = grid.querySelector(".channel-row");
         const there = row && row.style.getPropertyValue("--row").includes(wanted);

@@ -42,12 +42,12 @@ def show(search: str) -> patches.Shown:
     return patches.show_patches(search, None, "/")
 
 
-def test_without_a_choice_the_first_layer_of_the_newest_run_is_shown(context: Context) -> None:
+def test_without_a_choice_a_layer_of_the_newest_run_is_shown(context: Context) -> None:
     shown = show("")
-    assert "patch embedding" in text(shown.heading)
+    assert "stage 1  ›  block 3  ›  dwconv" in text(shown.heading)
     assert shown.rows is not None
     assert shown.chosen == {
-        "layer": "embeddings",
+        "layer": "stage1.block3.dwconv",
         "shown": {"channels": "", "sort": "index", "k": "10", "crop": "field", "tile": "fit"},
     }
     assert [row["channel"] for row in shown.rows["rows"]] == [0, 1, 2, 3, 4, 5]

@@ -32,12 +32,12 @@ def partial_context(partial_app: Dash) -> Iterator[Context]:
         yield found
 
 
-def test_the_first_indexed_layer_is_what_opens(partial_context: Context) -> None:
+def test_an_indexed_layer_is_what_opens(partial_context: Context) -> None:
     shown = patches.show_patches("", None, "/")
     assert shown.chosen is not None
-    assert shown.chosen["layer"] == INDEXED[0]
+    assert shown.chosen["layer"] == INDEXED[1]  # the first that sees a third of the input
     assert shown.rows is not None
-    assert len(shown.rows["rows"]) == 6
+    assert len(shown.rows["rows"]) == 12
     assert partial_context.catalogue().runs[0]["layers"] == 2
 
 
@@ -63,7 +63,7 @@ def test_layers_without_an_index_are_marked_in_the_list_and_in_the_drawing(parti
     assert "not indexed" in text(options[0]["label"])
     layers = [node for node in elements if node.get("classes", "").startswith("layer")]
     assert len(layers) == 58
-    assert [node["data"]["id"] for node in layers if "unindexed" not in node["classes"]] == list(INDEXED)
+    assert [node["data"]["layer"] for node in layers if "unindexed" not in node["classes"]] == list(INDEXED)
     assert json.dumps(drawn)
     assert partial_context.atlas
 

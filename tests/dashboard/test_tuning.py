@@ -52,8 +52,12 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Conte
     return app.server.test_client(), app.server.extensions[EXTENSION]
 
 
+def panel(search: str) -> Any:
+    return channel.show_tuning(search, None, "/channel")
+
+
 def page(number: int) -> Any:
-    return channel.show_channel(f"?images=painted&layer={LAYER}&channel={number}", None, "/channel")
+    return panel(f"?images=painted&layer={LAYER}&channel={number}")
 
 
 def test_the_panel_tells_what_the_channel_prefers(probed: tuple[FlaskClient, Context]) -> None:
@@ -72,8 +76,16 @@ def test_the_panel_tells_what_the_channel_prefers(probed: tuple[FlaskClient, Con
 
 
 def test_a_model_without_probe_pictures_says_how_to_have_them(context: Context) -> None:
-    shown = channel.show_channel("?layer=embeddings&channel=1", None, "/channel")
+    shown = panel("?layer=embeddings&channel=1")
     assert "convscope images make stimuli\nconvscope index --model synthetic --images stimuli" in text(shown)
+    assert context.atlas
+
+
+@pytest.mark.parametrize("search", ["?layer=none", "?layer=embeddings&channel=4000", "?model=none"])
+def test_where_there_is_no_channel_the_page_says_so_and_the_panel_nothing(
+    context: Context, search: str
+) -> None:
+    assert panel(search) is None
     assert context.atlas
 
 

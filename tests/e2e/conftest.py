@@ -109,7 +109,9 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, S
     command = Running(settings.home, "run", "--port", "0")
     try:
         url = command.wait_for(r"Convscope is at (http://\S+)", seconds=180)
-        assert json.loads(get(f"{url}/status.json"))["runs"] == []
+        status = json.loads(get(f"{url}/status.json"))
+        assert status["runs"] == []
+        assert status["first_run"] == [0, ""]
         command.wait_for(r"(Ready)", seconds=600)
         yield url, settings
     finally:

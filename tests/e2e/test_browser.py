@@ -18,8 +18,8 @@ from db.queries import layers, runs
 from db.settings import Settings
 
 pytestmark = pytest.mark.browser
-TAP = """(layer) => document.getElementById("patches-drawing")._cyreg.cy.getElementById(layer)
-    .renderedPosition()"""
+TAP = """(layer) => document.getElementById("patches-drawing")._cyreg.cy.nodes()
+    .filter((node) => node.data("layer") === layer).renderedPosition()"""
 RUN = {"model": "synthetic", "images": "painted"}
 
 
@@ -37,7 +37,8 @@ def click_layer(page: Page, layer: str) -> None:
     """Click a layer in the drawing, with the mouse, where it is drawn."""
     until(
         page,
-        "(layer) => document.getElementById('patches-drawing')?._cyreg?.cy.getElementById(layer).length",
+        "(layer) => document.getElementById('patches-drawing')?._cyreg?.cy.nodes()"
+        ".filter((node) => node.data('layer') === layer).length",
         layer,
     )
     place = page.evaluate(TAP, layer)
@@ -309,7 +310,7 @@ def test_a_link_to_a_layer_that_is_not_there_leads_out(page: Page, site: str) ->
     expect(page.get_by_role("alert").first).to_contain_text("synthetic has no layer “nope”.")
     page.get_by_role("link", name="Show what there is").click()
     ready(page)
-    expect(page.locator("h1")).to_have_text("patch embedding")
+    expect(page.locator("h1")).to_contain_text("dwconv")
 
 
 def test_images_are_found_filtered_and_turned(page: Page, site: str) -> None:

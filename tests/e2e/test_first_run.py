@@ -4,6 +4,8 @@ Real photographs, real weights, a real index, a real browser.
 """
 
 import json
+import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,14 +49,116 @@ def test_a_killed_command_leaves_no_process_behind(running: Running) -> None:
     wait(lambda: not running.processes(), seconds=10, what=lambda: str(running.processes()))
 
 
-def test_the_first_run_fills_the_page_with_samples(first_run: tuple[str, Settings]) -> None:
+@pytest.mark.browser
+def test_the_page_tells_how_far_the_first_run_is_and_fills_by_itself(page: Page, running: Running) -> None:
+    url = running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
+    page.goto(url)
+    line = page.get_by_role("region", name="First run")
+    expect(line).to_contain_text(re.compile(r"First run, step \d of 6"))
+    steps = page.locator(".first-steps .step")
+    expect(steps).to_have_count(6)
+    expect(steps.last).to_contain_text("Index stimuli with convnext-demo (waiting)")
+    page.wait_for_selector("#patches-grid[data-painted]", timeout=300_000)  # nobody reloads
+    expect(page.locator(".tour")).to_contain_text("What to click first")
+    # stopped in the middle, it goes on where it was
+    page.goto("about:blank")
+    running.stop(by=signal.SIGINT)
+    again = Running(running.home, "run", "--port", "0")
+    try:
+        again.wait_for(r"(Ready)", seconds=600)
+        told = again.log.read_text()
+        assert "Import photographs as samples:" not in told
+        assert "Index stimuli with convnext-demo:" in told
+        page.goto(again.wait_for(r"Convscope is at (http://\S+)", seconds=5))
+        page.wait_for_selector("#patches-grid[data-painted]")
+        expect(line).to_be_hidden()
+        page.goto("about:blank")
+    finally:
+        again.stop()
+
+
+def test_a_first_run_that_is_killed_is_told_as_stopped(running: Running) -> None:
+    url = running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
+    running.wait_for(r"(name=.first run.)", seconds=60)
+    filler = next(pid for pid, words in running.processes().items() if "first-run" in words)
+    os.kill(filler, signal.SIGKILL)
+    running.wait_for(r"(the first run goes on with the next)", seconds=30)
+    told = json.loads(get(f"{url}/status.json"))["first_run"]
+    assert told[1] == "its process ended with exit code -9"
+
+
+def test_the_first_run_makes_both_sets_and_indexes_them_with_both_models(
+    first_run: tuple[str, Settings],
+) -> None:
     url, settings = first_run
-    assert json.loads(get(f"{url}/status.json"))["runs"] == [[1, "efficientnet-lite0", "samples"]]
+    status = json.loads(get(f"{url}/status.json"))
+    assert status["first_run"] is None
+    assert sorted(status["runs"]) == [
+        [1, "efficientnet-lite0", "samples"],
+        [2, "convnext-demo", "samples"],
+        [3, "efficientnet-lite0", "stimuli"],
+        [4, "convnext-demo", "stimuli"],
+    ]
     right = Atlas(settings).fetch(
-        Query("SELECT count(*) AS n FROM predictions WHERE rank = 1 AND is_label"),
+        Query(
+            "SELECT model, count(*) FILTER (is_label) AS n FROM predictions JOIN runs USING (run) "
+            "WHERE rank = 1 AND image_set = 'samples' GROUP BY model"
+        ),
     )
-    # 20 of the photographs are labelled; chance would be right on none
-    assert right[0]["n"] >= 15
+    # 20 of the photographs are labelled; chance would be right on none. The other knows few of their classes.
+    found = {row["model"]: row["n"] for row in right}
+    assert found["efficientnet-lite0"] >= 15
+    assert "convnext-demo" in found
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("viewport", ["page", "phone"])
+def test_the_tour_leads_to_what_it_names(
+    viewport: str, first_run: tuple[str, Settings], request: pytest.FixtureRequest
+) -> None:
+    shown: Page = request.getfixturevalue(viewport)
+    url, _ = first_run
+    shown.goto(url)
+    shown.wait_for_selector("#patches-grid[data-painted]")
+    expect(shown.locator("h1")).to_contain_text("dwconv")
+    for name, heading in (
+        ("One channel", re.compile(r"channel \d+", re.IGNORECASE)),
+        ("One image", re.compile(r"image \d+")),
+        ("The pixels behind it", re.compile("Saliency")),
+        ("What breaks it", re.compile("Attack")),
+        ("The set as a whole", re.compile("samples as a whole")),
+        ("Every number", re.compile("SQL")),
+        ("Your own images", re.compile("^samples$")),
+    ):
+        shown.locator(".tour").get_by_role("link", name=name).click()
+        expect(shown.locator("h1")).to_contain_text(heading)
+        shown.go_back()
+        shown.wait_for_selector("#patches-grid[data-painted]")
+    offer = shown.get_by_role("button", name="mobilenet-v2")
+    offer.click()
+    expect(shown.locator("#offer-said")).to_contain_text(re.compile(r"mobilenet-v2 over samples is job \d+"))
+    shown.locator("#offer-said a").click()
+    expect(shown.locator(".job-card.open")).to_contain_text("mobilenet-v2")
+    shown.go_back()
+    shown.locator(".tour summary").click()
+    shown.reload()
+    expect(shown.locator(".tour summary")).to_be_visible()
+    expect(shown.locator(".tour-stops")).to_be_hidden()  # as it was left
+
+
+@pytest.mark.browser
+def test_a_channel_of_the_demo_model_shows_its_tuning(page: Page, first_run: tuple[str, Settings]) -> None:
+    url, settings = first_run
+    best = Atlas(settings).fetch(
+        Query(
+            "SELECT layer, channel, orientation FROM tuning WHERE model = 'convnext-demo' AND layer LIKE 'stage1%' "
+            "ORDER BY orientation_selectivity DESC LIMIT 1"
+        )
+    )[0]
+    page.goto(
+        f"{url}/channel?model=convnext-demo&images=samples&layer={best['layer']}&channel={best['channel']}"
+    )
+    expect(page.locator("#channel-tuning .fact").first).to_contain_text(f"prefers{best['orientation']:g}°")
 
 
 @pytest.mark.browser
@@ -63,18 +167,19 @@ def test_the_patch_on_the_page_is_the_region_that_the_network_saw(
 ) -> None:
     """Cells of the real index, against the network's own input cut by hand with the field's own numbers."""
     url, settings = first_run
-    layer, channel = "stage3.block1.dwconv", 7
+    model, layer, channel = "efficientnet-lite0", "stage3.block1.dwconv", 7
     atlas, store = Atlas(settings), ImageStore(settings)
     rows = atlas.fetch(
         Query(
             "SELECT a.rank, a.y, a.x, i.path, l.rf_size_y AS size, l.jump_y AS jump, l.start_y AS start "
-            "FROM activations a JOIN images i USING (image_id) JOIN layers l USING (layer) "
-            "WHERE layer = $layer AND channel = $channel AND i.image_set = 'samples' ORDER BY rank",
-            {"layer": layer, "channel": channel},
+            "FROM activations a JOIN runs r USING (run) JOIN images i USING (image_set, image_id) "
+            "JOIN layers l USING (model, layer) WHERE model = $model AND image_set = 'samples' "
+            "AND layer = $layer AND channel = $channel ORDER BY rank",
+            {"model": model, "layer": layer, "channel": channel},
         )
     )
     seen = Preprocessing((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    page.goto(f"{url}/?layer={layer}&channels={channel}&k=20&tile=128")
+    page.goto(f"{url}/?model={model}&images=samples&layer={layer}&channels={channel}&k=20&tile=128")
     page.wait_for_selector("#patches-grid[data-painted]")
     expect(page.locator("h1")).to_contain_text("dwconv")
     compared = 0

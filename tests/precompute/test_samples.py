@@ -8,8 +8,9 @@ import pytest
 
 import precompute.samples
 from db.atlas import Atlas, Query
+from db.first_run import SAMPLES
 from db.images import ImageStore, read_rgb
-from precompute.samples import SAMPLES, import_samples
+from precompute.samples import import_samples
 from precompute.sources import ImportRefused
 from precompute.wordnet import imagenet_wnids
 

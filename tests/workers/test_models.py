@@ -380,10 +380,26 @@ def test_a_folder_with_a_wrong_value_is_named(convnext_folder: Path, file: str, 
         load_model(str(convnext_folder))
 
 
-def test_the_reports_three_and_one_without_internet_are_named() -> None:
-    assert {name: named.spec for name, named in NAMED_MODELS.items() if name != "efficientnet-lite0"} == {
+def test_the_reports_three_and_two_without_internet_are_named() -> None:
+    assert {name: named.spec for name, named in NAMED_MODELS.items() if named.download} == {
         "convnext-tiny": "hf:facebook/convnext-tiny-224",
         "resnet-50": "hf:microsoft/resnet-50",
         "mobilenet-v2": "torchvision:mobilenet_v2",
     }
-    assert "efficientnet-lite0" in NAMED_MODELS
+    assert {name for name, named in NAMED_MODELS.items() if not named.download} == {
+        "convnext-demo",
+        "efficientnet-lite0",
+    }
+
+
+def test_the_demo_model_is_a_convnext_of_imagenets_classes() -> None:
+    model = load_model("convnext-demo")
+    assert (model.name, model.source, model.architecture) == (
+        "convnext-demo",
+        "convnext-demo",
+        "ConvNextForImageClassification",
+    )
+    assert model.parameter_count == 3_695_520
+    assert model.preprocessing.input_size == (96, 96)
+    assert model.preprocessing_note is None
+    assert model.vocabulary == load_model("efficientnet-lite0").vocabulary

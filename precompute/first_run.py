@@ -1,0 +1,102 @@
+"""The first run at work: pictures, models and indexes for an empty installation.
+
+One process, so that torch and each model are loaded once.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from db.atlas import Atlas
+from db.first_run import (
+    HEARTBEAT,
+    SAMPLES,
+    FirstRun,
+    Step,
+    end_first_run,
+    filling,
+    write_first_run,
+)
+from db.images import ImageStore
+from precompute.index import run_index
+from precompute.samples import import_samples
+from precompute.stimuli import import_stimuli
+from workers.models import VisionModel, load_model
+
+_SECONDS_BETWEEN_REPORTS = 0.25
+
+
+def fill(atlas: Atlas, store: ImageStore, steps: Sequence[Step], *, device: str = "auto") -> Iterator[str]:
+    """Make what is missing, and yield a sentence after each step.
+
+    Raises:
+        FirstRunBusy: another process is at it.
+        Exception: whatever a step raised; the pages tell it, and the next first run goes on there.
+    """
+    models: dict[str, VisionModel] = {}
+    with filling(atlas.home), _Teller(atlas.home, steps) as tell:
+        for at, step in enumerate(steps):
+            began = time.monotonic()
+            tell.step(at)
+            if step.model:
+                tell(0, None, f"loading {step.model}")
+                model = models.get(step.model) or models.setdefault(step.model, load_model(step.model))
+                run_index(
+                    atlas,
+                    store,
+                    model=model,
+                    image_set=step.image_set,
+                    progress=tell,
+                    resume=True,
+                    device=device,
+                )
+            elif step.image_set == SAMPLES:
+                import_samples(atlas, store, progress=tell)
+            else:
+                import_stimuli(atlas, store, progress=tell)
+            yield f"{step.words()}: {time.monotonic() - began:.0f} s"
+
+
+class _Teller:
+    """Writes down how far the first run is, now and then: as often as a page can look, and as a sign of life."""
+
+    def __init__(self, home: Path, steps: Sequence[Step]) -> None:
+        self._home = home
+        self._now = FirstRun(tuple(step.words() for step in steps))
+        self._ended = threading.Event()
+        self._writer = threading.Thread(target=self._write, daemon=True)
+
+    def step(self, at: int) -> None:
+        """The step at this place begins."""
+        self._now = FirstRun(self._now.steps, at)
+
+    def __call__(self, done: int, total: int | None, phase: str = "images") -> None:
+        """Units of the step done and in all, and what is done to them."""
+        self._now = FirstRun(self._now.steps, self._now.at, done, total or 0, phase)
+
+    def _write(self) -> None:
+        written, due = None, 0.0
+        while not self._ended.wait(_SECONDS_BETWEEN_REPORTS):
+            now = self._now
+            if now != written or time.monotonic() >= due:
+                with contextlib.suppress(OSError):  # a full disk: the step itself will say so
+                    write_first_run(self._home, now)
+                written, due = now, time.monotonic() + HEARTBEAT
+
+    def __enter__(self) -> "_Teller":
+        self._writer.start()
+        return self
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        self._ended.set()
+        self._writer.join()
+        if error is None:
+            end_first_run(self._home)
+        elif isinstance(
+            error, Exception
+        ):  # Ctrl-C is no failure: pages fall silent, and the next one goes on
+            sentence = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            with contextlib.suppress(OSError):
+                write_first_run(self._home, FirstRun(self._now.steps, self._now.at, error=sentence))

@@ -1,0 +1,149 @@
+"""What a person sees first."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from dash._utils import to_json
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+from test_pages import text
+
+from dashboard.address import (
+    Address,
+    AttackAddress,
+    ChannelAddress,
+    ImageAddress,
+    ImagesAddress,
+    OverviewAddress,
+    SaliencyAddress,
+    SQLAddress,
+)
+from dashboard.context import Context
+from dashboard.pages import channel, image, images, overview, patches
+from dashboard.selections import default_layer
+from dashboard.status import status, work
+from db.first_run import STEPS, STIMULI, FirstRun, write_first_run
+from workers.named_models import NAMED_MODELS
+
+WORDS = tuple(step.words() for step in STEPS)
+
+
+def properties(component: Any) -> Iterator[dict[str, Any]]:
+    """Properties of a component and of all inside."""
+
+    def within(found: Any) -> Iterator[dict[str, Any]]:
+        if isinstance(found, list):
+            for item in found:
+                yield from within(item)
+        elif isinstance(found, dict) and "props" in found:
+            yield found["props"]
+            yield from within(found["props"].get("children"))
+
+    yield from within(json.loads(to_json(component)))
+
+
+def test_empty_pages_tell_the_steps_of_the_first_run(empty_context: Context) -> None:
+    write_first_run(empty_context.settings.home, FirstRun(WORDS, 1, 5, 36, "indexing"))
+    for words in (
+        text(patches.show_patches("", None, "/").heading),
+        text(channel.show_channel("", None, "/channel")),
+        text(images.show_images("", None, "/images").body),
+        text(image.show_image("", None, "/image")[0]),
+        text(overview.show_overview("", None, "/overview")),
+    ):
+        assert "Import photographs as samples  (done)" in words
+        assert "Index samples with efficientnet-lite0  (under way)" in words
+        assert words.count("(waiting)") == len(WORDS) - 2
+    assert status(empty_context)["first_run"] == [1, ""]
+    assert work(empty_context)["first_run"]["done"] == 5
+
+
+def test_a_set_of_ones_own_is_not_part_of_the_first_run(empty_context: Context) -> None:
+    write_first_run(empty_context.settings.home, FirstRun(WORDS, 1, 5, 36, "indexing"))
+    import_pictures(empty_context.settings, painted_pictures(3), image_set="mine")
+    words = text(overview.show_overview("?images=mine", None, "/overview"))
+    assert "convscope index --model efficientnet-lite0 --images mine" in words
+    assert "(waiting)" not in words
+
+
+def test_a_first_run_that_failed_says_why(empty_context: Context) -> None:
+    write_first_run(empty_context.settings.home, FirstRun(WORDS, 2, error="no space left on device"))
+    words = text(patches.show_patches("", None, "/").heading)
+    assert (
+        "The first run has stopped no space left on device. It goes on with the next convscope run." in words
+    )
+    assert "Index samples with convnext-demo  (failed)" in words
+    assert status(empty_context)["first_run"] == [2, "no space left on device"]
+
+
+def test_the_tour_stands_where_nothing_is_chosen_yet(context: Context) -> None:
+    assert "What to click first" in text(patches.show_patches("", None, "/").tour)
+    assert patches.show_patches("?model=synthetic&images=painted", None, "/").tour is not None
+    assert patches.show_patches("?layer=stage2.downsampling", None, "/").tour is None
+    assert patches.show_patches("?images=none", None, "/").tour is None
+    assert context.tours
+
+
+def test_every_stop_of_the_tour_leads_to_something(context: Context) -> None:
+    shown = patches.show_patches("", None, "/").tour
+    links = [found["href"] for found in properties(shown) if "href" in found]
+    pages = (ChannelAddress, ImageAddress, SaliencyAddress, AttackAddress)
+    kinds: dict[str, type[Address]] = {
+        kind.path: kind for kind in (*pages, OverviewAddress, SQLAddress, ImagesAddress)
+    }
+    assert {link.partition("?")[0] for link in links} == set(kinds)
+    for link in links:
+        path, _, search = link.partition("?")
+        address, problems = kinds[path].read(search)
+        assert problems == {}
+        assert (address.model, address.images) == ("synthetic", "painted")
+        if isinstance(address, ChannelAddress):
+            assert f"Channel  {address.channel} " in text(channel.show_channel(search, None, path))
+        if isinstance(address, ImageAddress):
+            assert f"image {address.id}" in text(image.show_image(search, None, path)[0])
+        if isinstance(address, SaliencyAddress | AttackAddress):
+            row = context.catalogue().run("", "")
+            assert row is not None
+            assert int(address.ids) < row["images"]
+
+
+def test_models_that_wait_on_a_hub_are_offered_until_they_are_there(empty_context: Context) -> None:
+    import_pictures(empty_context.settings, painted_pictures(21), image_set="painted")
+    add_run(empty_context.settings, image_set="painted", model="resnet-50")
+    offered = [
+        found for found in properties(patches.show_patches("", None, "/").tour) if "data-offer" in found
+    ]
+    assert [found["data-offer"] for found in offered] == ["convnext-tiny", "mobilenet-v2"]
+    assert {found["data-images"] for found in offered} == {"painted"}
+    assert all(NAMED_MODELS[found["data-offer"]].download for found in offered)
+
+
+def test_photographs_come_before_probe_pictures_that_are_newer(empty_context: Context) -> None:
+    settings = empty_context.settings
+    import_pictures(settings, painted_pictures(21), image_set="painted")
+    add_run(settings, image_set="painted")
+    import_pictures(settings, painted_pictures(22), image_set=STIMULI)
+    assert empty_context.catalogue().newest_set() == "painted"
+    add_run(settings, image_set=STIMULI)
+    catalogue = empty_context.catalogue()
+    for model in ("", "synthetic"):
+        found = catalogue.run(model, "")
+        assert found is not None
+        assert found["image_set"] == "painted"
+    asked = catalogue.run("", STIMULI)
+    assert asked is not None
+    assert asked["image_set"] == STIMULI
+
+
+def test_the_layer_that_opens_sees_a_third_of_the_input(context: Context) -> None:
+    run = context.catalogue().runs[0]
+    layers = context.catalogue().layers["synthetic"]
+    chosen = default_layer(run, layers)
+    assert chosen is not None
+    before = layers[: layers.index(chosen)]
+    assert chosen["rf_size_y"] >= 224 / 3
+    assert all(layer["rf_size_y"] < 224 / 3 for layer in before)
+    assert default_layer(run, before) == layers[0]
+    assert default_layer(run, ()) is None
+    everywhere = {"layer": "attention", "rf_size_y": None, "rf_size_x": None}
+    assert default_layer(run, [*before, everywhere]) == everywhere

@@ -1,0 +1,117 @@
+"""What a first run is to make, and what pages can know of it."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+
+from db.atlas import Atlas
+from db.first_run import (
+    FILE,
+    SAMPLES,
+    SILENT,
+    STEPS,
+    FirstRun,
+    FirstRunBusy,
+    Step,
+    announce,
+    end_first_run,
+    filling,
+    missing_steps,
+    read_first_run,
+    stopped,
+    write_first_run,
+)
+from db.settings import Settings
+
+
+def test_an_empty_home_lacks_everything_and_says_so_at_once(settings: Settings) -> None:
+    assert missing_steps(Atlas(settings)) == STEPS
+    assert read_first_run(settings.home) is None
+    announce(settings.home, STEPS)
+    told = read_first_run(settings.home)
+    assert told == FirstRun(tuple(step.words() for step in STEPS))
+    assert told.steps[0] == "Import photographs as samples"
+    assert told.steps[-1] == "Index stimuli with convnext-demo"
+
+
+def test_a_home_with_content_of_its_own_lacks_nothing(settings: Settings) -> None:
+    import_pictures(settings, painted_pictures(1), image_set="mine")
+    assert missing_steps(Atlas(settings)) == ()
+    announce(settings.home, ())
+    assert read_first_run(settings.home) is None
+
+
+def test_what_was_stopped_goes_on_and_what_ended_does_not_come_back(settings: Settings) -> None:
+    announce(settings.home, STEPS)
+    import_pictures(settings, painted_pictures(21), image_set=SAMPLES)
+    add_run(settings, image_set=SAMPLES, model="convnext-demo")
+    left = missing_steps(Atlas(settings))
+    assert left == tuple(
+        step for step in STEPS if step not in (Step(SAMPLES), Step(SAMPLES, "convnext-demo"))
+    )
+    assert len(left) == len(STEPS) - 2
+    end_first_run(settings.home)
+    assert missing_steps(Atlas(settings)) == ()  # as after `convscope images remove stimuli`
+
+
+@pytest.mark.parametrize("error", ["", "no space left"])
+def test_a_first_run_that_fell_silent_is_not_told_as_going_on(tmp_path: Path, error: str) -> None:
+    told = FirstRun(("a", "b"), 1, 3, 10, "images", error)
+    write_first_run(tmp_path, told)
+    assert read_first_run(tmp_path) == told
+    before = time.time() - SILENT - 1
+    os.utime(tmp_path / FILE, (before, before))
+    # a failure stays, so that somebody reads why
+    assert read_first_run(tmp_path) == (told if error else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "{}",
+        '{"steps": []}',
+        '{"steps": 1}',
+        '{"steps": ["a"], "at": 1}',
+        '{"steps": ["a"], "more": 2}',
+    ],
+)
+def test_a_file_that_is_not_ours_says_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    assert read_first_run(tmp_path) is None
+
+
+def test_an_announcement_does_not_speak_over_who_is_at_it(tmp_path: Path) -> None:
+    there = FirstRun(("a", "b"), 1, 3, 10, "images")
+    write_first_run(tmp_path, there)
+    announce(tmp_path, STEPS)
+    assert read_first_run(tmp_path) == there
+    write_first_run(tmp_path, FirstRun(("a", "b"), 1, error="no space left"))
+    announce(tmp_path, STEPS)
+    now = read_first_run(tmp_path)
+    assert now is not None
+    assert (now.at, now.error) == (0, "")
+
+
+def test_only_one_process_fills(tmp_path: Path) -> None:
+    busy = pytest.raises(FirstRunBusy, match="another process fills this installation")
+    with filling(tmp_path), busy, filling(tmp_path):
+        pass
+    with filling(tmp_path):
+        pass
+
+
+def test_who_ends_without_a_word_is_told_of_and_a_word_that_was_said_stays(tmp_path: Path) -> None:
+    stopped(tmp_path, "its process ended")
+    assert read_first_run(tmp_path) is None  # there is none
+    write_first_run(tmp_path, FirstRun(("a", "b"), 1, 3))
+    stopped(tmp_path, "its process ended")
+    assert read_first_run(tmp_path) == FirstRun(("a", "b"), 1, error="its process ended")
+    stopped(tmp_path, "something else")
+    assert read_first_run(tmp_path) == FirstRun(("a", "b"), 1, error="its process ended")
