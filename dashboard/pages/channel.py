@@ -51,6 +51,8 @@ def register(app: Dash) -> None:
             Input(LOCATION, "search"),
             Input(make_id("shell", "status"), "data"),
             State(LOCATION, "pathname"),
+            # pale while it is still that of the channel before
+            running=[(Output(part, "className"), "stale", "")] if part == TUNING else None,
         )(show)
 
 
