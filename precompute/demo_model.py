@@ -57,6 +57,7 @@ _CARD = {
     "pictures": "how many",
     "top1": "right first",
     "top5": "right in five",
+    "median_rank": "median rank of the label",
     "top1_of_occurring": "right first among the classes that occur",
     "agreement": "first as the teacher's",
     "teacher_top1": "teacher right first",
@@ -381,7 +382,7 @@ def logits_of(network: nn.Module, pixels: Bytes) -> Tensor:
 
 def measure(network: nn.Module, pictures: Pictures, teacher: npt.NDArray[np.float16]) -> dict[str, float]:
     """Shares of `pictures`: right first, right in five, right first among the classes that occur, and agreed
-    with the teacher about the first."""
+    with the teacher about the first; and the median rank of the label, 1 for right."""
     logits = logits_of(network, pictures.pixels)
     labels = torch.from_numpy(pictures.labels)
     first = logits.argmax(1)
@@ -390,6 +391,7 @@ def measure(network: nn.Module, pictures: Pictures, teacher: npt.NDArray[np.floa
         "pictures": len(pictures),
         "top1": (first == labels).double().mean().item(),
         "top5": (logits.topk(5).indices == labels[:, None]).any(1).double().mean().item(),
+        "median_rank": float(np.median(1 + (logits > logits.gather(1, labels[:, None])).sum(1).numpy())),
         "top1_of_occurring": (occurring[logits[:, occurring].argmax(1)] == labels).double().mean().item(),
         "agreement": float((first.numpy() == teacher.argmax(1)).mean()),
         "teacher_top1": float((teacher.argmax(1) == pictures.labels).mean()),
@@ -581,8 +583,9 @@ def evaluate(data: Path) -> None:
 
 def card_row(name: str, numbers: Mapping[str, float]) -> str:
     """The model card's line about these pictures."""
-    shares = " | ".join(f"{numbers[key]:.1%}" for key in _CARD if key != "pictures")
-    return f"| {name} | {numbers['pictures']:,} | {shares} |"
+    words = {"pictures": f"{numbers['pictures']:,}", "median_rank": f"{numbers['median_rank']:g}"}
+    cells = " | ".join(words[key] if key in words else f"{numbers[key]:.1%}" for key in _CARD)
+    return f"| {name} | {cells} |"
 
 
 if __name__ == "__main__":
