@@ -20,6 +20,7 @@ import click
 
 if TYPE_CHECKING:
     from db.atlas import Atlas
+    from db.first_run import Step
     from db.images import ImageStore
     from db.ledger import Ledger
     from db.settings import Settings
@@ -103,6 +104,7 @@ def run(host: str | None, port: int | None) -> None:
     the next start.
     """
     from dashboard.access import check_binding
+    from db.atlas import Atlas
     from db.ledger import Ledger
     from workers.broker import is_there
     from workers.events import write_events
@@ -122,7 +124,7 @@ def run(host: str | None, port: int | None) -> None:
         address = server.stdout.readline().strip()  # it says where it is as soon as it answers
         if not address:
             sys.exit(server.wait() or 1)  # and has said why not on stderr
-        filling = _announce_first_run(settings)
+        filling = bool(_announce_first_run(Atlas(settings)))
         click.echo(address)
         keep_broker = _broker_keeper(children, settings)
         keep_broker()
@@ -188,14 +190,13 @@ def _words(*words: str) -> list[str]:
     return [sys.executable, str(Path(__file__).resolve()), *words]
 
 
-def _announce_first_run(settings: "Settings") -> bool:
-    """Whether there is to be a first run; the first page that is opened tells of it."""
-    from db.atlas import Atlas
+def _announce_first_run(atlas: "Atlas") -> tuple["Step", ...]:
+    """What a first run is to make, if anything; the first page that is opened tells of it."""
     from db.first_run import announce, missing_steps
 
-    steps = missing_steps(Atlas(settings))
-    announce(settings.home, steps)
-    return bool(steps)
+    steps = missing_steps(atlas)
+    announce(atlas.home, steps)
+    return steps
 
 
 @convscope.command("first-run")
@@ -208,12 +209,11 @@ def first_run(device: str) -> None:
     Goes on where an earlier first run was stopped; once one ended, or where there was content before, it does nothing.
     """
     _restart_for_torch()
-    from db.first_run import FirstRunBusy, announce, missing_steps
+    from db.first_run import FirstRunBusy
     from precompute.first_run import fill
 
     atlas, store = _stores()
-    steps = missing_steps(atlas)
-    announce(atlas.home, steps)
+    steps = _announce_first_run(atlas)
     if not steps:
         click.echo("Nothing to make: the first run is done, or there was content before")
         return

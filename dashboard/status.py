@@ -50,17 +50,17 @@ def work(context: Context) -> dict[str, Any]:
     hear of it.
     """
     first = read_first_run(context.settings.home)
-    told: dict[str, Any] = {"first_run": None if first is None else asdict(first)}
+    first_run = None if first is None else asdict(first)
     try:
         counts = job_counts(context.ledger)
         found = workers(context.ledger)
     except LedgerError as error:
-        return told | {"trouble": str(error)}
+        return {"first_run": first_run, "trouble": str(error)}
     alive = [worker for worker in found if not worker["silent"]]
     return {  # in the order of their names, like `status`
         "broker": context.health.broker_answers(),
         "busy": sum(worker["job"] is not None for worker in alive),
-        **told,
+        "first_run": first_run,
         "queued": counts.get("queued", 0),
         "running": counts.get("running", 0),
         "silent": len(found) - len(alive),

@@ -132,10 +132,11 @@ def missing_steps(atlas: Atlas) -> tuple[Step, ...]:
 
 def announce(home: Path, steps: Sequence[Step]) -> None:
     """Say on the pages what is about to be made, or that nothing is; not where somebody is at it."""
-    told = read_first_run(home)
     if not steps:
         end_first_run(home)
-    elif told is None or told.error:
+        return
+    told = read_first_run(home)
+    if told is None or told.error:
         write_first_run(home, FirstRun(tuple(step.words() for step in steps)))
 
 

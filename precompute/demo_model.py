@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from precompute.samples import PackageSource
 from precompute.wordnet import imagenet_wnids
-from workers.models import VisionModel, load_model
+from workers.models import DEMO_FOLDER, VisionModel, load_model
 from workers.preprocessing import HALF
 from workers.torchvision_import import import_library
 
@@ -48,7 +48,6 @@ SIDE = 96
 CLASSES = 1000
 TEACHER = "efficientnet-lite0"
 TEACHER_SIDE = 160  # of 96 to 224, where the teacher reads enlarged 64-pixel pictures best
-FOLDER = Path(__file__).parents[1] / "workers" / "convnext_demo"
 _LOG = ("epoch", "side", "learning_rate", "loss", "top1", "agreement", "seconds")
 # Epochs whose weights are in the checkout too, for questions about how the network came to be.
 KEPT_EPOCHS = (3, 6, 9, 12, 15, 18, 21)
@@ -212,7 +211,7 @@ def new_network(seed: int) -> nn.Module:
 
 @dataclass
 class Run:
-    """A run between two epochs: the network, its running average, the optimiser, and the lines of the log."""
+    """A run between two epochs: the network, its running average, the optimisers, and the lines of the log."""
 
     recipe: Recipe
     network: nn.Module
@@ -460,8 +459,7 @@ def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             small[name] = weight.half()
             continue
         scale = weight.float().flatten(1).abs().amax(1) / 127
-        rows = (-1, *(1,) * (weight.ndim - 1))
-        small[name] = (weight.float() / scale.clamp(min=1e-12).view(rows)).round().to(torch.int8)
+        small[name] = (weight.float() / _by_row(scale.clamp(min=1e-12), weight)).round().to(torch.int8)
         small[f"{name}.scale"] = scale
     return small
 
@@ -473,13 +471,16 @@ def load_checkpoint(path: Path) -> nn.Module:
     network = new_network(0)
     network.load_state_dict(
         {
-            name: weight.float() * scales[name].view(-1, *(1,) * (weight.ndim - 1))
-            if name in scales
-            else weight.float()
+            name: weight.float() * (_by_row(scales[name], weight) if name in scales else 1)
             for name, weight in small.items()
         }
     )
     return network
+
+
+def _by_row(scale: Tensor, weight: Tensor) -> Tensor:
+    """A number for each row, to be multiplied with `weight`."""
+    return scale.view(-1, *(1,) * (weight.ndim - 1))
 
 
 # --- commands -----------------------------------------------------------------------------------------------
@@ -545,7 +546,9 @@ def _kept(work: Path, name: str, read: Any) -> tuple[Pictures, npt.NDArray[np.fl
 
 @main.command()
 @_work
-@click.option("--to", default=FOLDER, type=click.Path(file_okay=False, path_type=Path), show_default=True)
+@click.option(
+    "--to", default=DEMO_FOLDER, type=click.Path(file_okay=False, path_type=Path), show_default=True
+)
 def export(work: Path, to: Path) -> None:
     """Write the averaged weights as float16, with configuration, log, curve and checkpoints, into a model folder."""
     run = Run.load(work / "state.pt")

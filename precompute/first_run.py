@@ -42,11 +42,12 @@ def fill(atlas: Atlas, store: ImageStore, steps: Sequence[Step], *, device: str 
             tell.step(at)
             if step.model:
                 tell(0, None, f"loading {step.model}")
-                model = models.get(step.model) or models.setdefault(step.model, load_model(step.model))
+                if step.model not in models:
+                    models[step.model] = load_model(step.model)
                 run_index(
                     atlas,
                     store,
-                    model=model,
+                    model=models[step.model],
                     image_set=step.image_set,
                     progress=tell,
                     resume=True,
@@ -94,9 +95,8 @@ class _Teller:
         self._writer.join()
         if error is None:
             end_first_run(self._home)
-        elif isinstance(
-            error, Exception
-        ):  # Ctrl-C is no failure: pages fall silent, and the next one goes on
+        elif isinstance(error, Exception):
+            # Ctrl-C is none, and no failure: pages fall silent, and the next first run goes on
             sentence = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             with contextlib.suppress(OSError):
                 write_first_run(self._home, FirstRun(self._now.steps, self._now.at, error=sentence))

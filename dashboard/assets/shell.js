@@ -51,7 +51,8 @@
         const words = first.steps[first.at];
         const head = first.error ? "The first run has stopped" : `First run, step ${first.at + 1} of ${first.steps.length}`;
         const news = `${head}: ${words}${first.error ? `: ${first.error}. It goes on with the next convscope run.` : ""}`;
-        const said = line.querySelector("[role=status]") || make("span", { role: "status", class: "visually-hidden" });
+        let said = line.querySelector("[role=status]");
+        if (!said) line.append(said = make("span", { role: "status", class: "visually-hidden" }));
         if (said.textContent !== news) said.textContent = news; // told once, not at every look
         line.classList.toggle("failed", Boolean(first.error));
         const counted = first.total ? `${first.done.toLocaleString("en")} of ${first.total.toLocaleString("en")}` : "";
@@ -60,8 +61,7 @@
             make("span", {}, words),
             make("span", { class: "quiet num" }, [first.phase, counted].filter(Boolean).join(" "))];
         [...line.children].filter((child) => child !== said).forEach((child) => child.remove());
-        line.append(said, make("b", {}, head), ...rest);
-        if (said.parentNode !== line) line.prepend(said);
+        line.append(make("b", {}, head), ...rest);
     }
 
     convscope.showWork = function (work) {
@@ -119,7 +119,10 @@
         heading.tabIndex = -1;
         heading.focus({ preventScroll: true });
     }
-    new MutationObserver(announce).observe(document.documentElement, { childList: true, subtree: true });
+    new MutationObserver(function () {
+        announce();
+        foldTour();
+    }).observe(document.documentElement, { childList: true, subtree: true });
 
     document.addEventListener("keydown", function (event) {
         if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -298,14 +301,14 @@
         if (event.target.id !== "tour") return;
         try { localStorage.setItem("convscope-tour", event.target.open ? "open" : "folded"); } catch (error) { /* private mode */ }
     }, true);
-    new MutationObserver(function () {
+    function foldTour() {
         const tour = document.getElementById("tour");
         if (!tour || tour.dataset.ready) return;
         tour.dataset.ready = "yes";
         let kept = null;
         try { kept = localStorage.getItem("convscope-tour"); } catch (error) { /* private mode */ }
         if (kept === "folded") tour.open = false;
-    }).observe(document.documentElement, { childList: true, subtree: true });
+    }
 
     /* A model that waits on a hub is fetched by the job that indexes with it. */
     document.addEventListener("click", async function (event) {

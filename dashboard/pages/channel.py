@@ -45,15 +45,15 @@ def layout() -> Component:
 
 def register(app: Dash) -> None:
     """Add the page's callbacks."""
-    for part, show in ((BODY, show_channel), (TUNING, show_tuning)):
-        app.callback(
-            Output(part, "children"),
-            Input(LOCATION, "search"),
-            Input(make_id("shell", "status"), "data"),
-            State(LOCATION, "pathname"),
-            # pale while it is still that of the channel before
-            running=[(Output(part, "className"), "stale", "")] if part == TUNING else None,
-        )(show)
+    asked = (
+        Input(LOCATION, "search"),
+        Input(make_id("shell", "status"), "data"),
+        State(LOCATION, "pathname"),
+    )
+    app.callback(Output(BODY, "children"), *asked)(show_channel)
+    # pale while it is still that of the channel before
+    pale = [(Output(TUNING, "className"), "stale", "")]
+    app.callback(Output(TUNING, "children"), *asked, running=pale)(show_tuning)
 
 
 def show_channel(search: str | None, _status: Any, pathname: str | None) -> Component:

@@ -120,7 +120,7 @@ def test_the_shared_pictures_are_read_with_their_classes(
 
 def test_the_model_card_tells_what_is_measured(shared_data: Path) -> None:
     """The numbers of `evaluate`; without the teacher's over the 5,000, whose answers take half a minute."""
-    card = (demo_model.FOLDER / "README.md").read_text().splitlines()
+    card = (demo_model.DEMO_FOLDER / "README.md").read_text().splitlines()
     network = load_model("convnext-demo").network
     boxes = demo_model.foolbox_photographs()
     said = demo_model.teacher_probabilities(boxes, load_model(demo_model.TEACHER))
@@ -149,7 +149,7 @@ def test_packed_weights_are_right_to_a_254th_of_their_row() -> None:
 def test_the_checkpoints_are_the_way_to_the_weights(shared_data: Path) -> None:
     validation = demo_model.tiny_imagenet(shared_data, "val")
     few = Pictures(validation.pixels[::16], validation.labels[::16])
-    folder = demo_model.FOLDER / "checkpoints"
+    folder = demo_model.DEMO_FOLDER / "checkpoints"
     assert [path.stem for path in sorted(folder.iterdir())] == [
         f"epoch-{epoch:03d}" for epoch in demo_model.KEPT_EPOCHS
     ]
