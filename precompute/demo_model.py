@@ -7,13 +7,19 @@
 DATA holds `tiny-imagenet-50k.zip`, `imagenette-4500.zip` and `imagenet-sample-1000.tar`; WORK keeps what is
 expensive (the pictures in one array, what the teacher says of them) and the state after each epoch.
 
-The network is ConvNeXt-atto (Liu et al. 2022; the size is timm's) at 96 x 96 pixels over ImageNet-1k's 1,000
+The network is ConvNeXt-atto (Liu et al. 2022; the size is timm's) at 128 x 128 pixels over ImageNet-1k's 1,000
 classes. It learns from labels and from a teacher, EfficientNet-Lite0, after "Knowledge distillation: a good
 teacher is patient and consistent" (Beyer et al. 2022): the teacher's probabilities belong to the view that the
 student sees, up to its place, size and light; they are softened by a temperature (Hinton et al. 2015), and views
 are mixed together with their targets (mixup, Zhang et al. 2018). Matrices learn by Muon (Jordan et al. 2024), the
-rest by AdamW. Forward passes run in bfloat16, the weights are float32. A run is fixed by its seed and settings:
-each epoch draws from a generator of its own, so that one which was stopped and went on ends with the same weights.
+rest by AdamW. Forward passes run in bfloat16, the weights are float32.
+
+Labels alone teach the 200 classes of Tiny-ImageNet and hardly any other. So a second stage starts from the teacher's
+classifier and features (Chen et al. 2022) and from many squares of few photographs, which are enough for a teacher to
+tell what it knows (Asano and Saeed 2023, "The augmented image prior").
+
+A run is fixed by its seed and settings: each epoch draws from a generator of its own, so that one which was stopped
+and went on ends with the same weights.
 """
 
 import csv
@@ -24,10 +30,10 @@ import random
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -44,13 +50,15 @@ from workers.models import DEMO_FOLDER, VisionModel, load_model
 from workers.preprocessing import HALF
 from workers.torchvision_import import import_library
 
-SIDE = 96
+# More than in training: "Fixing the train-test resolution discrepancy" (Touvron et al. 2019).
+SIDE = 128
 CLASSES = 1000
 TEACHER = "efficientnet-lite0"
+TEACHER_FEATURES = 1280
 TEACHER_SIDE = 160  # of 96 to 224, where the teacher reads enlarged 64-pixel pictures best
 _LOG = ("epoch", "side", "learning_rate", "loss", "top1", "agreement", "seconds")
 # Epochs whose weights are in the checkout too, for questions about how the network came to be.
-KEPT_EPOCHS = (3, 6, 9, 12, 15, 18, 21)
+KEPT_EPOCHS = (3, 6, 9, 12, 15, 18, 21, 28, 32, 36)
 # The columns of the model card, by the names of `measure`.
 _CARD = {
     "pictures": "how many",
@@ -67,11 +75,16 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What fixes a run.
+    """What fixes a stage of the training.
 
-    `teacher_share` is the teacher's part of the loss, at `temperature`; the label has the rest. `mixup` is the
-    strength of the beta distribution. A view is enlarged by at most 1 / (1 - `zoom`), its contrast and brightness
-    change by at most `light`. The first `small_share` of the epochs see `small_side` pixels.
+    Pictures: each photograph gives `photograph_views` squares and each picture of Imagenette `imagenette_views`, of
+    at least `smallest_view` of the area of its largest square; all views are kept at `view_side` pixels.
+    `labelled_views` says whether their labels count or the teacher alone, as Tiny-ImageNet's always do.
+
+    `teacher_share` is the teacher's part of the loss, at `temperature`; the label has the rest. `feature_weight` is
+    that of the distance to the teacher's features. `mixup` is the strength of the beta distribution. A view is
+    enlarged by at most 1 / (1 - `zoom`), its contrast and brightness change by at most `light`. The first
+    `small_share` of the epochs see `small_side` pixels, the others `large_side`.
     """
 
     epochs: int = 24
@@ -86,17 +99,43 @@ class Recipe:
     zoom: float = 0.4
     light: float = 0.25
     small_side: int = 64
+    large_side: int = 96
     small_share: float = 0.65
     average: float = 0.999
+    view_side: int = 96
+    photograph_views: int = 4
+    imagenette_views: int = 1
+    smallest_view: float = 0.35
+    labelled_views: bool = True
+    feature_weight: float = 0.0
     seed: int = 0
 
+
+# The second stage starts with the first one's weights and the teacher's classifier.
+STAGES = (
+    Recipe(),
+    Recipe(
+        epochs=16,
+        batch=128,
+        matrix_peak=0.008,
+        other_peak=1e-3,
+        zoom=0.3,
+        small_share=0.5,
+        view_side=128,
+        photograph_views=40,
+        imagenette_views=4,
+        smallest_view=0.2,
+        labelled_views=False,
+        feature_weight=6.0,
+    ),
+)
 
 # --- pictures -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Views of pictures: uint8 N,96,96,3, and the class of each among ImageNet-1k's, int64 N."""
+    """Views of pictures: uint8 N,S,S,3, and the class of each among ImageNet-1k's, int64 N; -1 where none is told."""
 
     pixels: Bytes
     labels: npt.NDArray[np.int64]
@@ -105,35 +144,36 @@ class Pictures:
         return len(self.labels)
 
 
-def tiny_imagenet(data: Path, split: str) -> Pictures:
+def tiny_imagenet(data: Path, split: str, side: int = SIDE) -> Pictures:
     """Tiny-ImageNet's `train` or `val` pictures, enlarged from 64 x 64."""
     found = _zipped(data / "tiny-imagenet-50k.zip", split)
     return _gather(
-        (np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)), label)
+        (np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)), label)
         for picture, label in found
     )
 
 
-def larger_pictures(data: Path, *, views: int, seed: int) -> Pictures:
-    """`views` random crops of each of the 1,000 photographs and one of each training picture of Imagenette."""
-    draw = random.Random(seed)
+def larger_pictures(data: Path, recipe: Recipe) -> Pictures:
+    """Random squares of the 1,000 photographs and of the training pictures of Imagenette."""
+    draw = random.Random(recipe.seed)
+    sources = (
+        (_photographs(data / "imagenet-sample-1000.tar"), recipe.photograph_views),
+        (_zipped(data / "imagenette-4500.zip", "train"), recipe.imagenette_views),
+    )
+    return _gather(
+        (_square(picture, recipe, draw), label if recipe.labelled_views else -1)
+        for pictures, views in sources
+        for picture, label in pictures
+        for _ in range(views)
+    )
 
-    def crops() -> Iterator[tuple[Bytes, int]]:
-        for picture, label in _photographs(data / "imagenet-sample-1000.tar"):
-            for _ in range(views):
-                yield _crop(picture, draw), label
-        for picture, label in _zipped(data / "imagenette-4500.zip", "train"):
-            yield _crop(picture, draw), label
 
-    return _gather(crops())
-
-
-def _crop(picture: Image.Image, draw: random.Random) -> Bytes:
-    """A square of 0.35 to 1 of the short side's square, resized to 96 x 96."""
-    side = round(min(picture.size) * math.sqrt(draw.uniform(0.35, 1)))
+def _square(picture: Image.Image, recipe: Recipe, draw: random.Random) -> Bytes:
+    """A square somewhere in the picture, resized."""
+    side = round(min(picture.size) * math.sqrt(draw.uniform(recipe.smallest_view, 1)))
     left, top = draw.randint(0, picture.width - side), draw.randint(0, picture.height - side)
     box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(picture.resize((recipe.view_side,) * 2, Image.Resampling.BICUBIC, box=box))
 
 
 def _gather(found: Iterator[tuple[Bytes, int]]) -> Pictures:
@@ -141,12 +181,12 @@ def _gather(found: Iterator[tuple[Bytes, int]]) -> Pictures:
     return Pictures(np.stack(pixels), np.array(labels, dtype=np.int64))
 
 
-def _zipped(archive: Path, split: str) -> Iterator[tuple[Image.Image, int]]:
+def _zipped(archive: Path, split: str, named: str = "") -> Iterator[tuple[Image.Image, int]]:
     indices = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     with zipfile.ZipFile(archive) as files:
         for name in sorted(files.namelist()):
             parts = name.split("/")
-            if split in parts and name.endswith(".JPEG"):
+            if split in parts and parts[-1].startswith(named) and name.endswith(".JPEG"):
                 yield Image.open(io.BytesIO(files.read(name))).convert("RGB"), indices[parts[-2]]
 
 
@@ -162,19 +202,50 @@ def _photographs(archive: Path) -> Iterator[tuple[Image.Image, int]]:
 # --- teacher ------------------------------------------------------------------------------------------------
 
 
-def teacher_probabilities(pictures: Pictures, teacher: VisionModel) -> npt.NDArray[np.float16]:
-    """What the teacher says of each view: float16 N,1000, rows that sum to one but for rounding."""
-    said = np.empty((len(pictures), CLASSES), np.float16)
+@dataclass(frozen=True)
+class Answers:
+    """What the teacher makes of each view.
+
+    Attributes:
+        features: its averaged features, what its classifier reads, float16 N,F.
+        probabilities: float16 N,1000, rows that sum to one but for rounding.
+    """
+
+    features: npt.NDArray[np.float16]
+    probabilities: npt.NDArray[np.float16]
+
+
+def ask(teacher: VisionModel, pictures: Pictures, *, quick: bool = False) -> Answers:
+    """The teacher's answers; `quick` in bfloat16, three times as many a second."""
+    classifier = classifier_of(teacher)
+    features = np.empty((len(pictures), classifier.in_features), np.float16)
+    probabilities = np.empty((len(pictures), CLASSES), np.float16)
     teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    read: list[Tensor] = []
+    hook = classifier.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     with torch.inference_mode():
-        for start in range(0, len(pictures), 32):
-            pixels = _to_pixels(pictures.pixels[start : start + 32])
-            large = F.interpolate(pixels, size=(TEACHER_SIDE,) * 2, mode="bicubic", antialias=True).clamp(
-                0, 1
-            )
-            logits = teacher(large.contiguous(memory_format=torch.channels_last))
-            said[start : start + 32] = logits.softmax(1).numpy()
-    return said
+        for start in range(0, len(pictures), 64):
+            chosen = slice(start, start + 64)
+            large = F.interpolate(
+                _to_pixels(pictures.pixels[chosen]), size=(TEACHER_SIDE,) * 2, mode="bicubic", antialias=True
+            ).clamp(0, 1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=quick):
+                teacher(large.contiguous(memory_format=torch.channels_last))
+            features[chosen] = read[-1].float().numpy()
+            probabilities[chosen] = _classified(read.pop().float(), classifier).softmax(1).numpy()
+    hook.remove()
+    return Answers(features, probabilities)
+
+
+def classifier_of(teacher: VisionModel) -> nn.Linear:
+    """The teacher's last layer."""
+    classifier = teacher.network.get_submodule("classifier")
+    assert isinstance(classifier, nn.Linear)
+    return classifier
+
+
+def _classified(features: Tensor, classifier: nn.Linear) -> Tensor:
+    return F.linear(features, classifier.weight, classifier.bias)
 
 
 def _to_pixels(pixels: Bytes) -> Tensor:
@@ -211,11 +282,15 @@ def new_network(seed: int) -> nn.Module:
 
 @dataclass
 class Run:
-    """A run between two epochs: the network, its running average, the optimisers, and the lines of the log."""
+    """A run between two epochs: the network, its running average, a linear map from its features to the teacher's,
+    the optimisers, and the lines of the log; `begun` of them are of earlier stages.
+    """
 
     recipe: Recipe
+    begun: int
     network: nn.Module
     average: nn.Module
+    projection: nn.Linear
     optimisers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]
     log: list[dict[str, float]]
 
@@ -224,30 +299,57 @@ class Run:
         """A run before its first epoch."""
         network, average = new_network(recipe.seed), new_network(recipe.seed)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        projection = nn.Linear(network.config.hidden_sizes[-1], TEACHER_FEATURES)
         weights = dict(network.named_parameters())
         matrices = [name for name in weights if ".pwconv" in name and weights[name].ndim == 2]
         shrinking = [name for name in weights if weights[name].ndim > 1 and name not in matrices]
-        free = [name for name in weights if weights[name].ndim <= 1]
+        free = [weight for weight in weights.values() if weight.ndim <= 1]
         muon = torch.optim.Muon(
             [weights[name] for name in matrices], lr=recipe.matrix_peak, weight_decay=recipe.weight_decay
         )
         adam = torch.optim.AdamW(
             [
                 {"params": [weights[name] for name in shrinking], "weight_decay": recipe.weight_decay},
-                {"params": [weights[name] for name in free], "weight_decay": 0.0},
+                {"params": [*free, *projection.parameters()], "weight_decay": 0.0},
             ],
             lr=recipe.other_peak,
             fused=True,
         )
-        return cls(recipe, network, average.requires_grad_(False), (muon, adam), [])
+        return cls(recipe, 0, network, average.requires_grad_(False), projection, (muon, adam), [])
+
+    @classmethod
+    def following(
+        cls, run: "Run", recipe: Recipe, pictures: Pictures, answers: Answers, classifier: nn.Linear
+    ) -> "Run":
+        """The next stage, before its first epoch.
+
+        Its network has the averaged weights of `run`, rounded as `export` rounds them. Its classifier is the
+        teacher's behind the projection (Chen et al. 2022, "Knowledge distillation with the reused teacher
+        classifier"), both one matrix: so it can name classes from the start of which it saw no label.
+        """
+        following = cls.new(recipe)
+        following.begun, following.log = len(run.log), run.log
+        weights = {name: weight.half().float() for name, weight in run.average.state_dict().items()}
+        following.network.load_state_dict(weights)
+        some = slice(None, None, max(1, len(pictures) // 16_000))
+        _fit(following, pictures.pixels[some], answers.features[some])
+        merged = {
+            "weight": classifier.weight @ following.projection.weight,
+            "bias": _classified(following.projection.bias, classifier),
+        }
+        following.network.get_submodule("classifier").load_state_dict(merged)
+        following.average.load_state_dict(following.network.state_dict())
+        return following
 
     def save(self, path: Path) -> None:
         """Write everything; a run that is stopped here keeps the file before."""
         part = path.with_suffix(".part")
         state = {
             "recipe": asdict(self.recipe),
+            "begun": self.begun,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
+            "projection": self.projection.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "log": self.log,
         }
@@ -259,33 +361,69 @@ class Run:
         """The run that `save` wrote."""
         state = torch.load(path, weights_only=True)
         run = cls.new(Recipe(**state["recipe"]))
-        run.network.load_state_dict(state["network"])
-        run.average.load_state_dict(state["average"])
+        run.begun, run.log = state["begun"], state["log"]
+        for name in ("network", "average", "projection"):
+            getattr(run, name).load_state_dict(state[name])
         for optimiser, held in zip(run.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(held)
-        run.log = state["log"]
         return run
 
 
-def train_epoch(run: Run, pictures: Pictures, teacher: npt.NDArray[np.float16]) -> dict[str, float]:
+def _fit(run: Run, pixels: Bytes, features: npt.NDArray[np.float16]) -> None:
+    """Least squares for the projection, with a little shrinking: the network's features to the teacher's."""
+    run.network.eval()
+    read = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), 128):
+            views = F.interpolate(
+                _to_pixels(pixels[start : start + 128]),
+                (run.recipe.large_side,) * 2,
+                mode="bilinear",
+                antialias=True,
+            )
+            read.append(_features(run.network, views).double())
+    ours = F.pad(torch.cat(read), (0, 1), value=1.0)
+    theirs = torch.from_numpy(features).double()
+    normal = ours.T @ ours + 30 * torch.eye(ours.shape[1], dtype=torch.double)
+    solved = torch.linalg.solve(normal, ours.T @ theirs).float()
+    with torch.no_grad():
+        run.projection.weight.copy_(solved[:-1].T)
+        run.projection.bias.copy_(solved[-1])
+
+
+def _features(network: nn.Module, pixels: Tensor) -> Tensor:
+    """What the classifier reads, float32 N,320."""
+    with torch.autocast("cpu", torch.bfloat16):
+        given = _normalised(pixels).contiguous(memory_format=torch.channels_last)
+        read: Tensor = network.get_submodule("convnext")(given).pooler_output
+    return read.float()
+
+
+def train_epoch(run: Run, pictures: Pictures, answers: Answers) -> dict[str, float]:
     """One pass over `pictures`; the line of the log without the validation's numbers."""
-    recipe, epoch = run.recipe, len(run.log)
-    draw = torch.Generator().manual_seed(recipe.seed * 1000 + epoch)
-    side = recipe.small_side if epoch < recipe.small_share * recipe.epochs else SIDE
+    recipe, epoch = run.recipe, len(run.log) - run.begun
+    draw = torch.Generator().manual_seed(recipe.seed * 1000 + len(run.log))
+    side = recipe.small_side if epoch < recipe.small_share * recipe.epochs else recipe.large_side
     order = torch.randperm(len(pictures), generator=draw)
     steps = len(pictures) // recipe.batch
+    spread = answers.features[:: max(1, len(pictures) // 5000)].astype(np.float32).var(0).mean().item()
     run.network.train()
     losses = []
     for step in range(steps):
         chosen = order[step * recipe.batch : (step + 1) * recipe.batch].numpy()
-        labels = F.one_hot(torch.from_numpy(pictures.labels[chosen]), CLASSES).float()
-        said = _softened(torch.from_numpy(teacher[chosen]).float(), recipe.temperature)
+        given = torch.from_numpy(pictures.labels[chosen])
+        labels = F.one_hot(given.clamp(min=0), CLASSES) * (given >= 0).float()[:, None]
+        said = _softened(torch.from_numpy(answers.probabilities[chosen]).float(), recipe.temperature)
+        theirs = torch.from_numpy(answers.features[chosen]).float()
         pixels = _varied(_to_pixels(pictures.pixels[chosen]), side, recipe, draw)
         own = _beta(recipe.mixup, draw)
-        pixels, labels, said = (part * own + part.flip(0) * (1 - own) for part in (pixels, labels, said))
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = run.network(_normalised(pixels).contiguous(memory_format=torch.channels_last)).logits
-        loss = distillation_loss(logits.float(), labels, said, recipe)
+        pixels, labels, said, theirs = (
+            part * own + part.flip(0) * (1 - own) for part in (pixels, labels, said, theirs)
+        )
+        ours = _features(run.network, pixels)
+        loss = distillation_loss(run.network.get_submodule("classifier")(ours), labels, said, recipe)
+        if recipe.feature_weight:
+            loss = loss + recipe.feature_weight * F.mse_loss(run.projection(ours), theirs) / spread
         share = _rate(recipe, (epoch * steps + step) / steps)
         for optimiser, peak in zip(run.optimisers, (recipe.matrix_peak, recipe.other_peak), strict=True):
             for group in optimiser.param_groups:
@@ -302,7 +440,7 @@ def train_epoch(run: Run, pictures: Pictures, teacher: npt.NDArray[np.float16]) 
                 kept.lerp_(weight, 1 - keep)
         losses.append(loss.item())
     return {
-        "epoch": epoch + 1,
+        "epoch": len(run.log) + 1,
         "side": side,
         "learning_rate": recipe.matrix_peak * share,
         "loss": float(np.mean(losses)),
@@ -368,7 +506,7 @@ def _normalised(pixels: Tensor) -> Tensor:
 
 
 def logits_of(network: nn.Module, pixels: Bytes) -> Tensor:
-    """Logits N,1000 of `pixels` uint8 N,96,96,3."""
+    """Logits N,1000 of `pixels` uint8 N,S,S,3."""
     network.eval()
     with torch.inference_mode():
         return torch.cat(
@@ -398,19 +536,26 @@ def measure(network: nn.Module, pictures: Pictures, teacher: npt.NDArray[np.floa
 
 
 def foolbox_photographs() -> Pictures:
-    """The 20 labelled photographs of Foolbox, centre squares at 96 x 96. The network never saw them."""
+    """The 20 labelled photographs of Foolbox, centre squares at 128 x 128. The network never saw them."""
+    return _gather(
+        (_centre(Image.open(io.BytesIO(image.data)).convert("RGB")), image.label.index)
+        for image in PackageSource().images()
+        if image.data is not None and image.label is not None and image.label.index is not None
+    )
 
-    def found() -> Iterator[tuple[Bytes, int]]:
-        for image in PackageSource().images():
-            if image.label is not None and image.label.index is not None and image.data is not None:
-                picture = Image.open(io.BytesIO(image.data)).convert("RGB")
-                side = min(picture.size)
-                left, top = (picture.width - side) // 2, (picture.height - side) // 2
-                box = (left, top, left + side, top + side)
-                small = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
-                yield np.asarray(small), image.label.index
 
-    return _gather(found())
+def imagenette_validation(data: Path) -> Pictures:
+    """Imagenette's pictures that are ImageNet's validation pictures, centre squares at 128 x 128; the others of its
+    `val` are training pictures of ImageNet, which the teacher may have seen."""
+    found = _zipped(data / "imagenette-4500.zip", "val", named="ILSVRC2012_val_")
+    return _gather((_centre(picture), label) for picture, label in found)
+
+
+def _centre(picture: Image.Image) -> Bytes:
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
 
 
 def curve(log: Sequence[dict[str, float]]) -> str:
@@ -498,50 +643,64 @@ _work = click.option("--work", type=click.Path(file_okay=False, path_type=Path),
 @main.command()
 @_data
 @_work
-@click.option("--epochs", default=Recipe.epochs, show_default=True)
 @click.option("--seed", default=Recipe.seed, show_default=True)
 @click.option("--until", type=int, help="Stop after this epoch; a later call goes on.")
-def train(data: Path, work: Path, epochs: int, seed: int, until: int | None) -> None:
+def train(data: Path, work: Path, seed: int, until: int | None) -> None:
     """Train, or go on with the run in WORK."""
     work.mkdir(parents=True, exist_ok=True)
-    training = _kept(work, "train", lambda: _training_pictures(data, seed))
-    validation = _kept(work, "val", lambda: tiny_imagenet(data, "val"))
+    teacher = load_model(TEACHER)
     state = work / "state.pt"
-    run = Run.load(state) if state.exists() else Run.new(Recipe(epochs=epochs, seed=seed))
-    while len(run.log) < (until or run.recipe.epochs):
-        began = time.monotonic()
-        line = train_epoch(run, *training)
-        numbers = measure(run.average, *validation)
-        line |= {name: numbers[name] for name in ("top1", "agreement")} | {
-            "seconds": time.monotonic() - began
-        }
-        run.log.append(line)
-        run.save(state)
-        if len(run.log) in KEPT_EPOCHS:
-            small = {name: weight.half() for name, weight in run.average.state_dict().items()}
-            torch.save(small, work / f"epoch-{len(run.log):03d}.pt")
-        click.echo("  ".join(f"{name} {line[name]:.4g}" for name in _LOG))
+    stages = [replace(recipe, seed=seed) for recipe in STAGES]
+    validation, their = _kept(
+        work / "validation.npz",
+        lambda: tiny_imagenet(data, "val", stages[0].large_side),
+        teacher,
+        quick=False,
+    )
+    run = Run.load(state) if state.exists() else Run.new(stages[0])
+    epochs = sum(recipe.epochs for recipe in stages)
+    until = min(until or epochs, epochs)
+    while len(run.log) < until:
+        ended = len(run.log) - run.begun == run.recipe.epochs
+        recipe = stages[stages.index(run.recipe) + 1] if ended else run.recipe
+        views = work / f"stage-{stages.index(recipe) + 1}.npz"
+        pictures, answers = _kept(views, partial(_training_pictures, data, recipe), teacher, quick=True)
+        if ended:
+            run = Run.following(run, recipe, pictures, answers, classifier_of(teacher))
+        while len(run.log) < min(until, run.begun + recipe.epochs):
+            began = time.monotonic()
+            line = train_epoch(run, pictures, answers)
+            numbers = measure(run.average, validation, their.probabilities)
+            line |= {name: numbers[name] for name in ("top1", "agreement")}
+            line["seconds"] = time.monotonic() - began
+            run.log.append(line)
+            run.save(state)
+            if len(run.log) in KEPT_EPOCHS:
+                small = {name: weight.half() for name, weight in run.average.state_dict().items()}
+                torch.save(small, work / f"epoch-{len(run.log):03d}.pt")
+            click.echo("  ".join(f"{name} {line[name]:.4g}" for name in _LOG))
 
 
-def _training_pictures(data: Path, seed: int) -> Pictures:
-    parts = tiny_imagenet(data, "train"), larger_pictures(data, views=4, seed=seed)
+def _training_pictures(data: Path, recipe: Recipe) -> Pictures:
+    parts = tiny_imagenet(data, "train", recipe.view_side), larger_pictures(data, recipe)
     return Pictures(
         np.concatenate([part.pixels for part in parts]), np.concatenate([part.labels for part in parts])
     )
 
 
-def _kept(work: Path, name: str, read: Any) -> tuple[Pictures, npt.NDArray[np.float16]]:
-    """Pictures and what the teacher says of them, from WORK or made and kept there."""
-    path = work / f"{name}.npz"
+def _kept(
+    path: Path, read: Callable[[], Pictures], teacher: VisionModel, *, quick: bool
+) -> tuple[Pictures, Answers]:
+    """Pictures and what the teacher makes of them, from the file or made and kept there."""
     if not path.exists():
         pictures = read()
-        click.echo(f"{name}: {len(pictures):,} views read; asking the teacher")
-        said = teacher_probabilities(pictures, load_model(TEACHER))
+        click.echo(f"{path.stem}: {len(pictures):,} views read; asking the teacher")
+        answers = ask(teacher, pictures, quick=quick)
         part = path.with_suffix(".part.npz")
-        np.savez(part, pixels=pictures.pixels, labels=pictures.labels, teacher=said)
+        np.savez(part, pixels=pictures.pixels, labels=pictures.labels, **vars(answers))
         part.rename(path)
     with np.load(path) as kept:
-        return Pictures(kept["pixels"], kept["labels"]), kept["teacher"]
+        return Pictures(kept["pixels"], kept["labels"]), Answers(kept["features"], kept["probabilities"])
 
 
 @main.command()
@@ -558,7 +717,8 @@ def export(work: Path, to: Path) -> None:
         size={"shortest_edge": SIDE}, crop_pct=1.0, image_mean=list(HALF), image_std=list(HALF), resample=3
     )
     processor.save_pretrained(to)
-    (to / "recipe.json").write_text(json.dumps(asdict(run.recipe), indent=2) + "\n")
+    stages = [asdict(replace(recipe, seed=run.recipe.seed)) for recipe in STAGES]
+    (to / "recipe.json").write_text(json.dumps(stages, indent=2) + "\n")
     with (to / "training.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, _LOG, lineterminator="\n")
         writer.writeheader()
@@ -579,9 +739,10 @@ def evaluate(data: Path) -> None:
     click.echo(f"| pictures | {' | '.join(_CARD.values())} |\n|{' --- |' * (len(_CARD) + 1)}")
     for name, pictures in (
         ("Tiny-ImageNet, validation", tiny_imagenet(data, "val")),
+        ("Imagenette, ImageNet's validation pictures", imagenette_validation(data)),
         ("photographs of Foolbox", foolbox_photographs()),
     ):
-        click.echo(card_row(name, measure(network, pictures, teacher_probabilities(pictures, teacher))))
+        click.echo(card_row(name, measure(network, pictures, ask(teacher, pictures).probabilities)))
 
 
 def card_row(name: str, numbers: Mapping[str, float]) -> str:

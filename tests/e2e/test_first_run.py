@@ -105,10 +105,10 @@ def test_the_first_run_makes_both_sets_and_indexes_them_with_both_models(
             "WHERE rank = 1 AND image_set = 'samples' GROUP BY model"
         ),
     )
-    # 20 of the photographs are labelled; chance would be right on none. The other knows few of their classes.
+    # 20 of the photographs are labelled; chance would be right on none. The other saw few of their classes.
     found = {row["model"]: row["n"] for row in right}
     assert found["efficientnet-lite0"] >= 15
-    assert "convnext-demo" in found
+    assert found["convnext-demo"] >= 1
 
 
 @pytest.mark.browser

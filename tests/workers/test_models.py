@@ -400,6 +400,6 @@ def test_the_demo_model_is_a_convnext_of_imagenets_classes() -> None:
         "ConvNextForImageClassification",
     )
     assert model.parameter_count == 3_695_520
-    assert model.preprocessing.input_size == (96, 96)
+    assert model.preprocessing.input_size == (128, 128)
     assert model.preprocessing_note is None
     assert model.vocabulary == load_model("efficientnet-lite0").vocabulary
