@@ -169,10 +169,12 @@
     };
 
     const tip = () => document.getElementById("tip");
+    let tipped = null;
 
     function showTip(cell) {
         const box = tip();
         if (!box) return;
+        tipped = cell;
         box.className = "";
         const [heading, ...rest] = told(patches.get(cell));
         const line = (tag, text, name) => make(tag, name, text);
@@ -240,7 +242,12 @@
         if (cell.matches(":focus-visible")) showTip(cell);
     });
     document.addEventListener("scroll", () => {
-        if (tip() && tip().className !== "sheet") hideTip();
+        const box = tip();
+        if (!box || box.hidden || box.className === "sheet") return;
+        // A key that moves the focus scrolls too, and that is heard after the focus: the tip goes along.
+        const focused = box.className === "" && tipped === document.activeElement;
+        const at = focused && tipped.getBoundingClientRect();
+        if (at && at.bottom > 0 && at.top < innerHeight) showTip(tipped); else hideTip();
     }, { passive: true, capture: true });
 
     document.addEventListener("keydown", (event) => {

@@ -176,6 +176,13 @@ def test_the_keyboard_reaches_layers_controls_and_patches(page: Page, site: str)
     page.keyboard.press("ArrowDown")
     expect(page.locator(".channel-row").nth(1).locator(".cell").nth(1)).to_be_focused()
     expect(page.get_by_role("tooltip")).to_contain_text("rank 2")
+    top = page.get_by_role("tooltip").bounding_box(timeout=5000)
+    page.evaluate("window.scrollBy(0, 20)")  # a focus that moves scrolls, too: what is told stays beside it
+    page.wait_for_timeout(300)
+    moved = page.get_by_role("tooltip").bounding_box(timeout=5000)
+    assert top is not None
+    assert moved is not None
+    assert moved["y"] == pytest.approx(top["y"] - 20, abs=1)
     page.keyboard.press("End")
     expect(page.locator(".channel-row").nth(1).locator(".cell").last).to_be_focused()
     page.keyboard.press("Enter")
