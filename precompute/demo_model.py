@@ -648,16 +648,21 @@ _work = click.option("--work", type=click.Path(file_okay=False, path_type=Path),
 def train(data: Path, work: Path, seed: int, until: int | None) -> None:
     """Train, or go on with the run in WORK."""
     work.mkdir(parents=True, exist_ok=True)
-    teacher = load_model(TEACHER)
     state = work / "state.pt"
     stages = [replace(recipe, seed=seed) for recipe in STAGES]
+    run = Run.load(state) if state.exists() else Run.new(stages[0])
+    if run.recipe not in stages:
+        raise click.UsageError(
+            f"the run in {work} was begun with other settings (its seed is {run.recipe.seed}, {seed} was given): "
+            "name its seed, or another folder"
+        )
+    teacher = load_model(TEACHER)
     validation, their = _kept(
         work / "validation.npz",
         lambda: tiny_imagenet(data, "val", stages[0].large_side),
         teacher,
         quick=False,
     )
-    run = Run.load(state) if state.exists() else Run.new(stages[0])
     epochs = sum(recipe.epochs for recipe in stages)
     until = min(until or epochs, epochs)
     while len(run.log) < until:

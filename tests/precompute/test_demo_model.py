@@ -1,12 +1,14 @@
 """Training of the demo model: a run that goes on is the same run, and its loss is the one of the paper."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from precompute import demo_model
 from precompute.demo_model import (
@@ -84,6 +86,19 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
         assert all(
             torch.equal(weights[key], value) for key, value in getattr(stopped, name).state_dict().items()
         )
+
+
+def test_a_run_with_other_settings_is_refused_by_name(shared_data: Path, tmp_path: Path) -> None:
+    """Before anything expensive, and the run is left as it is."""
+    Run.new(replace(STAGES[0], seed=7)).save(tmp_path / "state.pt")
+    before = (tmp_path / "state.pt").read_bytes()
+    said = CliRunner().invoke(
+        demo_model.main, ["train", "--data", str(shared_data), "--work", str(tmp_path), "--seed", "8"]
+    )
+    assert said.exit_code == 2
+    assert "(its seed is 7, 8 was given)" in said.output
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_the_second_stage_starts_with_the_teachers_classifier(classifier: torch.nn.Linear) -> None:
