@@ -172,8 +172,13 @@ def _square(picture: Image.Image, recipe: Recipe, draw: random.Random) -> Bytes:
     """A square somewhere in the picture, resized."""
     side = round(min(picture.size) * math.sqrt(draw.uniform(recipe.smallest_view, 1)))
     left, top = draw.randint(0, picture.width - side), draw.randint(0, picture.height - side)
+    return _cut(picture, left, top, side, recipe.view_side)
+
+
+def _cut(picture: Image.Image, left: int, top: int, side: int, to: int) -> Bytes:
+    """The square of `side` pixels at left, top, resized to `to`."""
     box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((recipe.view_side,) * 2, Image.Resampling.BICUBIC, box=box))
+    return np.asarray(picture.resize((to, to), Image.Resampling.BICUBIC, box=box))
 
 
 def _gather(found: Iterator[tuple[Bytes, int]]) -> Pictures:
@@ -231,8 +236,10 @@ def ask(teacher: VisionModel, pictures: Pictures, *, quick: bool = False) -> Ans
             ).clamp(0, 1)
             with torch.autocast("cpu", torch.bfloat16, enabled=quick):
                 teacher(large.contiguous(memory_format=torch.channels_last))
-            features[chosen] = read[-1].float().numpy()
-            probabilities[chosen] = _classified(read.pop().float(), classifier).softmax(1).numpy()
+            found = read.pop().float()
+            features[chosen] = found.numpy()
+            # in float32 also where it was quick; calling the classifier would be heard by the hook
+            probabilities[chosen] = F.linear(found, classifier.weight, classifier.bias).softmax(1).numpy()
     hook.remove()
     return Answers(features, probabilities)
 
@@ -242,10 +249,6 @@ def classifier_of(teacher: VisionModel) -> nn.Linear:
     classifier = teacher.network.get_submodule("classifier")
     assert isinstance(classifier, nn.Linear)
     return classifier
-
-
-def _classified(features: Tensor, classifier: nn.Linear) -> Tensor:
-    return F.linear(features, classifier.weight, classifier.bias)
 
 
 def _to_pixels(pixels: Bytes) -> Tensor:
@@ -335,7 +338,7 @@ class Run:
         _fit(following, pictures.pixels[some], answers.features[some])
         merged = {
             "weight": classifier.weight @ following.projection.weight,
-            "bias": _classified(following.projection.bias, classifier),
+            "bias": classifier(following.projection.bias),
         }
         following.network.get_submodule("classifier").load_state_dict(merged)
         following.average.load_state_dict(following.network.state_dict())
@@ -386,9 +389,7 @@ def _fit(run: Run, pixels: Bytes, features: npt.NDArray[np.float16]) -> None:
     theirs = torch.from_numpy(features).double()
     normal = ours.T @ ours + 30 * torch.eye(ours.shape[1], dtype=torch.double)
     solved = torch.linalg.solve(normal, ours.T @ theirs).float()
-    with torch.no_grad():
-        run.projection.weight.copy_(solved[:-1].T)
-        run.projection.bias.copy_(solved[-1])
+    run.projection.load_state_dict({"weight": solved[:-1].T, "bias": solved[-1]})
 
 
 def _features(network: nn.Module, pixels: Tensor) -> Tensor:
@@ -553,9 +554,7 @@ def imagenette_validation(data: Path) -> Pictures:
 
 def _centre(picture: Image.Image) -> Bytes:
     side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
+    return _cut(picture, (picture.width - side) // 2, (picture.height - side) // 2, side, SIDE)
 
 
 def curve(log: Sequence[dict[str, float]]) -> str:

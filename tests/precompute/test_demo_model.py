@@ -250,6 +250,7 @@ def test_the_checkpoints_are_the_way_to_the_weights(shared_data: Path) -> None:
         assert all(after > before - 0.03 for before, after in itertools.pairwise(stage))
         assert stage[-1] > stage[0] + 0.05
     assert right[-1] > right[first - 1] + 0.03
+    assert right[-1] > right[0] + 0.2
 
 
 def test_the_log_is_drawn() -> None:
