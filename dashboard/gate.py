@@ -1,6 +1,6 @@
 """The gate before every route: `guard(app, settings)` puts it there.
 
-    request -> proxy's word -> host -> origin -> who -> limits -> route -> headers
+    request -> proxy's word -> host -> origin -> size -> who -> limits -> route -> headers
 
 What is open to everybody is on one list, `OPEN`; everything else, routes yet to be written included, is closed.
 """
@@ -17,6 +17,7 @@ from dashboard.limits import Limits, spent_by
 from dashboard.login import login, login_address, open_sessions
 from dashboard.origins import from_elsewhere, own_hosts, wrong_host
 from dashboard.proxy import BehindProxy
+from dashboard.uploads import MAX_LIST, MAX_PIECE
 from db.settings import Settings
 
 OPEN = frozenset(
@@ -29,6 +30,14 @@ OPEN = frozenset(
         "/assets/mark.svg",
         "/bootstrap/css/bootstrap.min.css",
     }
+)
+# Bytes of a request's body, by the beginning of its route; the first that fits counts. JSON takes up to thirty times
+# its size once it is parsed.
+MAX_BODIES = (
+    ("/api/uploads/<upload>/files/", MAX_PIECE),
+    ("/api/uploads", MAX_LIST),
+    ("/_dash-update-component", 4 << 20),  # carries the state of a page
+    ("", 1 << 20),
 )
 PAGES = ("/", "/<path:path>")  # Dash's routes of pages, those that there are not included
 BASIC = 'Basic realm="Convscope", charset="UTF-8"'
@@ -56,9 +65,14 @@ def pass_on(own: frozenset[str]) -> flask.Response | None:
     trouble = wrong_host(request, access.settings, own)
     if trouble:
         return refuse(400, trouble)
-    trouble = from_elsewhere(request, cookie=flask.current_app.config["SESSION_COOKIE_NAME"])
+    cookie = flask.current_app.config["SESSION_COOKIE_NAME"]
+    trouble = from_elsewhere(request, cookie=cookie, is_page=_is_page())
     if trouble:
         return refuse(403, trouble)
+    most = max_body(request.url_rule.rule if request.url_rule else "")
+    if (request.content_length or 0) > most:
+        return refuse(413, f"body: expected at most {most:,} bytes, got {request.content_length:,}")
+    request.max_content_length = most
     if request.path in OPEN:
         return None
     visitor = access.visitor(request)
@@ -74,6 +88,11 @@ def pass_on(own: frozenset[str]) -> flask.Response | None:
             wait=wait,
         )
     return None
+
+
+def max_body(rule: str) -> int:
+    """Bytes that the body of a request to a route may have."""
+    return next(most for beginning, most in MAX_BODIES if rule.startswith(beginning))
 
 
 def refuse(status: int, sentence: str, *, wait: int = 0) -> flask.Response:

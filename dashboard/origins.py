@@ -17,9 +17,10 @@ our own. An address in numbers needs no name, so where all addresses are listene
    neither of which a form of another site does; otherwise only without a session's cookie and, of POST, which is what
    forms send, without a form's body.
 
-**Reading** needs no such rule for its answer, which other sites cannot see, but a statement of SQL that somebody's
-picture tag asks for costs as much as any. So where `Sec-Fetch-Site` names another site, it may lead here by a link and
-load nothing.
+**Reading** needs no such rule for its answer, which other sites cannot see, but a statement of SQL that another site's
+image, frame or script asks for costs as much as any. So where `Sec-Fetch-Site` names another site, it may open a page
+in a tab of its own (`Sec-Fetch-Mode: navigate`, `Sec-Fetch-Dest: document`), and everything else only where a person
+clicked (`Sec-Fetch-User: ?1`).
 """
 
 import ipaddress
@@ -73,17 +74,24 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def from_elsewhere(request: flask.Request, *, cookie: str) -> str:
+def from_elsewhere(request: flask.Request, *, cookie: str, is_page: bool = False) -> str:
     """Why a request is not taken for one of our own pages' or a program's; empty where it is.
 
-    `cookie` is the name of the session's.
+    `cookie` is the name of the session's. `is_page`: a page is asked for, which costs little before it runs.
     """
     site = request.headers.get("Sec-Fetch-Site", "").lower()
     if request.method in READING:
-        is_link = request.headers.get("Sec-Fetch-Mode", "navigate").lower() == "navigate"
-        if site in ("cross-site", "same-site") and not is_link:
-            return "another site may lead here by a link, but not load anything from here"
-        return ""
+        if site not in ("cross-site", "same-site"):
+            return ""
+        mode = request.headers.get("Sec-Fetch-Mode", "navigate").lower()
+        target = request.headers.get("Sec-Fetch-Dest", "document").lower()
+        if (
+            mode == "navigate"
+            and target == "document"
+            and (is_page or request.headers.get("Sec-Fetch-User") == "?1")
+        ):
+            return ""
+        return "another site may link here, but not load or open anything from here without a click"
     origin = request.headers.get("Origin")
     if site:
         return "" if site in ("same-origin", "none") else _refusal(origin or site, request)

@@ -4,8 +4,6 @@ A statement is `q`; the value of its parameter `$name` is `p.name`, a number whe
 """
 
 import itertools
-import select
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -142,25 +140,8 @@ def _run(*, rows: int, size: int) -> Result:
 
 
 def client_gone() -> Callable[[], bool]:
-    """Tells whether whoever asked has closed the connection; always False where the server does not show it."""
-    found = flask.request.environ.get("gunicorn.socket")
-    if not isinstance(found, socket.socket):
-        return lambda: False
-    connection = found
-    poll = select.poll()
-    try:
-        poll.register(connection, select.POLLIN)
-    except (OSError, ValueError):
-        return lambda: True
-
-    def gone() -> bool:
-        try:
-            return bool(poll.poll(0)) and connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
+    """Reports whether whoever asked has closed the connection; always False where the server does not show it."""
+    gone: Callable[[], bool] = flask.request.environ.get("waitress.client_disconnected", lambda: False)
     return gone
 
 

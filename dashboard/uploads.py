@@ -16,9 +16,9 @@ from db.uploads import MOST_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadSto
 from workers.methods import WrongRequest
 from workers.submit_sets import upload_job
 
-MOST_PIECE = 16 * 2**20
+MAX_PIECE = 16 * 2**20
 PIECE = 4 * 2**20  # what to send at once
-_LIST_BYTES = 64 * 2**20
+MAX_LIST = 24 * 2**20  # 200,000 files with names of 100 characters
 
 uploads = flask.Blueprint("uploads", __name__, url_prefix="/api/uploads")
 STATUS: dict[type[Exception], int] = {NoSuchUpload: 404, NoRoom: 507, WrongOffset: 409, UploadRefused: 409}
@@ -48,10 +48,6 @@ def begin_upload() -> flask.Response:
     """Make room for files, named with their sizes."""
     if flask.request.mimetype != "application/json":
         return answer({"error": "expected a body of type application/json"}, 415)
-    if (flask.request.content_length or 0) > _LIST_BYTES:
-        raise WrongRequest(
-            f"body: expected at most {_LIST_BYTES:,} bytes, got {flask.request.content_length:,}"
-        )
     body = json_body()
     only(body, "files")
     listed = body.get("files")
@@ -111,8 +107,8 @@ def receive(upload: str, file: int) -> flask.Response:
     if flask.request.mimetype != "application/octet-stream":
         return answer({"error": "expected a body of type application/octet-stream"}, 415)
     length = flask.request.content_length
-    if length is None or not 0 <= length <= MOST_PIECE:
-        raise WrongRequest(f"body: expected at most {MOST_PIECE:,} bytes with their length, got {length}")
+    if length is None or not 0 <= length <= MAX_PIECE:
+        raise WrongRequest(f"body: expected at most {MAX_PIECE:,} bytes with their length, got {length}")
     offset = number("offset", 0, low=0, high=2**53)
     stream = cast(BinaryIO, flask.request.stream)
     received = _store().write(upload, file, offset, length, stream)

@@ -196,6 +196,25 @@ def test_a_result_comes_while_it_is_read_without_a_copy_on_nginx_s_disk(lab: Lab
     connection.close()
 
 
+@pytest.mark.parametrize(
+    "begin",
+    [b"GET /jobs HTTP/1.1\r\n", b"POST /api/jobs HTTP/1.1\r\nContent-Length: 1000\r\n%s\r\n{"],
+    ids=["headers", "body"],
+)
+def test_connections_that_stall_at_nginx_hold_up_nobody(lab: Lab, begin: bytes) -> None:
+    user = f"Host: {NAME}:{lab.port}\r\nAuthorization: {ADA['Authorization']}\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(48):  # three times the threads of the dashboard
+            held = lab.connection()
+            stack.callback(held.close)
+            held.connect()
+            held.sock.sendall(begin.replace(b"%s", user))
+        for _ in range(10):
+            begun = time.monotonic()
+            assert lab.ask("/api/jobs", ADA)[0] == 200
+            assert time.monotonic() - begun < 10
+
+
 def test_the_page_names_what_is_in_the_file() -> None:
     page, file = (ROOT / "docker" / "NGINX.md").read_text(), CONFIGURATION.read_text()
     for row in re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE):

@@ -1,6 +1,7 @@
 """Requests of other sites, and hosts that are not ours."""
 
 import dataclasses
+import io
 
 import flask
 import pytest
@@ -85,20 +86,69 @@ def test_no_route_takes_another_site_s_change_also_without_a_login(
         assert "this dashboard's own pages" in answer.json["error"]  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403),
-        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403),
-        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
-        ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
-        ({}, 200),
-    ],
-)
-def test_another_site_may_lead_to_a_statement_but_not_have_it_run_by_a_picture(
-    client: FlaskClient, headers: dict[str, str], status: int
+@pytest.fixture(scope="module")
+def patient_client(filled_settings: Settings) -> FlaskClient:
+    """A client that may ask for as many statements as it likes."""
+    return create_app(dataclasses.replace(filled_settings, sql_per_minute=10_000)).server.test_client()
+
+
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+CLICK = LINK | {"Sec-Fetch-User": "?1"}
+LOADS: list[tuple[str, dict[str, str], int, int]] = [  # status of a statement, and of a page
+    ("an image", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, 403, 403),
+    ("a script of another port", {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"}, 403, 403),
+    *(
+        (f"a {target}", CLICK | {"Sec-Fetch-Dest": target}, 403, 403)
+        for target in ("iframe", "frame", "embed", "object", "fencedframe", "empty", "style", "worker")
+    ),
+    ("a window that a script opens", LINK, 403, 200),
+    ("a link that a person clicks", CLICK, 200, 200),
+    ("our own page", {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200, 200),
+    ("an address that a person typed", CLICK | {"Sec-Fetch-Site": "none"}, 200, 200),
+    ("a program", {}, 200, 200),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "headers", "statement", "page"), LOADS, ids=[load[0] for load in LOADS])
+def test_another_site_runs_nothing_here_without_a_click(
+    patient_client: FlaskClient, what: str, headers: dict[str, str], statement: int, page: int
 ) -> None:
-    assert client.get("/api/sql?q=SELECT 1", headers=headers).status_code == status
+    for path, status in (
+        ("/api/sql?q=SELECT 1", statement),
+        ("/download/sql.csv?q=SELECT 1", statement),
+        ("/jobs?model=synthetic&images=painted", page),
+    ):
+        with patient_client.get(path, headers=headers) as answer:
+            assert answer.status_code == status, (what, path)
+
+
+class Unread(io.BytesIO):
+    """A body that nobody may read."""
+
+    def read(self, *_: object) -> bytes:
+        """Fail."""
+        raise AssertionError("the body was read")
+
+
+BODIES = [
+    ("/api/jobs", "POST", 2**20), ("/api/queries", "POST", 2**20), ("/_dash-update-component", "POST", 4 * 2**20),
+    ("/login", "POST", 2**20), ("/no-such-route", "PUT", 2**20), ("/api/uploads", "POST", 24 * 2**20),
+    ("/api/uploads/x/files/0", "PUT", 16 * 2**20),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "method", "most"), BODIES)
+def test_a_body_is_refused_by_its_length_before_it_is_read(
+    client: FlaskClient, path: str, method: str, most: int
+) -> None:
+    answer = client.open(
+        path,
+        method=method,
+        content_type=JSON,
+        environ_overrides={"CONTENT_LENGTH": str(most + 1), "wsgi.input": Unread()},
+    )
+    assert answer.status_code == 413
+    assert answer.json == {"error": f"body: expected at most {most:,} bytes, got {most + 1:,}"}
 
 
 HOSTS: list[tuple[dict[str, str], str, bool]] = [
