@@ -390,7 +390,7 @@ def show_image(name: str, image_id: int) -> None:
     atlas, store = _stores()
     rows = atlas.fetch(image(name, image_id))
     if not rows:
-        raise CommandFailed(f"there is no image {image_id} in image set {name!r}; {_known_sets(atlas)}")
+        raise CommandFailed(f"there is no image {image_id} in image set {name!r}; {_known_sets(atlas, name)}")
     row = rows[0]
     row["file"] = str(store.original_path(row["path"]))
     _print_fields(row)
@@ -408,7 +408,7 @@ def remove_set(name: str, yes: bool) -> None:
     try:
         found = dependents_of(atlas, ledger, name)
     except NoSuchSet as error:
-        raise CommandFailed(f"{error}; {_known_sets(atlas)}") from error
+        raise CommandFailed(f"{error}; {_known_sets(atlas, name)}") from error
     results = [
         f"{count:,} {noun}" for count, noun in [(found.maps, "maps"), (found.attacks, "attacks")] if count
     ]
@@ -443,11 +443,29 @@ def describe_images(name: str, text: str) -> None:
     describe_set(atlas, _ledger(), name, text)
 
 
-def _known_sets(atlas: "Atlas") -> str:
+def _known_sets(atlas: "Atlas", given: str = "") -> str:
+    from db.queries import image_sets
+    from db.suggestions import meant
+
+    rows = atlas.fetch(image_sets())
+    if not rows:
+        return "there is no image set yet: convscope images import NAME PATH"
+    near = meant(given, [row["image_set"] for row in rows]) if given else None
+    names = [f"{row['image_set']} ({row['images']:,} images)" for row in rows]
+    return ("" if near is None else f"did you mean {near!r}? ") + "image sets are " + ", ".join(names)
+
+
+def _check_set(atlas: "Atlas", image_set: str) -> None:
+    """Before a model is loaded, which takes seconds."""
+    from db.atlas import NoAtlas
     from db.queries import image_sets
 
-    names = [f"{row['image_set']} ({row['images']:,} images)" for row in atlas.fetch(image_sets())]
-    return "image sets are " + ", ".join(names) if names else "there is no image set yet"
+    try:
+        known = any(row["image_set"] == image_set for row in atlas.fetch(image_sets()))
+    except NoAtlas as error:
+        raise CommandFailed(f"there is no image set {image_set!r}: nothing was imported yet") from error
+    if not known:
+        raise CommandFailed(f"there is no image set {image_set!r}; {_known_sets(atlas, image_set)}")
 
 
 # ------------------------------------------------------------------------------------------- models
@@ -538,21 +556,26 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     """Check model SPEC on labelled images: does it see what it was trained to see?
 
     Reports top-1 and top-5, tries labels shifted by one and the common means and standard deviations, and
-    says in a sentence what looks wrong.
+    says in a sentence what looks wrong. First it says how many labels are classes of the model, and in which way.
     """
+    atlas, store = _stores()
+    _check_set(atlas, image_set)
     _restart_for_torch()
     from db.image_sets import labelled_images
     from db.images import UnreadableImage
     from workers.doctor import diagnose
+    from workers.set_labels import match_set
     from workers.stored_images import StoredImage, read_image
 
-    atlas, store = _stores()
     rows = atlas.fetch(labelled_images(image_set, limit))
     if not rows:
         raise CommandFailed(f"image set {image_set!r} has no labelled images; {_known_sets(atlas)}")
     model = _load(spec)
-    indices = [model.vocabulary.index_of_label(row["wnid"], row["label"]) for row in rows]
+    matched = match_set(atlas, model.vocabulary, model=model.name, image_set=image_set)
+    classes = {one.match.label.key: one.match.index for one in matched}
+    indices = [classes[row["wnid"] or row["label"]] for row in rows]
     known = [(row, index) for row, index in zip(rows, indices, strict=True) if index is not None]
+    _say_labels([one.row(model.vocabulary) for one in matched], model.name, image_set)
     if not known:
         raise CommandFailed(
             f"no label of {image_set!r} is a class of {model.name}: its vocabulary is {model.vocabulary.name}"
@@ -596,6 +619,147 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     click.echo(f"\n{diagnosis.sentence}")
     if not diagnosis.healthy:
         sys.exit(1)
+
+
+LABELS_SHOWN = 20
+
+
+def _say_labels(rows: list[dict[str, Any]], model: str, image_set: str) -> None:
+    """How many labels of a set are classes of a model, and those that are not."""
+    from db.label_queries import in_words
+
+    click.echo(in_words(rows, model))
+    left = [row for row in rows if row["how"] in ("ambiguous", "none")]
+    for row in sorted(left, key=lambda row: row["how"] != "ambiguous")[:LABELS_SHOWN]:
+        may = f"may be {', '.join(row['candidates'])}" if row["candidates"] else "is no class"
+        noun = "image" if row["images"] == 1 else "images"
+        click.echo(f"  {_printable(row['label'] or row['wnid'])} ({row['images']:,} {noun}) {may}")
+    if len(left) > LABELS_SHOWN:
+        click.echo(f"  and {len(left) - LABELS_SHOWN:,} more")
+    if left:
+        click.echo(f"To settle them: convscope models map-labels {model} --images {image_set}")
+    click.echo()
+
+
+@models.command("map-labels")
+@click.argument("spec")
+@click.option("--images", "image_set", required=True, help="An image set with labels.")
+@click.option(
+    "--set",
+    "given",
+    nargs=2,
+    multiple=True,
+    metavar="LABEL CLASS",
+    help='A label of the set (name or WordNet id) and its class (index, WordNet id or name; "" for none).',
+)
+@click.option(
+    "--from",
+    "table",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A CSV file with the columns label and class, such as --csv prints.",
+)
+@click.option("--unset", "unset", multiple=True, metavar="LABEL", help="Forget what was settled of a label.")
+@click.option("--clear", is_flag=True, help="Forget all that was settled.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print label, class, class_name, how and images as CSV.")
+def map_labels(
+    spec: str,
+    image_set: str,
+    given: tuple[tuple[str, str], ...],
+    table: Path | None,
+    unset: tuple[str, ...],
+    clear: bool,
+    as_csv: bool,
+) -> None:
+    """Show which class of model SPEC each label of a set is, and settle what cannot be told.
+
+    What is settled is kept in the atlas. Attacks and saliency maps take it from then on; predictions and accuracies
+    follow when the set is indexed again (`convscope index --replace`).
+    """
+    from db.label_queries import keep_choices
+    from db.suggestions import choices as suggested
+    from workers.models import model_name
+    from workers.set_labels import match_set, settled_from, settled_labels, stored_vocabulary
+
+    atlas, _ = _stores()
+    _check_set(atlas, image_set)
+    vocabulary = stored_vocabulary(atlas, name := spec) or stored_vocabulary(atlas, name := model_name(spec))
+    if vocabulary is None:
+        model = _load(spec)
+        name, vocabulary = model.name, model.vocabulary
+    found = match_set(atlas, vocabulary, model=name, image_set=image_set)
+    wanted = (_label_rows(table) if table is not None else {}) | dict(given)
+    settled = settled_labels(atlas, name, image_set)
+    try:
+        choices = settled_from(vocabulary, found, wanted)
+        forgotten = (
+            list(settled) if clear else list(settled_from(vocabulary, found, dict.fromkeys(unset, "")))
+        )
+    except KeyError as error:
+        known = [one.match.label.label or one.match.label.key for one in found]
+        raise CommandFailed(
+            f"{image_set!r} has no label {error.args[0]!r}; {suggested(error.args[0], known)}"
+        ) from error
+    if choices or forgotten:
+        with atlas.publish() as connection:
+            keep_choices(connection, name, image_set, choices, forget=forgotten)
+        found = match_set(atlas, vocabulary, model=name, image_set=image_set)
+    rows = [one.row(vocabulary) for one in found]
+    if as_csv:
+        _print_label_csv(rows)
+        return
+    if not rows:
+        raise CommandFailed(f"no image of {image_set!r} has a label")
+    _print_table(
+        [
+            {
+                "label": _printable(row["label"] or row["wnid"]),
+                "images": row["images"],
+                "how": row["how"],
+                "class": "" if row["class_index"] is None else f"{row['class_index']} {row['class']}",
+                "may be": ", ".join(row["candidates"]),
+            }
+            for row in rows
+        ],
+        "",
+    )
+    click.echo()
+    _say_labels(rows, name, image_set)
+    if choices or forgotten:
+        click.echo(
+            f"Kept. Predictions follow with: convscope index --model {spec} --images {image_set} --replace"
+        )
+
+
+def _label_rows(path: Path) -> dict[str, str]:
+    """Class by label, from a CSV file."""
+    import csv
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not {"label", "class"} <= set(reader.fieldnames or ()):
+                raise CommandFailed(
+                    f"{path}: expected the columns label and class, got {', '.join(reader.fieldnames or ()) or 'none'}"
+                )
+            # a label that --csv printed without a class is one that was not settled
+            return {
+                row["label"]: row["class"] or ""
+                for row in reader
+                if row["class"] or row.get("how") in (None, "", "settled")
+            }
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CommandFailed(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+
+
+def _print_label_csv(rows: list[dict[str, Any]]) -> None:
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["label", "class", "class_name", "how", "images"])
+    for row in rows:
+        writer.writerow(
+            [row["wnid"] or row["label"], row["class_index"], row["class"], row["how"], row["images"]]
+        )
 
 
 def _load(spec: str, *, name: str | None = None) -> "VisionModel":
@@ -909,7 +1073,7 @@ def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, 
         )
     if not chosen:
         if not any(row["image_set"] == image_set for row in atlas.fetch(image_sets())):
-            raise CommandFailed(f"there is no image set {image_set!r}; {_known_sets(atlas)}")
+            raise CommandFailed(f"there is no image set {image_set!r}; {_known_sets(atlas, image_set)}")
         raise CommandFailed(f"--where: {condition!r} holds for no image of {image_set}")
     return chosen
 

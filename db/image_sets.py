@@ -207,7 +207,7 @@ def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orph
         EXCEPT SELECT model FROM runs WHERE image_set <> $image_set""",
         values,
     ).fetchall()
-    for table in ("runs", "images", "image_sets"):
+    for table in ("runs", "images", "image_sets", "label_choices"):
         connection.execute(f"DELETE FROM {table} WHERE image_set = $image_set", values)
     for (model,) in models:
         for table in ("layers", "layer_edges", "models"):

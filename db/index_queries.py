@@ -9,7 +9,7 @@ from db.atlas import Query
 
 RUN_TABLES = (
     *("activations", "activations_by_image", "predictions", "channel_stats", "channel_histograms"),
-    "responses",
+    *("responses", "label_matches"),
 )
 
 
@@ -89,6 +89,7 @@ class RunTables:
     channel_stats: pa.Table
     channel_histograms: pa.Table
     responses: pa.Table
+    label_matches: pa.Table
 
 
 def insert_run(

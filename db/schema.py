@@ -6,7 +6,7 @@ derived by the view `patches` from a layer's receptive field and a position, so 
 
 from collections.abc import Mapping
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TABLES = """
 CREATE TABLE image_sets (image_set VARCHAR, source VARCHAR, images INTEGER, labelled INTEGER, created TIMESTAMP);
@@ -42,6 +42,9 @@ CREATE TABLE channel_stats (
 CREATE TABLE channel_histograms (
     run INTEGER, layer VARCHAR, channel INTEGER, low FLOAT, high FLOAT, images INTEGER);
 CREATE TABLE responses (run INTEGER, layer VARCHAR, channel INTEGER, activations FLOAT[]);
+CREATE TABLE label_matches (
+    run INTEGER, label VARCHAR, wnid VARCHAR, images INTEGER, how VARCHAR, class_index INTEGER, candidates INTEGER[]);
+CREATE TABLE label_choices (model VARCHAR, image_set VARCHAR, label VARCHAR, class_index INTEGER);
 CREATE SEQUENCE run_numbers;
 CREATE TABLE atlas_info (schema_version INTEGER);
 """
@@ -227,6 +230,28 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "wnid": "WordNet id, where the class has one.",
             "name": "Short name; names repeat.",
             "description": "All names, or a definition.",
+        },
+    ),
+    "label_matches": (
+        "Which class of the model each label of a run's image set is, and how that was found.",
+        {
+            "run": "Run the row belongs to.",
+            "label": "Label in the image set.",
+            "wnid": "WordNet id of the label, where it is known.",
+            "images": "Images of the set with this label.",
+            "how": "`settled` (label_choices), `wnid`, `exact`, `unicode`, `separators`, `case` or `synonym` where it "
+            "is a class; `ambiguous` where several are possible; `none`.",
+            "class_index": "Class in the model's vocabulary; NULL where it is none, or ambiguous.",
+            "candidates": "Classes that an ambiguous label may be.",
+        },
+    ),
+    "label_choices": (
+        "What people settled by `convscope models map-labels`; the next index of the set takes it.",
+        {
+            "model": "Name of the model.",
+            "image_set": "Name of the set.",
+            "label": "WordNet id of the label, or its name where it has none.",
+            "class_index": "Class in the model's vocabulary; NULL where the label is no class.",
         },
     ),
     "models": (

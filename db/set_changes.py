@@ -168,7 +168,7 @@ def rename_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str, 
             _rename_rows(connection, image_set, name)
         try:
             with atlas.publish() as published:
-                for table in ("image_sets", "images", "runs"):
+                for table in ("image_sets", "images", "runs", "label_choices"):
                     published.execute(
                         f"UPDATE {table} SET image_set = $name WHERE image_set = $image_set",
                         {"image_set": image_set, "name": name},

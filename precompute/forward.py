@@ -1,7 +1,7 @@
 """One pass of a network over stored images, on any device, interruptible between batches."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -85,6 +85,7 @@ def run_pass(
     model: VisionModel,
     store: ImageStore,
     images: Sequence[StoredImage],
+    labels: Mapping[int, int | None],
     state: IndexState,
     done: Progress,
     *,
@@ -97,9 +98,9 @@ def run_pass(
 
     Every forward pass has `batch_size` images, the last one by padding, so that a network's sums have the same
     order however often the pass was interrupted. SIGINT and SIGTERM wait for the end of the batch and its
-    checkpoint. `tell` is called between batches, outside of torch's modes; what it raises comes after a checkpoint.
+    checkpoint. `labels` are the images' classes by image id. `tell` is called between batches, outside of torch's
+    modes; what it raises comes after a checkpoint.
     """
-    labels = {image.image_id: model.vocabulary.index_of_label(image.wnid, image.label) for image in images}
     # torch's stubs do not know this form
     cast(Any, model.network).to(memory_format=manner.memory_format)
     saved = time.perf_counter()

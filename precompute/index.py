@@ -29,8 +29,10 @@ from precompute.publish import (
     publish_run,
 )
 from workers.devices import find_device
+from workers.label_matching import LabelMatch, SetLabel, match_labels
 from workers.models import VisionModel
 from workers.receptive_field import effective_sizes, receptive_fields
+from workers.set_labels import settled_labels
 from workers.stored_images import StoredImage, read_image
 from workers.taps import Tap, find_taps, tap_edges
 
@@ -141,6 +143,7 @@ def run_index(
     chosen = _matching(taps, layers)
     fields = receptive_fields(model, taps)
     how = manner(taps, device=place, dtype=dtype, batch_size=batch_size)
+    matches = _match_labels(atlas, model, image_set, images)
     checkpoint = Checkpoint(
         atlas.home,
         {
@@ -150,7 +153,10 @@ def run_index(
             "preprocessing": repr(model.preprocessing),
             "classes": _digest(model.vocabulary.classes)[:8],
             "images": _digest((image.image_id, image.key) for image in images),
-            "labels": _digest((image.wnid, image.label) for image in images),
+            "labels": _digest(
+                (image.wnid, image.label, matches[SetLabel(image.wnid, image.label)].index)
+                for image in images
+            ),
             "layers": f"{len(chosen)} of {len(taps)}, {_digest(chosen)[:8]}",
             "k": k,
             "dtype": dtype,
@@ -182,6 +188,7 @@ def run_index(
             model,
             store,
             images,
+            {image.image_id: matches[SetLabel(image.wnid, image.label)].index for image in images},
             state,
             done,
             manner=how,
@@ -213,6 +220,7 @@ def run_index(
             made=Pass(
                 image_set=image_set,
                 listed=images,
+                matches=matches,
                 k=k,
                 dtype=dtype,
                 device=str(place),
@@ -254,6 +262,20 @@ def _images(atlas: Atlas, image_set: str) -> list[StoredImage]:
             f"expected an image set among {', '.join(names) or 'none: import one first'}, got {image_set!r}"
         )
     return images
+
+
+def _match_labels(
+    atlas: Atlas, model: VisionModel, image_set: str, images: Sequence[StoredImage]
+) -> dict[SetLabel, LabelMatch]:
+    settled = settled_labels(atlas, model.name, image_set)
+    last = len(model.vocabulary.classes) - 1
+    for label, index in settled.items():
+        if index is not None and index > last:
+            raise CannotIndex(
+                f"label {label!r} of {image_set!r} was settled as class {index}, {model.name} has classes 0 to {last}: "
+                f"convscope models map-labels {model.name} --images {image_set} --unset {label!r}"
+            )
+    return match_labels(model.vocabulary, (SetLabel(image.wnid, image.label) for image in images), settled)
 
 
 def _matching(taps: Sequence[Tap], patterns: str) -> tuple[Tap, ...]:

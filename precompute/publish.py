@@ -1,5 +1,6 @@
 """A finished pass as rows of the atlas, built as Arrow columns and published all at once."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ import pyarrow as pa
 from db.atlas import Atlas, Query
 from db.index_queries import RunTables, insert_run, run_of, runs_of_another, set_images
 from precompute.index_state import IndexState
+from workers.label_matching import LabelMatch, SetLabel
 from workers.models import VisionModel
 from workers.receptive_field import ReceptiveField
 from workers.stored_images import StoredImage
@@ -47,11 +49,12 @@ class ModelRows:
 class Pass:
     """A pass over an image set: what the atlas says of it, apart from its results. Times are UTC, naive.
 
-    `listed` are the set's images as the atlas listed them at the start.
+    `listed` are the set's images as the atlas listed them at the start, `matches` what their labels are to the model.
     """
 
     image_set: str
     listed: Sequence[StoredImage]
+    matches: Mapping[SetLabel, LabelMatch]
     k: int
     dtype: str
     device: str
@@ -110,6 +113,7 @@ def publish_run(
                 "target": pa.array([target for _, target in described.edges], pa.string()),
             }
         ),
+        label_matches=_label_matches(made),
         **_results(state, images=1 + max((image.image_id for image in made.listed), default=-1)),
     )
     with atlas.publish() as connection:
@@ -231,6 +235,23 @@ def _layers(described: ModelRows) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(rows)
+
+
+def _label_matches(made: Pass) -> pa.Table:
+    """A row for each label of the set."""
+    counted = Counter(SetLabel(image.wnid, image.label) for image in made.listed)
+    rows = [
+        (label.label, label.wnid, images, match.how, match.index, list(match.candidates))
+        for label, images in counted.items()
+        if label.key
+        for match in [made.matches[label]]
+    ]
+    kinds = [pa.string(), pa.string(), pa.int32(), pa.string(), pa.int32(), pa.list_(pa.int32())]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(kinds)
+    names = ["label", "wnid", "images", "how", "class_index", "candidates"]
+    return pa.table(
+        {name: pa.array(values, kind) for name, values, kind in zip(names, columns, kinds, strict=True)}
+    )
 
 
 def _results(state: IndexState, *, images: int) -> dict[str, pa.Table]:

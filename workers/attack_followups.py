@@ -136,7 +136,7 @@ class TransferJobs:
         with torch.inference_mode():
             probabilities = judge(pair).to("cpu", torch.float64).softmax(1)
         classes = judge.vocabulary.classes
-        label = judge.vocabulary.index_of_label(image.wnid, image.label)
+        label = self._bench.label_index(judge, found["image_set"], image)
         before, after = (int(index) for index in probabilities.argmax(1))
         row = {
             "attack": number,

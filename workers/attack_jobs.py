@@ -20,7 +20,7 @@ from workers.attack_bench import AttackBench, pgd_of
 from workers.attack_requests import Grid, grid_of
 from workers.attack_units import Shift, shifts
 from workers.attacks import Checked, Search, smallest_epsilons, to_uint8
-from workers.bench import ITS_OWN, class_of, digest_of, label_of
+from workers.bench import ITS_OWN, class_of, digest_of
 from workers.models import VisionModel
 from workers.running import Computed, ItemFailed, Report
 from workers.stored_images import StoredImage
@@ -147,7 +147,7 @@ class AttackJobs:
         if target is not None:
             reference = class_of(model, int(target))
         elif parameters["relative_to"] == "label":
-            reference = label_of(image, model)
+            reference = self._bench.label_of(model, parameters["image_set"], image)
         classes = model.vocabulary.classes
 
         def tell(_image: int, checked: Checked) -> None:

@@ -17,11 +17,13 @@ from db.ledger import Ledger
 from db.results import ResultGone, ResultStore
 from workers.attribution import AttributionError
 from workers.keys import content_key
+from workers.label_matching import SetLabel
 from workers.loaded_models import LoadedModels
 from workers.methods import WrongRequest
 from workers.models import VisionModel
 from workers.networks import ModelError
 from workers.running import ItemFailed
+from workers.set_labels import match_set
 from workers.stored_images import StoredImage, read_image
 
 # What belongs to an item, and another attempt would meet again.
@@ -52,6 +54,28 @@ class Bench:
             )
         return StoredImage(**rows[0])
 
+    def label_index(self, model: VisionModel, image_set: str, image: StoredImage) -> int | None:
+        """The image's label as a class of the model, as `workers.label_matching` finds it; None where it is none."""
+        wanted = SetLabel(image.wnid, image.label)
+        found = match_set(self.atlas, model.vocabulary, model=model.name, image_set=image_set)
+        return next((one.match.index for one in found if one.match.label.key == wanted.key), None)
+
+    def label_of(self, model: VisionModel, image_set: str, image: StoredImage) -> int:
+        """The image's label as a class of the model.
+
+        Raises:
+            ItemFailed: it has none, or one that the model has not.
+        """
+        label = self.label_index(model, image_set, image)
+        if label is None and not image.label:
+            raise ItemFailed(f"image {image.image_id}: it has no label, so there is no label to go by")
+        if label is None:
+            raise ItemFailed(
+                f"image {image.image_id}: its label {image.label!r} is none of the classes of {model.name}, or may be "
+                f"several: convscope models map-labels {model.name} --images {image_set} settles it"
+            )
+        return label
+
     def picture(self, model: VisionModel, image: StoredImage) -> npt.NDArray[np.uint8]:
         """uint8 H,W,3: what the model sees, before normalisation."""
         return read_image(self.images, image, model.preprocessing)
@@ -71,19 +95,6 @@ class Bench:
 def digest_of(model: str, parameters: Mapping[str, Any]) -> str:
     """The digest of the model of that name in a request."""
     return next(str(found["digest"]) for found in parameters["models"] if found["name"] == model)
-
-
-def label_of(image: StoredImage, model: VisionModel) -> int:
-    """The image's label as a class of the model.
-
-    Raises:
-        ItemFailed: it has none, or one that the model has not.
-    """
-    label = model.vocabulary.index_of_label(image.wnid, image.label)
-    if label is None:
-        what = f"its label {image.label!r} is none of the classes" if image.label else "it has no label"
-        raise ItemFailed(f"image {image.image_id}: {what} of {model.name}, so there is no label to go by")
-    return label
 
 
 def class_of(model: VisionModel, index: int) -> int:

@@ -11,7 +11,7 @@ from db.jobs import Record
 from db.ledger import now
 from db.ledger_tables import MapScore, SaliencyMap
 from workers.attribution import attribute
-from workers.bench import ITS_OWN, Bench, class_of, digest_of, label_of
+from workers.bench import ITS_OWN, Bench, class_of, digest_of
 from workers.faithfulness import faithfulness
 from workers.keys import content_key
 from workers.methods import ATTRIBUTION_VERSION
@@ -49,7 +49,7 @@ class SaliencyJobs:
         with torch.inference_mode():
             probabilities = model(pixels).softmax(1)[0].to("cpu", torch.float64)
         predicted = int(probabilities.argmax())
-        target = _target_class(parameters["target"], model, image, predicted)
+        target = self._target_class(parameters, model, image, predicted)
         method, options = parameters["method"], parameters["parameters"]
         digest = digest_of(item["model"], parameters)
         key = map_key(digest, image.key, method, options, target)
@@ -125,20 +125,22 @@ class SaliencyJobs:
             found = row.one_or_none()
         return None if found is None else dict(found)
 
+    def _target_class(
+        self, parameters: Mapping[str, Any], model: VisionModel, image: StoredImage, predicted: int
+    ) -> int:
+        target = parameters["target"]
+        if target == "prediction":
+            return predicted
+        if target == "label":
+            return self._bench.label_of(model, parameters["image_set"], image)
+        return class_of(model, int(target))
+
 
 def map_key(
     digest: str, image_key: str, method: str, parameters: Mapping[str, Any], target_class: int
 ) -> str:
     """SHA-256 over all that a map's numbers depend on."""
     return content_key(ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class)
-
-
-def _target_class(target: str | int, model: VisionModel, image: StoredImage, predicted: int) -> int:
-    if target == "prediction":
-        return predicted
-    if target == "label":
-        return label_of(image, model)
-    return class_of(model, int(target))
 
 
 class FaithfulnessJobs:

@@ -42,34 +42,9 @@ class Vocabulary:
     def _by_wnid(self) -> dict[str, int]:
         return {entry.wnid: entry.index for entry in self.classes if entry.wnid is not None}
 
-    @cached_property
-    def _by_name(self) -> dict[str, int | None]:
-        """Index by normalised name, None where two classes share it."""
-        found: dict[str, int | None] = {}
-        for entry in self.classes:
-            key = _normal(entry.name)
-            found[key] = None if key in found else entry.index
-        return found
-
     def index_of_wnid(self, wnid: str) -> int | None:
         """Index of the class with that WordNet id, None where no class has it."""
         return self._by_wnid.get(wnid)
-
-    def index_of_label(self, wnid: str | None, label: str | None) -> int | None:
-        """Index of an image's class, None where it is not one of these classes.
-
-        By WNID where both sides have one; a name counts only where a single class has it.
-        """
-        if wnid is None and label is not None and is_wnid(label):
-            wnid = label
-        if wnid is not None and self._by_wnid:
-            return self._by_wnid.get(wnid)
-        for text in (label, wnid):
-            if text is not None:
-                index = self._by_name.get(_normal(text))
-                if index is not None:
-                    return index
-        return None
 
 
 def is_wnid(text: str) -> bool:
@@ -111,7 +86,8 @@ def imagenet_with_background() -> Vocabulary:
 def vocabulary_of_labels(labels: Sequence[str], *, model: str) -> Vocabulary:
     """The vocabulary of logits labelled `labels`: ImageNet's where the labels say so, else `<model>-classes`.
 
-    Labels that are WNIDs keep them; nothing else is taken for a WNID.
+    Labels that are WNIDs keep them; nothing else is taken for a WNID. A label is the whole name of its class: a comma
+    may be part of it ("Pepper,_bell___healthy").
     """
     if len(labels) == 1000 and _agree(labels, imagenet().classes):
         return imagenet()
@@ -123,7 +99,7 @@ def vocabulary_of_labels(labels: Sequence[str], *, model: str) -> Vocabulary:
         text = label.strip()
         wnid = text if is_wnid(text) else None
         entry = known.get(wnid)
-        name, description = (entry.name, entry.description) if entry else (_first_name(text), text)
+        name, description = (entry.name, entry.description) if entry else (text, text)
         entries.append(ClassEntry(index, wnid, name, description))
     return Vocabulary(f"{model}-classes", tuple(entries))
 

@@ -11,6 +11,7 @@ from db.index_queries import set_images
 from db.settings import Settings
 from precompute.index_state import IndexState
 from precompute.publish import ModelRows, Pass, publish_run
+from workers.label_matching import SetLabel, match_labels
 from workers.models import VisionModel
 from workers.networks import LoadedNetwork
 from workers.preprocessing import HALF, Preprocessing
@@ -88,6 +89,7 @@ def publish(atlas: Atlas, model: VisionModel, state: IndexState) -> int:
     made = Pass(
         image_set="photos", listed=listed, k=20, dtype="float32", device="cpu", images=IMAGES, unreadable=0,
         seconds=1.0, started=now, finished=now,
+        matches=match_labels(model.vocabulary, [SetLabel(image.wnid, image.label) for image in listed]),
     )  # fmt: skip
     return publish_run(atlas, described=described, made=made, state=state)
 

@@ -1,8 +1,6 @@
 """Classes are keyed on WNIDs, lists in circulation are recognised, and names that repeat decide nothing."""
 
 from workers.vocabularies import (
-    ClassEntry,
-    Vocabulary,
     imagenet,
     imagenet_with_background,
     vocabulary_of_labels,
@@ -47,15 +45,6 @@ def test_a_thousand_other_classes_are_not_taken_for_imagenet() -> None:
     assert vocabulary_of_labels(shuffled, model="m").name == "m-classes"
 
 
-def test_an_images_class_is_found_by_wnid_and_never_by_a_name_that_repeats() -> None:
-    classes = imagenet()
-    assert classes.index_of_label("n03126707", "crane") == 517
-    assert classes.index_of_label(None, "n03126707") == 517
-    assert classes.index_of_label(None, "Great_White-Shark") == 2
-    assert classes.index_of_label("n00000001", "tench") is None  # its WNID says that it is no such class
-    assert classes.index_of_label(None, None) is None
-    own = Vocabulary(
-        "own", tuple(ClassEntry(n, None, name, name) for n, name in enumerate(["crane", "crane", "tench"]))
-    )
-    assert own.index_of_label(None, "crane") is None
-    assert own.index_of_label("n01440764", "tench") == 2
+def test_a_comma_is_part_of_a_class_name() -> None:
+    labels = ["Pepper,_bell___Bacterial_spot", "Pepper,_bell___healthy"]
+    assert [entry.name for entry in vocabulary_of_labels(labels, model="plants").classes] == labels
