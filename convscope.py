@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from db.atlas import Atlas
     from db.first_run import Step
     from db.images import ImageStore
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from workers.receptive_field import ReceptiveField
     from workers.submit import ModelRef
     from workers.supervisor import Supervisor
+    from workers.taps import Tap
 
 PACKAGES = ("__main__", "convscope", "dashboard", "db", "precompute", "workers")
 DEFAULT_SET = "samples"
@@ -493,7 +496,8 @@ def list_models() -> None:
 @models.command("show")
 @click.argument("spec")
 @click.option("--dot", is_flag=True, help="Print the architecture in Graphviz's DOT language instead.")
-def show_model(spec: str, dot: bool) -> None:
+@click.option("--maps", is_flag=True, help="List the maps that Grad-CAM can read: any module's output.")
+def show_model(spec: str, dot: bool, maps: bool) -> None:
     """Show the preprocessing and the layers of model SPEC."""
     from workers.drawing import to_dot
     from workers.receptive_field import receptive_fields
@@ -503,6 +507,9 @@ def show_model(spec: str, dot: bool) -> None:
     taps = find_taps(model)
     if dot:
         click.echo(to_dot(model.name, taps, tap_edges(model, taps)), nl=False)
+        return
+    if maps:
+        _print_table(_maps_in_words(model, taps), "No module of this model returns a map.")
         return
     pre = model.preprocessing
     _print_fields(
@@ -535,6 +542,27 @@ def show_model(spec: str, dot: bool) -> None:
         )
     click.echo()
     _print_table(rows, "No layer of this model keeps its channels and positions apart.")
+
+
+def _maps_in_words(model: "VisionModel", taps: "Sequence[Tap]") -> list[dict[str, Any]]:
+    """Each module's map, and how much of the class it holds."""
+    from workers.module_maps import default_map, module_maps
+
+    maps = module_maps(model, taps)
+    default = default_map(maps)
+    layers = {(tap.module, tap.call): tap.layer for tap in taps}
+    return [
+        {
+            "module": found.name,
+            "layer": layers.get((found.module, found.call), ""),
+            "kind": found.kind,
+            "channels": found.channels,
+            "map": f"{found.height} x {found.width}",
+            "reaches the class": f"{found.reached} of {found.height * found.width} positions",
+            "holds": ("all of it" if found.whole else "a part") + (", default" if found == default else ""),
+        }
+        for found in maps
+    ]
 
 
 def _field_in_words(field: "ReceptiveField") -> str:

@@ -223,7 +223,10 @@ def map_lines(found: Record, high: float) -> tuple[str, ...]:
     told = [f"{class_name(found, 'predicted')} {percent(found['predicted_probability'])}"]
     if found["target_class"] != found["predicted_class"]:
         told.append(f"target: {class_name(found, 'target')} {percent(found['target_probability'])}")
-    told.append(f"scale ends at {activation(high)}")
+    if found["parameters"].get("layer"):
+        told.append(f"at {found['parameters']['layer']}")
+    zero = found["lowest"] == 0 == found["highest"]
+    told.append("zero everywhere" if zero else f"scale ends at {activation(high)}")
     if found["deletion_auc"] is not None:
         told.append(f"deletion {found['deletion_auc']:.3f}, insertion {found['insertion_auc']:.3f}")
     return tuple(told)

@@ -22,7 +22,7 @@ from captum.attr import IntegratedGradients, Occlusion
 from torch import Tensor, nn
 
 from workers.baselines import baseline_pixels
-from workers.gradcam import gradcam
+from workers.gradcam import choose_map, gradcam
 from workers.gradients import Progress, chunk_size, logit_gradients, precision
 from workers.methods import Value, WrongRequest, parse_method
 from workers.preprocessing import Preprocessing
@@ -58,6 +58,7 @@ class Attribution:
         standard_error: float32 N,H,W of the map's values, where it is a mean of random samples.
         samples: noisy copies drawn for each image; 1 for methods without noise.
         agreement: how alike two halves of the samples rank the pixels, see `workers.smoothgrad`.
+        layer: whose map it is, for a method that reads one layer.
     """
 
     map: Tensor
@@ -65,6 +66,7 @@ class Attribution:
     standard_error: Tensor | None
     samples: tuple[int, ...]
     agreement: tuple[float | None, ...]
+    layer: str | None = None
 
 
 def attribute(
@@ -244,9 +246,11 @@ def _occlusion(asked: _Asked) -> Attribution:
 
 
 def _gradcam(asked: _Asked) -> Attribution:
-    heat = _in_chunks(asked, functools.partial(gradcam, layer=str(asked.options["layer"])))
+    at = choose_map(asked.model, str(asked.options["layer"]))
+    heat = _in_chunks(asked, functools.partial(gradcam, at=at))
     heat = heat.to("cpu", torch.float32)
-    return Attribution(heat, False, None, (1,) * len(heat), (None,) * len(heat))
+    layer = str(asked.options["layer"]) or at.name
+    return Attribution(heat, False, None, (1,) * len(heat), (None,) * len(heat), layer)
 
 
 def _smoothgrad(asked: _Asked) -> Attribution:

@@ -1,6 +1,7 @@
-"""Grad-CAM at any tap (Selvaraju et al., Grad-CAM: visual explanations from deep networks, ICCV 2017)."""
+"""Grad-CAM at any map (Selvaraju et al., Grad-CAM: visual explanations from deep networks, ICCV 2017)."""
 
-from collections import Counter
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,67 +9,93 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.methods import WrongRequest
-from workers.taps import Tap, Tappable, as_nchw, find_taps
+from workers.module_maps import ModuleMap, default_map, first_tensor, module_maps
+from workers.taps import Tap, Tappable, find_taps
 
 
-def gradcam(model: Tappable, pixels: Tensor, targets: Tensor, *, layer: str = "") -> Tensor:
-    """N,H,W: relu(sum over channels of mean gradient x activation) of a layer, bilinear to the input's size.
+def gradcam(model: Tappable, pixels: Tensor, targets: Tensor, *, at: ModuleMap) -> Tensor:
+    """N,H,W: relu(sum over channels of mean gradient x activation) of a map, bilinear to the input's size.
 
-    Captum's LayerGradCam takes dimension 1 for the channels; taps know where theirs are (N,H,W,C in ConvNeXt's
-    blocks, tokens in a ViT).
-
-    Args:
-        layer: a tap's name; empty takes the last one that keeps positions apart.
-
-    Raises:
-        WrongRequest: the model has no such layer.
+    Zero everywhere where nothing at this layer speaks for the class. Captum's LayerGradCam takes dimension 1 for the
+    channels; `ModuleMap` knows where they are (N,H,W,C in ConvNeXt's blocks, tokens in a ViT).
     """
-    tap = choose_tap(find_taps(model), layer)
     with torch.enable_grad():
-        activation, logits = _tapped(model, pixels.detach().clone().requires_grad_(), tap)
+        activation, logits = _tapped(model, pixels.detach().clone().requires_grad_(), at)
         chosen = logits.gather(1, targets.unsqueeze(1)).sum()
         (gradient,) = torch.autograd.grad(chosen, activation)
-    channels = as_nchw(tap, activation.detach())
-    weights = as_nchw(tap, gradient).mean((2, 3), keepdim=True)
+    channels = at.as_nchw(activation.detach())
+    weights = at.as_nchw(gradient).mean((2, 3), keepdim=True)
     cam = (weights * channels).sum(1, keepdim=True).relu()
     return functional.interpolate(cam, pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def choose_tap(taps: tuple[Tap, ...], layer: str) -> Tap:
-    """The tap of that name; for an empty name the last one with more than one position.
+def choose_map(model: Tappable, layer: str) -> ModuleMap:
+    """The map of that name: a layer of the index, or the path of any module that returns a map.
+
+    An empty name takes the last map of which the class depends on every position, after the residual join where
+    there is one; in a ViT that reads its class token, the last block but one.
 
     Raises:
-        WrongRequest: there is none.
+        WrongRequest: there is none, or none of its positions reaches the class; the message proposes another.
     """
+    taps = find_taps(model)
+    maps = module_maps(model, taps)
+    default = default_map(maps)
     if not layer:
-        spatial = [tap for tap in taps if tap.height * tap.width > 1]
-        if spatial:
-            return spatial[-1]
-        raise WrongRequest("layer: this model has no layer that keeps positions apart")
-    for tap in taps:
-        if tap.layer == layer:
-            return tap
-    names = [tap.layer for tap in taps]
+        if default is None:
+            raise WrongRequest(
+                "layer: this model has no layer that keeps positions apart and whose every position reaches the class"
+            )
+        return default
+    found = _named(maps, taps, layer)
+    if found is None:
+        raise WrongRequest(_no_such_layer(maps, taps, layer, default))
+    if found.reached == 0:
+        why = " (behind it only the other tokens count)" if found.prefix_tokens else ""
+        instead = f"; {default.name} does" if default else ""
+        raise WrongRequest(f"layer: no position of {layer} reaches the class{why}{instead}")
+    return found
+
+
+def _named(maps: Sequence[ModuleMap], taps: Sequence[Tap], layer: str) -> ModuleMap | None:
+    place = next(((tap.module, tap.call) for tap in taps if tap.layer == layer), None)
+    for found in maps:
+        if (found.module, found.call) == place or (place is None and found.name == layer):
+            return found
+    return None
+
+
+def _no_such_layer(
+    maps: Sequence[ModuleMap], taps: Sequence[Tap], layer: str, default: ModuleMap | None
+) -> str:
+    names = list(dict.fromkeys([*(tap.layer for tap in taps), *(found.name for found in maps)]))
+    near = difflib.get_close_matches(layer, names, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
     shown = ", ".join(names if len(names) <= 8 else [*names[:3], "…", *names[-3:]])
-    raise WrongRequest(f"layer: expected one of {shown}, got {layer!r}")
+    usual = f" (default {default.name})" if default else ""
+    return f"layer: expected one of {shown}{usual}, got {layer!r}{hint}"
 
 
-def _tapped(model: Tappable, batch: Tensor, tap: Tap) -> tuple[Tensor, Tensor]:
-    """The tap's raw output, with its graph, and the logits."""
+def _tapped(model: Tappable, batch: Tensor, at: ModuleMap) -> tuple[Tensor, Tensor]:
+    """The module's raw output, with its graph, and the logits."""
     found: list[Tensor] = []
-    calls: Counter[str] = Counter()
+    calls = 0
 
-    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
-        calls["all"] += 1
-        if calls["all"] - 1 != tap.call:
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls - 1 != at.call:
             return None
-        found.append(output)
-        return output.clone()  # what follows may work in place
+        tensor, rebuilt = first_tensor(output)
+        assert tensor is not None, f"expected a map from {at.name}, got {type(output).__name__}"
+        # a copy of its own: what the module returned may be its input too, which other branches read
+        found.append(tensor.clone())
+        return rebuilt(found[0].clone())  # what follows may work in place
 
-    handle = model.network.get_submodule(tap.module).register_forward_hook(keep)
+    handle = model.network.get_submodule(at.module).register_forward_hook(keep)
     try:
         logits = model(batch)
     finally:
         handle.remove()
-    assert len(found) == 1, f"expected {tap.layer} to be called {tap.call + 1} times, got {calls['all']}"
+    assert len(found) == 1, f"expected {at.name} to be called {at.call + 1} times, got {calls}"
     return found[0], logits

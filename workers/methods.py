@@ -12,7 +12,7 @@ from typing import Any
 Value = float | int | str
 
 # Part of a map's name: goes up when a method computes other numbers from the same request.
-ATTRIBUTION_VERSION = 1
+ATTRIBUTION_VERSION = 2
 
 
 class WrongRequest(ValueError):
@@ -191,7 +191,10 @@ METHODS: dict[str, Method] = {
             "Selvaraju et al., Grad-CAM: visual explanations from deep networks, ICCV 2017",
             (
                 Parameter(
-                    "layer", "", "A layer of the model; empty takes the last one that keeps positions apart."
+                    "layer",
+                    "",
+                    "A layer, or any module by its path in the network (layer4.1); empty takes the last map whose "
+                    "every position reaches the class, after the residual join.",
                 ),
             ),
         ),

@@ -91,7 +91,8 @@ class SaliencyJobs:
             "noise_level": options.get("noise_level"),
             "seed": options.get("seed"),
             "dtype": options.get("dtype", "float32"),
-            "parameters": dict(options),
+            # the layer that was read, also where the request left the choice open
+            "parameters": options if made.layer is None else options | {"layer": made.layer},
             "agreement": made.agreement[0],
             "standard_error": None if error is None else float(error.mean(dtype="float64")),
             "signed": made.signed,

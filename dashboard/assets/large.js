@@ -60,7 +60,7 @@
             "class explained": `${found.target_name || ""} (${found.target_class}), ${percent(found.target_probability)}`,
             prediction: `${found.predicted_name || ""} (${found.predicted_class}), ${percent(found.predicted_probability)}`,
             ...found.parameters, samples: found.seed === null ? null : `${found.samples} drawn of ${found.parameters.samples || found.samples}`,
-            precision: found.dtype, dtype: null, layer: found.parameters.layer === "" ? "last" : found.parameters.layer,
+            precision: found.dtype, dtype: null,
             "agreement of halves": found.agreement === null ? null : found.agreement.toFixed(3),
             "mean standard error": found.standard_error === null ? null : number(found.standard_error),
             values: `${number(found.lowest)} to ${number(found.highest)}`, computed: `in ${duration(found.seconds)} on ${found.device}`,

@@ -110,12 +110,19 @@
             lines.push(make("div", { class: "map-line" }, make("span", { class: "name quiet", title: map.target_name },
                 `for ${map.target_name || map.target_class}`), make("span", { class: "num quiet" }, percent(map.target_probability))));
         }
+        if (map.parameters.layer) {
+            lines.push(make("div", { class: "map-line" }, make("span", { class: "name quiet", title: map.parameters.layer }, `at ${map.parameters.layer}`)));
+        }
+        if (map.lowest === 0 && map.highest === 0) lines.push(make("div", { class: "map-line" }, zeroWords(map)));
         if (map.deletion_auc !== null) {
             lines.push(make("div", { class: "map-line num quiet", title: "Areas below the curves: deletion (lower is better), insertion (higher is better)" },
                 make("span", {}, `del ${map.deletion_auc.toFixed(3)}`), make("span", {}, `ins ${map.insertion_auc.toFixed(3)}`)));
         }
         return lines;
     }
+
+    const zeroWords = (map) => (map.parameters.layer === undefined ? "The map is zero everywhere."
+        : "Zero everywhere: nothing at this layer speaks for the class.");
 
     function arrange() {
         const { order, model_order: modelOrder } = display();

@@ -134,7 +134,7 @@
                             parameter.choices.map((choice) => make("option", { value: choice }, choice.replaceAll("_", " "))))
                         : make("input", { id: name, class: `${small} num`, onchange: changed, autocomplete: "off",
                             inputmode: typeof parameter.default === "number" ? "decimal" : "text",
-                            placeholder: parameter.default === "" ? "last layer" : parameter.default });
+                            placeholder: parameter.default === "" ? "default layer" : parameter.default });
                     return make("div", { class: "control", title: parameter.help, onfocusin: () => {
                         parts.reference.textContent = `${parameter.name.replaceAll("_", " ")}: ${parameter.help}`;
                     }, onfocusout: () => { parts.reference.textContent = method.reference; } },
