@@ -185,7 +185,8 @@ class AttackAddress(Address):
 class RobustnessAddress(Address):
     """Attacks on a whole set. `protocol` is how they were made, empty for that of most images.
 
-    `label` is a class (WNID, or name where there is none); the images of `epsilon` are listed.
+    `label` is a class (WNID, or name where there is none); the images of `epsilon` are listed, those of `listed` where
+    that names another model than `model`.
     """
 
     path: ClassVar[str] = "/robustness"
@@ -194,6 +195,7 @@ class RobustnessAddress(Address):
     axis: str = _choice("log", ("log", "linear"))
     sort: str = _choice("weakest", tuple(CLASS_ORDERS))
     epsilon: str = ""
+    listed: str = ""
 
 
 @dataclass(frozen=True)

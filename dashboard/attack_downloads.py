@@ -86,6 +86,7 @@ def steps_csv() -> flask.Response:
 TABLES: dict[str, Callable[[RobustnessAddress], Query]] = {
     "curve": lambda a: robustness_queries.curve(a.images, a.protocol, image_class=a.label),
     "strip": lambda a: robustness_queries.strip(a.images, a.protocol, image_class=a.label),
+    "outcomes": lambda a: robustness_queries.outcomes(a.images, a.protocol, image_class=a.label),
     "leaderboard": lambda a: robustness_queries.leaderboard(a.images, a.protocol),
     "transfer": lambda a: robustness_queries.transfers(a.images, a.protocol),
     "flips": lambda a: robustness_queries.flips(a.images, a.protocol, a.model, limit=None),

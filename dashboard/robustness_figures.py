@@ -32,7 +32,10 @@ def epsilon_words(epsilon: float) -> str:
 
 
 def curve_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) -> Any:
-    """Share of images still right against epsilon, with a bootstrap band; a step at each epsilon that flips some."""
+    """Robust accuracy, or the share of predictions kept, against epsilon, with a bootstrap band.
+
+    A step at each epsilon that changes some images; a logarithmic axis shows epsilon 0 at its left end.
+    """
     figure = go.Figure()
     by_model = {model: list(found) for model, found in itertools.groupby(rows, lambda row: row["model"])}
     left = step / 2 if axis == "log" else 0.0
@@ -41,27 +44,76 @@ def curve_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) 
         flipped = np.array([row["flipped"] for row in found], np.int64)
         censored = np.array([row["censored"] for row in found], np.int64)
         low, high = band(flipped, censored)
-        shares = [row["share"] for row in found]
-        points = list(zip(shares, low.tolist(), high.tolist(), strict=True))
-        # what flips at epsilon 0 has done so before the axis begins; the last share holds up to the cap
-        at_zero = 1 if found[0]["epsilon"] == 0 else 0
-        begin = points[0] if at_zero else (1.0, 1.0, 1.0)
-        x = [left, *(row["epsilon"] for row in found[at_zero:]), cap]
-        ends = [begin, *points[at_zero:], points[-1]]
-        _band(figure, x, ends, colour, model)
+        points = list(zip([row["share"] for row in found], low.tolist(), high.tolist(), strict=True))
+        # the last share holds up to the cap
+        epsilons = [row["epsilon"] for row in found]
+        if epsilons[-1] < cap:
+            epsilons.append(cap)
+            points.append(points[-1])
+        x = [max(left, epsilon) for epsilon in epsilons]
+        _band(figure, x, points, colour, model)
         figure.add_scatter(
             x=x,
-            y=[end[0] for end in ends],
+            y=[point[0] for point in points],
             name=f"{model} ({int(flipped.sum() + censored.sum()):,} images)",
             line={"color": colour, "width": 2, "shape": "hv"},
             mode="lines+markers" if len(x) <= 60 else "lines",
             marker={"size": 5},
+            cliponaxis=False,
             legendgroup=model,
-            customdata=[[model, epsilon] for epsilon in x],
-            hovertemplate="%{y:.1%} still right after ε %{x:.3g}<extra>" + model + "</extra>",
+            customdata=[[model, epsilon] for epsilon in epsilons],
+            text=[
+                ("clean accuracy" if row_measure(rows) == "robust accuracy" else "before any attack")
+                if epsilon == 0
+                else f"{row_measure(rows)} up to ε {epsilon_words(epsilon)}"
+                for epsilon in epsilons
+            ],
+            hovertemplate="%{y:.1%} %{text}<extra>" + model + "</extra>",
         )
-    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="still right")
-    return _dressed(figure, axis=axis, left=left, cap=cap)
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title=row_measure(rows))
+    return _dressed(figure, axis=axis, left=left, cap=cap, zero=True)
+
+
+def row_measure(rows: Sequence[Record]) -> str:
+    """What the shares of one protocol are: robust accuracy, or prediction kept."""
+    return str(rows[0]["measure"])
+
+
+def fixed_figure(rows: Sequence[Record]) -> Any:
+    """The shares before and at the one epsilon that was looked at, with bootstrap intervals: no line between them."""
+    figure = go.Figure()
+    by_model = {model: list(found) for model, found in itertools.groupby(rows, lambda row: row["model"])}
+    epsilons = sorted({row["epsilon"] for row in rows})
+    names = [
+        ("clean" if row_measure(rows) == "robust accuracy" else "before")
+        if epsilon == 0
+        else f"ε {epsilon_words(epsilon)}"
+        for epsilon in epsilons
+    ]
+    for model, colour in colours(list(by_model)).items():
+        found = by_model[model]
+        flipped = np.array([row["flipped"] for row in found], np.int64)
+        censored = np.array([row["censored"] for row in found], np.int64)
+        low, high = band(flipped, censored)
+        shares = np.array([row["share"] for row in found])
+        figure.add_bar(
+            x=[names[epsilons.index(row["epsilon"])] for row in found],
+            y=shares.tolist(),
+            error_y={
+                "array": (high - shares).tolist(),
+                "arrayminus": (shares - low).tolist(),
+                "thickness": 1.5,
+                "color": INK,
+            },
+            name=f"{model} ({int(flipped.sum() + censored.sum()):,} images)",
+            marker={"color": colour},
+            customdata=[[model, row["epsilon"]] for row in found],
+            hovertemplate="%{y:.1%} %{x}<extra>" + model + "</extra>",
+        )
+    figure.update_layout(barmode="group", bargap=0.5)
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=names)
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title=row_measure(rows))
+    return _dressed(figure)
 
 
 def _band(figure: Any, x: Sequence[float], ends: Sequence[Any], colour: str, model: str) -> None:
@@ -100,6 +152,7 @@ def strip_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) 
             y=lane + random.uniform(-0.36, 0.36, len(found)),
             mode="markers",
             name=model,
+            cliponaxis=False,
             marker={
                 "color": colour,
                 "size": 7,
@@ -130,18 +183,18 @@ def _told(row: Mapping[str, Any]) -> str:
     )
 
 
-def matrix_figure(rows: Sequence[Record]) -> Any:
-    """From which class to which, for the classes that change most."""
-    counts: dict[tuple[str, str], Record] = {(row["from_class"], row["to_class"]): row for row in rows}
+def matrix_figure(rows: Sequence[Record], *, start: str) -> Any:
+    """From which class to which, for the classes that change most; `start` says what the first class is."""
+    counts: dict[tuple[int, int], Record] = {(row["from_index"], row["to_index"]): row for row in rows}
     # the classes that draw most images, and those that go there: so that the cells are where the images are
-    across = _most(rows, "to_class")
-    down = _most([row for row in rows if row["to_class"] in across], "from_class")
-    cells = [[counts.get((start, end)) for end in across] for start in down]
+    across = _most(rows, "to")
+    down = _most([row for row in rows if row["to_index"] in across], "from")
+    cells = [[counts.get((left, right)) for right in across] for left in down]
     figure = go.Figure(
         go.Heatmap(
             z=[[None if cell is None else cell["images"] for cell in line] for line in cells],
-            x=across,
-            y=down,
+            x=list(across.values()),
+            y=list(down.values()),
             colorscale=[[0, "rgba(15,157,143,0.18)"], [1, "rgba(15,157,143,1)"]],
             customdata=[[None if cell is None else cell["example"] for cell in line] for line in cells],
             hovertemplate="%{y} → %{x}: %{z} images<extra></extra>",
@@ -151,27 +204,37 @@ def matrix_figure(rows: Sequence[Record]) -> Any:
             colorbar={
                 "thickness": 10,
                 "tickformat": "d",
-                "nticks": 5,
+                "dtick": max(1, math.ceil(max((row["images"] for row in rows), default=1) / 4)),
                 "title": {"text": "images"},
                 "outlinewidth": 0,
             },
         )
     )
     figure.update_xaxes(tickangle=-45, showgrid=False, title="class after the attack")
-    figure.update_yaxes(autorange="reversed", showgrid=False, title="true class")
+    figure.update_yaxes(autorange="reversed", showgrid=False, title=start)
     figure.update_layout(height=max(260, 150 + 20 * len(down)))
     return _dressed(figure)
 
 
-def _most(rows: Sequence[Record], side: str) -> list[str]:
-    """The classes of most images on one side, those first."""
-    totals: dict[str, int] = {}
+def _most(rows: Sequence[Record], side: str) -> dict[int, str]:
+    """The classes of most images on one side, those first, by index; names that repeat carry their index."""
+    totals: dict[int, int] = {}
+    names: dict[int, str] = {}
     for row in rows:
-        totals[row[side]] = totals.get(row[side], 0) + row["images"]
-    return sorted(totals, key=lambda name: (-totals[name], name))[:MOST_CLASSES]
+        index = row[f"{side}_index"]
+        totals[index] = totals.get(index, 0) + row["images"]
+        names[index] = row[f"{side}_class"]
+    chosen = sorted(totals, key=lambda index: (-totals[index], names[index], index))[:MOST_CLASSES]
+    shared = [names[index] for index in chosen]
+    return {
+        index: names[index] if shared.count(names[index]) == 1 else f"{names[index]} ({index})"
+        for index in chosen
+    }
 
 
-def _dressed(figure: Any, *, axis: str | None = None, left: float = 0.0, cap: float = 1.0) -> Any:
+def _dressed(
+    figure: Any, *, axis: str | None = None, left: float = 0.0, cap: float = 1.0, zero: bool = False
+) -> Any:
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
@@ -197,9 +260,15 @@ def _dressed(figure: Any, *, axis: str | None = None, left: float = 0.0, cap: fl
         type=axis,
         tickangle=0,
         title="epsilon (n/255 in brackets)",
-        range=[math.log10(left), math.log10(cap)] if axis == "log" else [0, cap],
+        # a little beyond the cap, where the points of images that resist stand
+        range=[math.log10(left), math.log10(cap) + 0.02 * math.log10(cap / left)]
+        if axis == "log"
+        else [0, cap * 1.02],
         **(
-            {"tickvals": [n / 255 for n in ticks], "ticktext": [f"{n / 255:.2g}<br>({n:g})" for n in ticks]}
+            {
+                "tickvals": [*([left] if zero else []), *(n / 255 for n in ticks)],
+                "ticktext": [*(["0"] if zero else []), *(f"{n / 255:.2g}<br>({n:g})" for n in ticks)],
+            }
             if axis == "log"
             else {}
         ),

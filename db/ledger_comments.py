@@ -131,6 +131,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "attack": "Number of the attack: the gallery shows the attacked image.",
             "job": _JOB,
             "model": _MODEL,
+            "model_digest": "SHA-256 over the model's weights, preprocessing and classes: models.digest.",
             "image_set": _SET,
             "image_id": _IMAGE,
             "method": "fgsm or pgd.",
@@ -217,6 +218,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "attack": _ATTACK,
             "judge": "Name of the other model.",
+            "judge_digest": "SHA-256 over its weights, preprocessing and classes: models.digest.",
             "job": _JOB,
             "class_before": "Its prediction on the clean image.",
             "name_before": "Its name.",

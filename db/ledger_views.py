@@ -5,26 +5,82 @@ from dataclasses import dataclass
 
 from db.ledger_comments import COMMENTS
 
+# All that decides which epsilons were looked at and how: only attacks that agree in it compare.
 _PROTOCOL = """
     upper(method) || ', leaves the ' || relative_to
     || CASE WHEN step = cap THEN ', epsilon ' || round(cap, 6)
-            ELSE ', step ' || round(step, 6) || ' to ' || round(cap, 6) END
-    || CASE WHEN eight_bit THEN ', 8-bit' ELSE '' END"""
+            WHEN grid_ratio IS NOT NULL
+            THEN ', ratio ' || round(grid_ratio, 6) || ' in ' || json_extract_string(parameters, '$.parts') || ' to '
+                 || round(cap, 6) || CASE WHEN minimum > step THEN ', from ' || round(minimum, 6) ELSE '' END
+            ELSE ', step ' || round(step, 6) || ' to ' || round(cap, 6)
+                 || CASE WHEN minimum > step THEN ', from ' || round(minimum, 6) ELSE '' END END
+    || CASE WHEN eight_bit THEN ', 8-bit' ELSE '' END
+    || coalesce(', ' || json_extract_string(parameters, '$.steps') || ' iterations of '
+                || json_extract_string(parameters, '$.step_size') || ' epsilon, seed '
+                || json_extract_string(parameters, '$.seed'), '')"""
 
-# The curve over rows of `attacked`, or over some of them.
+# Of a geometric grid, which starts at `step` (see workers.attack_requests); NULL for a linear one.
+_RATIO = """CASE WHEN json_extract_string(parameters, '$.grid') = 'geometric'
+         THEN json_extract_string(parameters, '$.ratio')::DOUBLE END"""
+# The grid's lowest and highest epsilon; 0 is looked at in any case.
+_LOWEST = """CASE WHEN grid_ratio IS NULL THEN greatest(1, ceil(minimum / step - 1e-9)) * step
+         WHEN minimum <= step THEN least(step, cap)
+         ELSE least(step * grid_ratio ** ceil(ln(minimum / step) / ln(grid_ratio) - 1e-9), cap) END"""
+_HIGHEST = "CASE WHEN grid_ratio IS NULL THEN floor(cap / step + 1e-9) * step ELSE cap END"
+
+
+def _looked_at(epsilon: str) -> str:
+    """The largest epsilon of the grid up to another; 0 where there is none."""
+    return f"""CASE WHEN grid_ratio IS NULL THEN floor({epsilon} / step + 1e-9) * step
+         WHEN {epsilon} < step * (1 - 1e-9) THEN 0
+         ELSE step * grid_ratio ** floor(ln({epsilon} / step) / ln(grid_ratio) + 1e-9) END"""
+
+
+# The curve over rows of `attacked`, or over some of them. Without a gradient an image is known at 0 alone: it is
+# censored there, as one that resists is at the largest epsilon that was looked at.
 CURVE = """
 WITH points AS (
-    SELECT model, image_set, protocol, smallest AS epsilon, count(*) AS images,
-           count(*) FILTER (NOT censored) AS flipped
+    SELECT model, image_set, protocol, measure, coalesce(smallest, 0) AS epsilon, count(*) AS images,
+           count(*) FILTER (outcome = 'flipped') AS flipped
     FROM {source}
-    WHERE outcome <> 'no_gradient'
+    GROUP BY ALL
+    UNION ALL
+    SELECT DISTINCT model, image_set, protocol, measure, 0, 0, 0
+    FROM {source}),
+counted AS (
+    SELECT model, image_set, protocol, measure, epsilon, sum(images)::BIGINT AS images, sum(flipped)::BIGINT AS flipped
+    FROM points
     GROUP BY ALL),
 risk AS (
     SELECT *, sum(images) OVER (PARTITION BY model, image_set, protocol ORDER BY epsilon DESC) AS at_risk
-    FROM points)
-SELECT model, image_set, protocol, epsilon, at_risk::BIGINT AS at_risk, flipped, images - flipped AS censored,
+    FROM counted)
+SELECT model, image_set, protocol, measure, epsilon, at_risk::BIGINT AS at_risk, flipped, images - flipped AS censored,
        product(1 - flipped / at_risk) OVER (PARTITION BY model, image_set, protocol ORDER BY epsilon) AS share
 FROM risk"""
+
+# Of the images that were right (or whose prediction counts) before: NULL for one epsilon alone, which has none.
+_MEDIAN = """
+       CASE WHEN NOT any_value(fixed) THEN nullif(quantile_disc(
+           CASE WHEN censored THEN 'infinity'::DOUBLE ELSE epsilon END, 0.5)
+           FILTER (verdict IN ('changed', 'resisted')), 'infinity'::DOUBLE) END AS median_epsilon"""
+
+
+def _share_at(level: int) -> str:
+    """Share of images right, or whose prediction is kept, up to so many levels of 255.
+
+    NULL where no epsilon within a quarter below was looked at, or none from there on. Images without a gradient count
+    at 0 alone, as in the curve.
+    """
+    epsilon = f"({level} / 255)"
+    return f"""
+       CASE WHEN min(cap) < {epsilon} * (1 - 1e-9)
+                 OR max({_looked_at(epsilon)}) < 0.75 * {epsilon}
+                 OR max(lowest) > {epsilon} * (1 + 1e-9) THEN NULL
+            WHEN count(*) = count(*) FILTER (verdict = 'wrong_before') THEN 0
+            ELSE count(*) FILTER (verdict <> 'wrong_before') / count(*)
+                 * (1 - count(*) FILTER (verdict = 'changed' AND epsilon <= {epsilon} * (1 + 1e-9))
+                        / nullif(count(*) FILTER (verdict IN ('changed', 'resisted')), 0)) END"""
+
 
 _MODEL = "Name of the model."
 _SET = "Image set."
@@ -32,6 +88,13 @@ _IMAGE = "Image, by its number in the set."
 _LAYER = "Layer, as in the atlas."
 _CHANNEL = "Channel, from 0."
 _PROTOCOL_IS = "How it was attacked, in words: only attacks of one protocol compare."
+_MEASURE = (
+    "robust accuracy, of attacks that leave the label; prediction kept, of attacks that leave the prediction."
+)
+_MEDIAN_IS = (
+    "Median of the smallest epsilons over images that were not wrong before; NULL where more than half of these "
+    "resist, and where one epsilon alone was looked at."
+)
 
 
 @dataclass(frozen=True)
@@ -46,26 +109,37 @@ class View:
 
 VIEWS: dict[str, View] = {
     "attacked": View(
-        "Untargeted attacks with their images: the newest of each image under each model and protocol. `smallest` is "
-        "the epsilon that succeeded, or the largest that was looked at where none did (`censored`).",
+        "Untargeted attacks with their images: the newest of each image under each model and protocol, all of the "
+        "weights that the model was last attacked with. An image that is wrong before any attack is `wrong_before`, "
+        "not `changed`.",
         {
             "attack": "Attack.",
             "model": _MODEL,
             "image_set": _SET,
             "image_id": _IMAGE,
             "protocol": _PROTOCOL_IS,
-            "outcome": "flipped, resisted or no_gradient.",
-            "epsilon": "Smallest that succeeded; NULL where none did.",
+            "relative_to": "The class to leave: label or prediction.",
+            "measure": _MEASURE,
+            "fixed": "Whether one epsilon alone was looked at: it says nothing about smaller ones.",
+            "lowest": "Lowest epsilon that was looked at, besides 0.",
+            "highest": "Highest epsilon of the grid.",
+            "verdict": "changed by the attack, wrong_before any attack, resisted up to the highest epsilon, or "
+            "no_gradient.",
+            "outcome": "flipped (changed or wrong before), resisted or no_gradient.",
+            "epsilon": "Smallest that succeeded, 0 where it was wrong before; NULL where none did.",
             "attacked_epsilon": "Epsilon of the stored image.",
             "smallest": "The epsilon that succeeded, or the largest that was looked at where none did.",
             "censored": "Whether none did.",
+            "class_index": "Class to leave.",
+            "class_name": "Its name.",
             "class_before": "Prediction before.",
             "name_before": "Its name.",
             "class_after": "Prediction on the attacked image.",
             "name_after": "Its name.",
             "probability_before": "Of class_before.",
             "probability_after": "Of class_after.",
-            "step": "Distance of two epsilons.",
+            "step": "Distance of two epsilons; of a geometric grid, the lowest.",
+            "grid_ratio": "Of a geometric grid: each epsilon over the one before; NULL for a linear one.",
             "cap": "Largest epsilon.",
             "png_succeeds": "Whether the stored 8-bit image is still a success.",
             "gradient_norm": "Norm of the loss's gradient in pixels.",
@@ -76,142 +150,169 @@ VIEWS: dict[str, View] = {
         },
         ("attacks",),
         f"""
-SELECT a.attack, a.model, a.image_set, a.image_id, protocol, a.outcome, a.epsilon, a.attacked_epsilon,
+SELECT a.attack, a.model, a.image_set, a.image_id, protocol, a.relative_to,
+       CASE a.relative_to WHEN 'label' THEN 'robust accuracy' ELSE 'prediction kept' END AS measure,
+       highest <= lowest AS fixed, lowest, highest,
+       CASE WHEN a.outcome <> 'flipped' THEN a.outcome WHEN a.epsilon = 0 THEN 'wrong_before' ELSE 'changed' END
+           AS verdict,
+       a.outcome, a.epsilon, a.attacked_epsilon,
        coalesce(a.epsilon, a.attacked_epsilon) AS smallest, a.outcome = 'resisted' AS censored,
-       a.class_before, a.name_before, a.class_after, a.name_after, a.probability_before, a.probability_after,
-       a.step, a.cap, a.png_succeeds, a.gradient_norm, a.seconds,
+       a.class_index, a.class_name, a.class_before, a.name_before, a.class_after, a.name_after,
+       a.probability_before, a.probability_after,
+       a.step, a.grid_ratio, a.cap, a.png_succeeds, a.gradient_norm, a.seconds,
        coalesce(i.wnid, i.label) AS class, i.label, i.key
-FROM (SELECT *, {_PROTOCOL} AS protocol FROM attacks WHERE relative_to <> 'target') a
+FROM (SELECT *, {_PROTOCOL} AS protocol, {_LOWEST} AS lowest, {_HIGHEST} AS highest
+      FROM (SELECT *, {_RATIO} AS grid_ratio FROM attacks) WHERE relative_to <> 'target'
+      QUALIFY model_digest = arg_max(model_digest, attack) OVER (PARTITION BY model, image_set)) a
 JOIN images i USING (image_set, image_id)
 QUALIFY row_number() OVER (PARTITION BY a.model, a.image_set, a.image_id, protocol ORDER BY a.attack DESC) = 1""",
     ),
     "robustness_curve": View(
-        "Share of images still right at an epsilon and just after it, by Kaplan and Meier's product over those still "
-        "at risk: images that resisted to their cap leave it there. Without a gradient there was no attack: left out.",
+        "Robust accuracy, or the share of predictions kept (`measure`), at an epsilon and just after it, by Kaplan and "
+        "Meier's product over those still at risk: images that resisted leave it at the largest epsilon looked at, "
+        "those without a gradient at 0. At epsilon 0 robust accuracy is the clean accuracy.",
         {
             "model": _MODEL,
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
+            "measure": _MEASURE,
             "epsilon": "In pixels in [0, 1].",
             "at_risk": "Images that were neither flipped nor censored below it.",
-            "flipped": "Images whose smallest epsilon it is.",
-            "censored": "Images that resisted up to it as their cap.",
-            "share": "Of images still right just after it.",
+            "flipped": "Images whose smallest epsilon it is; at 0, images that are wrong before any attack.",
+            "censored": "Images that are known no further: resisted up to it, or at 0 without a gradient.",
+            "share": "Of images right, or of predictions kept, up to it.",
         },
         ("attacked",),
         CURVE.format(source="attacked"),
     ),
     "robustness_by_class": View(
-        "Attacks by the images' labelled class; the median is null where half of them resist.",
+        "Attacks by the images' labelled class. Images are changed, resisted, wrong already or without a gradient.",
         {
             "model": _MODEL,
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
+            "measure": _MEASURE,
             "class": "WordNet id of the label, or the label.",
             "label": "The label's name.",
             "images": "Attacked images of the class.",
-            "flipped": "Of them, flipped.",
-            "resisted": "Of them, resisted to the cap.",
-            "wrong_already": "Of them, flipped at epsilon 0.",
-            "median_epsilon": "Median of the smallest epsilons; NULL where half of them resist.",
+            "flipped": "Of them, changed by the attack.",
+            "resisted": "Of them, resisted to the highest epsilon.",
+            "wrong_already": "Of them, wrong before any attack; NULL where the attack leaves the prediction.",
+            "no_gradient": "Of them, without a gradient: not attacked.",
+            "median_epsilon": _MEDIAN_IS,
         },
         ("attacked",),
-        """
-SELECT model, image_set, protocol, class, any_value(label) AS label, count(*) AS images,
-       count(*) FILTER (outcome = 'flipped') AS flipped, count(*) FILTER (outcome = 'resisted') AS resisted,
-       count(*) FILTER (epsilon = 0) AS wrong_already,
-       nullif(quantile_disc(CASE WHEN censored THEN 'infinity'::DOUBLE ELSE epsilon END, 0.5),
-              'infinity'::DOUBLE) AS median_epsilon
+        f"""
+SELECT model, image_set, protocol, measure, class, any_value(label) AS label, count(*) AS images,
+       count(*) FILTER (verdict = 'changed') AS flipped, count(*) FILTER (verdict = 'resisted') AS resisted,
+       CASE WHEN measure = 'robust accuracy' THEN count(*) FILTER (verdict = 'wrong_before') END AS wrong_already,
+       count(*) FILTER (verdict = 'no_gradient') AS no_gradient,{_MEDIAN}
 FROM attacked
-WHERE class IS NOT NULL AND outcome <> 'no_gradient'
-GROUP BY ALL""",
+WHERE class IS NOT NULL
+GROUP BY model, image_set, protocol, measure, class""",
     ),
     "class_flips": View(
-        "From which class to which: the label, or the prediction where there is none, and the class after the attack.",
+        "From which class to which: the class that the attack leaves (the label or the prediction, by protocol), and "
+        "the class after the attack. Images that were wrong before any attack are not among them.",
         {
             "model": _MODEL,
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
-            "from_class": "The label, or the prediction where there is none.",
+            "from_class": "Name of the class that the attack leaves.",
+            "from_index": "Its index.",
             "to_class": "Name of the class after the attack.",
             "to_index": "Its index.",
             "images": "How many went that way.",
-            "median_epsilon": "Median of their smallest epsilons.",
+            "median_epsilon": "Median of their smallest epsilons; NULL where one epsilon alone was looked at.",
             "example": "One of the attacks.",
         },
         ("attacked",),
         """
-SELECT model, image_set, protocol, coalesce(label, name_before, 'class ' || class_before) AS from_class,
-       coalesce(name_after, 'class ' || class_after) AS to_class, class_after AS to_index, count(*) AS images,
-       median(epsilon) AS median_epsilon, min(attack) AS example
+SELECT model, image_set, protocol, coalesce(any_value(class_name), 'class ' || class_index) AS from_class,
+       class_index AS from_index, coalesce(any_value(name_after), 'class ' || class_after) AS to_class,
+       class_after AS to_index, count(*) AS images,
+       CASE WHEN NOT any_value(fixed) THEN median(epsilon) END AS median_epsilon, min(attack) AS example
 FROM attacked
-WHERE outcome = 'flipped'
-GROUP BY ALL""",
+WHERE verdict = 'changed'
+GROUP BY model, image_set, protocol, class_index, class_after""",
     ),
     "transfer": View(
-        "What other models say of attacked images: of those that the judge had right before, the share whose class "
-        "changes; `judged` counts all that it was asked about.",
+        "What other models say of images that an attack changed for its own model: of those that the judge had right "
+        "before, the share whose class changes. Images that resisted, or were wrong before, are not among them.",
         {
             "model": "Model that was attacked.",
             "judge": "Model that was asked.",
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
-            "judged": "Attacked images that it was asked about.",
-            "right_before": "Of them, clean images that it had right.",
+            "judged": "Images, changed by the attack, that it was asked about.",
+            "labelled": "Of them, images whose label it knows.",
+            "right_before": "Of these, images that it had right before the attack.",
             "fooled": "Of those, images whose class changes.",
-            "share_fooled": "fooled / right_before.",
-            "share_moved": "Share of all whose class changes.",
+            "share_fooled": "fooled / right_before; NULL where it had none right.",
+            "share_moved": "Share of all judged whose class changes, right before or not.",
         },
         ("attacked", "attack_transfers"),
         """
-SELECT a.model, t.judge, a.image_set, a.protocol, count(*) AS judged,
+SELECT a.model, t.judge, a.image_set, a.protocol, count(*) AS judged, count(t.right_before) AS labelled,
        count(*) FILTER (t.right_before) AS right_before,
        count(*) FILTER (t.right_before AND t.moved) AS fooled,
        count(*) FILTER (t.right_before AND t.moved) / nullif(count(*) FILTER (t.right_before), 0) AS share_fooled,
        count(*) FILTER (t.moved) / count(*) AS share_moved
 FROM attacked a
-JOIN attack_transfers t USING (attack)
+JOIN (FROM attack_transfers QUALIFY judge_digest = arg_max(judge_digest, created) OVER (PARTITION BY judge)) t
+     USING (attack)
+WHERE a.verdict = 'changed'
 GROUP BY ALL""",
     ),
     "leaderboard": View(
-        "Models over the images that all of them were attacked on, by protocol: share still right after 0, 1, 4 and 8 "
-        "levels of 255, null beyond the cap.",
+        "Models over the images that all of them were attacked on, by protocol. Shares right are of attacks that leave "
+        "the label, shares kept of attacks that leave the prediction; the others are NULL. NULL too at an epsilon "
+        "beyond the cap, or where no epsilon within a quarter below it was looked at.",
         {
             "model": _MODEL,
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
+            "measure": _MEASURE,
             "images": "Images that all models were attacked on.",
-            "right_at_0": "Share right before any change.",
-            "right_at_1": "Share still right after 1/255; NULL beyond the cap.",
-            "right_at_4": "After 4/255.",
-            "right_at_8": "After 8/255.",
-            "median_epsilon": "Median of the smallest epsilons; NULL where half of them resist.",
-            "resisted": "Images that resisted to the cap.",
+            "right_at_0": "Clean accuracy: share right before any attack. NULL where the attack leaves the prediction.",
+            "right_at_1": "Robust accuracy: share right that no epsilon looked at up to 1/255 changes.",
+            "right_at_4": "Up to 4/255.",
+            "right_at_8": "Up to 8/255.",
+            "kept_at_1": "Share whose prediction, right or wrong, no epsilon looked at up to 1/255 changes. NULL where "
+            "the attack leaves the label.",
+            "kept_at_4": "Up to 4/255.",
+            "kept_at_8": "Up to 8/255.",
+            "median_epsilon": _MEDIAN_IS,
+            "wrong_before": "Images that were wrong before any attack; NULL where the attack leaves the prediction.",
+            "changed": "Images that the attack changed.",
+            "resisted": "Images that resisted to the highest epsilon.",
+            "no_gradient": "Images without a gradient: known at epsilon 0 alone.",
         },
         ("attacked",),
-        """
+        f"""
 WITH counted AS (
     SELECT image_set, protocol, count(DISTINCT model) AS models FROM attacked GROUP BY ALL),
 common AS (
     SELECT image_set, protocol, image_id
     FROM attacked JOIN counted USING (image_set, protocol)
-    WHERE outcome <> 'no_gradient'
     GROUP BY ALL
-    HAVING count(DISTINCT model) = any_value(models))
-SELECT model, image_set, protocol, count(*) AS images,
-       count(*) FILTER (censored OR epsilon > 0) / count(*) AS right_at_0,
-       -- what lies beyond the cap is not known
-       CASE WHEN min(cap) >= 1 / 255 - 1e-9
-            THEN avg((censored OR smallest > 1 / 255 + 1e-9)::INTEGER) END AS right_at_1,
-       CASE WHEN min(cap) >= 4 / 255 - 1e-9
-            THEN avg((censored OR smallest > 4 / 255 + 1e-9)::INTEGER) END AS right_at_4,
-       CASE WHEN min(cap) >= 8 / 255 - 1e-9
-            THEN avg((censored OR smallest > 8 / 255 + 1e-9)::INTEGER) END AS right_at_8,
-       nullif(quantile_disc(CASE WHEN censored THEN 'infinity'::DOUBLE ELSE epsilon END, 0.5),
-              'infinity'::DOUBLE) AS median_epsilon,
-       count(*) FILTER (censored) AS resisted
-FROM attacked JOIN common USING (image_set, protocol, image_id)
-GROUP BY ALL""",
+    HAVING count(DISTINCT model) = any_value(models)),
+shares AS (
+    SELECT model, image_set, protocol, measure, count(*) AS images,{_share_at(1)} AS at_1,{_share_at(4)} AS at_4,
+       {_share_at(8)} AS at_8,{_MEDIAN},
+       count(*) FILTER (verdict = 'wrong_before') AS wrong_before, count(*) FILTER (verdict = 'changed') AS changed,
+       count(*) FILTER (verdict = 'resisted') AS resisted,
+       count(*) FILTER (verdict = 'no_gradient') AS no_gradient, measure = 'robust accuracy' AS of_label
+    FROM attacked JOIN common USING (image_set, protocol, image_id)
+    GROUP BY model, image_set, protocol, measure)
+SELECT model, image_set, protocol, measure, images,
+       CASE WHEN of_label THEN 1 - wrong_before / images END AS right_at_0,
+       CASE WHEN of_label THEN at_1 END AS right_at_1, CASE WHEN of_label THEN at_4 END AS right_at_4,
+       CASE WHEN of_label THEN at_8 END AS right_at_8,
+       CASE WHEN NOT of_label THEN at_1 END AS kept_at_1, CASE WHEN NOT of_label THEN at_4 END AS kept_at_4,
+       CASE WHEN NOT of_label THEN at_8 END AS kept_at_8,
+       median_epsilon, CASE WHEN of_label THEN wrong_before END AS wrong_before, changed, resisted, no_gradient
+FROM shares""",
     ),
     "movers": View(
         "The channels that attacks moved most, with the attack: rank 1 moved most in its layer.",
@@ -223,7 +324,10 @@ GROUP BY ALL""",
             "label": "The image's label.",
             "name_before": "Prediction before.",
             "name_after": "Prediction on the attacked image.",
+            "protocol": _PROTOCOL_IS,
+            "verdict": "changed or resisted, as in `attacked`: shifts are of the stored image, at attacked_epsilon.",
             "epsilon": "Smallest that succeeded; NULL where none did.",
+            "attacked_epsilon": "Epsilon of the stored image.",
             "layer": _LAYER,
             "channel": _CHANNEL,
             "rank": "1 moved most in its layer.",
@@ -236,7 +340,8 @@ GROUP BY ALL""",
         },
         ("attacked", "attack_units"),
         """
-SELECT u.attack, a.model, a.image_set, a.image_id, a.label, a.name_before, a.name_after, a.epsilon,
+SELECT u.attack, a.model, a.image_set, a.image_id, a.label, a.name_before, a.name_after, a.protocol, a.verdict,
+       a.epsilon, a.attacked_epsilon,
        u.layer, u.channel, u.rank, u.shift, u.deviations, u.activation_before, u.activation_after, u.y, u.x
 FROM attack_units u
 JOIN attacked a USING (attack)""",

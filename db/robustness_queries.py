@@ -8,11 +8,11 @@ from db.ledger_views import CURVE
 
 
 def curve(image_set: str, protocol: str, *, image_class: str = "") -> Query:
-    """Share of images still right, by model and epsilon; of one class where it is named."""
+    """Robust accuracy, or the share of predictions kept, by model and epsilon; of one class where it is named."""
     among = "attacked WHERE class = $class" if image_class else "attacked"
     values = {"image_set": image_set, "protocol": protocol} | ({"class": image_class} if image_class else {})
     return Query(
-        f"""SELECT model, epsilon, at_risk, flipped, censored, share
+        f"""SELECT model, epsilon, at_risk, flipped, censored, share, measure
 FROM ({CURVE.format(source=f"(SELECT * FROM {among})")})
 WHERE image_set = $image_set AND protocol = $protocol
 ORDER BY model, epsilon""",
@@ -24,27 +24,60 @@ def protocols(image_set: str) -> Query:
     """How a set was attacked: each way with its models and images, that of most images first."""
     return Query(
         """
-SELECT protocol, list(DISTINCT model ORDER BY model) AS models, count(*) AS attacks, max(cap) AS cap,
-       count(*) FILTER (outcome = 'no_gradient') AS no_gradient
+SELECT protocol, measure, any_value(fixed) AS fixed, list(DISTINCT model ORDER BY model) AS models,
+       count(*) AS attacks, max(lowest) AS lowest, max(cap) AS cap
 FROM attacked
 WHERE image_set = $image_set
-GROUP BY protocol
+GROUP BY protocol, measure
 ORDER BY attacks DESC, protocol""",
         {"image_set": image_set},
     )
 
 
-def strip(image_set: str, protocol: str, *, image_class: str = "") -> Query:
-    """The smallest epsilon of each image."""
+def outcomes(image_set: str, protocol: str, *, image_class: str = "") -> Query:
+    """What became of the attacked images of each model, in images; of one class where it is named."""
     among = " AND class = $class" if image_class else ""
     values = {"image_set": image_set, "protocol": protocol} | ({"class": image_class} if image_class else {})
     return Query(
         f"""
-SELECT model, image_id, label, smallest, censored, name_before, name_after, attack, key
+SELECT model, measure, count(*) AS images,
+       CASE WHEN measure = 'robust accuracy' THEN count(*) FILTER (verdict = 'wrong_before') END AS wrong_before,
+       count(*) FILTER (verdict = 'changed') AS changed, count(*) FILTER (verdict = 'resisted') AS resisted,
+       count(*) FILTER (verdict = 'no_gradient') AS no_gradient
 FROM attacked
-WHERE image_set = $image_set AND protocol = $protocol AND outcome <> 'no_gradient'{among}
+WHERE image_set = $image_set AND protocol = $protocol{among}
+GROUP BY model, measure
+ORDER BY model""",
+        values,
+    )
+
+
+def strip(image_set: str, protocol: str, *, image_class: str = "") -> Query:
+    """The smallest epsilon of each image that was not wrong before any attack."""
+    among = " AND class = $class" if image_class else ""
+    values = {"image_set": image_set, "protocol": protocol} | ({"class": image_class} if image_class else {})
+    return Query(
+        f"""
+SELECT model, image_id, label, verdict, smallest, censored, name_before, name_after, attack, key
+FROM attacked
+WHERE image_set = $image_set AND protocol = $protocol AND verdict IN ('changed', 'resisted'){among}
 ORDER BY model, smallest, image_id""",
         values,
+    )
+
+
+def at_epsilon(image_set: str, protocol: str, model: str, epsilon: float, *, image_class: str = "") -> Query:
+    """Images of one model that are wrong before any attack (0), change at an epsilon, or resist up to it."""
+    among = " AND class = $class" if image_class else ""
+    return Query(
+        f"""
+SELECT image_id, label, verdict, class_name, name_before, name_after, attack, key
+FROM attacked
+WHERE image_set = $image_set AND protocol = $protocol AND model = $model
+      AND abs(smallest - $epsilon) <= 1e-9 * (1 + $epsilon){among}
+ORDER BY verdict, image_id""",
+        {"image_set": image_set, "protocol": protocol, "model": model, "epsilon": epsilon}
+        | ({"class": image_class} if image_class else {}),
     )
 
 
@@ -60,7 +93,7 @@ def by_class(image_set: str, protocol: str, model: str, *, order: str, limit: in
     """Classes of a set under one model."""
     return Query(
         f"""
-SELECT class, label, images, flipped, resisted, wrong_already, median_epsilon
+SELECT class, label, images, flipped, resisted, wrong_already, no_gradient, median_epsilon
 FROM robustness_by_class
 WHERE image_set = $image_set AND protocol = $protocol AND model = $model
 ORDER BY {CLASS_ORDERS[order]}{"" if limit is None else " LIMIT $limit"}""",
@@ -70,13 +103,14 @@ ORDER BY {CLASS_ORDERS[order]}{"" if limit is None else " LIMIT $limit"}""",
 
 
 def flips(image_set: str, protocol: str, model: str, *, limit: int | None) -> Query:
-    """The most frequent changes of class under one model."""
+    """The most frequent changes of class under one model, from the class that the attack leaves."""
     return Query(
         f"""
-SELECT from_class, to_class, images, median_epsilon, example
+SELECT from_class, from_index, to_class, to_index, images, median_epsilon, example
 FROM class_flips
 WHERE image_set = $image_set AND protocol = $protocol AND model = $model
-ORDER BY images DESC, median_epsilon, from_class, to_class{"" if limit is None else " LIMIT $limit"}""",
+ORDER BY images DESC, median_epsilon, from_class, from_index, to_class,
+         to_index{"" if limit is None else " LIMIT $limit"}""",
         {"image_set": image_set, "protocol": protocol, "model": model}
         | ({} if limit is None else {"limit": limit}),
     )
@@ -86,7 +120,7 @@ def transfers(image_set: str, protocol: str) -> Query:
     """What each model's attacked images do to the others."""
     return Query(
         """
-SELECT model, judge, judged, right_before, fooled, share_fooled, share_moved
+SELECT model, judge, judged, labelled, right_before, fooled, share_fooled, share_moved
 FROM transfer
 WHERE image_set = $image_set AND protocol = $protocol
 ORDER BY model, judge""",
@@ -98,9 +132,12 @@ def leaderboard(image_set: str, protocol: str) -> Query:
     """Models over the images that all of them have, the most robust first."""
     return Query(
         """
-SELECT model, images, right_at_0, right_at_1, right_at_4, right_at_8, median_epsilon, resisted
+SELECT model, measure, images, right_at_0, right_at_1, right_at_4, right_at_8, kept_at_1, kept_at_4, kept_at_8,
+       median_epsilon, wrong_before, changed, resisted, no_gradient
 FROM leaderboard
 WHERE image_set = $image_set AND protocol = $protocol
-ORDER BY median_epsilon DESC NULLS FIRST, right_at_1 DESC, model""",
+ORDER BY coalesce(right_at_1, kept_at_1) DESC NULLS LAST, coalesce(right_at_4, kept_at_4) DESC NULLS LAST,
+         coalesce(right_at_8, kept_at_8) DESC NULLS LAST, median_epsilon DESC NULLS FIRST,
+         changed / nullif(changed + resisted, 0), model""",
         {"image_set": image_set, "protocol": protocol},
     )

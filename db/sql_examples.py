@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 class Example:
     """A question, its SQL, what its parameters are at first, and how the answer is best looked at.
 
-    `view` is table, chart or gallery; `chart` names the columns and the kind of a chart (x, y, kind).
+    `view` is table, chart or gallery; `chart` names the columns and the kind of a chart (x, y, kind, colour).
     """
 
     title: str
@@ -18,15 +18,35 @@ class Example:
     chart: Mapping[str, str] = field(default_factory=dict)
 
 
+# Images whose label is among the model's classes, with that label's rank: the others are judged by nobody.
+_JUDGED = "(SELECT run, image_id, rank FROM predictions WHERE is_label)"
+# Where the whole top-k is tied, as of a dead channel, its images are those of the lowest numbers and mean nothing.
+_TELLING = """(
+    SELECT run, layer, channel
+    FROM activations JOIN runs USING (run)
+    WHERE model = $model AND image_set = $images
+    GROUP BY run, layer, channel
+    HAVING max(activation) > min(activation))"""
+# Attacks of one protocol, for others do not compare: the search that most images have.
+_ONE_SEARCH = """protocol = (
+          SELECT protocol
+          FROM attacked
+          WHERE model = $model AND image_set = $images AND NOT fixed
+          GROUP BY protocol
+          ORDER BY count(*) DESC, protocol
+          LIMIT 1)"""
+
 EXAMPLES: tuple[Example, ...] = (
     Example(
         "Which classes does an image set have?",
         """
-SELECT label, count(*) AS images, median(width) AS median_width, median(height) AS median_height
+-- names of classes repeat, WordNet ids do not
+SELECT any_value(label) AS label, count(*) AS images, median(width) AS median_width, median(height) AS median_height,
+       coalesce(wnid, label) AS class
 FROM images
 WHERE image_set = $images
-GROUP BY label
-ORDER BY images DESC, label""",
+GROUP BY class
+ORDER BY images DESC, label, class""",
         view="chart",
         chart={"x": "label", "y": "images", "kind": "bar"},
     ),
@@ -53,10 +73,11 @@ LIMIT 60""",
     ),
     Example(
         "Which channels stand for one class?",
-        """
+        f"""
 SELECT s.layer, s.channel, s.majority_label, s.majority_share, s.entropy_bits,
        p.run, p.image_set, p.image_id, p.y, p.x
 FROM selectivity s
+JOIN {_TELLING} USING (run, layer, channel)
 JOIN patches p ON p.run = s.run AND p.layer = s.layer AND p.channel = s.channel AND p.rank = 1
 WHERE s.model = $model AND s.image_set = $images AND s.labelled >= 5
 ORDER BY s.majority_share DESC, s.entropy_bits, s.layer, s.channel
@@ -65,9 +86,10 @@ LIMIT 60""",
     ),
     Example(
         "How does selectivity grow from layer to layer?",
-        """
+        f"""
 SELECT l.position, l.layer, avg(s.entropy_bits) AS mean_entropy_bits, avg(s.majority_share) AS mean_share
 FROM selectivity s
+JOIN {_TELLING} USING (run, layer, channel)
 JOIN layers l USING (model, layer)
 WHERE s.model = $model AND s.image_set = $images
 GROUP BY l.position, l.layer
@@ -77,39 +99,44 @@ ORDER BY l.position""",
     ),
     Example(
         "How often is each class named right?",
-        """
-SELECT i.label, count(*) AS images, avg(p.is_label::INTEGER) AS accuracy, avg(p.probability) AS mean_confidence
+        f"""
+SELECT any_value(i.label) AS label, count(*) AS images, avg((t.rank = 1)::INTEGER) AS accuracy,
+       avg(p.probability) AS mean_confidence, coalesce(i.wnid, i.label) AS class
 FROM predictions p
+JOIN {_JUDGED} t USING (run, image_id)
 JOIN runs r USING (run)
 JOIN images i USING (image_set, image_id)
-WHERE r.model = $model AND r.image_set = $images AND p.rank = 1 AND i.label IS NOT NULL
-GROUP BY i.label
-ORDER BY accuracy, i.label""",
+WHERE r.model = $model AND r.image_set = $images AND p.rank = 1
+GROUP BY class
+ORDER BY accuracy, label, class""",
         view="chart",
         chart={"x": "label", "y": "accuracy", "kind": "bar"},
     ),
     Example(
         "Which mistakes is the model surest of?",
-        """
+        f"""
 SELECT i.image_set, i.image_id, i.label, c.name AS predicted, p.probability
 FROM predictions p
+JOIN {_JUDGED} t USING (run, image_id)
 JOIN runs r USING (run)
 JOIN models m USING (model)
 JOIN images i USING (image_set, image_id)
 JOIN classes c ON c.vocabulary = m.vocabulary AND c.class_index = p.class_index
-WHERE r.model = $model AND r.image_set = $images AND p.rank = 1 AND NOT p.is_label AND i.label IS NOT NULL
-ORDER BY p.probability DESC
+WHERE r.model = $model AND r.image_set = $images AND p.rank = 1 AND t.rank > 1
+ORDER BY p.probability DESC, i.image_id
 LIMIT 60""",
         view="gallery",
     ),
     Example(
         "Is the model as sure as it is right?",
-        """
-SELECT floor(p.probability::DOUBLE * 10) / 10 AS confidence, count(*) AS images, avg(p.is_label::INTEGER) AS accuracy
+        f"""
+-- the last bin is of 0.9 to 1
+SELECT least(floor(p.probability::DOUBLE * 10), 9) / 10 AS confidence, count(*) AS images,
+       avg((t.rank = 1)::INTEGER) AS accuracy, avg(p.probability) AS mean_confidence
 FROM predictions p
+JOIN {_JUDGED} t USING (run, image_id)
 JOIN runs r USING (run)
-JOIN images i USING (image_set, image_id)
-WHERE r.model = $model AND r.image_set = $images AND p.rank = 1 AND i.label IS NOT NULL
+WHERE r.model = $model AND r.image_set = $images AND p.rank = 1
 GROUP BY confidence
 ORDER BY confidence""",
         view="chart",
@@ -119,7 +146,9 @@ ORDER BY confidence""",
         "Which channels do two classes share?",
         """
 SELECT layer, channel,
-       max(images) FILTER (label = $first) AS of_the_first, max(images) FILTER (label = $second) AS of_the_second
+       -- names of classes repeat: all of the name
+       (sum(images) FILTER (label = $first))::BIGINT AS of_the_first,
+       (sum(images) FILTER (label = $second))::BIGINT AS of_the_second
 FROM channel_classes
 WHERE model = $model AND image_set = $images AND label IN ($first, $second)
 GROUP BY layer, channel
@@ -155,28 +184,35 @@ LIMIT 60""",
     ),
     Example(
         "Which images fall to the smallest attack?",
-        """
-SELECT attack, model, image_set, image_id, label, name_before, name_after, epsilon, probability_before
+        f"""
+-- of one protocol; an image that is wrong before any attack does not fall to it
+SELECT attack, model, image_set, image_id, label, name_before, name_after, epsilon, probability_before, protocol
 FROM attacked
-WHERE model = $model AND image_set = $images AND outcome = 'flipped'
-ORDER BY epsilon, probability_before DESC
+WHERE model = $model AND image_set = $images AND verdict = 'changed'
+      AND {_ONE_SEARCH}
+ORDER BY epsilon, probability_before DESC, image_id
 LIMIT 60""",
         view="gallery",
     ),
     Example(
         "Do confident predictions resist longer?",
-        """
-SELECT probability_before, smallest AS epsilon, label, attack
+        f"""
+-- of one protocol; the smallest epsilon of an image that resists lies beyond the one that is drawn
+SELECT probability_before, smallest AS epsilon,
+       CASE WHEN censored THEN 'resists, lies beyond' ELSE 'changes there' END AS what, label, attack, protocol
 FROM attacked
-WHERE model = $model AND image_set = $images AND outcome <> 'no_gradient'
-ORDER BY probability_before""",
+WHERE model = $model AND image_set = $images AND verdict IN ('changed', 'resisted')
+      AND {_ONE_SEARCH}
+ORDER BY probability_before, attack""",
         view="chart",
-        chart={"x": "probability_before", "y": "epsilon", "kind": "scatter"},
+        chart={"x": "probability_before", "y": "epsilon", "kind": "scatter", "colour": "what"},
     ),
     Example(
         "Which channels do attacks move again and again?",
-        """
-SELECT m.layer, m.channel, count(*) AS attacks, avg(m.deviations) AS mean_deviations,
+        f"""
+-- of one protocol; sizes are averaged, for shifts up and down would cancel
+SELECT m.layer, m.channel, count(*) AS attacks, avg(abs(m.deviations)) AS mean_size_in_deviations,
+       count(*) FILTER (m.shift > 0) AS up, count(*) FILTER (m.shift < 0) AS down,
        any_value(s.majority_label) AS majority_label,
        any_value(p.run) AS run, any_value(p.image_set) AS image_set, any_value(p.image_id) AS image_id,
        any_value(p.y) AS y, any_value(p.x) AS x
@@ -185,7 +221,8 @@ JOIN patches p ON p.model = m.model AND p.image_set = m.image_set AND p.layer = 
               AND p.channel = m.channel AND p.rank = 1
 LEFT JOIN selectivity s ON s.model = m.model AND s.image_set = m.image_set AND s.layer = m.layer
                        AND s.channel = m.channel
-WHERE m.model = $model AND m.image_set = $images AND m.rank = 1
+WHERE m.model = $model AND m.image_set = $images AND m.rank = 1 AND m.verdict = 'changed'
+      AND m.{_ONE_SEARCH}
 GROUP BY m.layer, m.channel
 ORDER BY attacks DESC, m.layer, m.channel
 LIMIT 60""",

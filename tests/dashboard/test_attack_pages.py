@@ -286,21 +286,29 @@ def robust(site: tuple[FlaskClient, Context], search: str) -> tuple[str, bool]:
 
 def test_a_set_is_told_with_its_sql(site: tuple[FlaskClient, Context]) -> None:
     told, _ = robust(site, "?images=painted")
-    for words in ("Share of images still right", "Smallest epsilon of each image", "Leaderboard", "Transfer",
-                  "FROM leaderboard", "FROM class_flips", "FROM attacked", "1 image without a gradient"):  # fmt: skip
+    for words in ("Robust accuracy", "Smallest epsilon of each image", "Leaderboard", "Transfer",
+                  "FROM leaderboard", "FROM class_flips", "FROM attacked",
+                  "Without a gradient nothing was attacked"):  # fmt: skip
         assert words in told, words
     assert "/attack?attack=2" in robust(site, "?images=painted&epsilon=0.02")[0]
+    cap = robust(site, "?images=painted&epsilon=0.5")[0]
+    assert "Resist up to ε 0.5 (127.50/255): 1 image of synthetic" in cap
+    assert "Changed at" not in cap
     assert "was not attacked by “carefully”" in robust(site, "?images=painted&protocol=carefully")[0]
 
 
 def test_each_table_of_a_set_can_be_taken_away(client: FlaskClient) -> None:
     query = f"?images=painted&model=synthetic&protocol={WAY}"
     curve = table(client, f"/download/robustness/curve.csv{query}")
-    assert [float(row["share"]) for row in curve] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert [float(row["share"]) for row in curve] == pytest.approx([1, 2 / 3, 1 / 3, 1 / 3])
     assert len(table(client, f"/download/robustness/strip.csv{query}")) == 3
-    assert table(client, f"/download/robustness/leaderboard.csv{query}")[0]["images"] == "3"
+    assert table(client, f"/download/robustness/leaderboard.csv{query}")[0]["images"] == "4"
+    assert table(client, f"/download/robustness/outcomes.csv{query}")[0] == {
+        "model": "synthetic", "measure": "robust accuracy", "images": "4", "wrong_before": "0", "changed": "2",
+        "resisted": "1", "no_gradient": "1",
+    }  # fmt: skip
     assert table(client, f"/download/robustness/transfer.csv{query}") == []
-    assert len(table(client, f"/download/robustness/flips.csv{query}")) == 2
+    assert len(table(client, f"/download/robustness/flips.csv{query}")) == 1
     assert table(client, f"/download/robustness/classes.csv{query}")
 
 

@@ -16,9 +16,11 @@ import pytest
 from browser import served
 from flask.testing import FlaskClient
 from ledger_rows import add_attack
+from sqlalchemy import insert
 
 from dashboard.context import Context
 from db.jobs import NewItem, NewJob, submit_job
+from db.ledger_tables import AttackUnit
 from db.sql_catalogue import catalogue
 from db.sql_examples import EXAMPLES
 
@@ -201,6 +203,21 @@ def told(site: Site) -> dict[str, list[dict[str, Any]]]:
                 probability_before=1 - image_id / 9,
                 **more,
             )
+        # of other protocols, or wrong before: in no example of one search
+        add_attack(connection, job, image_id=8, epsilon=0.0, class_before=5)
+        add_attack(connection, job, image_id=9, epsilon=0.0005, relative_to="prediction")
+        for image_id in range(12):
+            add_attack(connection, job, image_id=image_id, epsilon=0.2, step=0.2, cap=0.2, minimum=0.2)
+        add_attack(connection, job, image_id=10, outcome="resisted", relative_to="target")
+        # one attack moves a channel up, one down, and one that only resisted moves another
+        for attack, channel, shift in ((1, 2, 3.0), (2, 2, -3.0), (3, 2, -1.0), (6, 1, 9.0), (11, 1, 9.0)):
+            layer = rows(client, "SELECT layer FROM layers ORDER BY position LIMIT 1")[0]["layer"]
+            connection.execute(
+                insert(AttackUnit).values(
+                    attack=attack, layer=layer, rank=1, channel=channel, activation_before=1.0,
+                    activation_after=1 + shift, shift=shift, deviations=shift / 2, y_before=0, x_before=0, y=0, x=0,
+                )
+            )  # fmt: skip
     layer = rows(client, "SELECT layer FROM layers ORDER BY position LIMIT 1")[0]["layer"]
     labels = [row["label"] for row in rows(client, "SELECT label FROM images ORDER BY image_id LIMIT 2")]
     values = {"model": "synthetic", "images": "painted", "layer": layer, "channel": 1, "image": 4,
@@ -248,6 +265,11 @@ def test_an_images_channels_are_ordered_by_their_own_spread(told: Told) -> None:
 def test_selectivity_is_the_entropy_of_labels(told: Told) -> None:
     classes = {r["image_id"]: r["wnid"] or r["label"] for r in told["images"]}
     labels: dict[tuple[str, int], list[str]] = {}
+    values: dict[tuple[str, int], set[float]] = {}
+    for row in told["activations"]:
+        values.setdefault((row["layer"], row["channel"]), set()).add(row["activation"])
+    # a channel whose whole top-k is tied tells nothing
+    telling = {key for key, found in values.items() if len(found) > 1}
     for row in told["activations"]:
         if classes[row["image_id"]] is not None:
             labels.setdefault((row["layer"], row["channel"]), []).append(classes[row["image_id"]])
@@ -256,14 +278,17 @@ def test_selectivity_is_the_entropy_of_labels(told: Told) -> None:
         return -sum(n / len(found) * math.log2(n / len(found)) for n in Counter(found).values())
 
     by_layer: dict[str, list[float]] = {}
-    for (layer, _), found in labels.items():
-        by_layer.setdefault(layer, []).append(entropy(found))
+    for (layer, channel), found in labels.items():
+        if (layer, channel) in telling:
+            by_layer.setdefault(layer, []).append(entropy(found))
     for row in told["How does selectivity grow from layer to layer?"]:
         expected = sum(by_layer[row["layer"]]) / len(by_layer[row["layer"]])
         assert row["mean_entropy_bits"] == pytest.approx(expected)
     best = told["Which channels stand for one class?"][0]
     share = max(
-        Counter(found).most_common(1)[0][1] / len(found) for found in labels.values() if len(found) >= 5
+        Counter(found).most_common(1)[0][1] / len(found)
+        for key, found in labels.items()
+        if len(found) >= 5 and key in telling
     )
     assert best["majority_share"] == pytest.approx(share)
     shared = told["Which channels do two classes share?"]
@@ -283,7 +308,10 @@ def test_selectivity_is_the_entropy_of_labels(told: Told) -> None:
 
 def test_accuracy_and_mistakes_are_recounted(told: Told) -> None:
     labels = {row["image_id"]: row["label"] for row in told["images"]}
-    first = [row for row in told["predictions"] if row["rank"] == 1 and labels[row["image_id"]] is not None]
+    # an image whose label is none of the model's classes is judged by nobody: it is not wrong
+    judged = {row["image_id"] for row in told["predictions"] if row["is_label"]}
+    assert judged <= {image for image, label in labels.items() if label is not None}
+    first = [row for row in told["predictions"] if row["rank"] == 1 and row["image_id"] in judged]
     for row in told["How often is each class named right?"]:
         mine = [one["is_label"] for one in first if labels[one["image_id"]] == row["label"]]
         assert (row["images"], row["accuracy"]) == (len(mine), pytest.approx(sum(mine) / len(mine)))
@@ -292,7 +320,9 @@ def test_accuracy_and_mistakes_are_recounted(told: Told) -> None:
     assert found == pytest.approx(wrong[:60])
     for row in told["Is the model as sure as it is right?"]:
         mine = [
-            one["is_label"] for one in first if math.floor(one["probability"] * 10) / 10 == row["confidence"]
+            one["is_label"]
+            for one in first
+            if min(math.floor(one["probability"] * 10), 9) / 10 == row["confidence"]
         ]
         assert (row["images"], row["accuracy"]) == (len(mine), pytest.approx(sum(mine) / len(mine)))
 
@@ -312,7 +342,17 @@ def test_attacks_come_weakest_first_and_what_resists_is_not_among_them(told: Tol
     assert [row["probability_before"] for row in points] == sorted(
         row["probability_before"] for row in points
     )
+    assert [(row["epsilon"], row["what"]) for row in points if row["what"] != "changes there"] == [
+        (0.5, "resists, lies beyond")
+    ], "an image that resists is not drawn as one that changes"
     assert len(points) == 8
+    assert {row["protocol"] for row in found + points} == {"FGSM, leaves the label, step 0.001 to 0.5"}
+
+
+def test_shifts_up_and_down_do_not_cancel(told: Told) -> None:
+    (row,) = told["Which channels do attacks move again and again?"]
+    assert (row["channel"], row["attacks"], row["up"], row["down"]) == (2, 3, 1, 2)
+    assert row["mean_size_in_deviations"] == pytest.approx((1.5 + 1.5 + 0.5) / 3)
 
 
 def test_every_example_names_what_it_shows(told: Told) -> None:

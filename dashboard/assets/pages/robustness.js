@@ -11,16 +11,16 @@
         const name = /^robustness-(protocol|label|axis)$/.exec(event.target.id || "");
         if (!name) return;
         const value = event.target.value;
-        convscope.address({ [name[1]]: value === STANDARD[name[1]] ? "" : value, epsilon: "", ...(name[1] === "protocol" ? { label: "" } : {}) });
+        convscope.address({ [name[1]]: value === STANDARD[name[1]] ? "" : value, epsilon: "", listed: "", ...(name[1] === "protocol" ? { label: "" } : {}) });
     });
 
-    /* A curve's point lists the images that change there, a point of the strip or a cell opens an attack. */
+    /* A curve's point lists the images that change there, and leaves the page's model as it is; a point of the strip or a cell opens an attack. */
     convscope.openPoint = function (curve, strip, matrix) {
         const id = ns.callback_context.triggered.map((item) => item.prop_id.split(".")[0])[0];
         const clicked = { "robustness-curve": curve, "robustness-strip": strip, "robustness-matrix": matrix }[id];
         const point = clicked && clicked.points && clicked.points[0];
         if (!point || point.customdata === undefined || point.customdata === null) return ns.no_update;
-        if (id === "robustness-curve") convscope.address({ model: point.customdata[0], epsilon: point.customdata[1] });
+        if (id === "robustness-curve") convscope.address({ listed: point.customdata[0], epsilon: point.customdata[1] });
         else go(`/attack?attack=${[point.customdata].flat()[0]}`);
         return ns.no_update;
     };
