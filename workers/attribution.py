@@ -5,17 +5,16 @@ three colours become one value a pixel (`colours`): their largest absolute value
 and references of the methods are in `workers.methods`; SmoothGrad is in `workers.smoothgrad`, Grad-CAM in
 `workers.gradcam`.
 
-Integrated Gradients and occlusion are Captum's. Guided Backprop is not: Captum's changes `nn.ReLU` alone, and gives
-the plain gradient for networks of ReLU6, GELU or SiLU without saying so.
+Integrated Gradients and occlusion are Captum's. Guided Backprop is not (`workers.guided`): Captum's changes `nn.ReLU`
+alone, and gives the plain gradient for networks of ReLU6, GELU, SiLU or `F.relu` without saying so.
 
 Nothing of the caller's is changed: no tensor, no parameter, no hook stays, no global random state.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from captum.attr import IntegratedGradients, Occlusion
@@ -24,13 +23,10 @@ from torch import Tensor, nn
 from workers.baselines import baseline_pixels
 from workers.gradcam import choose_map, gradcam
 from workers.gradients import Progress, chunk_size, logit_gradients, precision
+from workers.guided import positive_gradients
 from workers.methods import Value, WrongRequest, parse_method
 from workers.preprocessing import Preprocessing
 from workers.smoothgrad import smoothgrad
-
-_ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish, nn.Softplus,
-)  # fmt: skip
 
 
 class AttributionError(RuntimeError):
@@ -188,36 +184,13 @@ def _ticking(model: Differentiable, on_progress: Progress, total: int) -> Callab
 
 
 def _guided_backprop(asked: _Asked) -> Attribution:
-    with _positive_gradients(asked.model.network):
-        return _plain(_in_chunks(asked), asked.options["colours"])
-
-
-@contextmanager
-def _positive_gradients(network: nn.Module) -> Iterator[None]:
-    """Within it, only positive gradients pass back through an activation."""
-    activations = [
-        module
-        for module in network.modules()
-        if isinstance(module, _ACTIVATIONS) or type(module).__name__.endswith("Activation")
-    ]
-    if not activations:
+    with positive_gradients(asked.model.network) as found:
+        guided = _in_chunks(asked)
+    if not found:
         raise WrongRequest(
-            "guided_backprop: this model calls its activations as functions, none can be found"
+            "guided_backprop: expected a model with activations such as ReLU or GELU, found none"
         )
-
-    def rectify(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-        # a view of its own: the layer that follows may work in place
-        passed = output.view_as(output)
-        if passed.requires_grad:
-            cast(Any, passed).register_hook(lambda gradient: gradient.clamp(min=0))  # torch gives it no types
-        return passed
-
-    handles = [module.register_forward_hook(rectify) for module in activations]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return _plain(guided, asked.options["colours"])
 
 
 def _occlusion(asked: _Asked) -> Attribution:

@@ -195,11 +195,11 @@ def test_guided_backprop_by_hand() -> None:
     assert found.map.item() == 2, "and not 2 - 3"
 
 
-def test_a_network_without_activation_modules_has_no_guided_backprop(as_model: Wrap, pixels: Tensor) -> None:
+def test_a_network_without_activations_has_no_guided_backprop(as_model: Wrap, pixels: Tensor) -> None:
     model = as_model(
         nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CLASSES)), size=SIDE, classes=CLASSES
     )
-    with pytest.raises(WrongRequest, match="calls its activations as functions"):
+    with pytest.raises(WrongRequest, match="expected a model with activations"):
         attribute(model, pixels, TARGETS, "guided_backprop", {})
 
 
