@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from db.ledger import Ledger
     from db.settings import Settings
     from db.sql_runner import SQLRunner
-    from precompute.images import ImportReport
+    from precompute.images import ImportReport, Preview
+    from precompute.layouts import Layout
     from workers.methods import Method
     from workers.models import VisionModel
     from workers.receptive_field import ReceptiveField
@@ -298,22 +299,87 @@ def images() -> None:
     type=click.Path(path_type=Path),
     help="Labels of a flat folder: Kaggle's LOC_val_solution.csv, or the ILSVRC devkit.",
 )
-def import_set(name: str, path: Path, ground_truth: Path | None) -> None:
+@click.option("--labels", type=click.Path(path_type=Path), help="A table of labels, a row an image.")
+@click.option("--label-column", metavar="C", help="Column of a table or a parquet shard that says the class.")
+@click.option("--image-column", metavar="C", help="Column that names the image, or holds it.")
+@click.option(
+    "--class-level",
+    type=int,
+    metavar="N",
+    help="Which folder of each path is the class: 1 the outermost, -1 the innermost, 0 none.",
+)
+@click.option(
+    "--split-from", metavar="S", help="What says the split: none, the level of a folder, or a column."
+)
+@click.option(
+    "--class-names", metavar="FILE", help="Names of numbered classes, one a line from 0; or imagenet-1k."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be imported, and import nothing.")
+def import_set(
+    name: str,
+    path: Path,
+    ground_truth: Path | None,
+    labels: Path | None,
+    label_column: str | None,
+    image_column: str | None,
+    class_level: int | None,
+    split_from: str | None,
+    class_names: str | None,
+    dry_run: bool,
+) -> None:
     """Import the images at PATH as image set NAME.
 
-    PATH is a folder with one folder per class (WordNet ids or names, also below train/ and val/), a flat
-    folder with or without --ground-truth, parquet files as the Hugging Face hub stores them, or a zip or tar
-    archive of any of these. Files that cannot be read are named and left out. Importing again adds only what
-    is new.
+    PATH is a folder, a zip or tar archive, or a parquet file. Split, class and label are worked out from class
+    folders, splits, tables beside the images and the layouts of common datasets (docs/image-layouts.md); what was
+    taken is stated in one sentence, what was not used is listed. --dry-run states it beforehand. Files that cannot
+    be read are named and left out. Importing again adds what is new, and follows files that were moved.
     """
-    from precompute.images import import_images
+    from precompute.images import import_images, preview_path
+    from precompute.layouts.asked import layout_options
 
+    options = layout_options(
+        labels=labels,
+        label_column=label_column,
+        image_column=image_column,
+        class_level=class_level,
+        split_from=split_from,
+        class_names=class_names,
+    )
     atlas, store = _stores()
+    if dry_run:
+        preview = preview_path(store, image_set=name, source=path, ground_truth=ground_truth, options=options)
+        _say_preview(name, preview)
+        return
     with _progress(f"Importing {name}", "images") as progress:
         report = import_images(
-            atlas, store, image_set=name, source=path, ground_truth=ground_truth, progress=progress
+            atlas,
+            store,
+            image_set=name,
+            source=path,
+            ground_truth=ground_truth,
+            options=options,
+            progress=progress,
         )
     _say_import(name, report)
+
+
+def _say_preview(name: str, preview: "Preview") -> None:
+    count = "an unknown number of" if preview.images is None else f"{preview.images:,}"
+    click.echo(f"{name}: would import {count} images; nothing was changed")
+    for noun, counts in (("splits", preview.splits), ("labels", preview.labels)):
+        if counts:
+            shown = ", ".join(f"{value} {count:,}" for value, count in list(counts.items())[:10])
+            more = f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
+            click.echo(f"  {len(counts):,} {noun}: {shown}{more}")
+    _say_layout(preview.layout)
+
+
+def _say_layout(layout: "Layout") -> None:
+    click.echo(f"  {layout.sentence()}")
+    for note in layout.notes:
+        click.echo(f"  note: {note}")
+    for unused in layout.unused:
+        click.echo(f"  not used: {unused.sentence()}")
 
 
 @images.command("make")
@@ -370,6 +436,7 @@ def _say_import(name: str, report: "ImportReport") -> None:
     ]:
         if count:
             click.echo(f"  {count:,} {what}")
+    _say_layout(report.layout)
     for refusal in report.refused:
         click.echo(f"  refused {refusal.name}: {refusal.reason}", err=True)
 

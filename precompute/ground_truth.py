@@ -22,7 +22,7 @@ from precompute.sources import GROUND_TRUTH_FILES, ImportRefused, check_truth_si
 from precompute.wordnet import WNID, Label, label_of_wnid
 
 _DEVKIT_LIST = "ILSVRC2012_validation_ground_truth.txt"
-_META = "meta.mat"
+META = "meta.mat"
 _VALIDATION_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})(?:_n\d{8})?\.")
 _EXPECTED = (
     "expected Kaggle's LOC_val_solution.csv, the ILSVRC2012 devkit (its folder, its .tar.gz or its "
@@ -61,7 +61,7 @@ def load_ground_truth(path: Path) -> GroundTruth:
         if not files:
             raise ImportRefused(f"{path} holds no ground truth: {_EXPECTED}")
         return read_ground_truth(files, str(path))
-    if path.name == _META:
+    if path.name == META:
         files = _known_files(path.parent)
         return read_ground_truth(files, str(path))
     if not path.is_file():
@@ -75,7 +75,7 @@ def load_ground_truth(path: Path) -> GroundTruth:
     if first.startswith(b"ImageId,"):
         return read_ground_truth({"LOC_val_solution.csv": content}, str(path))
     if re.fullmatch(rb"\s*\d+\s*", first):
-        meta = {_META: beside[_META]} if _META in beside else {}
+        meta = {META: beside[META]} if META in beside else {}
         return read_ground_truth({_DEVKIT_LIST: content} | meta, str(path))
     return _wnid_lines(content, path)
 
@@ -90,12 +90,12 @@ def read_ground_truth(files: Mapping[str, bytes], origin: str) -> GroundTruth:
         return _kaggle_table(files["LOC_val_solution.csv"], origin)
     if _DEVKIT_LIST not in files:
         raise ImportRefused(f"{origin} holds no ground truth: {_EXPECTED}")
-    if _META not in files:
+    if META not in files:
         raise ImportRefused(
-            f"{origin} gives ILSVRC ids (1 to 1000), whose order only the devkit's data/{_META} tells: put "
-            f"{_META} beside it, or give Kaggle's LOC_val_solution.csv"
+            f"{origin} gives ILSVRC ids (1 to 1000), whose order only the devkit's data/{META} tells: put "
+            f"{META} beside it, or give Kaggle's LOC_val_solution.csv"
         )
-    wnids = _wnid_of_id(files[_META], origin)
+    wnids = _wnid_of_id(files[META], origin)
     by_number = []
     for line, text in enumerate(files[_DEVKIT_LIST].decode("ascii", "replace").split(), start=1):
         if not text.isdecimal() or int(text) not in wnids:
@@ -185,8 +185,8 @@ def _wnid_of_id(meta: bytes, origin: str) -> dict[int, str]:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         pairs = [(int(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in synsets.ravel()]
     except Exception as error:  # a damaged .mat file raises whatever its bytes lead to
-        raise ImportRefused(f"{_META} of {origin} cannot be read: get the devkit again") from error
+        raise ImportRefused(f"{META} of {origin} cannot be read: get the devkit again") from error
     wnids = {number: wnid for number, wnid in pairs if 1 <= number <= 1000}
     if len(wnids) != 1000 or not all(WNID.fullmatch(wnid) for wnid in wnids.values()):
-        raise ImportRefused(f"{_META} of {origin}: expected 1,000 classes, got {len(wnids):,}")
+        raise ImportRefused(f"{META} of {origin}: expected 1,000 classes, got {len(wnids):,}")
     return wnids

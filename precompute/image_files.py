@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -36,10 +36,16 @@ class StoredImage:
 
 
 def store_images(
-    source: Source, store: ImageStore, known: dict[str, dict[str, str]], progress: Progress
+    source: Source,
+    store: ImageStore,
+    known: dict[str, dict[str, str]],
+    progress: Progress,
+    *,
+    skip: Collection[str] = (),
 ) -> Iterator[StoredImage]:
-    """Every picture of `source`, read and thumbnailed, in the source's order."""
+    """Every picture of `source` but for those in `skip`, read and thumbnailed, in the source's order."""
     total = source.count()
+    total = None if total is None else total - len(skip)
     done = 0
     reported = time.monotonic()
     ending = False
@@ -64,7 +70,7 @@ def store_images(
             yield result
 
     try:
-        for image in source.images():
+        for image in source.images(skip):
             if image.size < _SMALL:
                 future: Future[StoredImage] = Future()
                 future.set_result(_store_one(store, image, known.get(image.name, {})))

@@ -8,7 +8,8 @@ import pyarrow as pa
 from db.image_sets import IMAGE_ROWS
 from precompute.ground_truth import GroundTruth
 from precompute.image_files import StoredImage
-from precompute.labels import Place, read_places
+from precompute.labels import Place
+from precompute.layouts import Layout
 from precompute.wordnet import Label
 
 _ROWS_A_BATCH = 4096
@@ -82,12 +83,10 @@ class ImageRows:
         self._batches.append(pa.RecordBatch.from_pylist(self._pending, schema=IMAGE_ROWS))
         self._pending = []
 
-    def table(self, truth: GroundTruth | None) -> tuple[pa.Table, int]:
-        """All rows with their labels, and how many labels `truth` stated; it goes before folders."""
+    def table(self, layout: Layout, truth: GroundTruth | None) -> tuple[pa.Table, int]:
+        """All rows with their labels, and how many labels `truth` stated; it goes before the layout."""
         self._flush()
-        # Names without folders of meaning (shards) take no part in the reading of folders.
-        places = iter(read_places([name for at, name in enumerate(self.names) if at not in self._own]))
-        placed = [self._own[at] if at in self._own else next(places) for at in range(len(self.names))]
+        placed = [self._own.get(at) or layout.place(name) for at, name in enumerate(self.names)]
         stated = 0
         for at, name in enumerate(self.names if truth is not None else ()):
             label = truth.label(name) if truth is not None else None

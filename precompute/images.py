@@ -8,6 +8,7 @@ are removed.
 import contextlib
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,13 @@ from db.image_sets import (
     set_name_problem,
 )
 from db.images import ImageStore, StoreBusy
-from precompute.ground_truth import GroundTruth, load_ground_truth, read_ground_truth
+from precompute.ground_truth import GroundTruth, load_ground_truth
 from precompute.image_files import Progress, store_images
 from precompute.image_rows import ImageRows, Refusal
+from precompute.layouts import Layout, LayoutOptions, work_out
 from precompute.source_archive import TarSource, ZipSource, is_tar
 from precompute.source_folder import FolderSource
-from precompute.sources import ImportRefused, Source
+from precompute.sources import Columns, ImportRefused, Source
 from workers.running import Cancelled
 
 
@@ -49,6 +51,7 @@ class ImportReport:
         changed: added ones whose name the set had with other content; the older image keeps its id.
         duplicates: added ones with the content of another image of this import, under another name.
         seconds: wall-clock time.
+        layout: what was taken for split, class and label, and what was not used.
     """
 
     added: int
@@ -60,6 +63,7 @@ class ImportReport:
     changed: int
     duplicates: int
     seconds: float
+    layout: Layout
 
 
 def import_images(
@@ -69,6 +73,7 @@ def import_images(
     image_set: str,
     source: Path,
     ground_truth: Path | None = None,
+    options: LayoutOptions | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Add the pictures at `source` to `image_set`, made where it is not there yet.
@@ -78,6 +83,7 @@ def import_images(
     Args:
         source: a folder (ImageFolder tree, ILSVRC's flat validation folder, any flat folder, parquet shards), a
             parquet file, or a zip or tar archive of these.
+        options: what a person says of the layout.
         ground_truth: labels of a flat folder, see `precompute.ground_truth`; found by itself inside `source`.
         progress: hears (images done, images in all or None where that is not known).
 
@@ -85,22 +91,85 @@ def import_images(
         ImportRefused: nothing can be imported, and nothing was changed.
         StoreBusy: another process is removing images.
     """
-    check_set_name(image_set)
-    try:
-        str(source).encode()
-    except UnicodeEncodeError as error:
-        raise ImportRefused(f"{str(source)!r} is not valid UTF-8: rename it, or link to it") from error
+    _check_names(image_set, source)
     truth = load_ground_truth(ground_truth) if ground_truth is not None else None
     return import_source(
         atlas,
         store,
         image_set=image_set,
         # the home may lie among the pictures: its thumbnails are none
-        source=open_source(source, but=store.folders()),
+        source=open_source(source, but=store.folders(), columns=options.columns if options else None),
         truth=truth,
+        options=options,
         origin=str(source),
         progress=progress,
     )
+
+
+def _check_names(image_set: str, source: Path) -> None:
+    check_set_name(image_set)
+    try:
+        str(source).encode()
+    except UnicodeEncodeError as error:
+        raise ImportRefused(f"{str(source)!r} is not valid UTF-8: rename it, or link to it") from error
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an import would take, before any image is read.
+
+    Attributes:
+        layout: what is taken for split, class and label, and what is not used.
+        images: number of images; None where only reading them tells.
+        splits, labels: images by split and by label; empty where only reading them tells.
+    """
+
+    layout: Layout
+    images: int | None
+    splits: dict[str, int]
+    labels: dict[str, int]
+
+
+def preview_import(
+    source: Source, *, truth: GroundTruth | None = None, options: LayoutOptions | None = None
+) -> Preview:
+    """What `import_source` would take of a source; nothing is changed.
+
+    Raises:
+        ImportRefused: it would be refused.
+    """
+    survey = source.survey()
+    layout = work_out(survey, options)
+    count = source.count()
+    used = [name for name in survey.pictures if name not in layout.skipped]
+    placed = [layout.place(name) for name in used]
+    stated = [truth.label(name) if truth is not None else None for name in used]
+    labels = Counter(
+        found.name
+        for place, said in zip(placed, stated, strict=True)
+        if (found := said or place.label) is not None and found.name is not None
+    )
+    return Preview(
+        layout,
+        None if count is None else count - len(layout.skipped),
+        dict(sorted(Counter(place.split for place in placed if place.split is not None).items())),
+        dict(sorted(labels.items(), key=lambda one: (-one[1], one[0]))),
+    )
+
+
+def preview_path(
+    store: ImageStore,
+    *,
+    image_set: str,
+    source: Path,
+    ground_truth: Path | None = None,
+    options: LayoutOptions | None = None,
+) -> Preview:
+    """What `import_images` would take; see `preview_import`."""
+    _check_names(image_set, source)
+    truth = load_ground_truth(ground_truth) if ground_truth is not None else None
+    opened = open_source(source, but=store.folders(), columns=options.columns if options else None)
+    return preview_import(opened, truth=truth, options=options)
 
 
 def import_source(
@@ -111,6 +180,7 @@ def import_source(
     source: Source,
     origin: str,
     truth: GroundTruth | None = None,
+    options: LayoutOptions | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """`import_images` from a source that is open already; `origin` is its name to people."""
@@ -119,14 +189,12 @@ def import_source(
     try:
         with store.adding():
             known = _known(atlas, image_set)
-            for image in store_images(source, store, known, progress or _silent):
+            layout = work_out(source.survey(), options)
+            for image in store_images(source, store, known, progress or _silent, skip=layout.skipped.keys()):
                 gathered.add(image)
             if not gathered.names:
-                raise ImportRefused(_nothing(origin, gathered.refused))
-            found = truth
-            if found is None and source.side_files.keys() - {"meta.mat"}:
-                found = read_ground_truth(source.side_files, origin)
-            rows, stated = gathered.table(found)
+                raise ImportRefused(_nothing(origin, gathered.refused, layout))
+            rows, stated = gathered.table(layout, truth)
             if truth is not None and not stated:
                 raise ImportRefused(
                     f"the ground truth names none of the {rows.num_rows:,} images of {origin}, such as "
@@ -149,6 +217,7 @@ def import_source(
         changed=gathered.changed,
         duplicates=gathered.duplicates,
         seconds=time.monotonic() - started,
+        layout=layout,
     )
 
 
@@ -159,8 +228,12 @@ def check_set_name(image_set: str) -> None:
         raise ImportRefused(problem)
 
 
-def open_source(path: Path, *, but: Iterable[Path] = (), within: Path | None = None) -> Source:
+def open_source(
+    path: Path, *, but: Iterable[Path] = (), within: Path | None = None, columns: Columns | None = None
+) -> Source:
     """The source at `path`, by what it is; folders in `but` are no part of it, nor is what links outside `within`.
+
+    `columns`: those of its shards that a person chose.
 
     Raises:
         ImportRefused: there is nothing there, or nothing that images can be read from.
@@ -168,13 +241,13 @@ def open_source(path: Path, *, but: Iterable[Path] = (), within: Path | None = N
     if not path.exists():
         raise ImportRefused(f"there is nothing at {path}: expected a folder, an archive or a parquet file")
     if path.is_dir():
-        return FolderSource(path, but=but, within=within)
+        return FolderSource(path, but=but, within=within, columns=columns)
     if path.suffix.lower() == ".parquet":
-        return FolderSource(path.parent, only=path.name)
+        return FolderSource(path.parent, only=path.name, columns=columns)
     if is_tar(path):  # first: a tar that ends with a zip file looks like one
-        return TarSource(path)
+        return TarSource(path, columns=columns)
     if zipfile.is_zipfile(path):
-        return ZipSource(path)
+        return ZipSource(path, columns=columns)
     raise ImportRefused(f"{path} is no folder, zip or tar archive or parquet file, or a damaged one")
 
 
@@ -221,9 +294,11 @@ def _rows(atlas: Atlas, query: Query) -> list[dict[str, Any]]:
         return []
 
 
-def _nothing(origin: str, refused: list[Refusal]) -> str:
+def _nothing(origin: str, refused: list[Refusal], layout: Layout) -> str:
     if not refused:
-        return f"there is no picture in {origin}: expected files such as .jpg or .png, or parquet shards"
+        there = "; ".join(one.sentence() for one in layout.unused[:5])
+        said = f"there is no picture in {origin}: expected files such as .jpg or .png, or parquet shards"
+        return f"{said}; there are {there}" if there else said
     first = refused[0]
     return f"none of the {len(refused):,} pictures in {origin} can be read; the first, {first.name}: {first.reason}"
 

@@ -7,7 +7,7 @@ class that could be stated without guessing.
 
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from db.atlas import Atlas
@@ -16,6 +16,7 @@ from db.images import ImageStore
 from precompute.image_files import Progress
 from precompute.images import ImportReport, import_source
 from precompute.sources import SourceImage
+from precompute.survey import Survey
 from precompute.wordnet import Label, label_of_index
 
 # Photographs and textures; drawings, masks and pages of text are left out.
@@ -62,14 +63,17 @@ class PackageSource:
     """The photographs, `<package>/<path in the package>`; packages that lack one are passed over."""
 
     def __init__(self) -> None:
-        self.side_files: dict[str, bytes] = {}
         self._found = list(_find())
+
+    def survey(self) -> Survey:
+        """Nothing: each image comes with its label."""
+        return Survey()
 
     def count(self) -> int | None:
         """Number of photographs found."""
         return len(self._found)
 
-    def images(self) -> Iterator[SourceImage]:
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:  # noqa: ARG002  # none is
         """The photographs, in order of package."""
         for name, path, label in self._found:
             data = path.read_bytes()

@@ -5,6 +5,7 @@ one unpacks to is counted while it is read, and bounded by its own size.
 """
 
 import contextlib
+import io
 import lzma
 import shutil
 import stat
@@ -12,13 +13,16 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
-from precompute.source_parquet import parquet_rows
+from precompute.packed import packed_facts, packed_rows
 from precompute.sources import (
     GROUND_TRUTH_FILES,
+    Columns,
     ImportRefused,
     SourceImage,
     check_truth_size,
@@ -27,6 +31,7 @@ from precompute.sources import (
     name_problem,
     too_big,
 )
+from precompute.survey import Survey, idx_of, is_hidden
 
 ARCHIVE_SUFFIXES = (
     ".zip",
@@ -90,7 +95,7 @@ def _too_packed(size: int, packed: int) -> str | None:
 
 
 def _is_archive(name: str) -> bool:
-    return name.lower().endswith(ARCHIVE_SUFFIXES)
+    return name.lower().endswith(ARCHIVE_SUFFIXES) and idx_of(name) is None
 
 
 _INNER = "it is an archive inside the archive: import it by itself"
@@ -99,17 +104,16 @@ _INNER = "it is an archive inside the archive: import it by itself"
 class ZipSource:
     """Pictures and parquet shards in a zip file, in order of name; `shown` is what people call it."""
 
-    def __init__(self, path: Path, *, shown: str = "") -> None:
+    def __init__(self, path: Path, *, shown: str = "", columns: Columns | None = None) -> None:
         self.path = path
         self.shown = shown or str(path)
-        self.side_files: dict[str, bytes] = {}
+        self._columns = columns or Columns()
+        self._survey: Survey | None = None
         with self._opened() as archive:
             if len(archive.filelist) > MAX_ENTRIES:
                 raise ImportRefused(
                     f"{self.shown} has {len(archive.filelist):,} entries, the limit is {MAX_ENTRIES:,}"
                 )
-            self._holds_shards = any(is_parquet(info.filename) for info in archive.filelist)
-            self._pictures = sum(is_picture(info.filename) and not info.is_dir() for info in archive.filelist)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
@@ -124,34 +128,62 @@ class ZipSource:
         with archive:
             yield archive
 
-    def count(self) -> int | None:
-        """Number of pictures; None where shards hold more of them."""
-        return None if self._holds_shards else self._pictures
+    def survey(self) -> Survey:
+        """What is packed in it, in order of name."""
+        if self._survey is None:
+            found = Survey(self.shown)
+            unpacked = _Unpacked(self.path, self.shown)
+            with self._opened() as archive:
+                for info, name in _files(archive):
+                    if _problem_of(info, name) is None:
+                        self._enter(found, archive, info, name, unpacked)
+                    elif not _is_wanted(name):
+                        if name.rsplit("/", 1)[-1] in GROUND_TRUTH_FILES:
+                            check_truth_size(name, info.file_size)
+                        found.pass_over(_CLOSED, name)
+            self._survey = found
+        return self._survey
 
-    def images(self) -> Iterator[SourceImage]:
+    def _enter(
+        self, found: Survey, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, unpacked: _Unpacked
+    ) -> None:
+        def read(count: int) -> bytes:
+            unpacked.take(min(count, info.file_size))
+            with _reading(), archive.open(info) as member:
+                return member.read(count)
+
+        try:
+            found.add(name, info.file_size, read)
+            if found.packed and found.packed[-1] == name:
+                unpacked.take(info.file_size)
+                with self._spooled(archive, info) as file:
+                    found.add_facts(name, packed_facts(file, name, self._columns))
+        except _Damaged as error:
+            raise ImportRefused(f"{name} in {self.shown}: {error}") from error
+
+    def count(self) -> int | None:
+        """Number of pictures; None where only reading tells."""
+        found = self.survey()
+        return None if found.rows is None else len(found.pictures) + found.rows
+
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
         """The pictures; a member that cannot be read is handed over with its problem."""
+        found = self.survey()
+        packed = set(found.packed)
         unpacked = _Unpacked(self.path, self.shown)
         with self._opened() as archive:
-            for info in sorted(archive.filelist, key=lambda info: info.filename):
-                name = info.filename.replace("\\", "/")  # as some Windows programs write it
-                if info.is_dir():
-                    continue
+            for info, name in _files(archive):
                 problem = _problem_of(info, name) if _is_wanted(name) else None
+                if name in skip:
+                    continue
                 if problem is not None:
                     yield SourceImage(name, info.file_size, problem=problem)
-                    continue
-                if _is_wanted(name):
+                elif name in packed:
                     unpacked.take(info.file_size)
-                if is_parquet(name):
-                    yield from self._shard(archive, info, name)
-                elif is_picture(name):
+                    yield from self._shard(archive, info, name, found)
+                elif is_picture(name) or name in found.odd:
+                    unpacked.take(info.file_size)
                     yield self._picture(archive, info, name)
-                elif name.rsplit("/", 1)[-1] in GROUND_TRUTH_FILES:
-                    check_truth_size(name, info.file_size)
-                    try:
-                        self.side_files[name.rsplit("/", 1)[-1]] = _content_of(archive, info)
-                    except _Damaged as error:
-                        raise ImportRefused(f"{name} in {self.shown}: {error}") from error
 
     def _picture(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> SourceImage:
         problem = too_big(info.file_size)
@@ -162,21 +194,38 @@ class ZipSource:
         except _Damaged as error:
             return SourceImage(name, info.file_size, problem=str(error))
 
-    def _shard(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Iterator[SourceImage]:
+    def _shard(
+        self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, found: Survey
+    ) -> Iterator[SourceImage]:
+        try:
+            with self._spooled(archive, info) as file:
+                yield from packed_rows(file, name, found.tables, self._columns)
+        except _Damaged as error:
+            yield SourceImage(name, info.file_size, problem=str(error))
+
+    @contextlib.contextmanager
+    def _spooled(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+        """A member as a file on disk: what is asked of it needs its end first."""
         with tempfile.TemporaryFile() as file:
-            try:
-                with _reading(), archive.open(info) as member:
-                    shutil.copyfileobj(member, file, 2**20)
-            except _Damaged as error:
-                yield SourceImage(name, info.file_size, problem=str(error))
-            else:
-                yield from parquet_rows(file, name)
+            with _reading(), archive.open(info) as member:
+                shutil.copyfileobj(member, file, 2**20)
+            file.seek(0)
+            yield file
+
+
+_CLOSED = "members of the archive that are links, devices, encrypted or hostile"
+
+
+def _files(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+    """Entries in order of name, with their names as people write them."""
+    for info in sorted(archive.filelist, key=lambda info: info.filename):
+        if not info.is_dir():
+            yield info, info.filename.replace("\\", "/")  # as some Windows programs write it
 
 
 def _is_wanted(name: str) -> bool:
     """Whether a member is named where it cannot be read; what else lies in archives is passed over in silence."""
-    hidden = name.rsplit("/", 1)[-1].startswith(".") or "__MACOSX/" in name
-    return is_picture(name) or is_parquet(name) or (_is_archive(name) and not hidden)
+    return is_picture(name) or is_parquet(name) or (_is_archive(name) and not is_hidden(name))
 
 
 def _problem_of(info: zipfile.ZipInfo, name: str) -> str | None:
@@ -227,76 +276,107 @@ class TarSource:
     `shown` is what people call it.
     """
 
-    def __init__(self, path: Path, *, shown: str = "") -> None:
+    def __init__(self, path: Path, *, shown: str = "", columns: Columns | None = None) -> None:
         self.path = path
         self.shown = shown or str(path)
-        self.side_files: dict[str, bytes] = {}
+        self._columns = columns or Columns()
+        self._survey: Survey | None = None
+
+    def survey(self) -> Survey:
+        """What is packed in it, in the order of the archive: headers and small files, pictures are skipped."""
+        if self._survey is None:
+            found = Survey(self.shown)
+            for entry in self._entries():
+                if entry.problem is None:
+                    found.add(entry.name, entry.size, entry.head, companions=True)
+                    if found.packed and found.packed[-1] == entry.name:
+                        with _spooled(entry.open()) as file:
+                            found.add_facts(entry.name, packed_facts(file, entry.name, self._columns))
+                elif not _is_wanted(entry.name):
+                    found.pass_over(_CLOSED, entry.name)
+            self._survey = found
+        return self._survey
 
     def count(self) -> int | None:
-        """Number of pictures; None where the whole file would have to be unpacked to tell."""
-        try:
-            with tarfile.open(self.path, "r:", tarinfo=_Member) as archive:
-                pictures = 0
-                for member in archive:
-                    archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
-                    if member.name.endswith((".tar", ".parquet")):
-                        return None
-                    pictures += member.isfile() and is_picture(member.name)
-                return pictures
-        except TAR_ERRORS:
-            return None
+        """Number of pictures; None where only reading tells."""
+        found = self.survey()
+        return None if found.rows is None else len(found.pictures) + found.rows
 
-    def images(self) -> Iterator[SourceImage]:
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
         """The pictures in the order of the archive.
 
         Raises:
             ImportRefused: the archive is damaged or cut short: a set from a part of it would look whole.
         """
+        found = self.survey()
+        packed = set(found.packed)
+        for entry in self._entries():
+            if entry.name in skip:
+                continue
+            if entry.problem is not None:
+                if _is_wanted(entry.name):
+                    yield SourceImage(entry.name, entry.size, problem=entry.problem)
+            elif entry.name in packed:
+                with _spooled(entry.open()) as file:
+                    yield from packed_rows(file, entry.name, found.tables, self._columns)
+            elif is_picture(entry.name) or entry.name in found.odd:
+                yield SourceImage(entry.name, entry.size, data=entry.open().read())
+
+    def _entries(self) -> Iterator["_Entry"]:
         seen = 0
         try:
-            with tarfile.open(self.path, "r|*", tarinfo=_Member) as archive:
-                unpacked = _Unpacked(self.path, self.shown)
-                for image in self._members(archive, unpacked, prefix=""):
-                    seen += 1
-                    yield image
+            with tarfile.open(self.path, self._mode(), tarinfo=_Member) as archive:
+                for entry in self._members(archive, _Unpacked(self.path, self.shown), prefix=""):
+                    seen += entry.problem is None and is_picture(entry.name)
+                    yield entry
         except TAR_ERRORS as error:
             raise ImportRefused(
                 f"{self.shown} is damaged or cut short after {seen:,} images ({error}): get it again"
             ) from error
 
-    def _members(self, archive: tarfile.TarFile, unpacked: _Unpacked, prefix: str) -> Iterator[SourceImage]:
+    def _mode(self) -> Literal["r:", "r|*"]:
+        """How to open it: with seeking over what is not read where nothing is packed, else as a stream."""
+        with self.path.open("rb") as file:
+            packed = file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"))
+        return "r|*" if packed else "r:"
+
+    def _members(self, archive: tarfile.TarFile, unpacked: _Unpacked, prefix: str) -> Iterator["_Entry"]:
         for member in archive:
-            archive.members = []  # type: ignore[attr-defined]
+            archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
             name = prefix + member.name.removeprefix("./")
-            file_name = name.rsplit("/", 1)[-1]
             if member.isdir():
                 continue
             if not prefix or member.issparse():  # what lies in an inner tar was counted with it
                 unpacked.take(member.size)
-            is_tar_inside = file_name.endswith(".tar") and not prefix
-            problem = _problem_of_member(member, name, but=is_tar_inside) if _is_wanted(name) else None
-            if problem is not None:
-                yield SourceImage(name, member.size, problem=problem)
-            elif not member.isfile():
-                continue
-            elif is_picture(name):
-                yield SourceImage(name, member.size, data=_content(archive, member).read())
-            elif is_parquet(name):
-                yield from _shard(_content(archive, member), name)
-            elif is_tar_inside:
+            is_tar_inside = name.endswith(".tar") and not prefix
+            problem = _problem_of_member(member, name, but=is_tar_inside)
+            if problem is None and is_tar_inside:
                 yield from self._inner(_content(archive, member), unpacked, name)
-            elif file_name in GROUND_TRUTH_FILES:
-                check_truth_size(name, member.size)
-                self.side_files[file_name] = _content(archive, member).read()
+            else:
+                yield _Entry(name, member.size, problem, partial(_content, archive, member))
 
-    def _inner(self, content: IO[bytes], unpacked: _Unpacked, name: str) -> Iterator[SourceImage]:
+    def _inner(self, content: IO[bytes], unpacked: _Unpacked, name: str) -> Iterator["_Entry"]:
         with contextlib.ExitStack() as stack:
             try:
                 inner = stack.enter_context(tarfile.open(fileobj=content, mode="r|", tarinfo=_Member))
             except tarfile.ReadError:
-                yield SourceImage(name, 0, problem="it is no tar archive, or a damaged one")
+                yield _Entry(name, 0, "it is no tar archive, or a damaged one", io.BytesIO)
                 return
             yield from self._members(inner, unpacked, prefix=name.removesuffix(".tar") + "/")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A member of a tar that is no folder; `open` it before the next one is asked for."""
+
+    name: str
+    size: int
+    problem: str | None
+    open: Callable[[], IO[bytes]]
+
+    def head(self, count: int) -> bytes:
+        """The first bytes."""
+        return self.open().read(count)
 
 
 class _Member(tarfile.TarInfo):
@@ -335,8 +415,10 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return content
 
 
-def _shard(member: IO[bytes], name: str) -> Iterator[SourceImage]:
-    """Rows of a parquet member: its index is at its end, so it lies on disk while it is read."""
+@contextlib.contextmanager
+def _spooled(member: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A member as a file on disk: what is asked of it needs its end first."""
     with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(member, file, 2**20)
-        yield from parquet_rows(file, name)
+        file.seek(0)
+        yield file

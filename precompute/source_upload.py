@@ -1,93 +1,127 @@
 """Files that a person brought through the browser: pictures, archives and shards side by side."""
 
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from precompute.packed import packed_facts, packed_rows
 from precompute.source_archive import ARCHIVE_SUFFIXES, TarSource, ZipSource, is_tar
-from precompute.source_parquet import parquet_rows
 from precompute.sources import (
-    GROUND_TRUTH_FILES,
+    Columns,
     ImportRefused,
     Source,
     SourceImage,
-    check_truth_size,
     is_parquet,
     is_picture,
     name_problem,
     too_big,
 )
+from precompute.survey import Survey, idx_of
 
 
 class UploadSource:
     """Uploaded files by the names that their sender gave them; an archive among others counts as a folder."""
 
-    def __init__(self, files: Sequence[tuple[str, Path]]) -> None:
-        self.side_files: dict[str, bytes] = {}
-        self._files = [(name.replace("\\", "/").removeprefix("./"), path) for name, path in files]
+    def __init__(self, files: Sequence[tuple[str, Path]], *, columns: Columns | None = None) -> None:
+        self._columns = columns or Columns()
+        self._files = sorted(
+            ((name.replace("\\", "/").removeprefix("./"), path) for name, path in files),
+            key=lambda file: file[0],
+        )
         self._archives: dict[Path, Source] = {}
+        self._survey: Survey | None = None
         for name, path in self._files:
             if name_problem(name) is None and not is_picture(name) and not is_parquet(name):
-                archive = _archive(path, name)
+                archive = _archive(path, name, self._columns)
                 if archive is not None:
                     self._archives[path] = archive
 
-    def count(self) -> int | None:
-        """Number of pictures; None where an archive does not tell."""
-        total = 0
-        for name, path in self._files:
-            if path in self._archives:
-                pictures = self._archives[path].count()
-                if pictures is None:
-                    return None
-                total += pictures
-            elif is_parquet(name):
-                return None
-            else:
-                total += is_picture(name)
-        return total
+    def survey(self) -> Survey:
+        """What was sent, what lies in archives included."""
+        if self._survey is None:
+            found = Survey("the upload")
+            for name, path in self._files:
+                if path in self._archives:
+                    found.merge(self._archives[path].survey(), self._prefix(name))
+                elif name_problem(name) is None and not _is_archive(name):
+                    found.add(name, _size(path), partial(_head, path))
+                    if found.packed and found.packed[-1] == name:
+                        with path.open("rb") as file:
+                            found.add_facts(name, packed_facts(file, name, self._columns))
+            self._survey = found
+        return self._survey
 
-    def images(self) -> Iterator[SourceImage]:
+    def count(self) -> int | None:
+        """Number of pictures; None where only reading tells."""
+        found = self.survey()
+        return None if found.rows is None else len(found.pictures) + found.rows
+
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
         """The pictures in order of name, each handed over with its bytes: the upload goes away."""
-        for name, path in sorted(self._files, key=lambda file: file[0]):
+        found = self.survey()
+        packed, pictures = set(found.packed), set(found.pictures)
+        for name, path in self._files:
             problem = name_problem(name)
-            size = path.stat().st_size if path.exists() else 0
+            size = _size(path)
             if problem is not None:
                 yield SourceImage(name, size, problem=problem)
             elif path in self._archives:
-                yield from self._members(self._archives[path], name)
-            elif is_parquet(name):
+                yield from self._members(self._archives[path], self._prefix(name), skip)
+            elif name in skip:
+                continue
+            elif name in packed:
                 with path.open("rb") as file:
-                    yield from parquet_rows(file, name)
-            elif is_picture(name):
+                    yield from packed_rows(file, name, found.tables, self._columns)
+            elif name in pictures:
                 problem = too_big(size)
                 data = None if problem else path.read_bytes() if size else b""
                 yield SourceImage(name, size, data=data, problem=problem)
-            elif name.rsplit("/", 1)[-1] in GROUND_TRUTH_FILES:
-                check_truth_size(name, size)
-                self.side_files[name.rsplit("/", 1)[-1]] = path.read_bytes() if size else b""
-            elif name.lower().endswith(ARCHIVE_SUFFIXES):
+            elif _is_archive(name):
                 yield SourceImage(name, size, problem="it is no zip or tar archive, or a damaged one")
-            elif not name.rsplit("/", 1)[-1].startswith("."):
-                yield SourceImage(
-                    name, size, problem="it is no picture, archive or parquet shard by its name"
-                )
 
-    def _members(self, archive: Source, name: str) -> Iterator[SourceImage]:
-        folder = "" if len(self._files) == 1 else _stem(name) + "/"
-        for image in archive.images():
+    def _prefix(self, name: str) -> str:
+        return "" if len(self._files) == 1 else _stem(name) + "/"
+
+    def _members(self, archive: Source, folder: str, skip: Container[str]) -> Iterator[SourceImage]:
+        for image in archive.images(_Below(folder, skip) if folder else skip):
             yield replace(image, name=folder + image.name) if folder else image
-        self.side_files.update(archive.side_files)
 
 
-def _archive(path: Path, name: str) -> Source | None:
+@dataclass(frozen=True)
+class _Below(Container[str]):
+    """Names inside an archive that are skipped under the folder it counts as."""
+
+    folder: str
+    skip: Container[str]
+
+    def __contains__(self, name: object) -> bool:
+        return f"{self.folder}{name}" in self.skip
+
+
+def _is_archive(name: str) -> bool:
+    return name.lower().endswith(ARCHIVE_SUFFIXES) and idx_of(name) is None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0  # of an empty file nothing is sent
+
+
+def _head(path: Path, count: int) -> bytes:
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        return file.read(count)
+
+
+def _archive(path: Path, name: str, columns: Columns) -> Source | None:
     if not path.exists():
         return None
     if is_tar(path):  # first: a tar that ends with a zip file looks like one
-        return TarSource(path, shown=name)
+        return TarSource(path, shown=name, columns=columns)
     if zipfile.is_zipfile(path):
-        return ZipSource(path, shown=name)
+        return ZipSource(path, shown=name, columns=columns)
     if name.lower().endswith(".zip"):
         raise ImportRefused(f"{name} is no zip file, or one that is damaged or cut short: get it again")
     return None

@@ -1,12 +1,15 @@
 """What every source of images hands over, whatever it is: a folder, an archive, parquet shards."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from precompute.wordnet import Label
+
+if TYPE_CHECKING:
+    from precompute.survey import Survey
 
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".tif", ".tiff"}
@@ -53,18 +56,37 @@ class SourceImage:
     folders: bool = True
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What a person said of tables and shards: columns by name, and the names of numbered classes from 0."""
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+    names: tuple[Label, ...] | None = None
+
+    def numbered(self, number: int) -> Label | None:
+        """The class of that number: its name, or the number itself; None below 0 and past the last name."""
+        if number < 0 or (self.names is not None and number >= len(self.names)):
+            return None
+        return Label(None, None, str(number)) if self.names is None else self.names[number]
+
+
 class Source(Protocol):
     """A place that images come from."""
 
-    side_files: dict[
-        str, bytes
-    ]  # ground truth that lies among the images, by file name, filled while reading
+    def survey(self) -> "Survey":
+        """What lies in it; no picture is read.
+
+        Raises:
+            ImportRefused: the source itself is damaged.
+        """
 
     def count(self) -> int | None:
         """Number of pictures, None where only reading everything would tell."""
 
-    def images(self) -> Iterator[SourceImage]:
-        """The pictures, one at a time.
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
+        """The pictures, one at a time, but for those called as in `skip`.
 
         Raises:
             ImportRefused: the source itself is damaged.
@@ -76,13 +98,13 @@ def is_picture(name: str) -> bool:
     last = name.rsplit("/", 1)[-1]
     if last.startswith(".") or "__MACOSX/" in name:  # what desktops leave behind
         return False
-    return _suffix(last) in PICTURE_SUFFIXES | FOREIGN_SUFFIXES
+    return suffix_of(last) in PICTURE_SUFFIXES | FOREIGN_SUFFIXES
 
 
 def is_parquet(name: str) -> bool:
     """Whether a file of that name is taken for a parquet shard."""
     last = name.rsplit("/", 1)[-1]
-    return _suffix(last) == ".parquet" and not last.startswith((".", "_"))
+    return suffix_of(last) == ".parquet" and not last.startswith((".", "_"))
 
 
 def name_problem(name: str) -> str | None:
@@ -117,5 +139,6 @@ def check_truth_size(name: str, size: int) -> None:
         )
 
 
-def _suffix(file_name: str) -> str:
+def suffix_of(file_name: str) -> str:
+    """The last suffix of a file's name with its dot, in small letters; empty where there is none."""
     return "." + file_name.rsplit(".", 1)[-1].lower() if "." in file_name else ""

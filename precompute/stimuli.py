@@ -13,7 +13,7 @@ y up; `contrast` is Michelson's, of noise the root mean square over the mean.
 import colorsys
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from db.images import ImageStore
 from precompute.image_files import Progress
 from precompute.images import ImportReport, import_source
 from precompute.sources import SourceImage
+from precompute.survey import Survey
 from precompute.wordnet import Label
 
 FEWEST, USUAL, MOST = 400, 1_000, 50_000
@@ -147,14 +148,17 @@ class StimulusSource:
     """The pictures as PNG, labelled by their kind."""
 
     def __init__(self, count: int, seed: int) -> None:
-        self.side_files: dict[str, bytes] = {}
         self._design = design(count, seed)
+
+    def survey(self) -> Survey:
+        """Nothing: each image comes with its label."""
+        return Survey()
 
     def count(self) -> int | None:
         """Number of pictures."""
         return len(self._design)
 
-    def images(self) -> Iterator[SourceImage]:
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:  # noqa: ARG002  # none is
         """The pictures in order of the design."""
         for one in self._design:
             ok, data = cv2.imencode(".png", paint(one, SIDE)[..., ::-1])

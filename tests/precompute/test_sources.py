@@ -105,13 +105,14 @@ def test_an_archive_hands_over_what_the_folder_does(
     assert handed_over(archive) == expected
     for path in (folder, archive):
         source = open_source(path)
-        list(source.images())
-        assert source.side_files == {"LOC_val_solution.csv": b"ImageId,PredictionString\n"}
-        assert source.count() in (2, None)
-        assert source.count() == 2 or name.startswith("a.t")
-    assert open_source(archive).count() == (
-        2 if name in ("a.zip", "a.tar", "a_name_without_suffix") else None
-    )
+        found = source.survey()
+        assert found.tables == {
+            "root/LOC_val_solution.csv": b"ImageId,PredictionString\n",
+            "root/readme.txt": b"text",
+        }
+        assert source.count() == 2
+        hidden = sum(one.count for one in found.unused() if one.kind.startswith("hidden"))
+        assert hidden == 3
 
 
 def test_tars_in_a_tar_are_folders_as_in_the_training_set(photo: Photo, write_files: WriteFiles) -> None:
@@ -345,7 +346,7 @@ def test_a_shard_without_pictures_or_damaged_is_handed_over_with_its_problem(
         "1.jpg": photo(1),
         "cut.parquet": whole[: len(whole) // 2],
         "holed.parquet": whole[:10] + bytes(60) + whole[70:],
-        "metadata.parquet": buffer.getvalue(),
+        "table.parquet": buffer.getvalue(),
         "whole.parquet": whole,
     }
     folder = write_files(files)
@@ -356,8 +357,8 @@ def test_a_shard_without_pictures_or_damaged_is_handed_over_with_its_problem(
         assert found["1.jpg"] == found["whole.parquet/00000001"] == photo(1)
         assert "no parquet file, or a damaged one" in str(found["cut.parquet"])
         assert "damaged after 0 rows" in str(found["holed.parquet"])
-        assert "expected a column of images" in str(found["metadata.parquet"])
-        assert "got columns text, label" in str(found["metadata.parquet"])
+        assert "expected a column of images" in str(found["table.parquet"])
+        assert "got columns text, label" in str(found["table.parquet"])
 
 
 def test_a_folder_is_walked_in_order_of_name(photo: Photo, write_files: WriteFiles) -> None:
