@@ -431,6 +431,11 @@ def _say_import(name: str, report: "ImportReport") -> None:
     for count, what in [
         (report.relabelled, "known images got the label that is stated now"),
         (report.moved, "known images are read from where they lie now"),
+        (
+            report.renamed,
+            "known images were moved or renamed: the same bytes, under the path and label of today",
+        ),
+        (report.gone, "images of the set have no file any more; they stay in the set"),
         (report.changed, "files hold other pictures than before: those entered as new images"),
         (report.duplicates, "images have the same bytes as another one"),
     ]:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from db.atlas import Query
 from db.index_queries import RUN_TABLES
 
-# Columns of a table of images on its way into the atlas; `moved` marks known images whose file is elsewhere now.
+# Columns of a table of images on its way into the atlas; `moved` marks known images whose file is elsewhere now,
+# `formerly` is the name that the set has the same content under, of a file that is gone.
 IMAGE_ROWS = pa.schema(
     [
         pa.field("name", pa.string(), nullable=False),
@@ -27,12 +28,14 @@ IMAGE_ROWS = pa.schema(
         pa.field("dhash", pa.uint64()),
         pa.field("known", pa.bool_(), nullable=False),
         pa.field("moved", pa.bool_(), nullable=False),
+        pa.field("formerly", pa.string()),
     ]
 )
 
-# Known images whose label is stated otherwise now; who states none takes none away.
+# Known images whose label is stated otherwise now; who states none takes none away, but from a file that was renamed.
 _RELABELLED = """
-    i.image_set = $image_set AND i.name = g.name AND i.key = g.key AND g.known AND g.label IS NOT NULL
+    i.image_set = $image_set AND i.name = coalesce(g.formerly, g.name) AND i.key = g.key
+    AND (g.formerly IS NOT NULL OR (g.known AND g.label IS NOT NULL))
     AND (i.wnid, i.label_index, i.label) IS DISTINCT FROM (g.wnid, g.label_index, g.label)"""
 
 
@@ -56,6 +59,12 @@ class Changes:
     added: int
     relabelled: int
     moved: int
+    renamed: int
+
+
+def source_of(image_set: str) -> Query:
+    """Where the first images of a set came from."""
+    return Query("SELECT source FROM image_sets WHERE image_set = $image_set", {"image_set": image_set})
 
 
 def known_images(image_set: str) -> Query:
@@ -140,6 +149,12 @@ def add_images(
         WHERE i.image_set = $image_set AND i.name = g.name AND i.key = g.key AND g.moved""",
         values,
     ).fetchall()
+    renamed = connection.execute(
+        """
+        UPDATE images i SET name = g.name, path = g.path, split = g.split FROM given g
+        WHERE i.image_set = $image_set AND i.name = g.formerly AND i.key = g.key""",
+        values,
+    ).fetchall()
     added = connection.execute(
         """
         INSERT INTO images BY NAME
@@ -169,7 +184,7 @@ def add_images(
         WHERE image_set = $image_set""",
         values,
     )
-    return Changes(*(int(counted[0][0]) for counted in (added, relabelled, moved)))
+    return Changes(*(int(counted[0][0]) for counted in (added, relabelled, moved, renamed)))
 
 
 @dataclass(frozen=True)

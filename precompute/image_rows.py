@@ -1,5 +1,6 @@
 """The rows of an import on their way into the atlas."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,12 +80,21 @@ class ImageRows:
         if len(self._pending) == _ROWS_A_BATCH:
             self._flush()
 
+    def holds(self, name: str, key: str) -> bool:
+        """Whether the import has that picture with that content."""
+        return (name, key) in self._seen
+
     def _flush(self) -> None:
         self._batches.append(pa.RecordBatch.from_pylist(self._pending, schema=IMAGE_ROWS))
         self._pending = []
 
-    def table(self, layout: Layout, truth: GroundTruth | None) -> tuple[pa.Table, int]:
-        """All rows with their labels, and how many labels `truth` stated; it goes before the layout."""
+    def table(
+        self, layout: Layout, truth: GroundTruth | None, gone: Mapping[str, Sequence[str]]
+    ) -> tuple[pa.Table, int]:
+        """All rows with their labels, and how many labels `truth` stated; it goes before the layout.
+
+        `gone`: by content, names of images that the set has and whose files are gone.
+        """
         self._flush()
         placed = [self._own.get(at) or layout.place(name) for at, name in enumerate(self.names)]
         stated = 0
@@ -95,7 +105,15 @@ class ImageRows:
                 stated += 1
         labels = [place.label or Label(None, None, None) for place in placed]
         table = pa.Table.from_batches(self._batches, schema=IMAGE_ROWS)
+        left = {key: sorted(names, reverse=True) for key, names in gone.items()}
+        formerly = [
+            left[key].pop() if not known and left.get(key) else None
+            for key, known in zip(
+                table.column("key").to_pylist(), table.column("known").to_pylist(), strict=True
+            )
+        ]
         columns: dict[str, list[Any]] = {
+            "formerly": formerly,
             "split": [place.split for place in placed],
             "wnid": [label.wnid for label in labels],
             "label_index": [label.index for label in labels],

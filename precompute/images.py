@@ -25,6 +25,7 @@ from db.image_sets import (
     listed_keys,
     relabelled_images,
     set_name_problem,
+    source_of,
 )
 from db.images import ImageStore, StoreBusy
 from precompute.ground_truth import GroundTruth, load_ground_truth
@@ -49,6 +50,8 @@ class ImportReport:
         relabelled: known ones that got another label than they had.
         moved: known ones whose file lies elsewhere now.
         changed: added ones whose name the set had with other content; the older image keeps its id.
+        renamed: known ones whose file has another path in the source now, and the label of its new place.
+        gone: images that the set keeps although their files are gone and no other has their bytes.
         duplicates: added ones with the content of another image of this import, under another name.
         seconds: wall-clock time.
         layout: what was taken for split, class and label, and what was not used.
@@ -62,6 +65,8 @@ class ImportReport:
     moved: int
     changed: int
     duplicates: int
+    renamed: int
+    gone: int
     seconds: float
     layout: Layout
 
@@ -194,7 +199,8 @@ def import_source(
                 gathered.add(image)
             if not gathered.names:
                 raise ImportRefused(_nothing(origin, gathered.refused, layout))
-            rows, stated = gathered.table(layout, truth)
+            gone = _gone(atlas, store, image_set, origin, known, gathered)
+            rows, stated = gathered.table(layout, truth, gone)
             if truth is not None and not stated:
                 raise ImportRefused(
                     f"the ground truth names none of the {rows.num_rows:,} images of {origin}, such as "
@@ -216,6 +222,8 @@ def import_source(
         moved=changes.moved,
         changed=gathered.changed,
         duplicates=gathered.duplicates,
+        renamed=changes.renamed,
+        gone=max(0, sum(map(len, gone.values())) - changes.renamed),
         seconds=time.monotonic() - started,
         layout=layout,
     )
@@ -256,7 +264,8 @@ def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Chang
     new = rows.num_rows - sum(rows.column("known").to_pylist())
     moved = sum(rows.column("moved").to_pylist())
     relabelled = 0
-    if new < rows.num_rows:
+    renamed = rows.num_rows - rows.column("formerly").null_count
+    if new < rows.num_rows or renamed:
         with atlas.read() as cursor:
             relabelled = relabelled_images(cursor, image_set, rows)
         runs = [row["model"] for row in _rows(atlas, dependents(image_set)) if row["model"] is not None]
@@ -266,7 +275,7 @@ def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Chang
                 f"them: import under another name, or remove {image_set!r} first"
             )
     if not (new or moved or relabelled):
-        return Changes(0, 0, 0)
+        return Changes(0, 0, 0, 0)
     with atlas.publish() as connection:
         return add_images(connection, image_set, source=origin, rows=rows)
 
@@ -277,6 +286,29 @@ def _discard(atlas: Atlas, store: ImageStore, files: dict[str, str]) -> None:
         needed = {row["key"] for row in _rows(atlas, listed_keys())}
         unlisted = {key: path for key, path in files.items() if key not in needed}
         store.remove(unlisted, [path for path in unlisted.values() if not Path(path).is_absolute()])
+
+
+def _gone(
+    atlas: Atlas,
+    store: ImageStore,
+    image_set: str,
+    origin: str,
+    known: dict[str, dict[str, str]],
+    gathered: ImageRows,
+) -> dict[str, list[str]]:
+    """By content, names of the set's images that this import lacks and whose files are gone.
+
+    An image of an archive has a copy of its own: it is gone from the archive where the same one is imported again.
+    """
+    again = any(row["source"] == origin for row in _rows(atlas, source_of(image_set)))
+    gone: dict[str, list[str]] = {}
+    for name, contents in known.items():
+        for key, path in contents.items():
+            if gathered.holds(name, key):
+                continue
+            if again if not Path(path).is_absolute() else not store.original_path(path).exists():
+                gone.setdefault(key, []).append(name)
+    return gone
 
 
 def _known(atlas: Atlas, image_set: str) -> dict[str, dict[str, str]]:

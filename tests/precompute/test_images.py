@@ -432,3 +432,62 @@ def test_a_thousand_photographs_enter_with_their_classes(
         sample = [row["image_id"] for row in atlas.fetch(labelled_images("pictures", limit))]
         assert len(sample) == min(limit, 1000)
         assert limit == 1 or max(sample) >= 1000 - 1000 / min(limit, 1000)
+
+
+def fetch(atlas: Atlas, sql: str) -> list[tuple[Any, ...]]:
+    with atlas.read() as cursor:
+        return cursor.execute(sql).fetchall()
+
+
+def test_a_renamed_class_folder_is_followed_and_old_rows_are_replaced(
+    bring: Bring, photo: Photo, write_files: WriteFiles, atlas: Atlas
+) -> None:
+    folder = write_files(
+        {"cta/1.jpg": photo(1), "cta/2.jpg": photo(2), "dog/1.jpg": photo(3), "dog/2.jpg": photo(4)}
+    )
+    bring(folder)
+    before = dict(fetch(atlas, "SELECT key, image_id FROM images"))
+    (folder / "cta").rename(folder / "cat")
+    (folder / "dog/2.jpg").unlink()
+    report = bring(folder)
+    assert (report.added, report.renamed, report.relabelled, report.gone) == (0, 2, 2, 1)
+    rows = fetch(atlas, "SELECT name, label, key, image_id FROM images ORDER BY name")
+    assert [row[:2] for row in rows] == [
+        ("cat/1.jpg", "cat"), ("cat/2.jpg", "cat"), ("dog/1.jpg", "dog"), ("dog/2.jpg", "dog"),
+    ]  # fmt: skip
+    assert {key: number for _, _, key, number in rows} == before
+    assert (report.added, bring(folder).renamed) == (0, 0)
+
+
+def test_the_same_bytes_under_one_more_name_are_one_more_image(
+    bring: Bring, photo: Photo, write_files: WriteFiles, atlas: Atlas
+) -> None:
+    folder = write_files({"a/1.jpg": photo(1), "b/2.jpg": photo(2)})
+    bring(folder)
+    (folder / "b/copy.jpg").write_bytes(photo(1))
+    report = bring(folder)
+    assert (report.added, report.renamed, report.gone) == (1, 0, 0)
+    assert fetch(atlas, "SELECT count(*) FROM images") == [(3,)]
+
+
+def test_a_renamed_folder_in_an_archive_that_is_imported_again_is_followed(
+    bring: Bring, photo: Photo, write_tar: Callable[..., Path], atlas: Atlas
+) -> None:
+    bring(write_tar({"cta/1.jpg": photo(1), "dog/2.jpg": photo(2)}))
+    report = bring(write_tar({"cat/1.jpg": photo(1), "dog/2.jpg": photo(2)}))
+    assert (report.added, report.renamed) == (0, 1)
+    assert fetch(atlas, "SELECT DISTINCT label FROM images ORDER BY label") == [("cat",), ("dog",)]
+    # another archive says nothing of the first one's
+    report = bring(write_tar({"bird/1.jpg": photo(1)}, name="b.tar"))
+    assert (report.added, report.renamed) == (1, 0)
+
+
+def test_a_renamed_class_is_refused_where_a_run_has_used_the_old_name(
+    bring: Bring, photo: Photo, write_files: WriteFiles, add_run: Callable[..., None]
+) -> None:
+    folder = write_files({"cta/1.jpg": photo(1), "dog/2.jpg": photo(2)})
+    bring(folder)
+    add_run("pictures")
+    (folder / "cta").rename(folder / "cat")
+    with pytest.raises(ImportRefused, match="1 images of 'pictures' have other labels now"):
+        bring(folder)
