@@ -596,6 +596,7 @@ def show_model(spec: str, dot: bool, maps: bool) -> None:
             "std": ", ".join(f"{value:g}" for value in pre.std),
             "vocabulary": f"{model.vocabulary.name} ({len(model.vocabulary.classes):,} classes)",
             **({"note": model.preprocessing_note} if model.preprocessing_note else {}),
+            **({"output": model.head_note} if model.head_note else {}),
         }
     )
     fields = receptive_fields(model, taps)
@@ -928,6 +929,20 @@ def _index(
         f"{report.images_per_second:.1f} images/s ({report.seconds:.1f} s)"
     )
     _print_unreadable([str(entry) for entry in report.unreadable])
+    if network.head_note:
+        _remark(network.head_note)
+    if report.unpredicted:
+        click.echo(
+            f"  the logits of {report.unpredicted:,} of {report.images:,} images are not finite (NaN or infinite): "
+            "these images have no prediction",
+            err=True,
+        )
+    if report.nonfinite_channels:
+        click.echo(
+            f"  {report.nonfinite_channels:,} of {report.channels:,} channels have activations that are not finite: "
+            "these are left out of the top-activating patches",
+            err=True,
+        )
 
 
 def _print_unreadable(images: list[str]) -> None:

@@ -59,6 +59,21 @@ ORDER BY top1 DESC NULLS LAST, r.model""",
     )
 
 
+def unpredicted(image_set: str) -> Query:
+    """Runs with images that have no prediction, since the model's logits for them are not finite: how many."""
+    return Query(
+        """
+SELECT r.run, r.model, r.images, r.images - count(p.image_id) AS unpredicted
+FROM runs r
+LEFT JOIN predictions p ON p.run = r.run AND p.rank = 1
+WHERE r.image_set = $image_set
+GROUP BY r.run, r.model, r.images
+HAVING count(p.image_id) < r.images
+ORDER BY r.model""",
+        {"image_set": image_set},
+    )
+
+
 def classes(image_set: str, run: int | None, *, order: str, limit: int | None) -> Query:
     """Classes of a set's images: how many, and of those that `run` judged which share it had right."""
     most = "" if limit is None else "\nLIMIT $limit"

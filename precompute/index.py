@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from importlib import metadata
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,6 +71,8 @@ class IndexReport:
         resumed_at: images that an earlier try had done, 0 where there was none.
         seconds: time of the pass over the images, earlier tries included.
         images_per_second: over that time.
+        unpredicted: images that were read and have no prediction, since their logits are not finite.
+        nonfinite_channels: channels with an activation that is not finite.
     """
 
     run: int
@@ -80,6 +83,8 @@ class IndexReport:
     resumed_at: int
     seconds: float
     images_per_second: float
+    unpredicted: int
+    nonfinite_channels: int
 
 
 def run_index(
@@ -244,6 +249,8 @@ def run_index(
         resumed_at=resumed_at,
         seconds=done.seconds,
         images_per_second=read / done.seconds,
+        unpredicted=read - len(np.unique(state.predictions().image_ids)),
+        nonfinite_channels=int(np.count_nonzero(state.statistics.rows().nonfinite)),
     )
 
 

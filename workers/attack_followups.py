@@ -20,6 +20,7 @@ from workers.bench import ITS_OWN, digest_of
 from workers.comparison import Panel, compare, random_signs
 from workers.keys import content_key
 from workers.models import VisionModel
+from workers.probabilities import class_probabilities
 from workers.running import Computed, ItemFailed, Report
 
 
@@ -128,13 +129,13 @@ class TransferJobs:
             judge = self._bench.model(item["model"], parameters)
             image = self._bench.image(found["image_set"], item)
             pair = torch.stack(self._shared.images(found))
+            size = judge.preprocessing.input_size
+            if pair.shape[2:] != size:
+                pair = F.interpolate(pair, size, mode="bilinear", antialias=True).clamp(0, 1)
+            with torch.inference_mode():
+                probabilities = class_probabilities(judge(pair))
         except ITS_OWN as error:
             raise ItemFailed(" ".join(str(error).split())) from error
-        size = judge.preprocessing.input_size
-        if pair.shape[2:] != size:
-            pair = F.interpolate(pair, size, mode="bilinear", antialias=True).clamp(0, 1)
-        with torch.inference_mode():
-            probabilities = judge(pair).to("cpu", torch.float64).softmax(1)
         classes = judge.vocabulary.classes
         label = self._bench.label_index(judge, found["image_set"], image)
         before, after = (int(index) for index in probabilities.argmax(1))

@@ -22,6 +22,7 @@ from workers.attack_units import Shift, shifts
 from workers.attacks import Checked, Search, smallest_epsilons, to_uint8
 from workers.bench import ITS_OWN, class_of, digest_of
 from workers.models import VisionModel
+from workers.probabilities import class_probabilities
 from workers.running import Computed, ItemFailed, Report
 from workers.stored_images import StoredImage
 from workers.submit_attacks import attack_key
@@ -192,7 +193,7 @@ class AttackJobs:
             change = results.write_array(FOLDER, f"{key}-change", (found.attacked - pixels[0].cpu()).numpy())
         again = np.array(Image.open(io.BytesIO(results.path(file).read_bytes())))
         with torch.inference_mode():
-            probabilities = model(self._bench.pixels(again))[0].to("cpu", torch.float64).softmax(0)
+            probabilities = class_probabilities(model(self._bench.pixels(again)))[0]
         verdict = int(probabilities.argmax())
         return {
             "file": file,

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from workers.attack_requests import LEVELS, Grid
 from workers.gradients import Network, chunk_size, input_gradients, precision
 from workers.methods import WrongRequest
+from workers.probabilities import check_finite
 
 # Images in one forward pass of a search.
 _FORWARD_IMAGES = {"cpu": 16, "cuda": 128, "mps": 64}
@@ -307,6 +308,7 @@ def _log_probabilities(model: Network, pixels: Tensor) -> Tensor:
 
 def _as_log_probabilities(logits: Tensor) -> Tensor:
     """Logarithms of probabilities on the CPU, N,C, float64: the softmax of float32 saturates at 1."""
+    check_finite(logits)
     return logits.to("cpu", torch.float32).to(torch.float64).log_softmax(1)
 
 

@@ -26,6 +26,7 @@ from workers.gradients import Progress, chunk_size, logit_gradients, precision
 from workers.guided import positive_gradients
 from workers.methods import Value, WrongRequest, parse_method
 from workers.preprocessing import Preprocessing
+from workers.probabilities import check_finite
 from workers.smoothgrad import smoothgrad
 
 
@@ -83,6 +84,7 @@ def attribute(
 
     Raises:
         WrongRequest: no such method, parameter, class or layer.
+        NotFinite: the logits are not finite, of the first image or of one that a map is made from.
         AttributionError: the map is not finite.
     """
     options = parse_method(method, parameters)
@@ -99,7 +101,9 @@ def attribute(
 
 def _check_targets(model: Differentiable, pixels: Tensor, targets: Tensor) -> None:
     with torch.inference_mode():
-        classes = model(pixels[:1]).shape[1]
+        logits = model(pixels[:1])
+    classes = logits.shape[1]
+    check_finite(logits)
     for target in targets.tolist():
         if not 0 <= target < classes:
             raise WrongRequest(f"target: expected a class from 0 to {classes - 1}, got {target}")

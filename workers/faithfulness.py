@@ -12,6 +12,7 @@ from torch import Tensor
 
 from workers.baselines import baseline_pixels
 from workers.gradients import Progress
+from workers.probabilities import class_probabilities
 
 _AT_ONCE = 8
 
@@ -55,6 +56,9 @@ def faithfulness(
     Args:
         pixels: 1,3,H,W in [0, 1]; heat: H,W. Ties go to the lowest position.
         steps: equal shares of the pixels, to a whole pixel.
+
+    Raises:
+        NotFinite: a logit is NaN or infinite.
     """
     assert pixels.shape[0] == 1, f"expected one image, got {len(pixels)}"
     assert heat.shape == pixels.shape[2:], (
@@ -74,8 +78,8 @@ def faithfulness(
             for start in range(0, len(counts), _AT_ONCE):
                 on_progress(len(curves) * len(counts) + start, 2 * len(counts))
                 part = torch.tensor(counts[start : start + _AT_ONCE], device=pixels.device).view(-1, 1, 1, 1)
-                probabilities = model(torch.where(rank < part, then, first)).softmax(1)[:, target]
-                found += probabilities.to(torch.float64).tolist()
+                logits = model(torch.where(rank < part, then, first))
+                found += class_probabilities(logits)[:, target].tolist()
             curves.append(tuple(found))
     deletion, insertion = curves
     return Faithfulness(deletion, insertion, _area(deletion), _area(insertion))

@@ -30,7 +30,7 @@ from workers.source_folder import is_model_folder, load_efficientnet_lite0, load
 from workers.source_huggingface import load_huggingface
 from workers.source_timm import load_timm
 from workers.source_torchvision import load_torchvision
-from workers.vocabularies import ClassEntry, Vocabulary
+from workers.vocabularies import ClassEntry, Vocabulary, two_classes
 
 __all__ = [
     "NAMED_MODELS",
@@ -55,6 +55,7 @@ class VisionModel(nn.Module):
         source: specification that loads it again.
         network: the bare network; its input is normalised.
         preprocessing_note: a sentence where the preprocessing is assumed or approximate, else None.
+        one_logit: the network has one logit z, read as two classes with the logits -z/2 and z/2; `head_note` says so.
     """
 
     mean: Tensor
@@ -69,6 +70,8 @@ class VisionModel(nn.Module):
         self.preprocessing_note = loaded.preprocessing_note
         self.vocabulary = loaded.vocabulary
         self.reverse_channels = loaded.reverse_channels
+        self.one_logit = False
+        self.head_note: str | None = None
         self.network = loaded.network
         self.parameter_count = sum(parameter.numel() for parameter in self.network.parameters())
         self.register_buffer("mean", torch.tensor(self.preprocessing.mean).view(1, 3, 1, 1), persistent=False)
@@ -83,7 +86,8 @@ class VisionModel(nn.Module):
             normalised = normalised.flip(1)
         output = self.network(normalised)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
-        return logits
+        # the softmax of -z/2 and z/2 is the sigmoid of z, so two classes hold everywhere that many do
+        return torch.cat([-logits / 2, logits / 2], dim=1) if self.one_logit else logits
 
     def weights_sha256(self) -> str:
         """SHA-256 over the network's parameters and buffers in name order: names, types, shapes, bytes."""
@@ -135,7 +139,7 @@ def load_model(
     name = name or model_name(spec)
     loaded = _load(spec, name=name, models_folder=models_folder, hub_timeout=hub_timeout)
     model = VisionModel(loaded, name=name).eval().requires_grad_(False)
-    _check_logits(model)
+    _settle_head(model)
     return model.to(device)
 
 
@@ -244,9 +248,19 @@ def _unknown(spec: str, models_folder: Path | None) -> str:
     )
 
 
-def _check_logits(model: VisionModel) -> None:
+def _settle_head(model: VisionModel) -> None:
+    """Read one logit as two classes, and check that there is a logit for each class."""
     with torch.inference_mode():
         logits = model(torch.zeros(1, 3, *model.preprocessing.input_size))
+        if logits.shape == (1, 1) and len(model.vocabulary.classes) <= 2:
+            model.one_logit = True
+            model.vocabulary = two_classes(model.vocabulary)
+            negative, positive = (entry.name for entry in model.vocabulary.classes)
+            model.head_note = (
+                f"one logit z, read as two classes: {positive!r} has probability sigmoid(z), {negative!r} the rest; "
+                "their logits are z/2 and -z/2"
+            )
+            logits = model(torch.zeros(1, 3, *model.preprocessing.input_size))
     classes = len(model.vocabulary.classes)
     if logits.shape != (1, classes):
         raise WrongWeights(

@@ -16,6 +16,7 @@ from workers.faithfulness import faithfulness
 from workers.keys import content_key
 from workers.methods import ATTRIBUTION_VERSION
 from workers.models import VisionModel
+from workers.probabilities import class_probabilities
 from workers.running import Computed, ItemFailed
 from workers.stored_images import StoredImage
 
@@ -47,7 +48,7 @@ class SaliencyJobs:
         picture = bench.picture(model, image)
         pixels = bench.pixels(picture)
         with torch.inference_mode():
-            probabilities = model(pixels).softmax(1)[0].to("cpu", torch.float64)
+            probabilities = class_probabilities(model(pixels))[0]
         predicted = int(probabilities.argmax())
         target = self._target_class(parameters, model, image, predicted)
         method, options = parameters["method"], parameters["parameters"]

@@ -42,6 +42,7 @@ def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
             f"expected the weights of {type(network).__name__} in {folder}, got none for {len(missing)} of its tensors "
             f"({missing[0]}{', ...' if len(missing) > 1 else ''})"
         )
+    _check_problem(config.problem_type, folder)
     labels = [config.id2label[index] for index in range(len(config.id2label))]
     preprocessing, note, reverse = _preprocessing(folder, config)
     return LoadedNetwork(
@@ -53,6 +54,19 @@ def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
         preprocessing_note=note,
         reverse_channels=reverse,
     )
+
+
+def _check_problem(problem: str | None, folder: Path) -> None:
+    """Refuse heads whose numbers are not the logits of classes that exclude each other."""
+    kinds = {
+        "multi_label_classification": "a multi-label classifier, whose logits have a sigmoid each",
+        "regression": "a regression, whose numbers are no classes",
+    }
+    if problem in kinds:
+        raise WrongWeights(
+            f"expected a classifier with one class per image in {folder}, got {kinds[problem]} "
+            f"(problem_type {problem!r} in config.json)"
+        )
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ there is one.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 IMAGENET = "imagenet-1k"
@@ -132,3 +132,12 @@ def _first_name(text: str) -> str:
 
 def _normal(text: str) -> str:
     return " ".join(text.replace("_", " ").replace("-", " ").lower().split())
+
+
+def two_classes(vocabulary: Vocabulary) -> Vocabulary:
+    """The classes of a network with one logit: "not X" and X where only X is named, in this order."""
+    if len(vocabulary.classes) == 2:
+        return vocabulary
+    (positive,) = vocabulary.classes
+    words = f"not {positive.name}"
+    return replace(vocabulary, classes=(ClassEntry(0, None, words, words), replace(positive, index=1)))

@@ -83,9 +83,10 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
         problems["model"] = not_indexed(catalogue, listed)
     here = replace(address, images=listed.images, model=listed.model)
     judged = context.atlas.fetch(overview_queries.accuracy(here.images))
+    blank = context.atlas.fetch(overview_queries.unpredicted(here.images))
     parts = [
         _heading(context, here),
-        *components.problems_list(problems.values()),
+        *components.problems_list([*problems.values(), *map(_unpredicted, blank)]),
         html.Div([_classes(context, here, run), _sizes(context, here)], className="two"),
     ]
     if run is not None:
@@ -159,6 +160,13 @@ def _pair(here: OverviewAddress, row: Record) -> Component:
             html.Div("labelled differently", className="problem") if differ else None,
         ]
     )  # fmt: skip
+
+
+def _unpredicted(row: Record) -> str:
+    return (
+        f"The logits of {row['model']} are not finite (NaN or infinite) for {row['unpredicted']:,} of "
+        f"{count(row['images'], 'image')}: these have no prediction and count in no accuracy."
+    )
 
 
 def _heading(context: Context, here: OverviewAddress) -> Component:

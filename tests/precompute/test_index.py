@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from db import overview_queries
 from db.atlas import Atlas, Query
 from db.images import ImageStore
 from db.index_queries import RUN_TABLES
@@ -571,3 +572,28 @@ def test_two_processes_do_not_make_the_same_index(
 
     with pytest.raises(BuildBusy, match="another process indexes 'noise' with 'small' right now"):
         run_index(atlas, store, model=model, image_set="noise", progress=again)
+
+
+def test_logits_that_are_not_finite_are_counted(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="pictures", source=pictures)
+    model.network[-1].bias.data[3] = float("nan")  # type: ignore[index,union-attr]
+    report = run_index(atlas, store, model=model, image_set="pictures", k=2)
+    assert (report.unpredicted, report.nonfinite_channels) == (report.images, 0)
+    assert table(atlas, "predictions").num_rows == 0
+    (row,) = atlas.fetch(overview_queries.unpredicted("pictures"))
+    assert (row["model"], row["unpredicted"], row["images"]) == ("small", 12, 12)
+    model.network[-1].bias.data[3] = 0.0  # type: ignore[index,union-attr]
+    model.network[2].bias.data[5] = float("inf")  # type: ignore[index,union-attr]
+    report = run_index(atlas, store, model=model, image_set="pictures", k=2, replace=True)
+    assert report.nonfinite_channels == 1
+
+
+def test_a_sound_model_has_a_prediction_of_every_image(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="pictures", source=pictures)
+    report = run_index(atlas, store, model=model, image_set="pictures", k=2)
+    assert (report.unpredicted, report.nonfinite_channels) == (0, 0)
+    assert atlas.fetch(overview_queries.unpredicted("pictures")) == []
