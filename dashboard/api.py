@@ -40,7 +40,7 @@ from workers.submit_attacks import (
     comparison_job,
     transfer_job,
 )
-from workers.submit_sets import folder_job, index_job
+from workers.submit_sets import LAYOUT_WORDS, folder_job, index_job, layout_words
 
 KINDS = ("saliency", "faithfulness", "attack", "comparison", "transfer", "ablation", "import", "index")
 
@@ -99,13 +99,15 @@ def submit() -> flask.Response:
             queue=_word(body, "queue", "interactive"),
         )
     elif kind == "import":
-        only(body, "kind", "images", "folder", "queue")
+        only(body, "kind", "images", "folder", "queue", "preview", *LAYOUT_WORDS)
         new = folder_job(
             context.ledger,
             context.settings.image_roots,
             folder=_word(body, "folder", ""),
             image_set=_word(body, "images", ""),
             queue=_word(body, "queue", "interactive"),
+            preview=body.get("preview", False),
+            words=layout_words(body),
         )
     elif kind == "index":
         new = _index(body)

@@ -14,7 +14,7 @@ from db import job_queries
 from db.ledger import LedgerError
 from db.uploads import MOST_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
 from workers.methods import WrongRequest
-from workers.submit_sets import upload_job
+from workers.submit_sets import LAYOUT_WORDS, layout_words, upload_job
 
 MAX_PIECE = 16 * 2**20
 PIECE = 4 * 2**20  # what to send at once
@@ -126,16 +126,23 @@ def abandon(upload: str) -> flask.Response:
 
 @uploads.post("/<upload>/import")
 def import_upload(upload: str) -> flask.Response:
-    """Import an upload that is whole into an image set."""
+    """Import an upload that is whole into an image set, or say what would be imported."""
     if flask.request.mimetype != "application/json":
         return answer({"error": "expected a body of type application/json"}, 415)
     body = json_body()
-    only(body, "images", "queue")
+    only(body, "images", "queue", "preview", *LAYOUT_WORDS)
     name, queue = body.get("images", ""), body.get("queue", "interactive")
     if not isinstance(name, str) or not isinstance(queue, str):
         raise WrongRequest("images: expected a text, got something else")
     context = current()
-    new = upload_job(_store(), upload=upload, image_set=name, queue=queue)
+    new = upload_job(
+        _store(),
+        upload=upload,
+        image_set=name,
+        queue=queue,
+        preview=body.get("preview", False),
+        words=layout_words(body),
+    )
     submitted = context.office.submit(new)
     record = job_record(job_queries.job(context.ledger, submitted.job)) | {"notice": submitted.sentence()}
     return answer(record, 201 if submitted.queued else 200, Location=f"/api/jobs/{submitted.job}")

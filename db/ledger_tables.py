@@ -354,6 +354,11 @@ class ImageImport(Table):
     moved: Mapped[int]
     changed: Mapped[int]
     duplicates: Mapped[int]
+    renamed: Mapped[int] = mapped_column(server_default="0")
+    gone: Mapped[int] = mapped_column(server_default="0")
+    layout: Mapped[dict[str, Any]] = mapped_column(
+        server_default="{}"
+    )  # sentence, notes, unused; see set_jobs
     refusals: Mapped[list[dict[str, Any]]]  # name and reason
     seconds: Mapped[float]
     created: Mapped[datetime]

@@ -5,6 +5,7 @@ a checkpoint. What another process holds is waited for.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ from db.ledger_tables import ImageImport
 from db.settings import Settings
 from db.uploads import NoSuchUpload, UploadStore
 from precompute.checkpoint import BuildBusy, CheckpointFailed
-from precompute.images import ImportReport, import_source, open_source
+from precompute.images import ImportReport, Preview, import_source, open_source, preview_import
 from precompute.index import AlreadyIndexed, AnotherModel, CannotIndex, ImagesChanged, run_index
+from precompute.layouts import Layout, LayoutOptions
+from precompute.layouts.asked import layout_options
 from precompute.source_upload import UploadSource
 from precompute.sources import ImportRefused, Source
 from workers.methods import WrongRequest
@@ -30,6 +33,7 @@ from workers.running import Computed, ItemFailed, Kind, MayPass, Report, TryLate
 from workers.submit_sets import allowed_path
 
 MOST_REFUSALS = 1000
+MOST_SHOWN = 50
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 # What belongs to the request, and another attempt would meet again.
 _ITS_OWN = (
@@ -70,13 +74,20 @@ class ImportJobs:
             of = "" if total is None else f" of {total:,}"
             on_progress(done, total or 0, f"{done:,}{of} images")
 
+        preview = bool(parameters.get("preview"))
         try:
+            options = layout_options(**parameters.get("words", {}))
+            source = self._source(parameters, options)
+            if preview:
+                row = _preview_row(preview_import(source, options=options), parameters, job)
+                return Computed(lambda connection: _insert(connection, row))
             report = import_source(
                 self._atlas,
                 self._store,
                 image_set=parameters["image_set"],
-                source=self._source(parameters),
+                source=source,
                 origin=parameters["source"],
+                options=options,
                 progress=tell,
             )
         except _ITS_OWN as error:
@@ -87,24 +98,57 @@ class ImportJobs:
             raise MayPass(str(error)) from error
         row = _import_row(report, parameters, job)
 
-        def store(connection: Connection) -> int:
-            inserted = insert(ImageImport).values(row).returning(ImageImport.image_import)
-            return connection.execute(inserted).scalar_one()
-
         def done_with() -> None:
             if upload is not None:
                 self._uploads.remove(upload)
 
-        return Computed(store, done_with)
+        return Computed(lambda connection: _insert(connection, row), done_with)
 
-    def _source(self, parameters: Mapping[str, Any]) -> Source:
+    def _source(self, parameters: Mapping[str, Any], options: LayoutOptions) -> Source:
         if "upload" in parameters:
             return UploadSource(
-                [(file.name, file.path) for file in self._uploads.check_complete(parameters["upload"])]
+                [(file.name, file.path) for file in self._uploads.check_complete(parameters["upload"])],
+                columns=options.columns,
             )
         path = allowed_path(parameters["folder"], self._roots)
         within = next(root for root in self._roots if path.is_relative_to(root))
-        return open_source(path, but=self._store.folders(), within=within)
+        return open_source(path, but=self._store.folders(), within=within, columns=options.columns)
+
+
+def _insert(connection: Connection, row: Mapping[str, Any]) -> int:
+    inserted = insert(ImageImport).values(row).returning(ImageImport.image_import)
+    return connection.execute(inserted).scalar_one()
+
+
+def _layout_facts(layout: Layout) -> dict[str, Any]:
+    """What the page shows of a layout."""
+    return {
+        "sentence": layout.sentence(),
+        "notes": list(layout.notes[:MOST_SHOWN]),
+        "unused": [asdict(one) for one in layout.unused[:MOST_SHOWN]],
+    }
+
+
+def _preview_row(preview: Preview, parameters: Mapping[str, Any], job: int) -> dict[str, Any]:
+    """A row that says what would be imported; it counts no image as added."""
+    counts = ("added", "known", "refused", "labelled", "relabelled", "moved", "changed", "duplicates")
+    labels = dict(list(preview.labels.items())[:MOST_SHOWN])
+    facts = {
+        "preview": True,
+        "images": preview.images,
+        "splits": dict(list(preview.splits.items())[:MOST_SHOWN]),
+        "labels": labels,
+        "classes": len(preview.labels),
+    }
+    return dict.fromkeys((*counts, "renamed", "gone"), 0) | {
+        "job": job,
+        "image_set": parameters["image_set"],
+        "source": parameters["source"],
+        "layout": facts | _layout_facts(preview.layout),
+        "refusals": [],
+        "seconds": 0.0,
+        "created": now(),
+    }
 
 
 def _import_row(report: ImportReport, parameters: Mapping[str, Any], job: int) -> dict[str, Any]:
@@ -121,6 +165,9 @@ def _import_row(report: ImportReport, parameters: Mapping[str, Any], job: int) -
         "moved": report.moved,
         "changed": report.changed,
         "duplicates": report.duplicates,
+        "renamed": report.renamed,
+        "gone": report.gone,
+        "layout": _layout_facts(report.layout),
         "refusals": refused,
         "seconds": report.seconds,
         "created": now(),

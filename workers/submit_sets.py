@@ -1,7 +1,7 @@
 """Requests that make image sets and runs: an import, an index. Imports no torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,56 @@ MOST_BATCH = 4096
 _SHOWN_NAMES = 3
 
 
-def upload_job(uploads: UploadStore, *, upload: str, image_set: str, queue: str = "interactive") -> NewJob:
-    """A request to import an upload that is whole.
+# What a person may say of a layout in the browser and over HTTP; see `precompute.layouts.asked`.
+LAYOUT_WORDS = ("label_column", "image_column", "class_level", "split_from", "class_names")
+_MOST_WORD = 200
+
+
+def layout_words(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of `LAYOUT_WORDS` in `given` that say something.
+
+    Raises:
+        WrongRequest: one is of another type or too long, or a file of names is asked for.
+    """
+    words: dict[str, Any] = {}
+    for name in LAYOUT_WORDS:
+        value = given.get(name)
+        if value is None or value == "":
+            continue
+        if name == "class_level":
+            if isinstance(value, bool) or not isinstance(value, int) or not -100 <= value <= 100:
+                raise WrongRequest(f"class_level: expected a whole number from -100 to 100, got {value!r}")
+        elif not isinstance(value, str) or not 1 <= len(value) <= _MOST_WORD or not value.isprintable():
+            raise WrongRequest(
+                f"{name}: expected a text of at most {_MOST_WORD} characters, got {value!r:.100}"
+            )
+        elif name == "class_names" and value != "imagenet-1k":
+            raise WrongRequest(f"class_names: expected imagenet-1k, got {value!r:.100}")
+        words[name] = value
+    return words
+
+
+def upload_job(
+    uploads: UploadStore,
+    *,
+    upload: str,
+    image_set: str,
+    queue: str = "interactive",
+    preview: bool = False,
+    words: Mapping[str, Any] | None = None,
+) -> NewJob:
+    """A request to import an upload that is whole, or to say what would be imported (`preview`).
+
+    `words`: what a person says of the layout, see `layout_words`.
 
     Raises:
         WrongRequest: the name is none that a set can have.
         NoSuchUpload, UploadRefused: the upload is not there, or not whole.
     """
     names = [file.name for file in uploads.check_complete(upload)]
-    return _import_job(image_set, queue, content_key("upload", upload), source=_named(names), upload=upload)
+    asked = _asked(preview, words)
+    key = content_key("upload", upload, asked) if asked else content_key("upload", upload)
+    return _import_job(image_set, queue, key, source=_named(names), upload=upload, **asked)
 
 
 def folder_job(
@@ -42,8 +83,10 @@ def folder_job(
     folder: str,
     image_set: str,
     queue: str = "interactive",
+    preview: bool = False,
+    words: Mapping[str, Any] | None = None,
 ) -> NewJob:
-    """A request to import a folder or an archive of the server.
+    """A request to import a folder or an archive of the server; see `upload_job`.
 
     Raises:
         WrongRequest: the name is none that a set can have, or the folder is not below one of `roots`.
@@ -51,8 +94,19 @@ def folder_job(
     path = allowed_path(folder, roots)
     # each import of a folder is a new one, since its files change; two clicks are one
     earlier = count_jobs(ledger, states=("done",), kinds=("import",), image_set=image_set)
-    key = content_key("folder", str(path), earlier)
-    return _import_job(image_set, queue, key, source=str(path), folder=str(path))
+    asked = _asked(preview, words)
+    key = (
+        content_key("folder", str(path), earlier, asked)
+        if asked
+        else content_key("folder", str(path), earlier)
+    )
+    return _import_job(image_set, queue, key, source=str(path), folder=str(path), **asked)
+
+
+def _asked(preview: bool, words: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(preview, bool):
+        raise WrongRequest(f"preview: expected true or false, got {preview!r}")
+    return ({"preview": True} if preview else {}) | ({"words": dict(words)} if words else {})
 
 
 def allowed_path(folder: str, roots: Sequence[Path]) -> Path:
@@ -88,7 +142,7 @@ def _named(names: Sequence[str]) -> str:
     return f"upload of {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
-def _import_job(image_set: str, queue: str, key: str, *, source: str, **place: str) -> NewJob:
+def _import_job(image_set: str, queue: str, key: str, *, source: str, **place: Any) -> NewJob:
     problem = set_name_problem(image_set)
     if problem is not None:
         raise WrongRequest(f"images: {problem}")

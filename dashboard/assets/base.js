@@ -118,6 +118,18 @@
         report.refused > report.refusals.length ? make("p", { class: "quiet" }, `The first ${report.refusals.length}.`) : null];
     };
 
+    /* What an import took for split, class and label, and what it did not use. */
+    convscope.layoutReport = function (layout) {
+        const { make } = convscope;
+        if (!layout || !layout.sentence) return null;
+        const listed = (title, rows, id) => (rows.length ? make("details", { id, open: rows.length <= 5 }, make("summary", {}, title),
+            make("ul", { class: "layout-list" }, rows.map((row) => make("li", {}, row)))) : null);
+        const unused = layout.unused.map((one) => `${one.count.toLocaleString("en")} ${one.kind}: ${one.count > 1 ? "such as " : ""}${one.example}`);
+        const count = layout.unused.reduce((sum, one) => sum + one.count, 0);
+        return make("div", { class: "layout-report" }, make("p", {}, `Layout: ${layout.sentence}.`),
+            listed("Notes", layout.notes, null), listed(`Not used (${count.toLocaleString("en")})`, unused, null));
+    };
+
     /* Bar of a job with words beside it. */
     convscope.bar = function (share, words, state) {
         const width = `${Math.round(1000 * Math.min(1, Math.max(0, share))) / 10}%`;

@@ -246,11 +246,16 @@
     /* What entered, and what was refused by name. */
     function importReport(report, fold) {
         const count = (number, words) => (number ? `${number.toLocaleString("en")} ${words}` : "");
+        if (report.layout && report.layout.preview) {
+            return make("div", { class: "import-report" }, make("p", {}, "A preview: nothing was imported."), convscope.layoutReport(report.layout));
+        }
         const told = [`${report.added.toLocaleString("en")} images added`, count(report.known, "already there"),
             count(report.labelled, "with a label"), count(report.duplicates, "with the same bytes as another"),
             count(report.changed, "with other content than before"), count(report.relabelled, "with another label now"),
-            count(report.moved, "read from where they lie now")].filter(Boolean).join(", ");
+            count(report.moved, "read from where they lie now"), count(report.renamed, "moved or renamed"),
+            count(report.gone, "without a file any more")].filter(Boolean).join(", ");
         return make("div", { class: "import-report" }, make("p", {}, `${told}.`),
+            convscope.layoutReport(report.layout),
             report.refused ? fold("refusals", `Refused (${report.refused.toLocaleString("en")})`,
                 make("div", {}, convscope.refusals(report))) : null);
     }

@@ -126,6 +126,47 @@ def test_a_zip_becomes_a_set_that_is_indexed_and_shows_patches(
     photographed(page, "jobs")
 
 
+def test_a_preview_says_what_is_taken_and_takes_what_is_said(
+    page: Page, running: Site, photographs: dict[str, bytes], tmp_path: Path
+) -> None:
+    url, _ = running
+    path = tmp_path / "sites.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for number, content in enumerate(photographs.values()):
+            packed.writestr(f"site{number % 2}/{'cat' if number % 3 else 'dog'}/{number}.jpg", content)
+        packed.writestr("site0/scan.dcm", b"no picture")
+    dialog = opened(page, url)
+    dialog.locator("#add-files").set_input_files(path)
+    dialog.get_by_role("button", name="Preview", exact=True).click()
+    expect(dialog.get_by_text("class from the first folder (2: site0, site1)", exact=False)).to_be_visible(
+        timeout=120_000
+    )
+    expect(dialog.get_by_text("1 DICOM files (.dcm)", exact=False)).to_be_visible()
+    photographed(page, "add-preview")
+    dialog.get_by_text("Choose split, class and label").click()
+    dialog.get_by_label("Class level").fill("2")
+    dialog.get_by_label("Split from").fill("9")
+    dialog.get_by_role("button", name="Preview again").click()
+    expect(dialog.get_by_role("alert")).to_have_text(
+        "level 9: no picture lies that many folders deep", timeout=120_000
+    )
+    dialog.get_by_label("Split from").fill("1")
+    dialog.get_by_role("button", name="Preview again").click()
+    expect(dialog.get_by_text("2 classes: cat", exact=False)).to_be_visible(timeout=120_000)
+    expect(dialog.get_by_text("2 splits: site0", exact=False)).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    photographed(page, "add-preview-phone")
+    page.emulate_media(color_scheme="dark")
+    photographed(page, "add-preview-phone-dark")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    photographed(page, "add-preview-dark")
+    dialog.get_by_role("button", name="Import", exact=True).click()
+    expect(dialog.get_by_text("have a label", exact=False)).to_be_visible(timeout=180_000)
+    labels = ask(url, "/api/sql?q=SELECT+DISTINCT+label+FROM+images+WHERE+image_set='sites'+ORDER+BY+1")
+    assert "cat" in str(labels)
+    assert "site0" not in str(labels)
+
+
 def test_an_upload_that_is_cancelled_leaves_nothing(page: Page, running: Site, tmp_path: Path) -> None:
     url, settings = running
     big = tmp_path / "big.zip"

@@ -106,10 +106,32 @@ def test_an_upload_becomes_a_set_and_is_gone(site: Site, few: dict[str, bytes]) 
     assert (job["state"], job["image_set"], job["models"]) == ("done", "mine", "")
     assert names(site) == sorted(few)
     report = site.report(job["job"])
-    assert (report["added"], report["refused"], report["labelled"]) == (6, 2, 6)
-    assert {one["name"] for one in report["refusals"]} == {"broken.jpg", "notes.txt"}
+    assert (report["added"], report["refused"], report["labelled"]) == (6, 1, 6)
+    assert {one["name"] for one in report["refusals"]} == {"broken.jpg"}
+    assert report["layout"]["unused"] == [{"kind": "text files (.txt)", "count": 1, "example": "notes.txt"}]
     assert report["source"] == "upload of 0.jpg, 1.jpg, 2.jpg and 5 more"
     assert job_queries.job_items(site.ledger, job["job"])[0]["result"] == report["image_import"]
+    assert list(site.uploads.folder.iterdir()) == []
+
+
+def test_a_preview_says_what_would_enter_and_keeps_the_upload(site: Site, few: dict[str, bytes]) -> None:
+    key = site.upload({f"site/{number % 2}/{name}": data for number, (name, data) in enumerate(few.items())})
+    asked = {"upload": key, "image_set": "mine", "preview": True}
+    plain = site.run(site.office.submit(upload_job(site.uploads, **asked)).job)
+    layout = site.report(plain["job"])["layout"]
+    assert (layout["preview"], layout["images"], layout["labels"]) == (True, 6, {"0": 3, "1": 3})
+    assert layout["sentence"].startswith(
+        "class folders: split from nothing; class from the first folder (2: 0, 1)"
+    )
+    words = {"class_level": 1, "split_from": "2"}
+    site.run(job := site.office.submit(upload_job(site.uploads, **asked, words=words)).job)
+    layout = site.report(job)["layout"]
+    assert (layout["labels"], layout["splits"]) == ({"site": 6}, {"0": 3, "1": 3})
+    assert site.atlas.version() is None
+    site.run(
+        job := site.office.submit(upload_job(site.uploads, upload=key, image_set="mine", words=words)).job
+    )
+    assert (site.report(job)["added"], site.report(job)["labelled"]) == (6, 6)
     assert list(site.uploads.folder.iterdir()) == []
 
 

@@ -1,6 +1,6 @@
 /* "Add images": choose, send, import, index. What is under way goes on while the dialog is closed.
 
-   choosing -> sending -> importing -> imported -> indexing -> indexed; an error leads back to where it can be mended */
+   choosing -> sending -> (looking -> looked ->) importing -> imported -> indexing -> indexed; an error leads back to where it can be mended */
 (function () {
     "use strict";
     const convscope = ((window.dash_clientside = window.dash_clientside || {}).convscope =
@@ -10,7 +10,8 @@
     let dialog = null, parts = {}, state = fresh(), transfer = null, poller = null, known = null;
 
     function fresh() {
-        return { step: "choosing", files: [], name: "", folder: "", error: "", sent: 0, total: 0, job: null, report: null, model: "" };
+        return { step: "choosing", files: [], name: "", folder: "", error: "", sent: 0, total: 0, job: null, report: null, model: "",
+            upload: null, layout: null, words: {} };
     }
 
     document.addEventListener("click", (event) => {
@@ -49,14 +50,14 @@
     function draw() {
         if (!dialog) return;
         const key = JSON.stringify([state.step, state.error, state.files.length, known !== null, state.job && state.job.state]);
-        const moving = { sending: drawSending, importing: drawJob, indexing: drawJob }[state.step];
+        const moving = { sending: drawSending, looking: drawJob, importing: drawJob, indexing: drawJob }[state.step];
         if (key === drawn && parts.body.childElementCount) {
             if (moving) moving(true);
             return;
         }
         drawn = key;
         const kept = document.activeElement && document.activeElement.id;
-        const content = moving ? moving(false) : state.step === "choosing" ? choosing() : ended();
+        const content = moving ? moving(false) : state.step === "choosing" ? choosing() : state.step === "looked" ? looked() : ended();
         parts.body.replaceChildren(...content.filter(Boolean));
         if (kept && dialog.open) document.getElementById(kept)?.focus();
     }
@@ -90,9 +91,10 @@
                 oninput: (event) => { state.name = event.target.value; } },
             "Small letters, digits, dots, dashes. A name that is there already gets what is new."),
             make("datalist", { id: "add-sets" }, (known ? known.image_sets : []).map((one) => make("option", { value: one.image_set }))),
-            make("p", { class: "quiet" }, "Folders in an archive, or one that you choose, become classes: cat/1.jpg is a cat."),
+            make("p", { class: "quiet" }, "Classes come from folders (cat/1.jpg is a cat) or from a table beside the images. Preview shows what is taken before anything is imported."),
             problem(),
-            make("div", { class: "set-actions" }, make("button", { id: "add-begin", type: "submit", class: "btn btn-primary" }, "Add")))];
+            make("div", { class: "set-actions" }, make("button", { id: "add-begin", type: "submit", class: "btn btn-primary" }, "Add"),
+                make("button", { id: "add-preview", type: "button", class: "btn btn-outline-secondary", onclick: () => begin(true) }, "Preview")))];
     }
 
     function field(id, label, attributes, help) {
@@ -115,22 +117,20 @@
         state.name = stem.toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[^a-z0-9]+/, "").slice(0, 100);
     }
 
-    async function begin() {
+    async function begin(preview = false) {
         if (!/^[a-z0-9][a-z0-9._-]{0,99}$/.test(state.name)) {
             return fail(`Image set: expected small letters, digits, dots, dashes and underscores, got “${state.name}”.`, "add-name");
         }
         if (!state.files.length && !state.folder) return fail("Choose files first, or a folder.", "add-files-button");
-        state.error = "";
-        if (!state.files.length) {
-            return follow("importing", () => ask("/api/jobs", { method: "POST", body: { kind: "import", images: state.name, folder: state.folder } }));
-        }
+        Object.assign(state, { error: "", upload: null, layout: null, words: {} });
+        if (!state.files.length) return request(preview);
         state.step = "sending";
         transfer = convscope.upload(state.files, (sent, total) => { Object.assign(state, { sent, total }); draw(); });
         draw();
         parts.body.querySelector("button")?.focus();
         try {
-            const key = await transfer.done;
-            await follow("importing", () => ask(`/api/uploads/${key}/import`, { method: "POST", body: { images: state.name } }));
+            state.upload = await transfer.done;
+            await request(preview);
         } catch (error) {
             state.step = "choosing";
             state.error = error instanceof convscope.UploadStopped ? "" : error.message;
@@ -138,6 +138,48 @@
             draw();
         }
         return undefined;
+    }
+
+    /* Ask for the import of what was sent or named, or for its preview. */
+    function request(preview) {
+        const body = { images: state.name, ...state.words, ...(preview ? { preview } : {}) };
+        return follow(preview ? "looking" : "importing", () => (state.upload
+            ? ask(`/api/uploads/${state.upload}/import`, { method: "POST", body })
+            : ask("/api/jobs", { method: "POST", body: { kind: "import", folder: state.folder, ...body } })));
+    }
+
+    /* What would be imported, and the words by which a person says it otherwise. */
+    function looked() {
+        const layout = state.layout;
+        const counted = (noun, counts, all) => {
+            const named = Object.entries(counts);
+            const shown = named.slice(0, 8).map(([name, count]) => `${name} (${count.toLocaleString("en")})`).join(", ");
+            return named.length ? make("p", {}, `${all.toLocaleString("en")} ${noun}: ${shown}${all > 8 ? ", …" : ""}`) : null;
+        };
+        const word = (name, label, help, whole = false) => field(`add-${name}`, label, { value: state.words[name] ?? "", autocomplete: "off",
+            oninput: (event) => {
+                const typed = event.target.value.trim();
+                if (typed) state.words[name] = whole && /^-?\d+$/.test(typed) ? Number(typed) : typed;
+                else delete state.words[name];
+            } }, help);
+        const images = layout.images === null ? "Images" : `${layout.images.toLocaleString("en")} images`;
+        return [make("p", {}, `${images} would enter `, make("b", {}, state.name), ". Nothing is imported yet."),
+            convscope.layoutReport(layout),
+            counted("splits", layout.splits, Object.keys(layout.splits).length),
+            counted("classes", layout.labels, layout.classes),
+            make("details", { id: "add-words", open: Object.keys(state.words).length > 0 || state.error !== "" },
+                make("summary", {}, "Choose split, class and label"),
+                make("div", { class: "layout-words" },
+                    word("class_level", "Class level", "Folder that is the class: 1 outermost, -1 innermost, 0 none.", true),
+                    word("split_from", "Split from", "none, a folder level, or a column."),
+                    word("label_column", "Label column", "Column of a table or shard."),
+                    word("image_column", "Image column", "Column that names the image."),
+                    word("class_names", "Class names", "imagenet-1k for ImageNet's numbers."))),
+            problem(),
+            make("div", { class: "set-actions" },
+                make("button", { id: "add-import", type: "button", class: "btn btn-primary", onclick: () => request(false) }, "Import"),
+                make("button", { id: "add-again", type: "button", class: "btn btn-outline-secondary", onclick: () => request(true) }, "Preview again"),
+                another())];
     }
 
     function fail(sentence, id) {
@@ -165,7 +207,7 @@
             state.job = await request();
         } catch (error) {
             state.error = error.message;
-            state.step = step === "importing" ? "choosing" : "imported";
+            state.step = back(step);
             draw();
             return;
         }
@@ -196,19 +238,23 @@
         const job = state.job;
         if (job.state === "done") {
             if (state.step === "importing") state.report = job.image_import;
-            state.step = state.step === "importing" ? "imported" : "indexed";
+            if (state.step === "looking") state.layout = job.image_import.layout;
+            state.step = { looking: "looked", importing: "imported" }[state.step] || "indexed";
         } else {
             state.error = job.error || `Job ${job.job} was cancelled.`;
-            state.step = state.step === "importing" ? "choosing" : "imported";
-            state.files = [];
+            state.step = back(state.step);
+            if (state.step === "choosing") state.files = [];
         }
-        say(state.error || (state.step === "imported" ? `${state.name} is imported` : `${state.name} is indexed`));
+        say(state.error || (state.step === "looked" ? `The preview of ${state.name} is here` : state.step === "imported" ? `${state.name} is imported` : `${state.name} is indexed`));
         draw();
     }
 
+    /* Where an error of a step leads: what was looked at can be asked for again. */
+    const back = (step) => (["looking", "importing"].includes(step) ? (state.layout ? "looked" : "choosing") : "imported");
+
     function drawJob(again) {
         const job = state.job;
-        const what = state.step === "importing" ? "Importing" : "Indexing";
+        const what = { looking: "Looking at", importing: "Importing" }[state.step] || "Indexing";
         const words = job.note || (job.state === "queued" ? "waits for a worker" : `${Math.floor(100 * job.progress)} %`);
         const bar = convscope.bar(job.progress, words, job.state);
         if (again) {
@@ -232,7 +278,7 @@
         }
         const report = state.report;
         const count = (number, words) => (number ? `${number.toLocaleString("en")} ${words}` : "");
-        const told = report ? [`${report.added.toLocaleString("en")} images entered`, count(report.known, "were there already"),
+        const told = report ? [`${report.added.toLocaleString("en")} images entered`, count(report.known, "were there already"), count(report.renamed, "were moved or renamed"),
             count(report.labelled, "have a label"), count(report.refused, "were refused")].filter(Boolean).join(", ") : "";
         const models = known ? known.models : [];
         state.model = state.model || (models[0] ? models[0].name : "");
@@ -240,6 +286,7 @@
             models.map((one) => make("option", { value: one.name, title: one.title }, one.name)));
         select.value = state.model;
         return [make("p", {}, make("b", {}, state.name), `: ${told}.`),
+            report ? convscope.layoutReport(report.layout) : null,
             report && report.refused ? make("details", {}, make("summary", {}, `Refused files (${report.refused.toLocaleString("en")})`), convscope.refusals(report)) : null,
             problem(),
             make("form", { class: "inline-index", onsubmit: (event) => { event.preventDefault(); index(false); } },
