@@ -590,15 +590,19 @@ def show_model(spec: str, dot: bool, maps: bool) -> None:
             "source": model.source,
             "architecture": model.architecture,
             "parameters": f"{model.parameter_count:,}",
-            "input": f"{pre.input_size[0]} x {pre.input_size[1]} pixels",
-            "resize": f"{_resize_in_words(pre.resize)}, {pre.interpolation}, then the centre",
+            "input": f"{pre.input_size[0]} x {pre.input_size[1]} pixels, {'RGB' if pre.channels == 3 else 'gray'}",
+            "resize": f"{_resize_in_words(pre.resize, pre.fit)}, {pre.interpolation}, then the center",
             "mean": ", ".join(f"{value:g}" for value in pre.mean),
             "std": ", ".join(f"{value:g}" for value in pre.std),
+            "preprocessing from": model.preprocessing_source,
             "vocabulary": f"{model.vocabulary.name} ({len(model.vocabulary.classes):,} classes)",
+            "classes from": model.vocabulary_source,
             **({"note": model.preprocessing_note} if model.preprocessing_note else {}),
             **({"output": model.head_note} if model.head_note else {}),
         }
     )
+    for note in model.notes:
+        click.echo(f"  {note[0].upper()}{note[1:]}.")
     fields = receptive_fields(model, taps)
     rows = []
     for tap in taps:
@@ -643,8 +647,11 @@ def _field_in_words(field: "ReceptiveField") -> str:
     return words if field.exact else f"at most {words}"
 
 
-def _resize_in_words(resize: int | tuple[int, int]) -> str:
-    return f"shortest side to {resize}" if isinstance(resize, int) else f"to {resize[0]} x {resize[1]}"
+def _resize_in_words(resize: int | tuple[int, int], fit: str) -> str:
+    if isinstance(resize, int):
+        return f"shortest side to {resize}"
+    size = f"{resize[0]} x {resize[1]}"
+    return {"exact": f"to {size}", "cover": f"to cover {size}", "contain": f"to fit into {size}"}[fit]
 
 
 @models.command("doctor")

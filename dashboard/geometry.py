@@ -154,6 +154,7 @@ def read_preprocessing(model: Mapping[str, Any]) -> Preprocessing:
         mean=tuple(model["mean"]),
         std=tuple(model["std"]),
         crop_rounding=model["crop_rounding"],
+        fit=model["fit"],
     )
 
 

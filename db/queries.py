@@ -11,7 +11,7 @@ def runs() -> Query:
     return Query("""
 SELECT run, model, image_set, k, dtype, device, layers, r.images, unreadable, seconds, started, finished, version,
        source, architecture, parameters, digest, input_height, input_width, resize_height, resize_width,
-       interpolation, crop_rounding, mean, std, vocabulary, classes
+       interpolation, crop_rounding, fit, mean, std, vocabulary, classes
 FROM runs r JOIN models USING (model)
 ORDER BY finished DESC, run DESC""")
 

@@ -50,8 +50,10 @@ class ResultStore:
         write_file(self.home / file, buffer.getvalue(), synced=True)
         return file
 
-    def write_picture(self, folder: str, name: str, rgb: npt.NDArray[np.uint8]) -> str:
-        """Keep uint8 H,W,3 as `results/FOLDER/NA/NAME.png`, where it is not there yet; the path below the home.
+    def write_picture(self, folder: str, name: str, pixels: npt.NDArray[np.uint8]) -> str:
+        """Keep uint8 H,W,3, or gray H,W,1, as `results/FOLDER/NA/NAME.png`; the path below the home.
+
+        A file that is there already stays.
 
         Raises:
             OSError: it cannot be written; nothing is left behind.
@@ -59,7 +61,9 @@ class ResultStore:
         file = f"results/{folder}/{name[:2]}/{name}.png"
         if not (self.home / file).exists():
             buffer = io.BytesIO()
-            Image.fromarray(rgb).save(buffer, "PNG", compress_level=1)
+            Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(
+                buffer, "PNG", compress_level=1
+            )
             write_file(self.home / file, buffer.getvalue(), synced=True)
         return file
 
@@ -75,6 +79,15 @@ class ResultStore:
             except FileNotFoundError:  # finished, or removed by another
                 continue
         return removed
+
+    def read_picture(self, file: str) -> npt.NDArray[np.uint8]:
+        """uint8 H,W,3, or gray H,W,1, as it was kept.
+
+        Raises:
+            OSError: the file is gone or damaged.
+        """
+        pixels = np.array(Image.open(io.BytesIO(self.path(file).read_bytes())))
+        return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
     def path(self, file: str) -> Path:
         """The file behind a path below the home; it need not exist."""

@@ -17,7 +17,8 @@ CREATE TABLE classes (vocabulary VARCHAR, class_index INTEGER, wnid VARCHAR, nam
 CREATE TABLE models (
     model VARCHAR, source VARCHAR, architecture VARCHAR, parameters BIGINT, weights_sha256 VARCHAR, digest VARCHAR,
     input_height INTEGER, input_width INTEGER, resize_height INTEGER, resize_width INTEGER,
-    interpolation VARCHAR, crop_rounding VARCHAR, mean FLOAT[3], std FLOAT[3], vocabulary VARCHAR, classes INTEGER);
+    interpolation VARCHAR, crop_rounding VARCHAR, fit VARCHAR, mean FLOAT[], std FLOAT[],
+    vocabulary VARCHAR, classes INTEGER);
 CREATE TABLE layers (
     model VARCHAR, layer VARCHAR, position INTEGER, label VARCHAR, module VARCHAR, kind VARCHAR,
     description VARCHAR, stage VARCHAR, block VARCHAR, channels INTEGER, height INTEGER, width INTEGER,
@@ -269,8 +270,9 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "resize_width": "Width before the centre crop, or length of the shortest side.",
             "interpolation": "Resampling filter of the resize.",
             "crop_rounding": "Which way the centre crop takes the odd pixel: half_even or down.",
-            "mean": "Subtracted from pixels in [0, 1], per channel R, G, B.",
-            "std": "Divides after the mean is subtracted, per channel R, G, B.",
+            "fit": "How the resize meets height and width: exact changes the aspect ratio, cover and contain keep it.",
+            "mean": "Subtracted from pixels in [0, 1], per channel R, G, B; one number for a gray model.",
+            "std": "Divides after the mean is subtracted, per channel R, G, B; one number for a gray model.",
             "vocabulary": "Vocabulary of its classes.",
             "classes": "Number of logits.",
         },

@@ -47,7 +47,7 @@ class Manner:
         return nullcontext()
 
     def pixels(self, batch: Tensor) -> Tensor:
-        """float32 N,3,H,W in [0, 1] of uint8 N,H,W,3; a quarter of the bytes travels to the device."""
+        """float32 N,C,H,W in [0, 1] of uint8 N,H,W,C; a quarter of the bytes travels to the device."""
         pixels = batch.to(self.device).permute(0, 3, 1, 2).to(torch.float32).div_(255)
         return pixels.contiguous(memory_format=self.memory_format)
 

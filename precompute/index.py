@@ -300,7 +300,7 @@ def _matching(taps: Sequence[Tap], patterns: str) -> tuple[Tap, ...]:
 
 
 def _sample(store: ImageStore, images: Sequence[StoredImage], model: VisionModel) -> Tensor:
-    """uint8 N,H,W,3 of up to `_FIELD_IMAGES` images, spread evenly over the set."""
+    """uint8 N,H,W,C of up to `_FIELD_IMAGES` images, spread evenly over the set."""
     count = min(_FIELD_IMAGES, len(images))
     read = []
     for number in range(count):

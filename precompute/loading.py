@@ -36,7 +36,7 @@ class Batch:
 
     Attributes:
         images: those that were read, never more than the batch size.
-        pixels: uint8 N,H,W,3, always as many as the batch size: after the images come zeros, so that every
+        pixels: uint8 N,H,W,C, always as many as the batch size: after the images come zeros, so that every
             forward pass has the same shape and the network's sums the same order.
         unreadable: those met on the way.
         next_place: place in the set at which the next batch begins.
@@ -71,7 +71,7 @@ def batches(
             while place < len(images):
                 read: list[StoredImage] = []
                 unreadable: list[Unreadable] = []
-                pixels = torch.zeros(batch_size, height, width, 3, dtype=torch.uint8)
+                pixels = torch.zeros(batch_size, height, width, preprocessing.channels, dtype=torch.uint8)
                 rows = pixels.numpy()
                 while place < len(images) and len(read) < batch_size:
                     while submitted < len(images) and len(ahead) < batch_size + threads:

@@ -181,6 +181,7 @@ def _model(described: ModelRows) -> pa.Table:
         "resize_width": width,
         "interpolation": preprocessing.interpolation,
         "crop_rounding": preprocessing.crop_rounding,
+        "fit": preprocessing.fit,
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "vocabulary": model.vocabulary.name,

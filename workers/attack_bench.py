@@ -1,6 +1,5 @@
 """What jobs that attack share: taps and folded copies of models, and the attacks that were found."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -8,7 +7,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from sqlalchemy import select
 from torch import Tensor
 
@@ -80,7 +78,7 @@ class AttackBench:
 
     def _picture(self, file: str) -> npt.NDArray[np.uint8]:
         try:
-            return np.array(Image.open(io.BytesIO(self.bench.results.path(file).read_bytes())).convert("RGB"))
+            return self.bench.results.read_picture(file)
         except OSError as error:
             raise ItemFailed(f"the file {file} is gone: attack again") from error
 

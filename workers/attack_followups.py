@@ -23,6 +23,9 @@ from workers.models import VisionModel
 from workers.probabilities import class_probabilities
 from workers.running import Computed, ItemFailed, Report
 
+# Weights of R, G, B in gray, as Pillow's mode L has them.
+_LUMINANCE = (0.299, 0.587, 0.114)
+
 
 class ComparisonJobs:
     """SmoothGrad before and after an attack."""
@@ -129,6 +132,7 @@ class TransferJobs:
             judge = self._bench.model(item["model"], parameters)
             image = self._bench.image(found["image_set"], item)
             pair = torch.stack(self._shared.images(found))
+            pair = _in_channels(pair, judge.preprocessing.channels)
             size = judge.preprocessing.input_size
             if pair.shape[2:] != size:
                 pair = F.interpolate(pair, size, mode="bilinear", antialias=True).clamp(0, 1)
@@ -165,6 +169,15 @@ class TransferJobs:
             return number
 
         return Computed(store)
+
+
+def _in_channels(pixels: Tensor, channels: int) -> Tensor:
+    """Images N,C,H,W as a model of so many channels takes them: gray by ITU-R 601's luminance, or gray three times."""
+    if pixels.shape[1] == channels:
+        return pixels
+    if channels == 3:
+        return pixels.expand(-1, 3, -1, -1)
+    return (pixels * pixels.new_tensor(_LUMINANCE).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 class AblationJobs:

@@ -1,6 +1,5 @@
 """Jobs of kind `attack`: one image under one model an item."""
 
-import io
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from sqlalchemy import Connection, insert, select
 from torch import Tensor
 
@@ -191,7 +189,7 @@ class AttackJobs:
             change = results.write_picture(FOLDER, f"{key}-signs", signs.permute(1, 2, 0).numpy())
         else:
             change = results.write_array(FOLDER, f"{key}-change", (found.attacked - pixels[0].cpu()).numpy())
-        again = np.array(Image.open(io.BytesIO(results.path(file).read_bytes())))
+        again = results.read_picture(file)
         with torch.inference_mode():
             probabilities = class_probabilities(model(self._bench.pixels(again)))[0]
         verdict = int(probabilities.argmax())

@@ -206,14 +206,15 @@ def _occlusion(asked: _Asked) -> Attribution:
     if stride > window:
         raise WrongRequest(f"stride: expected at most the window's {window}, or gaps stay, got {stride}")
     size = asked.chunk or 4 * asked.size  # no graph is kept
+    channels = asked.pixels.shape[1]
     squares = (-(-(height - window) // stride) + 1) * (-(-(width - window) // stride) + 1)
     with torch.no_grad():
         found = Occlusion(
             _ticking(asked.model, asked.on_progress, len(asked.pixels) * (squares + 1))
         ).attribute(
             asked.pixels,
-            sliding_window_shapes=(3, window, window),
-            strides=(3, stride, stride),
+            sliding_window_shapes=(channels, window, window),
+            strides=(channels, stride, stride),
             baselines=baseline_pixels(asked.pixels, asked.model.mean, asked.options["baseline"]),
             target=asked.targets,
             perturbations_per_eval=max(1, size // len(asked.pixels)),

@@ -16,7 +16,7 @@ def baseline_pixels(pixels: Tensor, mean: Tensor, kind: object) -> Tensor:
         return mean.to(pixels).clamp(0, 1).expand_as(pixels).clone()
     assert kind == "blur", f"expected mean, black or blur, got {kind!r}"
     blurred = [
-        cv2.GaussianBlur(image, (0, 0), BLUR_SIGMA, borderType=cv2.BORDER_REFLECT)
+        cv2.GaussianBlur(image, (0, 0), BLUR_SIGMA, borderType=cv2.BORDER_REFLECT).reshape(image.shape)
         for image in pixels.permute(0, 2, 3, 1).cpu().numpy()
     ]
     return torch.from_numpy(np.stack(blurred)).permute(0, 3, 1, 2).to(pixels)

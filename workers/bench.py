@@ -77,7 +77,7 @@ class Bench:
         return label
 
     def picture(self, model: VisionModel, image: StoredImage) -> npt.NDArray[np.uint8]:
-        """uint8 H,W,3: what the model sees, before normalisation."""
+        """uint8 H,W,C: what the model sees, before normalisation."""
         return read_image(self.images, image, model.preprocessing)
 
     def keep_input(self, model: VisionModel, image: StoredImage, picture: npt.NDArray[np.uint8]) -> str:
@@ -87,7 +87,7 @@ class Bench:
         )
 
     def pixels(self, picture: npt.NDArray[np.uint8]) -> Tensor:
-        """float32 1,3,H,W in [0, 1] on the models' device."""
+        """float32 1,C,H,W in [0, 1] on the models' device, of uint8 H,W,C."""
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).unsqueeze(0)
         return pixels.to(self.models.device).to(torch.float32).div(255)
 

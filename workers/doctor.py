@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from workers.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Triple
+from workers.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD, Channels, Preprocessing, Triple
 from workers.vocabularies import Vocabulary
 
 OFFSETS = (0, -1, 1)
@@ -26,6 +26,7 @@ NORMALISATIONS: tuple[tuple[str, Triple, Triple], ...] = (
     ("plain pixels in [0, 1]", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     ("plain pixels in [0, 255]", (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
 )
+MNIST: tuple[str, Channels, Channels] = ("MNIST's mean and std", (0.1307,), (0.3081,))
 AS_CONFIGURED = "as configured"
 
 # An alternative is named when its mean cross-entropy is lower by this many standard errors of the paired
@@ -104,7 +105,7 @@ def diagnose(
     classes = len(model.vocabulary.classes)
     alternatives = [
         (name, mean, std)
-        for name, mean, std in NORMALISATIONS
+        for name, mean, std in _normalisations(model.preprocessing.channels)
         if not _same((mean, std), (model.preprocessing.mean, model.preprocessing.std))
     ]
     names = [AS_CONFIGURED, *(name for name, _, _ in alternatives)]
@@ -182,19 +183,27 @@ class _Tally:
         return mean / error
 
 
+def _normalisations(channels: int) -> list[tuple[str, Channels, Channels]]:
+    """Those to try on a network of 3 channels, or of one."""
+    if channels == 3:
+        return [*NORMALISATIONS]
+    alike = [(name, mean[:1], std[:1]) for name, mean, std in NORMALISATIONS if len(set(mean)) == 1]
+    return [MNIST, *alike]
+
+
 def _pixels(model: Diagnosable, images: list[npt.NDArray[np.uint8]]) -> Tensor:
-    """N,3,H,W in [0, 1] on the model's device."""
+    """N,C,H,W in [0, 1] on the model's device."""
     stacked = torch.from_numpy(np.stack(images))
     return stacked.permute(0, 3, 1, 2).to(model.mean.device).float() / 255
 
 
-def _renormalised(model: Diagnosable, pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+def _renormalised(model: Diagnosable, pixels: Tensor, mean: Channels, std: Channels) -> Tensor:
     """Pixels that reach the network, through the model's own normalisation, as (pixels - mean) / std."""
-    wanted = (pixels - pixels.new_tensor(mean).view(1, 3, 1, 1)) / pixels.new_tensor(std).view(1, 3, 1, 1)
+    wanted = (pixels - pixels.new_tensor(mean).view(1, -1, 1, 1)) / pixels.new_tensor(std).view(1, -1, 1, 1)
     return wanted * model.std + model.mean
 
 
-def _same(one: tuple[Triple, Triple], other: tuple[Triple, Triple]) -> bool:
+def _same(one: tuple[Channels, Channels], other: tuple[Channels, Channels]) -> bool:
     pairs = zip(itertools.chain(*one), itertools.chain(*other), strict=True)
     return all(math.isclose(a, b, abs_tol=0.01) for a, b in pairs)
 

@@ -24,7 +24,14 @@ from torch import Tensor, nn
 
 from workers.hub import HubUnreachable, fetch_repository
 from workers.named_models import NAMED_MODELS, NamedModel
-from workers.networks import LoadedNetwork, ModelError, ModelUnavailable, UnknownModel, WrongWeights
+from workers.networks import (
+    LoadedNetwork,
+    ModelError,
+    ModelUnavailable,
+    UnknownModel,
+    WrongWeights,
+    first_line,
+)
 from workers.preprocessing import Preprocessing
 from workers.source_folder import is_model_folder, load_efficientnet_lite0, load_file, load_folder
 from workers.source_huggingface import load_huggingface
@@ -56,6 +63,8 @@ class VisionModel(nn.Module):
         network: the bare network; its input is normalised.
         preprocessing_note: a sentence where the preprocessing is assumed or approximate, else None.
         one_logit: the network has one logit z, read as two classes with the logits -z/2 and z/2; `head_note` says so.
+        preprocessing_source, vocabulary_source: where they were read, or whose they are assumed to be.
+        notes: sentences about what was chosen while loading.
     """
 
     mean: Tensor
@@ -72,20 +81,41 @@ class VisionModel(nn.Module):
         self.reverse_channels = loaded.reverse_channels
         self.one_logit = False
         self.head_note: str | None = None
+        self.variant = loaded.variant
+        self.preprocessing_source = loaded.preprocessing_source
+        self.vocabulary_source = loaded.vocabulary_source
+        self.notes = loaded.notes
         self.network = loaded.network
         self.parameter_count = sum(parameter.numel() for parameter in self.network.parameters())
-        self.register_buffer("mean", torch.tensor(self.preprocessing.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.preprocessing.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(self.preprocessing.mean).view(1, -1, 1, 1), persistent=False
+        )
+        self.register_buffer("std", torch.tensor(self.preprocessing.std).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pixels that the model takes: 3 for R, G, B, 1 for gray."""
+        return self.preprocessing.channels
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits N,C of `pixels`, float N,3,H,W in [0, 1]. Normalises here, so gradients are per pixel."""
-        assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
-        assert pixels.shape[1] == 3, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
+        """Logits N,C of `pixels`, float N,3,H,W (N,1,H,W for a gray model) in [0, 1].
+
+        Normalises here, so gradients are per pixel.
+        """
+        expected = (pixels.shape[0], self.channels)
+        assert pixels.ndim == 4, f"expected pixels N,{self.channels},H,W, got {tuple(pixels.shape)}"
+        assert pixels.shape[:2] == expected, (
+            f"expected pixels N,{self.channels},H,W, got {tuple(pixels.shape)}"
+        )
         normalised = (pixels - self.mean) / self.std
         if self.reverse_channels:
             normalised = normalised.flip(1)
         output = self.network(normalised)
-        logits: Tensor = output if isinstance(output, Tensor) else output.logits
+        if isinstance(output, Tensor):
+            logits = output
+        else:
+            # PP-LCNet of transformers returns its logits under the other name
+            logits = output.logits if hasattr(output, "logits") else output.last_hidden_state
         # the softmax of -z/2 and z/2 is the sigmoid of z, so two classes hold everywhere that many do
         return torch.cat([-logits / 2, logits / 2], dim=1) if self.one_logit else logits
 
@@ -106,6 +136,7 @@ class VisionModel(nn.Module):
             self.preprocessing,
             self.reverse_channels,
             self.vocabulary,
+            *([self.variant] if self.variant else []),
         ]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
@@ -248,19 +279,37 @@ def _unknown(spec: str, models_folder: Path | None) -> str:
     )
 
 
+def _blank_logits(model: VisionModel) -> Tensor:
+    """Logits of a black image.
+
+    Raises:
+        WrongWeights: the network does not take what the preprocessing makes.
+    """
+    pre = model.preprocessing
+    try:
+        with torch.inference_mode():
+            return model(torch.zeros(1, model.channels, *pre.input_size))
+    except Exception as error:  # a network that does not take such an input raises whatever its code meets
+        height, width = pre.input_size
+        raise WrongWeights(
+            f"expected {model.source} to take an input of {pre.channels} channel{'s' * (pre.channels > 1)} and "
+            f"{height} x {width} pixels, as its preprocessing says ({model.preprocessing_source or 'its own'}), got: "
+            f"{first_line(error)}"
+        ) from error
+
+
 def _settle_head(model: VisionModel) -> None:
     """Read one logit as two classes, and check that there is a logit for each class."""
-    with torch.inference_mode():
-        logits = model(torch.zeros(1, 3, *model.preprocessing.input_size))
-        if logits.shape == (1, 1) and len(model.vocabulary.classes) <= 2:
-            model.one_logit = True
-            model.vocabulary = two_classes(model.vocabulary)
-            negative, positive = (entry.name for entry in model.vocabulary.classes)
-            model.head_note = (
-                f"one logit z, read as two classes: {positive!r} has probability sigmoid(z), {negative!r} the rest; "
-                "their logits are z/2 and -z/2"
-            )
-            logits = model(torch.zeros(1, 3, *model.preprocessing.input_size))
+    logits = _blank_logits(model)
+    if logits.shape == (1, 1) and len(model.vocabulary.classes) <= 2:
+        model.one_logit = True
+        model.vocabulary = two_classes(model.vocabulary)
+        negative, positive = (entry.name for entry in model.vocabulary.classes)
+        model.head_note = (
+            f"one logit z, read as two classes: {positive!r} has probability sigmoid(z), {negative!r} the rest; "
+            "their logits are z/2 and -z/2"
+        )
+        logits = _blank_logits(model)
     classes = len(model.vocabulary.classes)
     if logits.shape != (1, classes):
         raise WrongWeights(

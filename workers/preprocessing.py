@@ -6,7 +6,7 @@ the model, whose input is pixels in [0, 1].
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
+Fit = Literal["exact", "cover", "contain"]
+# One number per channel: R, G, B, or one of gray.
+Channels = tuple[float, ...]
 Triple = tuple[float, float, float]
 Box = tuple[float, float, float, float]
 
@@ -38,26 +41,50 @@ class TooThin(ValueError):
     """A picture is so long and thin that resizing its short side makes it enormous; the message is a sentence."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preprocessing:
     """One model's preprocessing. Sizes are (height, width) in pixels; mean and std are for pixels in [0, 1].
 
     Attributes:
         input_size: what the network sees.
-        resize: shortest side before the crop, or an exact (height, width) that may change the aspect ratio.
+        resize: shortest side before the crop, or a (height, width), which `fit` explains.
         interpolation: Pillow's filter of that name, always with antialiasing.
-        mean, std: per channel R, G, B; (0, 0, 0) and (1, 1, 1) where the weights want plain [0, 1].
+        mean, std: per channel R, G, B; (0, 0, 0) and (1, 1, 1) where the weights want plain [0, 1]. One number
+            each where the network takes one channel: gray, by Pillow's luminance (ITU-R 601) before the resize.
         crop_rounding: what becomes of half a pixel when an odd number of pixels is cropped. "half_even" is
             torchvision's and timm's `round`, "down" is transformers' integer division; they differ by one
             pixel.
+        fit: how an image gets the (height, width) of `resize`: "exact" may change the aspect ratio; "cover" and
+            "contain" keep it, so that the image just covers that size or just fits into it, as timm's
+            `ResizeKeepRatio`.
+        fill: level of 255 per channel of the border around an image that is smaller than the crop; empty for 0.
     """
 
     input_size: tuple[int, int]
     resize: int | tuple[int, int]
     interpolation: Interpolation
-    mean: Triple
-    std: Triple
+    mean: Channels
+    std: Channels
     crop_rounding: Literal["half_even", "down"] = "half_even"
+    fit: Fit = "exact"
+    fill: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        """Model digests are made of this text: a field that came later appears only where it is used."""
+        names = [field.name for field in fields(self)]
+        shown = names[:6] + [name for name in names[6:] if getattr(self, name) != _DEFAULTS[name]]
+        return f"Preprocessing({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
+    @property
+    def channels(self) -> int:
+        """3 for R, G, B; 1 for gray."""
+        return len(self.mean)
+
+    def in_gray(self) -> "Preprocessing":
+        """The same for one channel, with the averages of mean and std."""
+        mean, std = (round(sum(values) / len(values), 6) for values in (self.mean, self.std))
+        fill = (round(sum(self.fill) / len(self.fill)),) if self.fill else ()
+        return replace(self, mean=(mean,), std=(std,), fill=fill)
 
     def __post_init__(self) -> None:
         resize = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
@@ -68,10 +95,17 @@ class Preprocessing:
             choices = ", ".join(INTERPOLATIONS)
             raise ValueError(f"interpolation: expected one of {choices}, got {self.interpolation!r}")
         numbers_fit = all(map(math.isfinite, (*self.mean, *self.std))) and all(s > 0 for s in self.std)
-        if len(self.mean) != 3 or len(self.std) != 3 or not numbers_fit:
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean) or not numbers_fit:
             raise ValueError(
-                f"mean and std: expected three numbers each, std positive, got {self.mean} and {self.std}"
+                "mean and std: expected three numbers each (or one, for one channel), std positive, "
+                f"got {self.mean} and {self.std}"
             )
+        if self.fit not in ("exact", "cover", "contain"):
+            raise ValueError(f"fit: expected exact, cover or contain, got {self.fit!r}")
+        if self.fit != "exact" and isinstance(self.resize, int):
+            raise ValueError(f"resize: expected (height, width) to {self.fit}, got {self.resize}")
+        if self.fill and (len(self.fill) != self.channels or not all(0 <= v <= 255 for v in self.fill)):
+            raise ValueError(f"fill: expected a level of 0 to 255 per channel, got {self.fill}")
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) of a `width` x `height` image after the resize and before the crop.
@@ -79,13 +113,17 @@ class Preprocessing:
         The longer side is truncated, as torchvision, timm and transformers do.
         """
         if not isinstance(self.resize, int):
-            return self.resize
+            if self.fit == "exact":
+                return self.resize
+            ratios = (height / self.resize[0], width / self.resize[1])
+            ratio = min(ratios) if self.fit == "cover" else max(ratios)
+            return (max(1, round(height / ratio)), max(1, round(width / ratio)))
         short, long = min(width, height), max(width, height)
         resized_long = int(self.resize * long / short)
         return (self.resize, resized_long) if height <= width else (resized_long, self.resize)
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """uint8 H,W,3 of `input_size`, not normalised; an image smaller than the crop gets black borders.
+        """uint8 H,W,C of `input_size`, not normalised; an image smaller than the crop gets borders of `fill`.
 
         Raises:
             ValueError: the image is not RGB.
@@ -99,12 +137,22 @@ class Preprocessing:
                 f"it has {image.width:,} x {image.height:,} pixels, which resizing makes {width:,} x {height:,}, "
                 f"and the limit is {_MOST_RESIZED:,} pixels"
             )
+        if self.channels == 1:
+            image = image.convert("L")
         if (width, height) != image.size:
             image = image.resize((width, height), INTERPOLATIONS[self.interpolation])
         top, left = self._crop_corner(height, width)
-        # Pillow fills what lies outside the image with zeros.
-        cropped = image.crop((left, top, left + self.input_size[1], top + self.input_size[0]))
-        return np.asarray(cropped)
+        if self.fill and (top < 0 or left < 0):
+            canvas = Image.new(
+                image.mode, self.input_size[::-1], self.fill[0] if self.channels == 1 else self.fill
+            )
+            canvas.paste(image, (-left, -top))
+            image = canvas
+        else:
+            # Pillow fills what lies outside the image with zeros.
+            image = image.crop((left, top, left + self.input_size[1], top + self.input_size[0]))
+        pixels = np.asarray(image)
+        return pixels[:, :, None] if self.channels == 1 else pixels
 
     def box_in_image(self, box: Box, width: int, height: int) -> Box:
         """`box` (y0, x0, y1, x1), in input pixels, as the same box in a `width` x `height` image's pixels.
@@ -136,3 +184,6 @@ class Preprocessing:
             # pipeline pads it at the near side: one pixel of border, nothing else.
             return -(-spare // 2)
         return round(spare / 2) if self.crop_rounding == "half_even" else spare // 2
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Preprocessing)}

@@ -83,7 +83,7 @@ def receptive_fields(model: Tappable, taps: Sequence[Tap]) -> dict[str, Receptiv
 
     height, width = model.preprocessing.input_size
     device = next((parameter.device for parameter in model.network.parameters()), None)
-    pixels = torch.full((1, 3, height, width), 0.5, device=device)
+    pixels = torch.full((1, model.preprocessing.channels, height, width), 0.5, device=device)
     with torch.no_grad(), record_taps(model, taps, note):
         model(trace(pixels))
     return fields

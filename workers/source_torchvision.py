@@ -1,16 +1,26 @@
 """torchvision's classifiers, with torchvision's weights or with a state dict of one's own."""
 
 import contextlib
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from workers.checkpoints import (
+    classes_in,
+    first_convolution,
+    fit_names,
+    input_channels_in,
+    load_exactly,
+    read_checkpoint,
+)
 from workers.hub import HubUnreachable, fetch_file
-from workers.networks import LoadedNetwork, ModelUnavailable, UnknownModel, load_exactly, read_state_dict
+from workers.networks import LoadedNetwork, ModelUnavailable, UnknownModel, WrongWeights, first_line
 from workers.preprocessing import Interpolation, Preprocessing
 from workers.torchvision_import import import_library
 from workers.vocabularies import Vocabulary, imagenet, vocabulary_of_labels
@@ -50,46 +60,112 @@ def load_torchvision(
             f"torchvision:{reference} cannot be fetched ({error}): download {weights.url} where there is "
             f"internet and put it in {models_folder or 'the models folder'} under the name {file_name}"
         ) from error
-    with _checkpoint(path):
-        network: nn.Module = _models().get_model(architecture, weights=weights)
+    try:
+        with _checkpoint(path):
+            network: nn.Module = _models().get_model(architecture, weights=weights)
+    except Exception as error:  # torch.load's kinds, and a state dict of another network
+        read_checkpoint(path)
+        raise WrongWeights(
+            f"expected the weights {weights.name} of {architecture} in {path}, got a file that does not fit: "
+            f"{first_line(error)}"
+        ) from error
     return LoadedNetwork(
         network=network,
         source=f"torchvision:{architecture}.{weights.name}",
         architecture=architecture,
         preprocessing=preprocessing_of_weights(weights),
         vocabulary=vocabulary_of_labels(weights.meta["categories"], model=name),
+        preprocessing_source=f"torchvision's weights {weights.name}",
+        vocabulary_source=f"torchvision's weights {weights.name}",
     )
 
 
-def load_torchvision_file(architecture: str, path: Path, *, name: str, source: str) -> LoadedNetwork:
+def load_torchvision_file(
+    architecture: str, path: Path, *, name: str, source: str, transform_input: bool | None = None
+) -> LoadedNetwork:
     """torchvision's `architecture` with the state dict in `path`; the preprocessing is its default weights'.
+
+    Args:
+        transform_input: whether GoogLeNet and Inception-v3 normalize once more, as the weights that were ported from
+            TensorFlow need; None takes what torchvision's own weights have, True.
 
     Raises:
         UnknownModel: no such architecture.
         WrongWeights: the state dict does not fit.
     """
     architecture, weights = _weights(architecture)
-    tensors = read_state_dict(path)
-    network: nn.Module = _models().get_model(architecture, weights=None)
-    classes = classes_in(tensors, network)
-    if classes != 1000:
-        network = _models().get_model(architecture, weights=None, num_classes=classes)
-    load_exactly(network, tensors, path=path, architecture=architecture)
-    vocabulary = default_vocabulary(classes, model=name)
+    ported = architecture in _PORTED
+    if transform_input is not None and not ported:
+        raise WrongWeights(
+            f"transform_input: expected it for {' or '.join(_PORTED)} alone, got it for {architecture}"
+        )
+    # their auxiliary classifiers serve training alone
+    options: dict[str, Any] = {"aux_logits": False, "init_weights": False} if ported else {}
+    read = read_checkpoint(path)
+    read = replace(read, tensors={_OLD_NAMES.sub(r"\1\2", key): value for key, value in read.tensors.items()})
+    network: nn.Module = _models().get_model(architecture, weights=None, **options)
+    checkpoint = fit_names(read, network)
+    if ported:
+        tensors = {
+            key: value for key, value in checkpoint.tensors.items() if not key.lower().startswith("aux")
+        }
+        checkpoint = replace(checkpoint, tensors=tensors)
+    classes = classes_in(checkpoint.tensors, network)
+    gray = input_channels_in(checkpoint.tensors, network) == 1
+    notes = list(checkpoint.notes)
+    if ported and not gray:
+        options["transform_input"] = transform_input is not False
+        if transform_input is None:
+            notes.append(
+                "transform_input is taken to be true, as torchvision's own weights need it; convscope.json's "
+                '"transform_input": false is for a network that was trained from scratch'
+            )
+    if classes != 1000 or options:
+        network = _models().get_model(architecture, weights=None, num_classes=classes, **options)
+    if gray:
+        _take_gray(network)
+    load_exactly(network, checkpoint, architecture=architecture)
+    preprocessing = preprocessing_of_weights(weights)
+    note = f"assumed to be that of torchvision's own weights {weights.name}"
+    if gray:
+        preprocessing = preprocessing.in_gray()
+        note += ", with the averages of its mean and std for the one gray channel"
     return LoadedNetwork(
         network=network,
         source=source,
         architecture=architecture,
-        preprocessing=preprocessing_of_weights(weights),
-        vocabulary=vocabulary,
-        preprocessing_note=f"assumed to be that of torchvision's own weights {weights.name}",
+        preprocessing=preprocessing,
+        vocabulary=default_vocabulary(classes, model=name),
+        preprocessing_note=note,
+        preprocessing_source=f"torchvision's weights {weights.name}, assumed",
+        vocabulary_source=vocabulary_assumed(classes),
+        notes=tuple(notes),
+        variant="transform_input" if options.get("transform_input") else "",
     )
 
 
-def classes_in(tensors: dict[str, Tensor], network: nn.Module) -> int:
-    """Number of logits of the classifier in `tensors`: a classifier's last tensor has one row per logit."""
-    last = list(network.state_dict())[-1]
-    return tensors[last].shape[0] if last in tensors and tensors[last].ndim > 0 else 1000
+_PORTED = ("googlenet", "inception_v3")
+# DenseNet checkpoints of torchvision's first years: norm.1 for norm1
+_OLD_NAMES = re.compile(
+    r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var|num_batches_tracked))$"
+)
+
+
+def _take_gray(network: nn.Module) -> None:
+    """Give `network` a first convolution of one channel."""
+    name, first = first_convolution(network)
+    assert first is not None
+    parent, _, child = name.rpartition(".")
+    made = nn.Conv2d(
+        1,
+        first.out_channels,
+        first.kernel_size,  # type: ignore[arg-type]
+        first.stride,  # type: ignore[arg-type]
+        first.padding,  # type: ignore[arg-type]
+        first.dilation,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+    )
+    setattr(network.get_submodule(parent), child, made)
 
 
 def default_vocabulary(classes: int, *, model: str) -> Vocabulary:
@@ -97,6 +173,15 @@ def default_vocabulary(classes: int, *, model: str) -> Vocabulary:
     if classes == 1000:
         return imagenet()
     return vocabulary_of_labels([f"class {index}" for index in range(classes)], model=model)
+
+
+def vocabulary_assumed(classes: int) -> str:
+    """Whose `default_vocabulary` is."""
+    return (
+        "ImageNet-1k, assumed from 1,000 logits"
+        if classes == 1000
+        else "numbers: the weights name no classes"
+    )
 
 
 def _models() -> Any:

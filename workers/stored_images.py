@@ -24,7 +24,7 @@ class StoredImage:
 
 
 def read_image(store: ImageStore, image: StoredImage, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """uint8 H,W,3 of the network's input size.
+    """uint8 H,W,C of the network's input size.
 
     Raises:
         UnreadableImage: as `open_image`, or the picture is too long and thin to be resized.

@@ -75,7 +75,9 @@ class Trace:
     joins: frozenset[tuple[int, int]]
 
 
-def trace(network: nn.Module, forward: Callable[[Tensor], object], input_size: tuple[int, int]) -> Trace:
+def trace(
+    network: nn.Module, forward: Callable[[Tensor], object], input_size: tuple[int, int], channels: int = 3
+) -> Trace:
     """Run `forward`, which runs `network`, once on two blank images of `input_size` (height, width).
 
     Memory: the activations of two images, all kept until the pass ends.
@@ -120,7 +122,7 @@ def trace(network: nn.Module, forward: Callable[[Tensor], object], input_size: t
 
     handles = []
     parameter = next(network.parameters())
-    pixels = torch.zeros(_BATCH, 3, *input_size, device=parameter.device, dtype=parameter.dtype)
+    pixels = torch.zeros(_BATCH, channels, *input_size, device=parameter.device, dtype=parameter.dtype)
     training = network.training
     try:
         for name, module in network.named_modules():

@@ -70,7 +70,7 @@ def find_taps(model: Tappable) -> tuple[Tap, ...]:
     convolutions of squeeze-and-excitation, linear layers on windows of tokens, and functions called without a
     module.
     """
-    seen = trace(model.network, model, model.preprocessing.input_size)
+    seen = trace(model.network, model, model.preprocessing.input_size, model.preprocessing.channels)
     found = places(model.network, seen)
     layers = _unique([_layer_id(place) for place in found])
     return tuple(
@@ -100,7 +100,7 @@ def tap_edges(model: Tappable, taps: Sequence[Tap]) -> tuple[tuple[str, str], ..
     A residual join is an edge to the deeper of the two branches that are added: the skip over a block of three
     layers ends at the block's third, whose sum the next block then reads.
     """
-    seen = trace(model.network, model, model.preprocessing.input_size)
+    seen = trace(model.network, model, model.preprocessing.input_size, model.preprocessing.channels)
     layer_of = {(tap.module, tap.call): tap.layer for tap in taps}
     layers = [layer_of.get((call.module, call.call)) for call in seen.calls]
     pairs = {

@@ -28,7 +28,7 @@ def fill(connection: duckdb.DuckDBPyConnection, *, rf_global: bool, erf_size: in
         )
     connection.execute(
         """INSERT INTO models VALUES ('m', 's', 'a', 1, 'w', 'd', 8, 10, NULL, 12, 'bilinear', 'half_even',
-        [0, 0, 0]::FLOAT[3], [1, 1, 1]::FLOAT[3], 'v', 2)"""
+        'exact', [0, 0, 0]::FLOAT[], [1, 1, 1]::FLOAT[], 'v', 2)"""
     )
     size = (None, None, None, None, None, None) if rf_global else (5, 5, 2.0, 2.0, -2.0, -2.0)
     connection.execute(

@@ -130,7 +130,7 @@ def test_a_missing_tensor_is_an_error_and_never_random(convnext_folder: Path) ->
     weights = load_file(convnext_folder / "model.safetensors")
     del weights["classifier.weight"]
     save_file(weights, convnext_folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WrongWeights, match=r"got none for 1 of its tensors \(classifier.weight\)"):
+    with pytest.raises(WrongWeights, match=r"got none for 1 tensor \(classifier.weight\)"):
         load_model(str(convnext_folder))
 
 
@@ -144,7 +144,7 @@ def test_a_backbone_without_a_classifier_is_refused(tmp_path: Path) -> None:
 def test_truncated_weights_are_an_error(convnext_folder: Path) -> None:
     file = convnext_folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(WrongWeights, match="expected an image classifier in"):
+    with pytest.raises(WrongWeights, match=r"model.safetensors, got a file that is truncated"):
         load_model(str(convnext_folder))
 
 
@@ -207,7 +207,7 @@ def test_a_described_state_dict_sees_what_its_weights_were_trained_on(
         ),
         (
             {"architecture": "torchvision:resnet18"},
-            "expected the weights of resnet18 in .* missing .* unexpected",
+            "expected the weights of resnet18 in .* missing.* that it has not",
         ),
         ({"architecture": "torchvision:mobilenet_v7"}, "near are mobilenet_v2"),
         ({"architecture": "keras:mobilenet"}, "expected an architecture torchvision:NAME or timm:NAME"),
@@ -220,7 +220,7 @@ def test_a_described_state_dict_sees_what_its_weights_were_trained_on(
         ({"input_size": "224"}, "for 'input_size', got '224'"),
         ({"resize": True}, "for 'resize', got True"),
         ({"resize": [0, 5]}, "for 'resize', got "),
-        ({"mean": "0.5"}, "expected three numbers for 'mean'|expected three numbers each"),
+        ({"mean": "0.5"}, "expected three numbers"),
         ({"vocabulary": "imagenet"}, "expected vocabulary 'imagenet-1k', .* got 'imagenet'"),
         ({"vocabulary": ["cat", "dog"]}, "expected 2 logits .* got a result of shape \\(1, 1000\\)"),
     ],
@@ -376,7 +376,7 @@ def test_a_home_of_nobody_is_nowhere(spec: str) -> None:
 def test_a_folder_with_a_wrong_value_is_named(convnext_folder: Path, file: str, changes: Any) -> None:
     path = convnext_folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | changes if changes else changes))
-    with pytest.raises(WrongWeights, match=rf"expected an? image .*{convnext_folder.name}"):
+    with pytest.raises(WrongWeights, match=rf"expected an? (image|JSON object) .*{convnext_folder.name}"):
         load_model(str(convnext_folder))
 
 

@@ -86,6 +86,66 @@ def test_timms_own_transform_gives_the_same_to_the_level(name: str, settings: di
         assert levels_apart(normalised(ours, image), transform(image).numpy(), ours) < 0.01
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+def test_every_crop_mode_of_timm_gives_the_same_bits(mode: str, interpolation: str) -> None:
+    """timm's own transform before it makes floats: uint8, for square and other inputs, tiny and thin images."""
+    data = import_library("timm.data")
+    for input_size in ((3, 96, 96), (3, 64, 129), (3, 131, 80), (1, 28, 28)):
+        network = import_library("timm").create_model("test_resnet", in_chans=input_size[0])
+        for crop_pct in (0.875, 1.0):
+            network.pretrained_cfg |= {
+                "input_size": input_size,
+                "crop_mode": mode,
+                "crop_pct": crop_pct,
+                "interpolation": interpolation,
+                "mean": (0.485, 0.456, 0.406)[: input_size[0]],
+                "std": (0.229, 0.224, 0.225)[: input_size[0]],
+            }
+            ours, note = preprocessing_of_timm(network)
+            assert note is None
+            transform = data.create_transform(**data.resolve_model_data_config(network), normalize=False)
+            for size in [(500, 375), (333, 517), (256, 256), (401, 259), (61, 83), (5, 7), (640, 30), (1, 1)]:
+                image = picture(*size)
+                theirs = transform(image if input_size[0] == 3 else image.convert("L")).numpy()
+                assert (ours(image) == theirs.transpose(1, 2, 0)).all(), (input_size, crop_pct, size)
+
+
+@pytest.mark.parametrize("processor", ["ViT", "ConvNext", "Bit", "EfficientNet", "Levit"])
+def test_gray_is_luminance_as_the_processor_gets_it(processor: str) -> None:
+    made = getattr(import_library("transformers"), f"{processor}ImageProcessorPil")(
+        image_mean=[0.13], image_std=[0.31]
+    )
+    ours, note, reverse = preprocessing_of_processor(made, channels=1)
+    assert (ours.channels, note, reverse) == (1, None, False)
+    options = {"do_convert_rgb": False} if getattr(made, "do_convert_rgb", None) else {}
+    for size in SIZES[:4]:
+        image = picture(*size)
+        theirs = np.asarray(
+            made(images=image.convert("L"), return_tensors="np", **options)["pixel_values"][0]
+        )
+        apart = np.abs(normalised(ours, image) - theirs) * ours.std[0] * 255
+        assert apart.max() <= 5.1
+        assert apart.mean() < 0.3
+
+
+def test_a_gray_image_is_the_same_to_a_gray_model_as_in_colors() -> None:
+    gray = picture(90, 90).convert("L")
+    ours = replace(PLAIN, input_size=(90, 90), resize=90, mean=(0.5,), std=(0.5,))
+    assert (ours(gray.convert("RGB"))[:, :, 0] == np.asarray(gray)).all()
+
+
+def test_what_came_later_shows_in_the_text_of_digests_only_where_it_is_used() -> None:
+    """Indexed models are known by digests of this text; it stays what it was for them."""
+    assert repr(PLAIN) == (
+        "Preprocessing(input_size=(224, 224), resize=256, interpolation='bilinear', mean=(0.5, 0.5, 0.5), "
+        "std=(0.5, 0.5, 0.5), crop_rounding='half_even')"
+    )
+    assert repr(replace(PLAIN, resize=(9, 8), fit="cover", fill=(1, 2, 3))).endswith(
+        "crop_rounding='half_even', fit='cover', fill=(1, 2, 3))"
+    )
+
+
 PROCESSORS: list[tuple[str, dict[str, Any]]] = [
     ("ConvNextImageProcessor", {"size": {"shortest_edge": 224}, "crop_pct": 0.875}),
     ("ConvNextImageProcessor", {"size": {"shortest_edge": 288}, "crop_pct": 0.95}),
@@ -150,23 +210,28 @@ def test_the_resized_size_is_torchvisions(width: int, height: int, resize: int |
     width=st.integers(30, 700),
     height=st.integers(30, 700),
     resize=st.sampled_from([64, 96, 97, (96, 96), (80, 120)]),
+    fit=st.sampled_from(["exact", "cover", "contain"]),
     rounding=st.sampled_from(["half_even", "down"]),
     y=st.integers(0, 63),
     x=st.integers(0, 63),
 )
 @settings(max_examples=80, deadline=None)
 def test_a_box_in_the_input_shows_the_same_place_in_the_photograph(
-    width: int, height: int, resize: int | tuple[int, int], rounding: Any, y: int, x: int
+    width: int, height: int, resize: int | tuple[int, int], fit: Any, rounding: Any, y: int, x: int
 ) -> None:
     """The photograph is its own ruler: red grows with x and green with y."""
     rows, columns = np.mgrid[0:height, 0:width]
     ruler = np.stack([(columns + 0.5) / width, (rows + 0.5) / height, rows * 0], axis=-1)
     image = Image.fromarray((ruler * 255).round().astype(np.uint8))
-    preprocessing = replace(PLAIN, input_size=(64, 64), resize=resize, crop_rounding=rounding)
+    if isinstance(resize, int):
+        fit = "exact"
+    preprocessing = replace(PLAIN, input_size=(64, 64), resize=resize, crop_rounding=rounding, fit=fit)
+    resized_height, resized_width = preprocessing.resized_size(width, height)
+    if resized_height < 64 or resized_width < 64:
+        return  # a border: what lies there is clipped
     red, green, _ = preprocessing(image)[y, x] / 255
     y0, x0, y1, x1 = preprocessing.box_in_image((y, x, y + 1, x + 1), width, height)
     # the filter blurs the ruler's ends by up to a pixel of the smaller scale
-    resized_height, resized_width = preprocessing.resized_size(width, height)
     assert (x0 + x1) / 2 / width == pytest.approx(red, abs=0.01 + 1.5 / min(width, resized_width))
     assert (y0 + y1) / 2 / height == pytest.approx(green, abs=0.01 + 1.5 / min(height, resized_height))
 
@@ -201,6 +266,9 @@ def test_an_image_of_the_inputs_size_is_untouched() -> None:
         ({"resize": 0}, "resize: expected positive"),
         ({"interpolation": "cubic"}, "expected one of nearest, bilinear, bicubic, .* got 'cubic'"),
         ({"std": (0.2, 0.0, 0.2)}, "std positive"),
+        ({"mean": (0.2,)}, "or one, for one channel"),
+        ({"fit": "cover"}, r"resize: expected \(height, width\) to cover, got 256"),
+        ({"fill": (1, 2)}, "fill: expected a level of 0 to 255 per channel"),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
