@@ -124,7 +124,7 @@ def make_atlas(settings: Settings) -> None:
         for run, model in enumerate(MODELS, 1):
             connection.execute(
                 "INSERT INTO models VALUES (?, 'generated', 'ConvNext', 28589128, ?, ?, ?, ?, NULL, ?, 'bicubic', "
-                "'half_even', [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 'imagenet', ?)",
+                "'half_even', 'exact', [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 'imagenet', ?)",
                 [model, f"{run:064x}", f"{run:064x}", INPUT, INPUT, RESIZE, CLASSES],
             )
             connection.register("given", pa.Table.from_pylist([{"model": model} | layer for layer in layers]))

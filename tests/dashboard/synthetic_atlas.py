@@ -184,7 +184,7 @@ def add_run(
         )
         connection.execute(
             "INSERT INTO models VALUES (?, 'synthetic:convnext', 'ConvNext', 28589128, ?, ?, ?, ?, NULL, ?, 'bicubic', "
-            "'half_even', [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 'synthetic', ?)",
+            "'half_even', 'exact', [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 'synthetic', ?)",
             [model, f"{seed:064x}", f"{seed:064x}", INPUT, INPUT, RESIZE, len(classes)],
         )
         connection.register(

@@ -55,7 +55,8 @@ def as_trained(model: VisionModel, image: Image.Image) -> torch.Tensor:
 
 def images(lab: Lab) -> list[Image.Image]:
     rows = lab.bench.atlas.fetch(Query("SELECT path FROM images ORDER BY image_id"))
-    return [Image.open(lab.bench.images.original_path(row["path"])) for row in rows]
+    found = (lab.bench.images.original_path(row["path"]).read_bytes() for row in rows)
+    return [Image.open(io.BytesIO(data)) for data in found]
 
 
 def test_the_index_of_a_gray_model_is_that_of_gray_images(lab: Lab, gray: VisionModel) -> None:
