@@ -288,7 +288,7 @@ def _blank_logits(model: VisionModel) -> Tensor:
     pre = model.preprocessing
     try:
         with torch.inference_mode():
-            return model(torch.zeros(1, model.channels, *pre.input_size))
+            logits: Tensor = model(torch.zeros(1, model.channels, *pre.input_size))
     except Exception as error:  # a network that does not take such an input raises whatever its code meets
         height, width = pre.input_size
         raise WrongWeights(
@@ -296,6 +296,7 @@ def _blank_logits(model: VisionModel) -> Tensor:
             f"{height} x {width} pixels, as its preprocessing says ({model.preprocessing_source or 'its own'}), got: "
             f"{first_line(error)}"
         ) from error
+    return logits
 
 
 def _settle_head(model: VisionModel) -> None:
