@@ -70,7 +70,8 @@ def _sentence(error: Exception) -> str:
     """What to tell a person: our own exceptions carry a sentence, the system's are near enough to one."""
     if type(error).__module__.split(".")[0] in PACKAGES or isinstance(error, OSError):
         return " ".join(str(error).split())
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (--debug shows the traceback)"
+    text = " ".join(str(error).split())
+    return f"a fault in Convscope, {type(error).__name__}: {text} (--debug shows the traceback)"
 
 
 @click.group(

@@ -5,7 +5,10 @@
 
 import argparse
 import json
+import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -525,6 +528,42 @@ def test_a_checkpoint_loads_whole_or_says_what_it_is(case: Case, tmp_path: Path)
     assert case.says in notes if case.says else not model.notes
     assert model.preprocessing_source
     assert model.vocabulary_source
+
+
+@pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "no terminal"])
+def test_nobody_is_asked_whether_to_run_a_folders_code(tmp_path: Path, terminal: bool) -> None:
+    """A person who would answer `y` is not asked either: the library's own question never comes up."""
+    convnext(tmp_path / "net")
+    own_code(tmp_path / "net")
+    for file in ("config.json", "mine.py"):
+        assert (tmp_path / "net" / file).exists()
+    command = [
+        sys.executable,
+        str(DOCUMENT.parents[1] / "convscope.py"),
+        "models",
+        "show",
+        str(tmp_path / "net"),
+    ]
+    keyboard, screen = os.openpty() if terminal else (None, subprocess.DEVNULL)
+    if keyboard is not None:
+        os.write(keyboard, b"y\ny\n")
+    done = subprocess.run(
+        command,
+        stdin=screen,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "CONVSCOPE_HOME": str(tmp_path / "home")},
+    )
+    if keyboard is not None:
+        os.close(keyboard)
+        os.close(screen)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "Convscope never runs code from a model's folder" in done.stderr
+    assert not [word for word in (*FORBIDDEN, "[y/N]", "this code ran") if word in done.stderr]
 
 
 def test_the_document_lists_these_cases() -> None:
