@@ -17,6 +17,7 @@ from db.overview_queries import CLASS_ORDERS as OVERVIEW_ORDERS
 from db.patch_queries import CHANNEL_ORDERS
 from db.robustness_queries import CLASS_ORDERS
 from workers.methods import DEFAULT_METHOD
+from workers.submit import DEFAULT_STEPS, MOST_STEPS
 
 K_MOST = 20
 MOST_ADDRESS = 8000  # characters; the server takes request lines of 8190, which hold a little more
@@ -156,6 +157,8 @@ class OverviewAddress(Address):
 class SaliencyAddress(Address):
     """A request for maps. `models` lists names, empty for `model` alone; parameters are `p_NAME` beside these.
 
+    `steps` are those of the curves of deletion and insertion that are shown with the maps.
+
     What the browser shows of the maps (colours, scale, …) is in the address too, and concerns the browser alone.
     """
 
@@ -164,6 +167,7 @@ class SaliencyAddress(Address):
     ids: str = ""
     method: str = DEFAULT_METHOD
     target: str = "prediction"
+    steps: int = _number(DEFAULT_STEPS, 2, MOST_STEPS)
 
 
 @dataclass(frozen=True)

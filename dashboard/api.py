@@ -31,7 +31,14 @@ from db.jobs import NoSuchJob
 from db.ledger_tables import STATES
 from db.results import ResultGone
 from workers.methods import DEFAULT_METHOD, WrongRequest
-from workers.submit import choose_models, faithfulness_job, parse_ids, saliency_job
+from workers.submit import (
+    DEFAULT_STEPS,
+    MOST_STEPS,
+    choose_models,
+    faithfulness_job,
+    parse_ids,
+    saliency_job,
+)
 from workers.submit_attacks import (
     MOST_ATTACKS,
     MOST_FOLLOWED,
@@ -70,7 +77,7 @@ def submit() -> flask.Response:
         new = faithfulness_job(
             context.ledger,
             _whole_numbers("maps", body.get("maps")),
-            steps=body.get("steps", 50),
+            steps=body.get("steps", DEFAULT_STEPS),
             queue=_word(body, "queue", "batch"),
         )
     elif kind == "attack":
@@ -235,7 +242,8 @@ def show_job(job: int) -> flask.Response:
     shown = ("position", "model", "image_id", "state", "error", "seconds", "result")
     items = [{name: item[name] for name in shown} for item in job_queries.job_items(ledger, job, **part)]
     has_maps, has_attacks = record["kind"] in ("saliency", "faithfulness"), record["kind"] == "attack"
-    maps = job_queries.job_maps(ledger, job, **part) if has_maps else []
+    steps = number("steps", record["parameters"].get("steps", DEFAULT_STEPS), low=2, high=MOST_STEPS)
+    maps = job_queries.job_maps(ledger, job, steps=steps, **part) if has_maps else []
     attacks = job_attacks(ledger, job, **part) if has_attacks else []
     return answer(
         record
@@ -276,8 +284,9 @@ def _check(job: int) -> None:
 
 @api.get("/maps/<int:map>")
 def show_map(map: int) -> flask.Response:
-    """What is known of a map."""
-    return answer(map_record(_map(map)))
+    """What is known of a map, with its curves of as many steps as are asked for."""
+    found = map_record(_map(map, steps=number("steps", DEFAULT_STEPS, low=2, high=MOST_STEPS)))
+    return answer(found | {"scored_steps": job_queries.scored_steps(current().ledger, map)})
 
 
 @api.get("/maps/<int:map>.npy")
@@ -319,8 +328,8 @@ def map_input(map: int) -> flask.Response:
     return kept(result_bytes(_map(map)["input_file"]), "image/png", f"map-{map}-input.png")
 
 
-def _map(number: int) -> Record:
-    found = job_queries.saliency_map(current().ledger, number) if number <= MOST_NUMBER else None
+def _map(number: int, *, steps: int = DEFAULT_STEPS) -> Record:
+    found = job_queries.saliency_map(current().ledger, number, steps=steps) if number <= MOST_NUMBER else None
     if found is None:
         raise NotFound(f"there is no map {number}")
     return found

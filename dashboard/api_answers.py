@@ -198,12 +198,23 @@ def result_page(job: Mapping[str, Any]) -> str | None:
         "target": request["target"],
         **{f"p_{name}": value for name, value in request["parameters"].items()},
     }
+    if job["kind"] == "faithfulness":
+        given["steps"] = request["steps"]
     return "/saliency?" + urlencode(given)
 
 
 def map_record(found: Mapping[str, Any]) -> Record:
     """A map as the interface shows it: no paths of the server."""
-    hidden = ("key", "file", "standard_error_file", "input_file", "model_digest", "image_key", "position")
+    hidden = (
+        "key",
+        "question",
+        "file",
+        "standard_error_file",
+        "input_file",
+        "model_digest",
+        "image_key",
+        "position",
+    )
     number = found["map"]
     has_error = found["standard_error_file"] is not None
     return {name: value for name, value in found.items() if name not in hidden} | {

@@ -13,6 +13,7 @@ from db.results import ResultGone
 
 _HIDDEN = (
     "key",
+    "question",
     "model_digest",
     "image_key",
     "position",
@@ -45,6 +46,8 @@ def whole_attack(context: Context, found: Record) -> Record:
     ledger = context.ledger
     catalogue = context.catalogue()
     layers = {row["layer"]: row for row in catalogue.layers.get(found["model"], ())}
+    digests = {run["model"]: run["digest"] for run in catalogue.runs}
+    comparisons = [comparison_record(maps) for maps in attack_queries.attack_maps(ledger, number)]
     return attack_record(found) | {
         "steps": steps(context, found),
         "layers": [
@@ -58,10 +61,11 @@ def whole_attack(context: Context, found: Record) -> Record:
             for row in attack_queries.attack_layers(ledger, number)
         ],
         "units": unit_records(catalogue, found, attack_queries.attack_units(ledger, number), layers),
-        "maps": [map_record(row) for row in attack_queries.attack_maps(ledger, number)],
+        "maps": comparisons[0]["maps"] if comparisons else [],
+        "comparisons": comparisons,
         "transfers": [
             _without(row, "judge_digest", "job", "attack")
-            for row in attack_queries.attack_transfers(ledger, number)
+            for row in attack_queries.attack_transfers(ledger, number, digests)
         ],
         "ablations": [
             _without(row, "job", "attack") for row in attack_queries.attack_ablations(ledger, number)
@@ -132,6 +136,13 @@ def unit_records(
             | {"label": layers[layer]["label"] if layer in layers else layer, "patches": patches}
         )
     return records
+
+
+def comparison_record(maps: Sequence[Record]) -> Record:
+    """The maps of one request, with what was asked."""
+    clean = next(row for row in maps if row["panel"] == "clean")
+    asked = {name: clean[name] for name in ("samples", "noise_level", "seed", "job", "created")}
+    return asked | {"maps": [map_record(row) for row in maps]}
 
 
 def map_record(found: Mapping[str, Any]) -> Record:

@@ -27,12 +27,14 @@ from db.patch_queries import pictured
 from db.results import ResultGone
 from db.table_files import csv_lines
 from workers.methods import METHODS, WrongRequest
+from workers.submit import DEFAULT_STEPS, MOST_STEPS
 
 DEFAULT_STRENGTH = 0.65
 SCALES = ("own", "model", "all")
 VIEWS = ("overlay", "map", "error")
 NO_FACTS = (
     "key",
+    "question",
     "file",
     "standard_error_file",
     "input_file",
@@ -115,7 +117,8 @@ def _asked(context: Context) -> Asked:
         raise NothingComputed(f"job {number} computes no maps but {found['kind']}")
     if found["items"] > MOST_MAPS:
         raise WrongRequest(f"a figure holds up to {MOST_MAPS} maps, job {number} has {found['items']:,}")
-    maps = {row["position"]: row for row in job_maps(context.ledger, number)}
+    steps = whole_number("steps", DEFAULT_STEPS, low=2, high=MOST_STEPS)
+    maps = {row["position"]: row for row in job_maps(context.ledger, number, steps=steps)}
     return Asked(found, job_items(context.ledger, number), maps)
 
 
@@ -228,7 +231,8 @@ def map_lines(found: Record, high: float) -> tuple[str, ...]:
     zero = found["lowest"] == 0 == found["highest"]
     told.append("zero everywhere" if zero else f"scale ends at {activation(high)}")
     if found["deletion_auc"] is not None:
-        told.append(f"deletion {found['deletion_auc']:.3f}, insertion {found['insertion_auc']:.3f}")
+        areas = f"deletion {found['deletion_auc']:.3f}, insertion {found['insertion_auc']:.3f}"
+        told.append(f"{areas} ({found['steps']} steps)")
     return tuple(told)
 
 

@@ -8,10 +8,13 @@ removes.
 
 import contextlib
 import fcntl
+import math
+import re
 import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +77,11 @@ class Query:
 
     def text(self) -> str:
         """The statement with its values written in, ready to paste into any DuckDB client."""
+        # in one pass: a value that holds `$name` stays as it is
+        names = "|".join(sorted(map(re.escape, self.values), key=len, reverse=True))
         text = self.sql.strip()
-        # longest first: $k must not match the start of $kind
-        for name in sorted(self.values, key=len, reverse=True):
-            text = text.replace(f"${name}", _literal(self.values[name]))
+        if names:
+            text = re.sub(rf"\$({names})\b", lambda found: _literal(self.values[found[1]]), text)
         return text + ";"
 
 
@@ -86,8 +90,12 @@ def _literal(value: Any) -> str:
         return "NULL"
     if isinstance(value, bool):
         return str(value).upper()
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"'{value}'::DOUBLE"
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, datetime):
+        return f"TIMESTAMP '{value}'"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
     return "'" + str(value).replace("'", "''") + "'"
@@ -146,11 +154,14 @@ class Atlas:
             return cursor.sql(query.sql, params=query.values or None).to_arrow_table()
 
     @contextlib.contextmanager
-    def publish(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def publish(self, *, compact: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """A read-write connection to a copy of the current version, published when the block ends well.
 
         An exception in the block, or a law that does not hold, leaves the current version as it is. Publishers
         wait for each other.
+
+        Args:
+            compact: write the new version without the space of what the block removed, which a file keeps otherwise.
 
         Raises:
             AtlasError: a law does not hold for the changed copy, or it cannot be written.
@@ -176,6 +187,10 @@ class Atlas:
                     connection.execute("COMMIT")
                     _check_laws(connection)
                     connection.execute("CHECKPOINT")
+                    if compact:
+                        _copy(connection, smaller := building.with_name(f"{building.name}.smaller"))
+                if compact:
+                    smaller.rename(building)
                 sync(building)
                 building.rename(self.folder / f"{after}.duckdb")
                 _replace_text(self.folder / "CURRENT", after)
@@ -233,6 +248,15 @@ def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         )
 
 
+def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Write all that `connection` has to a new file, tables in their order of rows."""
+    path.unlink(missing_ok=True)
+    (row,) = connection.execute("SELECT current_database()").fetchall()
+    connection.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS smaller")
+    connection.execute(f'COPY FROM DATABASE "{row[0]}" TO smaller')
+    connection.execute("DETACH smaller")
+
+
 def _check_laws(connection: duckdb.DuckDBPyConnection) -> None:
     for law, query in _LAWS.items():
         row = connection.execute(query).fetchone()
@@ -241,8 +265,8 @@ def _check_laws(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _discard(building: Path) -> None:
-    building.unlink(missing_ok=True)
-    building.with_suffix(".building.wal").unlink(missing_ok=True)
+    for left in building.parent.glob(f"{building.name}*"):
+        left.unlink(missing_ok=True)
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
 """What people ask the ledger of attacks. Every function reads, and returns plain records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -67,20 +67,29 @@ def attack_units(ledger: Ledger, number: int) -> list[Record]:
     return _all(ledger, AttackUnit, AttackUnit.attack == number, AttackUnit.layer, AttackUnit.rank)
 
 
-def attack_maps(ledger: Ledger, number: int) -> list[Record]:
-    """The maps before and after an attack, those of the newest request; empty where nobody asked."""
+def attack_maps(ledger: Ledger, number: int) -> list[list[Record]]:
+    """The maps before and after an attack, a list for each request that was made, the newest first."""
     found = _all(ledger, AttackMap, AttackMap.attack == number, AttackMap.attack_map)
-    return [row for row in found if row["request"] == found[-1]["request"]]
+    newest = dict.fromkeys(row["request"] for row in reversed(found))
+    return [[row for row in found if row["request"] == request] for request in newest]
 
 
-def attack_transfers(ledger: Ledger, number: int) -> list[Record]:
-    """What other models say of an attacked image."""
-    return _all(ledger, AttackTransfer, AttackTransfer.attack == number, AttackTransfer.judge)
+def attack_transfers(ledger: Ledger, number: int, digests: Mapping[str, str]) -> list[Record]:
+    """What other models say of an attacked image, once each: with the weights in `digests`, else the newest."""
+    found = _all(ledger, AttackTransfer, AttackTransfer.attack == number, AttackTransfer.created)
+    found.sort(key=lambda row: digests.get(row["judge"]) == row["judge_digest"])
+    return sorted({row["judge"]: row for row in found}.values(), key=lambda row: str(row["judge"]))
 
 
 def attack_ablations(ledger: Ledger, number: int) -> list[Record]:
-    """Searches with channels held."""
-    return _all(ledger, AttackAblation, AttackAblation.attack == number, AttackAblation.channels)
+    """Searches with channels held, one for each request, the newest first."""
+    return _all(
+        ledger,
+        AttackAblation,
+        AttackAblation.attack == number,
+        AttackAblation.created.desc(),
+        AttackAblation.channels,
+    )
 
 
 def _one(ledger: Ledger, table: Any, condition: Any) -> Record | None:

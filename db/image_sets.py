@@ -88,7 +88,7 @@ def images_by_id(image_set: str, ids: Sequence[int]) -> Query:
         """
 SELECT image_id, name, path, key, wnid, label
 FROM images
-WHERE image_set = $image_set AND list_contains($ids::INTEGER[], image_id)
+WHERE image_set = $image_set AND image_id IN (SELECT unnest($ids::INTEGER[]))
 ORDER BY image_id""",
         {"image_set": image_set, "ids": list(ids)},
     )

@@ -123,43 +123,55 @@ def job_items(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: in
         return [dict(row) for row in rows.mappings()]
 
 
-def job_maps(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: int = 0) -> list[Record]:
+def job_maps(
+    ledger: Ledger, number: int, *, steps: int, limit: int = 1_000_000, offset: int = 0
+) -> list[Record]:
     """The maps of a job's items at positions from `offset` on, with their `position` and, where there are, scores.
 
-    Without the curves, which `saliency_map` has: a page asks for many maps every second.
+    Scores are of curves with that many steps. Without the curves, which `saliency_map` has: a page asks for many maps
+    every second.
     """
     with ledger.read() as connection:
         rows = connection.execute(
             select(
                 JobItem.position,
                 SaliencyMap.__table__,
+                MapScore.steps,
                 MapScore.deletion_auc,
                 MapScore.insertion_auc,
             )
             .join(SaliencyMap, SaliencyMap.map == JobItem.result)
-            .outerjoin(MapScore, MapScore.map == SaliencyMap.map)
+            .outerjoin(MapScore, (MapScore.map == SaliencyMap.map) & (MapScore.steps == steps))
             .where(JobItem.job == number, JobItem.position.between(offset, offset + limit - 1))
             .order_by(JobItem.position)
         )
         return [dict(row) for row in rows.mappings()]
 
 
-def saliency_map(ledger: Ledger, number: int) -> Record | None:
-    """One map, with its scores where there are; None where there is none of that number."""
+def saliency_map(ledger: Ledger, number: int, *, steps: int) -> Record | None:
+    """One map, with its curves of that many steps where there are; None where there is none of that number."""
     with ledger.read() as connection:
         row = connection.execute(
             select(
                 SaliencyMap.__table__,
+                MapScore.steps,
                 MapScore.deletion_auc,
                 MapScore.insertion_auc,
                 MapScore.deletion,
                 MapScore.insertion,
             )
-            .outerjoin(MapScore, MapScore.map == SaliencyMap.map)
+            .outerjoin(MapScore, (MapScore.map == SaliencyMap.map) & (MapScore.steps == steps))
             .where(SaliencyMap.map == number)
         ).mappings()
         found = row.one_or_none()
     return None if found is None else dict(found)
+
+
+def scored_steps(ledger: Ledger, number: int) -> list[int]:
+    """With how many steps the curves of a map were computed, each once."""
+    with ledger.read() as connection:
+        asked = select(MapScore.steps).where(MapScore.map == number).order_by(MapScore.steps)
+        return list(connection.execute(asked).scalars())
 
 
 def unfinished_uploads(ledger: Ledger) -> set[str]:

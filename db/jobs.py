@@ -17,7 +17,8 @@ from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from db.ledger import Ledger, now
-from db.ledger_tables import Job, JobItem
+from db.ledger_tables import Attack, Job, JobItem, SaliencyMap
+from db.set_states import SetChanged, check_unchanged
 
 Record = dict[str, Any]
 
@@ -37,6 +38,10 @@ TRACEBACK_LENGTH = 20_000
 
 class NoSuchJob(LookupError):
     """There is no job of that number; the message is one sentence."""
+
+
+class NoSuchSubject(LookupError):
+    """A result that a job is to be about is not there; the message is one sentence."""
 
 
 class IllegalMove(ValueError):
@@ -68,6 +73,7 @@ class NewJob:
     image_set: str
     parameters: Mapping[str, Any]
     items: tuple[NewItem, ...]
+    question: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,23 @@ def move(connection: Connection, job: int, to: str, *conditions: ColumnElement[b
     return connection.execute(statement.values(state=to, **values)).rowcount == 1
 
 
-def submit_job(ledger: Ledger, new: NewJob) -> tuple[int, bool]:
+def submit_job(ledger: Ledger, new: NewJob, *, set_changes: int | None = None) -> tuple[int, bool]:
     """(number, whether there is something to do) of the job with that key, made where there is none.
 
     One that failed or was cancelled is queued again: its finished items stay.
+
+    Args:
+        set_changes: what `db.set_states.set_changes_of` gave before the request was made; None: it is not compared.
+
+    Raises:
+        SetChanged: the image set was renamed or removed since, or is being so.
+        NoSuchSubject: a result that the job is about was removed since.
     """
     for _ in range(3):
         try:
             with ledger.write() as connection:
+                check_unchanged(connection, new.image_set, set_changes)
+                _check_subjects(connection, new)
                 found = connection.execute(select(Job.job, Job.state).where(Job.key == new.key)).one_or_none()
                 if found is None:
                     return _insert_job(connection, new), True
@@ -111,11 +126,24 @@ def submit_job(ledger: Ledger, new: NewJob) -> tuple[int, bool]:
     raise RuntimeError(f"the job with key {new.key} can neither be found nor made")
 
 
+def _check_subjects(connection: Connection, new: NewJob) -> None:
+    """Whether the results that the job is about are there."""
+    number = SaliencyMap.map if new.kind == "faithfulness" else Attack.attack
+    wanted = sorted({item.subject for item in new.items if item.subject is not None})
+    for first in range(0, len(wanted), 500):  # databases take only so many values in one statement
+        some = wanted[first : first + 500]
+        found = set(connection.execute(select(number).where(number.in_(some))).scalars())
+        if len(found) < len(some):
+            gone = next(one for one in some if one not in found)
+            raise NoSuchSubject(f"{number.key} {gone} was removed meanwhile")
+
+
 def _insert_job(connection: Connection, new: NewJob) -> int:
     made = connection.execute(
         insert(Job)
         .values(
             key=new.key,
+            question=new.question,
             kind=new.kind,
             queue=new.queue,
             state="queued",
@@ -165,6 +193,7 @@ def _requeue(connection: Connection, job: int) -> bool:
         not_before=None,
         cancel_requested=False,
         sent=None,
+        started=None,
         finished=None,
         progress=0.0,
         note=None,
@@ -180,9 +209,14 @@ def _counted(job: int, state: str) -> Any:
     )
 
 
-def requeue_items(ledger: Ledger, job: int, items: Sequence[int]) -> bool:
-    """Queue a finished job's items again whose results are gone; whether there is something to do."""
+def requeue_items(ledger: Ledger, job: int, items: Sequence[int], *, set_changes: int | None = None) -> bool:
+    """Queue a finished job's items again whose results are gone; whether there is something to do.
+
+    Raises:
+        SetChanged: see `submit_job`.
+    """
     with ledger.write() as connection:
+        check_unchanged(connection, _set_of(connection, job), set_changes)
         connection.execute(
             update(JobItem)
             .where(JobItem.job == job, JobItem.item.in_(items))
@@ -443,8 +477,16 @@ def retry(ledger: Ledger, job: int) -> str:
         state = _state(connection, job)
         if state not in ("failed", "cancelled"):
             raise IllegalMove(f"job {job} is {state}: only failed and cancelled jobs can be tried again")
+        try:
+            check_unchanged(connection, _set_of(connection, job))
+        except SetChanged as error:
+            raise IllegalMove(f"job {job} cannot be tried again: {error}") from error
         _requeue(connection, job)
         return connection.execute(select(Job.queue).where(Job.job == job)).scalar_one()
+
+
+def _set_of(connection: Connection, job: int) -> str:
+    return connection.execute(select(Job.image_set).where(Job.job == job)).scalar_one()
 
 
 def _state(connection: Connection, job: int) -> str:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from db.change_counts import count_changes
 from db.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -51,6 +52,8 @@ class Ledger:
             LedgerError: the database cannot be reached.
         """
         with _in_sentences(self.engine), self.engine.connect() as connection:
+            if self.engine.dialect.name == "postgresql":  # where each statement sees another state otherwise
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextlib.contextmanager
@@ -92,6 +95,7 @@ class Ledger:
                     command.upgrade(config, revision)
             except CommandError as error:
                 raise LedgerError(f"the ledger at {self._shown()} cannot be migrated: {error}") from error
+            count_changes(connection)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -1,7 +1,6 @@
 """The ledger's tables as Arrow, for DuckDB to read beside the atlas: fresh at each query.
 
-Results are only ever added, so a table of results is read again only when it grew or an image set was renamed; jobs
-change all the time and are read each time.
+A table is read again whenever its count of changes is another (`db.change_counts`).
 """
 
 import threading
@@ -9,15 +8,15 @@ from collections.abc import Collection
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 from sqlalchemy.types import JSON, Boolean, DateTime, Integer, String
 
+from db.change_counts import change_counts
 from db.ledger import Ledger
 from db.ledger_comments import COMMENTS
 from db.ledger_tables import Table
 
 _TABLES = {name: Table.metadata.tables[name] for name in COMMENTS}
-_CHANGING = ("jobs", "job_items", "saved_queries", "image_set_notes")
 
 
 class LedgerTables:
@@ -26,7 +25,7 @@ class LedgerTables:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[tuple[Any, ...], pa.Table]] = {}
+        self._known: dict[str, tuple[int, pa.Table]] = {}  # by name: the count of changes, and the rows then
 
     def read(self, names: Collection[str]) -> dict[str, pa.Table]:
         """Those tables, all of one state of the ledger; columns of JSON are text.
@@ -37,19 +36,17 @@ class LedgerTables:
         if not names:
             return {}
         with self._ledger.read() as connection:
-            return {name: self._table(connection, name) for name in names}
+            counts = change_counts(connection, names)
+            return {name: self._table(connection, name, counts[name]) for name in names}
 
-    def _table(self, connection: Connection, name: str) -> pa.Table:
-        if name in _CHANGING:
-            return _as_arrow(connection, name)
-        state = _state(connection, name)
+    def _table(self, connection: Connection, name: str, changes: int) -> pa.Table:
         with self._lock:
             known = self._known.get(name)
-        if known is not None and known[0] == state:
+        if known is not None and known[0] == changes:
             return known[1]
         table = _as_arrow(connection, name)
         with self._lock:
-            self._known[name] = (state, table)
+            self._known[name] = (changes, table)
         return table
 
 
@@ -65,17 +62,6 @@ def schema(name: str) -> pa.Schema:
 
 def _columns(name: str) -> list[Any]:
     return [_TABLES[name].c[column] for column in COMMENTS[name][1]]
-
-
-def _state(connection: Connection, name: str) -> tuple[Any, ...]:
-    """What tells that a table of results changed."""
-    table = _TABLES[name]
-    first = next(iter(table.primary_key.columns))
-    state = tuple(connection.execute(select(func.count(), func.max(first))).one())
-    if "image_set" in table.c:
-        sets = connection.execute(select(table.c.image_set).distinct().order_by(table.c.image_set))
-        state += tuple(sets.scalars())
-    return state
 
 
 def _as_arrow(connection: Connection, name: str) -> pa.Table:

@@ -121,7 +121,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "map": "Map that is scored.",
             "job": _JOB,
-            "steps": "Steps of the curve.",
+            "steps": "Steps of the curves: a map has a row for each number asked for, and only equal ones compare.",
             "deletion_auc": "Area under the curve as pixels go: lower is better.",
             "insertion_auc": "Area under the curve as pixels come: higher is better.",
             "seconds": _SECONDS,
@@ -206,7 +206,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "target_name": "Its name.",
             "samples": "Noisy copies that were drawn.",
             "noise_level": "Sigma over (max - min) of the model's input.",
-            "seed": "Seed of the draws.",
+            "seed": "Seed of the draws; that of other_seed is the next one.",
             "rank_correlation": "Spearman's correlation with the clean map, over pixels.",
             "ssim": "Structural similarity with the clean map.",
             "mean_difference": "Mean absolute difference to the clean map.",
@@ -221,7 +221,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "attack": _ATTACK,
             "judge": "Name of the other model.",
-            "judge_digest": "SHA-256 over its weights, preprocessing and classes: models.digest.",
+            "judge_digest": "SHA-256 over its weights, preprocessing and classes then: models.digest is that of now.",
             "job": _JOB,
             "class_before": "Its prediction on the clean image.",
             "name_before": "Its name.",
@@ -239,8 +239,9 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "attack": _ATTACK,
             "channels": "How many channels are held.",
+            "draws": "How often as many random channels are held for comparison.",
+            "seed": "Seed of the random channels.",
             "job": _JOB,
-            "seed": "Seed of the random channels that are held for comparison.",
             "outcome": "As of attacks.",
             "epsilon": "Smallest that succeeds with the channels held; NULL where none did.",
             "probability": "Of the class to leave with the channels held, before any attack.",

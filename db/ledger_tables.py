@@ -7,7 +7,7 @@ rows of results repeat what a reader wants beside them.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
@@ -37,7 +37,8 @@ class Table(DeclarativeBase):
 class Job(Table):
     """One request that takes long: the one truth of its life. The broker only carries its number.
 
-    `key` is the content of the request: the same request twice is one job. `claim` names one attempt of one
+    `question` is the content of the request without the name of its image set, and `key` is that with the name: the
+    same request twice is one job, and a set that is renamed takes its jobs along. `claim` names one attempt of one
     worker; whoever writes names the claim, so that a worker that lost its lease writes nothing.
     """
 
@@ -51,6 +52,7 @@ class Job(Table):
 
     job: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
+    question: Mapped[str | None] = mapped_column(String(64))  # null in rows of older versions
     kind: Mapped[str] = mapped_column(String(40))
     queue: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20))
@@ -103,17 +105,20 @@ class JobItem(Table):
 class SaliencyMap(Table):
     """One map of one image under one model, float32 H,W of the model's input size, in `file` below the home.
 
-    `key` is the content of all that it depends on: two jobs that ask for the same map share it.
+    `question` is the content of all that it depends on, and `key` is that with the set and the image's number: jobs
+    over one set that ask for the same map share it, and an image in two sets has two rows, which share the files.
     """
 
     __tablename__ = "saliency_maps"
     __table_args__ = (
         Index("saliency_maps_by_image", "image_set", "image_id"),
+        Index("saliency_maps_by_question", "question"),
         {"sqlite_autoincrement": True},
     )
 
     map: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
+    question: Mapped[str | None] = mapped_column(String(64))
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
     model: Mapped[str] = mapped_column(Text)
     model_digest: Mapped[str] = mapped_column(String(64))
@@ -150,13 +155,16 @@ class SaliencyMap(Table):
 
 
 class MapScore(Table):
-    """How fast the target's probability falls and rises when a map's pixels go and come, best first."""
+    """How fast the target's probability falls and rises when a map's pixels go and come, best first.
+
+    One row for each number of steps that was asked for: areas of curves with other steps do not compare.
+    """
 
     __tablename__ = "map_scores"
 
     map: Mapped[int] = mapped_column(ForeignKey("saliency_maps.map"), primary_key=True, autoincrement=False)
+    steps: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
-    steps: Mapped[int]
     deletion_auc: Mapped[float]  # lower is better
     insertion_auc: Mapped[float]  # higher is better
     deletion: Mapped[list[float]]  # probability after each step, the untouched image first
@@ -171,7 +179,8 @@ class Attack(Table):
     `epsilon` is the smallest on the grid that succeeds, null where none up to `cap` did. The stored picture, and all
     that is named `after` or `png`, is of `attacked_epsilon`: that epsilon, or else the largest looked at.
 
-    A success leaves `class_index` or, where `relative_to` is `target`, reaches it.
+    A success leaves `class_index` or, where `relative_to` is `target`, reaches it. `key` and `question` are as in
+    `SaliencyMap`.
     """
 
     __tablename__ = "attacks"
@@ -183,6 +192,7 @@ class Attack(Table):
 
     attack: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
+    question: Mapped[str | None] = mapped_column(String(64))  # null in some rows of older versions
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
     model: Mapped[str] = mapped_column(Text)
     model_digest: Mapped[str] = mapped_column(String(64))
@@ -299,13 +309,13 @@ class AttackMap(Table):
 
 
 class AttackTransfer(Table):
-    """What another model says of an attacked image, and of the image before."""
+    """What another model says of an attacked image, and of the image before; a row for each state of its weights."""
 
     __tablename__ = "attack_transfers"
 
     attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"), primary_key=True, autoincrement=False)
     judge: Mapped[str] = mapped_column(String(200), primary_key=True)
-    judge_digest: Mapped[str] = mapped_column(String(64))
+    judge_digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
     class_before: Mapped[int]
     name_before: Mapped[str | None] = mapped_column(Text)
@@ -325,8 +335,11 @@ class AttackAblation(Table):
 
     attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"), primary_key=True, autoincrement=False)
     channels: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # how many are held
+    draws: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False
+    )  # of random channels, for comparison
+    seed: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
-    seed: Mapped[int]
     units: Mapped[list[list[Any]]]  # layer and channel of those that are held
     outcome: Mapped[str] = mapped_column(String(20))
     epsilon: Mapped[float | None]
@@ -402,6 +415,32 @@ class SavedQuery(Table):
     sql: Mapped[str] = mapped_column(Text)
     created: Mapped[datetime]
     changed: Mapped[datetime]
+
+
+class ImageSetChange(Table):
+    """How often an image set was renamed or removed, or another one took its name; odd while that goes on.
+
+    Whoever submits a job reads it before looking at the set, and again in the transaction that makes the job.
+    """
+
+    __tablename__ = "image_set_changes"
+
+    image_set: Mapped[str] = mapped_column(String(200), primary_key=True)
+    changes: Mapped[int]
+
+
+class TableChange(Table):
+    """How many changes of a table each writer made: triggers count them in the transaction that makes them.
+
+    The sum over writers grows with every change, so equal sums mean equal rows. A writer is a database connection
+    of PostgreSQL's (its process id), so that no two transactions wait for one counter; 0 in SQLite.
+    """
+
+    __tablename__ = "table_changes"
+
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    writer: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    changes: Mapped[int] = mapped_column(BigInteger)
 
 
 class Worker(Table):

@@ -1,14 +1,18 @@
 """Image sets as people manage them: what depends on one, another name, a description, its end.
 
-A set lies in both stores. A change goes to the ledger and the atlas so that one which dies in between is made whole by
-asking again; nothing is changed while a job or an import works on the set.
+A set lies in both stores. One transaction of the ledger decides that no job works on the set, that none is made for it
+until the change is done (`db.set_states`), and what becomes of its rows; then the atlas follows. A change that dies in
+between is made whole by asking again: until then no job is made for the set.
 """
 
-import hashlib
+import fcntl
+import json
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from db.atlas import Atlas, NoAtlas, Query
 from db.image_sets import remove_images, set_name_problem
@@ -29,21 +33,21 @@ from db.ledger_tables import (
     SaliencyMap,
     SavedQuery,
 )
+from db.questions import content_key, key_in_set
 from db.results import remove_results
+from db.set_states import begin_change, end_change, set_changes_of
 
 MOST_DESCRIPTION = 10_000
-# Results with files: the table, its number, the kind of jobs that make it, columns of files.
-_RESULTS: tuple[tuple[Any, Any, str, tuple[Any, ...]], ...] = (
+# Results with files: the table, its number, columns of files.
+_RESULTS: tuple[tuple[Any, Any, tuple[Any, ...]], ...] = (
     (
         SaliencyMap,
         SaliencyMap.map,
-        "saliency",
         (SaliencyMap.file, SaliencyMap.standard_error_file, SaliencyMap.input_file),
     ),
     (
         Attack,
         Attack.attack,
-        "attack",
         (Attack.file, Attack.input_file, Attack.change_file, Attack.steps_file),
     ),
 )
@@ -119,7 +123,8 @@ ORDER BY r.model""",
             unfinished=count(Job, Job.state.in_(("queued", "running"))),
             queries=list(connection.execute(naming.order_by(SavedQuery.name)).scalars()),
         )
-    if images is None and not (found.maps or found.attacks):
+    # one whose removal was interrupted can be removed again
+    if images is None and not (found.maps or found.attacks or set_changes_of(ledger, image_set) % 2):
         raise NoSuchSet(f"there is no image set {image_set!r}")
     return found
 
@@ -162,9 +167,12 @@ def rename_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str, 
             raise NoSuchSet(f"there is no image set {image_set!r}")
         if _images_of(atlas, name) is not None:
             raise SetNameTaken(f"there is an image set {name!r} already: choose another name")
+        names = (image_set, name)
         with ledger.write() as connection:
-            for busy in (image_set, name):
+            begin_change(connection, names)
+            for busy in names:
                 _check_idle(connection, busy)
+            _remove_leftovers(connection, name)
             _rename_rows(connection, image_set, name)
         try:
             with atlas.publish() as published:
@@ -176,13 +184,15 @@ def rename_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str, 
         except BaseException:
             with ledger.write() as connection:
                 _rename_rows(connection, name, image_set)
+            end_change(ledger, names)
             raise
+        end_change(ledger, names)
 
 
 def remove_image_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str) -> Dependents:
     """Remove a set with its runs, jobs, maps and attacks, and the files that nothing else needs.
 
-    A person's own files stay.
+    A person's own files stay. The atlas's file shrinks by what the set took.
 
     Raises:
         NoSuchSet: there is none of that name.
@@ -190,17 +200,35 @@ def remove_image_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set:
     """
     with store.removing():
         gone = dependents_of(atlas, ledger, image_set)
-        with ledger.read() as reading:
-            _check_idle(reading, image_set)
-        if _images_of(atlas, image_set) is not None:
-            with atlas.publish() as published:
-                orphans = remove_images(published, image_set)
-            # After the publication: a file too many is harmless, a file too few is not.
-            store.remove(orphans.keys, orphans.originals)
         with ledger.write() as connection:
+            begin_change(connection, [image_set])
+            _check_idle(connection, image_set)
             files = _remove_rows(connection, image_set)
-        remove_results(store.home, files)
+        try:
+            remove_results(store.home, files)
+            if _images_of(atlas, image_set) is not None:
+                with atlas.publish(compact=True) as published:
+                    orphans = remove_images(published, image_set)
+                # After the publication: a file too many is harmless, a file too few is not.
+                store.remove(orphans.keys, orphans.originals)
+            remove_builds(store.home, image_set)
+        finally:
+            end_change(ledger, [image_set])  # the set is gone, or there without results
     return gone
+
+
+def remove_builds(home: Path, image_set: str) -> None:
+    """Remove what interrupted indexing of a set left below `builds`; one that another process holds stays."""
+    for facts in (home / "builds").glob("*/facts.json"):
+        folder = facts.parent
+        try:
+            of = json.loads(facts.read_text()).get("image set")
+            with (folder / "LOCK").open("a") as lock:
+                if of == image_set:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, ValueError):  # in use, gone by now, or none of ours
+            continue
 
 
 def _check_idle(connection: Connection, image_set: str) -> None:
@@ -218,18 +246,49 @@ def _check_idle(connection: Connection, image_set: str) -> None:
 
 
 def _rename_rows(connection: Connection, before: str, after: str) -> None:
-    for table in (SaliencyMap, Attack, ImageImport):
-        connection.execute(update(table).where(table.image_set == before).values(image_set=after))
+    for table, number, _ in _RESULTS:
+        rows = connection.execute(
+            select(number, table.key, table.question, table.image_id).where(table.image_set == before)
+        ).all()
+        keys = [
+            {
+                "number": row[0],
+                "named": _key(row.question, row.key, after, row.image_id),
+            }
+            for row in rows
+        ]
+        if keys:
+            named = update(table.__table__).where(number == bindparam("number"))
+            connection.execute(named.values(image_set=after, key=bindparam("named")), keys)
+    connection.execute(update(ImageImport).where(ImageImport.image_set == before).values(image_set=after))
     connection.execute(delete(ImageSetNote).where(ImageSetNote.image_set == after))
     connection.execute(update(ImageSetNote).where(ImageSetNote.image_set == before).values(image_set=after))
-    found = connection.execute(select(Job.job, Job.key, Job.parameters).where(Job.image_set == before)).all()
-    for job, key, parameters in found:
+    found = connection.execute(
+        select(Job.job, Job.key, Job.question, Job.parameters).where(Job.image_set == before)
+    ).all()
+    for job, key, question, parameters in found:
         named = parameters | {"image_set": after} if "image_set" in parameters else parameters
-        # a request for a new set of the old name is another one
-        other = hashlib.sha256(f"{key} {after}".encode()).hexdigest()
+        other = _key(question, key, after)
+        # one that failed to make a set of the new name may have been the same request
+        taken = connection.execute(select(Job.job).where(Job.key == other)).scalar()
+        if taken is not None:
+            connection.execute(update(Job).where(Job.job == taken).values(key=content_key(other, taken)))
         connection.execute(
             update(Job).where(Job.job == job).values(image_set=after, key=other, parameters=named)
         )
+
+
+def _key(question: str | None, key: str, image_set: str, *image_id: int) -> str:
+    """The key under another set's name. A row of an older version has no question: nobody finds it by its key."""
+    return key_in_set(question or key, image_set, *image_id)
+
+
+def _remove_leftovers(connection: Connection, image_set: str) -> None:
+    """Remove results under a name that no set has, which another set is about to take."""
+    for table, _, _ in _RESULTS:
+        wanted = select(func.count()).select_from(table).where(table.image_set == image_set)
+        if connection.execute(wanted).scalar_one():
+            _remove_rows(connection, image_set)
 
 
 def _remove_rows(connection: Connection, image_set: str) -> set[str]:
@@ -241,8 +300,7 @@ def _remove_rows(connection: Connection, image_set: str) -> set[str]:
     connection.execute(delete(MapScore).where(MapScore.map.in_(maps)))
     for of_attack in _OF_ATTACKS:
         connection.execute(delete(of_attack).where(of_attack.attack.in_(attacks)))
-    for table, number, kind, columns in _RESULTS:
-        _hand_over(connection, table, number, kind, image_set)
+    for table, _, columns in _RESULTS:
         files |= _files(connection, select(*columns).where(table.image_set == image_set))
         connection.execute(delete(table).where(table.image_set == image_set))
     for table in (ImageImport, ImageSetNote):
@@ -250,24 +308,9 @@ def _remove_rows(connection: Connection, image_set: str) -> set[str]:
     jobs = select(Job.job).where(Job.image_set == image_set)
     connection.execute(delete(JobItem).where(JobItem.job.in_(jobs)))
     connection.execute(delete(Job).where(Job.image_set == image_set))
-    for _, _, _, columns in _RESULTS:
+    for _, _, columns in _RESULTS:
         files -= _files(connection, select(*columns))
     return files - _files(connection, select(*_MAP_FILES))
-
-
-def _hand_over(connection: Connection, table: Any, number: Any, kind: str, image_set: str) -> None:
-    """Results that jobs over other sets share, since the image is in both, become those sets' own."""
-    shared = connection.execute(
-        select(number, Job.job, Job.image_set, JobItem.image_id)
-        .join(JobItem, JobItem.result == number)
-        .join(Job, Job.job == JobItem.job)
-        .where(table.image_set == image_set, Job.image_set != image_set, Job.kind == kind)
-        .order_by(JobItem.item)
-    ).all()
-    for result, job, other, image_id in {row[0]: row for row in shared}.values():
-        connection.execute(
-            update(table).where(number == result).values(job=job, image_set=other, image_id=image_id)
-        )
 
 
 def _files(connection: Connection, wanted: Any) -> set[str]:

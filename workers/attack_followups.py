@@ -57,7 +57,7 @@ class ComparisonJobs:
         classes = model.vocabulary.classes
         rows: list[Record] = []
         for (name, panel), made in zip(panels.items(), compared, strict=True):
-            key = content_key(found["key"], request, name)
+            key = content_key(number, request, name)
             first = name == "clean"
             spread = made.standard_error
             assert spread is not None  # requests have two samples or more
@@ -162,7 +162,9 @@ class TransferJobs:
         def store(connection: Connection) -> int:
             connection.execute(
                 delete(AttackTransfer).where(
-                    AttackTransfer.attack == number, AttackTransfer.judge == judge.name
+                    AttackTransfer.attack == number,
+                    AttackTransfer.judge == judge.name,
+                    AttackTransfer.judge_digest == row["judge_digest"],
                 )
             )
             connection.execute(insert(AttackTransfer).values(row))
@@ -192,6 +194,7 @@ class AblationJobs:
         begun = time.monotonic()
         number = int(item["subject"])
         found = self._shared.found(number)
+        identity = {name: parameters[name] for name in ("channels", "draws", "seed")}
         units = self._most_moved(number, parameters["channels"])
         if not units:
             raise ItemFailed(f"attack {number} has no channels on record: attack again")
@@ -211,9 +214,8 @@ class AblationJobs:
             raise ItemFailed(" ".join(str(error).split())) from error
         row = {
             "attack": number,
-            "channels": parameters["channels"],
+            **identity,
             "job": job,
-            "seed": parameters["seed"],
             "units": [[layer, channel] for layer, channels in units.items() for channel in channels],
             **made[0],
             "random": made[1:],
@@ -222,11 +224,8 @@ class AblationJobs:
         }
 
         def store(connection: Connection) -> int:
-            connection.execute(
-                delete(AttackAblation).where(
-                    AttackAblation.attack == number, AttackAblation.channels == parameters["channels"]
-                )
-            )
+            same = delete(AttackAblation).where(AttackAblation.attack == number)
+            connection.execute(same.filter_by(**identity))
             connection.execute(insert(AttackAblation).values(row))
             return number
 

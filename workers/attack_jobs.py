@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 from torch import Tensor
 
 from db.jobs import Record
@@ -19,11 +19,12 @@ from workers.attack_requests import Grid, grid_of
 from workers.attack_units import Shift, shifts
 from workers.attacks import Checked, Search, smallest_epsilons, to_uint8
 from workers.bench import ITS_OWN, class_of, digest_of
+from workers.keys import key_in_set
 from workers.models import VisionModel
 from workers.probabilities import class_probabilities
 from workers.running import Computed, ItemFailed, Report
 from workers.stored_images import StoredImage
-from workers.submit_attacks import attack_key
+from workers.submit_attacks import attack_question
 
 FOLDER = "attacks"
 UNITS_A_LAYER = 5
@@ -52,7 +53,8 @@ class AttackJobs:
         bench = self._bench
         digest = digest_of(item["model"], parameters)
         image = bench.image(parameters["image_set"], item)
-        key = attack_key(digest, parameters, asdict(image))
+        question = attack_question(digest, parameters, asdict(image))
+        key = key_in_set(question, parameters["image_set"], image.image_id)
         known = self._known(key)
         if known is not None and all(
             known[file] is None or bench.results.path(known[file]).exists() for file in _FILES
@@ -68,6 +70,7 @@ class AttackJobs:
         shown = found.shown
         row: Record = {
             "key": key,
+            "question": question,
             "job": job,
             "model": model.name,
             "model_digest": digest,
@@ -96,11 +99,11 @@ class AttackJobs:
             "checked": len(found.checked),
             "successes": [list(run) for run in found.successes],
             "input_file": bench.keep_input(model, image, picture),
-            "steps_file": bench.results.write_array(FOLDER, f"{key}-steps", steps_array(found, grid)),
+            "steps_file": bench.results.write_array(FOLDER, f"{question}-steps", steps_array(found, grid)),
             "parameters": dict(parameters["parameters"]),
             "device": str(bench.models.device),
             "created": now(),
-            **self._keep_attacked(model, key, pixels, found, parameters),
+            **self._keep_attacked(model, question, pixels, found, parameters),
         }
         moved: list[Shift] = []
         spreads: dict[str, Tensor] = {}
@@ -115,8 +118,10 @@ class AttackJobs:
 
         def store(connection: Connection) -> int:
             number = connection.execute(select(Attack.attack).where(Attack.key == key)).scalar()
-            if number is not None:
-                return int(number)  # another job's, or this one's with its files restored
+            if number is not None:  # another job's, or this one's with its files restored
+                files = {name: row[name] for name in _FILES}
+                connection.execute(update(Attack).where(Attack.attack == number).values(files))
+                return int(number)
             number = connection.execute(insert(Attack).values(row).returning(Attack.attack)).scalar_one()
             for table, rows in ((AttackUnit, units), (AttackLayer, layers)):
                 if rows:
@@ -173,7 +178,7 @@ class AttackJobs:
     def _keep_attacked(
         self,
         model: VisionModel,
-        key: str,
+        question: str,
         pixels: Tensor,
         found: Search,
         parameters: Mapping[str, Any],
@@ -183,12 +188,12 @@ class AttackJobs:
         if found.attacked is None:
             return dict.fromkeys(none)
         results = self._bench.results
-        file = results.write_picture(FOLDER, key, to_uint8(found.attacked).permute(1, 2, 0).numpy())
+        file = results.write_picture(FOLDER, question, to_uint8(found.attacked).permute(1, 2, 0).numpy())
         if parameters["method"] == "fgsm":
             signs = (found.direction.to(torch.int16) * 127 + 128).to(torch.uint8)
-            change = results.write_picture(FOLDER, f"{key}-signs", signs.permute(1, 2, 0).numpy())
+            change = results.write_picture(FOLDER, f"{question}-signs", signs.permute(1, 2, 0).numpy())
         else:
-            change = results.write_array(FOLDER, f"{key}-change", (found.attacked - pixels[0].cpu()).numpy())
+            change = results.write_array(FOLDER, f"{question}-change", (found.attacked - pixels[0].cpu()).numpy())
         again = results.read_picture(file)
         with torch.inference_mode():
             probabilities = class_probabilities(model(self._bench.pixels(again)))[0]

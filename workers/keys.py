@@ -1,10 +1,5 @@
 """Names by content: equal requests and equal results have equal names."""
 
-import hashlib
-import json
-from typing import Any
+from db.questions import content_key, key_in_set
 
-
-def content_key(*parts: Any) -> str:
-    """SHA-256 over the parts as JSON."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+__all__ = ["content_key", "key_in_set"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from db.jobs import Record
 from db.ledger import now
@@ -13,7 +13,7 @@ from db.ledger_tables import MapScore, SaliencyMap
 from workers.attribution import attribute
 from workers.bench import ITS_OWN, Bench, class_of, digest_of
 from workers.faithfulness import faithfulness
-from workers.keys import content_key
+from workers.keys import content_key, key_in_set
 from workers.methods import ATTRIBUTION_VERSION
 from workers.models import VisionModel
 from workers.probabilities import class_probabilities
@@ -21,6 +21,7 @@ from workers.running import Computed, ItemFailed
 from workers.stored_images import StoredImage
 
 FOLDER = "saliency"
+_FILES = ("file", "input_file")
 
 
 class SaliencyJobs:
@@ -53,13 +54,18 @@ class SaliencyJobs:
         target = self._target_class(parameters, model, image, predicted)
         method, options = parameters["method"], parameters["parameters"]
         digest = digest_of(item["model"], parameters)
-        key = map_key(digest, image.key, method, options, target)
-        known = self._known(key)
-        if known is not None and all(
-            bench.results.path(known[file]).exists() for file in ("file", "input_file")
-        ):
-            number = int(known["map"])
-            return Computed(lambda _connection: number)
+        question = map_question(digest, image.key, method, options, target)
+        own: Record = {
+            "key": key_in_set(question, parameters["image_set"], image.image_id),
+            "job": job,
+            "image_set": parameters["image_set"],
+            "image_id": image.image_id,
+        }
+        known = self._known(question, own["key"])
+        if known is not None:
+            # another set's map of the same picture is a row of this set's own, too
+            copied = {name: value for name, value in known.items() if name != "map"} | own
+            return Computed(lambda connection: _stored(connection, copied))
         made = attribute(
             model,
             pixels,
@@ -70,16 +76,13 @@ class SaliencyJobs:
         )
         heat = made.map[0].numpy()
         error = None if made.standard_error is None else made.standard_error[0].numpy()
-        file = bench.results.write_array(FOLDER, key, heat)
-        error_file = None if error is None else bench.results.write_array(FOLDER, f"{key}-se", error)
+        file = bench.results.write_array(FOLDER, question, heat)
+        error_file = None if error is None else bench.results.write_array(FOLDER, f"{question}-se", error)
         classes = model.vocabulary.classes
-        row = {
-            "key": key,
-            "job": job,
+        row = own | {
+            "question": question,
             "model": model.name,
             "model_digest": digest,
-            "image_set": parameters["image_set"],
-            "image_id": image.image_id,
             "image_key": image.key,
             "method": method,
             "target_class": target,
@@ -108,24 +111,19 @@ class SaliencyJobs:
             "seconds": time.monotonic() - begun,
             "created": now(),
         }
+        return Computed(lambda connection: _stored(connection, row))
 
-        def store(connection: Connection) -> int:
-            found = connection.execute(select(SaliencyMap.map).where(SaliencyMap.key == key)).scalar()
-            if found is not None:
-                return int(found)  # another job's, or this one's with its file restored
-            return connection.execute(insert(SaliencyMap).values(row).returning(SaliencyMap.map)).scalar_one()
-
-        return Computed(store)
-
-    def _known(self, key: str) -> Record | None:
+    def _known(self, question: str, key: str) -> Record | None:
+        """A row with that question whose files are there, the one with that key first."""
         with self._bench.ledger.read() as connection:
-            row = connection.execute(
-                select(SaliencyMap.map, SaliencyMap.file, SaliencyMap.input_file).where(
-                    SaliencyMap.key == key
-                )
+            rows = connection.execute(
+                select(SaliencyMap.__table__)
+                .where(SaliencyMap.question == question)
+                .order_by(SaliencyMap.key != key, SaliencyMap.map)
             ).mappings()
-            found = row.one_or_none()
-        return None if found is None else dict(found)
+            found = [dict(row) for row in rows]
+        there = self._bench.results.path
+        return next((row for row in found if all(there(row[file]).exists() for file in _FILES)), None)
 
     def _target_class(
         self, parameters: Mapping[str, Any], model: VisionModel, image: StoredImage, predicted: int
@@ -138,7 +136,19 @@ class SaliencyJobs:
         return class_of(model, int(target))
 
 
-def map_key(
+def _stored(connection: Connection, row: Record) -> int:
+    """The number of the map with the row's key, made where there is none."""
+    same = SaliencyMap.key == row["key"]
+    found = connection.execute(select(SaliencyMap.map).where(same)).scalar()
+    if found is None:
+        return connection.execute(insert(SaliencyMap).values(row).returning(SaliencyMap.map)).scalar_one()
+    # another job's, or this one's with its files restored
+    files = {name: row[name] for name in ("file", "standard_error_file", "input_file")}
+    connection.execute(update(SaliencyMap).where(same).values(files))
+    return int(found)
+
+
+def map_question(
     digest: str, image_key: str, method: str, parameters: Mapping[str, Any], target_class: int
 ) -> str:
     """SHA-256 over all that a map's numbers depend on."""
@@ -188,7 +198,8 @@ class FaithfulnessJobs:
         }
 
         def store(connection: Connection) -> int:
-            connection.execute(delete(MapScore).where(MapScore.map == number))
+            same = (MapScore.map == number, MapScore.steps == parameters["steps"])
+            connection.execute(delete(MapScore).where(*same))
             connection.execute(insert(MapScore).values(map=number, **values))
             return int(number)
 

@@ -14,18 +14,20 @@ from sqlalchemy import select
 from db import jobs
 from db.atlas import Atlas, NoAtlas
 from db.image_sets import images_by_id
-from db.jobs import NewItem, NewJob
+from db.jobs import NewItem, NewJob, NoSuchSubject
 from db.ledger import Ledger
 from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
 from db.queries import image_sets, runs
 from db.results import ResultStore
+from db.set_states import SetChanged, set_changes_of
 from db.settings import Settings
-from workers.keys import content_key
+from workers.keys import content_key, key_in_set
 from workers.messages import BrokerAway, celery_app, send
 from workers.methods import ATTRIBUTION_VERSION, WrongRequest, parse_method
 
 MOST_ITEMS = 10_000
 MOST_STEPS = 224
+DEFAULT_STEPS = 50  # of the curves of deletion and insertion
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,11 @@ def job_over(
             f"images: expected at most {most:,} {noun} in a job, got {len(ids):,} images by {len(models)} models"
         )
     keys = image_keys(atlas, request["image_set"], ids)
+    unnamed = {name: value for name, value in request.items() if name != "image_set"}
+    question = content_key(kind, version, unnamed, [keys[image_id] for image_id in ids])
     return NewJob(
-        key=content_key(kind, version, request, [keys[image_id] for image_id in ids]),
+        key=key_in_set(question, request["image_set"]),
+        question=question,
         kind=kind,
         queue=queue,
         models=", ".join(model.name for model in models),
@@ -158,13 +163,15 @@ def job_over(
     )
 
 
-def faithfulness_job(ledger: Ledger, maps: Sequence[int], *, steps: int = 50, queue: str = "batch") -> NewJob:
+def faithfulness_job(
+    ledger: Ledger, maps: Sequence[int], *, steps: int = DEFAULT_STEPS, queue: str = "batch"
+) -> NewJob:
     """A request for the deletion and insertion curves of maps.
 
     Raises:
         WrongRequest: no map, one that is not there, or maps of two image sets.
     """
-    if not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
         raise WrongRequest(f"steps: expected a whole number from 2 to {MOST_STEPS}, got {steps!r}")
     check_queue(queue)
     wanted = list(dict.fromkeys(maps))
@@ -176,7 +183,6 @@ def faithfulness_job(ledger: Ledger, maps: Sequence[int], *, steps: int = 50, qu
             for row in connection.execute(
                 select(
                     SaliencyMap.map,
-                    SaliencyMap.key,
                     SaliencyMap.model,
                     SaliencyMap.model_digest,
                     SaliencyMap.image_set,
@@ -205,12 +211,16 @@ def faithfulness_job(ledger: Ledger, maps: Sequence[int], *, steps: int = 50, qu
     request: dict[str, Any] = {"models": list(models.values()), "maps": wanted, "steps": steps}
     if all(one == asked[0] for one in asked):  # one page shows them together
         request |= {"ids": list(dict.fromkeys(rows[number].image_id for number in wanted)), **asked[0]}
+    (image_set,) = sets
+    # by number: the rows keep theirs when the set is renamed
+    question = content_key("faithfulness", ATTRIBUTION_VERSION, wanted, steps)
     return NewJob(
-        key=content_key("faithfulness", ATTRIBUTION_VERSION, [rows[number].key for number in wanted], steps),
+        key=key_in_set(question, image_set),
+        question=question,
         kind="faithfulness",
         queue=queue,
         models=", ".join(models),
-        image_set=sets.pop(),
+        image_set=image_set,
         parameters=request,
         items=tuple(
             NewItem(rows[number].model, rows[number].image_id, rows[number].image_key, subject=number)
@@ -299,6 +309,7 @@ class Office:
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._atlas = Atlas(settings)
         self._results = ResultStore(settings)
         self._app = celery_app(settings, patient=False)
 
@@ -307,12 +318,30 @@ class Office:
 
         Raises:
             LedgerError: the ledger cannot be used; nothing was asked for.
+            WrongRequest: the image set, or a result that it is about, was renamed or removed meanwhile.
         """
-        job, queued = jobs.submit_job(self._ledger, new)
-        if not queued:
-            gone = self._items_without_files(job, new.kind)
-            queued = bool(gone) and jobs.requeue_items(self._ledger, job, gone)
+        changes = set_changes_of(self._ledger, new.image_set)
+        self._check_images(new)
+        try:
+            job, queued = jobs.submit_job(self._ledger, new, set_changes=changes)
+            if not queued:
+                gone = self._items_without_files(job, new.kind)
+                queued = bool(gone) and jobs.requeue_items(self._ledger, job, gone, set_changes=changes)
+        except (SetChanged, NoSuchSubject) as error:
+            raise WrongRequest(str(error)) from error
         return Submitted(job, queued, queued and self._tell(job, new.queue))
+
+    def _check_images(self, new: NewJob) -> None:
+        """Whether the set still has the images that the request is about: it was made from an older atlas."""
+        if new.kind == "import":
+            return  # makes the set
+        wanted = {item.image_id: item.image_key for item in new.items if item.image_key}
+        found = image_keys(self._atlas, new.image_set, list(wanted))
+        for image_id, key in wanted.items():
+            if found.get(image_id) != key:
+                raise WrongRequest(
+                    f"images: {new.image_set!r} has another image {image_id} by now: ask again"
+                )
 
     def retry(self, job: int) -> Submitted:
         """Queue a job again that failed or was cancelled.

@@ -13,7 +13,7 @@ from db.jobs import NewItem, NewJob, Record
 from db.ledger import Ledger
 from db.ledger_tables import Attack, Job
 from workers.attack_requests import ATTACK_VERSION, parse_attack
-from workers.keys import content_key
+from workers.keys import content_key, key_in_set
 from workers.methods import METHODS, Value, WrongRequest
 from workers.submit import ModelRef, check_queue, job_over, short_ids
 
@@ -75,17 +75,19 @@ def attack_job(
     )
 
 
-def attack_key(digest: str, parameters: Mapping[str, Any], image: Mapping[str, Any]) -> str:
-    """SHA-256 over all that an attack's row depends on; an image in two sets has two rows.
+def attack_question(digest: str, parameters: Mapping[str, Any], image: Mapping[str, Any]) -> str:
+    """SHA-256 over all that what an attack finds depends on; `key_in_set` of it is the row's key.
+
+    An image in two sets has two rows: channels are compared by their spread over the set.
 
     Args:
         digest: that of the model.
         parameters: those of the job.
         image: the image's row of the atlas.
     """
-    aim = {name: parameters[name] for name in ("image_set", "method", "parameters", "relative_to", "target")}
+    aim = {name: parameters[name] for name in ("method", "parameters", "relative_to", "target")}
     label = [image["wnid"], image["label"]] if parameters["relative_to"] == "label" else None
-    return content_key(ATTACK_VERSION, digest, image["key"], image["image_id"], aim, label)
+    return content_key(ATTACK_VERSION, digest, image["key"], aim, label)
 
 
 def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> list[Record]:
@@ -94,7 +96,14 @@ def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> l
     ids = list({item.image_id for item in items})
     images = {row["image_id"]: row for row in atlas.fetch(images_by_id(str(new.image_set), ids))}
     digests = {model["name"]: model["digest"] for model in new.parameters["models"]}
-    keys = [attack_key(digests[item.model], new.parameters, images[item.image_id]) for item in items]
+    keys = [
+        key_in_set(
+            attack_question(digests[item.model], new.parameters, images[item.image_id]),
+            new.image_set,
+            item.image_id,
+        )
+        for item in items
+    ]
     found = {row["key"]: row for row in attacks_with_keys(ledger, keys)}
     return [found[key] for key in keys if key in found]
 
@@ -217,12 +226,15 @@ def _about(
     if not pairs:
         raise WrongRequest("judges: expected another model than the one that was attacked, got none")
     request = {"models": list(used.values()), "attacks": short_ids(wanted), **asked}
+    (image_set,) = sets
+    question = content_key(kind, ATTACK_VERSION, request)
     return NewJob(
-        key=content_key(kind, ATTACK_VERSION, request, [rows[number].key for number in wanted]),
+        key=key_in_set(question, image_set),
+        question=question,
         kind=kind,
         queue=queue,
         models=", ".join(used),
-        image_set=sets.pop(),
+        image_set=image_set,
         parameters=request,
         items=tuple(
             NewItem(name, rows[number].image_id, rows[number].image_key, subject=number)
@@ -234,7 +246,6 @@ def _about(
 def _attacks(ledger: Ledger, wanted: Sequence[int]) -> dict[int, Any]:
     asked = select(
         Attack.attack,
-        Attack.key,
         Attack.model,
         Attack.model_digest,
         Attack.image_set,

@@ -13,7 +13,7 @@ from db.jobs import NewItem, NewJob
 from db.ledger import Ledger
 from db.queries import image_sets
 from db.uploads import UploadStore
-from workers.keys import content_key
+from workers.keys import content_key, key_in_set
 from workers.methods import WrongRequest
 from workers.named_models import NAMED_MODELS
 from workers.submit import check_queue, indexed_models
@@ -147,8 +147,10 @@ def _import_job(image_set: str, queue: str, key: str, *, source: str, **place: A
     if problem is not None:
         raise WrongRequest(f"images: {problem}")
     check_queue(queue)
+    question = content_key("import", key)
     return NewJob(
-        key=content_key("import", image_set, key),
+        key=key_in_set(question, image_set),
+        question=question,
         kind="import",
         queue=queue,
         models="",
@@ -213,9 +215,12 @@ def index_job(
         "before": there[0]["run"] if there else None,
     }
     present = sets[image_set]
+    unnamed = {name: value for name, value in request.items() if name != "image_set"}
+    # a set of the same name and size that was made anew is another
+    question = content_key("index", unnamed, present["images"], present["created"].isoformat())
     return NewJob(
-        # a set of the same name and size that was made anew is another
-        key=content_key("index", request, present["images"], present["created"].isoformat()),
+        key=key_in_set(question, image_set),
+        question=question,
         kind="index",
         queue=queue,
         models=model,

@@ -115,7 +115,7 @@
         }
         if (map.lowest === 0 && map.highest === 0) lines.push(make("div", { class: "map-line" }, zeroWords(map)));
         if (map.deletion_auc !== null) {
-            lines.push(make("div", { class: "map-line num quiet", title: "Areas below the curves: deletion (lower is better), insertion (higher is better)" },
+            lines.push(make("div", { class: "map-line num quiet", title: `Areas below the curves of ${map.steps} steps: deletion (lower is better), insertion (higher is better)` },
                 make("span", {}, `del ${map.deletion_auc.toFixed(3)}`), make("span", {}, `ins ${map.insertion_auc.toFixed(3)}`)));
         }
         return lines;

@@ -19,7 +19,7 @@
             root = null;
             return "";
         }
-        const another = !page || JSON.stringify(page.request) !== JSON.stringify(given.request);
+        const another = !page || page.steps !== given.steps || JSON.stringify(page.request) !== JSON.stringify(given.request);
         page = given;
         if (now !== root) mount(now);
         fill();
@@ -161,7 +161,7 @@
                 scoring = found;
             }
             if (!looked || !job || UNFINISHED.includes(job.state)) {
-                const found = await ask(`/api/jobs/${wanted}?limit=${constants.most}`);
+                const found = await ask(`/api/jobs/${wanted}?limit=${constants.most}&steps=${page.steps}`);
                 if (page !== mine && page.job !== wanted) return true;
                 job = found;
                 looked = true;
@@ -186,12 +186,12 @@
         sought = job.job;
         const numbers = new Set(job.maps.map((map) => map.map));
         const found = await ask("/api/jobs?" + new URLSearchParams({ kind: "faithfulness", images: page.image_set, limit: 20 }));
-        scoring = found.jobs.find((one) => UNFINISHED.includes(one.state) && one.parameters.maps.some((map) => numbers.has(map))) || null;
+        scoring = found.jobs.find((one) => UNFINISHED.includes(one.state) && one.parameters.steps === page.steps && one.parameters.maps.some((map) => numbers.has(map))) || null;
     }
 
     async function score() {
         try {
-            scoring = await ask("/api/jobs", { method: "POST", body: { kind: "faithfulness", maps: job.maps.map((map) => map.map).sort((a, b) => a - b),
+            scoring = await ask("/api/jobs", { method: "POST", body: { kind: "faithfulness", steps: page.steps, maps: job.maps.map((map) => map.map).sort((a, b) => a - b),
                 queue: "interactive" } });
             looked = null;
         } catch (error) {

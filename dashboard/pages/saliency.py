@@ -54,7 +54,8 @@ def constants() -> Record:
 def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:
     """What the page shows for an address: what is chosen, what is wrong with it, the request, its job and rows."""
     address, problems = SaliencyAddress.read(search)
-    return read_request(context, catalogue, search, address, problems, METHODS, MOST_MAPS, ask)
+    page = read_request(context, catalogue, search, address, problems, METHODS, MOST_MAPS, ask)
+    return page | {"steps": address.steps}
 
 
 def ask(context: Context, chosen: Chosen) -> Asked:

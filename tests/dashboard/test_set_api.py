@@ -1,21 +1,25 @@
 """Image sets over HTTP: described, renamed and removed, in both stores and with all that depends on them."""
 
-from pathlib import Path
+import contextlib
+import json
 from typing import Any
 
-import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from ledger_rows import add_attack, claimed, finish_items
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import create_app
 from dashboard.context import EXTENSION, Context
 from db import jobs
+from db.atlas import Atlas, Query
 from db.ledger_tables import Attack, ImageSetNote, Job, JobItem, SaliencyMap
 from db.saved_queries import save_query
+from db.set_states import SetChanged, set_changes_of
 from db.settings import Settings
+from workers.methods import WrongRequest
+from workers.submit import choose_models, faithfulness_job, saliency_job
 
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
 
@@ -105,7 +109,7 @@ def test_a_new_name_reaches_the_atlas_and_all_rows_of_the_ledger(
     assert (shown["image_set"], shown["parameters"]["image_set"]) == ("renamed", "renamed")
     assert client.get("/images?images=renamed&model=synthetic").status_code == 200
     asked: Any = client.post("/api/jobs", json=REQUEST | {"images": "renamed"}).json
-    assert asked["state"] == "queued", "a request of the new name finds the maps when it is run"
+    assert (asked["job"], asked["state"]) == (job, "done"), "a request of the new name is the same request"
     assert client.get("/api/image_sets/painted").status_code == 404
 
 
@@ -185,37 +189,120 @@ def test_a_set_goes_with_all_that_depends_on_it_and_nothing_else(
     assert client.delete("/api/image_sets/painted?confirm=painted").status_code == 404
 
 
-def test_a_map_that_another_set_s_job_shares_stays_with_its_files(
+def test_files_that_another_set_s_map_shares_stay(client: FlaskClient, context: Context) -> None:
+    with_results(client, context)
+    with context.ledger.write() as connection:
+        row = connection.execute(select(SaliencyMap.__table__).where(SaliencyMap.map == 1)).mappings().one()
+    asked: Any = client.post("/api/jobs", json=REQUEST | {"images": "other", "ids": [3]}).json
+    with context.ledger.write() as connection:
+        own = dict(row) | {"map": 9, "key": "9", "job": asked["job"], "image_set": "other", "image_id": 3}
+        connection.execute(SaliencyMap.__table__.insert().values(own))
+    assert client.delete("/api/image_sets/painted?confirm=painted").status_code == 200
+    kept: Any = client.get("/api/maps/9").json
+    assert (kept["image_set"], kept["image_id"]) == ("other", 3)
+    assert client.get("/api/maps/9.npy").status_code == 200
+    assert client.get("/api/maps/1").status_code == 404
+
+
+def built(context: Context, image_set: str = "painted") -> jobs.NewJob:
+    return saliency_job(
+        context.atlas,
+        models=choose_models(context.atlas, ["synthetic"]),
+        image_set=image_set,
+        image_ids=[0],
+        method="gradient",
+        parameters={},
+    )
+
+
+def test_no_job_is_made_for_a_set_that_was_renamed_or_removed_since_it_was_looked_at(
     client: FlaskClient, context: Context
 ) -> None:
+    new = built(context)
+    before = set_changes_of(context.ledger, "painted")
+    assert post(client, "painted", name="renamed").status_code == 200
+    with pytest.raises(WrongRequest, match="there is no image set 'painted'"):
+        context.office.submit(new)
+    # whoever looked at the atlas before the change, and comes to the ledger after it
+    with pytest.raises(SetChanged, match="'painted' was renamed or removed meanwhile: ask again"):
+        jobs.submit_job(context.ledger, new, set_changes=before)
+    assert counted(context, "painted")[0] == 0
+    assert context.office.submit(built(context, "renamed")).queued
+
+
+@pytest.mark.parametrize("change", ["rename", "remove"])
+def test_no_job_is_made_while_a_set_is_renamed_or_removed(
+    change: str, client: FlaskClient, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = with_results(client, context)
+    with context.ledger.write() as connection:
+        connection.execute(update(Job).where(Job.job == job).values(state="failed"))
+    said: list[str] = []
+    publish = Atlas.publish
+
+    @contextlib.contextmanager
+    def slowly(atlas: Atlas, **options: Any) -> Any:
+        with publish(atlas, **options) as connection:
+            said.append(client.post("/api/jobs", json=REQUEST).json["error"])  # type: ignore[index]
+            said.append(client.post(f"/api/jobs/{job}/retry").json["error"])  # type: ignore[index]
+            yield connection
+
+    monkeypatch.setattr(Atlas, "publish", slowly)
+    if change == "rename":
+        assert post(client, "painted", name="new").status_code == 200
+    else:
+        assert client.delete("/api/image_sets/painted?confirm=painted").status_code == 200
+    assert "'painted' is being renamed or removed" in said[0]
+    assert "being renamed or removed" in said[1] if change == "rename" else "there is no job" in said[1]
+    assert counted(context, "painted")[0] == 0
+
+
+def test_what_is_about_a_result_that_was_removed_is_refused(client: FlaskClient, context: Context) -> None:
     with_results(client, context)
-    shared: Any = client.post("/api/jobs", json=REQUEST | {"images": "other", "ids": [3]}).json
-    claim = claimed(context.ledger, shared["job"])
-    (item,) = jobs.open_items(context.ledger, claim)
-    jobs.finish_item(context.ledger, claim, item["item"], seconds=1, store=lambda _connection: 1)
-    jobs.finish(context.ledger, claim)
+    new = faithfulness_job(context.ledger, [1])
+    with context.ledger.write() as connection:
+        connection.execute(SaliencyMap.__table__.delete().where(SaliencyMap.map == 1))
+    with pytest.raises(WrongRequest, match="map 1 was removed meanwhile"):
+        context.office.submit(new)
+
+
+def test_a_removal_takes_builds_along_and_the_atlas_shrinks(client: FlaskClient, context: Context) -> None:
+    builds = context.settings.home / "builds"
+    for name in ("painted", "other"):
+        (builds / name).mkdir(parents=True)
+        (builds / name / "facts.json").write_text(json.dumps({"image set": name, "model": "m"}))
+        (builds / name / "state.safetensors").write_bytes(b"x")
+    with context.atlas.publish() as connection:  # as many rows as a real run leaves
+        connection.execute(
+            "INSERT INTO predictions SELECT r.run, i, 1, 1, random(), random(), false "
+            "FROM runs r, range(200000) t(i) WHERE image_set = 'painted'"
+        )
+    size = context.atlas.path().stat().st_size
+    before = context.atlas.fetch(Query("SELECT * FROM images WHERE image_set = 'other' ORDER BY image_id"))
     assert client.delete("/api/image_sets/painted?confirm=painted").status_code == 200
-    kept: Any = client.get("/api/maps/1").json
-    assert (kept["image_set"], kept["image_id"], kept["job"]) == ("other", 3, shared["job"])
-    array = client.get("/api/maps/1.npy")
-    assert array.status_code == 200
-    assert client.get("/api/maps/2").status_code == 404
-    assert isinstance(np.frombuffer(array.data[-4:], np.float32)[0], np.float32)
+    assert context.atlas.path().stat().st_size < size / 2
+    assert [path.name for path in builds.iterdir()] == ["other"]
+    assert context.atlas.fetch(Query("SELECT * FROM images ORDER BY image_id")) == before
+    comment = "SELECT comment FROM duckdb_tables() WHERE table_name = 'image_sets'"
+    assert context.atlas.fetch(Query(comment)) == [{"comment": "Image sets that were imported."}]
 
 
 def test_a_removal_that_died_between_the_stores_is_made_whole_by_asking_again(
-    client: FlaskClient, context: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    client: FlaskClient, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del tmp_path
     with_results(client, context)
 
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("db.set_changes._remove_rows", dies)
+        patch.setattr("db.set_changes.remove_images", dies)
+        patch.setattr("db.set_changes.end_change", dies)  # killed: nothing after it is done
         with pytest.raises(KeyboardInterrupt):
             client.delete("/api/image_sets/painted?confirm=painted")
-    assert counted(context, "painted")[:3] == [1, 2, 1]
+    assert counted(context, "painted") == [0, 0, 0, 0]
+    refused: Any = client.post("/api/jobs", json=REQUEST)
+    assert refused.status_code == 400
+    assert "do that again if it was interrupted" in refused.json["error"]
     assert client.delete("/api/image_sets/painted?confirm=painted").status_code == 200
     assert counted(context, "painted") == [0, 0, 0, 0]

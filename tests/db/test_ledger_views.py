@@ -15,7 +15,7 @@ from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.survival import band, survival
-from db import robustness_queries
+from db import attack_queries, robustness_queries
 from db.atlas import Atlas, Query
 from db.both import Both
 from db.jobs import NewItem, NewJob, submit_job
@@ -230,3 +230,15 @@ def test_transfer_counts_those_that_the_judge_had_right(both: Both, ledger: Ledg
     assert (row["judged"], row["right_before"], row["fooled"]) == (5, 3, 2)
     assert row["share_fooled"] == pytest.approx(2 / 3)
     assert row["share_moved"] == pytest.approx(4 / 5)
+    # the judge's weights of another time said otherwise, later
+    with ledger.write() as connection:
+        connection.execute(
+            insert(AttackTransfer).values(
+                attack=numbers[0], judge="B", judge_digest="1" * 64, job=1, class_before=1, probability_before=0.5,
+                class_after=1, probability_after=0.5, right_before=True, moved=False, created=now(),
+            )
+        )  # fmt: skip
+    two = attack_queries.attack_transfers(ledger, numbers[0], {})
+    assert [one["moved"] for one in two] == [False]
+    two = attack_queries.attack_transfers(ledger, numbers[0], {"B": "2" * 64})
+    assert [one["moved"] for one in two] == [True], "with the weights that are indexed"

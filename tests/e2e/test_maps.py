@@ -50,11 +50,11 @@ def compute(settings: Settings) -> None:
     job, _ = jobs.submit_job(ledger, new)
     finish_items(settings, ledger, claimed(ledger, job))
     with ledger.write() as connection:
-        for found in job_maps(ledger, job):
+        for found in job_maps(ledger, job, steps=50):
             area = found["image_id"] / 10 + (0.4 if found["model"] == "first" else 0.0)
             connection.execute(
                 insert(MapScore).values(
-                    map=found["map"], job=job, steps=2, deletion_auc=area, insertion_auc=1 - area,
+                    map=found["map"], job=job, steps=50, deletion_auc=area, insertion_auc=1 - area,
                     deletion=[1.0, area, 0.0], insertion=[0.0, 1 - area, 1.0], seconds=1.0, created=now(),
                 )
             )  # fmt: skip

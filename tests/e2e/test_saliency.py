@@ -145,7 +145,7 @@ def test_curves_come_on_asking_and_order_the_rows(page: Page, lab: tuple[str, Se
     expect(dialog.locator(".curve")).to_have_count(2)
     ledger = Ledger(settings)
     number = int(dialog.get_attribute("aria-label").split()[1])  # type: ignore[union-attr]
-    scored = job_queries.saliency_map(ledger, number)
+    scored = job_queries.saliency_map(ledger, number, steps=50)
     assert scored is not None
     expect(dialog).to_contain_text(f"area {scored['deletion_auc']:.3f}")
     page.keyboard.press("Escape")

@@ -15,7 +15,7 @@ from PIL import Image
 from sqlalchemy import select
 from torch import nn
 
-from db import job_queries
+from db import attack_queries, job_queries
 from db.ledger_tables import Attack, AttackAblation, AttackLayer, AttackMap, AttackTransfer, AttackUnit
 from workers.attack_units import shifts
 from workers.attacks import loss_gradient, perturbed
@@ -268,6 +268,8 @@ def test_asking_twice_for_the_maps_keeps_one_of_each(lab: Lab) -> None:
     assert lab.do(new) == first
     lab.do(comparison_job(lab.ledger, [1], {"samples": 3}))
     assert len(rows(lab, AttackMap)) == 10
+    newest, before = attack_queries.attack_maps(lab.ledger, 1)
+    assert ({row["samples"] for row in newest}, {row["samples"] for row in before}) == ({3}, {2})
 
 
 def test_another_model_judges_what_it_sees(lab: Lab, lite0: VisionModel) -> None:
@@ -302,6 +304,12 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
         assert draw["outcome"] in ("flipped", "resisted")
         assert (draw["epsilon"] is None) == (draw["outcome"] == "resisted")
         assert 0 <= draw["probability"] <= 1
+    other = lab.do(ablation_job(lab.ledger, [1], channels=6, draws=1, seed=4))
+    assert other != job
+    kept = next(row for row in rows(lab, AttackAblation) if row["draws"] == 2)
+    assert kept == found, "another request leaves it as it is"
+    asked = [(row["draws"], row["seed"]) for row in attack_queries.attack_ablations(lab.ledger, 1)]
+    assert asked == [(1, 4), (2, 0)], "the newest first"
 
 
 def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:

@@ -16,6 +16,7 @@ from db.results import ResultGone
 from db.settings import Settings
 from workers.attribution import attribute
 from workers.loaded_models import LoadedModels
+from workers.methods import WrongRequest
 from workers.models import VisionModel
 from workers.networks import WrongWeights
 from workers.submit import ModelRef, faithfulness_job, saliency_job
@@ -23,7 +24,7 @@ from workers.submit import ModelRef, faithfulness_job, saliency_job
 
 def test_a_map_is_what_the_method_gives_for_what_the_model_sees(lab: Lab, lite0: VisionModel) -> None:
     job = lab.run()
-    maps = job_queries.job_maps(lab.ledger, job)
+    maps = job_queries.job_maps(lab.ledger, job, steps=50)
     assert [found["image_id"] for found in maps] == [0, 1]
     for found in maps:
         picture = np.asarray(
@@ -51,20 +52,20 @@ def test_two_jobs_that_need_the_same_map_share_it(lab: Lab) -> None:
     second = lab.run(image_ids=[0, 1])
     results = [[item["result"] for item in job_queries.job_items(lab.ledger, job)] for job in (first, second)]
     assert results[0][0] == results[1][0]
-    target = job_queries.job_maps(lab.ledger, first)[0]["target_class"]
+    target = job_queries.job_maps(lab.ledger, first, steps=50)[0]["target_class"]
     by_index = lab.run(image_ids=[0], target=target)
     assert job_queries.job_items(lab.ledger, by_index)[0]["result"] == results[0][0]
 
 
 def test_a_map_whose_file_was_removed_is_computed_again_under_its_number(lab: Lab) -> None:
     job = lab.run(image_ids=[0])
-    before = job_queries.job_maps(lab.ledger, job)[0]
+    before = job_queries.job_maps(lab.ledger, job, steps=50)[0]
     heat = lab.results.read_array(before["file"])
     lab.results.path(before["file"]).unlink()
     with pytest.raises(ResultGone, match="is gone: compute it again"):
         lab.results.read_array(before["file"])
     assert lab.run(image_ids=[0]) == job
-    after = job_queries.job_maps(lab.ledger, job)[0]
+    after = job_queries.job_maps(lab.ledger, job, steps=50)[0]
     assert after["map"] == before["map"]
     assert np.allclose(lab.results.read_array(after["file"]), heat, rtol=1e-3, atol=1e-6)
 
@@ -104,7 +105,11 @@ def test_an_image_that_is_another_by_now_is_refused(lab: Lab) -> None:
         parameters={},
     )
     other = dataclasses.replace(new, items=(dataclasses.replace(new.items[0], image_key="0" * 64),))
-    job = lab.office.submit(other).job
+    with pytest.raises(WrongRequest, match="'painted' has another image 0 by now: ask again"):
+        lab.office.submit(other)
+    job, _ = jobs.submit_job(
+        lab.ledger, other
+    )  # the set changed between being looked at and the job's being made
     lab.runner.run(job)
     assert (
         "painted has another image 0 than when this was asked for"
@@ -121,14 +126,24 @@ def test_other_weights_under_the_same_name_are_refused(lab: Lab, reference: Mode
 
 def test_curves_are_kept_beside_their_map(lab: Lab) -> None:
     job = lab.run(image_ids=[0])
-    number = job_queries.job_maps(lab.ledger, job)[0]["map"]
+    number = job_queries.job_maps(lab.ledger, job, steps=50)[0]["map"]
     scoring = lab.do(faithfulness_job(lab.ledger, [number], steps=6))
     assert job_queries.job(lab.ledger, scoring)["state"] == "done"
-    found = job_queries.saliency_map(lab.ledger, number)
+    found = job_queries.saliency_map(lab.ledger, number, steps=6)
     assert found is not None
+    assert found["steps"] == 6
     assert len(found["deletion"]) == len(found["insertion"]) == 7
     assert found["deletion"][0] == pytest.approx(found["target_probability"], rel=1e-3)
     assert found["deletion_auc"] == pytest.approx(np.trapezoid(found["deletion"], dx=1 / 6))
+    other = lab.do(faithfulness_job(lab.ledger, [number], steps=3))
+    assert other != scoring
+    assert lab.do(faithfulness_job(lab.ledger, [number], steps=6)) == scoring, "asked for before"
+    assert job_queries.saliency_map(lab.ledger, number, steps=6) == found, "and it is what it was"
+    (listed,) = job_queries.job_maps(lab.ledger, scoring, steps=3)
+    assert (listed["steps"], len(job_queries.scored_steps(lab.ledger, number))) == (3, 2)
+    unscored = job_queries.saliency_map(lab.ledger, number, steps=50)
+    assert unscored is not None
+    assert (unscored["steps"], unscored["deletion_auc"]) == (None, None)
 
 
 def test_a_worker_keeps_the_models_it_used_last(

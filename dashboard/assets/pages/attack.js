@@ -173,11 +173,11 @@
             return;
         }
         const busy = [...following].map(([kind, one]) => (UNFINISHED.includes(one.state) ? kind : ""));
-        const key = JSON.stringify([shown.attack, shown.maps.map((map) => map.attack_map), shown.transfers, shown.ablations, busy]);
+        const key = JSON.stringify([shown.attack, shown.comparisons.map((one) => one.created), (convscope.shownComparison(shown) || {}).created, shown.transfers, shown.ablations, busy]);
         if (parts.detail.dataset.shown === key) return;
         parts.detail.dataset.shown = key;
         const again = document.activeElement && parts.detail.contains(document.activeElement) ? document.activeElement.id : "";
-        const context = { page, constants, follow, busy };
+        const context = { page, constants, follow, busy, redraw: draw };
         parts.detail.replaceChildren(convscope.attackStep(shown, context), convscope.attackMaps(shown, context),
             convscope.attackInside(shown, context));
         if (again && document.getElementById(again)) document.getElementById(again).focus();

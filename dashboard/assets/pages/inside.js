@@ -16,27 +16,47 @@
 
     // ---- maps
 
-    convscope.attackMaps = function (attack, { constants, follow, busy }) {
+    const ASKED = ["samples", "noise_level", "seed"];
+    const askedOf = (one) => ASKED.map((name) => Number(one[name])).join(" ");
+    let wanted = { attack: 0, asked: "" };
+    /* Which request's maps are shown of an attack: those asked for last in this window, else the newest. */
+    convscope.shownComparison = (attack) => (wanted.attack === attack.attack
+        && attack.comparisons.find((one) => askedOf(one) === wanted.asked)) || attack.comparisons[0] || null;
+
+    convscope.attackMaps = function (attack, { constants, follow, busy, redraw }) {
         const card = make("section", { class: "card-plain attack-maps", "aria-label": "Saliency before and after" });
+        const shown = convscope.shownComparison(attack);
+        const maps = shown ? shown.maps : [];
         const field = (parameter) => make("div", { class: "control" }, make("label", { for: `maps-${parameter.name}` }, parameter.name.replaceAll("_", " ")),
             make("input", { id: `maps-${parameter.name}`, class: "form-control form-control-sm num", autocomplete: "off", title: parameter.help,
-                value: String(attack.maps.length ? attack.maps[0][parameter.name] : parameter.default) }));
+                value: String(shown ? shown[parameter.name] : parameter.default) }));
         const value = (name) => Number(document.getElementById(`maps-${name}`).value);
         const waits = busy.includes("comparison");
         card.append(make("div", { class: "bar-line" }, make("h2", {}, "Saliency before and after"),
             attack.attacked_epsilon ? make("div", { class: "inline-form" }, constants.maps.map(field),
-                button("maps-compute", "bullseye", waits ? "Computing…" : attack.maps.length ? "Compute again" : "Compute", waits,
-                    () => follow("comparison", { parameters: Object.fromEntries(constants.maps.map((one) => [one.name, value(one.name)])) }))) : null));
+                button("maps-compute", "bullseye", waits ? "Computing…" : "Compute", waits, () => {
+                    const parameters = Object.fromEntries(constants.maps.map((one) => [one.name, value(one.name)]));
+                    wanted = { attack: attack.attack, asked: askedOf(parameters) };
+                    follow("comparison", { parameters });
+                })) : null));
         if (!attack.attacked_epsilon) {
             card.append(make("p", { class: "quiet" }, "Nothing was changed, so there is no after."));
             return card;
         }
-        if (!attack.maps.length) {
+        if (!shown) {
             card.append(make("p", { class: "quiet" }, "SmoothGrad of the image and of the attacked image with the same draws of noise, their difference with its "
                 + "standard error, and two nulls to read it by: other draws, and random signs of the same epsilon."));
             return card;
         }
-        const byPanel = Object.fromEntries(attack.maps.map((map) => [map.panel, map]));
+        const words = (one) => `${one.samples} samples, noise level ${one.noise_level}, seed ${one.seed}`;
+        card.append(attack.comparisons.length > 1
+            ? make("div", { class: "control maps-shown" }, make("label", { for: "maps-shown" }, "Shown"),
+                make("select", { id: "maps-shown", class: "form-select form-select-sm", onchange: (event) => {
+                    wanted = { attack: attack.attack, asked: event.target.value };
+                    redraw();
+                } }, attack.comparisons.map((one) => make("option", { value: askedOf(one), selected: one === shown }, words(one)))))
+            : make("p", { class: "quiet" }, `Shown: ${words(shown)}.`));
+        const byPanel = Object.fromEntries(maps.map((map) => [map.panel, map]));
         const cells = [];
         const cell = (map, part, title, words) => {
             const canvas = make("canvas", { width: 224, height: 224, role: "img", "aria-label": title });
@@ -57,7 +77,7 @@
             make("table", { class: "table-plain" },
                 make("thead", {}, make("tr", {}, ["Beside the map before", "Class", "Rank correlation", "SSIM", "Mean |difference|", "Mean standard error", "Beyond 2 errors"]
                     .map((name, at) => make("th", { scope: "col", class: at > 1 ? "end" : null }, name)))),
-                make("tbody", {}, attack.maps.filter((map) => map.panel !== "clean").map((map) => make("tr", { class: map.panel.startsWith("attacked") ? "" : "quiet" },
+                make("tbody", {}, maps.filter((map) => map.panel !== "clean").map((map) => make("tr", { class: map.panel.startsWith("attacked") ? "" : "quiet" },
                     make("td", {}, TITLES[map.panel]), make("td", {}, map.target_name || String(map.target_class)),
                     make("td", { class: "num end" }, map.rank_correlation.toFixed(3)), make("td", { class: "num end" }, map.ssim.toFixed(3)),
                     make("td", { class: "num end" }, number(map.mean_difference)), make("td", { class: "num end" }, number(map.mean_standard_error)),
@@ -196,7 +216,7 @@
                     .map((name, at) => make("th", { scope: "col", class: at ? "end" : null }, name)))),
                 make("tbody", {}, rows.map(([name, row]) => make("tr", {}, make("td", {}, name), make("td", { class: "num end" }, found(row)),
                     make("td", { class: "num end" }, row.probability === null ? "" : percent(row.probability))))))),
-            make("p", { class: "quiet" }, "Held: " + one.units.map(([layer, channel]) => `${layer} ${channel}`).join(", ")));
+            make("p", { class: "quiet" }, `${one.channels} channels, ${one.draws} random draws, seed ${one.seed}. Held: ` + one.units.map(([layer, channel]) => `${layer} ${channel}`).join(", ")));
         }
         return part;
     }
