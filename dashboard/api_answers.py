@@ -15,7 +15,7 @@ from db.jobs import IllegalMove, NoSuchJob
 from db.ledger import LedgerError
 from db.results import ResultGone
 from workers.methods import WrongRequest
-from workers.submit import short_ids
+from workers.submit import DEFAULT_STEPS, short_ids
 
 MOST_NUMBER = 2**31 - 1
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -142,8 +142,11 @@ def words(name: str) -> str:
 
 
 def share(job: Mapping[str, Any]) -> float:
-    """How much of a job is finished, 0 to 1."""
-    return float(min(1.0, (job["items_done"] + job["items_failed"] + job["progress"]) / max(1, job["items"])))
+    """How much of a job is finished, 0 to 1; once it failed or was cancelled, how much of it has a result."""
+    made = job["items_done"]
+    if job["state"] not in ("failed", "cancelled"):
+        made += job["items_failed"] + job["progress"]
+    return float(min(1.0, made / max(1, job["items"])))
 
 
 def job_record(job: Mapping[str, Any]) -> Record:
@@ -198,7 +201,7 @@ def result_page(job: Mapping[str, Any]) -> str | None:
         "target": request["target"],
         **{f"p_{name}": value for name, value in request["parameters"].items()},
     }
-    if job["kind"] == "faithfulness":
+    if job["kind"] == "faithfulness" and request["steps"] != DEFAULT_STEPS:
         given["steps"] = request["steps"]
     return "/saliency?" + urlencode(given)
 

@@ -192,7 +192,7 @@ class Attack(Table):
 
     attack: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
-    question: Mapped[str | None] = mapped_column(String(64))  # null in some rows of older versions
+    question: Mapped[str | None] = mapped_column(String(64))
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
     model: Mapped[str] = mapped_column(Text)
     model_digest: Mapped[str] = mapped_column(String(64))

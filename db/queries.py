@@ -51,6 +51,11 @@ ORDER BY s.position, t.position""",
     )
 
 
+def class_counts() -> Query:
+    """How many classes each indexed model has."""
+    return Query("SELECT model, digest, classes FROM models ORDER BY model")
+
+
 def indexed_layers(run: int) -> Query:
     """The layers that a run was made over, with how many of their channels are dead."""
     return Query(

@@ -17,6 +17,8 @@ from db.index_queries import run_of
 from db.jobs import Record
 from db.ledger import now
 from db.ledger_tables import ImageImport
+from db.queries import indexed_layers
+from db.queries import layers as layers_of
 from db.settings import Settings
 from db.uploads import NoSuchUpload, UploadStore
 from precompute.checkpoint import BuildBusy, CheckpointFailed
@@ -30,7 +32,7 @@ from workers.methods import WrongRequest
 from workers.models import load_model
 from workers.networks import ModelError
 from workers.running import Computed, ItemFailed, Kind, MayPass, Report, TryLater
-from workers.submit_sets import allowed_path
+from workers.submit_sets import allowed_path, matching_layers
 
 MOST_REFUSALS = 1000
 MOST_SHOWN = 50
@@ -212,8 +214,12 @@ class IndexJobs:
 
     def _published(self, parameters: Mapping[str, Any]) -> int | None:
         """The run that an attempt published which was killed before it could say so."""
-        for row in self._atlas.fetch(run_of(parameters["models"][0]["name"], parameters["image_set"])):
+        model = parameters["models"][0]["name"]
+        for row in self._atlas.fetch(run_of(model, parameters["image_set"])):
             same = all(row[name] == parameters[name] for name in ("k", "dtype"))
+            known = [one["layer"] for one in self._atlas.fetch(layers_of(model))]
+            made = {one["layer"] for one in self._atlas.fetch(indexed_layers(row["run"]))}
+            same = same and made == set(matching_layers(known, parameters["layers"]))
             if row["run"] != parameters["before"] and same:
                 return int(row["run"])
         return None

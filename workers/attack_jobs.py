@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from workers.keys import key_in_set
 from workers.models import VisionModel
 from workers.probabilities import class_probabilities
 from workers.running import Computed, ItemFailed, Report
-from workers.stored_images import StoredImage
 from workers.submit_attacks import attack_question
 
 FOLDER = "attacks"
@@ -53,7 +51,10 @@ class AttackJobs:
         bench = self._bench
         digest = digest_of(item["model"], parameters)
         image = bench.image(parameters["image_set"], item)
-        question = attack_question(digest, parameters, asdict(image))
+        label = None
+        if parameters["relative_to"] == "label":
+            label = bench.label_of(bench.model(item["model"], parameters), parameters["image_set"], image)
+        question = attack_question(digest, parameters, image.key, label)
         key = key_in_set(question, parameters["image_set"], image.image_id)
         known = self._known(key)
         if known is not None and all(
@@ -65,7 +66,7 @@ class AttackJobs:
         picture = bench.picture(model, image)
         pixels = bench.pixels(picture)
         grid = grid_of(parameters["parameters"])
-        found = self._search(model, image, pixels, parameters, grid, on_progress)
+        found = self._search(model, pixels, parameters, label, grid, on_progress)
         classes = model.vocabulary.classes
         shown = found.shown
         row: Record = {
@@ -139,19 +140,16 @@ class AttackJobs:
     def _search(
         self,
         model: VisionModel,
-        image: StoredImage,
         pixels: Tensor,
         parameters: Mapping[str, Any],
+        reference: int | None,
         grid: Grid,
         on_progress: Report,
     ) -> Search:
         options = parameters["parameters"]
         target = parameters["target"]
-        reference = None
         if target is not None:
             reference = class_of(model, int(target))
-        elif parameters["relative_to"] == "label":
-            reference = self._bench.label_of(model, parameters["image_set"], image)
         classes = model.vocabulary.classes
 
         def tell(_image: int, checked: Checked) -> None:
@@ -193,7 +191,9 @@ class AttackJobs:
             signs = (found.direction.to(torch.int16) * 127 + 128).to(torch.uint8)
             change = results.write_picture(FOLDER, f"{question}-signs", signs.permute(1, 2, 0).numpy())
         else:
-            change = results.write_array(FOLDER, f"{question}-change", (found.attacked - pixels[0].cpu()).numpy())
+            change = results.write_array(
+                FOLDER, f"{question}-change", (found.attacked - pixels[0].cpu()).numpy()
+            )
         again = results.read_picture(file)
         with torch.inference_mode():
             probabilities = class_probabilities(model(self._bench.pixels(again)))[0]

@@ -14,10 +14,12 @@ from sqlalchemy import select
 from db import jobs
 from db.atlas import Atlas, NoAtlas
 from db.image_sets import images_by_id
+from db.index_queries import run_of
 from db.jobs import NewItem, NewJob, NoSuchSubject
 from db.ledger import Ledger
 from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
-from db.queries import image_sets, runs
+from db.patch_queries import labelled_classes
+from db.queries import class_counts, image_sets, runs
 from db.results import ResultStore
 from db.set_states import SetChanged, set_changes_of
 from db.settings import Settings
@@ -104,6 +106,7 @@ def saliency_job(
     asked = parse_target(target)
     check_queue(queue)
     ids = list(dict.fromkeys(image_ids))
+    check_classes(atlas, models, asked if isinstance(asked, int) else None)
     request = {
         "models": [dataclasses.asdict(model) for model in models],
         "image_set": image_set,
@@ -112,7 +115,7 @@ def saliency_job(
         "parameters": complete,
         "target": asked,
     }
-    return job_over(
+    new = job_over(
         atlas,
         "saliency",
         ATTRIBUTION_VERSION,
@@ -123,6 +126,51 @@ def saliency_job(
         most=MOST_ITEMS,
         noun="maps",
     )
+    if asked == "label":
+        check_labels(atlas, new, "target")
+    return new
+
+
+def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) -> None:
+    """Whether the indexed ones of the models have a class of that index.
+
+    Raises:
+        WrongRequest: one has not; the message names its classes.
+    """
+    if target is None:
+        return
+    try:
+        found = {row["model"]: row for row in atlas.fetch(class_counts())}
+    except NoAtlas:
+        return
+    for model in models:
+        row = found.get(model.name)
+        if row is not None and row["digest"] == model.digest and target >= row["classes"]:
+            raise WrongRequest(
+                f"target: {model.name} has classes 0 to {row['classes'] - 1:,}, not {target:,}"
+            )
+
+
+def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) -> dict[int, int]:
+    """The labels of images as classes of a model, by image, as the index found them; empty without an index."""
+    return {
+        row["image_id"]: row["class_index"]
+        for run in atlas.fetch(run_of(model, image_set))
+        for row in atlas.fetch(labelled_classes(run["run"], list(ids)))
+    }
+
+
+def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
+    """Whether a request that goes by the images' labels can make anything.
+
+    Raises:
+        WrongRequest: no image of it has a label; the message begins with `name`.
+    """
+    rows = atlas.fetch(images_by_id(new.image_set, list({item.image_id for item in new.items})))
+    if not any(row["wnid"] or row["label"] for row in rows):
+        raise WrongRequest(
+            f"{name}: no image of this request has a label: choose prediction or the index of a class"
+        )
 
 
 def job_over(
@@ -335,7 +383,9 @@ class Office:
         """Whether the set still has the images that the request is about: it was made from an older atlas."""
         if new.kind == "import":
             return  # makes the set
-        wanted = {item.image_id: item.image_key for item in new.items if item.image_key}
+        # what is about a result is held together with it, in the transaction that makes the job
+        asked = [item for item in new.items if item.image_key and item.subject is None]
+        wanted = {item.image_id: item.image_key for item in asked}
         found = image_keys(self._atlas, new.image_set, list(wanted))
         for image_id, key in wanted.items():
             if found.get(image_id) != key:

@@ -15,7 +15,15 @@ from db.ledger_tables import Attack, Job
 from workers.attack_requests import ATTACK_VERSION, parse_attack
 from workers.keys import content_key, key_in_set
 from workers.methods import METHODS, Value, WrongRequest
-from workers.submit import ModelRef, check_queue, job_over, short_ids
+from workers.submit import (
+    ModelRef,
+    check_classes,
+    check_labels,
+    check_queue,
+    job_over,
+    label_classes,
+    short_ids,
+)
 
 MOST_ATTACKS = 200_000
 MOST_FOLLOWED = 10_000
@@ -53,6 +61,7 @@ def attack_job(
     aim = parse_class(target)
     check_queue(queue)
     ids = list(dict.fromkeys(image_ids))
+    check_classes(atlas, models, aim)
     request = {
         "models": [asdict(model) for model in models],
         "image_set": image_set,
@@ -62,7 +71,7 @@ def attack_job(
         "relative_to": "target" if aim is not None else relative_to,
         "target": aim,
     }
-    return job_over(
+    new = job_over(
         atlas,
         "attack",
         ATTACK_VERSION,
@@ -73,9 +82,12 @@ def attack_job(
         most=MOST_ATTACKS,
         noun="attacks",
     )
+    if request["relative_to"] == "label":
+        check_labels(atlas, new, "relative_to")
+    return new
 
 
-def attack_question(digest: str, parameters: Mapping[str, Any], image: Mapping[str, Any]) -> str:
+def attack_question(digest: str, parameters: Mapping[str, Any], image_key: str, label: int | None) -> str:
     """SHA-256 over all that what an attack finds depends on; `key_in_set` of it is the row's key.
 
     An image in two sets has two rows: channels are compared by their spread over the set.
@@ -83,11 +95,11 @@ def attack_question(digest: str, parameters: Mapping[str, Any], image: Mapping[s
     Args:
         digest: that of the model.
         parameters: those of the job.
-        image: the image's row of the atlas.
+        image_key: content of the image.
+        label: the image's label as a class of the model, where the attack is relative to it.
     """
     aim = {name: parameters[name] for name in ("method", "parameters", "relative_to", "target")}
-    label = [image["wnid"], image["label"]] if parameters["relative_to"] == "label" else None
-    return content_key(ATTACK_VERSION, digest, image["key"], aim, label)
+    return content_key(ATTACK_VERSION, digest, image_key, aim, label)
 
 
 def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> list[Record]:
@@ -96,14 +108,15 @@ def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> l
     ids = list({item.image_id for item in items})
     images = {row["image_id"]: row for row in atlas.fetch(images_by_id(str(new.image_set), ids))}
     digests = {model["name"]: model["digest"] for model in new.parameters["models"]}
-    keys = [
-        key_in_set(
-            attack_question(digests[item.model], new.parameters, images[item.image_id]),
-            new.image_set,
-            item.image_id,
-        )
-        for item in items
-    ]
+    labels: dict[str, dict[int, int]] = {name: {} for name in digests}
+    if new.parameters["relative_to"] == "label":
+        labels = {name: label_classes(atlas, name, new.image_set, ids) for name in digests}
+    keys = []
+    for item in items:
+        row = images[item.image_id]
+        label = labels[item.model].get(item.image_id)
+        question = attack_question(digests[item.model], new.parameters, row["key"], label)
+        keys.append(key_in_set(question, new.image_set, item.image_id))
     found = {row["key"]: row for row in attacks_with_keys(ledger, keys)}
     return [found[key] for key in keys if key in found]
 

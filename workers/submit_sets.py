@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from db.job_queries import count_jobs
 from db.jobs import NewItem, NewJob
 from db.ledger import Ledger
 from db.queries import image_sets
+from db.queries import layers as layers_of
 from db.uploads import UploadStore
 from workers.keys import content_key, key_in_set
 from workers.methods import WrongRequest
@@ -199,6 +201,13 @@ def index_job(
     if image_set not in sets:
         have = f"image sets are {', '.join(sets)}" if sets else "there is no image set yet"
         raise WrongRequest(f"images: there is no image set {image_set!r}; {have}")
+    known_layers = [row["layer"] for row in atlas.fetch(layers_of(model))]
+    if known_layers and not matching_layers(known_layers, layers):
+        examples = [known_layers[at] for at in sorted({0, len(known_layers) // 2, len(known_layers) - 1})]
+        raise WrongRequest(
+            f"layers: expected a pattern that matches some of {len(known_layers)} layers of {model} such as "
+            f"{', '.join(examples)}, got {layers!r}"
+        )
     there = atlas.fetch(run_of(model, image_set))
     if there and not replace:
         raise WrongRequest(
@@ -228,6 +237,12 @@ def index_job(
         parameters=request,
         items=(NewItem(model, 0, ""),),
     )
+
+
+def matching_layers(names: Sequence[str], patterns: str) -> list[str]:
+    """The names that one of the patterns, separated by commas, matches as the shell does."""
+    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in wanted)]
 
 
 def _check_number(name: str, given: Any, most: int) -> None:

@@ -161,7 +161,7 @@
         const done = job.items_done + job.items_failed;
         const state = job.cancel_requested && job.state === "running" ? "cancelling" : job.silent ? "worker silent" : job.state;
         const whole = ["import", "index"].includes(job.kind); // one item: its share tells
-        let words = whole ? `${Math.floor(100 * job.progress)} %`
+        let words = whole ? (["failed", "cancelled"].includes(job.state) ? "no result" : `${Math.floor(100 * job.progress)} %`)
             : `${done.toLocaleString("en")} of ${job.items.toLocaleString("en")}`;
         if (job.items_failed) words += `, ${job.items_failed} failed`;
         const pace = job.item_seconds ? `${duration(job.item_seconds)} each` : "";

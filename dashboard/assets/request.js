@@ -33,7 +33,7 @@
         const find = (name) => document.getElementById(id(name));
         const small = "form-control form-control-sm";
         const control = (name, text, ...content) => convscope.control(id(name), text, `${name}-control`, ...content);
-        let page = null, asking = null, choices = 0;
+        let page = null, asking = null, choices = 0, drawn = "";
         const parts = {
             models: make("div", { class: "checks" }),
             parameters: make("div", { class: "parameters" }),
@@ -59,7 +59,8 @@
                     title: "A condition over name, label, wnid, split, width, height, bytes, predicted, probability and verdict. Enter chooses all images for which it holds.",
                     onkeydown: (event) => { if (event.key === "Enter") { event.preventDefault(); pickWhere(event.target.value.trim()); } },
                     onchange: (event) => pickWhere(event.target.value.trim()) }),
-                make("button", { type: "button", class: "btn btn-sm btn-quiet", onclick: () => { find("where").value = ""; pickWhere(""); } }, "All")),
+                make("button", { type: "button", class: "btn btn-sm btn-quiet", title: "All images of the set; the condition stays in its field",
+                    onclick: () => pickWhere("") }, "All")),
             make("label", { class: "check only-right" },
                 make("input", { type: "checkbox", class: "form-check-input", id: id("verdict") }),
                 make("span", {}, "only images that the model gets right")));
@@ -92,7 +93,7 @@
             const query = new URLSearchParams(location.search);
             if (query.has("n")) set("n", query.get("n"));
             if (query.has("seed")) set("pickseed", query.get("seed"));
-            set("where", query.get("where") || "");
+            if (query.has("where")) set("where", query.get("where")); // else what was typed stays, to be used again
             find("verdict").checked = query.get("verdict") === "right";
             if (query.has("label")) loadLabels().then((found) => set("label", nameOf(found, query.get("label"))));
             set("method", page.method);
@@ -101,10 +102,12 @@
             element.querySelector(".class-control").hidden = !other;
             if (other) {
                 loadClasses(page.chosen[0]).then((names) => {
-                    set("class", page.target === "index" ? "" : `${page.target}: ${names[Number(page.target)] || "?"}`);
+                    const known = names[Number(page.target)];
+                    set("class", page.target === "index" ? "" : known ? `${page.target}: ${known}` : page.target);
                 });
             }
-            find("choose").href = "/images?" + new URLSearchParams({ images: page.image_set });
+            find("choose").href = "/images?" + new URLSearchParams({ images: page.image_set, model: page.chosen[0] });
+            find("choose").onclick = () => convscope.chooseFrom({ path: location.pathname, search: location.search, images: page.image_set, ids: page.ids });
             const known = [...new Set([...page.models, ...page.chosen])];
             if (parts.models.dataset.known !== known.join()) {
                 parts.models.dataset.known = known.join();
@@ -187,10 +190,15 @@
             const names = await loadClasses(page.chosen[0]);
             const wanted = text.trim().toLowerCase();
             const leading = /^(\d+)\s*(:|$)/.exec(wanted);
-            let index = leading ? Number(leading[1]) : names.findIndex((name) => name.toLowerCase() === wanted);
-            if (index < 0 && wanted) index = names.findIndex((name) => name.toLowerCase().includes(wanted));
-            if (index >= 0) convscope.address({ target: String(index), attack: "" });
-            else say(`No class of ${page.chosen[0]} is called “${text}”.`);
+            const matching = (fits) => names.map((name, index) => index).filter((index) => fits(names[index].toLowerCase()));
+            let found = leading ? [Number(leading[1])].filter((index) => index < names.length) : matching((name) => name === wanted);
+            if (!found.length && !leading && wanted) found = matching((name) => name.includes(wanted));
+            if (found.length === 1) { convscope.address({ target: String(found[0]), attack: "" }); return; }
+            const shown = found.slice(0, 5).map((index) => `${index}: ${names[index]}`).join(", ");
+            // the address says what was typed, so that no maps of another class stand below it
+            convscope.address({ target: text.trim() || "index", attack: "" });
+            say(found.length ? `${found.length} classes of ${page.chosen[0]} are called like “${text}”: ${shown}${found.length > 5 ? ", …" : ""}.`
+                : `No class of ${page.chosen[0]} is called “${text}”: expected a name, or an index from 0 to ${names.length - 1}.`);
         }
 
         /* The classes that images of the set are labelled with. */
@@ -212,9 +220,15 @@
         async function pickImages(how) {
             const value = (name) => find(name).value.trim();
             const asked = new URLSearchParams({ images: page.image_set, model: page.chosen[0], n: value("n") });
-            if (how === "random") asked.set("seed", value("pickseed"));
             if (find("verdict").checked) asked.set("verdict", "right");
             const wanted = value("label").toLowerCase();
+            if (how === "random") {
+                // pressed again, it draws others: with the next seed
+                const draw = [asked.toString(), wanted, value("pickseed")].join();
+                if (draw === drawn) find("pickseed").value = String(Number(value("pickseed")) + 1);
+                asked.set("seed", value("pickseed"));
+                drawn = [asked.toString().replace(/&seed=[^&]*/, ""), wanted, value("pickseed")].join();
+            }
             await pick(async () => {
                 if (wanted) {
                     const found = await loadLabels();

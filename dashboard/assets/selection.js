@@ -5,6 +5,7 @@
     const ns = (window.dash_clientside = window.dash_clientside || {});
     const convscope = (ns.convscope = ns.convscope || {});
     const HOLD_MILLISECONDS = 500;
+    const MOST_SELECTED = 5000;
 
     const place = () => document.querySelector("#images-body [data-images]");
     const boxes = () => [...document.querySelectorAll("#images-body [data-image]")];
@@ -20,6 +21,28 @@
     function keep(ids) {
         kept.set(storage(), [...ids]);
         try { sessionStorage.setItem(storage(), JSON.stringify([...ids])); } catch (error) { /* private mode */ }
+    }
+
+    /* Before leaving a page for this one: its images are selected here, and the way back keeps the rest of its request. */
+    convscope.chooseFrom = function (given) {
+        const ids = (/^[\d,\s-]*$/.test(given.ids) ? given.ids : "").split(",").flatMap((part) => {
+            const [low, high] = part.split("-").map(Number);
+            return Array.from({ length: Math.min(MOST_SELECTED, Math.max(0, (high ?? low) - low + 1)) }, (_, at) => low + at);
+        }).slice(0, MOST_SELECTED);
+        kept.set("convscope-selected:" + given.images, ids);
+        try {
+            sessionStorage.setItem("convscope-selected:" + given.images, JSON.stringify(ids));
+            sessionStorage.setItem("convscope-choosing", JSON.stringify(given));
+        } catch (error) { /* private mode */ }
+    };
+
+    /* The request that a page had when its images were to be chosen; empty for another page or another set. */
+    function requestOf(path) {
+        let given = null;
+        try { given = JSON.parse(sessionStorage.getItem("convscope-choosing")); } catch (error) { /* private mode */ }
+        const query = new URLSearchParams(given && given.path === path && given.images === place().dataset.images ? given.search : "");
+        ["ids", "n", "seed", "label", "verdict", "where", "attack", "at"].forEach((name) => query.delete(name));
+        return query;
     }
 
     /* `0,1,4-7` of numbers. */
@@ -45,17 +68,20 @@
         if (body) body.classList.toggle("selecting", ids.size > 0);
         bar.hidden = ids.size === 0;
         if (!ids.size) { bar.replaceChildren(); return; }
-        const query = new URLSearchParams();
-        if (place().dataset.model) query.set("model", place().dataset.model);
-        query.set("images", place().dataset.images);
-        query.set("ids", shortIds(ids));
+        const leading = (path) => {
+            const query = requestOf(path);
+            if (!query.has("models") && place().dataset.model) query.set("model", place().dataset.model);
+            query.set("images", place().dataset.images);
+            query.set("ids", shortIds(ids));
+            return `${path}?${query.toString().replaceAll("%2C", ",")}`;
+        };
         const { make, icon } = convscope;
         const counted = ids.size.toLocaleString("en");
         const link = make("a", { class: "btn btn-sm btn-primary", id: "images-mapped",
-            href: "/saliency?" + query.toString().replaceAll("%2C", ",") }, icon("bullseye"),
+            href: leading("/saliency") }, icon("bullseye"),
         ` Saliency of the ${ids.size === 1 ? "selected image" : counted + " selected"}`);
         const attack = make("a", { class: "btn btn-sm btn-quiet", id: "images-attacked",
-            href: "/attack?" + query.toString().replaceAll("%2C", ",") }, icon("lightning-charge"), " Attack");
+            href: leading("/attack") }, icon("lightning-charge"), " Attack");
         const clear = make("button", { class: "btn btn-sm btn-quiet", type: "button", id: "images-clear",
             onclick: () => { keep([]); show(); const first = boxes()[0]; if (first) first.focus(); } }, "Clear");
         const all = boxes().every((box) => ids.has(Number(box.dataset.image)));

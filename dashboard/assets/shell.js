@@ -318,16 +318,40 @@
         if (button.getAttribute("aria-disabled") === "true") return;
         button.setAttribute("aria-disabled", "true"); // it keeps the focus
         try {
-            const { job } = await convscope.ask("/api/jobs", { method: "POST",
+            const made = await convscope.ask("/api/jobs", { method: "POST",
                 body: { kind: "index", model: button.dataset.offer, images: button.dataset.images } });
-            said.replaceChildren(`${button.dataset.offer} over ${button.dataset.images} is `,
-                convscope.make("a", { href: `/jobs?job=${job}` }, `job ${job}`), ".");
+            followOffer(said, made, `${button.dataset.offer} over ${button.dataset.images}`);
         } catch (error) {
             said.textContent = error.message;
         } finally {
             button.removeAttribute("aria-disabled");
         }
     });
+
+    /* What becomes of that job, until it ends or another one is asked for. */
+    function followOffer(said, made, what) {
+        const tell = (job) => {
+            const link = convscope.make("a", { href: `/jobs?job=${job.job}` }, `Job ${job.job}`);
+            const words = { done: `: ${what} is indexed.`, failed: ` failed: ${job.error}`, cancelled: " was cancelled.",
+                running: `, ${what}: ${job.note || "running"}.`, queued: `, ${what}: queued.` };
+            said.replaceChildren(link, words[job.state]);
+            said.className = job.state === "failed" ? "problem" : "";
+        };
+        said.dataset.job = made.job;
+        tell(made);
+        const poller = convscope.every(async () => {
+            if (!said.isConnected || said.dataset.job !== String(made.job)) return false;
+            try {
+                const found = await convscope.ask(`/api/jobs/${made.job}?limit=1`);
+                tell(found);
+                return convscope.UNFINISHED.includes(found.state);
+            } catch (error) {
+                said.textContent = error.message;
+                return error.message === "Convscope does not answer.";
+            }
+        });
+        poller.now();
+    }
 
     document.addEventListener("click", async function (event) {
         const button = event.target.closest && event.target.closest("[data-copy]");

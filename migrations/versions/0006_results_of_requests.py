@@ -135,10 +135,10 @@ def _share_maps() -> None:
 
 
 def _ask_for_attacks() -> None:
-    """Attacks relative to a label are asked for by the label's text, which the ledger has not: they are made again."""
+    """An attack's question is its weights, its image, its aim and, where it is relative to the label, that class."""
     connection = op.get_bind()
     attacks = _reflected("attacks")
-    rows = connection.execute(attacks.select().where(attacks.c.relative_to != "label")).mappings().all()
+    rows = connection.execute(attacks.select()).mappings().all()
     for row in rows:
         aim = {
             "method": row["method"],
@@ -146,7 +146,8 @@ def _ask_for_attacks() -> None:
             "relative_to": row["relative_to"],
             "target": row["class_index"] if row["relative_to"] == "target" else None,
         }
-        question = _content_key(_ATTACK_VERSION, row["model_digest"], row["image_key"], aim, None)
+        label = row["class_index"] if row["relative_to"] == "label" else None
+        question = _content_key(_ATTACK_VERSION, row["model_digest"], row["image_key"], aim, label)
         named = _content_key(question, row["image_set"], row["image_id"])
         connection.execute(
             attacks.update().where(attacks.c.attack == row["attack"]).values(question=question, key=named)

@@ -39,6 +39,9 @@ def context(site: tuple[FlaskClient, Context]) -> Context:
 
 
 def asked(client: FlaskClient, **changes: Any) -> Any:
+    """A request; those of different tests differ by their seed."""
+    if "seed" in changes:
+        changes["parameters"] = {"seed": changes.pop("seed")} | changes.get("parameters", {})
     return client.post("/api/jobs", json=REQUEST | changes)
 
 
@@ -57,13 +60,13 @@ def finished(
 
 
 def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> None:
-    first = asked(client, target=7)
+    first = asked(client, seed=7)
     assert first.status_code == 201
     assert first.headers["Location"] == f"/api/jobs/{first.json['job']}"
     assert (first.json["state"], first.json["items"], first.json["models"]) == ("queued", 2, ["synthetic"])
     assert first.json["parameters"]["parameters"]["samples"] == 25, "defaults are filled in"
     assert "the broker is away" in first.json["notice"]
-    second = asked(client, target=7, ids="0-1", parameters={"samples": 25})
+    second = asked(client, seed=7, ids="0-1", parameters={"samples": 25})
     assert (second.status_code, second.json["job"]) == (200, first.json["job"])
     assert "asked for before" in second.json["notice"]
 
@@ -110,7 +113,7 @@ def test_only_json_is_taken_since_other_sites_cannot_send_it(client: FlaskClient
 
 
 def test_cancel_and_retry_move_a_job_and_refuse_what_is_no_move(client: FlaskClient) -> None:
-    job = asked(client, target=8).json["job"]
+    job = asked(client, seed=8).json["job"]
     assert client.post(f"/api/jobs/{job}/retry").status_code == 409
     cancelled = client.delete(f"/api/jobs/{job}")
     assert (cancelled.status_code, cancelled.json["state"]) == (200, "cancelled")  # type: ignore[index]
@@ -124,7 +127,7 @@ def test_cancel_and_retry_move_a_job_and_refuse_what_is_no_move(client: FlaskCli
 
 
 def test_a_running_job_shows_how_far_it_is_and_the_maps_it_has(client: FlaskClient, context: Context) -> None:
-    job = asked(client, target=9, ids=[0, 1, 2, 3]).json["job"]
+    job = asked(client, seed=9, ids=[0, 1, 2, 3]).json["job"]
     claim = claimed(context.ledger, job)
     finish_items(context.settings, context.ledger, claim, 2)
     jobs.renew(context.ledger, claim, lease=600, progress=0.5)
@@ -151,7 +154,7 @@ def test_jobs_are_listed_newest_first_and_filtered(client: FlaskClient) -> None:
 
 
 def test_a_maps_numbers_are_those_that_were_computed(client: FlaskClient, context: Context) -> None:
-    made = finished(client, context, target=10)["maps"][1]
+    made = finished(client, context, seed=10)["maps"][1]
     answer = client.get(made["npy"])
     assert np.array_equal(np.load(io.BytesIO(answer.data)), values_of(1, signed=False))
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
@@ -166,7 +169,7 @@ def test_a_maps_numbers_are_those_that_were_computed(client: FlaskClient, contex
 def test_a_maps_picture_is_its_numbers_in_colours(
     client: FlaskClient, context: Context, signed: bool
 ) -> None:
-    made = finished(client, context, target=11 + signed, signed=signed)["maps"][0]
+    made = finished(client, context, seed=11 + signed, signed=signed)["maps"][0]
     values = values_of(0, signed=signed)
     for query, colours, strength, high in [
         ("", "rdbu" if signed else "inferno", 1.0, None),
@@ -183,7 +186,7 @@ def test_a_maps_picture_is_its_numbers_in_colours(
 
 
 def test_what_the_model_saw_is_there(client: FlaskClient, context: Context) -> None:
-    made = finished(client, context, target=13)["maps"][0]
+    made = finished(client, context, seed=13)["maps"][0]
     shown = np.asarray(Image.open(io.BytesIO(client.get(made["input_png"]).data)))
     assert np.array_equal(shown, picture_of(0))
 
@@ -191,13 +194,13 @@ def test_what_the_model_saw_is_there(client: FlaskClient, context: Context) -> N
 def test_a_map_whose_file_was_removed_is_gone_and_computed_again_on_asking(
     client: FlaskClient, context: Context
 ) -> None:
-    done = finished(client, context, target=14)
+    done = finished(client, context, seed=14)
     for file in (context.settings.home / "results").rglob("*.npy"):
         file.unlink()
     answer = client.get(done["maps"][0]["npy"])
     assert answer.status_code == 410
     assert "is gone: compute it again" in answer.json["error"]  # type: ignore[index]
-    again = asked(client, target=14)
+    again = asked(client, seed=14)
     assert (again.status_code, again.json["job"], again.json["state"]) == (201, done["job"], "queued")
 
 
@@ -205,7 +208,7 @@ def test_a_map_whose_file_was_removed_is_gone_and_computed_again_on_asking(
 def test_a_picture_that_cannot_be_is_refused_by_name(
     client: FlaskClient, context: Context, wrong: str
 ) -> None:
-    made = finished(client, context, target=15)["maps"][0]
+    made = finished(client, context, seed=15)["maps"][0]
     answer = client.get(f"{made['png']}?{wrong}")
     assert answer.status_code == 400
     assert wrong.split("=")[0] in answer.json["error"]  # type: ignore[index]
@@ -220,13 +223,13 @@ def test_a_map_that_is_not_there_is_not_found(client: FlaskClient) -> None:
 
 
 def test_curves_are_asked_for_by_the_maps(client: FlaskClient, context: Context) -> None:
-    job = finished(client, context, target=16)
+    job = finished(client, context, seed=16)
     maps = [made["map"] for made in job["maps"]]
     answer = client.post("/api/jobs", json={"kind": "faithfulness", "maps": maps})
     assert answer.status_code == 201
     assert answer.json["items"] == 2  # type: ignore[index]
     assert answer.json["page"] == job["page"], "the page of the maps shows their curves"  # type: ignore[index]
-    other = finished(client, context, target=17)["maps"][0]["map"]
+    other = finished(client, context, seed=17)["maps"][0]["map"]
     mixed = client.post("/api/jobs", json={"kind": "faithfulness", "maps": [*maps, other]})
     assert mixed.json["page"] is None, "no one page shows maps of two requests"  # type: ignore[index]
     for body, sentence in [
@@ -276,7 +279,7 @@ def test_every_answer_is_one_that_the_description_knows(
 ) -> None:
     """Whatever is sent: no answer but those described, none with another body, no 500."""
     client, context = site
-    finished(client, context, target=20)
+    finished(client, context, seed=20)
     schema = schemathesis.openapi.from_wsgi("/api/openapi.json", client.application)
 
     @hypothesis_settings(

@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -158,3 +159,16 @@ def test_a_querys_text_runs_by_itself_and_gives_the_same_rows(atlas: Atlas) -> N
     with atlas.read() as cursor:
         assert cursor.execute(query.text()).fetchall() == [(3, "o'k", "it's")]
     assert atlas.fetch(query) == [{"k": 3, "kind": "o'k", "image_set": "it's"}]
+
+
+def test_a_value_that_holds_the_name_of_another_stays_as_it_is() -> None:
+    values = {
+        "a": "costs $b and $ab",
+        "b": "'$a'",
+        "ab": [float("inf"), 0.5],
+        "when": datetime(2026, 1, 2, 3, 4),
+    }
+    query = Query("SELECT $a, $b, $ab, $when, $a", values)
+    assert duckdb.sql(query.text().rstrip(";")).fetchall() == [
+        (values["a"], values["b"], values["ab"], values["when"], values["a"])
+    ]

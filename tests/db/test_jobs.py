@@ -146,8 +146,11 @@ def test_trying_again_computes_what_failed_and_nothing_else(ledger: Ledger) -> N
     jobs.fail_item(ledger, claim, first, seconds=0.1, error="no")
     jobs.finish_item(ledger, claim, second, seconds=0.1, store=lambda _connection: 3)
     jobs.finish(ledger, claim)
+    began = job_queries.job(ledger, job)["started"]
     assert jobs.retry(ledger, job) == "batch"
+    assert job_queries.job(ledger, job)["started"] is None
     again = claimed(ledger, job)
+    assert job_queries.job(ledger, job)["started"] > began, "its time is that of the new attempt"
     assert [item["item"] for item in jobs.open_items(ledger, again)] == [first]
     do_all_items(ledger, again)
     assert jobs.finish(ledger, again) == "done"

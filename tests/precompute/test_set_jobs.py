@@ -243,6 +243,13 @@ def test_a_run_whose_worker_died_before_it_said_so_is_not_made_again(
     assert jobs.requeue_items(site.ledger, number, items)
     assert site.run(number)["state"] == "done"
     assert site.atlas.version() == before
+    asked = job_queries.job(site.ledger, number)["parameters"]
+    published = site.kinds["index"]._published  # type: ignore[attr-defined]
+    assert published(asked) is not None
+    for other in ({"layers": "stage2*"}, {"layers": "*"}, {"k": 3}):
+        assert published(asked | other) is None, f"{other} asks for another run"
+    with pytest.raises(WrongRequest, match="layers: expected a pattern that matches some of"):
+        site.index(layers="nothing*", replace=True)
 
 
 def test_an_index_lets_jobs_pass_that_somebody_waits_for_and_ends_the_same(

@@ -121,7 +121,7 @@ def test_an_image_that_is_wrong_already_needs_no_epsilon(lab: Lab) -> None:
     job = lab.attack(relative_to="label")
     found = job_queries.job(lab.ledger, job)
     assert found["state"] == "failed"
-    assert "so there is no label to go by" in found["error"]
+    assert "is none of the classes" in found["error"]
     reached = rows(lab, Attack)
     assert reached == []
     lab.attack(image_ids=[0])

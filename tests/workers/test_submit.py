@@ -19,6 +19,7 @@ from workers.submit import (
     parse_target,
     saliency_job,
 )
+from workers.submit_attacks import attack_job
 
 
 @pytest.fixture
@@ -87,6 +88,7 @@ def test_every_image_under_every_model_is_an_item_and_an_images_maps_lie_togethe
         ({"target": -1}, "target: expected prediction, label or the index"),
         ({"target": 1.5}, "target: expected prediction, label or the index"),
         ({"queue": "x"}, "queue: expected one of interactive, batch"),
+        ({"models": "synthetic", "target": 5000}, "target: synthetic has classes 0 to .*, not 5,000"),
         (
             {"models": [MODEL] * 5000 + [ModelRef(str(n), "", "") for n in range(5001)], "image_ids": [0, 1]},
             "10,000",
@@ -94,8 +96,28 @@ def test_every_image_under_every_model_is_an_item_and_an_images_maps_lie_togethe
     ],
 )
 def test_what_cannot_be_is_refused(atlas: Atlas, changes: dict[str, object], sentence: str) -> None:
+    if changes.get("models") == "synthetic":
+        changes = changes | {"models": choose_models(atlas, ["synthetic"])}
     with pytest.raises(WrongRequest, match=sentence):
         request(atlas, **changes)
+
+
+def test_what_no_image_or_model_has_is_refused(atlas: Atlas) -> None:
+    models = choose_models(atlas, ["synthetic"])
+    assert request(atlas, models=models, target="label").kind == "saliency"
+    with atlas.publish() as connection:
+        connection.execute("UPDATE images SET wnid = NULL, label = NULL")
+        connection.execute("UPDATE image_sets SET labelled = 0")
+    with pytest.raises(
+        WrongRequest, match="target: no image of this request has a label: choose prediction or"
+    ):
+        request(atlas, models=models, target="label")
+    with pytest.raises(WrongRequest, match="relative_to: no image of this request has a label"):
+        attack_job(
+            atlas, models=models, image_set="painted", image_ids=[0], parameters={}, relative_to="label"
+        )
+    with pytest.raises(WrongRequest, match="target: synthetic has classes 0 to"):
+        attack_job(atlas, models=models, image_set="painted", image_ids=[0], parameters={}, target=5000)
 
 
 def test_only_indexed_models_can_be_chosen_by_name(atlas: Atlas) -> None:

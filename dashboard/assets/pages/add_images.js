@@ -285,7 +285,9 @@
         const select = make("select", { id: "add-model", class: "form-select form-select-sm", onchange: (event) => { state.model = event.target.value; } },
             models.map((one) => make("option", { value: one.name, title: one.title }, one.name)));
         select.value = state.model;
-        return [make("p", {}, make("b", {}, state.name), `: ${told}.`),
+        const there = known && known.image_sets.find((one) => one.image_set === state.name);
+        const what = told || (there ? `${there.images.toLocaleString("en")} images` : "");
+        return [make("p", {}, make("b", {}, state.name), what ? `: ${what}.` : ""),
             report ? convscope.layoutReport(report.layout) : null,
             report && report.refused ? make("details", {}, make("summary", {}, `Refused files (${report.refused.toLocaleString("en")})`), convscope.refusals(report)) : null,
             problem(),
