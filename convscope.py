@@ -571,10 +571,10 @@ def list_models() -> None:
 @click.option("--dot", is_flag=True, help="Print the architecture in Graphviz's DOT language instead.")
 @click.option("--maps", is_flag=True, help="List the maps that Grad-CAM can read: any module's output.")
 def show_model(spec: str, dot: bool, maps: bool) -> None:
-    """Show the preprocessing and the layers of model SPEC."""
+    """Show the preprocessing and the layers of model SPEC, and which layers are left out and why."""
     from workers.drawing import to_dot
     from workers.receptive_field import receptive_fields
-    from workers.taps import find_taps, tap_edges
+    from workers.taps import by_reason, find_left_out, find_taps, tap_edges
 
     model = _load(spec)
     taps = find_taps(model)
@@ -620,6 +620,11 @@ def show_model(spec: str, dot: bool, maps: bool) -> None:
         )
     click.echo()
     _print_table(rows, "No layer of this model keeps its channels and positions apart.")
+    left_out = find_left_out(model)
+    if left_out:
+        click.echo(f"\nLeft out: {len(left_out)} {'layer' if len(left_out) == 1 else 'layers'}.")
+        for reason, modules in by_reason(left_out).items():
+            click.echo(f"  {len(modules)} x {reason}:\n    {', '.join(modules)}")
 
 
 def _maps_in_words(model: "VisionModel", taps: "Sequence[Tap]") -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ from workers.models import VisionModel
 from workers.receptive_field import effective_sizes, receptive_fields
 from workers.set_labels import settled_labels
 from workers.stored_images import StoredImage, read_image
-from workers.taps import Tap, find_taps, tap_edges
+from workers.taps import Tap, by_reason, find_left_out, find_taps, tap_edges
 
 __all__ = [
     "AlreadyIndexed",
@@ -146,6 +146,12 @@ def run_index(
     model.to(place)
     taps = find_taps(model)
     chosen = _matching(taps, layers)
+    left_out = find_left_out(model)
+    if say is not None and left_out:
+        say(
+            f"leaves out {len(left_out)} of {len(left_out) + len(taps)} layers: "
+            + "; ".join(f"{len(modules)} x {reason}" for reason, modules in by_reason(left_out).items())
+        )
     fields = receptive_fields(model, taps)
     how = manner(taps, device=place, dtype=dtype, batch_size=batch_size)
     matches = _match_labels(atlas, model, image_set, images)

@@ -53,8 +53,11 @@ def held(model: Tappable, taps: Sequence[Tap], units: Units, means: Mapping[str,
             output = output.clone()
             channels = list(units[tap.layer])
             # a copy: means are made in inference mode, which autograd does not take
-            values = means[tap.layer][channels].clone().view(1, -1, 1, 1)
-            as_nchw(tap, output)[:, channels] = values
+            values = means[tap.layer][channels].clone()
+            if tap.order is None:
+                as_nchw(tap, output)[:, channels] = values.view(1, -1, 1, 1)
+            else:
+                output[:, torch.tensor(tap.order)[:, None], torch.tensor(channels)] = values
             return output
 
         return hold

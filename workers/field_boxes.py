@@ -36,6 +36,9 @@ class Boxes:
         jump: input pixels between neighbouring positions (y, x), for maps that have one position only.
         extent: rows and columns of the input.
         exact: False where the boxes are only known to hold what the elements depend on.
+        narrow: the boxes are places and not receptive fields: a sum keeps the smallest place among its operands
+            (their intersection), a product of two activations the place of its query. So a residual stream keeps
+            the place of its patch, however many positions its branches mix.
     """
 
     shape: tuple[int, ...]
@@ -43,9 +46,10 @@ class Boxes:
     jump: tuple[float, float]
     extent: tuple[int, int]
     exact: bool = True
+    narrow: bool = False
 
     @classmethod
-    def of_pixels(cls, shape: Sequence[int]) -> "Boxes":
+    def of_pixels(cls, shape: Sequence[int], *, narrow: bool = False) -> "Boxes":
         """Boxes of an input of shape N,C,H,W: each element is its own pixel."""
         _, _, height, width = shape
         return cls(
@@ -53,6 +57,7 @@ class Boxes:
             bounds=(_pixels(height).reshape(3, 1, 1, -1, 1), _pixels(width).reshape(3, 1, 1, 1, -1)),
             jump=(1.0, 1.0),
             extent=(height, width),
+            narrow=narrow,
         )
 
     @property
@@ -257,13 +262,32 @@ def union(parts: Sequence[Boxes], shape: Sequence[int]) -> Boxes:
         for part in parts:
             old = part.bounds[axis]
             aligned.append(old.reshape(3, *[1] * (len(shape) - old.dim() + 1), *old.shape[1:]))
-        bounds.append(reduce(torch.minimum, aligned))
+        bounds.append(_narrowest(aligned) if parts[0].narrow else reduce(torch.minimum, aligned))
     return replace(
         parts[0],
         shape=tuple(shape),
         bounds=_pair(bounds),
         jump=(max(part.jump[0] for part in parts), max(part.jump[1] for part in parts)),
         exact=all(part.exact for part in parts),
+    )
+
+
+def _narrowest(parts: Sequence[Tensor]) -> Tensor:
+    """Intersection of those intervals that are known, their union where it is empty."""
+    if len(parts) == 1:
+        return parts[0]
+    stacked = torch.stack(torch.broadcast_tensors(*parts))  # type: ignore[no-untyped-call]
+    low, minus_high, minus_whole = stacked.unbind(1)
+    known = low.isfinite()
+    start = torch.where(known, low, -inf).amax(0)
+    minus_end = torch.where(known, minus_high, -inf).amax(0)
+    is_empty = ~known.any(0) | (start >= -minus_end)
+    return torch.stack(
+        [
+            torch.where(is_empty, low.amin(0), start),
+            torch.where(is_empty, minus_high.amin(0), minus_end),
+            torch.where(known.any(0), 0.0, minus_whole.amin(0)),
+        ]
     )
 
 

@@ -5,7 +5,8 @@ A rule takes a `Call` and returns the boxes of the first output, or a list with 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -180,6 +181,8 @@ def _product(first: str, second: str, added: str | None = None) -> Rule:
 
     def rule(call: Call) -> Boxes:
         left, right = call[first], call[second]
+        if isinstance(left, Boxes) and isinstance(right, Boxes) and left.narrow:
+            return union([_query(left, right)], call.shape)
         parts = []
         if isinstance(left, Boxes):
             parts.append(left.hull([-1], (*left.shape[:-1], 1)))
@@ -192,6 +195,16 @@ def _product(first: str, second: str, added: str | None = None) -> Rule:
         return union(parts, call.shape)
 
     return rule
+
+
+def _query(left: Boxes, right: Boxes) -> Boxes:
+    """The place of a product of two activations: its row's where rows differ, else its column's.
+
+    Queries are rows of Q K^T; attention weights are rows of A V, and columns of V A.
+    """
+    rows = left.hull([-1], (*left.shape[:-1], 1))
+    columns = right.hull([-2], (*right.shape[:-2], 1, right.shape[-1]))
+    return rows if any(bounds.shape[-2] > 1 for bounds in rows.bounds) else columns
 
 
 def _attention(call: Call) -> Boxes:
@@ -310,6 +323,45 @@ def _interpolation(call: Call) -> Boxes:
     return source
 
 
+def _unfolding(call: Call) -> Boxes:
+    """N,C,H,W to columns N,C*h*w,L: sliding windows laid out one after the other."""
+    source = call.source
+    sizes = {name: _sizes(call[name], 2) for name in ("kernel_size", "dilation", "padding", "stride")}
+    for i, amount in enumerate(sizes["padding"]):
+        source = source.padded(i - 2, amount, amount, axis=i)
+    spans = (sizes["kernel_size"], sizes["dilation"], [0, 0], sizes["stride"])
+    return source.moved(lambda row: call.func(row, *spans))[0]
+
+
+def _folding(call: Call) -> Boxes:
+    """Columns N,C*h*w,L to N,C,H,W: windows are added where they overlap."""
+    sizes = {
+        name: _sizes(call[name], 2)
+        for name in ("output_size", "kernel_size", "dilation", "padding", "stride")
+    }
+    (height, width), kernel, dilation, padding, stride = sizes.values()
+    counts = [
+        (extent + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1
+        for i, extent in enumerate((height, width))
+    ]
+    batch, channels = call.shape[0], call.shape[1]
+    windows = call.source.reshaped((batch, channels, *kernel, *counts))
+    margins = [2 * padding[i] + dilation[i] * kernel[i] + stride[i] for i in range(2)]
+    parts = []
+    for y, x in product(range(kernel[0]), range(kernel[1])):
+        one = windows.moved(lambda row, y=y, x=x: row[:, :, y, x])[0]  # type: ignore[misc]
+        nothing = windows.nothing((batch, channels, height + margins[0], width + margins[1]))
+        bounds = []
+        for empty, given in zip(nothing.bounds, one.bounds, strict=True):
+            full = empty.expand(3, *given.shape[1:3], *nothing.shape[2:]).clone()
+            rows = torch.arange(counts[0]) * stride[0] + y * dilation[0]
+            columns = torch.arange(counts[1]) * stride[1] + x * dilation[1]
+            full[:, :, :, rows[:, None], columns] = given.expand(*given.shape[:3], *counts)
+            bounds.append(full[..., padding[0] : padding[0] + height, padding[1] : padding[1] + width])
+        parts.append(replace(one, shape=call.shape, bounds=(bounds[0], bounds[1])))
+    return union(parts, call.shape)
+
+
 def _padding(call: Call) -> Boxes:
     source = call.source
     amounts = call.arguments["pad"] if "pad" in call.arguments else call.arguments["padding"]
@@ -391,6 +443,8 @@ def _table() -> dict[str, Rule]:
             _interpolation,
             "upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa",
         ),
+        (_unfolding, "im2col"),
+        (_folding, "col2im"),
         (_padding, "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d"),
         (_constant_padding, "constant_pad_nd"),
     ]

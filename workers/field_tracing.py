@@ -95,9 +95,12 @@ class TracedTensor(Tensor):
         return _apply(func, tuple(args), dict(kwargs or {}))
 
 
-def trace(pixels: Tensor) -> TracedTensor:
-    """`pixels` (N,3,H,W) as a tensor of which every element depends on its own pixel."""
-    return TracedTensor(pixels, Boxes.of_pixels(pixels.shape), _Memory())
+def trace(pixels: Tensor, *, narrow: bool = False) -> TracedTensor:
+    """`pixels` (N,3,H,W) as a tensor of which every element depends on its own pixel.
+
+    With `narrow` boxes are the places of elements in the image, see `Boxes`.
+    """
+    return TracedTensor(pixels, Boxes.of_pixels(pixels.shape, narrow=narrow), _Memory())
 
 
 def _apply(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -37,6 +37,7 @@ class ModuleMap:
         kind: the module's class, "Conv2d".
         reached: how many of the height x width positions the logits depend on.
         whole: the logits depend on the pixels through this map alone.
+        order: the token of each position, row by row, where tokens have another order; else None.
     """
 
     name: str
@@ -50,14 +51,18 @@ class ModuleMap:
     width: int
     reached: int
     whole: bool
+    order: tuple[int, ...] | None = None
 
     def as_nchw(self, output: Tensor) -> Tensor:
-        """A view N,C,H,W of the module's raw output, its prefix tokens left out."""
+        """The module's raw output as N,C,H,W, its prefix tokens left out, other tokens row by row."""
         if self.layout == "NCHW":
             return output
         if self.layout == "NHWC":
             return output.permute(0, 3, 1, 2)
-        patches = output[:, self.prefix_tokens :]
+        if self.order is None:
+            patches = output[:, self.prefix_tokens : self.prefix_tokens + self.height * self.width]
+        else:
+            patches = output[:, list(self.order)]
         grid = patches.reshape(len(output), self.height, self.width, self.channels)
         return grid.permute(0, 3, 1, 2)
 
@@ -116,11 +121,11 @@ def module_maps(model: Tappable, taps: Sequence[Tap]) -> tuple[ModuleMap, ...]:
     cuts = _cuts(logits, get_gradient_edge(pixels))
     maps = []
     for (name, call, module, _tensor, edge, place), gradient in zip(placed, gradients, strict=True):
-        layout, prefix, channels, rows, columns = place
+        layout, prefix, channels, rows, columns, order = place
         bare = ModuleMap(
             name=name if call == 0 else f"{name}-{call + 1}", module=name, call=call, kind=type(module).__name__,
             layout=layout, prefix_tokens=prefix, channels=channels, height=rows, width=columns,
-            reached=0, whole=edge.node in cuts,
+            reached=0, whole=edge.node in cuts, order=order,
         )  # fmt: skip
         reached = 0 if gradient is None else int((bare.as_nchw(gradient) != 0).any(1).any(0).sum())
         maps.append(replace(bare, reached=reached))
@@ -159,18 +164,18 @@ class _Grids:
         self._taps = {(tap.module, tap.call): tap for tap in spatial}
         self._sides = {(tap.height, tap.width) for tap in spatial}
         self._tokens = {
-            tap.prefix_tokens + tap.height * tap.width: (tap.prefix_tokens, tap.height, tap.width)
+            tap.prefix_tokens + tap.height * tap.width: (tap.prefix_tokens, tap.height, tap.width, tap.order)
             for tap in spatial
             if tap.layout == "NLC"
         }
 
     def place(
         self, module: nn.Module, name: str, call: int, output: Tensor
-    ) -> tuple[Layout, int, int, int, int] | None:
-        """(layout, prefix tokens, channels, height, width); None where it is no map, or not clear which axes are."""
+    ) -> tuple[Layout, int, int, int, int, tuple[int, ...] | None] | None:
+        """(layout, prefix tokens, channels, height, width, order); None where it is no map, or not clear which axes are."""
         if (name, call) in self._taps:
             tap = self._taps[name, call]
-            return tap.layout, tap.prefix_tokens, tap.channels, tap.height, tap.width
+            return tap.layout, tap.prefix_tokens, tap.channels, tap.height, tap.width, tap.order
         if len(output) != _IMAGES:
             return None
         if output.ndim == 4:
@@ -179,12 +184,12 @@ class _Grids:
                 last = isinstance(module, nn.Linear | nn.LayerNorm)
                 first = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.Conv2d)
             if first and not last:
-                return "NCHW", 0, output.shape[1], output.shape[2], output.shape[3]
+                return "NCHW", 0, output.shape[1], output.shape[2], output.shape[3], None
             if last and not first:
-                return "NHWC", 0, output.shape[3], output.shape[1], output.shape[2]
+                return "NHWC", 0, output.shape[3], output.shape[1], output.shape[2], None
         if output.ndim == 3 and output.shape[1] in self._tokens:
-            prefix, height, width = self._tokens[output.shape[1]]
-            return "NLC", prefix, output.shape[2], height, width
+            prefix, height, width, order = self._tokens[output.shape[1]]
+            return "NLC", prefix, output.shape[2], height, width, order
         return None
 
 

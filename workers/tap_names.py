@@ -106,16 +106,16 @@ def _groups(network: nn.Module, calls: Sequence[Call]) -> list[_Group]:
         number, block_number, size = 0, 0, (0, 0)
         for block in blocks:
             last = calls[block.calls[-1]]
-            if (last.height, last.width) != size:
-                number, block_number, size = number + 1, 0, (last.height, last.width)
+            if last.size != size:
+                number, block_number, size = number + 1, 0, last.size
             block_number += 1
             stage_of |= dict.fromkeys(block.calls, number)
             block_of |= dict.fromkeys(block.calls, (number, block_number))
     else:
         number, size = 0, (0, 0)
         for index, call in enumerate(calls):
-            if (call.height, call.width) != size:
-                number, size = number + 1, (call.height, call.width)
+            if call.size != size:
+                number, size = number + 1, call.size
             stage_of[index] = number
     return _named_groups(calls, stage_of, block_of, base_of)
 
@@ -212,7 +212,7 @@ def _kind(index: int, group: _Group, trace: Trace) -> str:
         return "shortcut"
     if is_depthwise(layer):
         return "dwconv"
-    if call.layout == "NLC" or (isinstance(layer, nn.Linear) and not _has_depthwise(group, trace)):
+    if call.place.layout == "NLC" or (isinstance(layer, nn.Linear) and not _has_depthwise(group, trace)):
         return "linear"
     return "pwconv" if is_pointwise(layer) and _has_depthwise(group, trace) else "conv"
 

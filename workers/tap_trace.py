@@ -3,21 +3,16 @@
 Everything here comes from execution: nothing depends on how a library names its modules.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Layout = Literal["NCHW", "NHWC", "NLC"]
-
-# Two images, so that a tensor whose first axis is not the batch (windows, merged tokens) can be told apart.
-_BATCH = 2
-# Class, distillation and register tokens that may stand before the patches.
-_MOST_PREFIX_TOKENS = 16
+from workers.tap_places import Placement
 
 _ACTIVATIONS = {
     "relu": "ReLU",
@@ -49,7 +44,7 @@ class Call:
     Attributes:
         module: dotted path inside the network.
         call: which call of that module within the pass, from 0.
-        layout, prefix_tokens, channels, height, width: of its output.
+        place: where the positions of its output lie.
         sources: earlier calls whose outputs reach this one's input with no other layer between.
         before: what its output meets first, such as "batch norm and ReLU"; None where no activation follows
             directly.
@@ -58,13 +53,14 @@ class Call:
     module: str
     call: int
     layer: nn.Conv2d | nn.Linear
-    layout: Layout
-    prefix_tokens: int
-    channels: int
-    height: int
-    width: int
+    place: Placement
     sources: frozenset[int]
     before: str | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the map."""
+        return self.place.height, self.place.width
 
 
 @dataclass(frozen=True)
@@ -76,15 +72,20 @@ class Trace:
 
 
 def trace(
-    network: nn.Module, forward: Callable[[Tensor], object], input_size: tuple[int, int], channels: int = 3
+    network: nn.Module,
+    forward: Callable[[Tensor], object],
+    input_size: tuple[int, int],
+    maps: Mapping[tuple[str, int], Placement],
+    channels: int = 3,
 ) -> Trace:
-    """Run `forward`, which runs `network`, once on two blank images of `input_size` (height, width).
+    """Run `forward`, which runs `network`, once on a blank image of `input_size` (height, width).
 
-    Memory: the activations of two images, all kept until the pass ends.
+    Calls are those in `maps`, by module and call. What is no map is passed through, as operators are.
+
+    Memory: the activations of an image, all kept until the pass ends.
     """
     flow = _Flow()
     found: list[dict[str, Any]] = []
-    grids: list[tuple[int, int]] = []
     counts: dict[str, int] = {}
     fed: dict[str, frozenset[int]] = {}
 
@@ -95,25 +96,19 @@ def trace(
         return hook
 
     def after(name: str) -> Callable[..., None]:
-        def hook(layer: nn.Conv2d | nn.Linear, arguments: tuple[Any, ...], output: Any) -> None:
+        def hook(layer: nn.Conv2d | nn.Linear, _arguments: tuple[Any, ...], output: Any) -> None:
             call = counts.get(name, 0)
             counts[name] = call + 1
-            placed = _place(layer, arguments, output, grids)
-            if placed is None:
+            place = maps.get((name, call))
+            if place is None:
                 return
-            layout, prefix, channels, height, width = placed
-            grids.append((height, width))
             flow.born(len(found), output, fed[name])
             found.append(
                 {
                     "module": name,
                     "call": call,
                     "layer": layer,
-                    "layout": layout,
-                    "prefix_tokens": prefix,
-                    "channels": channels,
-                    "height": height,
-                    "width": width,
+                    "place": place,
                     "sources": fed[name],
                 }
             )
@@ -122,7 +117,7 @@ def trace(
 
     handles = []
     parameter = next(network.parameters())
-    pixels = torch.zeros(_BATCH, channels, *input_size, device=parameter.device, dtype=parameter.dtype)
+    pixels = torch.zeros(1, channels, *input_size, device=parameter.device, dtype=parameter.dtype)
     training = network.training
     try:
         for name, module in network.named_modules():
@@ -138,49 +133,6 @@ def trace(
             handle.remove()
     calls = tuple(Call(**facts, before=flow.before.get(index)) for index, facts in enumerate(found))
     return Trace(calls, frozenset(flow.joins))
-
-
-def _place(
-    layer: nn.Conv2d | nn.Linear, arguments: tuple[Any, ...], output: Any, grids: list[tuple[int, int]]
-) -> tuple[Layout, int, int, int, int] | None:
-    """(layout, prefix tokens, channels, height, width) of an output; None where it is no map of positions.
-
-    Left out: classifiers (on pooled features), the 1x1 convolutions of squeeze-and-excitation (on a map of
-    1x1), and linear layers on windows or merged tokens, whose rows cannot be placed on the picture.
-    """
-    given = arguments[0] if arguments else None
-    if not isinstance(given, Tensor) or not isinstance(output, Tensor):
-        return None
-    if output.shape[0] != _BATCH or output.ndim != given.ndim:
-        return None
-    if isinstance(layer, nn.Conv2d):
-        if output.ndim != 4 or tuple(given.shape[2:]) == (1, 1):
-            return None
-        assert output.shape[1] == layer.out_channels, (
-            f"expected N,C,H,W from {layer}, got {tuple(output.shape)}"
-        )
-        return "NCHW", 0, layer.out_channels, output.shape[2], output.shape[3]
-    assert output.shape[-1] == layer.out_features, f"expected ...,C from {layer}, got {tuple(output.shape)}"
-    if output.ndim == 4:
-        height, width = output.shape[1], output.shape[2]
-        if (height, width) != (1, 1) and (height, width) in _known(grids):
-            return "NHWC", 0, layer.out_features, height, width
-    if output.ndim == 3:
-        for height, width in _known(grids):
-            prefix = output.shape[1] - height * width
-            if 0 <= prefix <= _MOST_PREFIX_TOKENS:
-                return "NLC", prefix, layer.out_features, height, width
-    return None
-
-
-def _known(grids: list[tuple[int, int]]) -> Iterable[tuple[int, int]]:
-    """Grids a map can have here: those seen, the latest first, then the latest halved by merging patches."""
-    yield from dict.fromkeys(reversed(grids))
-    if grids:
-        height, width = grids[-1]
-        while height > 1 and width > 1:
-            height, width = (height + 1) // 2, (width + 1) // 2
-            yield height, width
 
 
 class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -256,9 +208,12 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not one or not other or one == other:
             return one | other
 
-        def reach(side: frozenset[int]) -> tuple[int, int]:
-            return max((self._depth[index], index) for index in side)
+        def reach(index: int) -> tuple[int, int]:
+            return self._depth[index], index
 
-        main, beside = (one, other) if reach(one) >= reach(other) else (other, one)
-        self.joins |= {(source, target) for source in beside - main for target in main}
+        main, beside = (one, other) if max(map(reach, one)) >= max(map(reach, other)) else (other, one)
+        # only to what lies deeper: a side may hold several calls, some of them before those of the other
+        self.joins |= {
+            (source, target) for source in beside - main for target in main if reach(source) < reach(target)
+        }
         return main

@@ -7,19 +7,32 @@ dwconv, pwconv1 and pwconv2 of 18 blocks.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from workers.preprocessing import Preprocessing
 from workers.tap_names import Place, is_depthwise, places
-from workers.tap_trace import Call, Layout, trace
+from workers.tap_places import Layout, LeftOut, Placements, find_placements
+from workers.tap_trace import Call, Trace, trace
 
-__all__ = ["Layout", "Tap", "Tappable", "as_nchw", "find_taps", "record_taps", "tap_edges"]
+__all__ = [
+    "Layout",
+    "LeftOut",
+    "Tap",
+    "Tappable",
+    "as_nchw",
+    "by_reason",
+    "find_left_out",
+    "find_taps",
+    "record_taps",
+    "tap_edges",
+]
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,7 @@ class Tap:
         description: "d7x7 conv, 192, stride 1": kernel (d: depthwise), channels, stride, and the activation that
             its output meets next, if one does.
         layout: of the raw output. NLC is tokens, the first `prefix_tokens` of which are no patches.
+        order: the token of each position, row by row, where tokens do not follow the image's rows; else None.
         position: place in forward order, from 0.
     """
 
@@ -51,6 +65,7 @@ class Tap:
     height: int
     width: int
     position: int
+    order: tuple[int, ...] | None = None
 
 
 class Tappable(Protocol):
@@ -64,13 +79,13 @@ class Tappable(Protocol):
 
 
 def find_taps(model: Tappable) -> tuple[Tap, ...]:
-    """Every tap of `model` in forward order; makes one forward pass on two blank images.
+    """Every tap of `model` in forward order; makes two forward passes on two blank images, the first time.
 
-    Left out, since a channel of theirs has no position on the picture: classifiers on pooled features, the
+    Left out, since a channel of theirs has no position on the image: classifiers on pooled features, the
     convolutions of squeeze-and-excitation, linear layers on windows of tokens, and functions called without a
-    module.
+    module. `find_left_out` lists them.
     """
-    seen = trace(model.network, model, model.preprocessing.input_size, model.preprocessing.channels)
+    _, seen = _survey(model)
     found = places(model.network, seen)
     layers = _unique([_layer_id(place) for place in found])
     return tuple(
@@ -83,15 +98,48 @@ def find_taps(model: Tappable) -> tuple[Tap, ...]:
             description=_description(call),
             stage=place.stage,
             block=place.block,
-            layout=call.layout,
-            prefix_tokens=call.prefix_tokens,
-            channels=call.channels,
-            height=call.height,
-            width=call.width,
+            layout=call.place.layout,
+            prefix_tokens=call.place.prefix_tokens,
+            channels=call.place.channels,
+            height=call.place.height,
+            width=call.place.width,
             position=position,
+            order=call.place.order,
         )
         for position, (layer, place, call) in enumerate(zip(layers, found, seen.calls, strict=True))
     )
+
+
+def find_left_out(model: Tappable) -> tuple[LeftOut, ...]:
+    """Every call of a layer with channels that is no tap, each with its reason."""
+    placements, _ = _survey(model)
+    return placements.left_out
+
+
+def by_reason(left_out: Iterable[LeftOut]) -> dict[str, list[str]]:
+    """Modules by the reason they are left out for, each with the number of its call where that is not the first."""
+    found: dict[str, list[str]] = {}
+    for entry in left_out:
+        call = f" (call {entry.call + 1})" if entry.call else ""
+        found.setdefault(entry.reason, []).append(f"{entry.module}{call}")
+    return found
+
+
+# What two passes found, by network and what it is made of: Grad-CAM asks for the taps once a map. Neither weights
+# nor hooks change the answer; a layer that is replaced does.
+_surveys: WeakKeyDictionary[nn.Module, tuple[object, Placements, Trace]] = WeakKeyDictionary()
+
+
+def _survey(model: Tappable) -> tuple[Placements, Trace]:
+    network, size, channels = model.network, model.preprocessing.input_size, model.preprocessing.channels
+    made_of = (size, channels, tuple((name, type(module)) for name, module in network.named_modules()))
+    known = _surveys.get(network)
+    if known is not None and known[0] == made_of:
+        return known[1], known[2]
+    placements = find_placements(network, model, size, channels)
+    seen = trace(network, model, size, placements.maps, channels)
+    _surveys[network] = (made_of, placements, seen)
+    return placements, seen
 
 
 def tap_edges(model: Tappable, taps: Sequence[Tap]) -> tuple[tuple[str, str], ...]:
@@ -100,7 +148,7 @@ def tap_edges(model: Tappable, taps: Sequence[Tap]) -> tuple[tuple[str, str], ..
     A residual join is an edge to the deeper of the two branches that are added: the skip over a block of three
     layers ends at the block's third, whose sum the next block then reads.
     """
-    seen = trace(model.network, model, model.preprocessing.input_size, model.preprocessing.channels)
+    _, seen = _survey(model)
     layer_of = {(tap.module, tap.call): tap.layer for tap in taps}
     layers = [layer_of.get((call.module, call.call)) for call in seen.calls]
     pairs = {
@@ -163,7 +211,7 @@ class record_taps:
 
 
 def as_nchw(tap: Tap, output: Tensor) -> Tensor:
-    """A view N,C,H,W of `tap`'s raw output, its prefix tokens left out.
+    """`tap`'s raw output as N,C,H,W, its prefix tokens left out: a view, or a copy where tokens have an order.
 
     H and W may differ from the tap's own where the pass had another input size, except for tokens, whose grid
     is the tap's.
@@ -176,7 +224,10 @@ def as_nchw(tap: Tap, output: Tensor) -> Tensor:
         return output
     if tap.layout == "NHWC":
         return output.permute(0, 3, 1, 2)
-    patches = output[:, tap.prefix_tokens :]
+    if tap.order is None:
+        patches = output[:, tap.prefix_tokens : tap.prefix_tokens + tap.height * tap.width]
+    else:
+        patches = output[:, list(tap.order)]
     return patches.view(len(output), tap.height, tap.width, tap.channels).permute(0, 3, 1, 2)
 
 
@@ -201,14 +252,14 @@ def _description(call: Call) -> str:
     layer = call.layer
     if isinstance(layer, nn.Linear):
         parts = (
-            [f"linear, {call.channels}"]
-            if call.layout == "NLC"
-            else [f"1x1 conv, {call.channels}", "stride 1"]
+            [f"linear, {call.place.channels}"]
+            if call.place.layout == "NLC"
+            else [f"1x1 conv, {call.place.channels}", "stride 1"]
         )
     else:
         height, width = layer.kernel_size
         depthwise = is_depthwise(layer)
-        parts = [f"{'d' if depthwise else ''}{height}x{width} conv, {call.channels}"]
+        parts = [f"{'d' if depthwise else ''}{height}x{width} conv, {call.place.channels}"]
         parts.append(f"stride {_side(layer.stride)}")
         if tuple(layer.dilation) != (1, 1):
             parts.append(f"dilation {_side(layer.dilation)}")
