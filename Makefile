@@ -1,6 +1,6 @@
 # Every target does its own set-up into .venv; the second time costs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench clean
+.PHONY: help setup run test lint bench zoo clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -41,6 +41,9 @@ bench: setup  ## Measure, side by side, and print tables
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	@sh .ci/chromium $(BIN)/python
 	@set -e; for script in tests/bench/bench_*.py; do echo; echo "== $$script"; $(BIN)/python $$script; done
+
+zoo: setup  ## Examine networks of transformers, timm and torchvision; writes docs/zoo.md
+	@OMP_NUM_THREADS=1 nice $(BIN)/python tests/zoo/sweep.py
 
 clean:  ## Remove what set-up and tests made; never your data in ./var
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -172,7 +172,10 @@ class _Grids:
     def place(
         self, module: nn.Module, name: str, call: int, output: Tensor
     ) -> tuple[Layout, int, int, int, int, tuple[int, ...] | None] | None:
-        """(layout, prefix tokens, channels, height, width, order); None where it is no map, or not clear which axes are."""
+        """(layout, prefix tokens, channels, height, width, order).
+
+        None where it is no map, or not clear which axes are.
+        """
         if (name, call) in self._taps:
             tap = self._taps[name, call]
             return tap.layout, tap.prefix_tokens, tap.channels, tap.height, tap.width, tap.order

@@ -30,7 +30,7 @@ class Vision(nn.Module):
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.preprocessing: Any = SimpleNamespace(input_size=(size, size))
+        self.preprocessing: Any = SimpleNamespace(input_size=(size, size), channels=3)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.network(pixels)

@@ -33,7 +33,7 @@ class Vision(nn.Module):
     def __init__(self, network: nn.Module, size: int = 224) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.preprocessing: Any = SimpleNamespace(input_size=(size, size))
+        self.preprocessing: Any = SimpleNamespace(input_size=(size, size), channels=3)
 
     def forward(self, pixels: Tensor) -> Tensor:
         output = self.network(pixels)
@@ -212,6 +212,8 @@ EXACT: dict[str, Callable[[], nn.Module]] = {
     "split": lambda: Function(lambda x: x + torch.cat(x.split(1, 1)[::-1], 1) + x.flip(1) + x.roll(1, 1)),
     "residual with shift": lambda: Function(lambda x: x[:, :, 2:, :-2] + F.avg_pool2d(x, 3, 1)),
     "gated": lambda: Function(lambda x: F.glu(torch.cat([x, F.avg_pool2d(x, 3, 1, 1)], 1), 1)),
+    "unfolded": lambda: Function(lambda x: F.unfold(x, 3, padding=1, stride=2).unflatten(2, (12, 12))),
+    "folded": lambda: Function(lambda x: F.fold(F.unfold(x, 3, padding=1), (24, 24), 3, padding=1)),
     "softmax over channels": lambda: Function(lambda x: (F.avg_pool2d(x, 3) * 9).softmax(1).cumsum(1).exp()),
 }  # fmt: skip
 

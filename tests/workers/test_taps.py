@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workers.ablation import held
 from workers.models import VisionModel
-from workers.taps import Tap, as_nchw, find_taps, record_taps, tap_edges
+from workers.taps import Tap, as_nchw, find_left_out, find_taps, record_taps, tap_edges
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]
@@ -341,3 +342,61 @@ def test_an_unexpected_channel_count_is_an_error_and_not_a_silent_broadcast(as_m
     tap = find_taps(as_model(Reused(), size=32, classes=10))[0]
     with pytest.raises(AssertionError, match="expected 3 channels"):
         as_nchw(tap, torch.zeros(1, 32, 32, 3))
+
+
+def test_reordered_tokens_are_put_back_in_the_images_rows(as_model: Wrap) -> None:
+    """Hiera keeps the tokens of a mask unit together: unit (0, 1) is the fourth and not the second of its tokens."""
+    model = as_model(transformers_net("Hiera", embed_dim=8, num_heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]))
+    tap = next(tap for tap in find_taps(model) if tap.order is not None)
+    assert tap.order is not None
+    assert sorted(tap.order) == list(range(tap.height * tap.width))
+    plain = torch.full((1, 3, 224, 224), 0.5)
+    row, column = 20, 33
+    changed = plain.clone()
+    changed[..., row * 4 + 1, column * 4 + 1] = (
+        1.0  # the middle of one patch alone, which 7x7 windows overlap
+    )
+    difference = (_output(model, tap, plain) - _output(model, tap, changed)).abs().amax(dim=(0, 1))
+    rows, columns = difference.nonzero().unbind(dim=1)
+    assert rows.min() >= row - 1
+    assert rows.max() <= row + 1
+    assert columns.min() >= column - 1
+    assert columns.max() <= column + 1
+
+
+def test_channels_of_reordered_tokens_are_clamped_everywhere(as_model: Wrap) -> None:
+    model = as_model(transformers_net("Hiera", embed_dim=8, num_heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]))
+    tap = next(tap for tap in find_taps(model) if tap.order is not None)
+    with held(model, [tap], {tap.layer: [2]}, {tap.layer: torch.full((tap.channels,), 7.0)}):
+        output = _output(model, tap, torch.rand(1, 3, 224, 224))
+    assert bool((output[:, 2] == 7).all())
+    assert not bool((output[:, 1] == 7).any())
+
+
+class Pooling(nn.Module):
+    """A convolution, a vector that the pixels do not reach, and a transposed convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 2, stride=2)
+        self.up = nn.ConvTranspose2d(4, 4, 2, stride=2)
+        self.query = nn.Linear(4, 4)
+        self.unused = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(self.conv(x))
+        query = self.query(torch.ones(len(x), 1, 4))
+        logits: Tensor = self.head(x.mean(dim=(2, 3)) * query[:, 0])
+        return logits
+
+
+def test_every_layer_that_is_no_tap_is_listed_with_its_reason(as_model: Wrap) -> None:
+    model = as_model(Pooling(), size=32, classes=10)
+    assert [tap.module for tap in find_taps(model)] == ["conv"]
+    assert {entry.module: entry.reason.split(":")[0] for entry in find_left_out(model)} == {
+        "up": "is a layer of another kind (ConvTranspose2d)",
+        "query": "its output does not depend on the pixels",
+        "head": "acts on features without a position, such as pooled ones",
+        "unused": "is not called as a module",
+    }

@@ -54,6 +54,7 @@ class Vision(nn.Module):
 @dataclass(frozen=True)
 class _Square:
     input_size: tuple[int, int]
+    channels: int = 3
 
 
 def examine(name: str, build: Callable[[], nn.Module], size: int) -> Finding:

@@ -62,9 +62,9 @@ def main() -> int:
         print(f"{_row(found)} {found.seconds:.1f} s", flush=True)
         for fault in found.faults:
             print(f"    {fault}", flush=True)
+        if not options.no_write and options.only == "*":
+            (ROOT / "docs/zoo.md").write_text(table(findings))
     print(f"{len(findings)} networks in {time.perf_counter() - begun:.0f} s")
-    if not options.no_write and options.only == "*":
-        (ROOT / "docs/zoo.md").write_text(table(findings))
     return min(100, sum(bool(found.faults) for found in findings))
 
 
