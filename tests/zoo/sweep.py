@@ -79,6 +79,10 @@ def table(findings: list[Finding]) -> str:
     lines += ["", "## Not examined", ""]
     lines += [f"- {name}: {why}" for name, why in SKIPPED.items()]
     lines += [f"- {found.name}: {found.skipped}" for found in findings if found.skipped is not None]
+    reached = {found.name for found in findings}
+    lines += [
+        f"- {one.name}: the sweep was stopped before it" for one in instances() if one.name not in reached
+    ]
     return "\n".join(lines) + "\n"
 
 
