@@ -7,6 +7,7 @@ better by more than chance.
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,9 +15,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from workers.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD, Channels, Preprocessing, Triple
+from workers.probabilities import check_finite
 from workers.vocabularies import Vocabulary
 
 OFFSETS = (0, -1, 1)
@@ -33,6 +36,7 @@ AS_CONFIGURED = "as configured"
 # difference: with 14 alternatives, a right configuration is called wrong less than once in 50 times.
 _STANDARD_ERRORS = 3.0
 _FEWEST_IMAGES = 20
+_RARE = 0.01  # of the exact binomial test, one-sided
 # log(1/C) is about 7 for 1,000 classes; a label outside the classes is as wrong as wrong gets
 _IMPOSSIBLE = 50.0
 
@@ -101,6 +105,7 @@ def diagnose(
 
     Raises:
         ValueError: there are no images.
+        NotFinite: the logits of an image are NaN or infinite.
     """
     classes = len(model.vocabulary.classes)
     alternatives = [
@@ -122,6 +127,7 @@ def diagnose(
         done += len(batch)
         with torch.inference_mode():
             logits = {AS_CONFIGURED: model(pixels).float().cpu()}
+            check_finite(logits[AS_CONFIGURED])
             overall.add(logits[AS_CONFIGURED], labels)
             if not trying:
                 continue
@@ -138,13 +144,29 @@ def diagnose(
         for trial, tally in zip(trials, tallies.values(), strict=True)
         if trial.images >= _FEWEST_IMAGES
         and trial.top1 >= trials[0].top1
-        and not _is_guessing(trial.top1, images=trial.images, classes=classes)
+        and _beats(tally.top1, trial.images, 1 / classes)
         and configured.standard_errors_above(tally) > _STANDARD_ERRORS
     ]
     best = min(better, key=lambda trial: trial.loss, default=trials[0])
     top1, top5 = overall.top1 / done, overall.top5 / done
-    healthy, sentence = _verdict(best, trials[0], images=done, top1=top1, top5=top5, classes=classes)
+    healthy, sentence = _verdict(
+        best, trials[0], images=done, top1=overall.top1, top5=top5, chance=overall.chance(), classes=classes
+    )
     return Diagnosis(done, top1, top5, trials, best, healthy, sentence)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What blind guesses reach.
+
+    Attributes:
+        occurring: classes that the images have.
+        agreement: expected share right if the model's own predictions were dealt to the images at random: the share
+            of the one class that a broken network always names, where it is one of the labels.
+    """
+
+    occurring: int
+    agreement: float
 
 
 class _Tally:
@@ -154,15 +176,24 @@ class _Tally:
         self.top1 = 0
         self.top5 = 0
         self.losses: list[Tensor] = []
+        self._said: Counter[int] = Counter()
+        self._labels: Counter[int] = Counter()
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         classes = logits.shape[1]
         inside = (labels >= 0) & (labels < classes)
         ranked = logits.topk(min(5, classes), dim=1).indices == labels[:, None]
+        self._said.update(logits.argmax(1).tolist())
+        self._labels.update(labels.tolist())
         self.top1 += int(ranked[:, 0].sum())
         self.top5 += int(ranked.any(dim=1).sum())
         losses = nn.functional.cross_entropy(logits, labels.clamp(0, classes - 1), reduction="none")
         self.losses.append(torch.where(inside, losses, _IMPOSSIBLE).nan_to_num(_IMPOSSIBLE))
+
+    def chance(self) -> "Chance":
+        images = self._labels.total()
+        agreement = sum(self._said[label] * number for label, number in self._labels.items()) / images**2
+        return Chance(len(self._labels), agreement)
 
     def trial(self, normalisation: str, offset: int) -> Trial:
         losses = torch.cat(self.losses)
@@ -209,10 +240,22 @@ def _same(one: tuple[Channels, Channels], other: tuple[Channels, Channels]) -> b
 
 
 def _verdict(
-    best: Trial, configured: Trial, *, images: int, top1: float, top5: float, classes: int
+    best: Trial,
+    configured: Trial,
+    *,
+    images: int,
+    top1: int,
+    top5: float,
+    chance: Chance,
+    classes: int,
 ) -> tuple[bool, str]:
-    """(healthy, sentence)."""
-    found = f"top-1 is {top1:.1%} and top-5 {top5:.1%} on {images:,} images"
+    """(healthy, sentence). `top1` counts images."""
+    interval = binomtest(top1, images).proportion_ci(0.95, method="exact")
+    found = (
+        f"top-1 is {top1 / images:.1%} (95 % interval {interval.low:.1%} to {interval.high:.1%}) and top-5 {top5:.1%} "
+        f"on {images:,} images; guessing among all {classes:,} classes gives {1 / classes:.1%}, among the "
+        f"{chance.occurring:,} that occur {1 / chance.occurring:.1%}"
+    )
     if images < _FEWEST_IMAGES:
         return (
             False,
@@ -230,15 +273,14 @@ def _verdict(
             f"{what[0].upper()}{what[1:]}: on {best.images} images top-1 is {configured.top1:.1%} as configured and "
             f"{best.top1:.1%} so, and the mean cross-entropy falls from {configured.loss:.2f} to {best.loss:.2f}."
         )
-    if _is_guessing(top1, images=images, classes=classes):
+    if not _beats(top1, images, max(1 / classes, chance.agreement)):
         return False, (
-            f"No better than guessing: {found}, with {classes:,} classes, and no label offset or common mean and std "
-            "helps; the weights may be random, or the labels of another vocabulary."
+            f"No better than guessing: {found}; the same predictions dealt at random give {chance.agreement:.1%}. No "
+            "label offset or common mean and std helps; the weights may be random, or the labels of another vocabulary."
         )
-    return True, f"All looks right: {found}, and no label offset or common mean and std does better."
+    return True, f"Better than guessing: {found}. No label offset or common mean and std does better."
 
 
-def _is_guessing(top1: float, *, images: int, classes: int) -> bool:
-    """Whether blind guesses reach `top1` easily: within three standard errors of chance, or a hit or two."""
-    chance = 1 / classes
-    return top1 <= chance + max(3 * math.sqrt(chance * (1 - chance) / images), 2 / images)
+def _beats(hits: int, images: int, chance: float) -> bool:
+    """Whether guesses that are right with probability `chance` reach so many hits less than once in 100 times."""
+    return bool(binomtest(hits, images, min(chance, 1.0), alternative="greater").pvalue < _RARE)

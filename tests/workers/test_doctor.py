@@ -1,6 +1,7 @@
 """The doctor names what is wrong on real photographs, and says so when nothing is."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from workers.models import VisionModel
 from workers.networks import LoadedNetwork
 from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Triple
 
+Wrap = Callable[..., VisionModel]
 Labelled = list[tuple[npt.NDArray[np.uint8], int]]
 
 
@@ -46,9 +48,10 @@ def test_a_model_fed_as_its_weights_want_is_found_healthy(lite0: VisionModel, la
     assert found.top1 >= 0.8
     assert found.top5 >= 0.93
     assert found.best is found.trials[0]
-    assert found.sentence == (
-        f"All looks right: top-1 is {found.top1:.1%} and top-5 {found.top5:.1%} on 40 images, "
-        "and no label offset or common mean and std does better."
+    assert found.sentence.startswith(f"Better than guessing: top-1 is {found.top1:.1%} (95 % interval ")
+    assert found.sentence.endswith(
+        f" and top-5 {found.top5:.1%} on 40 images; guessing among all 1,000 classes gives 0.1%, among the 40 that "
+        "occur 2.5%. No label offset or common mean and std does better."
     )
 
 
@@ -124,3 +127,42 @@ def test_a_network_that_returns_nan_is_not_called_right(lite0: VisionModel, labe
 
     loaded = LoadedNetwork(Broken(), "test", "Broken", lite0.preprocessing, lite0.vocabulary)
     assert not diagnose(VisionModel(loaded, name="broken"), labelled[:20]).healthy
+
+
+class Says(nn.Module):
+    """Names the class that the image's first pixel holds."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.classes = classes
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        told = (pixels[:, 0, 0, 0] * 127.5 + 127.5).round().long().clamp(0, self.classes - 1)
+        return nn.functional.one_hot(told, self.classes).float() * self.scale
+
+
+def told(said: list[int], labels: list[int]) -> Labelled:
+    return [(np.full((8, 8, 3), number, np.uint8), label) for number, label in zip(said, labels, strict=True)]
+
+
+def test_a_tenth_right_of_a_thousand_classes_is_no_guessing(as_model: Wrap) -> None:
+    """2 of 20: by chance with a probability of 0.02 %."""
+    found = diagnose(
+        as_model(Says(1000), size=8), told([1, 2, *range(100, 118)], [1, 2, *range(200, 236, 2)])
+    )
+    assert found.healthy
+    assert "top-1 is 10.0% (95 % interval 1.2% to 31.7%)" in found.sentence, "Clopper and Pearson's table"
+    assert "among all 1,000 classes gives 0.1%, among the 20 that occur 5.0%" in found.sentence
+
+
+def test_one_class_for_every_image_is_guessing_however_frequent_it_is(as_model: Wrap) -> None:
+    found = diagnose(as_model(Says(256), size=8, classes=256), told([7] * 40, [7] * 36 + [80, 82, 84, 86]))
+    assert found.top1 == 0.9
+    assert not found.healthy
+    assert "the same predictions dealt at random give 90.0%" in found.sentence
+
+
+def test_a_right_answer_each_time_of_two_classes_beats_chance(as_model: Wrap) -> None:
+    answers = [0, 1] * 12
+    assert diagnose(as_model(Says(256), size=8, classes=256), told(answers, answers)).healthy
