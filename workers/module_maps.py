@@ -94,7 +94,8 @@ def module_maps(model: Tappable, taps: Sequence[Tap]) -> tuple[ModuleMap, ...]:
     height, width = model.preprocessing.input_size
     parameter = next(model.network.parameters())
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(_IMAGES, 3, height, width, generator=generator).to(parameter.device, parameter.dtype)
+    shape = (_IMAGES, model.preprocessing.channels, height, width)
+    pixels = torch.rand(shape, generator=generator).to(parameter.device, parameter.dtype)
     handles = [
         module.register_forward_hook(hook(name)) for name, module in model.network.named_modules() if name
     ]

@@ -14,8 +14,11 @@ from workers.gradcam import choose_map
 from workers.methods import WrongRequest
 from workers.models import VisionModel
 from workers.module_maps import ModuleMap, module_maps
+from workers.networks import LoadedNetwork
+from workers.preprocessing import Preprocessing
 from workers.taps import find_taps
 from workers.torchvision_import import import_library
+from workers.vocabularies import vocabulary_of_labels
 
 Wrap = Callable[..., VisionModel]
 SIDE = 64
@@ -257,3 +260,19 @@ def test_listing_the_maps_leaves_nothing_behind(as_model: Wrap, pixels: Tensor) 
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(model(pixels), before)
     assert not any(len(module._forward_hooks) for module in model.modules())
+
+
+def test_a_gray_network_has_maps_too() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES)
+    )
+    loaded = LoadedNetwork(
+        network=network,
+        source="test",
+        architecture="test",
+        preprocessing=Preprocessing((SIDE, SIDE), SIDE, "bilinear", (0.5,), (0.5,)),
+        vocabulary=vocabulary_of_labels([f"class {index}" for index in range(CLASSES)], model="test"),
+    )
+    model = VisionModel(loaded, name="test").eval().requires_grad_(False)
+    assert choose_map(model, "").name == "1"
+    assert attribute(model, torch.rand(2, 1, SIDE, SIDE), TARGETS, "gradcam", {}).map.shape == (2, SIDE, SIDE)
