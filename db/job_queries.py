@@ -1,13 +1,13 @@
 """What people ask the ledger: jobs, their items, maps, workers. Every function reads, and returns plain records."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select, func, select
 
 from db.jobs import NoSuchJob, Record
-from db.ledger import Ledger, now
+from db.ledger import Ledger, present
 from db.ledger_tables import ImageImport, Job, JobItem, MapScore, SaliencyMap, Worker
 
 # A worker that did not give a sign of life for so long is called silent; it gives one every two seconds.
@@ -38,8 +38,9 @@ def jobs(
             .where(JobItem.job.in_([row["job"] for row in found]), JobItem.state == "done")
             .group_by(JobItem.job)
         ).all()
+        moment = present(connection)
     pace = {number: seconds for number, seconds in paces}  # noqa: C416  # rows are no pairs to mypy
-    return [_with_pace(row, pace.get(row["job"])) for row in found]
+    return [_with_pace(row, pace.get(row["job"]), moment) for row in found]
 
 
 def count_jobs(
@@ -91,7 +92,8 @@ def job(ledger: Ledger, number: int) -> Record:
         pace = connection.execute(
             select(func.avg(JobItem.seconds)).where(JobItem.job == number, JobItem.state == "done")
         ).scalar()
-    return _with_pace(dict(row), pace)
+        moment = present(connection)
+    return _with_pace(dict(row), pace, moment)
 
 
 def job_with_key(ledger: Ledger, key: str) -> Record | None:
@@ -101,14 +103,16 @@ def job_with_key(ledger: Ledger, key: str) -> Record | None:
     return None if number is None else job(ledger, number)
 
 
-def _with_pace(row: Record, item_seconds: float | None) -> Record:
+def _with_pace(row: Record, item_seconds: float | None, moment: datetime) -> Record:
     remaining = row["items"] - row["items_done"] - row["items_failed"] - row["progress"]
     ended = row["finished"] is not None
     return row | {
         "item_seconds": item_seconds,
         "seconds_left": None if item_seconds is None or ended else max(0.0, remaining * item_seconds),
-        "age": (now() - row["created"]).total_seconds(),
-        "silent": row["state"] == "running" and row["lease_until"] is not None and row["lease_until"] < now(),
+        "age": (moment - row["created"]).total_seconds(),
+        "silent": row["state"] == "running"
+        and row["lease_until"] is not None
+        and row["lease_until"] < moment,
     }
 
 
@@ -197,8 +201,8 @@ def image_import(ledger: Ledger, job: int) -> Record | None:
 
 def workers(ledger: Ledger) -> list[Record]:
     """The workers that gave a sign of life within a day, newest sign first; `silent` where it is too old."""
-    moment = now()
     with ledger.read() as connection:
+        moment = present(connection)
         rows = connection.execute(
             select(Worker.__table__)
             .where(Worker.seen > moment - timedelta(seconds=FORGET_SECONDS))

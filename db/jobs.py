@@ -10,13 +10,14 @@ nothing.
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from db.ledger import Ledger, now
+from db.leases import Heartbeat, Leases
+from db.ledger import Ledger, moment
 from db.ledger_tables import Attack, Job, JobItem, SaliencyMap
 from db.set_states import SetChanged, check_unchanged
 
@@ -32,6 +33,7 @@ MOVES: dict[str, tuple[str, ...]] = {
 }
 ENDED = tuple(state for state in MOVES if state not in ("queued", "running"))
 MOST_BACKOFF = 60.0
+MAX_PAUSE = 3600.0  # of a job that waits for what somebody else holds, or for space on the disk
 ERROR_LENGTH = 1000
 TRACEBACK_LENGTH = 20_000
 
@@ -46,6 +48,10 @@ class NoSuchSubject(LookupError):
 
 class IllegalMove(ValueError):
     """The job is in a state from which it cannot go where it was told to; the message is one sentence."""
+
+
+class ItemEnded(RuntimeError):
+    """The item's end was kept before: a database that goes away may keep a transaction and not say so."""
 
 
 class LostClaim(RuntimeError):
@@ -151,7 +157,7 @@ def _insert_job(connection: Connection, new: NewJob) -> int:
             image_set=new.image_set,
             parameters=dict(new.parameters),
             items=len(new.items),
-            created=now(),
+            created=moment(connection),
         )
         .returning(Job.job)
     ).scalar_one()
@@ -228,24 +234,24 @@ def requeue_items(ledger: Ledger, job: int, items: Sequence[int], *, set_changes
 def mark_sent(ledger: Ledger, job: int) -> None:
     """Note that a message with the job's number went out."""
     with ledger.write() as connection:
-        connection.execute(update(Job).where(Job.job == job).values(sent=now()))
+        connection.execute(update(Job).where(Job.job == job).values(sent=moment(connection)))
 
 
 def claim_job(ledger: Ledger, job: int, *, worker: str, lease: float) -> Claim | None:
     """Take a queued job for `worker`; None where there is nothing to take."""
     claim = str(uuid.uuid4())
-    moment = now()
     with ledger.write() as connection:
+        present = moment(connection)
         taken = move(
             connection,
             job,
             "running",
-            or_(Job.not_before.is_(None), Job.not_before <= moment),
+            _is_due(present),
             claim=claim,
             worker=worker,
-            lease_until=moment + timedelta(seconds=lease),
+            lease_until=present + timedelta(seconds=lease),
             attempts=Job.attempts + 1,
-            started=func.coalesce(Job.started, moment),
+            started=func.coalesce(Job.started, present),
             not_before=None,
         )
         if not taken:
@@ -261,14 +267,24 @@ def next_interactive(ledger: Ledger, *, but: Collection[str] = ()) -> int | None
     with ledger.read() as connection:
         return connection.execute(
             select(Job.job)
-            .where(Job.state == "queued", Job.queue == "interactive", _is_due(now()), Job.kind.not_in(but))
+            .where(
+                Job.state == "queued",
+                Job.queue == "interactive",
+                _is_due(moment(connection)),
+                Job.kind.not_in(but),
+            )
             .order_by(Job.job)
             .limit(1)
         ).scalar_one_or_none()
 
 
-def _is_due(moment: datetime) -> ColumnElement[bool]:
-    return or_(Job.not_before.is_(None), Job.not_before <= moment)
+def _is_due(present: Any) -> ColumnElement[bool]:
+    """Whether a job's pause is over. One that is longer than any is one that a clock's jump back left behind."""
+    return or_(
+        Job.not_before.is_(None),
+        Job.not_before <= present,
+        Job.not_before > present + timedelta(seconds=MAX_PAUSE + 60),
+    )
 
 
 def renew(ledger: Ledger, claim: Claim, *, lease: float, progress: float, note: str | None = None) -> bool:
@@ -281,7 +297,7 @@ def renew(ledger: Ledger, claim: Claim, *, lease: float, progress: float, note: 
         row = connection.execute(
             update(Job)
             .where(*_held(claim))
-            .values(lease_until=now() + timedelta(seconds=lease), progress=progress, note=note)
+            .values(lease_until=moment(connection) + timedelta(seconds=lease), progress=progress, note=note)
             .returning(Job.cancel_requested)
         ).one_or_none()
     if row is None:
@@ -311,6 +327,7 @@ def finish_item(
 
     Raises:
         LostClaim: the job was taken from this worker; nothing is kept.
+        ItemEnded: the item's end was kept before.
     """
     with ledger.write() as connection:
         _count(connection, claim, items_done=Job.items_done + 1)
@@ -339,9 +356,10 @@ def _end_item(connection: Connection, item: int, state: str, **values: Any) -> N
     ended = connection.execute(
         update(JobItem)
         .where(JobItem.item == item, JobItem.state == "queued")
-        .values(state=state, finished=now(), **values)
+        .values(state=state, finished=moment(connection), **values)
     )
-    assert ended.rowcount == 1, f"expected item {item} to be queued"  # its job's claim is held
+    if ended.rowcount != 1:  # its job's claim is held, so it was this very worker
+        raise ItemEnded(f"item {item} has ended before")
 
 
 def finish(ledger: Ledger, claim: Claim) -> str | None:
@@ -373,7 +391,7 @@ def _end(connection: Connection, claim: Claim, state: str, **values: Any) -> boo
         Job.claim == claim.claim,
         claim=None,
         lease_until=None,
-        finished=now(),
+        finished=moment(connection),
         progress=0.0,
         note=None,
         **values,
@@ -393,13 +411,14 @@ def give_back(ledger: Ledger, claim: Claim) -> bool:
 
 def postpone(ledger: Ledger, claim: Claim, *, seconds: float, note: str) -> bool:
     """Queue a job again for later, because of what somebody else does: not the job's fault. `note` says what."""
-    later = now() + timedelta(seconds=seconds)
-    return _queue_again(ledger, claim, note=note[:ERROR_LENGTH], not_before=later)
+    return _queue_again(ledger, claim, pause=seconds, note=note[:ERROR_LENGTH])
 
 
-def _queue_again(ledger: Ledger, claim: Claim, **values: Any) -> bool:
+def _queue_again(ledger: Ledger, claim: Claim, *, pause: float = 0.0, **values: Any) -> bool:
     """As if this attempt had not been."""
     with ledger.write() as connection:
+        if pause:
+            values["not_before"] = moment(connection) + timedelta(seconds=min(MAX_PAUSE, pause))
         return move(
             connection,
             claim.job,
@@ -437,7 +456,7 @@ def end_attempt(
                 Job.claim == claim.claim,
                 claim=None,
                 lease_until=None,
-                not_before=now() + pause,
+                not_before=moment(connection) + pause,
                 sent=None,
                 progress=0.0,
                 note=None,
@@ -455,7 +474,14 @@ def cancel(ledger: Ledger, job: int) -> str:
         IllegalMove: it has ended.
     """
     with ledger.write() as connection:
-        if move(connection, job, "cancelled", Job.state == "queued", finished=now(), cancel_requested=False):
+        if move(
+            connection,
+            job,
+            "cancelled",
+            Job.state == "queued",
+            finished=moment(connection),
+            cancel_requested=False,
+        ):
             return "cancelled"
         asked = connection.execute(
             update(Job).where(Job.job == job, Job.state == "running").values(cancel_requested=True)
@@ -504,43 +530,53 @@ class Swept:
     to_send: tuple[tuple[int, str], ...]  # number, queue
 
 
-def sweep(ledger: Ledger, *, attempts: int, resend_after: float, empty_queues: Collection[str]) -> Swept:
-    """Give lapsed jobs back, and list the queued ones whose message is missing.
+def sweep(
+    ledger: Ledger, leases: Leases, *, attempts: int, resend_after: float, empty_queues: Collection[str]
+) -> Swept:
+    """Queue lapsed jobs again, and list the queued ones whose message is missing.
 
     A message is missing where none was sent, or where `resend_after` seconds later its queue is empty and the job
     still waits. Several messages for one job do no harm. Any number of sweepers may run: each job is listed to
     one of them, and listed again if that one dies before it sends.
+
+    Args:
+        leases: what this sweeper saw before; one for all its sweeps.
     """
-    moment = now()
     lapsed: list[int] = []
     with ledger.write() as connection:
-        gone = connection.execute(
-            select(Job.job, Job.claim, Job.attempts, Job.worker, Job.cancel_requested).where(
-                Job.state == "running", Job.lease_until < moment
+        present = moment(connection)
+        running = {
+            Heartbeat(row.job, row.claim, row.lease_until): row
+            for row in connection.execute(
+                select(
+                    Job.job, Job.claim, Job.lease_until, Job.attempts, Job.worker, Job.cancel_requested
+                ).where(Job.state == "running", Job.lease_until.is_not(None))
             )
-        ).all()
-        for row in gone:
-            held = (Job.claim == row.claim, Job.lease_until < moment)
+        }
+        for beat in leases.lapsed(running):
+            row = running[beat]
+            held = (Job.claim == beat.claim, Job.lease_until == beat.lease_until)
             freed: Record = {"claim": None, "lease_until": None, "progress": 0.0}
             silence = f"worker {row.worker} fell silent"
             if row.cancel_requested:
                 moved = move(
-                    connection, row.job, "cancelled", *held, finished=moment, cancel_requested=False, **freed
+                    connection, row.job, "cancelled", *held, finished=present, cancel_requested=False, **freed
                 )
             elif row.attempts >= attempts:
                 error = f"{silence} in attempt {row.attempts} of {attempts}"
-                moved = move(connection, row.job, "failed", *held, finished=moment, error=error, **freed)
+                moved = move(connection, row.job, "failed", *held, finished=present, error=error, **freed)
             else:
                 moved = move(connection, row.job, "queued", *held, error=silence, sent=None, **freed)
             if moved:
                 lapsed.append(row.job)
         stale = or_(
             Job.sent.is_(None),
-            (Job.sent < moment - timedelta(seconds=resend_after)) & Job.queue.in_(empty_queues),
+            (Job.sent < present - timedelta(seconds=resend_after)) & Job.queue.in_(empty_queues),
+            Job.sent > present + timedelta(seconds=60),  # a clock jumped back
         )
         due = connection.execute(
             select(Job.job, Job.queue, Job.sent)
-            .where(Job.state == "queued", _is_due(moment), stale)
+            .where(Job.state == "queued", _is_due(present), stale)
             .order_by(Job.job)
             .limit(1000)
         ).all()
@@ -548,7 +584,7 @@ def sweep(ledger: Ledger, *, attempts: int, resend_after: float, empty_queues: C
             (row.job, row.queue)
             for row in due
             if connection.execute(
-                update(Job).where(Job.job == row.job, Job.state == "queued", stale).values(sent=moment)
+                update(Job).where(Job.job == row.job, Job.state == "queued", stale).values(sent=present)
             ).rowcount
             == 1
         ]

@@ -14,9 +14,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, DateTime, Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.change_counts import count_changes
@@ -34,6 +42,25 @@ class LedgerError(RuntimeError):
 def now() -> datetime:
     """The present time as the ledger keeps it: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def moment(connection: Connection) -> Any:
+    """The present time by the ledger's own clock, for statements: hosts that share a database have clocks that differ.
+
+    An SQL expression on PostgreSQL, a datetime on SQLite, whose processes share one host. Differences from timedelta
+    may be added to either.
+    """
+    if connection.dialect.name == "sqlite":
+        return now()
+    return func.timezone("UTC", func.clock_timestamp(), type_=DateTime())
+
+
+def present(connection: Connection) -> datetime:
+    """The present time by the ledger's own clock, to compare with what was read from it."""
+    if connection.dialect.name == "sqlite":
+        return now()
+    found: datetime = connection.execute(select(moment(connection))).scalar_one()
+    return found
 
 
 class Ledger:
@@ -175,11 +202,22 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _in_sentences(engine: Engine) -> Iterator[None]:
+    """Whatever a database does wrong is a LedgerError: away, read-only after a failover, full, damaged, without tables.
+
+    A row that may not be there twice is no such fault: whoever writes decides what it means.
+    """
     try:
         yield
-    except DBAPIError as error:
-        if not isinstance(error.orig, engine.dialect.dbapi.OperationalError):  # type: ignore[union-attr]
-            raise
-        what = " ".join(str(error.orig).split())
+    except IntegrityError:
+        raise
+    except (DBAPIError, PendingRollbackError, NoConnectionFree) as error:
         shown = engine.url.render_as_string(hide_password=True)
-        raise LedgerError(f"the ledger at {shown} does not work: {what}") from error
+        raise LedgerError(f"the ledger at {shown} does not work: {_what(error)}") from error
+
+
+def _what(error: SQLAlchemyError) -> str:
+    """What the database said, in one line."""
+    if isinstance(error, NoConnectionFree):
+        return "all connections are in use"
+    said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(said).split())

@@ -1,10 +1,12 @@
 """Runs one job after another: claims it, renews its lease, works through its items, ends it.
 
 What may happen to a job meanwhile is told by three exceptions, raised between chunks of work by `Watch.progress`:
-it is to be cancelled, it was taken away, or this worker stops. An error that another attempt may not meet (a full
-disk, no memory) ends the attempt; one that belongs to the item (a broken image, a missing layer) ends the item.
+it is to be cancelled, it was taken away, or this worker stops. An error that another attempt may not meet (no
+memory) ends the attempt; one that belongs to the item (a broken image, a missing layer) ends the item. A full disk is
+waited for.
 """
 
+import errno
 import logging
 import os
 import threading
@@ -12,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -26,6 +28,7 @@ from workers.events import log
 STALL_SECONDS = 1800.0
 _LATER_SECONDS = 5.0
 _SECONDS_BETWEEN_LOOKS = 1.0
+_FULL_DISK_SECONDS = 5.0  # the first pause of a job that met a full disk; each next one is twice as long
 
 
 class ItemFailed(Exception):
@@ -64,6 +67,9 @@ class Report(Protocol):
 
     def __call__(self, done: int, total: int, note: str | None = None, /) -> None:
         """See `Watch.progress`."""
+
+
+_Kept = TypeVar("_Kept")
 
 
 class Kind(Protocol):
@@ -119,6 +125,21 @@ class Watch:
         if self._stopping.is_set():
             raise Stopping
 
+    def keep(self, write: Callable[[], _Kept]) -> _Kept:
+        """What `write` gives, which writes what was computed: tried again while the ledger is away and the lease lasts.
+
+        Raises:
+            LedgerError: the ledger was away until the lease ended, or this worker stops.
+        """
+        while True:
+            try:
+                return write()
+            except LedgerError as error:
+                log("result.not_kept", level=logging.WARNING, job=self._claim.job, error=error)
+                self._moved = time.monotonic()
+                if self._lost or self._stopping.wait(_SECONDS_BETWEEN_LOOKS):
+                    raise
+
     def _run(self) -> None:
         pause = min(1.0, self._lease / 4)
         while not self._ended.wait(pause):
@@ -130,7 +151,9 @@ class Watch:
             except LostClaim:
                 self._lost = True
                 return
-            except LedgerError as error:
+            except (
+                Exception
+            ) as error:  # whatever it is, this thread goes on: without it the job is taken away
                 log("lease.not_renewed", level=logging.WARNING, job=self._claim.job, error=error)
                 if time.monotonic() - self._renewed > self._lease:
                     self._lost = True
@@ -167,6 +190,7 @@ class Runner:
         self._worker = worker
         self._queues = queues
         self._stopping = stopping
+        self._met_full_disk: dict[int, int] = {}  # how often in a row, by job
         self.current: int | None = None
 
     def run(self, job: int) -> None:
@@ -198,7 +222,7 @@ class Runner:
             except LostClaim:
                 return None
             except Cancelled:
-                return "cancelled" if jobs.end_cancelled(self._ledger, claim) else None
+                return "cancelled" if watch.keep(lambda: jobs.end_cancelled(self._ledger, claim)) else None
             except Stopping:
                 return "queued" if jobs.give_back(self._ledger, claim) else None
             except TryLater as error:
@@ -208,17 +232,31 @@ class Runner:
             except LedgerError:
                 raise
             except Exception as error:
+                if _is_full(error):
+                    return self._wait_for_space(claim, watch, error)
                 again = _may_pass(error)
-                told = traceback.format_exc()
+                said, told = _sentence(error), traceback.format_exc()
                 log("job.raised", level=logging.WARNING, job=claim.job, error=repr(error), again=again)
-                return jobs.end_attempt(
-                    self._ledger,
-                    claim,
-                    error=_sentence(error),
-                    traceback=told,
-                    again=again,
-                    attempts=self._settings.attempts,
+                return watch.keep(
+                    lambda: jobs.end_attempt(
+                        self._ledger,
+                        claim,
+                        error=said,
+                        traceback=told,
+                        again=again,
+                        attempts=self._settings.attempts,
+                    )
                 )
+
+    def _wait_for_space(self, claim: Claim, watch: Watch, error: Exception) -> str | None:
+        """Queue a job again that met a full disk: no fault of its own, so it waits for as long as it takes."""
+        tries = self._met_full_disk.get(claim.job, 0)
+        self._met_full_disk[claim.job] = tries + 1
+        pause = min(jobs.MAX_PAUSE, _FULL_DISK_SECONDS * 2.0**tries)
+        log("job.waits_for_space", level=logging.WARNING, job=claim.job, error=repr(error), seconds=pause)
+        note = f"waits for disk space ({_sentence(error)}); tries again after {pause:,.0f} s"
+        held = watch.keep(lambda: jobs.postpone(self._ledger, claim, seconds=pause, note=note))
+        return "queued" if held else None
 
     def _work(self, claim: Claim, watch: Watch) -> str | None:
         kind = self._kinds.get(claim.kind)
@@ -231,16 +269,37 @@ class Runner:
             try:
                 computed = kind.compute(item, claim.parameters, claim.job, self._report(claim, watch))
             except ItemFailed as error:
-                jobs.fail_item(
-                    self._ledger, claim, item["item"], seconds=time.monotonic() - begun, error=str(error)
-                )
+                self._end_item(claim, watch, item, jobs.fail_item, begun=begun, error=str(error))
                 log("item.failed", job=claim.job, item=item["position"], error=error)
             else:
-                jobs.finish_item(
-                    self._ledger, claim, item["item"], seconds=time.monotonic() - begun, store=computed.store
-                )
+                self._end_item(claim, watch, item, jobs.finish_item, begun=begun, store=computed.store)
                 computed.after()
-        return jobs.finish(self._ledger, claim)
+                self._met_full_disk.pop(claim.job, None)
+        return watch.keep(lambda: jobs.finish(self._ledger, claim))
+
+    def _end_item(
+        self,
+        claim: Claim,
+        watch: Watch,
+        item: Record,
+        end: Callable[..., None],
+        *,
+        begun: float,
+        **what: Any,
+    ) -> None:
+        seconds = time.monotonic() - begun
+        tries = 0
+
+        def write() -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                end(self._ledger, claim, item["item"], seconds=seconds, **what)
+            except jobs.ItemEnded:
+                if tries == 1:
+                    raise  # else the try before was kept, and only its answer was lost
+
+        watch.keep(write)
 
     def _report(self, claim: Claim, watch: Watch) -> Report:
         """What work calls between chunks."""
@@ -273,6 +332,14 @@ class Runner:
                 self.run(waiting)
             finally:
                 watch.waits = False
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether the disk is full, or this user's share of it; libraries say so in words of the system's."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    words = str(error).lower()
+    return "no space left on device" in words or "disk is full" in words or "disk quota exceeded" in words
 
 
 def _may_pass(error: Exception) -> bool:

@@ -11,6 +11,7 @@ from celery import Celery
 
 from db.job_queries import unfinished_uploads
 from db.jobs import Swept, sweep
+from db.leases import Leases
 from db.ledger import Ledger, LedgerError
 from db.results import ResultStore
 from db.settings import Settings
@@ -47,6 +48,7 @@ class Sweeper:
 
     def _run(self) -> None:
         app = celery_app(self._settings, patient=False)
+        leases = Leases(self._settings.lease)
         away = False
         cleaned = 0.0
         while not self._stopping.wait(_SECONDS_BETWEEN):
@@ -54,7 +56,7 @@ class Sweeper:
                 if not cleaned or time.monotonic() - cleaned > _SECONDS_BETWEEN_CLEANINGS:
                     cleaned = time.monotonic()
                     self._clean()
-                sweep_once(self._settings, self._ledger, app)
+                sweep_once(self._settings, self._ledger, leases, app)
                 away = False
             except (LedgerError, BrokerAway) as error:
                 if not away:
@@ -75,7 +77,7 @@ class Sweeper:
             log("unfinished.removed", level=logging.WARNING, files=files, uploads=uploads)
 
 
-def sweep_once(settings: Settings, ledger: Ledger, app: Celery) -> Swept:
+def sweep_once(settings: Settings, ledger: Ledger, leases: Leases, app: Celery) -> Swept:
     """One sweep.
 
     Raises:
@@ -84,6 +86,7 @@ def sweep_once(settings: Settings, ledger: Ledger, app: Celery) -> Swept:
     """
     swept = sweep(
         ledger,
+        leases,
         attempts=settings.attempts,
         resend_after=_RESEND_SECONDS,
         # Where messages still wait, a queued job's may be among them: they are not multiplied.

@@ -19,7 +19,7 @@ from sqlalchemy import delete, insert, update
 
 from db.atlas import Atlas
 from db.images import ImageStore
-from db.ledger import Ledger, LedgerError, now
+from db.ledger import Ledger, LedgerError, moment
 from db.ledger_tables import QUEUES, Worker
 from db.results import ResultStore
 from db.settings import Settings
@@ -159,20 +159,24 @@ class _Sign(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
-        started = now()
+        is_new = True
         while True:
             try:
                 with self._ledger.write() as connection:
-                    sign = {"seen": now(), "job": self._runner.current}
+                    present = moment(connection)
+                    if is_new:  # there may be a row of a killed process that had this number
+                        connection.execute(delete(Worker).where(Worker.worker == self._worker))
+                    sign = {"seen": present, "job": self._runner.current}
                     known = connection.execute(
-                        update(Worker).where(Worker.worker == self._worker).values(started=started, **sign)
+                        update(Worker).where(Worker.worker == self._worker).values(**sign)
                     )
                     if not known.rowcount:
                         connection.execute(
-                            insert(Worker).values(worker=self._worker, started=started, **self._facts, **sign)
+                            insert(Worker).values(worker=self._worker, started=present, **self._facts, **sign)
                         )
-            except LedgerError as error:
-                log("sign.failed", level=logging.WARNING, error=error)
+                is_new = False
+            except Exception as error:  # a thread that ended would make a living worker look dead
+                log("heartbeat.failed", level=logging.WARNING, error=error)
             if self._ended.wait(_SECONDS_BETWEEN_SIGNS):
                 return
 
@@ -184,4 +188,4 @@ class _Sign(threading.Thread):
             with self._ledger.write() as connection:
                 connection.execute(delete(Worker).where(Worker.worker == self._worker))
         except LedgerError as error:
-            log("sign.failed", level=logging.WARNING, error=error)
+            log("heartbeat.failed", level=logging.WARNING, error=error)

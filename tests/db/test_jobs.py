@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select, text, update
 
 from db import job_queries, jobs
-from db.jobs import Claim, IllegalMove, LostClaim, NewItem, NewJob, NoSuchJob
+from db.jobs import Claim, IllegalMove, ItemEnded, LostClaim, NewItem, NewJob, NoSuchJob
+from db.leases import Leases
 from db.ledger import Ledger, now
 from db.ledger_tables import STATES, Job, JobItem, Worker
 
@@ -46,13 +47,33 @@ def do_all_items(ledger: Ledger, claim: Claim) -> None:
         jobs.finish_item(ledger, claim, item["item"], seconds=0.5, store=lambda _connection: 7)
 
 
-def sweep(ledger: Ledger, *, attempts: int = 3, empty: frozenset[str] = ALL_QUEUES) -> jobs.Swept:
-    return jobs.sweep(ledger, attempts=attempts, resend_after=0.0, empty_queues=empty)
+class Clock:
+    """A monotonic clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
-def let_the_lease_lapse(ledger: Ledger, job: int) -> None:
-    with ledger.write() as connection:
-        connection.execute(update(Job).where(Job.job == job).values(lease_until=now() - timedelta(seconds=1)))
+def sweep(
+    ledger: Ledger,
+    leases: Leases | None = None,
+    *,
+    attempts: int = 3,
+    empty: frozenset[str] = ALL_QUEUES,
+) -> jobs.Swept:
+    return jobs.sweep(ledger, leases or Leases(30), attempts=attempts, resend_after=0.0, empty_queues=empty)
+
+
+def sweep_after_a_lease(ledger: Ledger, *, attempts: int = 3) -> jobs.Swept:
+    """What a sweeper finds that has seen no heartbeat for a whole lease."""
+    clock = Clock()
+    leases = Leases(30, clock)
+    assert sweep(ledger, leases, attempts=attempts).lapsed == ()
+    clock.seconds += 30
+    return sweep(ledger, leases, attempts=attempts)
 
 
 def test_the_same_request_twice_is_one_job(ledger: Ledger) -> None:
@@ -213,8 +234,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(ledger: Ledger) -> None:
     job = submitted(ledger)
     late = claimed(ledger, job, worker="late")
     item = jobs.open_items(ledger, late)[0]["item"]
-    let_the_lease_lapse(ledger, job)
-    assert sweep(ledger).lapsed == (job,)
+    assert sweep_after_a_lease(ledger).lapsed == (job,)
     punctual = claimed(ledger, job, worker="punctual")
     with pytest.raises(LostClaim):
         jobs.renew(ledger, late, lease=30, progress=0)
@@ -231,12 +251,71 @@ def test_a_worker_that_lost_its_lease_writes_nothing(ledger: Ledger) -> None:
     assert job_queries.job(ledger, job)["worker"] == "punctual"
 
 
+@pytest.mark.parametrize("hours", [-25, -1, 1, 25])
+def test_a_lease_depends_on_no_clock_of_another_host(ledger: Ledger, hours: int) -> None:
+    """A worker whose clock is wrong, or jumps, keeps its job while it sends heartbeats, and loses it without."""
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    clock = Clock()
+    leases = Leases(30, clock)
+    for beat in range(20):
+        with ledger.write() as connection:  # what a heartbeat writes there
+            at = now() + timedelta(hours=hours, seconds=beat)
+            connection.execute(update(Job).where(Job.job == job).values(lease_until=at))
+        assert sweep(ledger, leases).lapsed == ()
+        clock.seconds += 20
+    assert jobs.renew(ledger, claim, lease=30, progress=0) is False
+    assert sweep(ledger, leases).lapsed == ()
+    clock.seconds += 29
+    assert sweep(ledger, leases).lapsed == ()
+    clock.seconds += 1
+    assert sweep(ledger, leases).lapsed == (job,)
+
+
+def test_a_pause_that_a_clocks_jump_made_endless_is_over(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    for hours, claimable in ((0.5, False), (24, True)):
+        with ledger.write() as connection:
+            connection.execute(update(Job).values(not_before=now() + timedelta(hours=hours)))
+        assert (jobs.claim_job(ledger, job, worker="w", lease=30) is not None) is claimable
+
+
+def test_a_message_that_a_clocks_jump_put_into_the_future_is_sent_again(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    with ledger.write() as connection:
+        connection.execute(update(Job).values(sent=now() + timedelta(hours=1)))
+    assert sweep(ledger, empty=frozenset()).to_send == ((job, "batch"),)
+
+
+def test_times_are_the_databases_own(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PostgreSQL a host's clock enters no row; SQLite is of one host."""
+    if ledger.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no clock of its own")
+    monkeypatch.setattr("db.ledger.now", lambda: datetime(2001, 1, 1))
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    do_all_items(ledger, claim)
+    jobs.finish(ledger, claim)
+    found = job_queries.job(ledger, job)
+    assert min(found[name] for name in ("created", "started", "finished")).year > 2001
+
+
+def test_an_item_whose_end_was_kept_before_is_said_to_have_ended(ledger: Ledger) -> None:
+    job = submitted(ledger)
+    claim = claimed(ledger, job)
+    item = jobs.open_items(ledger, claim)[0]["item"]
+    jobs.finish_item(ledger, claim, item, seconds=1, store=lambda _connection: 7)
+    with pytest.raises(ItemEnded):
+        jobs.finish_item(ledger, claim, item, seconds=1, store=lambda _connection: 8)
+    assert job_queries.job(ledger, job)["items_done"] == 1
+    assert job_queries.job_items(ledger, job)[0]["result"] == 7
+
+
 def test_a_lapsed_job_is_tried_again_up_to_the_stated_number_of_attempts(ledger: Ledger) -> None:
     job = submitted(ledger)
     for _ in range(3):
         claimed(ledger, job, worker="dies")
-        let_the_lease_lapse(ledger, job)
-        assert sweep(ledger, attempts=3).lapsed == (job,)
+        assert sweep_after_a_lease(ledger, attempts=3).lapsed == (job,)
     found = job_queries.job(ledger, job)
     assert (found["state"], found["error"]) == ("failed", "worker dies fell silent in attempt 3 of 3")
 
@@ -245,8 +324,7 @@ def test_a_lapsed_job_that_was_to_be_cancelled_is_cancelled(ledger: Ledger) -> N
     job = submitted(ledger)
     claimed(ledger, job)
     jobs.cancel(ledger, job)
-    let_the_lease_lapse(ledger, job)
-    sweep(ledger)
+    sweep_after_a_lease(ledger)
     assert state(ledger, job) == "cancelled"
 
 
@@ -350,8 +428,7 @@ def test_whatever_happens_a_job_is_in_one_known_state_and_moves_legally(
         elif step == "raise" and last:
             jobs.end_attempt(ledger, last, error="no", traceback=None, again=False, attempts=9)
         elif step == "lapse":
-            let_the_lease_lapse(ledger, job)
-            sweep(ledger, attempts=9)
+            sweep_after_a_lease(ledger, attempts=9)
         elif step == "submit":
             jobs.submit_job(ledger, new_job(key))
         elif step in ("cancel", "retry"):

@@ -279,10 +279,15 @@ def test_a_full_disk_delays_a_job_and_half_writes_nothing(lab: Lab, told: Told) 
     try:
         lab.start_run()
         job = lab.submit(target=0)
-        wait(lambda: job_queries.job(lab.ledger, job)["error"] is not None, seconds=180, what=lab.said)
-        found = job_queries.job(lab.ledger, job)
-        assert "No space left on device" in found["error"]
-        assert found["state"] in ("queued", "running")
+        wait(
+            lambda: (
+                "No space left on device" in (job_queries.job(lab.ledger, job)["note"] or "")
+                and lab.state(job) == "queued"
+            ),
+            seconds=180,
+            what=lab.said,
+        )
+        assert job_queries.job(lab.ledger, job)["attempts"] == 0
         assert [path for path in results.rglob("*") if path.is_file()] == []
         subprocess.run(["mount", "-o", "remount,size=10m", str(results)], check=True)
         lab.wait_for(job, "done", "failed")

@@ -19,6 +19,7 @@ from db.atlas import Atlas
 from db.image_sets import known_images
 from db.images import ImageStore
 from db.jobs import NewItem, NewJob
+from db.leases import Leases
 from db.ledger import Ledger
 from db.ledger_tables import ImageImport, Job
 from db.queries import runs
@@ -401,9 +402,8 @@ def test_a_worker_that_is_killed_costs_an_index_what_came_after_the_last_checkpo
     )
     assert died.returncode == -signal.SIGKILL
     assert site.atlas.fetch(runs()) == []
-    with site.ledger.write() as connection:
-        connection.execute(update(Job).where(Job.job == number).values(lease_until=Job.created))
-    jobs.sweep(site.ledger, attempts=5, resend_after=5, empty_queues=())
+    leases = Leases(0)
+    jobs.sweep(site.ledger, leases, attempts=5, resend_after=5, empty_queues=())
     heard: list[str] = []
     site.kinds["index"] = Listens(heard, settings, site.atlas, ImageStore(settings), torch.device("cpu"))
     assert site.run(number)["state"] == "done"

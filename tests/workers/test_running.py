@@ -1,16 +1,21 @@
 """A worker's way with a job: what it keeps, what it gives back, and what it never writes."""
 
+import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import update
+import psycopg
+import pytest
+from postgres import installed_postgres
+from sqlalchemy import Connection, select, update
 
 from db import job_queries, jobs
 from db.jobs import NewItem, NewJob, Record
-from db.ledger import Ledger
+from db.leases import Leases
+from db.ledger import Ledger, LedgerError, now
 from db.ledger_tables import Job
 from db.settings import Settings
 from workers.running import Computed, ItemFailed, Runner
@@ -112,7 +117,7 @@ def test_an_unexpected_error_fails_the_job_with_its_traceback(settings: Settings
     assert kind.computed == [0], "another attempt would meet the same"
 
 
-def test_a_full_disk_ends_the_attempt_and_the_next_goes_on_where_it_was(
+def test_a_full_disk_makes_the_job_wait_and_the_next_try_goes_on_where_it_was(
     settings: Settings, ledger: Ledger
 ) -> None:
     full = True
@@ -126,7 +131,8 @@ def test_a_full_disk_ends_the_attempt_and_the_next_goes_on_where_it_was(
     worker = runner(settings, ledger, kind)
     worker.run(job)
     found = job_queries.job(ledger, job)
-    assert (found["state"], found["error"], found["items_done"]) == ("queued", "No space left on device", 1)
+    assert (found["state"], found["error"], found["items_done"]) == ("queued", None, 1)
+    assert found["note"] == "waits for disk space (No space left on device); tries again after 5 s"
     worker.run(job)
     assert kind.computed == [0, 1], "it waits before it tries again"
     full = False
@@ -137,21 +143,90 @@ def test_a_full_disk_ends_the_attempt_and_the_next_goes_on_where_it_was(
     assert state(ledger, job) == "done"
 
 
-def test_a_disk_that_stays_full_fails_the_job_after_the_stated_attempts(
-    settings: Settings, ledger: Ledger
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "Disk quota exceeded"),
+        RuntimeError("IO Error: Could not write file: No space left on device"),  # as DuckDB and Arrow say it
+    ],
+)
+def test_a_disk_that_stays_full_costs_no_attempt_and_is_looked_at_less_and_less_often(
+    settings: Settings, ledger: Ledger, error: Exception
 ) -> None:
     def act(_item: Record, _progress: Callable[[int, int], None]) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     job = submit(ledger)
     kind = Counted(act)
-    worker = runner(dataclasses.replace(settings, attempts=3), ledger, kind)
-    for _ in range(5):
+    worker = runner(dataclasses.replace(settings, attempts=2), ledger, kind)
+    pauses = []
+    for _ in range(14):
         with ledger.write() as connection:
             connection.execute(update(Job).values(not_before=None))
         worker.run(job)
+        with ledger.read() as connection:
+            row = connection.execute(select(Job.state, Job.attempts, Job.not_before)).one()
+        assert (row.state, row.attempts) == ("queued", 0)
+        pauses.append((row.not_before - now()).total_seconds())
+    expected = [min(3600.0, 5.0 * 2**tries) for tries in range(14)]
+    assert pauses == pytest.approx(expected, abs=3)
+    assert len(kind.computed) == 14
+
+
+def test_a_database_that_is_read_only_for_a_while_costs_nothing(settings: Settings) -> None:
+    """As in a failover: the item that ended meanwhile is kept once it can be, and computed once."""
+    with installed_postgres() as (url, _):
+        ledger = Ledger(dataclasses.replace(settings, ledger_url=url))
+        ledger.migrate()
+
+        def act(item: Record, _progress: Callable[[int, int], None]) -> None:
+            if item["image_id"] == 1:
+                set_read_only(url, True)
+                with pytest.raises(LedgerError, match="read-only transaction"):
+                    submit(ledger, "b")
+                threading.Timer(4, set_read_only, (url, False)).start()
+
+        job = submit(ledger)
+        kind = Counted(act)
+        runner(settings, ledger, kind).run(job)
+        found = job_queries.job(ledger, job)
+        assert (found["state"], found["items_done"], found["attempts"]) == ("done", 3, 1)
+        assert kind.computed == [0, 1, 2]
+        ledger.close()
+
+
+def set_read_only(url: str, on: bool) -> None:
+    """Have a PostgreSQL refuse what writes, or take it again."""
+    with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
+        connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}")
+        connection.execute("SELECT pg_reload_conf()")
+        while True:
+            with psycopg.connect(url) as another:
+                row = another.execute("SHOW transaction_read_only").fetchone()
+            if row == ("on" if on else "off",):
+                return
+
+
+def test_an_item_that_was_kept_without_an_answer_is_kept_once(settings: Settings, ledger: Ledger) -> None:
+    """The database keeps a transaction, and the connection ends before it says so."""
+    job = submit(ledger)
+    kind = Counted()
+    breaks = iter([True])
+
+    class Breaking(Ledger):
+        @contextlib.contextmanager
+        def write(self) -> Iterator[Connection]:
+            with super().write() as connection:
+                before = connection.execute(select(Job.items_done)).scalar_one()
+                yield connection
+                after = connection.execute(select(Job.items_done)).scalar_one()
+            if after == before + 1 and next(breaks, False):
+                raise LedgerError("the connection ended")
+
+    runner(settings, Breaking(settings), kind).run(job)
     found = job_queries.job(ledger, job)
-    assert (found["state"], found["attempts"], len(kind.computed)) == ("failed", 3, 3)
+    assert (found["state"], found["items_done"], kind.computed) == ("done", 3, [0, 1, 2])
 
 
 def test_cancelling_ends_the_work_between_two_chunks_and_keeps_what_is_finished(
@@ -205,12 +280,13 @@ def test_a_worker_that_was_taken_for_dead_keeps_nothing_more(settings: Settings,
 
 def test_the_lease_is_renewed_while_an_item_takes_long(settings: Settings, ledger: Ledger) -> None:
     shown: list[float] = []
+    leases = Leases(1)
 
     def act(_item: Record, progress: Callable[[int, int], None]) -> None:
         for done in range(30):
             progress(done, 30)
             time.sleep(0.1)
-            swept = jobs.sweep(ledger, attempts=3, resend_after=0, empty_queues=())
+            swept = jobs.sweep(ledger, leases, attempts=3, resend_after=0, empty_queues=())
             assert swept.lapsed == ()
             shown.append(job_queries.job(ledger, job)["progress"])
 
