@@ -1097,7 +1097,14 @@ class _ListsAttacks(click.Command):
 )
 @click.option("--method", default="fgsm", show_default=True, help="fgsm or pgd.")
 @click.option("--epsilon", type=float, help="One epsilon alone, in pixels in [0, 1], instead of a search.")
-@click.option("--step", type=float, help="Distance of two epsilons of the search (default: 0.001).")
+@click.option(
+    "--grid",
+    type=click.Choice(["geometric", "linear"]),
+    help="Epsilons of the search. geometric: from 1/4080 up, each 1.2 times the one before (--set ratio=), then the "
+    "gap below the first success in 16 parts (--set parts=). linear: every multiple of --step. Default: geometric, "
+    "or linear with --step or on 8-bit levels.",
+)
+@click.option("--step", type=float, help="Distance of two epsilons of a linear grid (default: 0.001).")
 @click.option("--max", "cap", type=float, help="Largest epsilon of the search (default: 0.5).")
 @click.option(
     "--relative-to",
@@ -1125,6 +1132,7 @@ def attack(
     where: str | None,
     method: str,
     epsilon: float | None,
+    grid: str | None,
     step: float | None,
     cap: float | None,
     relative_to: str,
@@ -1145,7 +1153,7 @@ def attack(
     if ids is not None and where is not None:
         raise click.UsageError("--ids and --where both choose images: expected one of them")
     parameters = _named_values(settings_)
-    given = {"epsilon": epsilon, "step": step, "cap": cap}
+    given = {"epsilon": epsilon, "grid": grid, "step": step, "cap": cap}
     parameters |= {name: value for name, value in given.items() if value is not None}
     if epsilon is not None:
         parameters.setdefault("mode", "fixed")
@@ -1208,23 +1216,27 @@ def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, 
 
 def _say_attacks(ledger: "Ledger", job: int) -> None:
     """What a job's attacks found, in a sentence."""
-    import statistics
-
     from db.attack_queries import job_attacks
 
     found = job_attacks(ledger, job)
     flipped, resisted, impossible = (
         sum(row["outcome"] == outcome for row in found) for outcome in ("flipped", "resisted", "no_gradient")
     )
-    smallest = [
-        float("inf") if row["epsilon"] is None else row["epsilon"]
+    # neither a success without any change nor one at a fixed epsilon says where an image falls
+    already = sum(row["epsilon"] == 0 for row in found)
+    searched = [
+        (float("inf") if row["epsilon"] is None else row["epsilon"], row["at_most"])
         for row in found
-        if row["outcome"] != "no_gradient"
+        if row["outcome"] != "no_gradient" and row["epsilon"] != 0 and row["grid"] != "fixed"
     ]
-    median = statistics.median_low(smallest) if smallest else float("inf")
-    told = f"{flipped:,} changed, {resisted:,} resisted to the cap, {impossible:,} had no gradient"
-    if median < float("inf"):
-        told += f"; median smallest epsilon {median:.4g} ({median * 255:.2f}/255)"
+    told = (
+        f"{flipped - already:,} changed, {resisted:,} resisted to the cap, {impossible:,} had no gradient"
+        f"{f', {already:,} needed no change' if already else ''}"
+    )
+    if searched:
+        median, at_most = sorted(searched)[(len(searched) - 1) // 2]
+        if median < float("inf"):
+            told += f"; median smallest epsilon {'at most ' if at_most else ''}{median:.4g} ({median * 255:.2f}/255)"
     click.echo(told)
 
 

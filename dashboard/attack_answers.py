@@ -10,6 +10,7 @@ from dashboard.pictures import row_address
 from db import attack_queries
 from db.queries import classes_of
 from db.results import ResultGone
+from workers.attack_requests import GeometricGrid, grid_of
 
 _HIDDEN = (
     "key",
@@ -86,7 +87,7 @@ def steps(context: Context, found: Record) -> list[Record] | None:
     names = class_names(context, found["model"])
     return [
         {
-            "epsilon": epsilon_of(found, int(line[0])),
+            "epsilon": epsilon_of(found, float(line[0])),
             "reference_probability": float(line[1]),
             "top": [
                 {
@@ -102,9 +103,13 @@ def steps(context: Context, found: Record) -> list[Record] | None:
     ]
 
 
-def epsilon_of(found: Mapping[str, Any], point: int) -> float:
-    """The epsilon of a point of an attack's grid."""
-    epsilon: float = point * found["step"]
+def epsilon_of(found: Mapping[str, Any], number: float) -> float:
+    """The epsilon of a line of an attack's steps, by its number on the attack's grid."""
+    if found["grid"] == "geometric":
+        grid = grid_of(found["parameters"])
+        assert isinstance(grid, GeometricGrid)
+        return grid.at(number)
+    epsilon: float = round(number) * found["step"]
     return round(epsilon * 255) / 255 if found["eight_bit"] else epsilon
 
 

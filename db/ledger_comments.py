@@ -143,7 +143,14 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "class_name": "Its name.",
             "outcome": "flipped; resisted up to the cap; or no_gradient: nothing could be attacked.",
             "epsilon": "Smallest on the grid that succeeds, in pixels in [0, 1]; NULL where none did.",
-            "step": "Distance of two epsilons of the grid.",
+            "last_failure": "Largest failure below epsilon, 0 among them: the smallest success on a finer grid may lie "
+            "between the two; without success the largest looked at.",
+            "at_most": "Whether epsilon is the lowest that the grid has: read it as at most that.",
+            "grid": "geometric: each epsilon a ratio above the one before, then finely below the first success; "
+            "linear: multiples of step; fixed: one epsilon alone.",
+            "ratio": "Of a geometric grid: each epsilon over the one before.",
+            "parts": "Of a geometric grid: equal parts in which the gap below the first success was looked at.",
+            "step": "Distance of two epsilons of a linear grid; the lowest epsilon of a geometric one.",
             "cap": "Largest epsilon of the grid.",
             "minimum": "Smallest epsilon of the grid.",
             "eight_bit": "Whether epsilons and pixels were whole levels of 255.",

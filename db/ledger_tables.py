@@ -7,13 +7,24 @@ rows of results repeat what a reader wants beside them.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
 ITEM_STATES = ("queued", "done", "failed")
 QUEUES = ("interactive", "batch")
 OUTCOMES = ("flipped", "resisted", "no_gradient")
+GRIDS = ("geometric", "linear", "fixed")
 PANELS = ("clean", "attacked", "attacked_own", "other_seed", "random_signs")
 
 
@@ -176,7 +187,8 @@ class MapScore(Table):
 class Attack(Table):
     """What an attack found for one image under one model.
 
-    `epsilon` is the smallest on the grid that succeeds, null where none up to `cap` did. The stored picture, and all
+    `epsilon` is the smallest on the grid that succeeds, null where none up to `cap` did; a smaller one above
+    `last_failure` may succeed, and below it too, for success is not monotone. The stored picture, and all
     that is named `after` or `png`, is of `attacked_epsilon`: that epsilon, or else the largest looked at.
 
     A success leaves `class_index` or, where `relative_to` is `target`, reaches it. `key` and `question` are as in
@@ -205,7 +217,14 @@ class Attack(Table):
     class_name: Mapped[str | None] = mapped_column(Text)
     outcome: Mapped[str] = mapped_column(String(20))
     epsilon: Mapped[float | None]
-    step: Mapped[float]
+    last_failure: Mapped[float | None]  # largest failure below epsilon; without success, largest looked at
+    at_most: Mapped[bool] = mapped_column(server_default=false())  # epsilon is the lowest that the grid has
+    grid: Mapped[str] = mapped_column(String(20), server_default="linear")
+    ratio: Mapped[float | None]  # of a geometric grid: each epsilon over the one before
+    parts: Mapped[
+        int | None
+    ]  # of a geometric grid: those in which the gap below the first success was looked at
+    step: Mapped[float]  # of a geometric grid: its lowest epsilon
     cap: Mapped[float]
     minimum: Mapped[float]
     eight_bit: Mapped[bool]

@@ -10,7 +10,7 @@ _PROTOCOL = """
     upper(method) || ', leaves the ' || relative_to
     || CASE WHEN step = cap THEN ', epsilon ' || round(cap, 6)
             WHEN grid_ratio IS NOT NULL
-            THEN ', ratio ' || round(grid_ratio, 6) || ' in ' || json_extract_string(parameters, '$.parts') || ' to '
+            THEN ', ratio ' || round(grid_ratio, 6) || ' in ' || parts || ' to '
                  || round(cap, 6) || CASE WHEN minimum > step THEN ', from ' || round(minimum, 6) ELSE '' END
             ELSE ', step ' || round(step, 6) || ' to ' || round(cap, 6)
                  || CASE WHEN minimum > step THEN ', from ' || round(minimum, 6) ELSE '' END END
@@ -20,8 +20,7 @@ _PROTOCOL = """
                 || json_extract_string(parameters, '$.seed'), '')"""
 
 # Of a geometric grid, which starts at `step` (see workers.attack_requests); NULL for a linear one.
-_RATIO = """CASE WHEN json_extract_string(parameters, '$.grid') = 'geometric'
-         THEN json_extract_string(parameters, '$.ratio')::DOUBLE END"""
+_RATIO = "CASE WHEN grid = 'geometric' THEN ratio END"
 # The grid's lowest and highest epsilon; 0 is looked at in any case.
 _LOWEST = """CASE WHEN grid_ratio IS NULL THEN greatest(1, ceil(minimum / step - 1e-9)) * step
          WHEN minimum <= step THEN least(step, cap)
@@ -138,8 +137,11 @@ VIEWS: dict[str, View] = {
             "name_after": "Its name.",
             "probability_before": "Of class_before.",
             "probability_after": "Of class_after.",
-            "step": "Distance of two epsilons; of a geometric grid, the lowest.",
+            "last_failure": "Largest epsilon below `smallest` that failed, 0 among them.",
+            "at_most": "Whether epsilon is the lowest that the grid has: read it as at most that.",
+            "grid": "geometric, linear or fixed.",
             "grid_ratio": "Of a geometric grid: each epsilon over the one before; NULL for a linear one.",
+            "step": "Distance of two epsilons of a linear grid; the lowest epsilon of a geometric one.",
             "cap": "Largest epsilon.",
             "png_succeeds": "Whether the stored 8-bit image is still a success.",
             "gradient_norm": "Norm of the loss's gradient in pixels.",
@@ -159,7 +161,7 @@ SELECT a.attack, a.model, a.image_set, a.image_id, protocol, a.relative_to,
        coalesce(a.epsilon, a.attacked_epsilon) AS smallest, a.outcome = 'resisted' AS censored,
        a.class_index, a.class_name, a.class_before, a.name_before, a.class_after, a.name_after,
        a.probability_before, a.probability_after,
-       a.step, a.grid_ratio, a.cap, a.png_succeeds, a.gradient_norm, a.seconds,
+       a.last_failure, a.at_most, a.grid, a.step, a.grid_ratio, a.cap, a.png_succeeds, a.gradient_norm, a.seconds,
        coalesce(i.wnid, i.label) AS class, i.label, i.key
 FROM (SELECT *, {_PROTOCOL} AS protocol, {_LOWEST} AS lowest, {_HIGHEST} AS highest
       FROM (SELECT *, {_RATIO} AS grid_ratio FROM attacks) WHERE relative_to <> 'target'

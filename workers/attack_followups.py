@@ -14,7 +14,7 @@ from db.ledger import now
 from db.ledger_tables import AttackAblation, AttackMap, AttackTransfer, AttackUnit
 from workers.ablation import clean_means, held, random_units
 from workers.attack_bench import AttackBench, pgd_of
-from workers.attack_requests import Grid
+from workers.attack_requests import grid_of
 from workers.attacks import Checked, smallest_epsilons
 from workers.bench import ITS_OWN, digest_of
 from workers.comparison import Panel, compare, random_signs
@@ -256,7 +256,7 @@ class AblationJobs:
         what: str,
         on_progress: Report,
     ) -> Record:
-        grid = Grid(found["step"], found["cap"], found["minimum"], found["eight_bit"])
+        grid = grid_of(found["parameters"])
 
         def tell(_image: int, checked: Checked) -> None:
             share = checked.epsilon / grid.cap

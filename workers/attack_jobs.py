@@ -1,6 +1,7 @@
 """Jobs of kind `attack`: one image under one model an item."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from db.jobs import Record
 from db.ledger import now
 from db.ledger_tables import Attack, AttackLayer, AttackUnit
 from workers.attack_bench import AttackBench, pgd_of
-from workers.attack_requests import Grid, grid_of
+from workers.attack_requests import Epsilons, GeometricGrid, grid_of
 from workers.attack_units import Shift, shifts
 from workers.attacks import Checked, Search, smallest_epsilons, to_uint8
 from workers.bench import ITS_OWN, class_of, digest_of
@@ -84,7 +85,16 @@ class AttackJobs:
             "class_name": classes[found.reference].name,
             "outcome": found.outcome,
             "epsilon": found.epsilon,
+            "grid": "fixed"
+            if parameters["parameters"]["mode"] == "fixed"
+            else "geometric"
+            if isinstance(grid, GeometricGrid)
+            else "linear",
+            "ratio": grid.ratio if isinstance(grid, GeometricGrid) else None,
+            "parts": grid.parts if isinstance(grid, GeometricGrid) else None,
             "step": grid.step,
+            "last_failure": found.last_failure,
+            "at_most": found.at_most,
             "cap": grid.cap,
             "minimum": grid.minimum,
             "eight_bit": grid.integer,
@@ -143,7 +153,7 @@ class AttackJobs:
         pixels: Tensor,
         parameters: Mapping[str, Any],
         reference: int | None,
-        grid: Grid,
+        grid: Epsilons,
         on_progress: Report,
     ) -> Search:
         options = parameters["parameters"]
@@ -151,12 +161,13 @@ class AttackJobs:
         if target is not None:
             reference = class_of(model, int(target))
         classes = model.vocabulary.classes
+        points = grid.points
 
         def tell(_image: int, checked: Checked) -> None:
-            done = round(checked.epsilon / grid.step) - grid.first + 1
+            done = bisect_right(points, checked.epsilon)
             name = classes[checked.predicted].name or f"class {checked.predicted}"
             what = f"epsilon {checked.epsilon:.4g}: {name}, {checked.probability:.1%}"
-            on_progress(done, grid.last - grid.first + 1, what)
+            on_progress(done, len(points), what)
 
         on_progress(0, 1, "gradient")
         (found,) = smallest_epsilons(
@@ -208,14 +219,17 @@ class AttackJobs:
         }
 
 
-def steps_array(found: Search, grid: Grid) -> npt.NDArray[np.float32]:
-    """n, 2 + 2 * TOP: point of the grid (0: no change), probability of the reference class, class and probability
-    of the top classes, best first; -1 and 0 where the model has fewer."""
+def steps_array(found: Search, grid: Epsilons) -> npt.NDArray[np.float32]:
+    """n, 2 + 2 * TOP: number of the epsilon (0: no change; i of a linear grid's i * step; of a geometric grid see
+    `GeometricGrid.number`), probability of the reference class, class and probability of the top classes, best first;
+    -1 and 0 where the model has fewer."""
     table = np.zeros((len(found.checked), 2 + 2 * TOP), np.float32)
     for line, checked in zip(table, found.checked, strict=True):
         top = [*checked.top, *[(-1, 0.0)] * (TOP - len(checked.top))]
         line[:] = [
-            round(checked.epsilon / grid.step),
+            grid.number(checked.epsilon)
+            if isinstance(grid, GeometricGrid)
+            else round(checked.epsilon / grid.step),
             checked.reference_probability,
             *(value for pair in top for value in pair),
         ]

@@ -6,7 +6,8 @@ Towards deep learning models resistant to adversarial attacks, ICLR 2018.
 
 FGSM's direction, the sign of the gradient of the cross-entropy on logits, does not depend on epsilon: one way back per
 image, then forward passes alone. Success is not monotone in epsilon, so the grid is walked from its lowest point up;
-halving intervals would find some later success, and call it the smallest.
+halving intervals would find some later success, and call it the smallest. A geometric grid is then scanned once more
+between the last failure and the first success, from below too.
 
 All passes are float32: bfloat16 changes the smallest epsilon of a third of all images. Nothing of the caller's is
 changed.
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workers.attack_requests import LEVELS, Grid
+from workers.attack_requests import LEVELS, Epsilons, GeometricGrid
 from workers.gradients import Network, chunk_size, input_gradients, precision
 from workers.methods import WrongRequest
 from workers.probabilities import check_finite
@@ -77,8 +78,11 @@ class Search:
         attacked: float32 3,H,W on the CPU, the image at `attacked_epsilon`; None where there was no direction.
         direction: int8 3,H,W, the signs that FGSM walks along.
         gradient_norm: Euclidean norm of d cross-entropy / d pixels.
-        checked: ascending epsilons, up to the first success or, in a full scan, to the cap.
+        checked: ascending epsilons, up to the grid's first success or, in a full scan, to the cap.
         successes: of a full scan, first and last epsilon of each run of successes.
+        last_failure: the largest failure below `epsilon`, 0 among them, or without success the largest epsilon looked
+            at; None where the image was a success without any change, or nothing was attacked.
+        at_most: whether `epsilon` is the lowest that the grid has, so that a smaller one may succeed too.
     """
 
     outcome: str
@@ -91,6 +95,8 @@ class Search:
     gradient_norm: float
     checked: tuple[Checked, ...]
     successes: tuple[tuple[float, float], ...]
+    last_failure: float | None
+    at_most: bool
 
     @property
     def shown(self) -> Checked | None:
@@ -193,7 +199,7 @@ def smallest_epsilons(
     pixels: Tensor,
     classes: Tensor | None = None,
     *,
-    grid: Grid | None = None,
+    grid: Epsilons | None = None,
     how: Pgd | None = None,
     targeted: bool = False,
     full_scan: bool = False,
@@ -202,6 +208,9 @@ def smallest_epsilons(
     forward: Network | None = None,
 ) -> list[Search]:
     """The smallest epsilon of `grid` at which an attack succeeds, for each of `pixels` (N,3,H,W in [0, 1]).
+
+    `grid.points` are looked at in ascending order; from the first that succeeds, so is what `grid.between` gives for it
+    and the point before it.
 
     A success is a prediction other than the reference class or, targeted, that class itself.
 
@@ -218,7 +227,7 @@ def smallest_epsilons(
     """
     if targeted and classes is None:
         raise WrongRequest("target: expected a class to reach, got none")
-    grid = grid or Grid()
+    grid = grid or GeometricGrid()
     pixels = pixels.detach()
     size = batch or _FORWARD_IMAGES.get(pixels.device.type, _FORWARD_IMAGES["cpu"])
     walks: list[_Walk] = []
@@ -245,15 +254,13 @@ def smallest_epsilons(
             )
     classes = torch.cat(references)
     while waiting := [(image, walk.next()) for image, walk in enumerate(walks) if not walk.ended]:
-        points = [(image, i) for image, wanted in waiting for i in wanted]
+        points = [(image, value) for image, wanted in waiting for value in wanted]
         for first in range(0, len(points), size):
-            group = [(image, i) for image, i in points[first : first + size] if not walks[image].ended]
+            group = [pair for pair in points[first : first + size] if walks[pair[0]].awaits(pair[1])]
             if not group:
                 continue
             which = torch.tensor([image for image, _ in group], device=pixels.device)
-            epsilon = torch.tensor([grid.epsilon(i) for _, i in group], device=pixels.device).view(
-                -1, 1, 1, 1
-            )
+            epsilon = torch.tensor([value for _, value in group], device=pixels.device).view(-1, 1, 1, 1)
             if how is None:
                 alone = len({image for image, _ in group}) == 1  # broadcast instead of copied
                 chosen = which[:1] if alone else which
@@ -272,12 +279,12 @@ def smallest_epsilons(
                         integer=grid.integer,
                     )
             latest: dict[int, Checked] = {}
-            for (image, i), row, after in zip(
+            for (image, value), row, after in zip(
                 group, _log_probabilities(forward or model, moved), moved, strict=True
             ):
-                if not walks[image].ended:
-                    latest[image] = _checked(grid.epsilon(i), row, walks[image].reference)
-                    walks[image].enter(i, latest[image], after)
+                if walks[image].awaits(value):  # not behind a success
+                    latest[image] = _checked(value, row, walks[image].reference)
+                    walks[image].enter(latest[image], after)
             for image, found in latest.items():
                 on_checked(image, found)
     return [
@@ -340,14 +347,14 @@ def _check_classes(classes: Tensor, known: int) -> None:
 
 
 class _Walk:
-    """One image's way up the grid."""
+    """One image's way up the grid, and then up the gap below the first success."""
 
     def __init__(
         self,
         reference: int,
         before: Checked,
         gradient_norm: float,
-        grid: Grid,
+        grid: Epsilons,
         *,
         targeted: bool,
         full: bool,
@@ -361,10 +368,15 @@ class _Walk:
         self._full = full
         self._needs_gradient = needs_gradient
         self._attacked: Tensor | None = None
-        self._next = grid.first
-        self._points = _FIRST_POINTS
-        self._checked: list[Checked] = []
         self._first: Checked | None = before if self._succeeds(before) else None
+        self._checked: list[Checked] = []
+        self._in_gap = False
+        # the epsilons of the present scan, and how many of them were looked at
+        self._scan: Sequence[float] = grid.points
+        self._seen = 0
+        self._points = _FIRST_POINTS
+        if self._without_direction or (self._first is not None and not full):
+            self._scan = ()
 
     def _succeeds(self, checked: Checked) -> bool:
         return (checked.predicted == self.reference) == self._targeted
@@ -376,26 +388,37 @@ class _Walk:
     @property
     def ended(self) -> bool:
         """Whether there is nothing more to look at."""
-        if self._without_direction or self._next > self._grid.last:
-            return True
-        return self._first is not None and not self._full
+        return self._seen == len(self._scan)
 
-    def next(self) -> Sequence[int]:
-        """Points of the grid to look at next."""
-        found = range(self._next, min(self._next + self._points, self._grid.last + 1))
+    def awaits(self, epsilon: float) -> bool:
+        """Whether that is the next epsilon to look at."""
+        return not self.ended and self._scan[self._seen] == epsilon
+
+    def next(self) -> Sequence[float]:
+        """Epsilons to look at next."""
+        found = self._scan[self._seen : self._seen + self._points]
         self._points = min(2 * self._points, _MOST_POINTS)
         return found
 
-    def enter(self, i: int, checked: Checked, attacked: Tensor) -> None:
-        """Enter what was seen at point i, of which image; points come in ascending order."""
-        assert i == self._next, f"expected point {self._next}, got {i}"
-        self._next = i + 1
+    def enter(self, checked: Checked, attacked: Tensor) -> None:
+        """Enter what was seen at the epsilon that `awaits` names, of which image."""
+        self._seen += 1
         self._checked.append(checked)
-        if self._first is None:
-            succeeds = self._succeeds(checked)
-            if succeeds or self._next > self._grid.last:
-                self._attacked = attacked.to("cpu", torch.float32, copy=True)
-            self._first = checked if succeeds else None
+        if self._succeeds(checked) and (self._first is None or checked.epsilon < self._first.epsilon):
+            self._first = checked
+            self._attacked = attacked.to("cpu", torch.float32, copy=True)
+            if not self._full:
+                self._seen = len(self._scan)
+        elif self.ended and self._first is None:
+            self._attacked = attacked.to("cpu", torch.float32, copy=True)  # at the cap
+        if self.ended and not self._in_gap and self._first is not None and self._first.epsilon > 0:
+            self._in_gap = True
+            self._scan, self._seen, self._points = self._gap(self._first), 0, _FIRST_POINTS
+
+    def _gap(self, first: Checked) -> Sequence[float]:
+        """What is left to look at between the last failure and the first success of the grid."""
+        below = [checked.epsilon for checked in self._checked if checked.epsilon < first.epsilon]
+        return self._grid.between(max(below), first.epsilon) if below else ()
 
     def result(self, image: Tensor, direction: Tensor) -> Search:
         """What was found for `image` along `direction`."""
@@ -403,21 +426,31 @@ class _Walk:
         attacked = (
             image.to("cpu", torch.float32, copy=True) if self._first is self._before else self._attacked
         )
+        everything = [self._before, *sorted(self._checked, key=lambda checked: checked.epsilon)]
         runs: list[tuple[float, float]] = []
         going_on = False
-        for checked in [self._before, *self._checked] if self._full else []:
+        for checked in everything if self._full else []:
             if self._succeeds(checked):
                 runs.append((runs.pop()[0] if going_on else checked.epsilon, checked.epsilon))
             going_on = self._succeeds(checked)
+        epsilon = None if self._first is None else self._first.epsilon
+        failures = [
+            checked.epsilon
+            for checked in everything
+            if not self._succeeds(checked) and (epsilon is None or checked.epsilon < epsilon)
+        ]
+        finest = 1 / LEVELS if self._grid.integer else 0.0  # below it there is no change of whole levels
         return Search(
             outcome=outcome,
             reference=self.reference,
-            epsilon=None if self._first is None else self._first.epsilon,
+            epsilon=epsilon,
             before=self._before,
             after=self._first,
             attacked=attacked,
             direction=direction,
             gradient_norm=self.gradient_norm,
-            checked=(self._before, *self._checked),
+            checked=tuple(everything),
             successes=tuple(runs),
+            last_failure=None if outcome == "no_gradient" or not failures else failures[-1],
+            at_most=epsilon is not None and epsilon > finest + 1e-9 and epsilon == self._grid.points[0],
         )

@@ -1,21 +1,23 @@
 """Attacks against Foolbox, torchattacks and a plain scan; and what an epsilon, a grid and a success are."""
 
 import io
+import itertools
 import math
 import re
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import Phase, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from workers.attack_requests import ATTACKS, Grid, grid_of, parse_attack
+from workers.attack_requests import ATTACKS, START, GeometricGrid, Grid, grid_of, parse_attack
 from workers.attacks import (
     Pgd,
     Search,
@@ -470,15 +472,27 @@ def test_pgd_on_8_bits_stays_in_its_box(model: VisionModel, pixels: Tensor, clas
 def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
     smallest = parse_attack("fgsm", {})
     assert smallest == {
-        "mode": "smallest", "step": 0.001, "cap": 0.5, "minimum": 0.0, "levels": "real", "scan": "first",
+        "mode": "smallest", "grid": "geometric", "ratio": 1.2, "parts": 16, "cap": 0.5, "minimum": 0.0,
+        "levels": "real", "scan": "first",
     }  # fmt: skip
-    grid = grid_of(smallest)
+    assert grid_of(smallest) == GeometricGrid()
+    linear = parse_attack("fgsm", {"step": 0.001})
+    assert linear == {
+        "mode": "smallest", "grid": "linear", "step": 0.001, "cap": 0.5, "minimum": 0.0, "levels": "real",
+        "scan": "first",
+    }, "a step alone asks for the linear grid, as before there was another"  # fmt: skip
+    assert linear == parse_attack("fgsm", {"grid": "linear"})
+    grid = grid_of(linear)
+    assert isinstance(grid, Grid)
+    assert grid_of({name: value for name, value in linear.items() if name != "grid"}) == grid, "an older row"
     assert (grid.first, grid.last, grid.epsilon(500)) == (1, 500, 0.5)
     fixed = parse_attack("fgsm", {"mode": "fixed", "epsilon": "0.03"})
     assert fixed == {"mode": "fixed", "epsilon": 0.03, "levels": "real"}
-    only = grid_of(fixed)
-    assert [only.epsilon(i) for i in range(only.first, only.last + 1)] == [0.03]
+    assert grid_of(fixed).points == (0.03,)
     bits = parse_attack("fgsm", {"levels": "8-bit"})
+    assert bits["grid"] == "linear"
+    for complete in (smallest, linear, fixed, bits):
+        assert parse_attack("fgsm", complete) == complete, "what a page sends back is the same request"
     assert (bits["step"], bits["cap"]) == (1 / 255, 127 / 255), "the cap is never passed"
     assert parse_attack("fgsm", {"levels": "8-bit", "mode": "fixed", "epsilon": 0.03})["epsilon"] == 8 / 255
     assert {"steps", "step_size", "seed"} <= parse_attack("pgd", {}).keys()
@@ -497,6 +511,17 @@ def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
         ("fgsm", {"mode": "fixed", "epsilon": 0}, "epsilon: expected a number above 0, got 0"),
         ("fgsm", {"mode": "fixed", "epsilon": 0.001, "levels": "8-bit"}, "epsilon: expected 1/255 or more"),
         ("fgsm", {"mode": "fixed", "cap": 0.1}, "cap: is not read where mode is fixed"),
+        ("fgsm", {"mode": "fixed", "grid": "linear"}, "grid: is not read where mode is fixed"),
+        ("fgsm", {"grid": "geometric", "step": 0.01}, "step: is not read where grid is geometric"),
+        ("fgsm", {"step": 0.01, "ratio": 1.1}, "ratio: is not read where grid is linear"),
+        ("fgsm", {"levels": "8-bit", "grid": "geometric"}, "grid: expected linear where levels is 8-bit"),
+        (
+            "fgsm",
+            {"cap": 0.0001},
+            "cap: expected a number from 0.000245098 (1/4080) to 1 on a geometric grid",
+        ),
+        ("fgsm", {"minimum": 0.4, "cap": 0.3}, "minimum: expected a number from 0 to the cap, got 0.4"),
+        ("fgsm", {"ratio": 1}, "ratio: expected a number from 1.001 to 10, got 1"),
         ("fgsm", {"epsilon": 0.2}, "epsilon: is not read where mode is smallest"),
         ("fgsm", {"epsilon": "much"}, "epsilon: expected a number from 0 to 1, got 'much'"),
     ],
@@ -504,3 +529,160 @@ def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
 def test_a_wrong_request_is_named(method: str, given: dict[str, object], sentence: str) -> None:
     with pytest.raises(WrongRequest, match=re.escape(sentence)):
         parse_attack(method, given)
+
+
+def stated_points(grid: GeometricGrid) -> list[float]:
+    """The grid as its documentation states it, one product after another."""
+    found, epsilon = [], Fraction(1, 4080)
+    while float(epsilon) < grid.cap * (1 - 1e-9):
+        found.append(float(epsilon))
+        epsilon *= Fraction(str(grid.ratio))
+    return [epsilon for epsilon in found if epsilon >= grid.minimum * (1 - 1e-9)] + [grid.cap]
+
+
+def ascending_scan(grid: GeometricGrid, succeeds: Callable[[float], bool]) -> tuple[float | None, float]:
+    """Brute force over exactly the stated points: first success (None: resisted), and the largest failure below it."""
+    failed = 0.0
+    for epsilon in stated_points(grid):
+        if succeeds(epsilon):
+            if failed == 0:
+                return epsilon, 0.0
+            for part in range(1, grid.parts):
+                between = failed + (epsilon - failed) * part / grid.parts
+                if succeeds(between):
+                    return between, failed + (epsilon - failed) * (part - 1) / grid.parts
+            return epsilon, failed + (epsilon - failed) * (grid.parts - 1) / grid.parts
+        failed = epsilon
+    return None, failed
+
+
+class Steps(nn.Module):
+    """Class 1 where the mean's distance from 0.5 is in one of some stretches; its gradient points up everywhere."""
+
+    def __init__(self, stretches: list[tuple[float, float]]) -> None:
+        super().__init__()
+        self.stretches = stretches
+
+    def inside(self, distance: float) -> bool:
+        return any(low <= distance < high for low, high in self.stretches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = (x.double() * 0.5 + 0.5).mean((1, 2, 3))
+        # the nearest float32 of 0.5 + epsilon is up to 3e-8 beside it: stretches end where no epsilon is that near
+        inside = torch.tensor([self.inside(float(value) - 0.5) for value in mean.detach()])
+        score = torch.where(inside, 1.0, -1.0) + 0.001 * mean
+        return torch.stack([score * 0, score], 1).float()
+
+
+@hypothesis_settings(deadline=None, max_examples=40, phases=[Phase.explicit, Phase.generate])
+@given(
+    ends=st.lists(st.integers(1, 4000), min_size=0, max_size=8, unique=True),
+    ratio=st.sampled_from([1.1, 1.2, 1.5, 3.0]),
+    parts=st.sampled_from([1, 2, 7, 16]),
+    cap=st.sampled_from([0.01, 0.1, 0.4]),
+    minimum=st.sampled_from([0.0, 0.003]),
+    batch=st.sampled_from([1, 5, 16]),
+)
+def test_the_result_is_the_ascending_scan_of_the_stated_points(
+    as_model: Wrap, ends: list[int], ratio: float, parts: int, cap: float, minimum: float, batch: int
+) -> None:
+    """Success comes and goes as it likes: log-spaced stretches from 1e-4 to 0.5."""
+    places = sorted(1e-4 * 5000 ** ((end + 0.123456789) / 4001) for end in ends)
+    network = Steps(list(zip(places[::2], places[1::2], strict=False)))
+    grid = GeometricGrid(ratio=ratio, parts=parts, cap=cap, minimum=minimum)
+    assert grid.points == pytest.approx(stated_points(grid), rel=1e-12)
+    model = as_model(network, size=4, classes=2)
+    for full in (False, True):
+        (found,) = smallest_epsilons(
+            model, torch.full((1, 3, 4, 4), 0.5), grid=grid, full_scan=full, batch=batch
+        )
+        epsilon, failed = ascending_scan(grid, network.inside)
+        near = [
+            abs(place - point) for place in places for point in [checked.epsilon for checked in found.checked]
+        ]
+        assume(min(near, default=1) > 1e-6)
+        assert found.epsilon == (None if epsilon is None else pytest.approx(epsilon, rel=1e-12))
+        assert found.last_failure == pytest.approx(failed, rel=1e-12)
+        assert found.at_most == (epsilon == grid.points[0] or (epsilon is not None and failed == 0))
+        assert found.outcome == ("resisted" if epsilon is None else "flipped")
+        looked = [checked.epsilon for checked in found.checked]
+        assert looked == sorted(set(looked))
+        assert set(grid.points) <= set(looked) or not full
+        assert found.attacked is not None
+        reached = found.epsilon if found.epsilon is not None else cap
+        assert float((found.attacked - 0.5).mean()) == pytest.approx(reached, abs=1e-6)
+        if full:
+            assert (found.successes[0][0] if found.successes else None) == found.epsilon
+            for checked in found.checked:
+                inside = any(low <= checked.epsilon <= high for low, high in found.successes)
+                assert inside == network.inside(checked.epsilon)
+
+
+def test_a_geometric_grid_begins_at_a_sixteenth_of_a_level_and_ends_at_its_cap() -> None:
+    grid = GeometricGrid(cap=0.5)
+    points = grid.points
+    assert points[0] == START == 1 / 4080
+    assert points[-1] == 0.5
+    assert all(one < other <= one * 1.2 * (1 + 1e-12) for one, other in itertools.pairwise(points))
+    assert len(points) == 43
+    assert GeometricGrid(cap=START).points == (START,)
+    for number, epsilon in enumerate((0.0, *points)):
+        assert (grid.number(epsilon), grid.at(number)) == (number, epsilon)
+    gap = grid.between(points[3], points[4])
+    assert [grid.at(float(np.float32(grid.number(epsilon)))) for epsilon in gap] == list(gap)
+    assert len(gap) == 15
+    assert (points[4] - gap[-1]) / points[4] == pytest.approx(0.2 / 1.2 / 16), "1 % of epsilon"
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("how", [None, Pgd(steps=3, seed=2)])
+def test_the_default_search_is_a_plain_scan_of_its_grid(
+    model: VisionModel, pixels: Tensor, classes: Tensor, how: Pgd | None, targeted: bool
+) -> None:
+    """FGSM by autograd anew at each epsilon, PGD by `pgd`; at the epsilon found FGSM is Foolbox's."""
+    grid = GeometricGrid(cap=0.3)
+    wanted = (classes + 2) % CLASSES if targeted else classes
+    finds = smallest_epsilons(model, pixels, wanted, grid=grid, how=how, targeted=targeted)
+    attack = foolbox.attacks.FGSM(random_start=False)
+    for at, found in enumerate(finds):
+        image, reference = pixels[at], wanted[at]
+
+        def succeeds(epsilon: float, image: Tensor = image, reference: Tensor = reference) -> bool:
+            if how is None:
+                return scan(model, image, int(reference), [epsilon], targeted=targeted) == epsilon
+            moved = pgd(model, image[None], reference[None], epsilon, how, targeted=targeted)
+            with torch.inference_mode():
+                return (int(model(moved).argmax()) == int(reference)) == targeted
+
+        epsilon, failed = ascending_scan(grid, succeeds)
+        assert found.epsilon == (None if epsilon is None else pytest.approx(epsilon, rel=1e-12))
+        assert found.last_failure == pytest.approx(failed, rel=1e-12)
+        if how is None and not targeted and epsilon is not None:
+            moved, _, fooled = attack(
+                foolbox.PyTorchModel(model, bounds=(0, 1)),
+                image[None],
+                reference[None],
+                epsilons=found.epsilon,
+            )
+            assert bool(fooled)
+            assert found.attacked is not None
+            assert (found.attacked - moved[0]).abs().max() <= 1e-7
+
+
+def test_the_lowest_epsilon_is_an_upper_bound_but_for_one_whole_level(as_model: Wrap) -> None:
+    network = Steps([(1e-6, 1.0)])
+    model, image = as_model(network, size=4, classes=2), torch.full((1, 3, 4, 4), 128 / 255)
+    network.stretches = [(128 / 255 - 0.5 + 1e-6, 1.0)]
+
+    def at_most(grid: Grid | GeometricGrid) -> bool:
+        (found,) = smallest_epsilons(model, image, grid=grid)
+        assert (found.epsilon, found.last_failure) == (pytest.approx(grid.points[0]), 0.0)
+        return found.at_most
+
+    assert at_most(GeometricGrid())
+    assert at_most(Grid())
+    assert at_most(Grid(step=0.03, cap=0.03, minimum=0.03)), "a fixed epsilon"
+    assert at_most(Grid(step=2 / 255, cap=0.5 // (2 / 255) * 2 / 255, integer=True))
+    assert not at_most(Grid(step=1 / 255, cap=10 / 255, integer=True)), (
+        "whole levels have nothing below 1/255"
+    )

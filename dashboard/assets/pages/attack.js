@@ -50,7 +50,10 @@
             target: { prediction: "Leave the prediction", label: "Leave the label", index: "Reach a class…" },
             reads: (name, values) => {
                 if (name === "epsilon") return values.mode === "fixed";
-                return !(["step", "cap", "minimum", "scan"].includes(name) && values.mode === "fixed");
+                if (values.mode === "fixed") return !["grid", "ratio", "parts", "step", "cap", "minimum", "scan"].includes(name);
+                if (values.levels === "8-bit") return !["grid", "ratio", "parts"].includes(name);
+                if (name === "step") return values.grid === "linear";
+                return !(["ratio", "parts"].includes(name) && values.grid === "linear");
             },
             presses: () => { if (isCurrent()) start(); else runsNext = true; },
             say: (sentence) => { said = sentence; draw(); },
@@ -221,9 +224,11 @@
     }
 
     const outcome = (one) => {
+        if (one.outcome === "flipped" && one.at_most && one.grid !== "fixed") return `ε ≤ ${convscope.epsilonWords(one.epsilon)}`;
         if (one.outcome === "resisted") return "resisted";
         if (one.outcome === "no_gradient") return "no gradient";
-        return one.epsilon === 0 ? "wrong already" : `ε ${convscope.epsilonWords(one.epsilon)}`;
+        if (one.epsilon === 0) return one.relative_to === "target" ? "there already" : "wrong already";
+        return `ε ${convscope.epsilonWords(one.epsilon)}`;
     };
 
     function drawTools() {

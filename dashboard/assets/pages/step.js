@@ -16,8 +16,10 @@
 
     /* What became of the attack: a title, sentences, and a kind for its colour. */
     function verdict(attack) {
-        const grid = attack.step === attack.cap && attack.minimum === attack.cap ? `one epsilon, ${both(attack.cap)}`
-            : `steps of ${convscope.epsilonWords(attack.step)}${attack.minimum ? ` from ${both(attack.minimum)}` : ""} up to ${both(attack.cap)}`;
+        const ends = `from ${both(Math.max(attack.step, attack.minimum))} up to ${both(attack.cap)}`;
+        const grid = attack.grid === "fixed" ? `one epsilon, ${both(attack.cap)}`
+            : attack.grid === "geometric" ? `each epsilon ${attack.ratio} times the one before, ${ends}; then the gap below the first success in ${attack.parts} parts`
+                : `steps of ${convscope.epsilonWords(attack.step)} ${ends}`;
         const aim = { prediction: "to leave the prediction", label: `to leave the label, ${named(attack.class_name, attack.class_index)}`,
             target: `to reach ${named(attack.class_name, attack.class_index)}` }[attack.relative_to];
         const how = `${attack.method.toUpperCase()} ${aim}; ${grid}${attack.eight_bit ? ", on 8-bit levels" : ""}; ${attack.checked} epsilons looked at.`;
@@ -34,9 +36,13 @@
                 : `The model says ${named(attack.name_before, attack.class_before)} already`;
             return { kind: "already", symbol: "x-circle", title: "No change is needed", lines: [`${why}.`, how] };
         }
+        const bound = attack.grid === "fixed" ? "One epsilon alone was tried: a smaller one may succeed too."
+            : attack.at_most ? "The lowest epsilon of the grid succeeds: the smallest is at most that."
+                : `${both(attack.last_failure)} fails; between the two nothing was looked at: ${percent((attack.epsilon - attack.last_failure) / attack.epsilon)} of epsilon.`;
+        const at = attack.at_most && attack.grid !== "fixed" ? "at most " : "";
         return { kind: "flipped", symbol: "lightning-charge-fill",
-            title: `${attack.name_before || attack.class_before} becomes ${attack.name_after || attack.class_after} at ε ${both(attack.epsilon)}`,
-            lines: [how] };
+            title: `${attack.name_before || attack.class_before} becomes ${attack.name_after || attack.class_after} at ${at}ε ${both(attack.epsilon)}`,
+            lines: [bound, how] };
     }
 
     function png(attack) {
@@ -166,11 +172,11 @@
 
     /* A search ends at the first success: the way to see what comes after it. */
     function further(attack, steps) {
-        if (attack.full_scan || attack.outcome !== "flipped" || steps.length < 2 || attack.step === attack.cap) return null;
+        if (attack.full_scan || attack.outcome !== "flipped" || steps.length < 2 || attack.grid === "fixed") return null;
         const query = new URLSearchParams(location.search);
         query.set("ids", attack.image_id);
         query.set("p_scan", "full");
-        query.set("p_cap", Math.min(attack.cap, Math.max(100 * attack.step, 4 * attack.epsilon)));
+        query.set("p_cap", Math.min(attack.cap, Math.max((attack.grid === "geometric" ? 4 : 100) * attack.step, 4 * attack.epsilon)));
         ["attack", "at"].forEach((name) => query.delete(name));
         return make("p", { class: "quiet" }, "The search ended at the first success. ", make("a", { href: `/attack?${query}` }, "Scan further"));
     }
