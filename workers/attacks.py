@@ -256,7 +256,7 @@ def smallest_epsilons(
     while waiting := [(image, walk.next()) for image, walk in enumerate(walks) if not walk.ended]:
         points = [(image, value) for image, wanted in waiting for value in wanted]
         for first in range(0, len(points), size):
-            group = [pair for pair in points[first : first + size] if walks[pair[0]].awaits(pair[1])]
+            group = [pair for pair in points[first : first + size] if walks[pair[0]].wants(pair[1])]
             if not group:
                 continue
             which = torch.tensor([image for image, _ in group], device=pixels.device)
@@ -389,6 +389,10 @@ class _Walk:
     def ended(self) -> bool:
         """Whether there is nothing more to look at."""
         return self._seen == len(self._scan)
+
+    def wants(self, epsilon: float) -> bool:
+        """Whether that epsilon is still to be looked at in this scan."""
+        return epsilon in self._scan[self._seen :]
 
     def awaits(self, epsilon: float) -> bool:
         """Whether that is the next epsilon to look at."""
