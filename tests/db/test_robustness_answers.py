@@ -212,11 +212,8 @@ def test_attacks_of_other_weights_or_other_iterations_are_apart(both: Both, ledg
 
 def test_a_grid_too_coarse_for_a_level_says_nothing_there(both: Both, ledger: Ledger) -> None:
     coarse = {"step": 0.02, "cap": 0.5}
-    geometric = {
-        "step": 1 / 4080, "cap": 0.5,
-        "parameters": {"mode": "smallest", "grid": "geometric", "ratio": 1.2, "parts": 16},
-    }  # fmt: skip
-    wide = geometric | {"parameters": geometric["parameters"] | {"ratio": 3.0}}  # type: ignore[operator]
+    geometric = {"step": 1 / 4080, "cap": 0.5, "grid": "geometric", "ratio": 1.2, "parts": 16}
+    wide = geometric | {"ratio": 3.0}
     fill(ledger, [changed(0, 0.04, **coarse), changed(1, 0.02, **coarse)])
     fill(
         ledger, [changed(0, 0.0002451, **geometric), resisted(1, **geometric), changed(2, 0.004, **geometric)]
