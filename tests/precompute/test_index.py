@@ -533,7 +533,12 @@ def test_ctrl_c_finishes_the_batch_and_leaves_a_checkpoint(
         atlas, store, model=model, image_set="noise", batch_size=2, resume=True, say=said.append
     )
     assert report.resumed_at == 6
-    assert said == ["goes on after 6 of 12 images"]
+    assert without_layers(said) == ["goes on after 6 of 12 images"]
+
+
+def without_layers(said: list[str]) -> list[str]:
+    """What was said, but for the layers that are left out."""
+    return [sentence for sentence in said if not sentence.startswith("leaves out ")]
 
 
 def test_a_checkpoint_made_with_other_options_is_not_used_and_this_is_said(
@@ -546,7 +551,7 @@ def test_a_checkpoint_made_with_other_options_is_not_used_and_this_is_said(
         atlas, store, model=model, image_set="noise", batch_size=3, k=5, resume=True, say=said.append
     )
     assert report.resumed_at == 0
-    assert said == [
+    assert without_layers(said) == [
         "starts with the first image: the earlier try, whose checkpoint there is, had another "
         "batch size (2, now 3), k (20, now 5)"
     ]

@@ -14,11 +14,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from workers.attribution import AttributionError, attribute
+from workers.attribution import attribute
 from workers.baselines import baseline_pixels
 from workers.methods import METHODS, WrongRequest
 from workers.models import VisionModel
 from workers.module_maps import module_maps
+from workers.probabilities import NotFinite
 from workers.taps import as_nchw, find_taps
 from workers.torchvision_import import import_library
 
@@ -348,7 +349,7 @@ def test_a_class_that_the_model_has_not_is_refused(model: VisionModel, pixels: T
 def test_a_map_that_is_not_finite_is_refused(as_model: Wrap, pixels: Tensor) -> None:
     model = made("mobilenet", as_model)
     next(model.network.parameters()).data.fill_(float("inf"))
-    with pytest.raises(AttributionError, match="is not finite"):
+    with pytest.raises(NotFinite, match="7 of 7 logits are not finite"):
         attribute(model, pixels[:1], TARGETS[:1], "gradient", {})
 
 

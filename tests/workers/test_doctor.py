@@ -15,6 +15,7 @@ from workers.doctor import AS_CONFIGURED, diagnose
 from workers.models import VisionModel
 from workers.networks import LoadedNetwork
 from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Triple
+from workers.probabilities import NotFinite
 
 Wrap = Callable[..., VisionModel]
 Labelled = list[tuple[npt.NDArray[np.uint8], int]]
@@ -126,7 +127,8 @@ def test_a_network_that_returns_nan_is_not_called_right(lite0: VisionModel, labe
             return torch.full((len(pixels), 1000), torch.nan)
 
     loaded = LoadedNetwork(Broken(), "test", "Broken", lite0.preprocessing, lite0.vocabulary)
-    assert not diagnose(VisionModel(loaded, name="broken"), labelled[:20]).healthy
+    with pytest.raises(NotFinite, match="logits are not finite"):
+        diagnose(VisionModel(loaded, name="broken"), labelled[:20])
 
 
 class Says(nn.Module):
