@@ -1383,9 +1383,16 @@ ALL = 1 << 40
 
 @convscope.command("sql")
 @click.argument("statement", required=False)
-@click.option("--csv", "form", flag_value="csv", help="Print CSV.")
-@click.option("--json", "form", flag_value="json", help="Print a JSON array of objects.")
-@click.option("--parquet", "form", flag_value="parquet", help="Write Parquet: to a file or a pipe.")
+@click.option("--csv", "forms", flag_value="csv", multiple=True, help="Print CSV.")
+@click.option("--json", "forms", flag_value="json", multiple=True, help="Print a JSON array of objects.")
+@click.option(
+    "--parquet", "forms", flag_value="parquet", multiple=True, help="Write Parquet: to a file or a pipe."
+)
+@click.option(
+    "--spreadsheet",
+    is_flag=True,
+    help="In CSV, an apostrophe before texts that a spreadsheet takes for formulas.",
+)
 @click.option(
     "--output",
     "-o",
@@ -1408,7 +1415,8 @@ ALL = 1 << 40
 )
 def sql(
     statement: str | None,
-    form: str | None,
+    forms: tuple[str, ...],
+    spreadsheet: bool,
     output: Path | None,
     given: tuple[str, ...],
     limit: int | None,
@@ -1428,8 +1436,17 @@ def sql(
     from db.sql_file import write_sql_file
     from db.sql_runner import SQLRunner, as_value
 
+    if len(set(forms)) > 1:
+        raise click.UsageError(
+            f"expected one of --csv, --json and --parquet, got {' and '.join(f'--{f}' for f in forms)}"
+        )
+    form = forms[0] if forms else None
     if output is not None and form is None:
         raise click.UsageError("--output wants --csv, --json or --parquet")
+    if spreadsheet and form != "csv":
+        raise click.UsageError("--spreadsheet belongs to --csv")
+    if output is not None:
+        _check_output(output)
     atlas, _ = _stores()
     ledger = _ledger()
     if makes_file:
@@ -1450,9 +1467,20 @@ def sql(
         if form is None:
             _print_rows(runner, str(asked), values, limit or TABLE_ROWS, seconds)
         else:
-            _write_rows(runner, str(asked), values, form, output, limit or ALL, seconds)
+            _write_rows(
+                runner, str(asked), values, form, output, limit or ALL, seconds, spreadsheet=spreadsheet
+            )
     finally:
         runner.close()
+
+
+def _check_output(path: Path) -> None:
+    """Before the statement runs: whether the file can be written."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise CommandFailed(f"--output {path}: there is no folder {folder}")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise CommandFailed(f"--output {path}: no permission to write there")
 
 
 def _print_rows(
@@ -1463,11 +1491,12 @@ def _print_rows(
     from rich.text import Text
 
     from db.table_files import plain
+    from db.table_files import values as cells_of
 
     result = runner.run(statement, values, rows=limit, size=ALL, seconds=seconds)
     found = result.table()
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    columns = [(name, found.column(at).to_pylist()) for at, name in enumerate(found.column_names)]
+    columns = [(name, cells_of(found.column(at))) for at, name in enumerate(found.column_names)]
     if result.plan:
         for _, cells in columns[-1:]:
             click.echo("\n".join(str(cell) for cell in cells))
@@ -1505,6 +1534,8 @@ def _write_rows(
     output: Path | None,
     limit: int,
     seconds: float | None,
+    *,
+    spreadsheet: bool,
 ) -> None:
     from db.files import write_pieces
     from db.table_files import csv_lines, json_lines, parquet_pieces
@@ -1517,7 +1548,11 @@ def _write_rows(
             if form == "parquet"
             else (
                 text.encode()
-                for text in (csv_lines(result.schema, result) if form == "csv" else json_lines(result))
+                for text in (
+                    csv_lines(result.schema, result, spreadsheet=spreadsheet)
+                    if form == "csv"
+                    else json_lines(result.schema, result)
+                )
             )
         )
         if output is not None:

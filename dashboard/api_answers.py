@@ -268,3 +268,8 @@ def kept(data: bytes, kind: str, name: str) -> flask.Response:
     response.add_etag()
     response.make_conditional(flask.request)  # in place
     return response
+
+
+def for_spreadsheet() -> bool:
+    """Whether a CSV's formulas are to be guarded: `spreadsheet=1`."""
+    return flask.request.args.get("spreadsheet") == "1"

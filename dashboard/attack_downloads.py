@@ -6,7 +6,7 @@ import flask
 import pyarrow as pa
 
 from dashboard.address import RobustnessAddress
-from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, answer, result_line, sorry
+from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, answer, for_spreadsheet, result_line, sorry
 from dashboard.api_answers import number as whole_number
 from dashboard.attack_answers import attack_record, steps
 from dashboard.context import Record, current
@@ -103,13 +103,16 @@ def robustness_csv(table: str) -> flask.Response:
     if problems:
         raise WrongRequest(next(iter(problems.values())).rstrip("."))
     found = current().both.fetch_arrow(TABLES[table](address))
-    return _file("".join(csv_lines(found.schema, found.to_batches())), f"robustness-{table}")
+    return _file(
+        "".join(csv_lines(found.schema, found.to_batches(), spreadsheet=for_spreadsheet())),
+        f"robustness-{table}",
+    )
 
 
 def _csv(lines: list[Record], name: str) -> flask.Response:
     names = list(dict.fromkeys(key for found in lines for key in found))
     table = pa.table({key: [found.get(key) for found in lines] for key in names})
-    return _file("".join(csv_lines(table.schema, table.to_batches())), name)
+    return _file("".join(csv_lines(table.schema, table.to_batches(), spreadsheet=for_spreadsheet())), name)
 
 
 def _file(text: str, name: str) -> flask.Response:

@@ -15,6 +15,7 @@ from dashboard.address import (
     OverviewAddress,
     PatchesAddress,
 )
+from dashboard.api_answers import for_spreadsheet
 from dashboard.context import Catalogue, Record, current
 from dashboard.pages import channel as channel_page
 from dashboard.pages import images as images_page
@@ -194,7 +195,10 @@ def _address(kind: type[Any]) -> Any:
 def _csv(query: Query, name: str) -> flask.Response:
     table = current().atlas.fetch_arrow(query)
     safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
-    response = flask.Response(csv_lines(table.schema, table.to_batches(ROWS_AT_ONCE)), mimetype="text/csv")
+    response = flask.Response(
+        csv_lines(table.schema, table.to_batches(ROWS_AT_ONCE), spreadsheet=for_spreadsheet()),
+        mimetype="text/csv",
+    )
     response.headers["Content-Disposition"] = (
         f'attachment; filename="{safe.encode("ascii", "replace").decode()}.csv"'
     )

@@ -13,7 +13,7 @@ import flask
 import pyarrow as pa
 
 from dashboard import figure, heat
-from dashboard.api_answers import MOST_NUMBER, answer, choice, fraction, result_line, sorry
+from dashboard.api_answers import MOST_NUMBER, answer, choice, for_spreadsheet, fraction, result_line, sorry
 from dashboard.api_answers import number as whole_number
 from dashboard.context import Context, Record, current
 from dashboard.figure import ColourBar, FigureCell, FigureRow
@@ -283,7 +283,7 @@ def saliency_csv() -> flask.Response:
     lines = [line(item, asked.maps.get(item["position"]), asked.job["image_set"]) for item in asked.items]
     names = list(dict.fromkeys(name for found in lines for name in found))
     table = pa.table({name: [found.get(name) for found in lines] for name in names})
-    data = "".join(csv_lines(table.schema, table.to_batches())).encode()
+    data = "".join(csv_lines(table.schema, table.to_batches(), spreadsheet=for_spreadsheet())).encode()
     return _file(data, "text/csv", _name(asked, "csv"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import flask
 import pyarrow as pa
 
-from dashboard.api_answers import NotFound, answer, json_body, number, only, sorry, words
+from dashboard.api_answers import NotFound, answer, for_spreadsheet, json_body, number, only, sorry, words
 from dashboard.context import Record, current
 from dashboard.sql_cards import MOST_CARDS, cards, has_pictures
 from db.atlas import AtlasError
@@ -28,7 +28,7 @@ from db.saved_queries import (
 from db.sql_catalogue import catalogue, row_counts
 from db.sql_guard import MOST_CHARACTERS, RefusedSQL
 from db.sql_runner import Result, SQLFailed, SQLStopped, TooManyQueries, as_value
-from db.table_files import csv_lines, json_lines, parquet_pieces, plain
+from db.table_files import csv_lines, distinct, json_lines, parquet_pieces, plain, values
 from workers.methods import WrongRequest
 
 STANDARD_ROWS = 1000
@@ -72,37 +72,36 @@ def run_sql() -> flask.Response:
     columns = [
         {"name": name, "type": kind} for name, kind in zip(table.column_names, found.kinds, strict=True)
     ]
-    lists = [column.to_pylist() for column in table.columns]
+    lists = [[plain(value) for value in values(column)] for column in table.columns]
     told: Record = {
         "columns": columns,
-        "rows": [[plain(value) for value in row] for row in zip(*lists, strict=True)],
+        "rows": list(zip(*lists, strict=True)),
         "more": found.more,
         "seconds": round(found.seconds, 4),
         "plan": bool(found.plan),
         "pictures": has_pictures(table.column_names),
     }
     if wants_cards:
-        rows = table.slice(0, MOST_CARDS).to_pylist() if _are_different(table.column_names) else []
+        rows = [dict(zip(table.column_names, row, strict=True)) for row in told["rows"][:MOST_CARDS]]
+        rows = rows if distinct(table.column_names) == table.column_names else []
         told["cards"] = cards(current(), rows, image_set=words("images"))
     return answer(told)
 
 
 @sql_api.get("/download/sql.<form>")
 def download_sql(form: str) -> flask.Response:
-    """All rows of a statement as a file, sent while they are read."""
+    """All rows of a statement as a file, sent while they are read; `spreadsheet=1` guards the CSV's formulas."""
     if form not in FORMS:
         raise NotFound(f"expected sql.csv, sql.json or sql.parquet, got sql.{form}")
     result = _run(rows=ALL_ROWS, size=ALL_BYTES)
     try:
-        if form != "csv" and not _are_different(result.schema.names):
-            raise WrongRequest(f"q: two columns have one name, which {form} cannot hold: name them by AS")
         batches = _whole(result)
         pieces: Iterator[Any] = (
             parquet_pieces(result.schema, batches)
             if form == "parquet"
-            else csv_lines(result.schema, batches)
+            else csv_lines(result.schema, batches, spreadsheet=for_spreadsheet())
             if form == "csv"
-            else json_lines(batches)
+            else json_lines(result.schema, batches)
         )
         first = next(pieces)  # what fails at once is said in a sentence
     except BaseException:
@@ -121,10 +120,6 @@ def _whole(result: Result) -> Iterator[pa.RecordBatch]:
     yield from result
     if result.more:
         raise SQLStopped(f"the result has more than {ALL_BYTES >> 30} GB, the most that is sent")
-
-
-def _are_different(names: list[str]) -> bool:
-    return len(set(names)) == len(names)
 
 
 def _run(*, rows: int, size: int) -> Result:

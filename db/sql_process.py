@@ -14,6 +14,7 @@ What stops a statement that takes too long or too much is the end of this proces
 nothing else.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -31,6 +32,7 @@ from db.schema import ddl
 from db.sql_guard import RefusedSQL, check, one_sentence
 
 BATCH = 2048
+MOST_TRIED = 5  # parameters whose texts and numbers are tried in all combinations
 MOST_THREADS = 4
 NICENESS = 5  # pages come first: a bomb takes what they leave
 NAMES = frozenset(
@@ -74,13 +76,60 @@ class Session:
                 cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {VIEWS[name].sql}")
             plan = f"{checked.plan} " if checked.plan else ""
             values = {name: request["values"].get(name) for name in checked.parameters}
-            found = cursor.sql(plan + checked.sql, params=values or None)
+            found = _bound(cursor, plan + checked.sql, values)
             columns = [[name, str(kind)] for name, kind in zip(found.columns, found.types, strict=True)]
-            reader = found.to_arrow_reader(BATCH)
+            reader = _reader(found)  # what fails here is a sentence: nothing was answered yet
             _say(out, columns=columns, plan=checked.plan)
             _send(reader, request, out)
         finally:
             cursor.close()
+
+
+def _bound(cursor: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> Any:
+    """The statement with its values. A whole number that a person typed is first a text, which DuckDB reads as what it
+    is compared with (a class may be called 1); where a text cannot stand, it is a number, as few as need be.
+    """
+    typed = {name: value["whole"] for name, value in values.items() if isinstance(value, dict)}
+    if not typed:
+        return cursor.sql(sql, params=values or None)
+    few = len(typed) <= MOST_TRIED
+    for count in range(len(typed) + 1) if few else (0, len(typed)):
+        for numbers in itertools.combinations(typed, count):
+            tried = values | typed | {name: int(typed[name]) for name in numbers}
+            try:
+                return cursor.sql(sql, params=tried)
+            except duckdb.BinderException:
+                if count == len(typed):
+                    raise
+    raise AssertionError("the last try returns or raises")
+
+
+# Arrow has no type for these, or one that is read wrong: they travel as DuckDB's own text. (Of INTERVAL, Parquet knows
+# none; a UHUGEINT would come out negative, a TIME WITH TIME ZONE without its zone.)
+_AS_TEXT = frozenset(
+    ("interval", "time with time zone", "uhugeint", "bignum", "bit", "variant", "union", "geometry")
+)
+
+
+def _goes_as_text(kind: Any) -> bool:
+    if kind.id in _AS_TEXT:
+        return True
+    if kind.id in ("list", "array", "struct", "map"):
+        return any(_goes_as_text(inner) for _, inner in kind.children if hasattr(inner, "id"))
+    return False
+
+
+def _reader(found: Any) -> pa.RecordBatchReader:
+    """The rows as Arrow, under the names that the statement gives."""
+    names = list(found.columns)
+    texts = [_goes_as_text(kind) for kind in found.types]
+    if not any(texts):
+        return found.to_arrow_reader(BATCH)
+    cells = (f"#{at}::VARCHAR" if text else f"#{at}" for at, text in enumerate(texts, 1))
+    reader = found.project(", ".join(cells)).to_arrow_reader(BATCH)
+    schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
+    renamed = (pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in reader)
+    return pa.RecordBatchReader.from_batches(schema, renamed)
 
 
 def _send(reader: Any, request: dict[str, Any], out: BinaryIO) -> None:

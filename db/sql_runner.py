@@ -281,7 +281,7 @@ class SQLRunner:
                 raise RefusedSQL(f"the statement has parameters without a value: {', '.join(missing)}")
             with self._ledger_files(checked["tables"]) as tables:
                 told = process.ask(
-                    run=sql, values=dict(values or {}), tables=tables, rows=rows, bytes=size, seconds=limit
+                    run=sql, values=_sent(values or {}), tables=tables, rows=rows, bytes=size, seconds=limit
                 )
             if "failed" in told:
                 raise SQLFailed(told["failed"])
@@ -422,17 +422,30 @@ class SQLRunner:
             return
 
 
+def _sent(values: Values) -> dict[str, Any]:
+    return {
+        name: {"whole": value.text} if isinstance(value, Whole) else value for name, value in values.items()
+    }
+
+
 def _end_all(processes: list[_Process]) -> None:
     while processes:
         processes.pop().end()
 
 
-def as_value(text: str) -> int | float | str:
+@dataclass(frozen=True)
+class Whole:
+    """A whole number as a person typed it: also a text, where it is compared with one."""
+
+    text: str
+
+
+def as_value(text: str) -> Whole | float | str:
     """What a person typed for a parameter: a number where it reads as one, else text; quotes make any text text."""
     if len(text) > 1 and text[0] == text[-1] == "'":
         return text[1:-1].replace("''", "'")
     if re.fullmatch(r"[+-]?\d{1,18}", text):
-        return int(text)
+        return Whole(text)
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", text):
         return float(text)
     return text

@@ -1,42 +1,53 @@
 """Tables as files people take away: CSV, JSON and Parquet, written while the rows come.
 
-A text that a spreadsheet would take for a formula is prefixed with an apostrophe in CSV (OWASP, "CSV Injection"):
-labels and file names come from people's folders.
+What is in a cell is what is in the file. On request a text that a spreadsheet would take for a formula gets an
+apostrophe before it in CSV (OWASP, "CSV Injection"), for labels and file names come from people's folders.
 """
 
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
-from datetime import date, datetime, time, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 EXACT_IN_JSON = 1 << 53  # larger whole numbers lose digits in a browser
+_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
-def csv_lines(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
-    """CSV with a heading; a struct such as `box` becomes a column for each of its fields."""
+def csv_lines(
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, spreadsheet: bool = False
+) -> Iterator[str]:
+    """CSV with a heading; a struct such as `box` becomes a column for each of its fields.
+
+    Args:
+        spreadsheet: put an apostrophe before texts that a spreadsheet would take for formulas.
+    """
     heading = pa.Table.from_batches([], schema).flatten()
     yield _lines([[name.replace(".", "_") for name in heading.column_names]])
     for batch in batches:
         flat = pa.Table.from_batches([batch], schema).flatten()
-        columns = [column.to_pylist() for column in flat.columns]
-        yield _lines([[_cell(value) for value in values] for values in zip(*columns, strict=True)])
+        columns = [values(column) for column in flat.columns]
+        rows = zip(*columns, strict=True)
+        yield _lines([[_cell(value, spreadsheet=spreadsheet) for value in row] for row in rows])
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any, *, spreadsheet: bool) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, Decimal):
+        return format(value, "f")  # all digits
     found = plain(value)
     if isinstance(found, list | dict):
         found = json.dumps(found)
-    if isinstance(found, str) and found.startswith(FORMULA_STARTS):
+    if spreadsheet and isinstance(found, str) and found.startswith(FORMULA_STARTS):
         return "'" + found
     return found
 
@@ -47,31 +58,125 @@ def _lines(rows: list[list[Any]]) -> str:
     return text.getvalue()
 
 
-def json_lines(batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
-    """A JSON array with an object for each row."""
+def json_lines(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
+    """A JSON array with an object for each row; see `distinct` for columns of one name."""
+    names = distinct(schema.names)
     before = "["
     for batch in batches:
-        for row in batch.to_pylist():
-            yield before + "\n" + json.dumps({name: plain(value) for name, value in row.items()})
+        columns = [[plain(value) for value in values(column)] for column in batch.columns]
+        for at in range(batch.num_rows):
+            row = {name: column[at] for name, column in zip(names, columns, strict=True)}
+            yield before + "\n" + json.dumps(row)
             before = ","
     yield "[]\n" if before == "[" else "\n]\n"
 
 
 def parquet_pieces(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
-    """A Parquet file, piece by piece."""
+    """A Parquet file, piece by piece; see `distinct` for columns of one name."""
     sink = _Pieces()
-    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), _storable(schema), compression="zstd") as writer:
+    kept = schema
+    for at, name in enumerate(distinct(schema.names)):
+        kept = kept.set(at, kept.field(at).with_name(name))
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), kept, compression="zstd") as writer:
         for batch in batches:
-            writer.write_table(pa.Table.from_batches([batch], schema).cast(_storable(schema)))
+            writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=kept))
             yield sink.take()
     yield sink.take()
 
 
-def _storable(schema: pa.Schema) -> pa.Schema:
-    """Parquet knows no intervals: as text."""
-    return pa.schema(
-        [field.with_type(pa.string()) if pa.types.is_interval(field.type) else field for field in schema]
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names of columns, each once: the second `a` is `a_2`, where no other column is called so."""
+    found: list[str] = []
+    for name in names:
+        unused, number = name, 1
+        while unused in found or (number > 1 and unused in names):
+            number += 1
+            unused = f"{name}_{number}"
+        found.append(unused)
+    return found
+
+
+def values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """A column's cells as Python has them, but for days and times, which are ISO 8601 text.
+
+    DuckDB's reach further than Python's: years before 1 and after 9999 (`-0043-03-15`), nanoseconds, 24:00:00 and
+    infinity. Times with a zone are told in UTC.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        return [value for chunk in column.chunks for value in values(chunk)]
+    kind = column.type
+    if isinstance(column, pa.ExtensionArray):
+        return values(column.storage)
+    if pa.types.is_dictionary(kind):
+        return values(column.dictionary_decode())
+    if pa.types.is_struct(kind):
+        names = distinct([field.name for field in kind])
+        cells = [values(part) for part in column.flatten()]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
+        return [
+            row if there else None for row, there in zip(rows, column.is_valid().to_pylist(), strict=True)
+        ]
+    if _is_list(kind):
+        return [None if not cell.is_valid else _items(cell.values) for cell in column]
+    if pa.types.is_temporal(kind):
+        return [None if told is None else _moment(kind, told) for told in _numbers(column)]
+    found: list[Any] = column.to_pylist()
+    return found
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_map(kind)
     )
+
+
+def _items(array: pa.Array) -> list[Any]:
+    """A list's items; a map's entries as pairs of key and value."""
+    if pa.types.is_struct(array.type) and [field.name for field in array.type] == ["key", "value"]:
+        return [list(row.values()) for row in values(array)]
+    return values(array)
+
+
+def _numbers(column: pa.Array) -> list[int | None]:
+    width = pa.int32() if column.type.bit_width == 32 else pa.int64()
+    found: list[int | None] = column.view(width).to_pylist()
+    return found
+
+
+def _moment(kind: pa.DataType, told: int) -> str:
+    """A day or a time by its number; infinities are the ends of the range."""
+    largest = (1 << (kind.bit_width - 1)) - 1
+    if not pa.types.is_time(kind) and abs(told) == largest:
+        return "infinity" if told > 0 else "-infinity"
+    if pa.types.is_date32(kind):
+        return _day(told)
+    unit = "ms" if pa.types.is_date64(kind) else kind.unit
+    seconds, part = divmod(told, _A_SECOND[unit])
+    if pa.types.is_time(kind):
+        return _clock(seconds, part, unit)
+    days, seconds = divmod(seconds, 86_400)
+    if pa.types.is_date64(kind):
+        return _day(days)
+    zone = "" if kind.tz is None else "+00:00"
+    return f"{_day(days)}T{_clock(seconds, part, unit)}{zone}"
+
+
+def _day(days: int) -> str:
+    told = str(np.datetime64(days, "D"))
+    # NumPy counts the sign among the year's four digits
+    return f"-{told[1:]:0>10}" if told.startswith("-") else told
+
+
+def _clock(seconds: int, part: int, unit: str) -> str:
+    """Without a fraction where there is none; else milli-, micro- or nanoseconds, as many as it needs."""
+    told = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    if not part:
+        return told
+    nanoseconds = f"{part * (10**9 // _A_SECOND[unit]):09}"
+    return f"{told}.{nanoseconds if nanoseconds[6:] != '000' else nanoseconds[:6]}"
 
 
 class _Pieces(io.RawIOBase):
@@ -99,9 +204,9 @@ class _Pieces(io.RawIOBase):
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: times as ISO text, bytes as hexadecimal, NaN and infinities by name.
+    """A cell as JSON has it: bytes as hexadecimal, NaN and infinities by name.
 
-    Whole numbers that a browser would round are text.
+    Numbers that a browser would round are text.
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -112,17 +217,15 @@ def plain(value: Any) -> Any:
             value if math.isfinite(value) else {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
         )
     if isinstance(value, Decimal):
-        return plain(int(value)) if value == value.to_integral_value() else float(value)
-    if isinstance(value, datetime | date | time):
+        if value == value.to_integral_value():
+            return plain(int(value))
+        return float(value) if Decimal(repr(float(value))) == value else format(value, "f")
+    if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, timedelta):
-        return str(value)
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):
         return {str(name): plain(inner) for name, inner in value.items()}
-    if isinstance(value, pa.MonthDayNano):
-        return f"{value.months} months {value.days} days {value.nanoseconds / 1e9:g} seconds"
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     return str(value)

@@ -102,10 +102,36 @@ def test_a_file_has_all_rows_and_a_table_says_where_it_stops(ask: Ask, tmp_path:
 def test_parameters_are_numbers_where_they_read_as_one(ask: Ask) -> None:
     told = ask("--csv", "--set", "n=2", "--set", "t='2'", "--set", "w=a=b", "SELECT $n + 1, $t || '!', $w")[1]
     assert told.splitlines()[1] == "3,2!,a=b"
-    assert [as_value(text) for text in ("7", "-1.5e3", "x", "''", "'it''s'", "1.2.3")] == [
-        7, -1500.0, "x", "", "it's", "1.2.3",
+    assert [as_value(text) for text in ("-1.5e3", "x", "''", "'it''s'", "1.2.3")] == [
+        -1500.0, "x", "", "it's", "1.2.3",
     ]  # fmt: skip
     assert "parameters without a value: n" in ask("SELECT $n")[2]
+
+
+def test_csv_is_the_table_itself_and_guards_formulas_on_request(ask: Ask) -> None:
+    assert ask("--csv", "SELECT '-' AS label")[1].splitlines() == ["label", "-"]
+    assert ask("--csv", "--spreadsheet", "SELECT '-' AS label")[1].splitlines() == ["label", "'-"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("--csv", "--json", "SELECT 1"),
+            "expected one of --csv, --json and --parquet, got --csv and --json",
+        ),
+        (("--spreadsheet", "--json", "SELECT 1"), "--spreadsheet belongs to --csv"),
+        (("--csv", "-o", "/nope/x", "SELECT 1"), "--output /nope/x: there is no folder /nope"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_statement_runs(
+    ask: Ask, words: tuple[str, ...], sentence: str
+) -> None:
+    code, told, note = ask(*words)
+    assert code != 0
+    assert told == ""
+    assert sentence in note
+    assert "Errno" not in note
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from typing import Any
 
 import duckdb
 import flask
-import pyarrow as pa
 import pytest
 from flask.testing import FlaskClient
 from synthetic_atlas import import_pictures, painted_pictures
@@ -14,20 +13,10 @@ from synthetic_atlas import import_pictures, painted_pictures
 from dashboard.context import Context
 from dashboard.pages import patches
 from db.atlas import Query
-from db.table_files import csv_lines
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
-
-
-@pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
-def test_no_text_is_a_formula(start: str) -> None:
-    table = pa.table({"label": [start, "plain"], "number": [-1.5, 2.0]})
-    found = rows_of("".join(csv_lines(table.schema, table.to_batches())))
-    assert found[0]["label"] == "'" + start
-    assert [row["number"] for row in found] == ["-1.5", "2.0"]
-    assert found[1]["label"] == "plain"
 
 
 def test_a_box_becomes_four_columns(client: FlaskClient) -> None:

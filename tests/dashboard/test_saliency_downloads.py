@@ -153,7 +153,11 @@ def test_what_is_not_computed_is_said_in_its_cell(context: Context, client: Flas
         ("3", "failed"),
         ("5", "queued"),
     ]
-    assert lines[1]["error"] == "'=image 3 is too dark"
+    assert lines[1]["error"] == "=image 3 is too dark"
+    guarded = list(
+        csv.DictReader(io.StringIO(client.get(f"/download/saliency.csv?{WHAT}&spreadsheet=1").text))
+    )
+    assert guarded[1]["error"] == "'=image 3 is too dark"
     assert lines[0]["predicted_name"] == "a fish"
     assert lines[0]["samples"] == "25"
     assert not {"file", "key", "input_file"} & set(lines[0])
