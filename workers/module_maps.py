@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from workers.taps import Layout, Tap, Tappable
+from workers.taps import Layout, Tap, Tappable, rows_and_columns
 
 # More than one image, so that a tensor whose first axis is not the batch can be told apart; noise, so that a ReLU
 # which is closed at a position for one image is open for another.
@@ -55,16 +55,7 @@ class ModuleMap:
 
     def as_nchw(self, output: Tensor) -> Tensor:
         """The module's raw output as N,C,H,W, its prefix tokens left out, other tokens row by row."""
-        if self.layout == "NCHW":
-            return output
-        if self.layout == "NHWC":
-            return output.permute(0, 3, 1, 2)
-        if self.order is None:
-            patches = output[:, self.prefix_tokens : self.prefix_tokens + self.height * self.width]
-        else:
-            patches = output[:, list(self.order)]
-        grid = patches.reshape(len(output), self.height, self.width, self.channels)
-        return grid.permute(0, 3, 1, 2)
+        return rows_and_columns(self, output)
 
 
 def module_maps(model: Tappable, taps: Sequence[Tap]) -> tuple[ModuleMap, ...]:

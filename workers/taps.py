@@ -31,6 +31,7 @@ __all__ = [
     "find_left_out",
     "find_taps",
     "record_taps",
+    "rows_and_columns",
     "tap_edges",
 ]
 
@@ -220,15 +221,37 @@ def as_nchw(tap: Tap, output: Tensor) -> Tensor:
     assert channels == tap.channels, (
         f"expected {tap.channels} channels from {tap.layer}, got {tuple(output.shape)}"
     )
-    if tap.layout == "NCHW":
+    return rows_and_columns(tap, output)
+
+
+class Placed(Protocol):
+    """Where the positions of a raw output are; see `Tap`."""
+
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def prefix_tokens(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def order(self) -> tuple[int, ...] | None: ...
+
+
+def rows_and_columns(placed: Placed, output: Tensor) -> Tensor:
+    """A raw output as N,C,H,W, its prefix tokens left out: a view, or a copy where tokens have an order."""
+    if placed.layout == "NCHW":
         return output
-    if tap.layout == "NHWC":
+    if placed.layout == "NHWC":
         return output.permute(0, 3, 1, 2)
-    if tap.order is None:
-        patches = output[:, tap.prefix_tokens : tap.prefix_tokens + tap.height * tap.width]
+    if placed.order is None:
+        patches = output[:, placed.prefix_tokens : placed.prefix_tokens + placed.height * placed.width]
     else:
-        patches = output[:, list(tap.order)]
-    return patches.view(len(output), tap.height, tap.width, tap.channels).permute(0, 3, 1, 2)
+        patches = output[:, list(placed.order)]
+    # splitting one axis is a view of any strides; torch gives this method no types
+    grid: Tensor = patches.unflatten(1, (placed.height, placed.width))  # type: ignore[no-untyped-call]
+    return grid.permute(0, 3, 1, 2)
 
 
 def _layer_id(place: Place) -> str:
