@@ -1189,7 +1189,6 @@ def attack(
 def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, condition: str) -> list[int]:
     from db.conditions import images_that
     from db.index_queries import run_of
-    from db.queries import image_sets
     from db.sql_guard import RefusedSQL
     from db.sql_runner import SQLFailed, SQLRunner
     from workers.submit_attacks import MOST_ATTACKS
@@ -1208,8 +1207,7 @@ def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, 
             f"--where: more than {MOST_ATTACKS:,} images are like that, as many as a job may have"
         )
     if not chosen:
-        if not any(row["image_set"] == image_set for row in atlas.fetch(image_sets())):
-            raise CommandFailed(f"there is no image set {image_set!r}; {_known_sets(atlas, image_set)}")
+        _check_set(atlas, image_set)
         raise CommandFailed(f"--where: {condition!r} holds for no image of {image_set}")
     return chosen
 
