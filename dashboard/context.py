@@ -30,8 +30,8 @@ class Catalogue:
     """What one version of the atlas holds: small facts that every page asks for.
 
     `layers` are a model's; a run may have been made over some of them only: `dead` holds those, by run, with how
-    many of their channels are dead. `version` is None where nothing was published yet; `trouble` says why an
-    atlas cannot be read.
+    many of their channels are dead. `top1` is the accuracy of each run that judged labeled images. `version` is None
+    where nothing was published yet; `trouble` says why an atlas cannot be read.
     """
 
     version: str | None
@@ -40,17 +40,31 @@ class Catalogue:
     layers: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
     edges: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     dead: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    top1: Mapping[int, float] = field(default_factory=dict)
     trouble: str = ""
 
     def run(self, model: str, image_set: str) -> Record | None:
         """The run of a model over an image set; an empty name means any.
 
-        Where several fit, the newest; one over photographs before one over the probe pictures of the first run.
+        Where several fit, photos come before the probe images of the first run, and labeled sets before others; of
+        those the newest set, and over it the most accurate model. Accuracies over different sets are not compared:
+        one set is harder than another. Where nothing is labeled, the newest run.
         """
         fits = [
             run for run in self.runs if model in ("", run["model"]) and image_set in ("", run["image_set"])
         ]
-        return min(fits, key=lambda run: run["image_set"] == STIMULI, default=None)
+        age = {found["image_set"]: place for place, found in enumerate(self.image_sets)}  # newest first
+
+        def rank(run: Record) -> tuple[bool, bool, int, float]:
+            top1 = self.top1.get(run["run"])
+            probe = run["image_set"] == STIMULI
+            return (
+                (probe, True, 0, 0.0)
+                if top1 is None
+                else (probe, False, age.get(run["image_set"], len(age)), -top1)
+            )
+
+        return min(fits, key=rank, default=None)
 
     def run_numbered(self, number: int) -> Record | None:
         """The run with this number, None where it was replaced by a newer one."""
@@ -128,6 +142,7 @@ def read_catalogue(atlas: Atlas, version: str) -> Catalogue:
             run["run"]: {row["layer"]: row["dead"] for row in atlas.fetch(queries.indexed_layers(run["run"]))}
             for run in runs
         },
+        top1={row["run"]: row["top1"] for row in atlas.fetch(queries.accuracies())},
     )
 
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from dashboard.address import AttackAddress, ImageAddress, SaliencyAddress
 from dashboard.context import Catalogue, Context, Record
 from dashboard.pictures import thumbnail_address
+from dashboard.selections import select_run
 from db.job_queries import job_with_key
 from db.jobs import NewJob
 from db.ledger import LedgerError
@@ -64,7 +65,7 @@ def read_request(
         if name.startswith("p_")
     }
     models = list(dict.fromkeys(run["model"] for run in catalogue.runs))
-    run = catalogue.run(address.model, address.images) or catalogue.runs[0]
+    run = catalogue.run(address.model, address.images) or select_run(catalogue, "", "")
     image_set = catalogue.newest_set(address.images or run["image_set"])
     if address.images and image_set != address.images:
         problems["images"] = f"There is no image set “{address.images}”; this is {image_set}."

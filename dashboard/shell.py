@@ -250,7 +250,7 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
         _options(sets, images),
         images,
         corner(catalogue, model, images, indexing=(state or {}).get("indexing", [])),
-        {"model": model, "images": images},
+        {"model": model, "images": images, "run": run is not None},
     )
 
 

@@ -16,6 +16,16 @@ FROM runs r JOIN models USING (model)
 ORDER BY finished DESC, run DESC""")
 
 
+def accuracies() -> Query:
+    """Runs that judged labeled images: how many, and the share that each had right (top-1, from 0 to 1)."""
+    return Query("""
+SELECT l.run, count(*) AS judged, avg((l.rank = 1)::INTEGER) AS top1
+FROM predictions l
+WHERE l.is_label
+GROUP BY l.run
+ORDER BY l.run""")
+
+
 def image_sets() -> Query:
     """All image sets, newest first."""
     return Query("""

@@ -142,7 +142,8 @@
     };
 
     /* On a phone the pages' links are wider than the screen: the one that is open stands in the middle. */
-    convscope.showHere = function () {
+    convscope.showHere = function (filled) {
+        nameTheRun(filled);
         requestAnimationFrame(() => {
             const here = document.querySelector(".shell nav .page-link-here");
             if (!here) return;
@@ -151,6 +152,19 @@
             links.scrollLeft += middle(here.getBoundingClientRect()) - middle(links.getBoundingClientRect());
         });
     };
+
+    /* An address that leaves the run open gets its name as soon as there is one, as the server does on loading: a
+       better run that is published later then changes nothing on a page that somebody looks at. */
+    function nameTheRun(filled) {
+        const query = new URLSearchParams(location.search);
+        const given = ["model", "images"].filter((name) => query.get(name));
+        if (!filled || !filled.run || given.length === 2) return;
+        if (given.some((name) => query.get(name) !== filled[name])) return; // the address is ahead of the shell
+        const named = new URLSearchParams({ model: filled.model, images: filled.images });
+        query.forEach((value, name) => named.set(name, value || named.get(name) || ""));
+        history.replaceState({}, "", `${location.pathname}?${named}`);
+        window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+    }
 
     const COLOURS = ["--line", "--line-strong", "--text", "--quiet", "--accent", "--on-accent", "--panel",
         "--sunken", "--raised"];

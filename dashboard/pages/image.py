@@ -80,7 +80,7 @@ def show_image(
         over = f" over {address.images}" if address.images else ""
         shown = f": what follows is of {run['model']}" if run else ""
         problems["model"] = f"{address.model} was not indexed{over}{shown}."
-    image_set = address.images or (run["image_set"] if run else catalogue.image_sets[0]["image_set"])
+    image_set = address.images or (run["image_set"] if run else catalogue.newest_set())
     found = context.atlas.fetch(image_queries.image(image_set, address.id))
     if not found:
         sets = tuple(known["image_set"] for known in catalogue.image_sets)

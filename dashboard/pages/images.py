@@ -251,9 +251,7 @@ def resolve(catalogue: Catalogue, address: ImagesAddress) -> tuple[Record | None
     run = catalogue.run(address.model, address.images)
     if run is None and not address.model:
         run = catalogue.run("", address.images)
-    image_set = address.images or (
-        run["image_set"] if run else catalogue.image_sets[0]["image_set"] if catalogue.image_sets else ""
-    )
+    image_set = address.images or (run["image_set"] if run else catalogue.newest_set())
     return run, replace(address, images=image_set, model=run["model"] if run else address.model)
 
 

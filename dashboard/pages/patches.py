@@ -300,7 +300,7 @@ def _trouble(catalogue: Catalogue, address: PatchesAddress) -> Component | None:
         return components.message(
             f"No model was indexed over {address.images} yet",
             html.P("Find what excites each channel of a model with:"),
-            components.command(index_command(catalogue.runs[0], address.images)),
+            components.command(index_command(select_run(catalogue, "", ""), address.images)),
             kind="empty",
         )
     return None

@@ -22,6 +22,7 @@ from db.settings import Settings
 
 INPUT = 224
 RESIZE = 236
+CREATED = datetime(2026, 1, 2, 3, 4, 5)
 STAGES = ((3, 96), (3, 192), (9, 384), (3, 768))
 
 
@@ -108,7 +109,9 @@ def convnext_layers(divide: int) -> list[dict[str, object]]:
     return layers
 
 
-def import_pictures(settings: Settings, pictures: Sequence[Picture], *, image_set: str) -> None:
+def import_pictures(
+    settings: Settings, pictures: Sequence[Picture], *, image_set: str, created: datetime = CREATED
+) -> None:
     """Put `pictures` into the store and publish them as an image set."""
     store = ImageStore(settings)
     rows: dict[str, list[object]] = {
@@ -136,7 +139,7 @@ def import_pictures(settings: Settings, pictures: Sequence[Picture], *, image_se
     with Atlas(settings).publish() as connection:
         connection.execute(
             "INSERT INTO image_sets VALUES (?, ?, ?, ?, ?)",
-            [image_set, f"/pictures/{image_set}", len(pictures), labelled, datetime(2026, 1, 2, 3, 4, 5)],
+            [image_set, f"/pictures/{image_set}", len(pictures), labelled, created],
         )
         connection.register("given", table)
         connection.execute("INSERT INTO images SELECT * FROM given")

@@ -1,9 +1,14 @@
 """What a person sees first."""
 
+import functools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
+import flask
+import pytest
 from dash._utils import to_json
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 from test_pages import text
@@ -22,7 +27,9 @@ from dashboard.context import Context
 from dashboard.pages import channel, image, images, overview, patches
 from dashboard.selections import default_layer
 from dashboard.status import status, work
+from db.atlas import Atlas
 from db.first_run import STEPS, STIMULI, FirstRun, write_first_run
+from db.settings import Settings
 from workers.named_models import NAMED_MODELS
 
 WORDS = tuple(step.words() for step in STEPS)
@@ -133,6 +140,57 @@ def test_photographs_come_before_probe_pictures_that_are_newer(empty_context: Co
     asked = catalogue.run("", STIMULI)
     assert asked is not None
     assert asked["image_set"] == STIMULI
+
+
+def judge(settings: Settings, run: int, *, right: int) -> None:
+    """Give a run the right class for the first `right` of its labeled images, and another one for the rest."""
+    with Atlas(settings).publish() as connection:
+        connection.execute(
+            "WITH places AS (SELECT image_id, rank, row_number() OVER (ORDER BY image_id) <= $right AS good "
+            "FROM predictions WHERE run = $run AND is_label) "
+            "UPDATE predictions p SET rank = CASE WHEN p.is_label THEN if(good, 1, 9) "
+            "WHEN good = (p.rank = 1) THEN 9 ELSE p.rank END "
+            "FROM places l WHERE p.run = $run AND p.image_id = l.image_id",
+            {"run": run, "right": right},
+        )
+
+
+def opens(context: Context, model: str = "", images: str = "") -> tuple[str, str]:
+    """Model and image set of the run that an address opens."""
+    found = context.catalogue().run(model, images)
+    assert found is not None
+    return found["model"], found["image_set"]
+
+
+def test_a_page_opens_on_the_most_accurate_model_over_labeled_photos(empty_context: Context) -> None:
+    """Written down beforehand: over `samples` (12 photos, 11 labeled) good is right on 10, poor, which is newer, on 2.
+
+    Probe images, which a model may name all right, and sets without labels never come first; a labeled set of a
+    person's own, which is newer, does.
+    """
+    settings = empty_context.settings
+    run = functools.partial(add_run, settings, over=("embeddings",))
+    import_pictures(settings, painted_pictures(12), image_set="samples")
+    good = run(image_set="samples", model="good", seed=1)
+    poor = run(image_set="samples", model="poor", seed=2)
+    judge(settings, good, right=10)
+    judge(settings, poor, right=2)
+    assert empty_context.catalogue().top1 == {good: pytest.approx(10 / 11), poor: pytest.approx(2 / 11)}
+    assert opens(empty_context) == ("good", "samples")
+    import_pictures(settings, painted_pictures(12), image_set=STIMULI)
+    judge(settings, run(image_set=STIMULI, model="poor", seed=3), right=11)
+    bare = [replace(picture, wnid=None, label=None) for picture in painted_pictures(6)]
+    import_pictures(settings, bare, image_set="bare")
+    run(image_set="bare", model="poor", seed=4)
+    assert opens(empty_context) == ("good", "samples")
+    assert opens(empty_context, model="poor") == ("poor", "samples")
+    assert opens(empty_context, images=STIMULI) == ("poor", STIMULI)
+    assert opens(empty_context, images="bare") == ("poor", "bare")
+    answer = flask.current_app.test_client().get("/saliency")
+    assert answer.headers["Location"] == "/saliency?model=good&images=samples"
+    import_pictures(settings, painted_pictures(8), image_set="mine", created=datetime(2026, 2, 1))
+    judge(settings, run(image_set="mine", model="poor", seed=5), right=1)
+    assert opens(empty_context) == ("poor", "mine")
 
 
 def test_the_layer_that_opens_sees_a_third_of_the_input(context: Context) -> None:

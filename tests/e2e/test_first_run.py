@@ -60,6 +60,7 @@ def test_the_page_tells_how_far_the_first_run_is_and_fills_by_itself(page: Page,
     expect(steps.last).to_contain_text("Index stimuli with convnext-demo (waiting)")
     page.wait_for_selector("#patches-grid[data-painted]", timeout=300_000)  # nobody reloads
     expect(page.locator(".tour")).to_contain_text("What to click first")
+    expect(page).to_have_url(re.compile(r"\?model=efficientnet-lite0&images=samples$"))
     # stopped in the middle, it goes on where it was
     page.goto("about:blank")
     running.stop(by=signal.SIGINT)
@@ -120,6 +121,8 @@ def test_the_tour_leads_to_what_it_names(
     url, _ = first_run
     shown.goto(url)
     shown.wait_for_selector("#patches-grid[data-painted]")
+    # right on most photos, though the demo model, which is not, was indexed after it
+    expect(shown).to_have_url(f"{url}/?model=efficientnet-lite0&images=samples")
     expect(shown.locator("h1")).to_contain_text("dwconv")
     for name, heading in (
         ("One channel", re.compile(r"channel \d+", re.IGNORECASE)),
