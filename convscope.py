@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -103,10 +104,11 @@ def convscope() -> None:
 def run(host: str | None, port: int | None) -> None:
     """Serve the dashboard, with a broker and a worker; on the first run also make something to look at.
 
-    The broker is started here unless CONVSCOPE_REDIS_URL names one. What dies is started again. The first run
-    fills an empty installation as `convscope first-run` does; the page is up meanwhile, tells how far it is and
-    fills itself. Ctrl-C stops everything within 10 seconds; what a worker was doing, or the first run, goes on at
-    the next start.
+    The broker is started here unless CONVSCOPE_REDIS_URL names one. The web server, the broker and the worker are
+    started again when they end, and a broker of our own also when it does not answer. What keeps ending at its start
+    is given up with a sentence; without the web server this command ends. The first run fills an empty installation
+    as `convscope first-run` does; the page is up meanwhile, tells how far it is and fills itself. Ctrl-C stops
+    everything within 10 seconds; what a worker was doing, or the first run, goes on at the next start.
     """
     from dashboard.access import check_binding
     from db.atlas import Atlas
@@ -124,17 +126,21 @@ def run(host: str | None, port: int | None) -> None:
     sweeper = Sweeper(settings, ledger)
     where = [f"--{name}={value}" for name, value in [("host", host), ("port", port)] if value is not None]
     with Supervisor() as children:
-        server = children.start("web", _words("serve", *where), again=False, stdout=subprocess.PIPE)
+        server = children.start("web server", _words("serve", *where), again=True, stdout=subprocess.PIPE)
         assert server.stdout is not None
         address = server.stdout.readline().strip()  # it says where it is as soon as it answers
         if not address:
             sys.exit(server.wait() or 1)  # and has said why not on stderr
+        # the same address from now on, also where any free port was asked for
+        actual = urlsplit(address.split()[-1]).port
+        where = [word for word in where if not word.startswith("--port")] + [f"--port={actual}"]
+        children.restart_as("web server", _words("serve", *where), stdout=subprocess.DEVNULL)
         filling = bool(_announce_first_run(Atlas(settings)))
         click.echo(address)
         keep_broker = _broker_keeper(children, settings)
         keep_broker()
         wait_until(lambda: is_there(settings), seconds=5)
-        children.start("worker", _words("worker"), again=True)
+        children.start("worker", _words("worker"), again=True, came_up=_has_registered(ledger))
         sweeper.start()
         try:
             _watch(children, settings, filling, keep_broker)
@@ -142,25 +148,50 @@ def run(host: str | None, port: int | None) -> None:
             sweeper.stop()
 
 
-def _broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], None]:
-    """What to call now and then, so that there is a broker: not at once where that of an earlier run still ends."""
-    from workers.broker import NoBroker, is_there, server_command
+def _has_registered(ledger: "Ledger") -> Callable[[int], bool]:
+    """Whether a process of this host has been a worker: a job that ends one says nothing of how workers start."""
+    import platform
 
-    wanted = not settings.redis_url
+    from db.job_queries import workers
+    from db.ledger import LedgerError
+
+    def registered(pid: int) -> bool:
+        with contextlib.suppress(LedgerError):
+            return any((row["host"], row["pid"]) == (platform.node(), pid) for row in workers(ledger))
+        return False
+
+    return registered
+
+
+MAX_SILENT_LOOKS = 5  # in a row, a second or more each, until a broker that does not answer is killed
+
+
+def _broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], None]:
+    """What to call now and then, so that a broker answers: not started at once where an earlier run's still ends."""
+    from workers.broker import NoBroker, is_silent, is_there, server_command
+    from workers.events import log
+
     looked = 0.0
+    started = False
+    silent = 0
 
     def keep() -> None:
-        nonlocal wanted, looked
-        if not wanted or time.monotonic() - looked < 1:
+        nonlocal looked, started, silent
+        if settings.redis_url or time.monotonic() - looked < 1:
             return
+        if started:
+            silent = silent + 1 if children.is_running("broker") and is_silent(settings) else 0
+            if silent >= MAX_SILENT_LOOKS:
+                silent = 0
+                log("broker.silent", looks=MAX_SILENT_LOOKS)
+                children.kill("broker")  # and the supervisor starts it again
+        elif not is_there(settings):
+            started = True
+            try:
+                children.start("broker", server_command(settings), again=True)
+            except NoBroker as error:
+                click.echo(f"convscope: jobs wait: {error}", err=True)
         looked = time.monotonic()
-        if is_there(settings):
-            return
-        wanted = False  # from here on the supervisor keeps it
-        try:
-            children.start("broker", server_command(settings), again=True)
-        except NoBroker as error:
-            click.echo(f"convscope: jobs wait: {error}", err=True)
 
     return keep
 
@@ -168,7 +199,7 @@ def _broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[],
 def _watch(
     children: "Supervisor", settings: "Settings", filling: bool, keep_broker: Callable[[], None]
 ) -> None:
-    """Until the web server ends; meanwhile a first run, where there is to be one."""
+    """Until the web server is given up; meanwhile a first run, where there is to be one."""
     from db.first_run import stopped
 
     if filling:
@@ -178,15 +209,18 @@ def _watch(
     while True:
         keep_broker()
         ended = children.look()
-        if ended == "web":
-            raise CommandFailed(f"the web server ended with exit code {children.code('web')}")
+        if ended == "web server":
+            raise CommandFailed(children.why(ended))
         if ended == "first run":
             code = children.code("first run")
             if code:
                 stopped(settings.home, f"its process ended with exit code {code}")
                 click.echo("convscope: the first run goes on with the next `convscope run`", err=True)
-            children.forget("first run")
             click.echo("Ready (Ctrl-C stops)")
+        elif ended:
+            click.echo(f"convscope: jobs wait: {children.why(ended)}", err=True)
+        if ended:
+            children.forget(ended)
         time.sleep(0.2)
 
 

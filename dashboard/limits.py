@@ -50,7 +50,9 @@ class Limits:
 
 def spent_by(method: str, rule: str) -> str | None:
     """The bucket that a request to a route takes from, None where it is free."""
-    if method == "POST" and (rule == "/api/jobs" or rule.startswith("/api/jobs/")):
+    if method == "POST" and (
+        rule in ("/api/jobs", "/api/uploads/<upload>/import") or rule.startswith("/api/jobs/")
+    ):
         return "jobs"
     if method in ("GET", "HEAD") and (
         rule in ("/api/sql", "/choices/where.json") or rule.startswith("/download/sql.")

@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,14 +13,24 @@ from db.ledger import Ledger
 from db.settings import Settings, read_settings
 
 _STATUS = pytest.StashKey[int]()
+# What a person's shell may have set, and tests and their children would read: settings of an installation, of a
+# database's clients, of proxies and terminals.
+_PERSONAL = re.compile(
+    r"CONVSCOPE_(?!TEST_)\w+|PG[A-Z]+|GIT_\w+|\w+_PROXY|COLUMNS|LINES|(NO|FORCE)_COLOR|CLICOLOR\w*|LANGUAGE|LC_\w+",
+    re.IGNORECASE,
+)
 
 
 def pytest_configure() -> None:
     """What this process and its children start with.
 
-    A shell starts what it runs in the background deaf to Ctrl-C; tests send it, and children inherit that. Processes
-    of pytest-xdist share the processors: torch's threads in each of them would wait for one another.
+    The same on each machine, whatever its person has set. A shell starts what it runs in the background deaf to
+    Ctrl-C; tests send it, and children inherit that. Processes of pytest-xdist share the processors: torch's threads
+    in each of them would wait for one another.
     """
+    for name in list(filter(_PERSONAL.fullmatch, os.environ)):
+        del os.environ[name]
+    os.environ["LC_ALL"] = "C.UTF-8"
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -150,6 +150,7 @@ def broker(settings: Settings) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     words = [shutil.which("redis-server") or server_command(settings)[0], "--port", str(port), "--save", ""]
+    settings.home.mkdir(parents=True, exist_ok=True)
     server = subprocess.Popen(words, cwd=settings.home, stdout=subprocess.DEVNULL)
     yield port
     server.terminate()

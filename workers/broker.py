@@ -54,6 +54,18 @@ def is_there(settings: Settings) -> bool:
     return False
 
 
+def is_silent(settings: Settings) -> bool:
+    """Whether there is no answer at all: not even that it still reads its messages."""
+    with contextlib.closing(connect(settings)) as client:
+        try:
+            client.ping()
+        except (redis.ResponseError, redis.exceptions.BusyLoadingError):
+            return False
+        except (redis.RedisError, OSError):
+            return True
+    return False
+
+
 def empty_queues(settings: Settings) -> frozenset[str]:
     """The queues without a message that waits; none where the broker does not answer."""
     with contextlib.closing(connect(settings)) as client, contextlib.suppress(redis.RedisError, OSError):

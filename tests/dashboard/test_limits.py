@@ -69,7 +69,7 @@ def test_jobs_that_come_too_fast_are_refused_with_a_time(server: flask.Flask) ->
     client = server.test_client()
     answers = [client.post("/api/jobs", json={}, environ_base=ADA) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [400] * 3
-    for path in ("/api/jobs", "/api/jobs/1/retry"):
+    for path in ("/api/jobs", "/api/jobs/1/retry", "/api/uploads/0123abcd/import"):
         refused = client.post(path, json={}, environ_base=ADA)
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["Retry-After"]) <= 20
@@ -115,6 +115,7 @@ def test_every_route_that_submits_or_runs_sql_is_counted(server: flask.Flask) ->
     assert counted == {
         ("POST", "/api/jobs"): "jobs",
         ("POST", "/api/jobs/<int:job>/retry"): "jobs",
+        ("POST", "/api/uploads/<upload>/import"): "jobs",
         ("GET", "/api/sql"): "SQL statements",
         ("GET", "/download/sql.<form>"): "SQL statements",
         ("GET", "/choices/where.json"): "SQL statements",

@@ -3,6 +3,7 @@
 Real photographs, real weights, a real index, a real browser.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -47,6 +48,25 @@ def test_a_killed_command_leaves_no_process_behind(running: Running) -> None:
     assert len(running.processes()) >= 4, "web, broker, worker, first run"
     running.stop(by=signal.SIGKILL)
     wait(lambda: not running.processes(), seconds=10, what=lambda: str(running.processes()))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_killed_web_server_is_started_again_at_the_same_address(running: Running) -> None:
+    url = running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
+    running.wait_for(r"(name=broker)", seconds=60)
+    server = next(pid for pid, words in running.processes().items() if "convscope.py serve" in words)
+    os.kill(server, signal.SIGKILL)
+    running.wait_for(r"(child.ended name=.web server. code=-9 again_in=1)", seconds=10)
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return b"Convscope" in get(url)
+        return False
+
+    wait(answers, seconds=60, what=lambda: running.log.read_text())
+    assert running.process.poll() is None
+    running.stop(within=10)
+    assert running.processes() == {}
 
 
 @pytest.mark.browser

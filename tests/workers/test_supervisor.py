@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from convscope import _broker_keeper
 from db.settings import Settings
-from workers.broker import NoBroker, is_there, server_command, socket_path
+from workers.broker import NoBroker, is_silent, is_there, server_command, socket_path
 from workers.events import log, write_events
 from workers.supervisor import Supervisor, wait_until
 
@@ -37,6 +38,118 @@ def test_a_child_whose_end_is_the_end_of_all_is_named() -> None:
         assert children.code("brief") == 3
         children.forget("brief")
         assert children.look() is None
+
+
+def test_a_child_that_keeps_failing_at_its_start_is_given_up_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.supervisor.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("workers.supervisor.MAX_EARLY_ENDS", 3)
+    with Supervisor() as children:
+        children.start("brief", [sys.executable, "-S", "-c", "raise SystemExit(3)"], again=True)
+        assert wait_until(lambda: children.look() == "brief", seconds=20)
+        assert children.why("brief") == (
+            "the brief ended with exit code 3 within 30 seconds of its start, 3 times in a row: it is given up"
+        )
+        children.forget("brief")
+        assert children.look() is None
+
+
+def test_a_child_that_came_up_is_started_again_however_often_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.supervisor.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("workers.supervisor.MAX_EARLY_ENDS", 2)
+    pids = set[int]()
+
+    def came_up(pid: int) -> bool:
+        pids.add(pid)
+        return True
+
+    with Supervisor() as children:
+        brief = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
+        children.start("brief", brief, again=True, came_up=came_up)
+
+        def often() -> bool:
+            assert children.look() is None
+            return len(pids) == 5
+
+        assert wait_until(often, seconds=20)
+
+
+def test_pauses_grow_with_early_ends_in_a_row() -> None:
+    with Supervisor() as children:
+        children.start("sleeper", SLEEP, again=True)
+        child = children._children["sleeper"]
+        pauses = []
+        for child.early_ends in range(7):
+            pauses.append(child.pause)
+    assert pauses == [1, 1, 2, 4, 8, 16, 16]
+
+
+def test_a_child_is_started_anew_as_it_was_last_told(tmp_path: Path) -> None:
+    with Supervisor() as children:
+        first = children.start("sleeper", SLEEP, again=True, stdout=subprocess.PIPE)
+        told = tmp_path / "told"
+        other = [sys.executable, "-S", "-c", f"open({str(told)!r}, 'w').close(); import time; time.sleep(60)"]
+        children.restart_as("sleeper", other)
+        first.kill()
+        assert wait_until(lambda: children.look() is None and told.exists(), seconds=10)
+        assert first.stdout is not None
+        assert first.stdout.closed
+
+
+def test_a_child_ends_with_its_killed_parent() -> None:
+    program = (
+        "import sys, time\nfrom workers.supervisor import Supervisor\n"
+        f"print(Supervisor().start('sleeper', {SLEEP!r}, again=True).pid, flush=True)\ntime.sleep(60)"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        # the launcher is past once the child's own program runs
+        assert wait_until(lambda: b"prctl" not in Path(f"/proc/{child}/cmdline").read_bytes(), seconds=10)
+        parent.kill()
+    assert wait_until(lambda: _has_ended(child), seconds=10)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_program_that_cannot_be_started_is_named(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with Supervisor() as children:
+        children.start("broker", [str(tmp_path / "nowhere")], again=False)
+        assert wait_until(lambda: children.look() == "broker", seconds=10)
+    assert capfd.readouterr().err.endswith(
+        f"cannot start {tmp_path / 'nowhere'}: No such file or directory\n"
+    )
+
+
+def test_a_broker_that_hangs_is_killed_and_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convscope.MAX_SILENT_LOOKS", 2)
+    with Supervisor() as children:
+        keep = _broker_keeper(children, settings)
+        keep()
+        assert wait_until(lambda: is_there(settings), seconds=10)
+        assert not is_silent(settings)
+        hung = children._children["broker"].process.pid
+        os.kill(hung, signal.SIGSTOP)
+        assert is_silent(settings)
+
+        def again() -> bool:
+            keep()
+            assert children.look() is None
+            return is_there(settings)
+
+        assert wait_until(again, seconds=20)
+        assert children._children["broker"].process.pid != hung
 
 
 def test_children_that_hear_nothing_are_killed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
