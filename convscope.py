@@ -476,6 +476,8 @@ def _say_import(name: str, report: "ImportReport") -> None:
     ]:
         if count:
             click.echo(f"  {count:,} {what}")
+    for note in report.notes:
+        click.echo(f"  note: {note}")
     _say_layout(report.layout)
     for refusal in report.refused:
         click.echo(f"  refused {refusal.name}: {refusal.reason}", err=True)

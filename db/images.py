@@ -6,8 +6,10 @@
 - Transparency is laid over white, as a page shows it.
 - Grey becomes three equal channels; CMYK is converted without its ink profile, and colour profiles are not
   applied, as in the pipelines that networks were trained with.
-- 16-bit samples keep their high byte (65535 is 255), as Pillow does for 16-bit colour.
-- Samples without an agreed range (32-bit integers, floating point) are refused rather than guessed.
+- 16-bit samples keep their high byte (65535 is 255), as Pillow does for 16-bit colour; samples of 9 to 15 bits are
+  scaled to the whole range where the file says how many bits they have, and kept as they are where it does not.
+- Samples without an agreed range (signed or 32-bit integers, floating point) and bands that are not said to be colors
+  are refused rather than guessed.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +30,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from db.files import write_file
+from db.samples import Header, header_of
 from db.settings import Settings
 
 # Pillow keeps 4 bytes a pixel: a picture at the limit takes 320 MB, and converting it as much again.
@@ -62,16 +66,33 @@ _TURNS: dict[int, Image.Transpose] = {
 }
 _ORIENTATION = 0x0112
 _KEY = re.compile(r"[0-9a-f]{64}")
-_FACTS = re.compile(rb"(\d{1,10})x(\d{1,10}) ([0-9a-f]{16})")
+_FACTS = re.compile(rb"(\d{1,10})x(\d{1,10}) ([0-9a-f]{16})(?: ([a-z]+))?")
+
+
+class Note(StrEnum):
+    """What a person should know of an image that was read; the value is how a thumbnail's comment has it."""
+
+    LOW_BITS = "d"  # 16-bit samples that are all below 4096, as 12-bit cameras leave them
+    FIRST_OF_SEVERAL = "p"  # the first of several pages or frames
 
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """What is kept of a picture beside its thumbnail: size in pixels, upright, and `perceptual_hash`."""
+    """What is kept of a picture beside its thumbnail: size in pixels, upright, `perceptual_hash`, and notes."""
 
     width: int
     height: int
     dhash: int
+    notes: frozenset[Note] = frozenset()
+
+
+@dataclass(frozen=True)
+class DecodedPicture:
+    """A picture in mode RGB, the suffix a file of its bytes should have (`.jpg`), whatever it is called, and notes."""
+
+    image: Image.Image
+    suffix: str
+    notes: frozenset[Note]
 
 
 class UnreadableImage(ValueError):
@@ -93,19 +114,25 @@ def read_rgb(data: bytes) -> Image.Image:
         UnreadableImage: `data` is no picture, is cut short or damaged, has more than `MAX_PIXELS` pixels, or
             holds samples without an agreed range.
     """
-    return read_picture(data)[0]
+    return read_picture(data).image
 
 
-def read_picture(data: bytes) -> tuple[Image.Image, str]:
-    """`read_rgb`, and the suffix a file of these bytes should have (`.jpg`), whatever it is called."""
+def read_picture(data: bytes) -> DecodedPicture:
+    """`read_rgb`, with what is said of the file.
+
+    Raises:
+        UnreadableImage: as `read_rgb`.
+    """
     with _quiet_pillow():
-        image: Image.Image = _open(data)
+        header = header_of(data)
+        image: Image.Image = _open(data, header)
         suffix = _suffix(image)
+        notes = {Note.FIRST_OF_SEVERAL} if _has_frames(image) else set()
         try:
             image.load()
             # After load: TIFF turns itself there, and PNG may carry its EXIF behind the pixels.
             turn = _turn(image)
-            image = _to_rgb(image)
+            image, is_dark = _to_rgb(image, header)
         except UnreadableImage:
             raise
         except MemoryError as error:
@@ -114,16 +141,29 @@ def read_picture(data: bytes) -> tuple[Image.Image, str]:
             # Decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on damaged
             # files; whatever it is, the file cannot be read.
             raise UnreadableImage(_damage(error)) from error
+    if is_dark:
+        notes.add(Note.LOW_BITS)
     if turn is not None:
         image = image.transpose(turn)
     # Comments and profiles must not travel into files that are made from this picture.
     image.info.clear()
-    return image, suffix
+    return DecodedPicture(image, suffix, frozenset(notes))
 
 
-def _open(data: bytes) -> Image.Image:
+def _has_frames(image: Image.Image) -> bool:
+    if image.format == "MPO":  # a photograph with its preview or its depth
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second frame; the first is read or refused for itself
+        return False
+
+
+def _open(data: bytes, header: Header) -> Image.Image:
     if not data:
         raise UnreadableImage("the file is empty")
+    if header.problem is not None:
+        raise UnreadableImage(header.problem)
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
     except Image.DecompressionBombError as error:
@@ -131,6 +171,8 @@ def _open(data: bytes) -> Image.Image:
             f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels, the limit is {MAX_PIXELS:,}"
         ) from error
     except UnidentifiedImageError as error:
+        if header.kind is not None:
+            raise UnreadableImage(f"TIFF files of this kind are not read: {header.kind}") from error
         raise UnreadableImage(_what_it_is(data)) from error
     except Exception as error:
         raise UnreadableImage(_damage(error)) from error
@@ -170,19 +212,45 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
+    """The picture in mode RGB, and whether it has 16-bit samples that leave their upper four bits unused."""
     mode = image.mode
+    is_dark = False
+    transparent = image.info.get("transparency")
     if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-        samples = np.asarray(image)
-        image = Image.fromarray((samples >> 8).clip(0, 255).astype(np.uint8))
+        samples = np.asarray(image).clip(0, 65535).astype(np.uint16)
+        hidden = samples == transparent if isinstance(transparent, int) else None
+        used = header.used or 16
+        top = int(samples.max(initial=0))
+        if top >> used:  # the header says less than the samples hold
+            used = 16
+        if header.white_is_zero:
+            samples = np.uint16(2**used - 1) - samples
+        is_dark = used == 16 and _is_low(top)
+        levels = (samples >> (used - 8)).astype(np.uint8)
+        if hidden is not None:
+            levels[hidden] = 255
+        image = Image.fromarray(levels)
     elif mode in ("I", "F"):
         kind = "32-bit integer" if mode == "I" else "floating-point"
         raise UnreadableImage(f"its {kind} samples have no agreed range: save it with 8 or 16 bits")
-    elif image.has_transparency_data:
-        layer = image if mode == "RGBA" else image.convert("RGBA")
-        image = Image.new("RGB", layer.size, "white")
-        image.paste(layer, mask=layer.getchannel("A"))
-    return image if image.mode == "RGB" else image.convert("RGB")
+    else:
+        if header.bits == 16 and mode in ("LA", "RGB", "RGBA"):
+            tops = [high for _, high in image.getextrema()[: 1 if mode == "LA" else 3]]  # type: ignore[misc]
+            is_dark = _is_low(256 * int(max(tops)))  # of 16 bits, Pillow keeps the high byte
+        if mode == "L" and header.bits in (2, 4) and isinstance(transparent, int):
+            # the samples were scaled to 8 bits, the transparent one was not
+            image.info["transparency"] = transparent * 255 // (2**header.bits - 1)
+        if image.has_transparency_data:
+            layer = image if mode == "RGBA" else image.convert("RGBA")
+            image = Image.new("RGB", layer.size, "white")
+            image.paste(layer, mask=layer.getchannel("A"))
+    return image if image.mode == "RGB" else image.convert("RGB"), is_dark
+
+
+def _is_low(top: int) -> bool:
+    """Whether 16-bit samples up to `top` are those of 12 bits that nobody scaled. All black says nothing."""
+    return 0 < top < 4096
 
 
 _quiet_lock = threading.Lock()
@@ -219,7 +287,7 @@ def original_suffix(data: bytes) -> str:
         UnreadableImage: as `read_rgb`, as far as the header tells.
     """
     with _quiet_pillow():
-        return _suffix(_open(data))
+        return _suffix(_open(data, header_of(data)))
 
 
 def _suffix(image: Image.Image) -> str:
@@ -273,7 +341,9 @@ class ImageStore:
             write_file(path, data)
         return path_column
 
-    def add_thumbnail(self, key: str, image: Image.Image) -> PictureFacts:
+    def add_thumbnail(
+        self, key: str, image: Image.Image, notes: frozenset[Note] = frozenset()
+    ) -> PictureFacts:
         """Write the thumbnail of `image` (RGB); what it says of the picture."""
         width, height = thumbnail_size(image.width, image.height)
         small = image
@@ -282,10 +352,10 @@ class ImageStore:
             # Lanczos alone, and several times as quick on big photographs.
             small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
         buffer = io.BytesIO()
-        facts = PictureFacts(image.width, image.height, perceptual_hash(small))
+        facts = PictureFacts(image.width, image.height, perceptual_hash(small), notes)
         # The comment lets an interrupted import go on without decoding the original again.
-        comment = f"{facts.width}x{facts.height} {facts.dhash:016x}".encode()
-        small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, comment=comment)
+        comment = f"{facts.width}x{facts.height} {facts.dhash:016x} {''.join(sorted(notes))}".rstrip()
+        small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, comment=comment.encode())
         write_file(self.thumbnail_path(key), buffer.getvalue())
         return facts
 
@@ -303,7 +373,11 @@ class ImageStore:
             if at > 0
             else None
         )
-        return PictureFacts(int(found[1]), int(found[2]), int(found[3], 16)) if found else None
+        if found is None:
+            return None
+        letters = (found[4] or b"").decode()
+        notes = frozenset(note for note in Note if note.value in letters)
+        return PictureFacts(int(found[1]), int(found[2]), int(found[3], 16), notes)
 
     def settle(self) -> None:
         """Have all files that were added on the disk. Once an import: a sync per file doubles its time."""

@@ -109,8 +109,9 @@ def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> 
     facts = store.known_facts(key)
     try:
         if facts is None:
-            picture, suffix = read_picture(data)
-            facts = store.add_thumbnail(key, picture)
+            picture = read_picture(data)
+            suffix = picture.suffix
+            facts = store.add_thumbnail(key, picture.image, picture.notes)
         elif image.path is None:
             suffix = original_suffix(data)
     except UnreadableImage as error:

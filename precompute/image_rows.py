@@ -1,5 +1,6 @@
 """The rows of an import on their way into the atlas."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from db.image_sets import IMAGE_ROWS
+from db.images import Note
 from precompute.ground_truth import GroundTruth
 from precompute.image_files import StoredImage
 from precompute.labels import Place
@@ -37,6 +39,7 @@ class ImageRows:
     duplicates: int = 0
     copied: int = 0  # new ones that the store keeps the only file of
     refused: list[Refusal] = field(default_factory=list)
+    noted: Counter[Note] = field(default_factory=Counter)
     _own: dict[int, Place] = field(default_factory=dict)
     _seen: set[tuple[str, str]] = field(default_factory=set)
     files: dict[str, str] = field(default_factory=dict)
@@ -56,6 +59,7 @@ class ImageRows:
             return
         assert stored.facts is not None, "what is not refused was read"
         self._seen.add((image.name, stored.key))
+        self.noted.update(stored.facts.notes)
         self.known += stored.known
         self.changed += stored.changed
         self.copied += image.path is None and not stored.known

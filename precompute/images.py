@@ -27,7 +27,7 @@ from db.image_sets import (
     set_name_problem,
     source_of,
 )
-from db.images import ImageStore, StoreBusy
+from db.images import ImageStore, Note, StoreBusy
 from precompute.ground_truth import GroundTruth, load_ground_truth
 from precompute.image_files import Progress, store_images
 from precompute.image_rows import ImageRows, Refusal
@@ -55,6 +55,7 @@ class ImportReport:
         duplicates: added ones with the content of another image of this import, under another name.
         seconds: wall-clock time.
         layout: what was taken for split, class and label, and what was not used.
+        notes: what else a person should know of the images, one sentence each.
     """
 
     added: int
@@ -69,6 +70,7 @@ class ImportReport:
     gone: int
     seconds: float
     layout: Layout
+    notes: tuple[str, ...] = ()
 
 
 def import_images(
@@ -226,7 +228,21 @@ def import_source(
         gone=max(0, sum(map(len, gone.values())) - changes.renamed),
         seconds=time.monotonic() - started,
         layout=layout,
+        notes=tuple(
+            said.format(images=f"{gathered.noted[note]:,}")
+            for note, said in _NOTES.items()
+            if gathered.noted[note]
+        ),
     )
+
+
+_NOTES = {
+    Note.LOW_BITS: (
+        "{images} images use only the lower 12 bits of their 16 and look nearly black: where that is the camera's "
+        "range, save them scaled to 16 bits and import them again"
+    ),
+    Note.FIRST_OF_SEVERAL: "{images} files hold several pages or frames, of which the first is the image",
+}
 
 
 def check_set_name(image_set: str) -> None:

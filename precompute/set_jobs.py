@@ -4,7 +4,7 @@ Both may be killed at any moment: an import changes nothing before its end and f
 a checkpoint. What another process holds is waited for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -122,11 +122,11 @@ def _insert(connection: Connection, row: Mapping[str, Any]) -> int:
     return connection.execute(inserted).scalar_one()
 
 
-def _layout_facts(layout: Layout) -> dict[str, Any]:
-    """What the page shows of a layout."""
+def _layout_facts(layout: Layout, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """What the page shows of a layout, with `notes` on the images."""
     return {
         "sentence": layout.sentence(),
-        "notes": list(layout.notes[:MOST_SHOWN]),
+        "notes": [*layout.notes, *notes][:MOST_SHOWN],
         "unused": [asdict(one) for one in layout.unused[:MOST_SHOWN]],
     }
 
@@ -169,7 +169,7 @@ def _import_row(report: ImportReport, parameters: Mapping[str, Any], job: int) -
         "duplicates": report.duplicates,
         "renamed": report.renamed,
         "gone": report.gone,
-        "layout": _layout_facts(report.layout),
+        "layout": _layout_facts(report.layout, report.notes),
         "refusals": refused,
         "seconds": report.seconds,
         "created": now(),

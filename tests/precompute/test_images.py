@@ -72,6 +72,23 @@ def test_a_folder_enters_in_order_of_name_and_its_files_stay_where_they_are(
     assert (known_set["images"], known_set["labelled"], known_set["source"]) == (3, 3, str(folder))
 
 
+def test_an_import_says_of_its_images_what_their_pixels_do_not_show(
+    bring: Bring, photo: Photo, write_files: WriteFiles
+) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(buffer, "PNG")
+    pages = io.BytesIO()
+    Image.new("L", (8, 8), 200).save(pages, "TIFF", save_all=True, append_images=[Image.new("L", (8, 8))])
+    folder = write_files(
+        {"12.png": buffer.getvalue(), "two.tif": pages.getvalue(), "plain.png": photo(1, kind="PNG")}
+    )
+    for report in (bring(folder), bring(folder)):  # the second one decodes nothing
+        low, several = report.notes
+        assert low.startswith("1 images use only the lower 12 bits of their 16 and look nearly black")
+        assert several == "1 files hold several pages or frames, of which the first is the image"
+    assert bring(write_files({"plain.png": photo(2, kind="PNG")}, "plain"), image_set="plain").notes == ()
+
+
 def test_pictures_of_an_archive_are_copied(
     atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
