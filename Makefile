@@ -42,8 +42,8 @@ bench: setup  ## Measure, side by side, and print tables
 	@sh .ci/chromium $(BIN)/python
 	@set -e; for script in tests/bench/bench_*.py; do echo; echo "== $$script"; $(BIN)/python $$script; done
 
-zoo: setup  ## Examine networks of transformers, timm and torchvision; writes docs/zoo.md
-	@OMP_NUM_THREADS=1 nice $(BIN)/python tests/zoo/sweep.py
+zoo: setup  ## Examine networks of transformers, timm and torchvision; writes docs/zoo.md (ARGS=--resume goes on)
+	@OMP_NUM_THREADS=1 nice $(BIN)/python tests/zoo/sweep.py $(ARGS)
 
 clean:  ## Remove what set-up and tests made; never your data in ./var
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

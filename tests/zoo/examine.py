@@ -48,7 +48,11 @@ class Vision(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         output = self.network(pixels)
-        return output if isinstance(output, Tensor) else output.logits
+        if isinstance(output, Tensor):
+            return output
+        # PP-LCNet of transformers returns its logits under the other name
+        logits: Tensor = output.logits if hasattr(output, "logits") else output.last_hidden_state
+        return logits
 
 
 @dataclass(frozen=True)

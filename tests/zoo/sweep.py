@@ -1,14 +1,19 @@
 """`make zoo`: examines every instance, prints a table model x check, and writes it to docs/zoo.md.
 
-python tests/zoo/sweep.py [--only PATTERN] [--seconds 60] [--no-write]
+python tests/zoo/sweep.py [--only PATTERN] [--resume] [--seconds 90] [--no-write]
+
+`--only` writes the rows of these networks anew and keeps the others; `--resume` examines what the page has no row of.
 """
 
 import argparse
 import fnmatch
 import logging
+import re
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,20 +39,37 @@ What Convscope makes of one or two networks of each family of transformers, timm
   support; the drawing of the network has a cycle.
 """
 
+_NOT_REACHED = "the sweep was stopped before it"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the page says of a network: its row in the table and what is left out, or why it was not examined."""
+
+    row: str | None = None
+    left_out: str | None = None
+    skipped: str | None = None
+
 
 def main() -> int:
     """Examine, print, write; the number of networks with a fault is the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="*", help="names to match as the shell does")
+    parser.add_argument("--resume", action="store_true", help="keep what the page has, examine the rest")
     parser.add_argument("--seconds", type=int, default=90, help="time limit for each network")
     parser.add_argument("--no-write", action="store_true", help="leave docs/zoo.md as it is")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     signal.signal(signal.SIGALRM, _too_long)
-    findings = []
+    page = ROOT / "docs/zoo.md"
+    keeps = options.resume or options.only != "*"
+    entries = entries_of(page.read_text()) if keeps and page.exists() else {}
+    examined = faulty = 0
     begun = time.perf_counter()
     for instance in instances():
         if not fnmatch.fnmatchcase(instance.name, options.only):
+            continue
+        if options.resume and instance.name in entries and entries[instance.name].row is not None:
             continue
         signal.alarm(options.seconds)
         try:
@@ -58,32 +80,56 @@ def main() -> int:
             found = Finding(instance.name, faults=[f"{type(error).__name__}: {error}".splitlines()[0]])
         finally:
             signal.alarm(0)
-        findings.append(found)
-        print(f"{_row(found)} {found.seconds:.1f} s", flush=True)
+        entries[found.name] = entry_of(found)
+        examined += 1
+        faulty += bool(found.faults)
+        print(
+            f"{entries[found.name].row or f'{found.name}: {found.skipped}'} {found.seconds:.1f} s", flush=True
+        )
         for fault in found.faults:
             print(f"    {fault}", flush=True)
-        if not options.no_write and options.only == "*":
-            (ROOT / "docs/zoo.md").write_text(table(findings))
-    print(f"{len(findings)} networks in {time.perf_counter() - begun:.0f} s")
-    return min(100, sum(bool(found.faults) for found in findings))
+        if not options.no_write:
+            page.write_text(table(entries))
+    print(f"{examined} networks in {time.perf_counter() - begun:.0f} s")
+    return min(100, faulty)
 
 
-def table(findings: list[Finding]) -> str:
+def table(entries: Mapping[str, Entry]) -> str:
     """The page, in Markdown."""
+    names = [one.name for one in instances()]
+    known = [(name, entries[name]) for name in names if name in entries]
     lines = [_HEAD, "| network | taps | left out | places | faults |", "|---|---|---|---|---|"]
-    lines += [_row(found) for found in findings if found.skipped is None]
+    lines += [entry.row for _, entry in known if entry.row is not None]
     lines += ["", "## Left out, and why", ""]
-    for found in findings:
-        if found.left_out:
-            lines.append(f"- {found.name}: {'; '.join(reasons(found.left_out))}")
+    lines += [f"- {name}: {entry.left_out}" for name, entry in known if entry.left_out is not None]
     lines += ["", "## Not examined", ""]
     lines += [f"- {name}: {why}" for name, why in SKIPPED.items()]
-    lines += [f"- {found.name}: {found.skipped}" for found in findings if found.skipped is not None]
-    reached = {found.name for found in findings}
-    lines += [
-        f"- {one.name}: the sweep was stopped before it" for one in instances() if one.name not in reached
-    ]
+    lines += [f"- {name}: {entry.skipped}" for name, entry in known if entry.skipped is not None]
+    lines += [f"- {name}: {_NOT_REACHED}" for name in names if name not in entries]
     return "\n".join(lines) + "\n"
+
+
+def entry_of(found: Finding) -> Entry:
+    """What the page says of a finding."""
+    if found.skipped is not None:
+        return Entry(skipped=found.skipped)
+    taps = f"{found.taps}" + (f" ({found.reordered} reordered)" if found.reordered else "")
+    faults = "; ".join(found.faults[:2]) or "none"
+    row = f"| {found.name} | {taps} | {len(found.left_out)} | {found.moved} of {found.examined} | {faults} |"
+    return Entry(row, "; ".join(reasons(found.left_out)) if found.left_out else None)
+
+
+def entries_of(page: str) -> dict[str, Entry]:
+    """What an earlier page says, by network; those that it did not reach are not there."""
+    examined, _, rest = page.partition("## Left out, and why")
+    left_out, _, skipped = rest.partition("## Not examined")
+    rows = {row.split("|")[1].strip(): row for row in re.findall(r"^\| .* \|$", examined, re.M)[1:]}
+    reasons_of = dict(re.findall(r"^- (.+?): (.*)$", left_out, re.M))
+    found = {name: Entry(row, reasons_of.get(name)) for name, row in rows.items()}
+    for name, why in re.findall(r"^- (.+?): (.*)$", skipped, re.M):
+        if name not in SKIPPED and why != _NOT_REACHED:
+            found[name] = Entry(skipped=why)
+    return found
 
 
 def reasons(left_out: tuple[LeftOut, ...]) -> list[str]:
@@ -93,14 +139,6 @@ def reasons(left_out: tuple[LeftOut, ...]) -> list[str]:
         f"{len(modules)} x {reason} ({modules[0]}{', …' if len(modules) > 1 else ''})"
         for reason, modules in grouped
     ]
-
-
-def _row(found: Finding) -> str:
-    if found.skipped is not None:
-        return f"| {found.name} | not examined: {found.skipped} |"
-    taps = f"{found.taps}" + (f" ({found.reordered} reordered)" if found.reordered else "")
-    faults = "; ".join(found.faults[:2]) or "none"
-    return f"| {found.name} | {taps} | {len(found.left_out)} | {found.moved} of {found.examined} | {faults} |"
 
 
 def _too_long(_signal: int, _frame: object) -> None:

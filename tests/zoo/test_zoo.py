@@ -8,7 +8,7 @@ import pytest
 import torch
 from examine import Finding, examine
 from instances import QUICK, instances
-from sweep import table
+from sweep import ROOT, entries_of, entry_of, table
 
 from workers.taps import find_taps
 
@@ -40,7 +40,7 @@ def test_a_network_of_each_kind_has_no_fault(name: str) -> None:
     found = _found(name)
     assert found.skipped is None
     assert found.faults == []
-    assert name in table([found])
+    assert name in table({name: entry_of(found)})
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -75,3 +75,12 @@ def test_the_sweep_sees_places_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -
 def test_more_prefix_tokens_than_any_network_had_are_still_no_patches() -> None:
     one = _QUICK["timm vit_tiny_patch16_224 with 20 registers"]
     assert _found(one.name).taps == 9
+
+
+def test_a_sweep_that_resumes_keeps_what_the_page_has() -> None:
+    page = (ROOT / "docs/zoo.md").read_text()
+    assert table(entries_of(page)) == page
+    fewer = entries_of(page)
+    del fewer["timm resnet18"]
+    assert "- timm resnet18: the sweep was stopped before it" in table(fewer)
+    assert "timm resnet18" not in entries_of(table(fewer))
