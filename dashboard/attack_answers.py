@@ -58,6 +58,7 @@ def whole_attack(context: Context, found: Record) -> Record:
                 "mean_shift": row["mean_shift"],
                 "mean_deviations": row["mean_deviations"],
                 "relative_change": row["relative_change"],
+                "dead": row["dead"],
             }
             for row in attack_queries.attack_layers(ledger, number)
         ],

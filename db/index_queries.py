@@ -6,6 +6,7 @@ import duckdb
 import pyarrow as pa
 
 from db.atlas import Query
+from db.spreads import SPREADS
 
 RUN_TABLES = (
     *("activations", "activations_by_image", "predictions", "channel_stats", "channel_histograms"),
@@ -60,11 +61,11 @@ WHERE model = $model AND digest = $digest AND erf_size IS NOT NULL""",
 
 
 def channel_spreads(model: str, digest: str, image_set: str) -> Query:
-    """Standard deviation of each channel's activation over a set, in channel order by layer, of this very model."""
+    """Spread of each channel (`db.spreads`) over a set, in channel order by layer, of this very model; NULL: dead."""
     return Query(
-        """
-SELECT s.layer, list(s.std ORDER BY s.channel) AS spreads
-FROM channel_stats s JOIN runs r USING (run) JOIN models m USING (model)
+        f"""
+SELECT s.layer, list(s.spread ORDER BY s.channel) AS spreads
+FROM ({SPREADS}) s JOIN runs r USING (run) JOIN models m USING (model)
 WHERE m.model = $model AND m.digest = $digest AND r.image_set = $image_set
 GROUP BY s.layer""",
         {"model": model, "digest": digest, "image_set": image_set},

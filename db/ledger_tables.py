@@ -256,8 +256,8 @@ class Attack(Table):
 class AttackUnit(Table):
     """A channel that an attack moved, among those of its layer that it moved most: joins with the atlas's patches.
 
-    Activations are the largest over the layer's map, as in the atlas; `deviations` is the shift over the standard
-    deviation of that value over the image set, null where the set was not indexed with this very model.
+    Activations are the largest over the layer's map, as in the atlas; `deviations` is the shift over the channel's
+    spread over the image set (`db.spreads`), null where the set was not indexed with this very model.
     """
 
     __tablename__ = "attack_units"
@@ -285,10 +285,11 @@ class AttackLayer(Table):
     layer: Mapped[str] = mapped_column(String(200), primary_key=True)
     position: Mapped[int]
     mean_shift: Mapped[float]  # mean over channels of the absolute shift of the largest activation
-    mean_deviations: Mapped[float | None]  # the same in standard deviations of each channel over the set
+    mean_deviations: Mapped[float | None]  # of live channels, over their spreads
     relative_change: Mapped[
         float
     ]  # Euclidean norm of the change of all values over that of the values before
+    dead: Mapped[int | None]  # channels left out of the ranks; null where an earlier rule ranked them
 
 
 class AttackMap(Table):

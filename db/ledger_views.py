@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from db.ledger_comments import COMMENTS
+from db.spreads import DEAD, RULE, SPREADS
 
 # All that decides which epsilons were looked at and how: only attacks that agree in it compare.
 _PROTOCOL = """
@@ -317,7 +318,8 @@ SELECT model, image_set, protocol, measure, images,
 FROM shares""",
     ),
     "movers": View(
-        "The channels that attacks moved most, with the attack: rank 1 moved most in its layer.",
+        "The channels that attacks moved most, with the attack: rank 1 moved most in its layer. Dead channels, and "
+        "attacks whose channels were ranked by an earlier rule, are not among them.",
         {
             "attack": "Attack.",
             "model": _MODEL,
@@ -334,19 +336,36 @@ FROM shares""",
             "channel": _CHANNEL,
             "rank": "1 moved most in its layer.",
             "shift": "Largest activation after, less that before.",
-            "deviations": "The shift in standard deviations over the image set; NULL without an index.",
+            "deviations": "The shift over the channel's spread (see `channel_spreads`); NULL without an index.",
+            "dead": "Channels of the layer that are left out of the ranks, as dead.",
             "activation_before": "Largest activation over the clean image's feature map.",
             "activation_after": "Largest activation over the attacked image's feature map.",
             "y": "Row of the largest activation after.",
             "x": "Column of it.",
         },
-        ("attacked", "attack_units"),
+        ("attacked", "attack_units", "attack_layers"),
         """
 SELECT u.attack, a.model, a.image_set, a.image_id, a.label, a.name_before, a.name_after, a.protocol, a.verdict,
        a.epsilon, a.attacked_epsilon,
-       u.layer, u.channel, u.rank, u.shift, u.deviations, u.activation_before, u.activation_after, u.y, u.x
+       u.layer, u.channel, u.rank, u.shift, u.deviations, l.dead, u.activation_before, u.activation_after, u.y, u.x
 FROM attack_units u
-JOIN attacked a USING (attack)""",
+JOIN attack_layers l USING (attack, layer)
+JOIN attacked a USING (attack)
+WHERE l.dead IS NOT NULL""",
+    ),
+    "channel_spreads": View(
+        f"By what deviations of a channel are measured: {RULE}. NULL where the channel is {DEAD}.",
+        {
+            "run": "Run.",
+            "layer": _LAYER,
+            "channel": _CHANNEL,
+            "mean": "Mean over images of the image's best activation.",
+            "std": "Standard deviation over images.",
+            "live": "Whether it is not dead.",
+            "spread": "What deviations are divided by; NULL of a dead channel.",
+        },
+        (),
+        SPREADS,
     ),
     "image_channels": View(
         "Which channels an image drives: the channels that have it among their top-k.",
@@ -359,17 +378,18 @@ JOIN attacked a USING (attack)""",
             "channel": _CHANNEL,
             "rank": "Place of the image among those of the channel; 1 is the strongest.",
             "activation": "Value at the image's best position.",
-            "deviations": "That value in standard deviations from the channel's mean over the image set.",
+            "deviations": "That value less the channel's mean over the image set, over its spread (see "
+            "`channel_spreads`); NULL of a dead channel.",
             "y": "Row of that position in the feature map.",
             "x": "Column of that position in the feature map.",
         },
-        (),
+        ("channel_spreads",),
         """
 SELECT a.run, r.model, r.image_set, a.image_id, a.layer, a.channel, a.rank, a.activation,
-       (a.activation - s.mean) / nullif(s.std, 0) AS deviations, a.y, a.x
+       (a.activation - s.mean) / s.spread AS deviations, a.y, a.x
 FROM activations_by_image a
 JOIN runs r USING (run)
-JOIN channel_stats s USING (run, layer, channel)""",
+JOIN channel_spreads s USING (run, layer, channel)""",
     ),
     "channel_classes": View(
         "Classes of the images that drive a channel: how many of its top-k each has.",

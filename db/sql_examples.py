@@ -66,7 +66,7 @@ ORDER BY rank""",
 SELECT layer, channel, rank, activation, deviations, image_set, image_id, run, y, x
 FROM image_channels
 WHERE model = $model AND image_set = $images AND image_id = $image
-ORDER BY deviations DESC
+ORDER BY deviations DESC NULLS LAST  -- NULL: the channel is dead
 LIMIT 60""",
         {"image": "0"},
         view="gallery",

@@ -47,9 +47,15 @@ class AttackBench:
         return quicker
 
     def spreads(self, model: str, digest: str, image_set: str) -> dict[str, Tensor]:
-        """Standard deviation of each channel's activation over the set, by layer; empty where it was not indexed."""
+        """Spread of each channel over the set (`db.spreads`), by layer, NaN of a dead one; empty without an index."""
         rows = self.bench.atlas.fetch(channel_spreads(model, digest, image_set))
-        return {row["layer"]: torch.tensor(row["spreads"], dtype=torch.float64) for row in rows}
+        nan = float("nan")
+        return {
+            row["layer"]: torch.tensor(
+                [nan if spread is None else spread for spread in row["spreads"]], dtype=torch.float64
+            )
+            for row in rows
+        }
 
     def found(self, number: int) -> Record:
         """The row of an attack."""

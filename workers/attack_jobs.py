@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 from torch import Tensor
 
 from db.jobs import Record
@@ -61,8 +61,7 @@ class AttackJobs:
         if known is not None and all(
             known[file] is None or bench.results.path(known[file]).exists() for file in _FILES
         ):
-            number = int(known["attack"])
-            return Computed(lambda _connection: number)
+            return self._again(int(known["attack"]), item, parameters)
         model = bench.model(item["model"], parameters)
         picture = bench.picture(model, image)
         pixels = bench.pixels(picture)
@@ -116,15 +115,11 @@ class AttackJobs:
             "created": now(),
             **self._keep_attacked(model, question, pixels, found, parameters),
         }
-        moved: list[Shift] = []
-        spreads: dict[str, Tensor] = {}
+        inside: tuple[list[Record], list[Record]] = [], []
         if found.attacked is not None and not torch.equal(found.attacked, pixels[0].cpu()):
             on_progress(1, 1, "what moved inside")
-            spreads = self._shared.spreads(model.name, digest, parameters["image_set"])
-            taps = self._shared.taps(model, digest)
-            moved = shifts(model, taps, pixels[0], found.attacked.to(pixels.device))
-        units = [unit for shift in moved for unit in unit_rows(shift, spreads.get(shift.tap.layer))]
-        layers = [layer_row(shift, spreads.get(shift.tap.layer)) for shift in moved]
+            attacked = found.attacked.to(pixels.device)
+            inside = self._inside(model, digest, parameters["image_set"], pixels[0], attacked)
         row["seconds"] = time.monotonic() - begun
 
         def store(connection: Connection) -> int:
@@ -134,12 +129,39 @@ class AttackJobs:
                 connection.execute(update(Attack).where(Attack.attack == number).values(files))
                 return int(number)
             number = connection.execute(insert(Attack).values(row).returning(Attack.attack)).scalar_one()
-            for table, rows in ((AttackUnit, units), (AttackLayer, layers)):
-                if rows:
-                    connection.execute(insert(table), [{"attack": number, **found} for found in rows])
+            _keep_inside(connection, number, inside)
             return number
 
         return Computed(store)
+
+    def _again(self, number: int, item: Record, parameters: Mapping[str, Any]) -> Computed:
+        """The attack that is known; what moved inside is measured anew where that was ranked by an earlier rule."""
+        with self._bench.ledger.read() as connection:
+            earlier = connection.execute(
+                select(AttackLayer.attack).where(AttackLayer.attack == number, AttackLayer.dead.is_(None))
+            ).first()
+        if earlier is None:
+            return Computed(lambda _connection: number)
+        found = self._shared.found(number)
+        model = self._bench.model(item["model"], parameters)
+        inside = self._inside(model, found["model_digest"], found["image_set"], *self._shared.images(found))
+
+        def store(connection: Connection) -> int:
+            for table in (AttackUnit, AttackLayer):
+                connection.execute(delete(table).where(table.attack == number))
+            _keep_inside(connection, number, inside)
+            return number
+
+        return Computed(store)
+
+    def _inside(
+        self, model: VisionModel, digest: str, image_set: str, before: Tensor, after: Tensor
+    ) -> tuple[list[Record], list[Record]]:
+        """Rows of `attack_units` and of `attack_layers`, without the attack's number."""
+        spreads = self._shared.spreads(model.name, digest, image_set)
+        moved = shifts(model, self._shared.taps(model, digest), before, after)
+        units = [unit for shift in moved for unit in unit_rows(shift, spreads.get(shift.tap.layer))]
+        return units, [layer_row(shift, spreads.get(shift.tap.layer)) for shift in moved]
 
     def _known(self, key: str) -> Record | None:
         columns = [Attack.attack, *(getattr(Attack, file) for file in _FILES)]
@@ -219,6 +241,12 @@ class AttackJobs:
         }
 
 
+def _keep_inside(connection: Connection, attack: int, inside: tuple[list[Record], list[Record]]) -> None:
+    for table, rows in zip((AttackUnit, AttackLayer), inside, strict=True):
+        if rows:
+            connection.execute(insert(table), [{"attack": attack, **row} for row in rows])
+
+
 def steps_array(found: Search, grid: Epsilons) -> npt.NDArray[np.float32]:
     """n, 2 + 2 * TOP: number of the epsilon (0: no change; i of a linear grid's i * step; of a geometric grid see
     `GeometricGrid.number`), probability of the reference class, class and probability of the top classes, best first;
@@ -241,7 +269,6 @@ def unit_rows(shift: Shift, spreads: Tensor | None) -> list[Record]:
     rows = []
     for rank, channel in enumerate(shift.most_moved(UNITS_A_LAYER, spreads), 1):
         moved = float(shift.shift[channel])
-        spread = None if spreads is None else float(spreads[channel])
         rows.append(
             {
                 "layer": shift.tap.layer,
@@ -250,7 +277,7 @@ def unit_rows(shift: Shift, spreads: Tensor | None) -> list[Record]:
                 "activation_before": float(shift.before[channel]),
                 "activation_after": float(shift.after[channel]),
                 "shift": moved,
-                "deviations": moved / spread if spread else None,
+                "deviations": None if spreads is None else moved / float(spreads[channel]),
                 "y_before": int(shift.at_before[channel, 0]),
                 "x_before": int(shift.at_before[channel, 1]),
                 "y": int(shift.at_after[channel, 0]),
@@ -262,14 +289,15 @@ def unit_rows(shift: Shift, spreads: Tensor | None) -> list[Record]:
 
 def layer_row(shift: Shift, spreads: Tensor | None) -> Record:
     """The row of `attack_layers` for one tap."""
-    size = shift.shift.abs()
+    live = shift.live(spreads)
     deviations = None
-    if spreads is not None and bool((spreads > 0).any()):
-        deviations = float((size[spreads > 0] / spreads[spreads > 0]).mean())
+    if spreads is not None and live:
+        deviations = float(shift.sizes(spreads)[live].mean())
     return {
         "layer": shift.tap.layer,
         "position": shift.tap.position,
-        "mean_shift": float(size.mean()),
+        "mean_shift": float(shift.shift.abs().mean()),
         "mean_deviations": deviations,
         "relative_change": shift.relative_change,
+        "dead": shift.tap.channels - len(live),
     }

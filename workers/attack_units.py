@@ -35,18 +35,28 @@ class Shift:
         """After less before."""
         return self.after - self.before
 
-    def most_moved(self, number: int, spreads: Tensor | None = None) -> list[int]:
-        """The channels that moved most, best first; ties go to the lowest.
+    def sizes(self, spreads: Tensor | None = None) -> Tensor:
+        """How far each channel moved, C; NaN of those that are dead or gave no number.
 
-        By the absolute shift, or by that over `spreads` (C), the standard deviation of each channel's activation over
-        an image set: a large shift of a channel that varies much says little. What never varied comes last.
+        The absolute shift, over `spreads` (C, `db.spreads`; NaN of a dead channel) where the set was indexed. Without
+        an index a channel is dead whose largest activation is 0 in both images.
         """
         size = self.shift.abs()
         if spreads is not None:
-            size = torch.where(spreads > 0, size / spreads.clamp(min=1e-30), -1.0)
-        size = torch.where(torch.isfinite(size), size, -2.0)
+            size = size / spreads
+        else:
+            size = torch.where((self.before == 0) & (self.after == 0), torch.nan, size)
+        return torch.where(torch.isfinite(size), size, torch.nan)
+
+    def live(self, spreads: Tensor | None = None) -> list[int]:
+        """The channels that are ranked: neither dead nor without a number."""
+        return [int(channel) for channel in torch.nonzero(self.sizes(spreads).isfinite()).flatten()]
+
+    def most_moved(self, number: int, spreads: Tensor | None = None) -> list[int]:
+        """The live channels that moved most by `sizes`, at most `number`, best first; ties go to the lowest."""
+        size = self.sizes(spreads).nan_to_num(-1.0)
         order = torch.sort(size, descending=True, stable=True).indices
-        return [int(channel) for channel in order[:number]]
+        return [int(channel) for channel in order[:number] if size[channel] >= 0]
 
 
 def shifts(model: Tappable, taps: Sequence[Tap], before: Tensor, after: Tensor) -> list[Shift]:

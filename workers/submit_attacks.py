@@ -25,6 +25,8 @@ from workers.submit import (
     short_ids,
 )
 
+# Of jobs alone: a higher one has what is stored of an attack completed, and keeps the attack.
+_JOB_VERSION = 3
 MOST_ATTACKS = 200_000
 MOST_FOLLOWED = 10_000
 RELATIVE_TO = ("prediction", "label")
@@ -74,7 +76,7 @@ def attack_job(
     new = job_over(
         atlas,
         "attack",
-        ATTACK_VERSION,
+        _JOB_VERSION,
         request,
         ids,
         models=models,

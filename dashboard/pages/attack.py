@@ -23,6 +23,7 @@ from dashboard.requests import Asked, Chosen, read_request
 from dashboard.wiring import drawn_once
 from db import attack_queries
 from db.ledger import LedgerError
+from db.spreads import DEAD, RULE
 from workers.attack_requests import ATTACKS
 from workers.submit import choose_models
 from workers.submit_attacks import MAP_PARAMETERS, attack_job, parse_class, stored_attacks
@@ -52,6 +53,8 @@ def constants() -> Record:
         "colours": {name: list(heat.COLOUR_MAPS[name]) for name in ("inferno", heat.DIVERGING)},
         "diverging": heat.DIVERGING,
         "most": MOST_SHOWN,
+        "spread": RULE,
+        "dead": DEAD,
     }
 
 

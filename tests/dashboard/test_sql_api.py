@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import statistics
 import threading
 import time
 import urllib.request
@@ -20,7 +21,7 @@ from sqlalchemy import insert
 
 from dashboard.context import Context
 from db.jobs import NewItem, NewJob, submit_job
-from db.ledger_tables import AttackUnit
+from db.ledger_tables import AttackLayer, AttackUnit
 from db.sql_catalogue import catalogue
 from db.sql_examples import EXAMPLES
 
@@ -216,8 +217,16 @@ def told(site: Site) -> dict[str, list[dict[str, Any]]]:
         for image_id in range(12):
             add_attack(connection, job, image_id=image_id, epsilon=0.2, step=0.2, cap=0.2, minimum=0.2)
         add_attack(connection, job, image_id=10, outcome="resisted", relative_to="target")
-        # one attack moves a channel up, one down, and one that only resisted moves another
-        for attack, channel, shift in ((1, 2, 3.0), (2, 2, -3.0), (3, 2, -1.0), (6, 1, 9.0), (11, 1, 9.0)):
+        # one attack moves a channel up, one down, one was ranked by an earlier rule, and some that only resisted, or
+        # were of another protocol, move another
+        for attack, channel, shift in (
+            (1, 2, 3.0),
+            (2, 2, -3.0),
+            (3, 2, -1.0),
+            (4, 2, 7.0),
+            (6, 1, 9.0),
+            (11, 1, 9.0),
+        ):
             layer = rows(client, "SELECT layer FROM layers ORDER BY position LIMIT 1")[0]["layer"]
             connection.execute(
                 insert(AttackUnit).values(
@@ -225,6 +234,14 @@ def told(site: Site) -> dict[str, list[dict[str, Any]]]:
                     activation_after=1 + shift, shift=shift, deviations=shift / 2, y_before=0, x_before=0, y=0, x=0,
                 )
             )  # fmt: skip
+            layer_of = {
+                "attack": attack,
+                "layer": layer,
+                "position": 0,
+                "mean_shift": 1.0,
+                "relative_change": 1.0,
+            }
+            connection.execute(insert(AttackLayer).values(**layer_of, dead=None if attack == 4 else 2))
     layer = rows(client, "SELECT layer FROM layers ORDER BY position LIMIT 1")[0]["layer"]
     labels = [row["label"] for row in rows(client, "SELECT label FROM images ORDER BY image_id LIMIT 2")]
     values = {"model": "synthetic", "images": "painted", "layer": layer, "channel": 1, "image": 4,
@@ -259,10 +276,18 @@ def test_a_channels_images_are_its_top(told: Told) -> None:
 
 def test_an_images_channels_are_ordered_by_their_own_spread(told: Told) -> None:
     stats = {(r["layer"], r["channel"]): r for r in told["channel_stats"]}
+    stds: dict[str, list[float]] = {}
+    for its in told["channel_stats"]:
+        if its["std"] and its["max"] != 0:
+            stds.setdefault(its["layer"], []).append(its["std"])
 
     def deviations(row: dict[str, Any]) -> float:
         its = stats[row["layer"], row["channel"]]
-        return float((row["activation"] - its["mean"]) / its["std"]) if its["std"] else -math.inf
+        if not its["std"] or its["max"] == 0:
+            return -math.inf
+        return float(
+            (row["activation"] - its["mean"]) / max(its["std"], 0.25 * statistics.median(stds[row["layer"]]))
+        )
 
     expected = sorted((deviations(r) for r in told["activations"] if r["image_id"] == 4), reverse=True)[:60]
     found = [row["deviations"] for row in told["Which channels does one image drive?"]]

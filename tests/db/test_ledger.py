@@ -54,7 +54,7 @@ def test_migrating_twice_keeps_the_rows(ledger: Ledger) -> None:
 def test_a_ledger_of_a_newer_convscope_is_refused_and_left_alone(ledger: Ledger) -> None:
     with ledger.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(LedgerError, match="revision 9999, this Convscope knows up to 0007"):
+    with pytest.raises(LedgerError, match="revision 9999, this Convscope knows up to 0008"):
         ledger.migrate()
     with ledger.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0

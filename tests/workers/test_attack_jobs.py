@@ -12,11 +12,11 @@ import pytest
 import torch
 from lab import Lab
 from PIL import Image
-from sqlalchemy import select
+from sqlalchemy import select, update
 from torch import nn
 
 from db import attack_queries, job_queries
-from db.ledger_tables import Attack, AttackAblation, AttackLayer, AttackMap, AttackTransfer, AttackUnit
+from db.ledger_tables import Attack, AttackAblation, AttackLayer, AttackMap, AttackTransfer, AttackUnit, Job
 from workers.attack_units import shifts
 from workers.attacks import loss_gradient, perturbed
 from workers.comparison import Panel, compare
@@ -222,6 +222,20 @@ def test_what_moved_inside_is_beside_the_attack(lab: Lab, lite0: VisionModel) ->
     sizes = [abs(unit["shift"]) for unit in first]
     assert sizes == sorted(sizes, reverse=True)
     assert [unit["rank"] for unit in first] == [1, 2, 3, 4, 5]
+
+
+def test_what_an_earlier_rule_ranked_is_ranked_anew_when_asked_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.attack(image_ids=[0])
+    before = {table: rows(lab, table) for table in (Attack, AttackUnit, AttackLayer)}
+    with lab.ledger.write() as connection:
+        connection.execute(update(AttackLayer).values(dead=None, mean_shift=-1.0))
+        connection.execute(update(AttackUnit).where(AttackUnit.rank == 1).values(channel=0))
+        connection.execute(update(Job).values(key="of an earlier version"))
+    monkeypatch.setattr("workers.attack_jobs.smallest_epsilons", None)  # the attack itself stays
+    lab.attack(image_ids=[0])
+    assert {table: rows(lab, table) for table in before} == before
 
 
 def apart(one: np.ndarray, other: torch.Tensor) -> float:

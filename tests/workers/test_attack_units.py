@@ -81,12 +81,17 @@ def a_shift(before: list[float], after: list[float]) -> Shift:
     )
 
 
-def test_the_most_moved_come_first_and_what_never_varies_last() -> None:
-    shift = a_shift([0, 0, 0, 0, 5], [1, -3, 1, float("nan"), 5.5])
-    assert shift.most_moved(5) == [1, 0, 2, 4, 3], "ties: the lowest channel; no number: last"
-    spreads = torch.tensor([0.1, 10.0, 0.0, 1.0, 0.25]).double()
-    assert shift.most_moved(5, spreads) == [0, 4, 1, 2, 3]
+def test_the_most_moved_come_first_and_dead_channels_not_at_all() -> None:
+    shift = a_shift([0, 0, 0, 0, 5, 0], [1, -3, 1, float("nan"), 5.5, 0])
+    assert shift.most_moved(6) == [1, 0, 2, 4], (
+        "ties: the lowest channel; no number, or 0 in both: not ranked"
+    )
+    assert shift.live() == [0, 1, 2, 4]
+    spreads = torch.tensor([0.1, 10.0, float("nan"), 1.0, 0.25, 1.0]).double()
+    assert shift.most_moved(6, spreads) == [0, 4, 1, 5]
+    assert shift.live(spreads) == [0, 1, 4, 5], "a live channel that did not move is ranked last"
     assert shift.most_moved(2, spreads) == [0, 4]
+    assert a_shift([1, 2], [3, 4]).most_moved(5, torch.full((2,), float("nan"))) == [], "all are dead"
 
 
 @pytest.fixture

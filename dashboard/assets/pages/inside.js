@@ -124,7 +124,7 @@
     // ---- inside
 
     convscope.attackInside = function (attack, context) {
-        const { page, follow, busy } = context;
+        const { page, constants, follow, busy } = context;
         const card = make("section", { class: "card-plain attack-inside", "aria-label": "Inside" }, make("h2", {}, "Inside"));
         if (!attack.layers.length) {
             card.append(make("p", { class: "quiet" }, "Nothing was changed, so nothing moved."));
@@ -134,23 +134,35 @@
         const size = (unit) => (known ? (unit.deviations === null ? -1 : Math.abs(unit.deviations)) : Math.abs(unit.shift));
         const movers = make("div", { class: "movers" });
         const title = make("h3", {});
+        const leftOut = make("p", { class: "quiet" });
         let layer = null;
         const show = () => {
             const shown = attack.units.filter((unit) => layer === null || unit.layer === layer).sort((a, b) => size(b) - size(a)).slice(0, 8);
             title.textContent = layer === null ? "Channels that moved most" : `Channels of ${shown.length ? shown[0].label : layer} that moved most`;
             movers.replaceChildren(...shown.map((unit) => mover(attack, unit, known)));
+            leftOut.textContent = deadWords(attack.layers.filter((row) => layer === null || row.layer === layer), known, constants);
             drawing.querySelectorAll(".pill").forEach((pill) => pill.classList.toggle("on", pill.dataset.layer === layer));
         };
         const drawing = network(attack, page.drawings[attack.model], (name) => { layer = layer === name ? null : name; show(); });
         card.append(make("div", { class: "inside-columns" }, make("div", { class: "network" }, make("h3", {}, "Change of each layer"), drawing,
             make("p", { class: "quiet" }, "Darker: the layer's output moved further, relative to its own size (Euclidean norm). Choose a layer to see its channels.")),
         make("div", {}, title, make("p", { class: "quiet" }, known
-            ? "By the shift of the largest activation in standard deviations over the image set. Beside them the patches that drive the channel most."
-            : "By the shift of the largest activation: this set was not indexed with the model, so channels cannot be compared by their own spread."), movers)));
+            ? `By the shift of the largest activation over the channel's spread: ${constants.spread}. Next to them the patches that drive the channel most.`
+            : "By the shift of the largest activation: this set was not indexed with the model, so channels cannot be compared by their own spread."), leftOut, movers)));
         show();
         card.append(causal(attack, follow, busy), judged(attack, page, follow, busy));
         return card;
     };
+
+    /* How many channels are not ranked; an earlier rule ranked them all. */
+    function deadWords(layers, known, constants) {
+        if (layers.some((row) => row.dead === null)) {
+            return "An earlier rule ranked these channels: nearly dead ones may come first. Request the attack again to rank them anew.";
+        }
+        const dead = layers.reduce((sum, row) => sum + row.dead, 0);
+        const why = known ? constants.dead : "0 before and after";
+        return dead ? `${dead.toLocaleString("en")} ${dead === 1 ? "channel is" : "channels are"} left out: ${why}.` : "";
+    }
 
     function mover(attack, unit, known) {
         const href = "/channel?" + new URLSearchParams({ model: attack.model, images: attack.image_set, layer: unit.layer, channel: unit.channel });

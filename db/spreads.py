@@ -1,0 +1,21 @@
+"""By what the values of a channel are measured: one rule for jobs, pages and SQL.
+
+A channel that hardly varies over an image set makes any value look extreme, and one that never does has no spread at
+all. So the standard deviation has a floor by layer, and dead channels have none of these numbers.
+"""
+
+# Least spread of a live channel, as a share of the median standard deviation of its layer's live channels.
+FLOOR = 0.25
+
+RULE = (
+    "the larger of its standard deviation over the image set and "
+    f"{FLOOR:.0%} of the median one of the layer's live channels"
+)
+DEAD = "dead: the value is the same for all images, or the largest is 0"
+
+# For each channel of a run: `live`, and `spread`, NULL of a dead one. `max` is over the images, of their largest value.
+SPREADS = f"""
+SELECT run, layer, channel, mean, std, live,
+       CASE WHEN live THEN
+           greatest(std, {FLOOR} * median(CASE WHEN live THEN std END) OVER (PARTITION BY run, layer)) END AS spread
+FROM (SELECT *, coalesce(isfinite(std) AND std > 0 AND NOT dead AND max <> 0, false) AS live FROM channel_stats)"""
