@@ -69,8 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _sentence(error: Exception) -> str:
     """What to tell a person: our own exceptions carry a sentence, the system's are near enough to one."""
-    if type(error).__module__.split(".")[0] in PACKAGES or isinstance(error, OSError):
+    from db.files import file_sentence
+
+    if type(error).__module__.split(".")[0] in PACKAGES:
         return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return file_sentence(error)
     text = " ".join(str(error).split())
     return f"a fault in Convscope, {type(error).__name__}: {text} (--debug shows the traceback)"
 
@@ -112,7 +116,7 @@ def run(host: str | None, port: int | None) -> None:
     """
     from dashboard.access import check_binding
     from db.atlas import Atlas
-    from db.ledger import Ledger
+    from db.home import check_writable, open_home
     from workers.broker import is_there
     from workers.events import write_events
     from workers.supervisor import Supervisor, wait_until
@@ -121,8 +125,8 @@ def run(host: str | None, port: int | None) -> None:
     settings = _settings_of_server(host, port)
     check_binding(settings)
     write_events()
-    ledger = Ledger(settings)
-    ledger.migrate()
+    check_writable(settings, "jobs write there: `convscope serve` shows what is there")
+    ledger = open_home(settings)
     sweeper = Sweeper(settings, ledger)
     where = [f"--{name}={value}" for name, value in [("host", host), ("port", port)] if value is not None]
     with Supervisor() as children:
@@ -1075,7 +1079,6 @@ def saliency(
     A running worker computes them (`convscope run` has one); the Saliency page shows them. Asking twice for the
     same is one job.
     """
-    from db.ledger import Ledger
     from workers.submit import Office, parse_ids, saliency_job
 
     parameters = _named_values(settings_)
@@ -1092,8 +1095,7 @@ def saliency(
         target=target,
         queue=queue,
     )
-    ledger = Ledger(settings)
-    ledger.migrate()
+    ledger = _ledger()
     submitted = Office(settings, ledger).submit(new)
     click.echo(f"{submitted.job}")
     _remark(submitted.sentence())
@@ -1182,7 +1184,6 @@ def attack(
     A running worker computes them and writes each image as it ends; the Attack and the Robustness page show them.
     Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
     """
-    from db.ledger import Ledger
     from workers.submit import Office, parse_ids
     from workers.submit_attacks import MOST_ATTACKS, attack_job
 
@@ -1196,8 +1197,7 @@ def attack(
     settings = _settings()
     atlas, _ = _stores()
     references = [_reference(atlas, model) for model in dict.fromkeys(models)]
-    ledger = Ledger(settings)
-    ledger.migrate()
+    ledger = _ledger()
     chosen = (
         parse_ids(ids, most=MOST_ATTACKS)
         if ids is not None
@@ -1395,11 +1395,9 @@ def _wait_for(ledger: "Ledger", number: int) -> None:
 
 
 def _ledger() -> "Ledger":
-    from db.ledger import Ledger
+    from db.home import open_home
 
-    ledger = Ledger(_settings())
-    ledger.migrate()
-    return ledger
+    return open_home(_settings())
 
 
 def _in_words(seconds: float) -> str:
@@ -1661,11 +1659,11 @@ def _settings() -> "Settings":
 
 
 def _stores() -> tuple["Atlas", "ImageStore"]:
-    from db.atlas import Atlas
+    from db.home import open_atlas
     from db.images import ImageStore
 
     settings = _settings()
-    return Atlas(settings), ImageStore(settings)
+    return open_atlas(settings), ImageStore(settings)
 
 
 def _restart_for_torch() -> None:

@@ -35,8 +35,8 @@ from dashboard.status import status_route
 from dashboard.uploads import uploads
 from db.atlas import Atlas
 from db.both import Both
+from db.home import open_home
 from db.images import ImageStore
-from db.ledger import Ledger
 from db.results import ResultStore
 from db.settings import Settings
 from db.sql_runner import SQLRunner
@@ -81,8 +81,7 @@ def create_app(settings: Settings) -> Dash:
     app.layout = shell.layout
     server: flask.Flask = app.server
     guard(app, settings)
-    ledger = Ledger(settings)
-    ledger.migrate()
+    ledger = open_home(settings)
     atlas = Atlas(settings)
     server.extensions[EXTENSION] = Context(
         settings,

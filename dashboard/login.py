@@ -19,7 +19,7 @@ from flask.sessions import SecureCookieSessionInterface
 
 from dashboard.access import SESSION, address_key, rules
 from dashboard.headers import INLINE_SCRIPTS
-from db.files import sync
+from db.files import make_home, sync
 from db.settings import Settings
 
 LIFETIME = timedelta(days=30)
@@ -71,7 +71,7 @@ def read_secret(home: Path) -> bytes:
     """
     path = home / "session.key"
     if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
+        make_home(home)
         temporary = home / f".session.key.{secrets.token_hex(8)}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:

@@ -3,27 +3,34 @@
 DuckDB allows one read-write process or many read-only ones. So nobody writes a file that is being read: a
 publisher copies the current version, changes the copy, checks it and moves the pointer; readers notice the
 new pointer at their next query. A publisher that dies leaves only a `.building` file, which the next one
-removes.
+removes. A file of an older version of the schema is upgraded in the same way (`db.home` decides when).
 """
 
 import contextlib
 import fcntl
 import math
+import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from db.files import sync
+from db.atlas_upgrades import OLDEST, upgrade
+from db.files import file_sentence, make_home, no_space_sentence, sync
 from db.schema import SCHEMA_VERSION, ddl
 from db.settings import Settings
+
+# What DuckDB raises where a file does not hold what it says, and never for what a statement asks.
+_DAMAGE = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+_VERSION = re.compile(rb"\d{6,9}\s*")
 
 # Each of these must return no row, or the version is not published.
 _LAWS: dict[str, str] = {
@@ -112,11 +119,44 @@ class Atlas:
         self._open: tuple[str, duckdb.DuckDBPyConnection] | None = None
 
     def version(self) -> str | None:
-        """Version that is current, None where nothing was published yet."""
+        """Version that is current, None where nothing was published yet.
+
+        Raises:
+            AtlasError: the pointer cannot be read, or is none.
+        """
+        pointer = self.folder / "CURRENT"
         try:
-            return (self.folder / "CURRENT").read_text().strip()
+            text = pointer.read_bytes()
         except FileNotFoundError:
+            self._check_no_versions()
             return None
+        except OSError as error:  # no permission, or a folder of that name
+            raise AtlasError(f"the atlas cannot be read: {file_sentence(error)}") from error
+        if not _VERSION.fullmatch(text):
+            raise AtlasError(
+                f"{pointer} is damaged: expected a version such as 000001, got {text[:20]!r}; {self._repair()}"
+            )
+        return text.decode().strip()
+
+    def _check_no_versions(self) -> None:
+        """A first publication that died leaves a file and no pointer; a pointer that somebody removed leaves two."""
+        versions = self._versions()
+        if versions and versions != ["000001"]:
+            raise AtlasError(
+                f"{self.folder / 'CURRENT'} is missing, and without it no atlas is read; {self._repair()}"
+            )
+
+    def _versions(self) -> list[str]:
+        return sorted(
+            path.stem for path in self.folder.glob("*.duckdb") if _VERSION.fullmatch(path.stem.encode())
+        )
+
+    def _repair(self) -> str:
+        """What a person can do about a pointer that names no atlas."""
+        versions = self._versions()
+        if versions:
+            return f"write {versions[-1]} into it, the newest atlas in the folder, or restore a copy of the folder"
+        return _restore(self.folder)
 
     def path(self) -> Path:
         """The current file, for any DuckDB client.
@@ -140,6 +180,12 @@ class Atlas:
         cursor = self._connection().cursor()
         try:
             yield cursor
+        except _DAMAGE as error:
+            self.close()  # a database that met a fatal error answers nothing any more
+            raise AtlasError(
+                f"the atlas in {self.folder} cannot be read, and may be damaged: {_first_line(error)}; "
+                f"{_restore(self.folder)}"
+            ) from error
         finally:
             cursor.close()
 
@@ -166,38 +212,94 @@ class Atlas:
         Raises:
             AtlasError: a law does not hold for the changed copy, or it cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._next_version() as (before, building):
+            if before is not None:
+                shutil.copyfile(before, building)
+            with contextlib.closing(self._connect(building)) as connection:
+                if before is None:
+                    connection.execute(ddl())
+                _check_schema(connection, building)
+                connection.execute("BEGIN")
+                yield connection
+                connection.execute("COMMIT")
+                _check_laws(connection)
+                connection.execute("CHECKPOINT")
+                if compact:
+                    _copy(connection, smaller := building.with_name(f"{building.name}.smaller"))
+            if compact:
+                smaller.rename(building)
+
+    def schema(self) -> int | None:
+        """Version of the current file's tables, None where nothing was published; nothing is changed.
+
+        Raises:
+            AtlasError: it is damaged, or neither this version's nor one that `upgrade` knows.
+        """
+        for _ in range(10):
+            version = self.version()
+            if version is None:
+                return None
+            path = self.folder / f"{version}.duckdb"
+            try:
+                connection = duckdb.connect(str(path), read_only=True, config={"memory_limit": self._memory})
+            except duckdb.Error as error:
+                if self.version() != version:
+                    continue
+                raise self._unreadable(path, error) from error
+            with contextlib.closing(connection):
+                found = _schema_of(connection, path)
+            if not OLDEST <= found <= SCHEMA_VERSION:
+                raise _wrong_schema(path, found)
+            return found
+        raise self._restless()
+
+    def upgrade(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Publish the current version's rows in this version's tables; does nothing where they are there already.
+
+        The older file is removed at the very end; whatever fails before leaves it as it was.
+
+        Args:
+            meanwhile: called once the new file is whole and before it is published, for what is to be changed with it.
+
+        Raises:
+            AtlasError: it is damaged or of a version that is not known, breaks a law, or cannot be written.
+        """
+        with self._next_version() as (before, building):
+            if before is None or self.schema() == SCHEMA_VERSION:
+                raise _NothingNew
+            with contextlib.closing(self._connect(building)) as connection:
+                upgrade(before, connection)
+                _check_laws(connection)
+                connection.execute("CHECKPOINT")
+            meanwhile()
+
+    @contextlib.contextmanager
+    def _next_version(self) -> Iterator[tuple[Path | None, Path]]:
+        """The current file, None where there is none, and where to build the next, which is published after the block.
+
+        Whoever else publishes waits meanwhile. Where the block raises, all stays as it is.
+        """
+        make_home(self.home)
+        self.folder.mkdir(exist_ok=True)
         with (self.folder / "LOCK").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for stale in self.folder.glob("*.building*"):
                 stale.unlink()
-            before = self.version()
-            after = f"{int(before or 0) + 1:06d}"
+            version = self.version()
+            before = None if version is None else self.folder / f"{version}.duckdb"
+            after = f"{int(version or 0) + 1:06d}"
             building = self.folder / f"{after}.duckdb.building"
             try:
-                if before is not None:
-                    shutil.copyfile(self.folder / f"{before}.duckdb", building)
-                connection = duckdb.connect(str(building), config={"memory_limit": self._memory})
-                with contextlib.closing(connection):
-                    if before is None:
-                        connection.execute(ddl())
-                    _check_schema(connection, building)
-                    connection.execute("BEGIN")
-                    yield connection
-                    connection.execute("COMMIT")
-                    _check_laws(connection)
-                    connection.execute("CHECKPOINT")
-                    if compact:
-                        _copy(connection, smaller := building.with_name(f"{building.name}.smaller"))
-                if compact:
-                    smaller.rename(building)
+                yield before, building
                 sync(building)
                 building.rename(self.folder / f"{after}.duckdb")
                 _replace_text(self.folder / "CURRENT", after)
+            except _NothingNew:
+                _discard(building)
+                return
             except duckdb.IOException as error:
                 _discard(building)
-                what = str(error).splitlines()[0]
-                raise AtlasError(f"a new version cannot be written to {self.folder}: {what}") from error
+                raise self._unwritable(error, before) from error
             except BaseException:
                 _discard(building)
                 raise
@@ -205,6 +307,32 @@ class Atlas:
             for old in self.folder.glob("*.duckdb"):
                 if old.stem != after:
                     old.unlink()
+
+    def _connect(self, path: Path) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(str(path), config={"memory_limit": self._memory})
+
+    def _restless(self) -> AtlasError:
+        return AtlasError(f"{self.folder} changes faster than it can be opened")
+
+    def _unwritable(self, error: duckdb.Error, before: Path | None) -> AtlasError:
+        said = str(error).splitlines()[0]
+        if "No space left" in said or "disk quota" in said.lower():
+            needed = before.stat().st_size if before is not None and before.exists() else None
+            said = no_space_sentence(self.folder, needed=needed)
+        return AtlasError(f"a new version of the atlas cannot be written: {said}")
+
+    def _unreadable(self, path: Path, error: duckdb.Error) -> AtlasError:
+        if not path.exists():
+            return AtlasError(
+                f"{path} is missing, which {self.folder / 'CURRENT'} names as the atlas; {self._repair()}"
+            )
+        if not os.access(path, os.R_OK):
+            return AtlasError(f"the atlas cannot be read: no permission for {path}: check its owner and mode")
+        if "newer version" in str(error).lower():
+            return AtlasError(f"{path} was written by a newer DuckDB: use the newer Convscope that wrote it")
+        return AtlasError(
+            f"{path} cannot be opened, and may be damaged: {_first_line(error)}; {_restore(self.folder)}"
+        )
 
     def close(self) -> None:
         """Let go of the open file."""
@@ -227,25 +355,63 @@ class Atlas:
                         str(path), read_only=True, config={"memory_limit": self._memory}
                     )
                 except duckdb.Error as error:
-                    if not path.exists():
+                    if self.version() != version:
                         continue  # replaced between reading the pointer and opening the file
-                    what = str(error).splitlines()[0]
-                    raise AtlasError(f"{path} cannot be opened, and may be damaged: {what}") from error
+                    raise self._unreadable(path, error) from error
                 _check_schema(connection, path)
                 # Not closed but dropped: closing would close the cursors that still read the old version.
                 self._open = (version, connection)
                 return connection
-            raise AtlasError(f"{self.folder} changes faster than it can be opened")
+            raise self._restless()
+
+
+class _NothingNew(Exception):
+    """The block of `_next_version` found nothing to publish."""
 
 
 def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    row = connection.execute("SELECT schema_version FROM atlas_info").fetchone()
-    found = row[0] if row else None
+    found = _schema_of(connection, path)
     if found != SCHEMA_VERSION:
+        raise _wrong_schema(path, found)
+
+
+def _schema_of(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    try:
+        row = connection.execute("SELECT schema_version FROM atlas_info").fetchone()
+    except duckdb.Error as error:
         raise AtlasError(
-            f"{path} has tables of version {found}, this Convscope reads version {SCHEMA_VERSION}: "
-            "use another CONVSCOPE_HOME and index again"
+            f"{path} is not an atlas, or a damaged one: {_first_line(error)}; {_restore(path.parent)}"
+        ) from error
+    if row is None or not isinstance(row[0], int):
+        raise AtlasError(f"{path} is damaged: it does not say its version; {_restore(path.parent)}")
+    return row[0]
+
+
+def _wrong_schema(path: Path, found: int) -> AtlasError:
+    this = f"Convscope {metadata.version('convscope')} reads version {SCHEMA_VERSION}"
+    if found > SCHEMA_VERSION:
+        return AtlasError(
+            f"{path} has tables of version {found}, and {this}: use the newer Convscope that wrote it, or index again "
+            "with another CONVSCOPE_HOME"
         )
+    if found < OLDEST:
+        return AtlasError(
+            f"{path} has tables of version {found}, and {this}: use the Convscope that wrote it, or index again with "
+            "another CONVSCOPE_HOME"
+        )
+    return AtlasError(
+        f"{path} has tables of version {found}, and {this}: any command of this Convscope upgrades it, for example "
+        "`convscope images list`"
+    )
+
+
+def _restore(folder: Path) -> str:
+    return f"restore a copy of {folder}, or move that folder away and import and index again"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

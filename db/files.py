@@ -1,9 +1,98 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and what to say where they cannot be read or written."""
 
+import contextlib
+import errno
 import os
+import re
+import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+?)\.\d+(\.\d+)?")
+
+
+class FileError(OSError):
+    """A file cannot be read or written; the message is one sentence for a person.
+
+    Attributes:
+        needed: bytes that were to be written, where that is known.
+    """
+
+    def __init__(self, error: OSError, path: Path, *, needed: int | None = None) -> None:
+        super().__init__(error.errno, error.strerror, str(path))
+        self.needed = needed
+
+    def __str__(self) -> str:
+        """The sentence."""
+        return file_sentence(self)
+
+
+def file_sentence(error: OSError) -> str:
+    """An error of the operating system as one sentence: the file or folder, what is wrong, and what to do."""
+    named = error.filename2 if error.filename2 is not None else error.filename
+    if not isinstance(named, str | bytes):
+        return " ".join((error.strerror or str(error)).split())
+    path = _final(Path(os.fsdecode(named)))
+    number = error.errno
+    if number in FULL:
+        return no_space_sentence(path, needed=getattr(error, "needed", None), quota=number == errno.EDQUOT)
+    sentence = {
+        errno.EROFS: f"{path} cannot be written: its file system is read-only",
+        errno.EACCES: f"no permission for {path}: check its owner and mode",
+        errno.EPERM: f"no permission for {path}: check its owner and mode",
+        errno.ENOENT: f"there is no file or folder {path}",
+        errno.EISDIR: f"expected a file, got the folder {path}",
+        errno.ENOTDIR: f"expected a folder above {path}, got a file",
+        errno.EEXIST: f"expected nothing, or a folder, at {path}, got a file",
+        errno.ENAMETOOLONG: f"the name is too long for this file system: {path}",
+        errno.EMFILE: f"too many open files at {path}: raise the limit with `ulimit -n`",
+    }.get(number or 0)
+    return sentence or f"{path} cannot be read or written: {error.strerror or type(error).__name__}"
+
+
+# Errors that pass once there is room again.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def no_space_sentence(path: Path, *, needed: int | None = None, quota: bool = False) -> str:
+    """What to say where the disk of `path`, or this user's quota of it, is full."""
+    folder = next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))
+    need = "" if needed is None else f", at least {byte_words(needed)} needed"
+    if quota:
+        return f"no space left for {folder}: the disk quota is used up{need}; remove files or raise the quota"
+    try:
+        free = f"{byte_words(shutil.disk_usage(folder).free)} free"
+    except OSError:
+        free = "the disk is full"
+    return f"no space left on the disk of {folder}: {free}{need}; make room and try again"
+
+
+def byte_words(size: int) -> str:
+    """A number of bytes as people read it."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size} bytes"
+
+
+def _final(path: Path) -> Path:
+    """What a person knows of a file that is being written: its name, or for a new atlas its folder."""
+    if ".duckdb.building" in path.name:
+        return path.parent
+    temporary = _TEMPORARY.fullmatch(path.name)
+    return path.with_name(temporary["name"]) if temporary else path
+
+
+@contextlib.contextmanager
+def _naming(path: Path, needed: int | None = None) -> Iterator[None]:
+    """The system's errors name `path` in place of a temporary name or nothing."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(error, path, needed=needed) from error
 
 
 def write_file(path: Path, data: bytes, *, synced: bool = False) -> None:
@@ -13,42 +102,59 @@ def write_file(path: Path, data: bytes, *, synced: bool = False) -> None:
         synced: have it on the disk when this returns. A sync per file costs milliseconds.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind.
+        FileError: it cannot be written; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        file = temporary.open("wb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("wb")
-    try:
-        with file:
-            file.write(data)
-            if synced:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if synced:
-        sync(path.parent)
+    with _naming(path, len(data)):
+        try:
+            file = temporary.open("wb")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("wb")
+        try:
+            with file:
+                file.write(data)
+                if synced:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        if synced:
+            sync(path.parent)
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     """Write `pieces` to `path` as they come, whole or not at all.
 
     Raises:
-        OSError: it cannot be written; nothing is left behind, and an older file stays. So with what `pieces` raises.
+        FileError: it cannot be written; nothing is left behind, and an older file stays. So with what `pieces` raises.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with temporary.open("wb") as file:
+        with _naming(path):
+            file = temporary.open("wb")
+        with file:
             for piece in pieces:
-                file.write(piece)
+                with _naming(path, len(piece)):
+                    file.write(piece)
+            with _naming(path):
+                file.flush()
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or in the folder in which it would have to be made."""
+    present = next((one for one in (folder, *folder.parents) if one.exists()), Path("/"))
+    return os.access(present, os.W_OK | os.X_OK)
+
+
+def make_home(home: Path) -> None:
+    """Make the folder of everything, for its owner alone; one that is there stays as it is."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from db.atlas import Atlas
-from db.files import write_file
+from db.files import make_home, write_file
 from db.queries import image_sets, runs
 
 SAMPLES = "samples"
@@ -80,6 +80,7 @@ def write_first_run(home: Path, first: FirstRun) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    make_home(home)
     write_file(home / FILE, json.dumps(asdict(first)).encode())
 
 
@@ -107,7 +108,7 @@ def filling(home: Path) -> Iterator[None]:
     Raises:
         FirstRunBusy: somebody does already.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     with (home / "FIRST-RUN.LOCK").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from db.files import write_file
+from db.files import make_home, write_file
 from db.samples import Header, header_of
 from db.settings import Settings
 
@@ -405,7 +405,7 @@ class ImageStore:
 
     @contextlib.contextmanager
     def _locked(self, kind: int, otherwise: str) -> Iterator[None]:
-        self.home.mkdir(parents=True, exist_ok=True)
+        make_home(self.home)
         with (self.home / "IMAGES.LOCK").open("w") as lock:
             try:
                 fcntl.flock(lock, kind | fcntl.LOCK_NB)

@@ -5,10 +5,15 @@ Every process that opens a ledger brings it to the newest tables first; starters
 
 import contextlib
 import fcntl
+import os
+import sqlite3
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
@@ -25,9 +30,10 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from db.change_counts import count_changes
+from db.files import file_sentence, is_writable, make_home, no_space_sentence
 from db.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -37,6 +43,13 @@ _MIGRATION_LOCK = 7_284_511  # PostgreSQL's advisory locks are numbers; this one
 
 class LedgerError(RuntimeError):
     """The ledger cannot be used; the message is one sentence for the person who runs Convscope."""
+
+
+class ReadOnlyHome(LedgerError):
+    """Something was to be written to a home that only reads; the message is one sentence."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(f"{home} is read-only: Convscope shows what is there and changes nothing")
 
 
 def now() -> datetime:
@@ -68,8 +81,18 @@ class Ledger:
 
     def __init__(self, settings: Settings) -> None:
         self.home = settings.home
-        self.url = settings.ledger_url or f"sqlite:///{settings.home / 'ledger.sqlite'}"
+        self.file = None if settings.ledger_url else settings.home / "ledger.sqlite"
+        self.url = settings.ledger_url or f"sqlite:///{self.file}"
         self.engine = _engine(self.url)
+        # SQLite makes files beside its own, so it writes where the folder can be written
+        self.read_only = (
+            self.file is not None
+            and self.file.exists()
+            and not (is_writable(self.home) and os.access(self.file, os.W_OK))
+        )
+        if self.read_only:
+            assert self.file is not None
+            self.engine = _read_only_engine(self.url, self.file)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -88,8 +111,11 @@ class Ledger:
         """A transaction: all of the block or, where it raises, nothing of it.
 
         Raises:
+            ReadOnlyHome: the home is read-only.
             LedgerError: the database cannot be reached, or written to.
         """
+        if self.read_only:
+            raise ReadOnlyHome(self.home)
         with (
             _in_sentences(self.engine),
             self.engine.connect().execution_options(convscope_writes=True) as connection,
@@ -101,20 +127,18 @@ class Ledger:
         """Bring the tables to `revision`; does nothing where they are there already.
 
         Raises:
+            ReadOnlyHome: they are others, and the home is read-only.
             LedgerError: the database cannot be reached, or was made by a newer Convscope.
         """
+        if self.read_only:
+            if self.revision() != head():
+                raise ReadOnlyHome(self.home)
+            return
         with _in_sentences(self.engine), self._only_one() as connection:
-            config = Config()
-            config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+            config = _alembic()
             config.attributes["connection"] = connection
-            script = ScriptDirectory.from_config(config)
-            known = {found.revision for found in script.walk_revisions()}
             present = _revision(connection)
-            if present is not None and present not in known:
-                raise LedgerError(
-                    f"the ledger at {self._shown()} has tables of revision {present}, this Convscope knows up to "
-                    f"{script.get_current_head()}: use the newer Convscope, or another CONVSCOPE_HOME"
-                )
+            self._check_known(present)
             try:
                 if revision == "base" or (present and revision != "head" and revision < present):
                     command.downgrade(config, revision)
@@ -123,6 +147,42 @@ class Ledger:
             except CommandError as error:
                 raise LedgerError(f"the ledger at {self._shown()} cannot be migrated: {error}") from error
             count_changes(connection)
+
+    def revision(self) -> str | None:
+        """Revision of its tables, None where there are none yet; nothing is changed.
+
+        Raises:
+            LedgerError: the database cannot be reached, is damaged, or was made by a newer Convscope.
+        """
+        if self.file is None:
+            with _in_sentences(self.engine), self.engine.connect() as connection:
+                present = _revision(connection)
+        elif not self.file.exists():
+            present = None
+        else:
+            try:
+                with contextlib.closing(_connect_to_read(self.file)) as database:
+                    tables = database.execute(
+                        "SELECT name FROM sqlite_master WHERE type = 'table'"
+                    ).fetchall()
+                    asked = "SELECT version_num FROM alembic_version"
+                    rows = database.execute(asked).fetchall() if ("alembic_version",) in tables else []
+            except sqlite3.Error as error:
+                raise LedgerError(_damaged(self.file, str(error))) from error
+            if tables and not rows:
+                raise LedgerError(_damaged(self.file, "it does not say of which revision its tables are"))
+            present = str(rows[0][0]) if rows else None
+        self._check_known(present)
+        return present
+
+    def _check_known(self, present: str | None) -> None:
+        script = ScriptDirectory.from_config(_alembic())
+        if present is not None and present not in {found.revision for found in script.walk_revisions()}:
+            raise LedgerError(
+                f"the ledger at {self._shown()} has tables of revision {present}, Convscope "
+                f"{metadata.version('convscope')} knows up to {script.get_current_head()}: use the newer Convscope "
+                "that wrote it, or another CONVSCOPE_HOME"
+            )
 
     def close(self) -> None:
         """Close idle connections."""
@@ -143,17 +203,33 @@ class Ledger:
                     connection.commit()
             return
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            make_home(self.home)
+            if (
+                self.file is not None and not self.file.exists()
+            ):  # SQLite gives its other files this one's mode
+                shared = self.home.stat().st_mode & stat.S_ISGID
+                os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o660 if shared else 0o600))
             with (self.home / "ledger.LOCK").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 with self.engine.connect() as connection:
                     yield connection
         except OSError as error:
-            raise LedgerError(f"{self.home} cannot be written to: {error.strerror or error}") from error
+            raise LedgerError(file_sentence(error)) from error
 
     def _shown(self) -> str:
         """The URL without its password."""
         return make_url(self.url).render_as_string(hide_password=True)
+
+
+def head() -> str | None:
+    """Revision of the tables that this Convscope uses."""
+    return ScriptDirectory.from_config(_alembic()).get_current_head()
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
 
 
 def _revision(connection: Connection) -> str | None:
@@ -180,6 +256,30 @@ def _engine(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _read_only_engine(url: str, file: Path) -> Engine:
+    """An engine that makes no file. Each reader gets a connection of its own: another may write meanwhile."""
+    engine = create_engine(make_url(url), creator=lambda: _connect_to_read(file), poolclass=NullPool)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _connect_to_read(file: Path) -> sqlite3.Connection:
+    """A connection that changes nothing. Where nobody has the file open, SQLite need not make its files beside it."""
+    beside = file.with_name(f"{file.name}-wal")
+    alone = not (beside.exists() and beside.stat().st_size)
+    how = "mode=ro&immutable=1" if alone else "mode=ro"
+    return sqlite3.connect(
+        f"file:{quote(str(file))}?{how}", uri=True, isolation_level=None, check_same_thread=False
+    )
+
+
+def _damaged(file: Path, what: str) -> str:
+    return (
+        f"the ledger {file} cannot be read, and may be damaged: {what}; restore a copy of it, or move it away and "
+        "start without jobs and their results"
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
@@ -211,8 +311,25 @@ def _in_sentences(engine: Engine) -> Iterator[None]:
     except IntegrityError:
         raise
     except (DBAPIError, PendingRollbackError, NoConnectionFree) as error:
-        shown = engine.url.render_as_string(hide_password=True)
-        raise LedgerError(f"the ledger at {shown} does not work: {_what(error)}") from error
+        raise LedgerError(_sentence(engine, error)) from error
+
+
+def _sentence(engine: Engine, error: SQLAlchemyError) -> str:
+    said = _what(error)
+    if engine.dialect.name == "sqlite" and engine.url.database:
+        file = Path(engine.url.database)
+        if any(words in said for words in ("malformed", "not a database", "no such table", "no such column")):
+            return _damaged(file, said)
+        if "disk is full" in said:
+            return f"the ledger cannot be written: {no_space_sentence(file.parent)}"
+        if "unable to open" in said:
+            return (
+                f"the ledger {file} cannot be opened: check that its folder is there, and its owner and mode"
+            )
+        if "readonly" in said:
+            return f"the ledger {file} cannot be written: it, its folder or its file system is read-only"
+        return f"the ledger {file} does not work: {said}"
+    return f"the ledger at {engine.url.render_as_string(hide_password=True)} does not work: {said}"
 
 
 def _what(error: SQLAlchemyError) -> str:

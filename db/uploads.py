@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from db.files import write_file
+from db.files import make_home, write_file
 from db.settings import Settings
 
 MOST_FILES = 200_000
@@ -81,7 +81,8 @@ class UploadStore:
                 f"files: expected at most {_gigabytes(self._most_bytes)} in all (CONVSCOPE_UPLOAD_GB), got "
                 f"{_gigabytes(total)}"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_home(self.folder.parent)
+        self.folder.mkdir(exist_ok=True)
         self._check_room(2 * total)
         key = secrets.token_hex(16)
         folder = self.folder / key

@@ -18,6 +18,7 @@ from celery.exceptions import SecurityWarning
 from sqlalchemy import delete, insert, update
 
 from db.atlas import Atlas
+from db.home import check_writable, open_home
 from db.images import ImageStore
 from db.ledger import Ledger, LedgerError, moment
 from db.ledger_tables import QUEUES, Worker
@@ -50,12 +51,12 @@ def run_worker(
         more: given the settings and the device, makes kinds beside those of this package.
 
     Raises:
-        LedgerError: the ledger cannot be used.
+        HomeError, AtlasError, LedgerError: the home cannot be used.
         ValueError: there is no such device.
     """
     place = find_device(device)
-    ledger = Ledger(settings)
-    ledger.migrate()
+    check_writable(settings, "a worker writes results there")
+    ledger = open_home(settings)
     stopping = threading.Event()
     name = f"{socket.gethostname()}:{os.getpid()}"
     others = more(settings, place)

@@ -54,7 +54,7 @@ def test_migrating_twice_keeps_the_rows(ledger: Ledger) -> None:
 def test_a_ledger_of_a_newer_convscope_is_refused_and_left_alone(ledger: Ledger) -> None:
     with ledger.write() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(LedgerError, match="revision 9999, this Convscope knows up to 0008"):
+    with pytest.raises(LedgerError, match=r"revision 9999, Convscope \S+ knows up to \d{4}: use the newer"):
         ledger.migrate()
     with ledger.read() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
@@ -117,7 +117,7 @@ def test_a_database_that_is_away_is_named_without_its_password(settings: Setting
 
 def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(LedgerError, match="cannot be written to"):
+    with pytest.raises(LedgerError, match=r"expected nothing, or a folder, at .*/file, got a file"):
         Ledger(dataclasses.replace(settings, home=tmp_path / "file")).migrate()
 
 

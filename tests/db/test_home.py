@@ -1,0 +1,303 @@
+"""A home is looked at before it is touched: older ones open, others are refused with every byte as it was."""
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from older_atlas import MOMENT, write_older_atlas
+from sqlalchemy import text
+
+from db.atlas import Atlas, AtlasError, Query
+from db.home import HomeError, open_atlas, open_home
+from db.ledger import Ledger, LedgerError, ReadOnlyHome, head
+from db.schema import SCHEMA_VERSION
+from db.settings import Settings, read_settings
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Homes as older versions left them, with a saved query, by the version of their atlas."""
+    folder = tmp_path_factory.mktemp("older")
+    for version in (1, 3):
+        settings = read_settings({"CONVSCOPE_HOME": str(folder / str(version))})
+        write_older_atlas(settings.home, version)
+        ledger = Ledger(settings)
+        ledger.migrate("0004")
+        with ledger.write() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO saved_queries (name, sql, created, changed) VALUES ('kept', 'SELECT 1', :now, :now)"
+                ),
+                {"now": MOMENT},
+            )
+        ledger.close()
+    return folder
+
+
+@pytest.fixture
+def older(settings: Settings, templates: Path) -> Settings:
+    """Settings of a copy of such a home, with an atlas of version 3."""
+    shutil.copytree(templates / "3", settings.home)
+    return settings
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    """Every file with its bytes."""
+    return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+def rows(settings: Settings, sql: str) -> list[tuple[object, ...]]:
+    return [tuple(row.values()) for row in Atlas(settings).fetch(Query(sql))]
+
+
+@contextlib.contextmanager
+def only_read(home: Path) -> Iterator[None]:
+    """The home on a file system that is mounted read-only, or, without the rights to mount, without rights to write."""
+    if os.getuid():
+        home.chmod(0o500)
+        (home / "atlas").chmod(0o500)
+        yield
+        home.chmod(0o700)
+        (home / "atlas").chmod(0o700)
+        return
+    for command in (["mount", "--bind", home, home], ["mount", "-o", "remount,ro,bind", home]):
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("root may write everywhere, and nothing can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", home], check=True)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_an_older_home_opens_with_all_that_it_had(settings: Settings, templates: Path, version: int) -> None:
+    shutil.copytree(templates / str(version), settings.home)
+    ledger = open_home(settings)
+    assert ledger.revision() == head()
+    with ledger.read() as connection:
+        assert connection.execute(text("SELECT name FROM saved_queries")).scalars().all() == ["kept"]
+    ledger.close()
+    assert [path.name for path in (settings.home / "atlas").glob("*.duckdb*")] == ["000008.duckdb"]
+    assert Atlas(settings).schema() == SCHEMA_VERSION
+    assert rows(
+        settings, "SELECT image_id, label, dhash, created FROM images JOIN image_sets USING (image_set)"
+    ) == [
+        (0, "crane", 77 if version == 3 else None, MOMENT),
+        (1, None, 77 if version == 3 else None, MOMENT),
+    ]
+    [(mean, fit, name)] = rows(settings, "SELECT mean, fit, name FROM models JOIN classes USING (vocabulary)")
+    assert (mean, fit, name) == (pytest.approx([0.1, 0.2, 0.3]), "exact", "crane, the bird")
+    # cell (3, 4) sees [2y - 2, 2y + 3) x [2x - 2, 2x + 3) of an input of 8 x 10
+    box = {"y0": 4, "x0": 6, "y1": 8, "x1": 10}
+    assert rows(settings, "SELECT image_id, activation, box FROM patches WHERE rank = 1") == [(1, 0.5, box)]
+    assert rows(settings, "SELECT run, seconds, finished FROM runs") == [(3, 1.5, MOMENT)]
+    assert rows(settings, "SELECT * FROM label_matches") == []
+    with Atlas(settings).publish() as connection:
+        assert connection.execute("SELECT nextval('run_numbers')").fetchone() == (4,)
+    before = contents(settings.home)
+    open_home(settings).close()
+    assert before == {name: data for name, data in contents(settings.home).items() if name in before}
+
+
+def test_the_atlas_alone_opens_an_older_home_whole(older: Settings) -> None:
+    assert len(open_atlas(older).fetch(Query("SELECT fit FROM models"))) == 1
+    assert Ledger(older).revision() == head()
+
+
+def newer_atlas(settings: Settings) -> None:
+    with duckdb.connect(str(settings.home / "atlas" / "000007.duckdb")) as connection:
+        connection.execute("UPDATE atlas_info SET schema_version = 99")
+
+
+def newer_ledger(settings: Settings) -> None:
+    ledger = Ledger(settings)
+    with ledger.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    ledger.close()
+
+
+def garbage_in_the_ledger(settings: Settings) -> None:
+    (settings.home / "ledger.sqlite").write_bytes(b"no database at all" * 1000)
+
+
+def garbage_in_the_atlas(settings: Settings) -> None:
+    (settings.home / "atlas" / "000007.duckdb").write_bytes(b"no database at all" * 1000)
+
+
+def empty_atlas(settings: Settings) -> None:
+    (settings.home / "atlas" / "000007.duckdb").write_bytes(b"")
+
+
+def no_atlas_file(settings: Settings) -> None:
+    (settings.home / "atlas" / "000007.duckdb").unlink()
+
+
+def another_database(settings: Settings) -> None:
+    no_atlas_file(settings)
+    duckdb.connect(str(settings.home / "atlas" / "000007.duckdb")).close()
+
+
+def wrong_pointer(settings: Settings) -> None:
+    (settings.home / "atlas" / "CURRENT").write_bytes(b"\xff\xfe../../etc")
+
+
+def pointer_to_nothing(settings: Settings) -> None:
+    (settings.home / "atlas" / "CURRENT").write_text("000099\n")
+
+
+def no_pointer(settings: Settings) -> None:
+    (settings.home / "atlas" / "CURRENT").unlink()
+
+
+REFUSED: dict[Callable[[Settings], None], tuple[type[Exception], str]] = {
+    newer_atlas: (
+        AtlasError,
+        r"atlas/000007\.duckdb has tables of version 99, and Convscope \S+ reads version 4: use the newer Convscope",
+    ),
+    newer_ledger: (
+        LedgerError,
+        r"ledger\.sqlite has tables of revision 9999, Convscope \S+ knows up to \d+: use the newer Convscope",
+    ),
+    garbage_in_the_ledger: (
+        LedgerError,
+        r"ledger\.sqlite cannot be read, .*restore a copy of it, or move it away",
+    ),
+    garbage_in_the_atlas: (AtlasError, r"000007\.duckdb cannot be opened, .*restore a copy of .*atlas"),
+    empty_atlas: (AtlasError, r"000007\.duckdb cannot be opened, .*restore a copy of .*atlas"),
+    no_atlas_file: (AtlasError, r"000007\.duckdb is missing, which .*CURRENT names .*restore a copy"),
+    another_database: (AtlasError, r"000007\.duckdb is not an atlas, or a damaged one: .*restore a copy"),
+    wrong_pointer: (
+        AtlasError,
+        r"CURRENT is damaged: .*write 000007 into it, the newest atlas in the folder",
+    ),
+    pointer_to_nothing: (
+        AtlasError,
+        r"000099\.duckdb is missing, which .*CURRENT names .*write 000007 into it",
+    ),
+    no_pointer: (AtlasError, r"CURRENT is missing, .*write 000007 into it"),
+}
+
+
+@pytest.mark.parametrize("damage", REFUSED, ids=lambda damage: damage.__name__)
+def test_a_home_that_cannot_be_opened_is_left_as_it_is(
+    older: Settings, damage: Callable[[Settings], None]
+) -> None:
+    damage(older)
+    before = contents(older.home)
+    kind, sentence = REFUSED[damage]
+    with pytest.raises(kind, match=sentence) as caught:
+        open_home(older)
+    assert "\n" not in str(caught.value)
+    assert contents(older.home) == before
+
+
+def whole(home: Path) -> dict[str, bytes]:
+    """What a person could lose: files of locks hold nothing."""
+    return {name: data for name, data in contents(home).items() if "LOCK" not in name}
+
+
+def test_an_upgrade_that_fails_changes_nothing(older: Settings) -> None:
+    with duckdb.connect(str(older.home / "atlas" / "000007.duckdb")) as connection:
+        connection.execute("UPDATE image_sets SET images = 5")
+    before = whole(older.home)
+    with pytest.raises(AtlasError, match="the law 'image_sets counts its images' does not hold for 's'"):
+        open_home(older)
+    assert whole(older.home) == before
+
+
+def test_an_upgrade_that_was_killed_between_both_stores_is_ended_by_the_next_opening(
+    older: Settings,
+) -> None:
+    ledger = Ledger(older)
+
+    def killed() -> None:
+        ledger.migrate()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Atlas(older).upgrade(meanwhile=killed)
+    assert Atlas(older).schema() == 3
+    ledger.close()
+    open_home(older).close()
+    assert Atlas(older).schema() == SCHEMA_VERSION
+
+
+def test_an_older_home_that_is_read_only_is_refused_and_left(older: Settings) -> None:
+    before = contents(older.home)
+    with (
+        only_read(older.home),
+        pytest.raises(
+            HomeError,
+            match=r"is read-only and has an atlas of version 3 and a ledger of revision 0004, .* open it once where",
+        ),
+    ):
+        open_home(older)
+    assert contents(older.home) == before
+
+
+def test_a_read_only_home_is_read_and_says_so_where_it_is_written(older: Settings) -> None:
+    open_home(older).close()
+    before = contents(older.home)
+    with only_read(older.home):
+        ledger = open_home(older)
+        with ledger.read() as connection:
+            assert connection.execute(text("SELECT name FROM saved_queries")).scalars().all() == ["kept"]
+        assert rows(older, "SELECT count(*) AS n FROM images") == [(2,)]
+        with pytest.raises(ReadOnlyHome, match="is read-only: Convscope shows what is there"), ledger.write():
+            pass
+        ledger.close()
+        assert contents(older.home) == before
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_home_and_its_ledger_are_the_owners_alone(settings: Settings) -> None:
+    ledger = open_home(settings)
+    assert mode(settings.home) == 0o700
+    with ledger.write() as connection:
+        connection.execute(text("DELETE FROM saved_queries"))
+        beside = [settings.home / f"ledger.sqlite{end}" for end in ("", "-wal", "-shm")]
+        assert [mode(path) for path in beside] == [0o600] * 3
+    ledger.close()
+
+
+def test_a_password_closes_a_home_that_was_open_to_all(older: Settings) -> None:
+    older.home.chmod(0o755)
+    (older.home / "ledger.sqlite").chmod(0o644)
+    open_home(older).close()
+    assert mode(older.home) == 0o755, "without a password it stays as its owner made it"
+    guarded = read_settings({"CONVSCOPE_HOME": str(older.home), "CONVSCOPE_PASSWORD": "long enough"})
+    open_home(guarded).close()
+    assert mode(older.home) == 0o700
+    assert mode(older.home / "ledger.sqlite") == 0o600
+    assert mode(older.home / "atlas") == 0o700
+
+
+def test_a_home_that_a_group_shares_stays_the_groups(older: Settings) -> None:
+    older.home.chmod(0o2775)
+    (older.home / "ledger.sqlite").chmod(0o664)
+    guarded = read_settings({"CONVSCOPE_HOME": str(older.home), "CONVSCOPE_PASSWORD": "long enough"})
+    open_home(guarded).close()
+    assert mode(older.home) == 0o2770
+    assert mode(older.home / "ledger.sqlite") == 0o660
+
+
+@pytest.mark.parametrize("found", [0o1777, 0o755])
+def test_a_folder_that_serves_other_things_too_is_not_closed(tmp_path: Path, found: int) -> None:
+    (tmp_path / "mine.txt").write_text("not Convscope's")
+    tmp_path.chmod(found)
+    guarded = read_settings({"CONVSCOPE_HOME": str(tmp_path), "CONVSCOPE_PASSWORD": "long enough"})
+    open_home(guarded).close()
+    assert mode(tmp_path) == found
+    assert mode(tmp_path / "ledger.sqlite") == 0o600
+    if found & stat.S_ISVTX:  # the ledger marks it as a home now, and still it is everybody's
+        open_home(guarded).close()
+        assert mode(tmp_path) == found
