@@ -101,7 +101,7 @@ class Context:
         default_factory=lambda: Cache(256 * MEGABYTE, lambda pixels: int(pixels.nbytes))
     )
     pictures: Cache[tuple[Any, ...], bytes] = field(default_factory=lambda: Cache(96 * MEGABYTE, len))
-    cells: Cache[tuple[int, str, str, int], tuple[Record, ...]] = field(
+    cells: Cache[tuple[str | None, int, str, str, int], tuple[Record, ...]] = field(
         default_factory=lambda: Cache(200_000, len)
     )
     pages: Cache[tuple[Any, ...], tuple[dict[str, Any], list[int]]] = field(

@@ -176,9 +176,13 @@ def image_file(key: str) -> flask.Response:
 def channel_cells(
     context: Context, run: Record, layer: str, channels: Sequence[int]
 ) -> dict[int, tuple[Record, ...]]:
-    """All patches of `channels` by rank, with what they are cut from; asks the atlas for what is not kept."""
+    """All patches of `channels` by rank, with what they are cut from; asks the atlas for what is not kept.
+
+    A run never changes, but the labels and names of its images do: with a new version of the atlas all is asked anew.
+    """
     number = run["run"]
-    found = {channel: context.cells.get((number, stamp(run), layer, channel)) for channel in channels}
+    of = (context.catalogue().version, number, stamp(run), layer)
+    found = {channel: context.cells.get((*of, channel)) for channel in channels}
     absent = [channel for channel, cells in found.items() if cells is None]
     if absent:
         places = context.atlas.fetch(patch_queries.places(number, layer, absent))
@@ -198,7 +202,7 @@ def channel_cells(
         for channel, cells in grouped.items():
             found[channel] = tuple(cells)
             if cells:
-                context.cells.put((number, stamp(run), layer, channel), tuple(cells))
+                context.cells.put((*of, channel), tuple(cells))
     return {channel: cells for channel, cells in found.items() if cells}
 
 

@@ -38,7 +38,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a choice asks for: the job; what else to send to ask for it; and what is stored of it, of whichever job."""
+    """What a choice asks for: the job; what else to send to ask for it; and the rows stored of it, of whichever job."""
 
     new: NewJob
     rest: Record
@@ -57,8 +57,11 @@ def read_request(
     methods: Mapping[str, Method],
     most: int,
     ask: Ask,
+    show: Callable[[Record], Record],
 ) -> Record:
-    """What the page shows. `most` is how many results it shows; `ask` makes the job."""
+    """What the page shows. `most` is how many results it shows; `ask` makes the job; `show` leaves out of a stored row
+    what concerns the server alone.
+    """
     given = {
         name.removeprefix("p_"): values[-1]
         for name, values in parse_qs((search or "").lstrip("?")).items()
@@ -73,6 +76,7 @@ def read_request(
     chosen = [name for name in address.models.split(",") if name] or [address.model or run["model"]]
     page: Record = {
         "search": search or "",
+        "version": catalogue.version,
         "models": models,
         "chosen": chosen,
         "image_set": image_set,
@@ -102,7 +106,7 @@ def read_request(
             "parameters": request["parameters"],
             **asked.rest,
         }
-        page["stored"] = asked.stored
+        page["stored"] = [show(row) for row in asked.stored]
         found = job_with_key(context.ledger, asked.new.key)
         page["job"] = None if found is None else found["job"]
     except WrongRequest as error:

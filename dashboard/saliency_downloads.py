@@ -6,7 +6,7 @@ shared in a column, all) and `clip` (percentile).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flask
@@ -17,7 +17,8 @@ from dashboard.api_answers import MOST_NUMBER, answer, choice, for_spreadsheet, 
 from dashboard.api_answers import number as whole_number
 from dashboard.context import Context, Record, current
 from dashboard.figure import ColourBar, FigureCell, FigureRow
-from dashboard.pages.saliency import MOST_MAPS, read_page
+from dashboard.pages.saliency import MOST_MAPS, ask, read_page
+from dashboard.requests import Chosen
 from dashboard.words import activation, percent
 from db.atlas import AtlasError
 from db.job_queries import job, job_items, job_maps
@@ -27,7 +28,7 @@ from db.patch_queries import pictured
 from db.results import ResultGone
 from db.table_files import csv_lines
 from workers.methods import METHODS, WrongRequest
-from workers.submit import DEFAULT_STEPS, MOST_STEPS
+from workers.submit import DEFAULT_STEPS, MOST_STEPS, parse_ids
 
 DEFAULT_STRENGTH = 0.65
 SCALES = ("own", "model", "all")
@@ -98,7 +99,10 @@ def read_view() -> View:
 
 @dataclass(frozen=True)
 class Asked:
-    """A job with its items, images down and models across, and the maps that they have so far."""
+    """A request's items, images down and models across, and the maps that they have so far.
+
+    `job` has the request's image set and parameters; not every request has a job.
+    """
 
     job: Mapping[str, Any]
     items: Sequence[Record]
@@ -111,20 +115,9 @@ class Asked:
 
 
 def _asked(context: Context) -> Asked:
-    number = _job_number(context)
-    found = job(context.ledger, number)
-    if found["kind"] != "saliency":
-        raise NothingComputed(f"job {number} computes no maps but {found['kind']}")
-    if found["items"] > MOST_MAPS:
-        raise WrongRequest(f"a figure holds up to {MOST_MAPS} maps, job {number} has {found['items']:,}")
     steps = whole_number("steps", DEFAULT_STEPS, low=2, high=MOST_STEPS)
-    maps = {row["position"]: row for row in job_maps(context.ledger, number, steps=steps)}
-    return Asked(found, job_items(context.ledger, number), maps)
-
-
-def _job_number(context: Context) -> int:
     if "job" in flask.request.args:
-        return whole_number("job", 0, low=1, high=MOST_NUMBER)
+        return _of_job(context, whole_number("job", 0, low=1, high=MOST_NUMBER), steps)
     catalogue = context.catalogue()
     if catalogue.trouble:
         raise AtlasError(catalogue.trouble)
@@ -133,9 +126,33 @@ def _job_number(context: Context) -> int:
     page = read_page(context, catalogue, flask.request.query_string.decode(errors="replace"))
     for problem in page["problems"].values():
         raise WrongRequest(problem.rstrip("."))
-    if page["job"] is None:
+    ids = parse_ids(page["ids"], most=MOST_MAPS)
+    wanted = Chosen(
+        page["chosen"], page["image_set"], ids, page["method"], page["parameters"], page["target"]
+    )
+    request = ask(context, wanted, steps=steps)
+    stored = {row["position"]: row for row in request.stored}
+    if page["job"] is not None:
+        of_job = _of_job(context, page["job"], steps)
+        return replace(of_job, maps=stored | dict(of_job.maps))
+    if not stored:
         raise NothingComputed("these maps were not asked for yet: run them on the Saliency page")
-    return int(page["job"])
+    items = [
+        {"position": at, "model": item.model, "image_id": item.image_id, "error": None}
+        | {"state": "done" if at in stored else "queued"}
+        for at, item in enumerate(request.new.items)
+    ]
+    return Asked({"image_set": request.new.image_set, "parameters": request.new.parameters}, items, stored)
+
+
+def _of_job(context: Context, number: int, steps: int) -> Asked:
+    found = job(context.ledger, number)
+    if found["kind"] != "saliency":
+        raise NothingComputed(f"job {number} computes no maps but {found['kind']}")
+    if found["items"] > MOST_MAPS:
+        raise WrongRequest(f"a figure holds up to {MOST_MAPS} maps, job {number} has {found['items']:,}")
+    maps = {row["position"]: row for row in job_maps(context.ledger, number, steps=steps)}
+    return Asked(found, job_items(context.ledger, number), maps)
 
 
 @saliency_downloads.get("/saliency.png")

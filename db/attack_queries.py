@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from db.job_queries import named_as_asked
 from db.jobs import Record
 from db.ledger import Ledger
 from db.ledger_tables import (
@@ -37,12 +38,12 @@ def job_attacks(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: 
     """The attacks of a job's items at positions from `offset` on, with their `position`."""
     with ledger.read() as connection:
         rows = connection.execute(
-            select(JobItem.position, Attack.__table__)
+            select(JobItem.position, JobItem.model.label("asked_model"), Attack.__table__)
             .join(Attack, Attack.attack == JobItem.result)
             .where(JobItem.job == number, JobItem.position.between(offset, offset + limit - 1))
             .order_by(JobItem.position)
         )
-        return [dict(row) for row in rows.mappings()]
+        return [named_as_asked(dict(row)) for row in rows.mappings()]
 
 
 def job_outcomes(ledger: Ledger, number: int) -> dict[str, int]:

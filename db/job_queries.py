@@ -139,6 +139,7 @@ def job_maps(
         rows = connection.execute(
             select(
                 JobItem.position,
+                JobItem.model.label("asked_model"),
                 SaliencyMap.__table__,
                 MapScore.steps,
                 MapScore.deletion_auc,
@@ -148,6 +149,31 @@ def job_maps(
             .outerjoin(MapScore, (MapScore.map == SaliencyMap.map) & (MapScore.steps == steps))
             .where(JobItem.job == number, JobItem.position.between(offset, offset + limit - 1))
             .order_by(JobItem.position)
+        )
+        return [named_as_asked(dict(row)) for row in rows.mappings()]
+
+
+def named_as_asked(row: Record) -> Record:
+    """A result under the name that its item gives the model: models of one digest share their results."""
+    asked = row.pop("asked_model")
+    return row | {"model": asked}
+
+
+def maps_of_images(
+    ledger: Ledger, image_set: str, ids: Sequence[int], *, method: str, digests: Sequence[str], steps: int
+) -> list[Record]:
+    """The maps of images of a set by a method under models of these digests, with their scores as in `job_maps`."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(SaliencyMap.__table__, MapScore.steps, MapScore.deletion_auc, MapScore.insertion_auc)
+            .outerjoin(MapScore, (MapScore.map == SaliencyMap.map) & (MapScore.steps == steps))
+            .where(
+                SaliencyMap.image_set == image_set,
+                SaliencyMap.image_id.in_(ids),
+                SaliencyMap.method == method,
+                SaliencyMap.model_digest.in_(digests),
+            )
+            .order_by(SaliencyMap.map)
         )
         return [dict(row) for row in rows.mappings()]
 

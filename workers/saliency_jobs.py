@@ -13,12 +13,12 @@ from db.ledger_tables import MapScore, SaliencyMap
 from workers.attribution import attribute
 from workers.bench import ITS_OWN, Bench, class_of, digest_of
 from workers.faithfulness import faithfulness
-from workers.keys import content_key, key_in_set
-from workers.methods import ATTRIBUTION_VERSION
+from workers.keys import key_in_set
 from workers.models import VisionModel
 from workers.probabilities import class_probabilities
 from workers.running import Computed, ItemFailed
 from workers.stored_images import StoredImage
+from workers.submit import map_question
 
 FOLDER = "saliency"
 _FILES = ("file", "input_file")
@@ -146,13 +146,6 @@ def _stored(connection: Connection, row: Record) -> int:
     files = {name: row[name] for name in ("file", "standard_error_file", "input_file")}
     connection.execute(update(SaliencyMap).where(same).values(files))
     return int(found)
-
-
-def map_question(
-    digest: str, image_key: str, method: str, parameters: Mapping[str, Any], target_class: int
-) -> str:
-    """SHA-256 over all that a map's numbers depend on."""
-    return content_key(ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class)
 
 
 class FaithfulnessJobs:

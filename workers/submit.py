@@ -5,7 +5,7 @@ parameters), so that asking twice for the same is one job.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ from db import jobs
 from db.atlas import Atlas, NoAtlas
 from db.image_sets import images_by_id
 from db.index_queries import run_of
-from db.jobs import NewItem, NewJob, NoSuchSubject
+from db.job_queries import maps_of_images
+from db.jobs import NewItem, NewJob, NoSuchSubject, Record
+from db.label_queries import label_choices
 from db.ledger import Ledger
 from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
 from db.patch_queries import labelled_classes
@@ -125,10 +127,51 @@ def saliency_job(
         queue=queue,
         most=MOST_ITEMS,
         noun="maps",
+        by_label=asked == "label",
     )
     if asked == "label":
         check_labels(atlas, new, "target")
     return new
+
+
+def map_question(
+    digest: str, image_key: str, method: str, parameters: Mapping[str, Any], target_class: int
+) -> str:
+    """SHA-256 over all that a map's numbers depend on."""
+    return content_key(ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class)
+
+
+def stored_maps(atlas: Atlas, ledger: Ledger, new: NewJob, *, steps: int) -> list[Record]:
+    """Of the maps that a request asks for, those that are stored, whichever job made them: as `job_maps` gives them."""
+    request = new.parameters
+    digests = {model["name"]: model["digest"] for model in request["models"]}
+    ids = list({item.image_id for item in new.items})
+    labels: dict[str, dict[int, int]] = {name: {} for name in digests}
+    if request["target"] == "label":
+        labels = {name: label_classes(atlas, name, new.image_set, ids) for name in digests}
+    found: dict[tuple[str, int], Record] = {}
+    rows = maps_of_images(
+        ledger, new.image_set, ids, method=request["method"], digests=list(set(digests.values())), steps=steps
+    )
+    for row in rows:
+        image = row["image_id"]
+        for name, digest in digests.items():
+            target = {"prediction": row["predicted_class"], "label": labels[name].get(image)}.get(
+                request["target"], request["target"]
+            )
+            if digest != row["model_digest"] or row["target_class"] != target:
+                continue
+            question = map_question(
+                digest, row["image_key"], request["method"], request["parameters"], target
+            )
+            # models of one digest share their maps; a map under the model's own name goes first
+            if row["question"] == question and ((name, image) not in found or row["model"] == name):
+                found[name, image] = row
+    return [
+        found[place] | {"model": item.model, "position": position}
+        for position, item in enumerate(new.items)
+        if (place := (item.model, item.image_id)) in found and found[place]["image_key"] == item.image_key
+    ]
 
 
 def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) -> None:
@@ -152,12 +195,26 @@ def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) 
 
 
 def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) -> dict[int, int]:
-    """The labels of images as classes of a model, by image, as the index found them; empty without an index."""
-    return {
+    """The labels of images as classes of a model, by image: as people settled them, else as the index found them.
+
+    Jobs go by what is settled at once, predictions by the next index.
+    """
+    classes: dict[int, int | None] = {
         row["image_id"]: row["class_index"]
         for run in atlas.fetch(run_of(model, image_set))
         for row in atlas.fetch(labelled_classes(run["run"], list(ids)))
     }
+    settled = settled_classes(atlas, model, image_set)
+    for row in atlas.fetch(images_by_id(image_set, list(ids))) if settled else []:
+        key = row["wnid"] or row["label"]
+        if key in settled:
+            classes[row["image_id"]] = settled[key]
+    return {image_id: index for image_id, index in classes.items() if index is not None}
+
+
+def settled_classes(atlas: Atlas, model: str, image_set: str) -> dict[str, int | None]:
+    """What people settled: class index, or None for no class, by the label's WNID or name."""
+    return {row["label"]: row["class_index"] for row in atlas.fetch(label_choices(model, image_set))}
 
 
 def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
@@ -184,8 +241,11 @@ def job_over(
     queue: str,
     most: int,
     noun: str,
+    by_label: bool = False,
 ) -> NewJob:
     """A job with an item for each of `ids` of the request's image set under each model.
+
+    One that goes `by_label` is another request once somebody has settled what the labels are.
 
     Raises:
         WrongRequest: no image, an image that the set has not, or more than `most` items, which are called `noun`.
@@ -198,7 +258,10 @@ def job_over(
         )
     keys = image_keys(atlas, request["image_set"], ids)
     unnamed = {name: value for name, value in request.items() if name != "image_set"}
-    question = content_key(kind, version, unnamed, [keys[image_id] for image_id in ids])
+    names = [model.name for model in models] if by_label else []
+    settled = {name: found for name in names if (found := settled_classes(atlas, name, request["image_set"]))}
+    asked = [kind, version, unnamed, [keys[image_id] for image_id in ids]]
+    question = content_key(*asked, settled) if settled else content_key(*asked)
     return NewJob(
         key=key_in_set(question, request["image_set"]),
         question=question,

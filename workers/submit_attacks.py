@@ -83,6 +83,7 @@ def attack_job(
         queue=queue,
         most=MOST_ATTACKS,
         noun="attacks",
+        by_label=request["relative_to"] == "label",
     )
     if request["relative_to"] == "label":
         check_labels(atlas, new, "relative_to")
@@ -120,7 +121,9 @@ def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> l
         question = attack_question(digests[item.model], new.parameters, row["key"], label)
         keys.append(key_in_set(question, new.image_set, item.image_id))
     found = {row["key"]: row for row in attacks_with_keys(ledger, keys)}
-    return [found[key] for key in keys if key in found]
+    # models of one digest share their attacks
+    asked = zip(keys, items, strict=True)
+    return [found[key] | {"model": item.model} for key, item in asked if key in found]
 
 
 def parse_class(given: Any) -> int | None:

@@ -19,7 +19,7 @@
     };
 
     const cells = new Map();
-    let page = null, constants = null, parts = null, job = null;
+    let page = null, constants = null, parts = null, job = null, known = [];
 
     const display = () => {
         const query = new URLSearchParams(location.search);
@@ -61,7 +61,7 @@
                         return element;
                     }))));
         }
-        const maps = new Map((job ? job.maps : []).map((map) => [cellKey(map.image_id, map.model), map]));
+        const maps = new Map(known.map((map) => [cellKey(map.image_id, map.model), map]));
         const items = new Map((job ? job.item_list : []).map((item) => [cellKey(item.image_id, item.model), item]));
         let next = true;
         for (const [key, cell] of cells) {
@@ -254,7 +254,7 @@
 
     /* What is shown, told anew; `parts` has the elements `grid` and `legend`. */
     function draw(given) {
-        ({ page, constants, parts, job } = given);
+        ({ page, constants, parts, job, maps: known } = given);
         drawGrid();
     }
 

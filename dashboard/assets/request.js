@@ -19,6 +19,12 @@
         return asked(page.search) === asked(location.search);
     };
 
+    /* The results of a page's request, in the order of its images and models; the first of several lists gives way. */
+    convscope.merged = function (page, ...lists) {
+        const found = new Map(lists.flat().map((one) => [`${one.image_id} ${one.model}`, one]));
+        return page ? page.rows.flatMap((row) => page.chosen.map((model) => found.get(`${row.id} ${model}`))).filter(Boolean) : [];
+    };
+
     /* A labelled control. */
     convscope.control = (id, label, className, ...content) => make("div", { class: `control ${className}` },
         make("label", { for: id }, label), ...content);
@@ -174,13 +180,14 @@
         }
 
         async function loadClasses(model) {
-            if (!classes.has(model)) {
+            const key = `${page.version} ${model}`; // indexed again, a model may have other classes
+            if (!classes.has(key)) {
                 const answer = await ask("/choices/classes.json?" + new URLSearchParams({ model }));
-                classes.set(model, answer.classes);
+                classes.set(key, answer.classes);
             }
-            const names = classes.get(model);
-            if (parts.classes.dataset.model !== model) {
-                parts.classes.dataset.model = model;
+            const names = classes.get(key);
+            if (parts.classes.dataset.model !== key) {
+                parts.classes.dataset.model = key;
                 parts.classes.replaceChildren(...names.map((name, index) => make("option", { value: `${index}: ${name}` })));
             }
             return names;
@@ -203,13 +210,11 @@
 
         /* The classes that images of the set are labelled with. */
         async function loadLabels() {
-            const image_set = page.image_set;
-            if (!labels.has(image_set)) {
-                labels.set(image_set, (await ask("/choices/labels.json?" + new URLSearchParams({ images: image_set }))).labels);
-            }
-            const found = labels.get(image_set), list = find("labels");
-            if (list && list.dataset.of !== image_set) {
-                list.dataset.of = image_set;
+            const images = page.image_set, key = `${page.version} ${images}`; // imported again, a set may have other labels
+            if (!labels.has(key)) labels.set(key, (await ask("/choices/labels.json?" + new URLSearchParams({ images }))).labels);
+            const found = labels.get(key), list = find("labels");
+            if (list && list.dataset.of !== key) {
+                list.dataset.of = key;
                 list.replaceChildren(...found.map((one) => make("option", { value: one.name }, `${one.images} images`)));
             }
             return found;

@@ -31,7 +31,14 @@
         return "";
     };
 
-    const drawMaps = () => convscope.maps.draw({ page, constants, parts, job });
+    const drawMaps = () => convscope.maps.draw({ page, constants, parts, job, maps: maps() });
+
+    /* The maps of the request: what was stored when the page was opened, whichever job made it, and what its own job
+       has made since; with the newest curves. */
+    function maps() {
+        const fresh = new Map(((scoring && scoring.maps) || []).map((map) => [map.map, map]));
+        return convscope.merged(page, page ? page.stored : [], job ? job.maps : []).map((map) => fresh.get(map.map) || map);
+    }
 
     const isCurrent = () => convscope.isCurrent(page, Object.keys(DISPLAY));
 
@@ -49,7 +56,7 @@
         form = convscope.requestForm({
             prefix: "saliency", methods: constants.methods, standard: "smoothgrad", label: "Class to explain",
             target: { prediction: "The prediction", label: "The label", index: "Another class…" },
-            presses: run, say, guess: () => job && job.maps && job.maps.length && job.maps[0].predicted_class,
+            presses: run, say, guess: () => maps().length && maps()[0].predicted_class,
         });
         parts = {
             about: make("p", {}),
@@ -92,7 +99,7 @@
             if (value) value.textContent = name === "clip" ? chosen[name].toFixed(1) : `${Math.round(100 * chosen[name])} %`;
         }
         document.querySelector(".strength-control").hidden = chosen.view !== "overlay";
-        const scored = Boolean(job && job.maps.some((map) => map.deletion_auc !== null));
+        const scored = maps().some((map) => map.deletion_auc !== null);
         document.querySelector(".model_order-control").hidden = page.chosen.length < 2 || !scored;
     }
 
@@ -149,24 +156,29 @@
         poller.now();
     }
 
+    const goesOn = (one) => Boolean(one && UNFINISHED.includes(one.state));
+    /* Whether curves of what is shown may be on their way, which nobody has looked for yet. */
+    const seeking = () => !goesOn(job) && !scoring && sought !== subject() && maps().some((map) => map.deletion_auc === null);
+    const unread = () => Boolean(scoring && !scoring.maps);
+    const subject = () => (job ? job.job : "stored");
+
+    /* One request a tick. */
     async function refresh() {
         const mine = page;
-        if (!root || !root.isConnected || page.job === null) return false;
+        if (!root || !root.isConnected) return false;
         try {
             const wanted = page.job;
-            // one request a tick: the maps carry what the other job has found so far
-            if (scoring && UNFINISHED.includes(scoring.state) && job && !UNFINISHED.includes(job.state)) {
-                const found = await ask(`/api/jobs/${scoring.job}?limit=1`);
-                if (found.items_done !== scoring.items_done || !UNFINISHED.includes(found.state)) looked = null;
+            if ((goesOn(scoring) || unread()) && !goesOn(job)) {
+                const found = await ask(`/api/jobs/${scoring.job}?limit=${constants.most}`);
+                if (page !== mine) return true;
                 scoring = found;
-            }
-            if (!looked || !job || UNFINISHED.includes(job.state)) {
+            } else if (wanted !== null && (!looked || !job || goesOn(job))) {
                 const found = await ask(`/api/jobs/${wanted}?limit=${constants.most}&steps=${page.steps}`);
                 if (page !== mine && page.job !== wanted) return true;
                 job = found;
                 looked = true;
-                if (UNFINISHED.includes(job.state)) sought = job.job; // new maps have no curves yet
-            } else if (!scoring && sought !== job.job && job.maps.some((map) => map.deletion_auc === null)) {
+                if (goesOn(job)) sought = job.job; // new maps have no curves yet
+            } else if (seeking()) {
                 await findScoring();
             }
             if (said === "Convscope does not answer.") said = "";
@@ -176,24 +188,22 @@
         if (!root || !root.isConnected) return false;
         drawProgress();
         drawMaps();
-        const seeking = job && !scoring && sought !== job.job && job.maps.some((map) => map.deletion_auc === null);
-        return seeking || Boolean(job && UNFINISHED.includes(job.state)) || Boolean(scoring && UNFINISHED.includes(scoring.state))
+        return (page.job !== null && !looked) || seeking() || unread() || goesOn(job) || goesOn(scoring)
             || said === "Convscope does not answer.";
     }
 
     /* Curves that are being computed since before this page was opened. */
     async function findScoring() {
-        sought = job.job;
-        const numbers = new Set(job.maps.map((map) => map.map));
+        sought = subject();
+        const numbers = new Set(maps().map((map) => map.map));
         const found = await ask("/api/jobs?" + new URLSearchParams({ kind: "faithfulness", images: page.image_set, limit: 20 }));
         scoring = found.jobs.find((one) => UNFINISHED.includes(one.state) && one.parameters.steps === page.steps && one.parameters.maps.some((map) => numbers.has(map))) || null;
     }
 
     async function score() {
         try {
-            scoring = await ask("/api/jobs", { method: "POST", body: { kind: "faithfulness", steps: page.steps, maps: job.maps.map((map) => map.map).sort((a, b) => a - b),
+            scoring = await ask("/api/jobs", { method: "POST", body: { kind: "faithfulness", steps: page.steps, maps: maps().map((map) => map.map).sort((a, b) => a - b),
                 queue: "interactive" } });
-            looked = null;
         } catch (error) {
             said = error.message;
         }
@@ -205,25 +215,28 @@
         const lines = [];
         if (said) lines.push(make("p", { class: "problem" }, said));
         lines.push(...convscope.jobLine(job, "maps", act), ...convscope.jobLine(scoring, "curves", act));
-        if (!job && page && page.job === null && page.request && !said) {
-            lines.push(make("p", { class: "quiet" }, `Not computed yet: ${page.rows.length} ${page.rows.length === 1 ? "image" : "images"} by `
-                + `${page.chosen.length} ${page.chosen.length === 1 ? "model" : "models"}. Press Run.`));
+        const left = page ? page.rows.length * page.chosen.length - maps().length : 0;
+        if (!job && page && page.job === null && page.request && !said && left > 0) {
+            const asked = maps().length ? `${left} of ${maps().length + left} maps are not computed yet`
+                : `Not computed yet: ${page.rows.length} ${page.rows.length === 1 ? "image" : "images"} by `
+                    + `${page.chosen.length} ${page.chosen.length === 1 ? "model" : "models"}`;
+            lines.push(make("p", { class: "quiet" }, `${asked}. Press Run.`));
         }
         convscope.drawJobLines(parts.progress, lines);
         drawTools();
     }
 
     function drawTools() {
-        const maps = job ? job.maps : [];
-        const key = `${job && job.job} ${maps.length} ${scoring && scoring.state} ${maps.every((map) => map.deletion_auc !== null)}`;
+        const made = maps();
+        const key = `${job && job.job} ${made.length} ${scoring && scoring.state} ${made.every((map) => map.deletion_auc !== null)}`;
         if (parts.tools.dataset.key === key) return;
         parts.tools.dataset.key = key;
-        if (!maps.length) { parts.tools.replaceChildren(); return; }
+        if (!made.length) { parts.tools.replaceChildren(); return; }
         fillDisplay(); // curves bring an order of their own
-        const scored = maps.every((map) => map.deletion_auc !== null);
+        const scored = made.every((map) => map.deletion_auc !== null);
         const busy = scoring && UNFINISHED.includes(scoring.state);
         parts.tools.replaceChildren(
-            scored ? "" : make("button", { type: "button", class: "btn btn-sm btn-quiet", disabled: busy || UNFINISHED.includes(job.state),
+            scored ? "" : make("button", { type: "button", class: "btn btn-sm btn-quiet", disabled: busy || goesOn(job),
                 title: "How fast the class goes when the pixels that the map ranks first are deleted, and comes when they are inserted",
                 onclick: score }, icon("graph-down"), "Deletion and insertion"),
             make("a", { class: "btn btn-sm btn-quiet", href: "/download/saliency.csv" + location.search, download: "" }, icon("download"), "CSV"),

@@ -70,7 +70,9 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
             problems["attack"] = f"There is no attack {address.attack}."
         else:
             address, _ = AttackAddress.read(search := request_of(found))
-    page = read_request(context, catalogue, search, address, problems, ATTACKS, MOST_SHOWN, ask)
+    page = read_request(
+        context, catalogue, search, address, problems, ATTACKS, MOST_SHOWN, ask, attack_record
+    )
     drawings = {
         model: as_picture(draw(catalogue.layers[model], catalogue.edges[model]))
         for model in page["chosen"]
@@ -120,7 +122,7 @@ def ask(context: Context, chosen: Chosen) -> Asked:
         queue=str(rest["queue"]),
     )
     stored = stored_attacks(context.atlas, context.ledger, new, most=MOST_SHOWN)
-    return Asked(new, rest, [attack_record(found) for found in stored])
+    return Asked(new, rest, stored)
 
 
 def attack_of(model: str, image_set: str, image: int) -> str:

@@ -267,8 +267,8 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
 def page_rows(
     context: Context, selection: LayerSelection, found: ChannelSelection
 ) -> tuple[dict[str, Any], list[int]]:
-    """The rows of a page and their channels. A run never changes, so what was asked once is kept."""
-    key = (stamp(selection.run), selection.address)
+    """The rows of a page and their channels; kept while the atlas has the same version, for labels may change."""
+    key = (context.catalogue().version, stamp(selection.run), selection.address)
     kept = context.pages.get(key)
     if kept is None:
         channels = context.atlas.fetch(found.query)

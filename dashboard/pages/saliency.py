@@ -11,6 +11,7 @@ change without asking anybody.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
@@ -18,13 +19,14 @@ from dash import Dash
 
 from dashboard import heat
 from dashboard.address import SaliencyAddress
+from dashboard.api_answers import map_record
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record
 from dashboard.pages.asking import asking_layout, register_asking
 from dashboard.requests import Asked, Chosen, read_request
 from dashboard.wiring import drawn_once
 from workers.methods import METHODS, WrongRequest
-from workers.submit import choose_models, parse_target, saliency_job, short_ids
+from workers.submit import choose_models, parse_target, saliency_job, short_ids, stored_maps
 
 TITLE = "Saliency · Convscope"
 MOST_MAPS = 240
@@ -54,12 +56,13 @@ def constants() -> Record:
 def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:
     """What the page shows for an address: what is chosen, what is wrong with it, the request, its job and rows."""
     address, problems = SaliencyAddress.read(search)
-    page = read_request(context, catalogue, search, address, problems, METHODS, MOST_MAPS, ask)
+    asks = functools.partial(ask, steps=address.steps)
+    page = read_request(context, catalogue, search, address, problems, METHODS, MOST_MAPS, asks, map_record)
     return page | {"steps": address.steps}
 
 
-def ask(context: Context, chosen: Chosen) -> Asked:
-    """The job that a choice asks for.
+def ask(context: Context, chosen: Chosen, *, steps: int) -> Asked:
+    """The job that a choice asks for, and the maps of it that other jobs have made, with scores of so many steps.
 
     Raises:
         WrongRequest: something in it cannot be.
@@ -79,7 +82,8 @@ def ask(context: Context, chosen: Chosen) -> Asked:
         parameters=dict(chosen.parameters),
         target=parse_target(chosen.target),
     )
-    return Asked(new, {"kind": "saliency", "target": new.parameters["target"]})
+    stored = stored_maps(context.atlas, context.ledger, new, steps=steps)
+    return Asked(new, {"kind": "saliency", "target": new.parameters["target"]}, stored)
 
 
 def saliency_of(model: str, image_set: str, ids: Sequence[int]) -> str:

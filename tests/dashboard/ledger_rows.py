@@ -3,15 +3,16 @@
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from db import jobs
 from db.jobs import Claim
 from db.ledger import Ledger, now
-from db.ledger_tables import Attack, SaliencyMap
+from db.ledger_tables import Attack, Job, SaliencyMap
 from db.results import ResultStore
 from db.settings import Settings
 from workers.keys import content_key
+from workers.submit import map_question
 
 
 def values_of(image_id: int, *, signed: bool, side: int = 224) -> np.ndarray:
@@ -41,11 +42,13 @@ def add_map(connection: Connection, settings: Settings, job: int, item: Any, *, 
     store = ResultStore(settings)
     key = content_key(job, item["position"])
     heat = values_of(item["image_id"], signed=signed)
+    asked = connection.execute(select(Job.parameters).where(Job.job == job)).scalar_one()
+    question = map_question("0" * 64, item["image_key"], asked["method"], asked["parameters"], 3)
     return connection.execute(
         insert(SaliencyMap)
         .values(
-            key=key, job=job, model=item["model"], model_digest="0" * 64, image_set="painted",
-            image_id=item["image_id"], image_key=item["image_key"], method="smoothgrad", target_class=3,
+            key=key, question=question, job=job, model=item["model"], model_digest="0" * 64, image_set="painted",
+            image_id=item["image_id"], image_key=item["image_key"], method=asked["method"], target_class=3,
             target_name="a fish", target_probability=0.25, predicted_class=3, predicted_name="a fish",
             predicted_probability=0.25, samples=25, noise_level=0.15, seed=0, dtype="float32", parameters={},
             agreement=0.5, standard_error=0.01, signed=signed, lowest=float(heat.min()), highest=float(heat.max()),

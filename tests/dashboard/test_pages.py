@@ -10,7 +10,7 @@ import pytest
 from dash import no_update
 from dash._utils import to_json
 from dash.exceptions import PreventUpdate
-from synthetic_atlas import import_pictures, painted_pictures
+from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard import shell
 from dashboard.address import ImagesAddress
@@ -119,6 +119,26 @@ def test_long_layers_come_in_pages(context: Context) -> None:
     assert "91–96 of 96 channels" in text(shown.pager)
     assert show("?layer=stage3.block1.pwconv1&page=400").rows == shown.rows
     assert context.pages
+
+
+def test_labels_that_were_corrected_are_shown_at_once(empty_context: Context) -> None:
+    """A set that is imported again keeps its run, while its images may have other labels."""
+    settings = empty_context.settings
+    import_pictures(settings, painted_pictures(3), image_set="painted")
+    run = add_run(settings, image_set="painted", divide=96, over=("embeddings",))
+
+    def labels() -> set[str | None]:
+        row = next(row for row in empty_context.catalogue().runs if row["run"] == run)
+        cells = channel_cells(empty_context, row, "embeddings", [0])[0]
+        shown = show("?layer=embeddings&channels=0")
+        assert shown.rows is not None
+        assert all(str(cell["label"]) in json.dumps(shown.rows) for cell in cells)
+        return {cell["label"] for cell in cells}
+
+    assert labels() == {"<b>tench</b> & co", "kind 1", "kind 2"}
+    with empty_context.atlas.publish() as connection:
+        connection.execute("UPDATE images SET label = 'corrected' WHERE label = 'kind 1'")
+    assert labels() == {"<b>tench</b> & co", "corrected", "kind 2"}
 
 
 def test_a_list_of_channels_is_what_is_shown(context: Context) -> None:
@@ -328,7 +348,7 @@ def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Cont
     assert (page, other) == ("page", "false")
     assert ([row["value"] for row in models], model) == (["synthetic"], "synthetic")
     assert ([row["value"] for row in sets], chosen) == (["painted"], "painted")
-    assert filled == {"model": "synthetic", "images": "painted"}
+    assert filled == {"model": "synthetic", "images": "painted", "run": True}
     assert "run 1 · cpu · k 20" in text(corner)
     assert "atlas 2 · 60 images" in text(corner)
     assert context.atlas

@@ -1,6 +1,7 @@
 """The figure and the CSV of the Saliency page."""
 
 import csv
+import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,15 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from dashboard import figure, heat
 from dashboard.app import create_app
 from dashboard.context import EXTENSION, Context
+from dashboard.pages import asking, saliency
 from dashboard.saliency_downloads import shared_ends
 from db import jobs
+from db.atlas import Query
 from db.jobs import NewJob
+from db.label_queries import keep_choices
 from db.settings import Settings, read_settings
-from workers.submit import choose_models, parse_ids, saliency_job
+from workers.submit import choose_models, label_classes, parse_ids, saliency_job
+from workers.submit_attacks import attack_job
 
 WHAT = "model=synthetic&images=painted&ids=0,3,5"
 PAPER = (255, 255, 255)
@@ -161,6 +166,85 @@ def test_what_is_not_computed_is_said_in_its_cell(context: Context, client: Flas
     assert lines[0]["predicted_name"] == "a fish"
     assert lines[0]["samples"] == "25"
     assert not {"file", "key", "input_file"} & set(lines[0])
+
+
+def shown(search: str) -> dict[str, Any]:
+    """What the page is told of an address."""
+    message, page = asking.show_asking(search, saliency.read_page)
+    assert message is None
+    assert page is not None
+    return page
+
+
+def test_maps_are_shown_of_whichever_job_made_them(context: Context, client: FlaskClient) -> None:
+    """Images 0, 3 and 5 were mapped by one job (class 3 is predicted); the addresses below have no job of their own."""
+    job = ask(context)
+    finish_items(context.settings, context.ledger, claimed(context.ledger, job))
+    there = "model=synthetic&images=painted&ids=5,1,0"
+    page = shown(f"?{there}")
+    assert page["job"] is None
+    assert [(found["image_id"], found["map"]) for found in page["stored"]] == [(5, 3), (0, 1)]
+    assert "file" not in page["stored"][0]
+    assert [found["map"] for found in shown(f"?{there}&target=3")["stored"]] == [3, 1], "the predicted class"
+    for other in ("p_samples=24", "p_seed=1", "p_noise_level=0.1", "method=gradient", "target=4"):
+        assert shown(f"?{there}&{other}")["stored"] == [], other
+    lines = list(csv.DictReader(io.StringIO(client.get(f"/download/saliency.csv?{there}").text)))
+    assert [(line["image_id"], line["state"], line.get("map")) for line in lines] == [
+        ("5", "done", "3"),
+        ("1", "queued", ""),
+        ("0", "done", "1"),
+    ]
+    found = pixels_of(client.get(f"/download/saliency.png?{there}&view=map").data)
+    for row, image in ((0, 5), (2, 0)):
+        values = values_of(image, signed=False)
+        expected = heat.colourise(values, colours="inferno", high=heat.highest(values, 99.5))
+        assert (cell_of(found, row, 1, lines=2) == expected).all()
+
+
+def test_a_job_that_was_cancelled_hides_no_map_of_another(context: Context, client: FlaskClient) -> None:
+    job = ask(context)
+    finish_items(context.settings, context.ledger, claimed(context.ledger, job))
+    asked = saliency_job(
+        context.atlas, models=choose_models(context.atlas, ["synthetic"]), image_set="painted", image_ids=[3, 4],
+        method="smoothgrad", parameters={},
+    )  # fmt: skip
+    other, _ = jobs.submit_job(context.ledger, asked)
+    jobs.cancel(context.ledger, other)
+    page = shown("?model=synthetic&images=painted&ids=3,4")
+    assert (page["job"], [found["map"] for found in page["stored"]]) == (other, [2])
+    lines = client.get("/download/saliency.csv?model=synthetic&images=painted&ids=3,4").text.splitlines()
+    assert len(lines) == 3
+    assert "a fish" in lines[1]
+
+
+def test_a_label_that_is_settled_is_another_question(context: Context) -> None:
+    """Label of image 0 in the index: the class of its WNID. Somebody says that it is class 3, which was mapped."""
+    job = ask(context)
+    finish_items(context.settings, context.ledger, claimed(context.ledger, job))
+    there = "?model=synthetic&images=painted&ids=0&target=label"
+    atlas = context.atlas
+    wnid = atlas.fetch(Query("SELECT wnid FROM images WHERE image_id = 0"))[0]["wnid"]
+    before = label_classes(atlas, "synthetic", "painted", [0])
+    assert before[0] != 3
+    assert shown(there)["stored"] == []
+    models = choose_models(atlas, ["synthetic"])
+    request = {"models": models, "image_set": "painted", "image_ids": [0], "parameters": {}}
+    by_label = functools.partial(saliency_job, atlas, **request, method="smoothgrad", target="label")  # type: ignore[arg-type]
+    leaving = functools.partial(attack_job, atlas, **request, relative_to="label")  # type: ignore[arg-type]
+    unsettled = by_label().key, leaving().key
+    with atlas.publish() as connection:
+        keep_choices(connection, "synthetic", "painted", {wnid: 3})
+    assert label_classes(atlas, "synthetic", "painted", [0]) == {0: 3}
+    assert [found["map"] for found in shown(there)["stored"]] == [1]
+    settled = by_label().key, leaving().key
+    assert not set(settled) & set(unsettled)
+    with atlas.publish() as connection:
+        keep_choices(connection, "synthetic", "painted", {wnid: None})
+    assert label_classes(atlas, "synthetic", "painted", [0]) == {}
+    assert shown(there)["stored"] == []
+    with atlas.publish() as connection:
+        keep_choices(connection, "synthetic", "painted", {}, forget=[wnid])
+    assert (by_label().key, leaving().key) == unsettled
 
 
 @pytest.mark.parametrize("kind", ["png", "csv"])

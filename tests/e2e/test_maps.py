@@ -97,6 +97,21 @@ def test_the_large_view_tells_values_and_keeps_the_page_s_scale(page: Page, mapp
     assert page.evaluate("document.activeElement.className") == "map-open"
 
 
+def test_maps_of_another_selection_are_shown_image_by_image(page: Page, mapped: str) -> None:
+    there = f"{mapped}/saliency?model=first&images=painted&models=first,second"
+    page.goto(f"{there}&ids=5,0")
+    expect(page.locator("canvas[data-painted]")).to_have_count(4)
+    expect(page.locator("#saliency-root")).not_to_contain_text("not computed yet", ignore_case=True)
+    expect(page.locator(".map-row").first).to_contain_text("del 0.900")  # image 5 under first: 5 / 10 + 0.4
+    page.goto(f"{there}&ids=1,3")
+    expect(page.locator("canvas[data-painted]")).to_have_count(2)
+    expect(page.locator("#saliency-root")).to_contain_text("2 of 4 maps are not computed yet. Press Run.")
+    page.goto(f"{there}&ids=0,3&p_seed=1")
+    expect(page.locator("#saliency-root")).to_contain_text(
+        "Not computed yet: 2 images by 2 models. Press Run."
+    )
+
+
 def test_images_and_models_are_ordered_by_their_curves(page: Page, mapped: str) -> None:
     opened(page, mapped)
 

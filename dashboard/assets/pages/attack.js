@@ -36,8 +36,8 @@
     };
 
     const isCurrent = () => convscope.isCurrent(page, LOOKS);
-    /* What the job has made, and before there is one, what others made of the same request. */
-    const attacks = () => (job ? job.attacks : page ? page.stored : []);
+    /* The attacks of the request: what was stored, whichever job made it, and what its own job has made since. */
+    const attacks = () => convscope.merged(page, page ? page.stored : [], job ? job.attacks : []);
 
     /* The attack that is looked at: the one that the address names, else the first. */
     const chosen = () => Number(new URLSearchParams(location.search).get("attack")) || (attacks().length ? attacks()[0].attack : 0);
