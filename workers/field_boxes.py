@@ -139,10 +139,12 @@ class Boxes:
         return [
             replace(
                 self,
-                shape=tuple(outputs[0][0][index].shape),
+                shape=tuple(output.shape),
                 bounds=_pair(_stacked([row[index] for row in rows]) for rows in outputs),
             )
-            for index in range(len(outputs[0][0]))
+            if output.numel()
+            else self.nothing(output.shape)
+            for index, output in enumerate(outputs[0][0])
         ]
 
     def reshaped(self, shape: Sequence[int]) -> "Boxes":

@@ -7,6 +7,7 @@ A rule takes a `Call` and returns the boxes of the first output, or a list with 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import Any
 
 import torch
@@ -126,8 +127,8 @@ def _cat(call: Call) -> Boxes:
     tensors = call["tensors"]
     known = call.traced[0]
     parts = [item if isinstance(item, Boxes) else known.nothing(item.shape) for item in tensors]
-    # a legacy of torch: one-dimensional empty tensors are skipped
-    return concatenated([part for part in parts if part.shape != (0,)], call["dim"])
+    # also a legacy of torch: one-dimensional empty tensors are skipped
+    return concatenated([part for part in parts if prod(part.shape)], call["dim"])
 
 
 def _stack(call: Call) -> Boxes:
@@ -205,6 +206,12 @@ def _query(left: Boxes, right: Boxes) -> Boxes:
     rows = left.hull([-1], (*left.shape[:-1], 1))
     columns = right.hull([-2], (*right.shape[:-2], 1, right.shape[-1]))
     return rows if any(bounds.shape[-2] > 1 for bounds in rows.bounds) else columns
+
+
+def _fused_cell(call: Call) -> list[Boxes]:
+    """One step of an LSTM or a GRU in one operator: gates of all channels make a new state."""
+    mixed = [boxes.hull([-1], (*boxes.shape[:-1], 1)) for boxes in call.traced]
+    return [union(mixed, shape) for shape in call.shapes]
 
 
 def _attention(call: Call) -> Boxes:
@@ -435,6 +442,7 @@ def _table() -> dict[str, Rule]:
         (_attention, "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention"),
         (_attention, "_scaled_dot_product_fused_attention_overrideable"),
         (_token_mixing, "_native_multi_head_attention _transformer_encoder_layer_fwd"),
+        (_fused_cell, "_thnn_fused_lstm_cell _thnn_fused_gru_cell"),
         (_convolution, "convolution"),
         (_pool, "max_pool2d_with_indices avg_pool2d max_pool3d_with_indices avg_pool3d"),
         (_adaptive_pool, "_adaptive_avg_pool2d adaptive_max_pool2d _adaptive_avg_pool3d adaptive_max_pool3d"),

@@ -6,6 +6,7 @@ from those of its inputs. An operator without a rule makes its outputs global an
 """
 
 import logging
+import math
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,10 @@ class TracedTensor(Tensor):
             self.memory.is_muddled = True
         self._boxes = boxes
 
+    def derived(self, plain: Tensor, boxes: Boxes) -> "TracedTensor":
+        """A tensor of its own with `plain`'s values and these boxes, for what was computed beside the operators."""
+        return TracedTensor(plain, boxes, _Memory())
+
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch's stub leaves out `cls`
         cls,
@@ -145,6 +150,10 @@ def _apply(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _boxes_of_outputs(call: Call) -> list[Boxes]:
     parts = call.traced
+    if not any(
+        math.prod(shape) for shape in call.shapes
+    ):  # such as the prefix tokens of a network without any
+        return [parts[0].nothing(shape) for shape in call.shapes]
     try:
         derived = rule_for(call)(call)
     except NoRule:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from workers.effective_field import unit_gradients
 from workers.field_boxes import LOW, MINUS_HIGH, MINUS_WHOLE, Boxes, progression
+from workers.field_recurrent import recurrent_rules
 from workers.field_tracing import TracedTensor, trace
 from workers.taps import Tap, Tappable, as_nchw, record_taps
 
@@ -84,7 +85,7 @@ def receptive_fields(model: Tappable, taps: Sequence[Tap]) -> dict[str, Receptiv
     height, width = model.preprocessing.input_size
     device = next((parameter.device for parameter in model.network.parameters()), None)
     pixels = torch.full((1, model.preprocessing.channels, height, width), 0.5, device=device)
-    with torch.no_grad(), record_taps(model, taps, note):
+    with torch.no_grad(), recurrent_rules(model.network), record_taps(model, taps, note):
         model(trace(pixels))
     return fields
 

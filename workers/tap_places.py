@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.field_boxes import LOW, MINUS_HIGH, Boxes
+from workers.field_recurrent import recurrent_rules
 from workers.field_tracing import TracedTensor, UntraceableWrite, trace
 
 Layout = Literal["NCHW", "NHWC", "NLC"]
@@ -29,6 +30,8 @@ _LAYERS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
     nn.Linear,
+    nn.RNNBase,
+    nn.RNNCellBase,
 )
 
 _POOLED = "acts on features without a position, such as pooled ones"
@@ -105,7 +108,7 @@ def find_placements(
     missing = _NOT_CALLED
     try:
         network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), recurrent_rules(network):
             forward(trace(pixels, narrow=True))
     except UntraceableWrite as error:
         missing = f"comes after a step that cannot be followed ({error})"

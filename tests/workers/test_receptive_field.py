@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workers.field_recurrent import recurrent_rules
 from workers.field_tracing import UntraceableWrite, trace
 from workers.receptive_field import NoPathFromInput, ReceptiveField, field_of, receptive_fields
 from workers.taps import as_nchw, find_taps
@@ -52,7 +53,7 @@ class Function(nn.Module):
 
 
 def field_after(network: nn.Module, height: int = 24, width: int = 24) -> ReceptiveField:
-    with torch.no_grad():
+    with torch.no_grad(), recurrent_rules(network):
         return field_of(network.eval().double()(trace(torch.rand(1, 3, height, width, dtype=torch.float64))))
 
 
@@ -175,6 +176,28 @@ class MultiheadAttention(nn.Module):
         return self.attention(tokens, tokens, tokens)[0].transpose(1, 2).unflatten(2, x.shape[2:])
 
 
+class Scan(nn.Module):
+    """A recurrent layer over the rows of a map, over its columns, or over all positions as tokens."""
+
+    def __init__(
+        self, kind: type[nn.RNNBase], over: str, *, batch_first: bool = True, **settings: Any
+    ) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 2, stride=2)
+        self.scan = kind(4, 3, batch_first=batch_first, **settings)
+        self.over = over
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).permute(0, 2, 3, 1)
+        if self.over == "columns":
+            x = x.transpose(1, 2)
+        steps = x.flatten(1, 2) if self.over == "tokens" else x.flatten(0, 1)
+        first = self.scan.batch_first
+        seen = self.scan(steps if first else steps.transpose(0, 1))[0]
+        seen = (seen if first else seen.transpose(0, 1)).reshape(*x.shape[:3], -1)
+        return (seen.transpose(1, 2) if self.over == "columns" else seen).permute(0, 3, 1, 2)
+
+
 EXACT: dict[str, Callable[[], nn.Module]] = {
     "convolution": lambda: conv(3, padding=1),
     "strided even kernel": lambda: conv(4, stride=2, padding=1),
@@ -282,6 +305,70 @@ def test_what_mixes_all_positions_is_global(name: str) -> None:
 def test_units_with_boxes_of_different_sizes_are_held_by_a_box_that_says_so(name: str) -> None:
     field = assert_boxes_are_the_support(HELD[name]())
     assert not field.exact
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch_first", "layers"), [(nn.LSTM, True, 1), (nn.GRU, False, 2), (nn.RNN, True, 2)]
+)
+def test_a_recurrent_layer_in_both_directions_sees_the_line_it_scans_and_no_other(
+    kind: type[nn.RNNBase], batch_first: bool, layers: int
+) -> None:
+    settings: Any = {"bidirectional": True, "batch_first": batch_first, "num_layers": layers}
+    rows = assert_boxes_are_the_support(Scan(kind, "rows", **settings))
+    assert rows == ReceptiveField(is_global=False, size=(2, 24), jump=(2.0, 0.0), start=(0.0, 0.0))
+    columns = assert_boxes_are_the_support(Scan(kind, "columns", **settings))
+    assert columns == ReceptiveField(is_global=False, size=(24, 2), jump=(0.0, 2.0), start=(0.0, 0.0))
+    assert assert_boxes_are_the_support(Scan(kind, "tokens", **settings)).is_global
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_recurrent_layer_in_one_direction_sees_what_it_has_read(kind: type[nn.RNNBase]) -> None:
+    field = assert_boxes_are_the_support(Scan(kind, "rows"))
+    assert not field.exact, "the boxes grow along the row"
+    assert (field.size or (0, 0))[0] == 2
+
+
+def test_the_last_state_of_a_recurrent_layer_has_seen_all_steps() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scan = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            lines = x.permute(0, 2, 3, 1)
+            _, last = self.scan(lines.flatten(0, 1))
+            return last[0].reshape(*lines.shape[:2], 4).permute(0, 2, 1)[..., None]
+
+    field = assert_boxes_are_the_support(Last())
+    assert field.size == (1, 24)
+
+
+def test_cells_called_step_by_step_are_followed() -> None:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTMCell(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            lines = x.permute(0, 2, 3, 1).flatten(0, 1)
+            state, seen = None, []
+            for step in lines.unbind(1):
+                state = self.cell(step, state)
+                seen.append(state[0])
+            return torch.stack(seen, 1).unflatten(0, (1, -1)).permute(0, 3, 1, 2)
+
+    field = assert_boxes_are_the_support(Steps())
+    assert (field.size or (0, 0))[0] == 1
+
+
+def test_an_empty_slice_of_tokens_is_no_obstacle() -> None:
+    """As networks without prefix tokens take of their queries."""
+    field = assert_boxes_are_the_support(
+        nn.Sequential(
+            conv(3), Function(lambda x: torch.cat([x[:, :, :0], x.split([0, x.shape[2]], 2)[1] * 2], 2))
+        )
+    )
+    assert field.size == (3, 3)
 
 
 def test_pooling_along_one_axis_is_global_along_that_axis_alone() -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from workers.ablation import held
 from workers.models import VisionModel
+from workers.receptive_field import receptive_fields
 from workers.taps import Tap, as_nchw, find_left_out, find_taps, record_taps, tap_edges
 from workers.torchvision_import import import_library
 
@@ -400,3 +401,43 @@ def test_every_layer_that_is_no_tap_is_listed_with_its_reason(as_model: Wrap) ->
         "head": "acts on features without a position, such as pooled ones",
         "unused": "is not called as a module",
     }
+
+
+class Scanned(nn.Module):
+    """A network that reads the rows of its map by a recurrent layer in each direction."""
+
+    def __init__(self, kind: type[nn.RNNBase], **settings: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 4, stride=4)
+        self.scan = kind(4, 6, batch_first=True, **settings)
+        self.mix = nn.Linear(12 if settings.get("bidirectional") else 6, 5)
+        self.head = nn.Linear(5, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.conv(x).permute(0, 2, 3, 1)
+        read = self.scan(rows.flatten(0, 1))[0].unflatten(0, rows.shape[:2])
+        logits: Tensor = self.head(self.mix(read).mean((1, 2)))
+        return logits
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("both", [True, False])
+def test_what_follows_a_recurrent_layer_keeps_its_place(
+    as_model: Wrap, kind: type[nn.RNNBase], both: bool
+) -> None:
+    model = as_model(Scanned(kind, bidirectional=both), size=32, classes=10)
+    conv, mix = find_taps(model)
+    assert (mix.module, mix.layout, mix.height, mix.width, mix.order) == ("mix", "NHWC", 8, 8, None)
+    left_out = {entry.module: entry.reason for entry in find_left_out(model)}
+    assert left_out["scan"] == f"is a layer of another kind ({kind.__name__})"
+    fields = receptive_fields(model, [conv, mix])
+    rows, columns = fields[mix.layer].size or (0, 0)
+    assert rows == 4, "a row of the map does not see the others"
+    assert columns >= 32
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_networks_of_rotated_queries_without_prefix_tokens_have_taps(as_model: Wrap) -> None:
+    network = timm_net("qwen3_vit_88m", num_classes=10, depth=1)
+    model = as_model(network, size=224, classes=10)
+    assert len(find_taps(model)) >= 5

@@ -235,7 +235,7 @@ _TIMM: dict[str, tuple[dict[str, Any], int]] = {
         224,
     ),
     "vitamin_small_224": ({"depth": 2}, 224),
-    "volo_d1_224": ({"layers": (1, 1, 1, 1)}, 224),
+    "volo_d1_224": ({}, 224),
     "ese_vovnet19b_slim": ({}, 64),
     "legacy_xception": ({}, 96),
     "xception41": ({}, 96),
@@ -244,7 +244,7 @@ _TIMM: dict[str, tuple[dict[str, Any], int]] = {
     "qwen3_vit_88m": ({"depth": 2}, 224),
     "gemma4_vit_167m": ({"depth": 2}, 224),
     "deepseek_vit_412m": ({"depth": 2}, 224),
-    "mobilenetv5_300m": ({}, 128),
+    "mobilenetv5_300m": ({}, 64),
 }
 
 _TORCHVISION: dict[str, tuple[dict[str, Any], int]] = {
