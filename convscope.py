@@ -1439,6 +1439,7 @@ ALL = 1 << 40
     "--seconds", type=click.FloatRange(0.1, 86_400), help="Longest time (default: CONVSCOPE_SQL_SECONDS)."
 )
 @click.option("--tables", "lists", is_flag=True, help="List what can be read; with a NAME, its columns.")
+@click.option("--functions", "lists_functions", is_flag=True, help="List the functions that SQL calls.")
 @click.option(
     "--path",
     "makes_file",
@@ -1454,6 +1455,7 @@ def sql(
     limit: int | None,
     seconds: float | None,
     lists: bool,
+    lists_functions: bool,
     makes_file: bool,
 ) -> None:
     """Ask the atlas and the ledger by one SQL STATEMENT (DuckDB's), from standard input where it is -.
@@ -1479,6 +1481,9 @@ def sql(
         raise click.UsageError("--spreadsheet belongs to --csv")
     if output is not None:
         _check_output(output)
+    if lists_functions:
+        _print_functions()
+        return
     atlas, _ = _stores()
     ledger = _ledger()
     if makes_file:
@@ -1619,6 +1624,16 @@ def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
     click.echo(f"{readable[name].comment}\n")
     columns = [{"column": c.name, "type": c.kind, "what it tells": c.comment} for c in readable[name].columns]
     _print_table(columns, "")
+
+
+def _print_functions() -> None:
+    from textwrap import fill
+
+    from db.sql_functions import by_kind
+
+    for kind, names in by_kind().items():
+        words = fill(" ".join(names), 100, break_long_words=False, break_on_hyphens=False)
+        click.echo(f"{kind.replace('_', ' ')}\n\n{words}\n")
 
 
 def _sql_shell(

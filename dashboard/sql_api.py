@@ -26,6 +26,7 @@ from db.saved_queries import (
     saved_queries,
 )
 from db.sql_catalogue import catalogue, row_counts
+from db.sql_functions import by_kind
 from db.sql_guard import MOST_CHARACTERS, RefusedSQL
 from db.sql_runner import Result, SQLFailed, SQLStopped, TooManyQueries, as_value
 from db.table_files import csv_lines, distinct, json_lines, parquet_pieces, plain, values
@@ -146,6 +147,12 @@ def sql_tables() -> flask.Response:
     context = current()
     counts = row_counts(context.atlas, context.ledger)
     return answer({"tables": [asdict(one) | {"rows": counts.get(one.name)} for one in catalogue()]})
+
+
+@sql_api.get("/api/sql/functions")
+def sql_functions() -> flask.Response:
+    """Functions that a statement may call."""
+    return answer(by_kind())
 
 
 @sql_api.get("/api/queries")

@@ -59,7 +59,7 @@ SETTINGS: tuple[Setting, ...] = (
         "2GB",
         "Most memory DuckDB may take in one process, in DuckDB's words (`512MB`, `4GB`).",
     ),
-    Setting("CONVSCOPE_SQL_MEMORY", "1GB", "Most memory of a query that a person wrote."),
+    Setting("CONVSCOPE_SQL_MEMORY", "1GB", "Memory limit of a user query's process, at least 256MB."),
     Setting("CONVSCOPE_SQL_SECONDS", "30", "Longest time of a query that a person wrote on the SQL page."),
     Setting("CONVSCOPE_SQL_AT_ONCE", "3", "Queries of people that run at once; others wait."),
     Setting(
@@ -158,7 +158,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         lease=float(_number(values, "CONVSCOPE_LEASE", low=1, high=3600)),
         attempts=_number(values, "CONVSCOPE_ATTEMPTS", low=1, high=100),
         loaded_models=_number(values, "CONVSCOPE_LOADED_MODELS", low=1, high=100),
-        sql_memory=_memory(values, "CONVSCOPE_SQL_MEMORY"),
+        sql_memory=_memory(values, "CONVSCOPE_SQL_MEMORY", least=256),
         sql_seconds=float(_number(values, "CONVSCOPE_SQL_SECONDS", low=1, high=3600)),
         sql_at_once=_number(values, "CONVSCOPE_SQL_AT_ONCE", low=1, high=6),
         password=_password(values, "CONVSCOPE_PASSWORD"),
@@ -271,12 +271,12 @@ def _folders(values: Mapping[str, str], name: str) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(folders))
 
 
-def _memory(values: Mapping[str, str], name: str) -> str:
-    """DuckDB needs some 100 MB to publish; below that it fails in the middle."""
+def _memory(values: Mapping[str, str], name: str, *, least: int = 128) -> str:
+    """DuckDB needs some 100 MB to publish; below that it fails in the middle. A process that runs SQL holds 120 MB."""
     match = re.fullmatch(r"([0-9]{1,6})\s*(MB|GB|TB|MiB|GiB|TiB)", values[name].strip())
-    if match is None or int(match[1]) * (1 if match[2].startswith("M") else 1000) < 128:
+    if match is None or int(match[1]) * (1 if match[2].startswith("M") else 1000) < least:
         raise SettingError(
-            f"{name}: expected a size such as 512MB or 4GB, at least 128MB, got {values[name]!r}"
+            f"{name}: expected a size such as 512MB or 4GB, at least {least}MB, got {values[name]!r}"
         )
     return values[name].strip()
 

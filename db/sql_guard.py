@@ -11,22 +11,10 @@ from typing import Any
 
 import duckdb
 
+from db.sql_functions import AGGREGATES, BY_NAME, FUNCTIONS, TABLE_FUNCTIONS, near
+
 MOST_CHARACTERS = 100_000
-# Functions that make rows, from nothing but their arguments.
-TABLE_FUNCTIONS = ("generate_series", "json_each", "json_tree", "range", "repeat", "unnest")
-# Functions that tell of the server, wait, or take a statement or a name as a text that nobody has looked at.
-REFUSED_FUNCTIONS = (
-    "current_setting",
-    "currval",
-    "getenv",
-    "json_execute_serialized_sql",
-    "nextval",
-    "query",
-    "query_table",
-    "sleep_ms",
-    "write_log",
-)
-REFUSED_STARTS = ("duckdb_", "pg_sleep", "pragma_", "read_", "which_secret")
+QUERY_NODES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
 _WRITES = "SQL here only reads"
 _OTHERS = {
     "PRAGMA": "to see what is there, DESCRIBE a table or SHOW TABLES",
@@ -77,7 +65,7 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[st
     if "\0" in sql:
         raise RefusedSQL("the statement holds a NUL character")
     plan, text = _without_explain(sql)
-    statements = _statements(text)
+    statements = _statements(connection, text)
     if not statements:
         raise RefusedSQL("there is no statement: write a SELECT")
     if len(statements) > 1:
@@ -93,8 +81,8 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[st
     inner = {name.lower() for name in _inner_names(tree)}
     for node in _nodes(tree):
         what = str(node.get("type", ""))
-        if what.endswith("_QUERY_NODE"):  # within a WITH
-            raise RefusedSQL(f"{what.removesuffix('_QUERY_NODE')} is refused: {_WRITES}")
+        if what.endswith("_NODE") and what not in QUERY_NODES:  # within a WITH
+            raise RefusedSQL(f"{what.removesuffix('_NODE').removesuffix('_QUERY')} is refused: {_WRITES}")
         if what == "BASE_TABLE" or (what == "SHOW_REF" and node.get("show_type") == "SHOW"):
             names |= _table(node, tables, inner)
         elif what == "SHOW_REF" and node.get("show_type") == "SHOW_SPECIAL":
@@ -131,9 +119,9 @@ def _word(sql: str, start: int, end: int) -> str:
     return _plain(sql, start, end).upper()
 
 
-def _statements(sql: str) -> list[Any]:
+def _statements(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
     try:
-        return list(duckdb.extract_statements(sql))
+        return list(connection.extract_statements(sql))
     except duckdb.Error as error:
         raise RefusedSQL(one_sentence(error)) from error
 
@@ -192,15 +180,45 @@ def _rows(node: dict[str, Any]) -> None:
 
 
 def _function(node: dict[str, Any]) -> None:
+    """The name alone decides, whatever schema stands before it: `label.upper()` has the schema `label`."""
     name = str(node["function_name"]).lower()
-    if name in REFUSED_FUNCTIONS or name.startswith(REFUSED_STARTS):
-        raise RefusedSQL(f"{name}() is refused: SQL here reads the tables alone")
+    if name not in FUNCTIONS:
+        raise RefusedSQL(_not_listed(name))
+    if name in BY_NAME:
+        _aggregate(name, node.get("arguments") or [])
 
 
-def one_sentence(error: Exception) -> str:
+def _not_listed(name: str) -> str:
+    like = near(name)
+    return (
+        f"{name}() is refused: it is not on the list of functions that SQL here calls"
+        f"{', near it are ' + ', '.join(like) if like else ''}"
+        " (`convscope sql --functions`, /api/sql/functions)"
+    )
+
+
+def _aggregate(name: str, arguments: list[dict[str, Any]]) -> None:
+    """Which aggregate a list is put into is written as text: one of the list as well, known before it runs."""
+    second = arguments[1] if len(arguments) > 1 else {}
+    literal = second.get("expression", {}).get("literal") or {}
+    text = literal.get("text") if literal.get("kind") == "STRING" and not second["name"] else None
+    if not isinstance(text, str) or text.lower() not in AGGREGATES:
+        given = f"got {text!r}" if isinstance(text, str) else "got an expression"
+        raise RefusedSQL(
+            f"{name}() is refused: it wants the name of an aggregate such as 'sum', in quotes, {given}"
+            " (`convscope sql --functions`, /api/sql/functions)"
+        )
+
+
+NEEDS_MORE_MEMORY = "the query needs more memory than it may take"
+
+
+def one_sentence(error: BaseException) -> str:
     """What DuckDB says, without its drawing of the statement below it and its second thoughts."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = " ".join(line for line in lines if not line.startswith(("LINE ", "^")))
-    if told.startswith("Out of Memory Error"):
-        return "the query needs more memory than it may take"
+    if isinstance(error, MemoryError) or "Out of Memory Error" in told or "std::bad_alloc" in told:
+        return NEEDS_MORE_MEMORY
+    if isinstance(error, RecursionError) or "expression depth limit" in told:
+        return "the statement is nested too deeply: write it with fewer levels, for example with WITH"
     return told[:1000] or type(error).__name__

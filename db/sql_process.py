@@ -1,17 +1,21 @@
 """The process that runs a person's SQL: it reads the atlas and the tables that it is handed, and nothing else.
 
 Started by `db.sql_runner` as `python -m db.sql_process`, in a folder and an environment that tell nothing. Requests
-come on standard input, a JSON object a line; answers go to standard output, each a line of JSON and, of a result, an
-Arrow stream and a line after it:
+come on standard input, a JSON object a line, each with the "seconds" that it may take; answers go to standard output,
+each a line of JSON and, of a result, an Arrow stream and a line after it:
 
     {"atlas": path}    open that atlas, "" for an empty one       -> {"ready": true}, as at the start
     {"check": sql}     look at a statement                        -> {"tables": […], "parameters": […], "plan": ""}
-    {"run": sql, "values": {…}, "tables": {name: file}, "rows": most, "bytes": most, "seconds": most}
+    {"run": sql, "values": {…}, "tables": {name: file}, "rows": most, "bytes": most}
                                                                   -> {"columns": […]}, Arrow, {"more": bool}
     anything that cannot be                                       -> {"refused": sentence} or {"failed": sentence}
 
-What stops a statement that takes too long or too much is the end of this process: some of DuckDB's functions hear
-nothing else.
+Whatever goes wrong in Python is such a sentence; with `"last": true` the process ends after it and is replaced.
+
+Memory: data may grow by what the process may hold less what it holds at first (RLIMIT_DATA). DuckDB's own limit is a
+part of that, so that its sentence comes first, and the rest is for what DuckDB does not count.
+
+What stops a statement that takes too long is the end of this process: some of DuckDB's functions hear nothing else.
 """
 
 import itertools
@@ -20,6 +24,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import duckdb
@@ -34,6 +39,12 @@ from db.sql_guard import RefusedSQL, check, one_sentence
 BATCH = 2048
 MOST_TRIED = 5  # parameters whose texts and numbers are tried in all combinations
 MOST_THREADS = 4
+# Of the memory that is left, DuckDB may count so much: it does not count single values, and tables that it builds.
+DUCKDB_SHARE = 0.75
+STARTED_BYTES = 128 << 20  # what this process holds before it reads a row
+MAX_DEPTH = 10_000  # of the syntax tree as JSON: three times that of DuckDB's deepest statement, and more
+STATUS = Path("/proc/self/status")
+SPARE_SECONDS = 5  # of processor time, for reading the request and ending
 NICENESS = 5  # pages come first: a bomb takes what they leave
 NAMES = frozenset(
     name for name in (*ATLAS_COMMENTS, *COMMENTS, *VIEWS) if name != "atlas_info"
@@ -49,9 +60,9 @@ _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
 class Session:
     """One atlas, opened once, locked."""
 
-    def __init__(self, atlas: str, memory: str) -> None:
-        threads = str(min(MOST_THREADS, os.cpu_count() or 1))
-        configuration = _CONFIGURATION | {"memory_limit": memory, "threads": threads}
+    def __init__(self, atlas: str, memory: int) -> None:
+        """Open it; `memory` is DuckDB's own limit in bytes."""
+        configuration = _CONFIGURATION | {"memory_limit": f"{memory}B", "threads": str(threads())}
         if atlas:
             self.connection = duckdb.connect(atlas, read_only=True, config=configuration)
         else:  # nothing was published yet: the same tables, empty
@@ -76,7 +87,7 @@ class Session:
                 cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {VIEWS[name].sql}")
             plan = f"{checked.plan} " if checked.plan else ""
             values = {name: request["values"].get(name) for name in checked.parameters}
-            found = _bound(cursor, plan + checked.sql, values)
+            found = _with_values(cursor, plan + checked.sql, values)
             columns = [[name, str(kind)] for name, kind in zip(found.columns, found.types, strict=True)]
             reader = _reader(found)  # what fails here is a sentence: nothing was answered yet
             _say(out, columns=columns, plan=checked.plan)
@@ -85,7 +96,7 @@ class Session:
             cursor.close()
 
 
-def _bound(cursor: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> Any:
+def _with_values(cursor: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> Any:
     """The statement with its values. A whole number that a person typed is first a text, which DuckDB reads as what it
     is compared with (a class may be called 1); where a text cannot stand, it is a number, as few as need be.
     """
@@ -141,9 +152,14 @@ def _send(reader: Any, request: dict[str, Any], out: BinaryIO) -> None:
                 stream.write_batch(batch)
                 out.flush()
                 told["more"] = more
-        except (duckdb.Error, pa.ArrowException) as error:
-            told["failed"] = one_sentence(error)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            # DuckDB's errors come as Arrow's here, or as OSError. The stream ends well; the line after it says why.
+            told |= _failed(error)
     _say(out, **told)
+    if "last" in told:
+        raise SystemExit
 
 
 def _within(reader: Any, rows: int, size: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
@@ -168,39 +184,90 @@ def _say(out: BinaryIO, **told: Any) -> None:
     out.flush()
 
 
+def threads() -> int:
+    """How many threads a statement has."""
+    return min(MOST_THREADS, os.cpu_count() or 1)
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    """The answer to a statement that failed; the last one of this process where DuckDB may not be asked again."""
+    fatal = isinstance(error, MemoryError | duckdb.FatalException | duckdb.InternalException)
+    return {"failed": one_sentence(error)} | ({"last": True} if fatal else {})
+
+
 def _allow_seconds(seconds: float) -> None:
-    """A stop that needs nobody: the processor time that a request may take, from now on."""
+    """A stop that needs nobody: the processor time that a request may take, from now on, on all threads together."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime + 2 * seconds) + 5
+    limit = int(used.ru_utime + used.ru_stime + threads() * seconds) + SPARE_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+def _for_duckdb(memory: int) -> int:
+    """Bytes that DuckDB may count where the process may hold `memory`."""
+    started = _status("VmRSS") if STATUS.exists() else STARTED_BYTES
+    return int((memory - started) * DUCKDB_SHARE)
+
+
+def _bound(memory: int) -> None:
+    """From now on this process holds at most `memory` bytes: its data grow by what is left of them.
+
+    The limit counts memory as it is reserved, before it is used. The stacks of DuckDB's threads are reserved whole and
+    hardly used, so they are there before the limit is set. Without /proc (macOS) DuckDB's own limit has to do.
+    """
+    if STATUS.exists():
+        limit = _status("VmData") + memory - _status("VmRSS")
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+
+
+def _opened(atlas: str, memory: int) -> Session:
+    """A session on that atlas, within that memory; the one before goes when this one is there."""
+    if STATUS.exists():
+        resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    session = Session(atlas, _for_duckdb(memory))
+    _bound(memory)
+    return session
+
+
+def _status(name: str) -> int:
+    """A number of /proc/self/status, in bytes."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(lines[name].split()[0]) << 10
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
     os.nice(NICENESS)
+    sys.setrecursionlimit(MAX_DEPTH)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # this process writes no file
+    pa.set_cpu_count(1)  # Arrow only passes rows on, and each thread's stack counts
+    pa.set_io_thread_count(1)
     out = sys.stdout.buffer
-    memory = os.environ["CONVSCOPE_SQL_MEMORY"]
-    session = Session("", memory)
+    memory = int(os.environ["CONVSCOPE_SQL_MEMORY"])
+    session = _opened("", memory)
     _say(out, ready=True)
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        _allow_seconds(request["seconds"])
         try:
             if "atlas" in request:
-                session = Session(request["atlas"], memory)
+                session = _opened(request["atlas"], memory)
                 _say(out, ready=True)
             elif "check" in request:
                 found = check(session.connection, request["check"], NAMES)
                 tables = sorted(ledger_tables_of(found.names))
                 _say(out, tables=tables, parameters=found.parameters, plan=found.plan)
             else:
-                _allow_seconds(request["seconds"])
                 session.run(request, out)
         except RefusedSQL as error:
             _say(out, refused=str(error))
-        except duckdb.Error as error:
-            _say(out, failed=one_sentence(error))
+        except BrokenPipeError:
+            os._exit(0)  # who asked is gone; Python's own end would complain of what it cannot write
+        except Exception as error:  # whatever it is, it is the statement's: say it, and serve the next
+            told = _failed(error)
+            _say(out, **told)
+            if "last" in told:
+                return
 
 
 if __name__ == "__main__":

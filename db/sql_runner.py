@@ -9,11 +9,9 @@ import functools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -30,14 +28,16 @@ from db.ledger import Ledger
 from db.ledger_arrow import LedgerTables
 from db.settings import Settings
 from db.sql_guard import RefusedSQL
+from db.temporary_folders import own_folder
 
 WAIT_SECONDS = 20.0  # eight people who ask for two seconds of work each are all served
 MOST_WAITING = 5  # each holds a thread of the web server, which has others for its pages
 CHECK_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 NOBODY = "stopped: nobody waits for it any more"
-# What DuckDB's limit does not count: the interpreter, its libraries, and single values before they are stored.
-BESIDE_BYTES = 1 << 30
+MOST_KEPT = 0.1  # of the memory limit: a process that keeps more after a statement is replaced
+NEARLY = 0.8  # of the memory limit: who ends abnormally there ended for want of memory
+ENDING_SECONDS = 1.0  # for a process whose answer breaks off to end by itself
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
@@ -61,14 +61,19 @@ class _Process:
     """One process that runs SQL; `why` is set by whoever kills it."""
 
     child: subprocess.Popen[bytes]
-    atlas: str | None = None
+    memory_limit: str
+    atlas: str = ""
     why: str = ""
+    spent: bool = False  # it said that it ends
+    peak: int = 0  # bytes that it was seen to hold
+    data_at_start: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and read the line that answers.
 
         Raises:
+            RefusedSQL, SQLFailed: that is the answer.
             SQLStopped: it was killed, or ended by itself.
         """
         assert self.child.stdin is not None
@@ -77,7 +82,10 @@ class _Process:
             self.child.stdin.flush()
         except OSError as error:
             raise self.ended() from error
-        return self.line()
+        answer = self.line()
+        if "failed" in answer:
+            raise SQLFailed(answer["failed"])
+        return answer
 
     def line(self) -> dict[str, Any]:
         """The next line of its answer."""
@@ -86,17 +94,17 @@ class _Process:
         if not told.endswith(b"\n"):
             raise self.ended()
         answer: dict[str, Any] = json.loads(told)
+        self.spent = "last" in answer
         if "refused" in answer:
             raise RefusedSQL(answer["refused"])
         return answer
 
     def ended(self) -> SQLStopped:
         """Why there is no answer."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.child.wait(ENDING_SECONDS)  # where it ends by itself, its own end tells why
         self.kill("")
-        code = self.child.wait()
-        return SQLStopped(
-            self.why or f"the query ended its process ({_ending(code)}): nothing else was harmed"
-        )
+        return SQLStopped(self.why or _ending(self.child.wait(), self))
 
     def kill(self, why: str) -> None:
         """End it at once; the first reason counts."""
@@ -116,8 +124,17 @@ class _Process:
 
     def memory(self) -> int:
         """Bytes that it holds, 0 where the system does not tell."""
+        held = self._statm(1)
+        self.peak = max(self.peak, held)
+        return held
+
+    def data(self) -> int:
+        """Bytes of writable memory that it has reserved, 0 where the system does not tell."""
+        return self._statm(5)
+
+    def _statm(self, place: int) -> int:
         try:
-            return int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[1]) * PAGE
+            return int(Path(f"/proc/{self.child.pid}/statm").read_text().split()[place]) * PAGE
         except (OSError, IndexError):
             return 0
 
@@ -241,9 +258,10 @@ class SQLRunner:
         self._lock = threading.Lock()
         self._files: dict[str, tuple[pa.Table, str]] = {}
         self._held: Counter[str] = Counter()  # files, by how many queries are about to open them
+        self._remove_folder: Callable[[], Any] | None = None
         weakref.finalize(self, _end_all, self._idle)  # an application that is dropped leaves no process
         number, unit = _split(settings.sql_memory)
-        self._most_memory = int(number) * _UNITS[unit.upper()] + BESIDE_BYTES
+        self._most_memory = int(number) * _UNITS[unit.upper()]
 
     def run(
         self,
@@ -275,7 +293,7 @@ class SQLRunner:
         process, done = self._begin(limit, gone)
         try:
             self._open_atlas(process)
-            checked = process.ask(check=sql)
+            checked = process.ask(check=sql, seconds=CHECK_SECONDS)
             missing = [name for name in checked["parameters"] if name not in (values or {})]
             if missing:
                 raise RefusedSQL(f"the statement has parameters without a value: {', '.join(missing)}")
@@ -283,8 +301,6 @@ class SQLRunner:
                 told = process.ask(
                     run=sql, values=_sent(values or {}), tables=tables, rows=rows, bytes=size, seconds=limit
                 )
-            if "failed" in told:
-                raise SQLFailed(told["failed"])
             return Result(process, told, begun, done)
         except BaseException as error:
             done(isinstance(error, RefusedSQL | SQLFailed))
@@ -294,7 +310,7 @@ class SQLRunner:
         """Names of a statement's parameters; none where it is not whole yet."""
         process, done = self._begin(CHECK_SECONDS, None)
         try:
-            found: list[str] = process.ask(check=sql)["parameters"]
+            found: list[str] = process.ask(check=sql, seconds=CHECK_SECONDS)["parameters"]
         except (RefusedSQL, SQLFailed):
             found = []
         finally:
@@ -305,14 +321,15 @@ class SQLRunner:
         """End all processes that wait, and remove the files."""
         with self._lock:
             _end_all(self._idle)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._remove_folder is not None:
+            self._remove_folder()
 
     @functools.cached_property
     def _folder(self) -> Path:
         """Where the ledger's tables lie for the processes to read; gone when nobody has this runner any more."""
-        folder = tempfile.mkdtemp(prefix="convscope-sql-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        folder, remove = own_folder("convscope-sql-")
+        self._remove_folder = weakref.finalize(self, remove)
+        return folder
 
     def _begin(
         self, seconds: float, gone: Callable[[], bool] | None
@@ -346,7 +363,9 @@ class SQLRunner:
         return self._new()
 
     def _give_back(self, process: _Process, *, well: bool) -> None:
-        if well and process.child.poll() is None:
+        # what a large statement freed stays with the process: another one would find less than it may take
+        grown = process.data() - process.data_at_start > self._most_memory * MOST_KEPT
+        if well and not grown and not process.spent and process.child.poll() is None:
             with self._lock:
                 self._idle.append(process)
             return
@@ -356,13 +375,19 @@ class SQLRunner:
         child = subprocess.Popen(
             [sys.executable, "-I", "-c", _COMMAND, str(Path(__file__).parents[1])],
             cwd=self._folder,
-            env={"CONVSCOPE_SQL_MEMORY": self._settings.sql_memory, "PATH": os.defpath, "LANG": "C.UTF-8"},
+            env={
+                "CONVSCOPE_SQL_MEMORY": str(self._most_memory),
+                "ARROW_DEFAULT_MEMORY_POOL": "system",  # others reserve a GB at once, which counts
+                "PATH": os.defpath,
+                "LANG": "C.UTF-8",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C in the terminal is the asker's, who ends it
         )
-        process = _Process(child)
-        process.line()
+        process = _Process(child, self._settings.sql_memory)
+        process.line()  # it is ready
+        process.data_at_start = process.data()
         return process
 
     def _open_atlas(self, process: _Process) -> None:
@@ -372,10 +397,14 @@ class SQLRunner:
             path = ""
         if process.atlas == path:
             return
-        told = process.ask(atlas=path)
-        if "failed" in told:
-            raise SQLFailed(f"the atlas cannot be opened: {told['failed']}")
+        try:
+            process.ask(atlas=path, seconds=CHECK_SECONDS)
+        except SQLStopped:
+            raise
+        except SQLFailed as error:
+            raise SQLFailed(f"the atlas cannot be opened: {error}") from error
         process.atlas = path
+        process.data_at_start = process.data()
 
     @contextlib.contextmanager
     def _ledger_files(self, names: list[str]) -> Iterator[dict[str, str]]:
@@ -414,7 +443,7 @@ class SQLRunner:
             if time.monotonic() > deadline:
                 process.kill(f"stopped after {seconds:g} seconds, the longest that a query may take")
             elif process.memory() > self._most_memory:
-                process.kill(f"stopped: it took more memory than a query may ({self._settings.sql_memory})")
+                process.kill(_took_too_much(process))
             elif gone is not None and gone():
                 process.kill(NOBODY)
             else:
@@ -460,5 +489,16 @@ def _split(memory: str) -> tuple[str, str]:
     return digits, memory[len(digits) :].strip()
 
 
-def _ending(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+def _took_too_much(process: _Process) -> str:
+    return f"stopped: it took more memory than a query may ({process.memory_limit})"
+
+
+def _ending(code: int, process: _Process) -> str:
+    """Why a process that nobody killed has ended."""
+    if code == -signal.SIGXCPU:
+        return "stopped: it took more processor time than a query may"
+    number, unit = _split(process.memory_limit)
+    if code < 0 and process.peak > NEARLY * int(number) * _UNITS[unit.upper()]:
+        return _took_too_much(process)
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"the query ended its process ({how}): nothing else was harmed"

@@ -187,6 +187,15 @@ def test_every_table_and_column_is_explained(ask: Ask) -> None:
     assert "VARCHAR" in ask("--tables", "images")[1]
 
 
+def test_the_functions_are_listed(ask: Ask) -> None:
+    code, told, _ = ask("--functions")
+    assert code == 0
+    words = told.split()
+    assert {"abs", "median", "rank", "unnest", "||"} <= set(words)
+    assert "read_csv" not in words
+    assert ask("--csv", "SELECT getenv('HOME')")[0] == 1
+
+
 def test_one_file_has_it_all_for_any_client(ask: Ask, settings: Settings) -> None:
     path = Path(ask("--path")[1].strip())
     assert path == settings.home / "convscope.duckdb"

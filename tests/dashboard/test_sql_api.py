@@ -24,6 +24,7 @@ from db.jobs import NewItem, NewJob, submit_job
 from db.ledger_tables import AttackLayer, AttackUnit
 from db.sql_catalogue import catalogue
 from db.sql_examples import EXAMPLES
+from db.sql_functions import by_kind
 
 Site = tuple[FlaskClient, Context]
 ENDLESS = "SELECT count(*) FROM range(10000000000) a, range(1000000) b"
@@ -74,6 +75,8 @@ def test_parameters_are_bound_and_never_part_of_the_statement(client: FlaskClien
         ({"q": "SELECT * FROM '/etc/passwd'"}, 400, "passwd"),
         ({"q": "SELECT $n"}, 400, "parameters without a value: n"),
         ({"q": "SELECT error('so')"}, 400, "so"),
+        ({"q": "SELECT " + "1 + " * 2000 + "1"}, 400, "nested too deeply"),
+        ({"q": "SELECT json_serialize_plan('SELECT 1')"}, 400, "json_serialize_plan() is refused"),
     ],
 )
 @pytest.mark.parametrize("path", ["/api/sql", "/download/sql.csv"])
@@ -111,6 +114,12 @@ def test_files_have_all_rows(client: FlaskClient) -> None:
     rows = client.get(f"/api/sql?q={far}").json["rows"]  # type: ignore[index]
     assert rows == [["20000-01-01", "2026-01-02T03:04:05.000000001"]]
     assert client.get("/download/sql.xlsx?q=SELECT 1").status_code == 404
+
+
+def test_functions_are_told(client: FlaskClient) -> None:
+    told: Any = client.get("/api/sql/functions").json
+    assert told == by_kind()
+    assert "median" in told["aggregates"]
 
 
 def test_tables_are_told_with_comments_and_rows(client: FlaskClient) -> None:

@@ -319,7 +319,7 @@ def line(statement: str, what: str, told: str) -> str:
 
 def test_what_the_process_may_touch_is_nothing(place: Path) -> None:
     """DuckDB refuses by itself what the guard would let through."""
-    session = Session("", "256MB")
+    session = Session("", 200 << 20)
     for sql in (
         f"SELECT * FROM '{place}/secret.csv'",
         f"SELECT * FROM read_text('{place}/secret.csv')",
