@@ -30,6 +30,7 @@ from dashboard.selections import (
 )
 from db import image_queries, overview_queries, patch_queries, tuning_queries
 from db.atlas import AtlasError, Query
+from db.label_queries import label_matches
 from db.table_files import csv_lines
 
 downloads = flask.Blueprint("downloads", __name__, url_prefix="/download")
@@ -135,6 +136,7 @@ OVERVIEW: dict[str, Callable[[Record | None, ImagesAddress, str], Query]] = {
     "mistakes": lambda run, a, _sort: images_query(
         run, replace(a, verdict="wrong", sort="surest"), limit=None
     ),
+    "labels": lambda run, _a, _sort: label_matches(-1 if run is None else run["run"]),
     "repeats": lambda _run, a, _sort: overview_queries.near_duplicates(a.images, limit=None),
 }
 

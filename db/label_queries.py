@@ -75,6 +75,20 @@ ORDER BY l.how = 'ambiguous' DESC, l.how = 'none' DESC, l.images DESC, l.label""
     )
 
 
+def unindexed_choices(run: int) -> Query:
+    """What people settled of a run's labels since it was made: labels whose class there is another one."""
+    return Query(
+        """
+SELECT c.label, c.class_index
+FROM label_choices c
+JOIN runs r USING (model, image_set)
+LEFT JOIN label_matches l ON l.run = r.run AND coalesce(l.wnid, l.label) = c.label
+WHERE r.run = $run AND (l.how IS DISTINCT FROM 'settled' OR l.class_index IS DISTINCT FROM c.class_index)
+ORDER BY c.label""",
+        {"run": run},
+    )
+
+
 def keep_choices(
     connection: duckdb.DuckDBPyConnection,
     model: str,

@@ -1,5 +1,7 @@
 """The command line: help, exit codes and sentences, on real stores and a real network."""
 
+import csv
+import io
 import os
 import subprocess
 import sys
@@ -9,10 +11,13 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from running import ROOT, command
+from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from convscope import convscope
+from db.atlas import Atlas
 from db.settings import Settings
 
 
@@ -211,3 +216,56 @@ def test_a_command_that_is_terminated_says_that_it_stopped(home: Path, photos: P
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.strip().endswith("convscope: stopped")
+
+
+def test_labels_that_are_ambiguous_are_settled_by_hand_from_a_file_and_forgotten(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Six images of a label each: four are classes by their WordNet id, one by its name in other case, one is none."""
+    import_pictures(settings, painted_pictures(6), image_set="painted")
+    add_run(settings, image_set="painted", divide=96, over=("embeddings",))
+    with Atlas(settings).publish() as connection:
+        connection.execute("UPDATE images SET wnid = NULL, label = 'unicorn' WHERE image_id = 1")
+        connection.execute("UPDATE images SET wnid = NULL, label = 'Kind 2' WHERE image_id = 2")
+
+    def run(*words: str) -> tuple[int, str]:
+        env = {"CONVSCOPE_HOME": str(settings.home)}
+        asked = ["models", "map-labels", "synthetic", "--images", "painted", *words]
+        done = CliRunner().invoke(convscope, asked, env=env)
+        return done.exit_code, f"{done.output}{done.exception or ''}"
+
+    def classes() -> dict[str, list[str]]:
+        code, told = run("--csv")
+        assert code == 0, told
+        return {row["label"]: [row["class"], row["how"]] for row in csv.DictReader(io.StringIO(told))}
+
+    # labels with a WordNet id are called by it
+    assert classes() == {
+        "n10000000": ["0", "wnid"], "unicorn": ["", "none"], "Kind 2": ["2", "case"],
+        "n10000003": ["3", "wnid"], "n10000004": ["4", "wnid"], "n10000005": ["5", "wnid"],
+    }  # fmt: skip
+    code, told = run()
+    assert code == 0
+    assert "5 of 6 labels are classes of synthetic" in told
+    assert "unicorn (1 image) is no class" in told
+    code, told = run("--set", "unicorn", "kind 4")
+    assert code == 0
+    assert (
+        "Kept. Predictions follow with: convscope index --model synthetic --images painted --replace" in told
+    )
+    assert classes()["unicorn"] == ["4", "settled"]
+    (tmp_path / "labels.csv").write_text("label,class\nunicorn,\nKind 2,3\n")
+    assert run("--from", str(tmp_path / "labels.csv"))[0] == 0
+    assert (classes()["unicorn"], classes()["Kind 2"]) == (["", "settled"], ["3", "settled"])
+    assert run("--unset", "unicorn")[0] == 0
+    assert classes()["unicorn"] == ["", "none"]
+    assert run("--clear")[0] == 0
+    assert classes()["Kind 2"] == ["2", "case"]
+    for words, sentence in (
+        (("--set", "unicorm", "1"), "'painted' has no label 'unicorm'"),
+        (("--set", "unicorn", "griffin"), "expected a class's WordNet id, its name or an index from 0 to 11"),
+        (("--from", str(tmp_path / "photo.csv")), "does not exist"),
+    ):
+        code, told = run(*words)
+        assert code != 0
+        assert sentence in told

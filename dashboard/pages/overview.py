@@ -8,6 +8,7 @@ Callbacks::
 Every table shows its SQL; every bar, cell and picture leads to the images that it stands for.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,11 +25,12 @@ from dashboard.context import Context, Record, current
 from dashboard.ids import LOCATION, make_id
 from dashboard.pages.images import description_of, not_indexed, resolve
 from dashboard.pictures import thumbnail_address
-from dashboard.selections import images_query
+from dashboard.selections import images_query, index_command
 from dashboard.wiring import drawn_once
 from dashboard.words import byte_size, count, percent
 from db import overview_queries
 from db.atlas import Query
+from db.label_queries import in_words, label_matches, unindexed_choices
 
 TITLE = "Overview · Convscope"
 BODY = make_id("overview", "body")
@@ -93,6 +95,7 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
         pairs = context.atlas.fetch(overview_queries.confusions(run["run"]))
         parts += [
             _accuracy(here, judged),
+            _labels(context, here, run),
             _matrix(here, run, pairs),
             _mistakes(context, here, run, pairs),
         ]
@@ -296,6 +299,46 @@ def _accuracy(here: OverviewAddress, rows: Sequence[Record]) -> Component:
         ),
         html.P(told, className="quiet") if told else None,
     )
+
+
+def _labels(context: Context, here: OverviewAddress, run: Record) -> Component:
+    """How the set's labels were matched to the model's classes, and which were not."""
+    query = label_matches(run["run"])
+    rows = context.atlas.fetch(query)
+    title = f"Labels as classes of {here.model}"
+    settle = f"convscope models map-labels {shlex.quote(here.model)} --images {shlex.quote(here.images)}"
+    again = index_command(run, here.images) + " --replace"
+    if not rows:
+        labelled = context.atlas.fetch(overview_queries.size_summary(here.images))[0]["classes"]
+        told = (
+            "No image has a label." if not labelled else "This run has no record of it. Index the set again:"
+        )
+        return _card(
+            title, query, here, "labels", html.P(told), components.command(again) if labelled else None
+        )
+    left = [row for row in rows if row["how"] in ("ambiguous", "none")]
+    shown = [
+        [row["label"] or row["wnid"], f"{row['images']:,}", ", ".join(row["candidates"] or ()) or "no class"]
+        for row in left[:MOST_CLASSES]
+    ]
+    more = f"{MOST_CLASSES} of {len(left):,} labels; the CSV has all." if len(left) > MOST_CLASSES else None
+    settled = context.atlas.fetch(unindexed_choices(run["run"]))
+    parts: list[Component] = [html.P(in_words(rows, here.model))]
+    if left:
+        parts += [
+            components.plain_table(
+                ("Label without a class", "Images", "May be"), shown, "Labels without a class"
+            ),
+            html.P(more, className="quiet") if more else None,
+            html.P("Images with these labels are not judged. Choose their classes with:"),
+            components.command(settle),
+        ]
+    if settled:
+        told = (
+            f"{count(len(settled), 'label')} settled since this run: predictions follow with the next index."
+        )
+        parts += [html.P(told), components.command(again)]
+    return _card(title, query, here, "labels", *parts)
 
 
 def _matrix(here: OverviewAddress, run: Record, pairs: Sequence[Record]) -> Component:

@@ -5,10 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 from dash._utils import to_json
 from flask.testing import FlaskClient
-from synthetic_atlas import import_pictures, painted_pictures
+from synthetic_atlas import add_run, import_pictures, painted_pictures
+from test_pages import text
 
 from dashboard.address import ImagesAddress
 from dashboard.app import create_app
@@ -19,6 +21,7 @@ from dashboard.pages import overview
 from dashboard.selections import images_query
 from db import overview_queries
 from db.atlas import Query
+from db.label_queries import keep_choices
 from db.settings import read_settings
 
 
@@ -118,6 +121,42 @@ def test_a_matrix_begins_with_what_is_confused_most() -> None:
     assert matrix.others == (0, 0)
     # 9 is predicted and nobody's label: it is a column of no row
     assert confusion_matrix(pairs, 9).others == (1, 0, 0)
+
+
+def test_labels_that_are_no_class_are_named_and_how_to_settle_them(empty_context: Context) -> None:
+    """Four labels: one by its WordNet id, one by a synonym, "crane" ambiguous (2 images), "unicorn" no class (1)."""
+    settings = empty_context.settings
+    import_pictures(settings, painted_pictures(12), image_set="birds")
+    run = add_run(settings, image_set="birds", divide=96, over=("embeddings",))
+
+    def shown() -> str:
+        return text(overview.show_overview("", None, "/overview"))
+
+    assert "This run has no record of it. Index the set again:" in shown()
+    assert "--images birds --replace" in shown()
+    matches = [
+        ("tench", "n01440764", 5, "wnid", 0, []),
+        ("goldfish", None, 4, "synonym", 1, []),
+        ("crane", None, 2, "ambiguous", None, [1, 2]),
+        ("unicorn", None, 1, "none", None, []),
+    ]
+    with empty_context.atlas.publish() as connection:
+        connection.executemany(
+            "INSERT INTO label_matches VALUES (?, ?, ?, ?, ?, ?, ?)", [(run, *match) for match in matches]
+        )
+    words = shown()
+    assert (
+        "2 of 4 labels are classes of synthetic: 1 by WordNet id, 1 by a synonym, 1 ambiguous, 1 no class of the model."
+    ) in words
+    assert "crane 2 1 kind 1, 2 kind 2 unicorn 1 no class" in " ".join(words.split())
+    assert "convscope models map-labels synthetic --images birds" in words
+    answer = flask.current_app.test_client().get("/download/overview/labels.csv?images=birds")
+    assert [line.split(",")[0] for line in answer.text.splitlines()] == [
+        "label", "crane", "unicorn", "tench", "goldfish",
+    ]  # fmt: skip
+    with empty_context.atlas.publish() as connection:
+        keep_choices(connection, "synthetic", "birds", {"crane": 1})
+    assert "1 label settled since this run: predictions follow with the next index." in shown()
 
 
 def test_sizes_are_what_counting_gives(context: Context, judged: list[dict[str, Any]]) -> None:

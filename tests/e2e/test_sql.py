@@ -86,6 +86,35 @@ def test_rows_are_sorted_and_filtered_in_the_grid(page: Page, site: str) -> None
     expect(page.locator(f"{ROWS}[row-index='0'] .ag-cell").first).to_have_text("29")
 
 
+def cells(page: Page, column: int) -> list[str]:
+    """What the grid shows in a column, from the first row down."""
+    found = page.locator(f"{ROWS} .ag-cell[aria-colindex='{column + 1}']")
+    return [found.nth(row).inner_text() for row in range(found.count())]
+
+
+def test_another_question_brings_its_own_columns(page: Page, site: str) -> None:
+    opened(page, site, "SELECT range AS a FROM range(3) ORDER BY a")
+    expect(page.locator(ROWS)).to_have_count(3)
+    header = page.locator("#sql-grid .ag-header-cell-text")
+    header.click()
+    header.click()
+    expect(page.locator(f"{ROWS}[row-index='0'] .ag-cell")).to_have_text("2")
+    write(page, "SELECT unnest(['tench', 'a cat', '-']) AS a")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(f"{ROWS}[row-index='0'] .ag-cell")).to_have_text("tench")
+    assert cells(page, 0) == ["tench", "a cat", "-"], (
+        "in the order of the answer, not sorted as the one before"
+    )
+    write(
+        page,
+        "SELECT unnest(['nan', 'inf', '0.5']::DOUBLE[]) AS a, 170141183460469231731687303715884105727 AS b",
+    )
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(f"{ROWS}[row-index='2'] .ag-cell").first).to_have_text("0.5")
+    assert cells(page, 0) == ["NaN", "Infinity", "0.5"]
+    assert cells(page, 1) == ["170141183460469231731687303715884105727"] * 3
+
+
 def test_what_is_wrong_is_said_in_a_sentence_and_the_page_goes_on(browser: Browser, site: str) -> None:
     page = browser.new_context().new_page()  # the other page fails its test on an answer of 400
     opened(page, site)

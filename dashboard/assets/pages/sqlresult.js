@@ -164,13 +164,24 @@
 
     const asText = (value) => (value === null ? "" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
+    /* The grid keeps the order, the filter and the width of a column by its field's name: the same result columns have
+       the same fields, others have new ones, so that nothing of another question is left. */
+    let shape = "", shapes = 0;
+    function fields() {
+        const now = JSON.stringify(result.columns.map((column) => [column.name, column.type]));
+        if (now !== shape) { shape = now; shapes += 1; }
+        return result.columns.map((_column, at) => `r${shapes}c${at}`);
+    }
+
     function drawTable() {
         if (drawn.table === result) return;
         drawn.table = result;
-        const columns = result.columns.map((column, at) => ({ field: `c${at}`, headerName: column.name, headerTooltip: `${column.name}: ${column.type.toLowerCase()}`,
+        const names = fields();
+        // no data type: the grid would write "Invalid Number" for NaN, infinities and numbers too wide for JSON
+        const columns = result.columns.map((column, at) => ({ field: names[at], headerName: column.name, headerTooltip: `${column.name}: ${column.type.toLowerCase()}`,
             filter: isNumber(column) ? "agNumberColumnFilter" : "agTextColumnFilter", type: isNumber(column) ? "rightAligned" : undefined,
-            maxWidth: 460, cellDataType: isNumber(column) ? "number" : "text" }));
-        const rows = result.rows.map((row) => Object.fromEntries(row.map((value, at) => [`c${at}`,
+            maxWidth: 460, cellDataType: false }));
+        const rows = result.rows.map((row) => Object.fromEntries(row.map((value, at) => [names[at],
             isNumber(result.columns[at]) ? shortened(value, result.columns[at].type) : asText(value)])));
         ns.set_props("sql-grid", { columnDefs: columns, rowData: rows, filterModel: {} });
     }
