@@ -1274,6 +1274,48 @@ def _say_attacks(ledger: "Ledger", job: int) -> None:
     click.echo(told)
 
 
+@convscope.command()
+@click.argument("attacks", metavar="ATTACKS")
+@click.option("--channels", type=int, default=10, show_default=True, help="How many channels are clamped.")
+@click.option("--draws", type=int, default=20, show_default=True, help="Random draws; below 19 no verdict.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random channels.")
+@click.option(
+    "--layer",
+    default="",
+    help="Take the channels of this layer, or of any module by its path: `convscope models show --maps` lists them "
+    "(default: all layers of the index).",
+)
+@click.option(
+    "--queue", type=click.Choice(["interactive", "batch"]), default="batch", show_default=True,
+    help="interactive passes batch.",
+)  # fmt: skip
+@click.option("--wait", is_flag=True, help="Show progress, end as the job ends, and print the verdicts.")
+def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue: str, wait: bool) -> None:
+    """Queue a test of which channels carry attacks, by number as 1,4-7. Prints the job's number.
+
+    The channels that an attack moves most are clamped at the mean of their clean map, and the attack is searched anew,
+    next to random draws of as many live channels of the same layers. They carry the attack where they hold it off
+    longer than the random ones do.
+    """
+    from db.attack_queries import job_ablations
+    from db.ledger import Ledger
+    from workers.submit import Office, parse_ids
+    from workers.submit_attacks import MOST_FOLLOWED, ablation_job
+
+    settings = _settings()
+    ledger = Ledger(settings)
+    ledger.migrate()
+    numbers = parse_ids(attacks, most=MOST_FOLLOWED, name="attacks")
+    new = ablation_job(ledger, numbers, channels=channels, draws=draws, seed=seed, layer=layer, queue=queue)
+    submitted = Office(settings, ledger).submit(new)
+    click.echo(f"{submitted.job}")
+    _remark(submitted.sentence())
+    if wait:
+        _wait_for(ledger, submitted.job)
+        for row in job_ablations(ledger, submitted.job):
+            click.echo(f"attack {row['attack']}: {row['verdict'].replace('_', ' ')}: {row['reason']}")
+
+
 @convscope.group("jobs")
 def jobs_group() -> None:
     """List, show, cancel, retry and wait for jobs."""

@@ -40,6 +40,7 @@ from workers.submit import (
     saliency_job,
 )
 from workers.submit_attacks import (
+    DRAWS,
     MOST_ATTACKS,
     MOST_FOLLOWED,
     ablation_job,
@@ -96,13 +97,14 @@ def submit() -> flask.Response:
             queue=_word(body, "queue", "batch"),
         )
     elif kind == "ablation":
-        only(body, "kind", "attacks", "channels", "draws", "seed", "queue")
+        only(body, "kind", "attacks", "channels", "draws", "seed", "layer", "queue")
         new = ablation_job(
             context.ledger,
             _attack_numbers(body),
             channels=body.get("channels", 10),
-            draws=body.get("draws", 3),
+            draws=body.get("draws", DRAWS),
             seed=body.get("seed", 0),
+            layer=body.get("layer", ""),
             queue=_word(body, "queue", "interactive"),
         )
     elif kind == "import":

@@ -90,7 +90,13 @@ def attack_ablations(ledger: Ledger, number: int) -> list[Record]:
         AttackAblation.attack == number,
         AttackAblation.created.desc(),
         AttackAblation.channels,
+        AttackAblation.layer,
     )
+
+
+def job_ablations(ledger: Ledger, number: int) -> list[Record]:
+    """What a job found with channels held, by attack; not what another job has replaced since."""
+    return _all(ledger, AttackAblation, AttackAblation.job == number, AttackAblation.attack)
 
 
 def _one(ledger: Ledger, table: Any, condition: Any) -> Record | None:

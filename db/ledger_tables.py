@@ -24,6 +24,7 @@ STATES = ("queued", "running", "done", "failed", "cancelled")
 ITEM_STATES = ("queued", "done", "failed")
 QUEUES = ("interactive", "batch")
 OUTCOMES = ("flipped", "resisted", "no_gradient")
+VERDICTS = ("carry", "no_more_than_random", "cannot_say")
 GRIDS = ("geometric", "linear", "fixed")
 PANELS = ("clean", "attacked", "attacked_own", "other_seed", "random_signs")
 
@@ -349,22 +350,30 @@ class AttackTransfer(Table):
 
 
 class AttackAblation(Table):
-    """The same search with the most moved channels held at their clean mean, beside as many random channels."""
+    """The same search with the most moved channels held at their clean mean, next to as many random channels."""
 
     __tablename__ = "attack_ablations"
+    __table_args__ = (_one_of("verdict", VERDICTS),)
 
     attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"), primary_key=True, autoincrement=False)
     channels: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # how many are held
-    draws: Mapped[int] = mapped_column(
-        primary_key=True, autoincrement=False
-    )  # of random channels, for comparison
+    # of random channels, for comparison
+    draws: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     seed: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    layer: Mapped[str] = mapped_column(String(200), primary_key=True)  # empty: all layers of the index
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
     units: Mapped[list[list[Any]]]  # layer and channel of those that are held
     outcome: Mapped[str] = mapped_column(String(20))
     epsilon: Mapped[float | None]
     probability: Mapped[float]  # of the class to leave, held, before any attack
     random: Mapped[list[dict[str, Any]]]  # of each random draw: outcome, epsilon, probability
+    # as in workers.ablation.Verdict
+    verdict: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str] = mapped_column(Text)
+    counted: Mapped[int]
+    less: Mapped[int]
+    share_low: Mapped[float | None]
+    share_high: Mapped[float | None]
     seconds: Mapped[float]
     created: Mapped[datetime]
 

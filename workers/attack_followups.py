@@ -1,27 +1,33 @@
 """Jobs about attacks that were found: maps before and after, what other models say of them, channels held."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert
 from torch import Tensor
 from torch.nn import functional as F
 
 from db.jobs import Record
 from db.ledger import now
-from db.ledger_tables import AttackAblation, AttackMap, AttackTransfer, AttackUnit
-from workers.ablation import clean_means, held, random_units
+from db.ledger_tables import AttackAblation, AttackMap, AttackTransfer
+from workers.ablation import Units, clean_means, held, judge, random_sets
 from workers.attack_bench import AttackBench, pgd_of
+from workers.attack_jobs import UNITS_A_LAYER
 from workers.attack_requests import grid_of
+from workers.attack_units import Shift, shifts
 from workers.attacks import Checked, smallest_epsilons
 from workers.bench import ITS_OWN, digest_of
 from workers.comparison import Panel, compare, random_signs
+from workers.gradcam import choose_map
 from workers.keys import content_key
 from workers.models import VisionModel
+from workers.module_maps import as_tap
 from workers.probabilities import class_probabilities
 from workers.running import Computed, ItemFailed, Report
+from workers.taps import Tap
 
 # Weights of R, G, B in gray, as Pillow's mode L has them.
 _LUMINANCE = (0.299, 0.587, 0.114)
@@ -183,7 +189,7 @@ def _in_channels(pixels: Tensor, channels: int) -> Tensor:
 
 
 class AblationJobs:
-    """The search once more with the most moved channels held, beside as many random ones."""
+    """The search once more with the most moved channels held, next to as many random ones."""
 
     def __init__(self, shared: AttackBench) -> None:
         self._shared = shared
@@ -194,22 +200,29 @@ class AblationJobs:
         begun = time.monotonic()
         number = int(item["subject"])
         found = self._shared.found(number)
-        identity = {name: parameters[name] for name in ("channels", "draws", "seed")}
-        units = self._most_moved(number, parameters["channels"])
-        if not units:
-            raise ItemFailed(f"attack {number} has no channels on record: attack again")
-        draws = range(parameters["draws"])
+        identity = {name: parameters[name] for name in ("channels", "draws", "seed", "layer")}
         try:
             model = self._bench.model(item["model"], parameters)
-            taps = [tap for tap in self._shared.taps(model, found["model_digest"]) if tap.layer in units]
-            before, _ = self._shared.images(found)
-            means = clean_means(model, taps, before)
-            sets = [units, *(random_units(taps, units, seed=parameters["seed"] + draw) for draw in draws)]
-            made = []
-            for place, chosen in enumerate(sets):
-                what = "the most moved channels held" if place == 0 else f"random channels, draw {place}"
-                with held(model, taps, chosen, means):
-                    made.append(self._search(model, before, found, place, len(sets), what, on_progress))
+            before, after = self._shared.images(found)
+            taps = self._taps(model, found["model_digest"], identity["layer"])
+            spreads = self._shared.spreads(model.name, found["model_digest"], found["image_set"])
+            moved = shifts(model, taps, before, after)
+            units = most_moved(
+                moved, spreads, identity["channels"], a_layer=None if identity["layer"] else UNITS_A_LAYER
+            )
+            if not units:
+                raise ItemFailed(f"attack {number} moved no channel that is not dead: there is none to hold")
+            live = {
+                shift.tap.layer: shift.live(spreads.get(shift.tap.layer))
+                for shift in moved
+                if shift.tap.layer in units
+            }
+            random: list[dict[str, list[int]]] = []
+            short: str | None = None
+            if found["outcome"] == "flipped":  # else there is nothing to compare
+                random, short = random_sets(live, units, draws=identity["draws"], seed=identity["seed"])
+            held_taps = [tap for tap in taps if tap.layer in units]
+            made = self._search(model, held_taps, before, found, [units, *random], on_progress)
         except ITS_OWN as error:
             raise ItemFailed(" ".join(str(error).split())) from error
         row = {
@@ -219,6 +232,7 @@ class AblationJobs:
             "units": [[layer, channel] for layer, channels in units.items() for channel in channels],
             **made[0],
             "random": made[1:],
+            **asdict(judge(found, made[0], made[1:], short=short)),
             "seconds": time.monotonic() - begun,
             "created": now(),
         }
@@ -231,50 +245,71 @@ class AblationJobs:
 
         return Computed(store)
 
-    def _most_moved(self, number: int, channels: int) -> dict[str, list[int]]:
-        with self._bench.ledger.read() as connection:
-            rows = connection.execute(
-                select(AttackUnit.layer, AttackUnit.channel, AttackUnit.shift, AttackUnit.deviations)
-                .where(AttackUnit.attack == number)
-                .order_by(AttackUnit.layer, AttackUnit.rank)
-            ).all()
-        # a shift in standard deviations compares over layers; without an index there is only the shift itself
-        counted = [row for row in rows if row.deviations is not None] or rows
-        best = sorted(counted, key=lambda row: -abs(row.shift if row.deviations is None else row.deviations))
-        units: dict[str, list[int]] = {}
-        for row in best[:channels]:
-            units.setdefault(row.layer, []).append(row.channel)
-        return units
+    def _taps(self, model: VisionModel, digest: str, layer: str) -> Sequence[Tap]:
+        """The layers whose channels may be held: all that the index has, or the output of one module."""
+        taps = self._shared.taps(model, digest)
+        if not layer:
+            return taps
+        found = choose_map(model, layer)
+        same = [tap for tap in taps if (tap.module, tap.call) == (found.module, found.call)]
+        return same or [as_tap(found)]
 
     @staticmethod
     def _search(
         model: VisionModel,
+        taps: Sequence[Tap],
         before: Tensor,
         found: Record,
-        place: int,
-        places: int,
-        what: str,
+        sets: Sequence[Units],
         on_progress: Report,
-    ) -> Record:
+    ) -> list[Record]:
+        """What the search finds with each of the sets of channels held, all in the same passes."""
         grid = grid_of(found["parameters"])
+        shares = [0.0] * len(sets)
 
-        def tell(_image: int, checked: Checked) -> None:
-            share = checked.epsilon / grid.cap
-            on_progress(
-                round(1000 * (place + share)), 1000 * places, f"{what}: epsilon {checked.epsilon:.4g}"
+        def tell(place: int, checked: Checked) -> None:
+            shares[place] = max(shares[place], checked.epsilon / grid.cap)
+            what = "the most moved channels held" if place == 0 else f"random channels, draw {place}"
+            on_progress(round(1000 * sum(shares)), 1000 * len(sets), f"{what}: epsilon {checked.epsilon:.4g}")
+
+        with held(model, taps, sets, clean_means(model, taps, before)) as rows:
+            searches = smallest_epsilons(
+                model,
+                before.expand(len(sets), -1, -1, -1),
+                torch.full((len(sets),), found["class_index"], device=before.device),
+                grid=grid,
+                how=pgd_of(found["method"], found["parameters"]),
+                targeted=found["relative_to"] == "target",
+                on_checked=tell,
+                on_pass=rows.choose,
             )
+        return [
+            {
+                "outcome": search.outcome,
+                "epsilon": search.epsilon,
+                "probability": search.before.reference_probability,
+            }
+            for search in searches
+        ]
 
-        (search,) = smallest_epsilons(
-            model,
-            before.unsqueeze(0),
-            torch.tensor([found["class_index"]], device=before.device),
-            grid=grid,
-            how=pgd_of(found["method"], found["parameters"]),
-            targeted=found["relative_to"] == "target",
-            on_checked=tell,
-        )
-        return {
-            "outcome": search.outcome,
-            "epsilon": search.epsilon,
-            "probability": search.before.reference_probability,
-        }
+
+def most_moved(
+    moved: Sequence[Shift], spreads: Mapping[str, Tensor], channels: int, *, a_layer: int | None
+) -> dict[str, list[int]]:
+    """The channels that moved most of all layers, at most `a_layer` of each.
+
+    A shift over a channel's spread compares over layers: layers that were not indexed are left out, unless none was;
+    then there is only the shift itself.
+    """
+    measured = [shift for shift in moved if shift.tap.layer in spreads] or moved
+    ranked: list[tuple[float, str, int]] = []
+    for shift in measured:
+        mine = spreads.get(shift.tap.layer)
+        sizes = shift.sizes(mine)
+        best = shift.most_moved(a_layer or channels, mine)
+        ranked += [(float(sizes[channel]), shift.tap.layer, channel) for channel in best]
+    ranked.sort(key=lambda one: -one[0])  # stable: ties go to the layer that comes first
+    units: dict[str, list[int]] = {}
+    for _, layer, channel in ranked[:channels]:
+        units.setdefault(layer, []).append(channel)
+    return units

@@ -204,6 +204,7 @@ def smallest_epsilons(
     targeted: bool = False,
     full_scan: bool = False,
     on_checked: Callable[[int, Checked], None] = lambda _image, _checked: None,
+    on_pass: Callable[[Tensor], None] = lambda _images: None,
     batch: int | None = None,
     forward: Network | None = None,
 ) -> list[Search]:
@@ -219,6 +220,7 @@ def smallest_epsilons(
         how: attack by projected gradient descent, anew at each epsilon; None attacks by FGSM.
         full_scan: look at the whole grid, and report all runs of successes.
         on_checked: told of image and point after each pass, the latest of each image; may raise to stop.
+        on_pass: told before each pass which of `pixels` each of its rows is made from.
         batch: images in one forward pass. The result does not depend on it, but for the network's rounding.
         forward: the same model with quicker forward passes (`workers.folding`), not asked for gradients.
 
@@ -236,6 +238,7 @@ def smallest_epsilons(
     back = chunk_size(model, pixels)
     for first in range(0, len(pixels), back):
         part = slice(first, first + back)
+        on_pass(torch.arange(len(pixels), device=pixels.device)[part])
         gradient, clean = _clean(model, pixels[part], None if classes is None else classes[part])
         directions[part] = _direction(gradient, targeted=targeted)
         references.append(clean.argmax(1).to(pixels.device) if classes is None else classes[part])
@@ -269,6 +272,7 @@ def smallest_epsilons(
                 moved = torch.empty_like(pixels[which])
                 for start in range(0, len(which), back):
                     part = slice(start, start + back)
+                    on_pass(which[part])
                     moved[part] = _pgd(
                         model,
                         pixels[which[part]],
@@ -279,6 +283,7 @@ def smallest_epsilons(
                         integer=grid.integer,
                     )
             latest: dict[int, Checked] = {}
+            on_pass(which)
             for (image, value), row, after in zip(
                 group, _log_probabilities(forward or model, moved), moved, strict=True
             ):

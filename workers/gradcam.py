@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.methods import WrongRequest
-from workers.module_maps import ModuleMap, default_map, first_tensor, module_maps
-from workers.taps import Tap, Tappable, find_taps
+from workers.module_maps import ModuleMap, default_map, module_maps
+from workers.taps import Tap, Tappable, find_taps, first_tensor
 
 
 def gradcam(model: Tappable, pixels: Tensor, targets: Tensor, *, at: ModuleMap) -> Tensor:

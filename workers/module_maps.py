@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from workers.taps import Layout, Tap, Tappable, rows_and_columns
+from workers.taps import Layout, Tap, Tappable, first_tensor, rows_and_columns
 
 # More than one image, so that a tensor whose first axis is not the batch can be told apart; noise, so that a ReLU
 # which is closed at a position for one image is open for another.
@@ -137,15 +136,13 @@ def default_map(maps: Sequence[ModuleMap]) -> ModuleMap | None:
     return next((found for found in reversed(complete) if found.whole), complete[-1] if complete else None)
 
 
-def first_tensor(output: Any) -> tuple[Tensor | None, Any]:
-    """The first tensor of what a module returned (a tensor, a tuple, a record), and how to put another in its place."""
-    if isinstance(output, Tensor):
-        return output, lambda tensor: tensor
-    leaves, spec = tree_flatten(output)
-    place = next((place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
-    if place is None:
-        return None, None
-    return leaves[place], lambda tensor: tree_unflatten([*leaves[:place], tensor, *leaves[place + 1 :]], spec)
+def as_tap(found: ModuleMap) -> Tap:
+    """The map as a layer whose channels can be recorded and held; its name is the module's."""
+    return Tap(
+        layer=found.name, label=found.name, module=found.module, call=found.call, kind=found.kind, description="",
+        stage=None, block=None, layout=found.layout, prefix_tokens=found.prefix_tokens, channels=found.channels,
+        height=found.height, width=found.width, position=0, order=found.order,
+    )  # fmt: skip
 
 
 class _Grids:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
 from workers.preprocessing import Preprocessing
@@ -30,6 +31,7 @@ __all__ = [
     "by_reason",
     "find_left_out",
     "find_taps",
+    "first_tensor",
     "record_taps",
     "rows_and_columns",
     "tap_edges",
@@ -201,12 +203,14 @@ class record_taps:
         # a pass that an exception ended has left its counts behind
         self._calls.clear()
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def hook(_module: nn.Module, _arguments: tuple[Any, ...], output: Tensor) -> None:
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
             tap = self._taps[name].get(self._calls[name])
             self._calls[name] += 1
             if tap is not None:
-                self._on_output(tap, output.detach())
+                tensor, _ = first_tensor(output)
+                assert tensor is not None, f"expected a map from {tap.layer}, got {type(output).__name__}"
+                self._on_output(tap, tensor.detach())
 
         return hook
 
@@ -252,6 +256,17 @@ def rows_and_columns(placed: Placed, output: Tensor) -> Tensor:
     # splitting one axis is a view of any strides; torch gives this method no types
     grid: Tensor = patches.unflatten(1, (placed.height, placed.width))  # type: ignore[no-untyped-call]
     return grid.permute(0, 3, 1, 2)
+
+
+def first_tensor(output: Any) -> tuple[Tensor | None, Any]:
+    """The first tensor of what a module returned (a tensor, a tuple, a record), and how to put another in its place."""
+    if isinstance(output, Tensor):
+        return output, lambda tensor: tensor
+    leaves, spec = tree_flatten(output)
+    place = next((place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
+    if place is None:
+        return None, None
+    return leaves[place], lambda tensor: tree_unflatten([*leaves[:place], tensor, *leaves[place + 1 :]], spec)
 
 
 def _layer_id(place: Place) -> str:

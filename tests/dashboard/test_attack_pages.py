@@ -241,6 +241,7 @@ def test_a_jobs_attacks_are_listed_and_its_maps_are_not_those_of_another_kind(cl
         ({"kind": "transfer", "attacks": [1], "judges": ["nobody"]}, "'nobody' was not indexed"),
         ({"kind": "transfer", "attacks": [1], "judges": "synthetic"}, "judges: expected a list of names"),
         ({"kind": "ablation", "attacks": [1], "channels": 0}, "channels: expected a whole number from 1 to 100"),
+        ({"kind": "ablation", "attacks": [1], "layer": "a b"}, "layer: expected a layer such as"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_is_refused(client: FlaskClient, body: dict[str, Any], sentence: str) -> None:

@@ -114,6 +114,7 @@ def test_results_keep_their_numbers_and_gain_their_request(ledger_settings: Sett
         assert found[2]["question"] == key(1, "d", "i", aim | {"relative_to": "label"}, 3)
         (held_now,) = rows(ledger, "attack_ablations")
         assert (held_now["draws"], held_now["seed"], held_now["random"][1]) == (2, 5, {"epsilon": 2})
+        assert (held_now["layer"], held_now["verdict"]) == ("", "cannot_say"), "an earlier rule chose"
         assert rows(ledger, "map_scores") == before["map_scores"]
         assert rows(ledger, "attack_transfers") == before["attack_transfers"]
         assert [row | {"question": None} for row in rows(ledger, "jobs")] == [

@@ -314,6 +314,8 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
     moved = {(unit["layer"], unit["channel"]) for unit in rows(lab, AttackUnit)}
     assert {tuple(unit) for unit in found["units"]} <= moved
     assert len(found["random"]) == 2
+    assert (found["verdict"], found["counted"]) == ("cannot_say", 2)
+    assert "at least 19 have to be compared" in found["reason"]
     for draw in [found, *found["random"]]:
         assert draw["outcome"] in ("flipped", "resisted")
         assert (draw["epsilon"] is None) == (draw["outcome"] == "resisted")
@@ -322,8 +324,16 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
     assert other != job
     kept = next(row for row in rows(lab, AttackAblation) if row["draws"] == 2)
     assert kept == found, "another request leaves it as it is"
-    asked = [(row["draws"], row["seed"]) for row in attack_queries.attack_ablations(lab.ledger, 1)]
-    assert asked == [(1, 4), (2, 0)], "the newest first"
+    lab.do(ablation_job(lab.ledger, [1], channels=3, draws=1, layer="blocks.2.0"))
+    asked = [
+        (row["draws"], row["seed"], row["layer"]) for row in attack_queries.attack_ablations(lab.ledger, 1)
+    ]
+    assert asked == [(1, 0, "blocks.2.0"), (1, 4, ""), (2, 0, "")], "the newest first"
+    of_block = next(row for row in rows(lab, AttackAblation) if row["layer"])
+    assert {layer for layer, _ in of_block["units"]} == {"blocks.2.0"}
+    assert len(of_block["units"]) == 3
+    job = lab.do(ablation_job(lab.ledger, [1], layer="blocks.2.9"))
+    assert "layer: expected one of" in job_queries.job(lab.ledger, job)["error"]
 
 
 def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:
@@ -341,6 +351,8 @@ def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:
         comparison_job(lab.ledger, [1], {"variant": "squared"})
     with pytest.raises(ValueError, match="channels: expected a whole number from 1 to 100, got 0"):
         ablation_job(lab.ledger, [1], channels=0)
+    with pytest.raises(ValueError, match=r"layer: expected a layer such as .*, got 'a..b'"):
+        ablation_job(lab.ledger, [1], layer="a..b")
 
 
 def test_the_job_says_which_epsilon_it_is_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from workers.ablation import clean_means, held, random_units
+from workers.ablation import clean_means, held, judge, random_sets
 from workers.attack_units import Shift, shifts
+from workers.attacks import smallest_epsilons
+from workers.gradcam import choose_map
 from workers.gradients import logit_gradients
 from workers.models import VisionModel, load_model
+from workers.module_maps import as_tap
 from workers.pointwise import quicken
 from workers.taps import Tap, as_nchw, find_taps, record_taps
 
@@ -112,7 +117,7 @@ def test_a_held_channel_is_one_with_no_weights_and_that_bias(network: VisionMode
     for tap in taps:
         assert torch.allclose(means[tap.layer], whole[tap.layer].mean((1, 2)), atol=1e-6)
     units = {taps[0].layer: [1, 4], taps[1].layer: [0]}
-    with held(network, taps, units, means):
+    with held(network, taps, [units], means):
         ours = network(others)
         gradients = logit_gradients(network, others, torch.tensor([0, 1, 2]))
     assert isinstance(network.network, nn.Sequential)
@@ -132,9 +137,9 @@ def test_holding_nothing_changes_nothing_and_no_hook_stays(network: VisionModel)
     taps = find_taps(network)
     image = torch.rand(2, 3, 16, 16)
     plain = network(image)
-    with held(network, taps, {taps[0].layer: []}, clean_means(network, taps, image[0])):
+    with held(network, taps, [{taps[0].layer: []}], clean_means(network, taps, image[0])):
         assert torch.equal(network(image), plain)
-    with held(network, taps, {taps[0].layer: [0]}, clean_means(network, taps, image[0])):
+    with held(network, taps, [{taps[0].layer: [0]}], clean_means(network, taps, image[0])):
         assert not torch.equal(network(image), plain)
     assert torch.equal(network(image), plain)
 
@@ -150,20 +155,173 @@ def test_channels_are_held_in_every_layout(convnext: VisionModel, pair: tuple[Te
             seen[tap.layer] = as_nchw(tap, output).clone()
 
         # hooks run in the order in which they came: this one sees what the first gives
-        with held(convnext, taps, {tap.layer: [2]}, means), record_taps(convnext, [tap], note):
+        with held(convnext, taps, [{tap.layer: [2]}], means), record_taps(convnext, [tap], note):
             convnext(pair[1][None])
         there = seen[tap.layer][0]
         assert torch.all(there[2] == means[tap.layer][2])
         assert there[3].std() > 0
 
 
-def test_random_channels_are_as_many_of_the_same_layers_and_others(network: VisionModel) -> None:
+def test_each_row_has_its_own_channels_held(network: VisionModel) -> None:
     taps = find_taps(network)
-    units = {taps[0].layer: [0, 3], taps[1].layer: [7]}
-    drawn = random_units(taps, units, seed=0)
-    assert {layer: len(channels) for layer, channels in drawn.items()} == {taps[0].layer: 2, taps[1].layer: 1}
-    assert not any(set(drawn[layer]) & set(units[layer]) for layer in units)
-    assert drawn == random_units(taps, units, seed=0)
-    assert any(random_units(taps, units, seed=seed) != drawn for seed in range(1, 5))
-    all_but_one = {taps[0].layer: [0, 1, 2, 3, 4]}
-    assert 5 in random_units(taps, all_but_one, seed=0)[taps[0].layer]
+    images = torch.rand(3, 3, 16, 16)
+    means = clean_means(network, taps, images[0])
+    sets = [{}, {taps[0].layer: [1, 4]}, {taps[0].layer: [2], taps[1].layer: [0, 7]}]
+    order = torch.tensor([2, 0, 1])
+    alone = []
+    for image, number in zip(images, order.tolist(), strict=True):
+        with held(network, taps, [sets[number]], means):
+            alone.append(network(image[None])[0])
+    with held(network, taps, sets, means) as rows:
+        rows.choose(order)
+        together = network(images)
+    assert torch.allclose(together, torch.stack(alone), atol=1e-6)
+    assert not torch.allclose(together, network(images), atol=1e-3)
+
+
+class Pair(nn.Module):
+    """A block that returns a map beside something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The join of the branch and its input, and their sum."""
+        joined = maps + self.conv(maps)
+        return joined, joined.sum()
+
+
+class WithBlock(nn.Module):
+    """A network whose block's output, after the join, no convolution returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = nn.Conv2d(3, 4, 3, padding=1), Pair(), nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.head(self.block(self.stem(images))[0].mean((2, 3)))
+        return logits
+
+
+def test_channels_of_any_module_are_held(as_model: Wrap) -> None:
+    torch.manual_seed(0)
+    model = as_model(WithBlock(), size=16, classes=5)
+    block = as_tap(choose_map(model, "block"))
+    assert (block.layer, block.channels) == ("block", 4)
+    image = torch.rand(3, 16, 16)
+    means = clean_means(model, [block], image)
+    other = torch.rand(1, 3, 16, 16)
+    with held(model, [block], [{"block": [0, 1, 2, 3]}], means):
+        ours = model(other)[0]
+    network = model.network
+    assert isinstance(network, WithBlock)
+    assert torch.allclose(ours, network.head(means["block"]), atol=1e-5), (
+        "all of the map is held, the skip too"
+    )
+    (moved,) = shifts(model, [block], image, other[0])
+    with torch.no_grad():
+        stem = network.stem((torch.stack([image, other[0]]) - model.mean) / model.std)
+        whole = stem + network.block.conv(stem)
+    assert torch.allclose(moved.after.float(), whole[1].flatten(1).max(1).values, atol=1e-5)
+    with pytest.raises(ValueError, match=r"layer: expected one of .*block.*, got 'blok'; did you mean block"):
+        choose_map(model, "blok")
+
+
+def test_random_sets_are_as_many_live_channels_of_the_same_layers() -> None:
+    units = {"a": [0, 3], "b": [7]}
+    live = {"a": [0, 1, 3, 4, 5, 9], "b": [2, 7, 8]}
+    drawn, short = random_sets(live, units, draws=12, seed=0)
+    assert short is None
+    assert len(drawn) == 12
+    assert all(set(one["a"]) <= {1, 4, 5, 9} and len(one["a"]) == 2 for one in drawn)
+    assert all(set(one["b"]) <= {2, 8} and len(one["b"]) == 1 for one in drawn)
+    assert len({str(one) for one in drawn}) == 12, "each once"
+    assert random_sets(live, units, draws=12, seed=0)[0] == drawn
+    assert random_sets(live, units, draws=12, seed=1)[0] != drawn
+    some, why = random_sets(live, units, draws=13, seed=0)
+    assert (len(some), why) == (12, "there are only 12 sets of other live channels")
+    none, why = random_sets({"a": [0, 1, 3], "b": [7]}, units, draws=20, seed=0)
+    assert (none, why) == ([], "a has 1 other live channels, and 2 are needed")
+
+
+def found(epsilon: float | None, outcome: str | None = None) -> dict[str, Any]:
+    return {"outcome": outcome or ("resisted" if epsilon is None else "flipped"), "epsilon": epsilon}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "random", "verdict", "words"),
+    [
+        (found(0.04), [0.01] * 20, "carry", "20 of 20 random draws need a smaller epsilon (95 % interval of that share "
+         "83% to 100%, chance 0.048)"),
+        (found(None), [0.01] * 20, "carry", "20 of 20"),
+        (found(0.04), [0.01] * 19 + [0.04], "cannot_say", "19 of 20"),
+        (found(None), [0.01] * 19 + [None], "cannot_say", "19 of 20"),
+        (found(0.04), [0.01] * 39 + [0.05], "carry", "39 of 40"),
+        (found(0.04), [0.01] * 10 + [0.05] * 10, "no_more_than_random", "10 of 20"),
+        (found(0.01), [0.009] * 20, "no_more_than_random", "needs no larger epsilon"),
+        (found(0.04), [0.01] * 18, "cannot_say", "18 of 18 random draws leave the class as it is before any attack; at "
+         "least 19 have to be compared"),
+        (found(0.04), [0.0] * 2 + [0.01] * 18, "cannot_say", "18 of 20 random draws leave the class"),
+        (found(0.0), [0.01] * 20, "cannot_say", "another before any attack"),
+        (found(None, "no_gradient"), [0.01] * 20, "cannot_say", "no gradient"),
+    ],
+)  # fmt: skip
+def test_the_verdict_goes_by_the_rank_among_random_draws(
+    chosen: dict[str, Any], random: list[float | None], verdict: str, words: str
+) -> None:
+    said = judge(found(0.01), chosen, [found(epsilon) for epsilon in random])
+    assert said.verdict == verdict
+    assert words in said.reason
+    if said.share_low is not None:
+        # Clopper and Pearson's ends by the beta distribution
+        n, k = said.counted, said.less
+        low = scipy.stats.beta.ppf(0.025, k, n - k + 1) if k else 0
+        high = scipy.stats.beta.ppf(0.975, k + 1, n - k) if k < n else 1
+        assert (said.share_low, said.share_high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_without_a_changed_class_or_enough_channels_there_is_no_verdict() -> None:
+    draws = [found(0.01)] * 20
+    for attack in (found(None), found(0.0), found(None, "no_gradient")):
+        assert judge(attack, found(0.04), draws).verdict == "cannot_say"
+    said = judge(found(0.01), found(0.04), [], short="a has 1 other live channels, and 2 are needed")
+    assert said.verdict == "cannot_say"
+    assert said.reason.startswith("a has 1 other live channels")
+
+
+def test_a_channel_that_carries_the_attack_is_told_from_those_that_do_not(as_model: Wrap) -> None:
+    """Of 24 channels that copy the mean color, the class hangs on the first nearly alone."""
+    conv, head = nn.Conv2d(3, 24, 1), nn.Linear(24, 2)
+    with torch.no_grad():
+        conv.weight.fill_(1 / 3)
+        conv.bias.zero_()
+        head.weight.zero_()
+        head.weight[1] = 0.02
+        head.weight[1, 0] = 10.0
+        head.bias[:] = torch.tensor([0.0, 0.0])
+    network = nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    model = as_model(network, size=8, classes=2)
+    (tap,) = [tap for tap in find_taps(model) if tap.channels == 24]
+    image = torch.full((3, 8, 8), 0.5)
+    with torch.no_grad():
+        head.bias[0] = (model(image[None])[0, 1] + 0.2).item()  # class 0 by a little
+    (attack,) = smallest_epsilons(model, image[None])
+    assert attack.outcome == "flipped"
+    verdicts = {}
+    for channel in (0, 5):
+        others = [one for one in range(24) if one not in (0, 5)]
+        random, short = random_sets({tap.layer: [channel, *others]}, {tap.layer: [channel]}, draws=20, seed=0)
+        sets = [{tap.layer: [channel]}, *random]
+        with held(model, [tap], sets, clean_means(model, [tap], image)) as rows:
+            together = smallest_epsilons(
+                model, image.expand(21, -1, -1, -1), torch.zeros(21, dtype=torch.int64), on_pass=rows.choose
+            )
+        for number in (0, 1, 20):
+            with held(model, [tap], [sets[number]], clean_means(model, [tap], image)):
+                (alone,) = smallest_epsilons(model, image[None], torch.zeros(1, dtype=torch.int64))
+            assert alone.epsilon == together[number].epsilon, "searched together as alone"
+        records = [found(search.epsilon, search.outcome) for search in together]
+        verdicts[channel] = judge(found(attack.epsilon), records[0], records[1:], short=short).verdict
+    assert verdicts == {0: "carry", 5: "no_more_than_random"}

@@ -213,22 +213,33 @@
     const found = (one) => (one.outcome === "resisted" ? "resists" : one.outcome === "no_gradient" ? "no gradient" : one.epsilon === 0 ? "changes without an attack"
         : `ε ${convscope.epsilonWords(one.epsilon)}`);
 
+    const VERDICTS = { carry: "These channels carry the attack.", no_more_than_random: "They do no more than random channels.", cannot_say: "Cannot say." };
+
+    /* The random draws by the epsilon that each needs: lowest, middle and highest. */
+    function spread(draws) {
+        const needed = (draw) => (draw.epsilon === null ? Infinity : draw.epsilon);
+        const sorted = [...draws].sort((a, b) => needed(a) - needed(b));
+        const ends = sorted.length > 2 ? [["lowest", 0], ["median", (sorted.length - 1) >> 1], ["highest", sorted.length - 1]] : sorted.map((_, at) => [`draw ${at + 1}`, at]);
+        return ends.map(([name, at]) => [`Random channels clamped, ${name}${sorted.length > 2 ? ` of ${sorted.length} draws` : ""}`, sorted[at]]);
+    }
+
     function causal(attack, follow, busy) {
         const waits = busy.includes("ablation");
         const part = make("div", { class: "asked" }, make("div", { class: "bar-line" }, make("h3", {}, "Do these channels carry the attack?"),
-            button("ablation-run", "scissors", waits ? "Searching…" : "Hold the 10 most moved and search again", waits, () => follow("ablation", {}))));
+            button("ablation-run", "scissors", waits ? "Searching…" : "Clamp the 10 channels that shifted most and rerun", waits, () => follow("ablation", {}))));
         if (!attack.ablations.length) {
-            part.append(make("p", { class: "quiet" }, "Holds the channels at the mean of their clean map and searches again, beside as many random channels of the same layers."));
+            part.append(make("p", { class: "quiet" }, "Clamps the channels at the mean of their clean map and searches again, next to 20 random draws of as many channels of the same layers."));
         }
         for (const one of attack.ablations) {
-            const rows = [["Nothing held", { outcome: attack.outcome, epsilon: attack.epsilon, probability: null }],
-                [`The ${one.units.length} most moved held`, one], ...one.random.map((draw, at) => [`Random channels held, draw ${at + 1}`, draw])];
-            part.append(make("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Searches with channels held" },
+            const random = spread(one.random);
+            const rows = [["Nothing clamped", { outcome: attack.outcome, epsilon: attack.epsilon, probability: null }],
+                [`The ${one.units.length} that shifted most${one.layer ? ` in ${one.layer}` : ""}, clamped`, one], ...random];
+            part.append(make("p", { class: "verdict" }, make("b", {}, VERDICTS[one.verdict]), ` ${one.reason[0].toUpperCase()}${one.reason.slice(1)}.`), make("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Searches with channels clamped" },
                 make("table", { class: "table-plain" }, make("thead", {}, make("tr", {}, ["", "Smallest epsilon", `Confidence in ${attack.class_name || attack.class_index} before`]
                     .map((name, at) => make("th", { scope: "col", class: at ? "end" : null }, name)))),
                 make("tbody", {}, rows.map(([name, row]) => make("tr", {}, make("td", {}, name), make("td", { class: "num end" }, found(row)),
                     make("td", { class: "num end" }, row.probability === null ? "" : percent(row.probability))))))),
-            make("p", { class: "quiet" }, `${one.channels} channels, ${one.draws} random draws, seed ${one.seed}. Held: ` + one.units.map(([layer, channel]) => `${layer} ${channel}`).join(", ")));
+            make("p", { class: "quiet" }, `${one.channels} channels, ${one.draws} random draws, seed ${one.seed}. Clamped: ` + one.units.map(([layer, channel]) => `${layer} ${channel}`).join(", ")));
         }
         return part;
     }
