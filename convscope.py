@@ -105,7 +105,12 @@ def convscope() -> None:
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
 )
-def run(host: str | None, port: int | None) -> None:
+@click.option(
+    "--url-prefix",
+    metavar="PATH",
+    help="Path below which a reverse proxy serves it, as /lab/convscope (default: CONVSCOPE_URL_PREFIX).",
+)
+def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
     """Serve the dashboard, with a broker and a worker; on the first run also make something to look at.
 
     The broker is started here unless CONVSCOPE_REDIS_URL names one. The web server, the broker and the worker are
@@ -122,13 +127,14 @@ def run(host: str | None, port: int | None) -> None:
     from workers.supervisor import Supervisor, wait_until
     from workers.sweeper import Sweeper
 
-    settings = _settings_of_server(host, port)
+    settings = _settings_of_server(host, port, url_prefix)
     check_binding(settings)
     write_events()
     check_writable(settings, "jobs write there: `convscope serve` shows what is there")
     ledger = open_home(settings)
     sweeper = Sweeper(settings, ledger)
-    where = [f"--{name}={value}" for name, value in [("host", host), ("port", port)] if value is not None]
+    given = [("host", host), ("port", port), ("url-prefix", url_prefix)]
+    where = [f"--{name}={value}" for name, value in given if value is not None]
     with Supervisor() as children:
         server = children.start("web server", _words("serve", *where), again=True, stdout=subprocess.PIPE)
         assert server.stdout is not None
@@ -272,20 +278,30 @@ def first_run(device: str) -> None:
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
 )
-def serve(host: str | None, port: int | None) -> None:
+@click.option(
+    "--url-prefix",
+    metavar="PATH",
+    help="Path below which a reverse proxy serves it, as /lab/convscope (default: CONVSCOPE_URL_PREFIX).",
+)
+def serve(host: str | None, port: int | None, url_prefix: str | None) -> None:
     """Serve the dashboard and nothing else."""
     from dashboard import server
 
-    server.serve(_settings_of_server(host, port))
+    server.serve(_settings_of_server(host, port, url_prefix))
 
 
-def _settings_of_server(host: str | None, port: int | None) -> "Settings":
-    """The settings, with the host and the port that the command line names."""
+def _settings_of_server(host: str | None, port: int | None, prefix: str | None) -> "Settings":
+    """The settings, with what the command line names of host, port and prefix."""
     import dataclasses
+
+    from db.settings import url_prefix
 
     settings = _settings()
     return dataclasses.replace(
-        settings, host=host or settings.host, port=settings.port if port is None else port
+        settings,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        url_prefix=settings.url_prefix if prefix is None else url_prefix(prefix, "--url-prefix"),
     )
 
 

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlencode
 
 from dashboard.compose import TILE_SIZES
 from dashboard.geometry import CROPS
+from dashboard.prefix import local
 from db.image_queries import IMAGE_ORDERS, VERDICTS
 from db.overview_queries import CLASS_ORDERS as OVERVIEW_ORDERS
 from db.patch_queries import CHANNEL_ORDERS
@@ -54,14 +55,18 @@ class Address:
     images: str = ""
 
     def href(self, **changes: Any) -> str:
-        """Path and query string; `changes` replace fields."""
+        """Path, behind the prefix of all addresses, and query string; `changes` replace fields."""
+        return local(self.path) + self.search_part(**changes)
+
+    def search_part(self, **changes: Any) -> str:
+        """The query string with its question mark, empty where all fields have their defaults."""
         changed = dataclasses.replace(self, **changes)
         given = {
             item.name: getattr(changed, item.name)
             for item in dataclasses.fields(changed)
             if getattr(changed, item.name) != item.default
         }
-        return changed.path + ("?" + urlencode(given) if given else "")
+        return "?" + urlencode(given) if given else ""
 
     def at(self, kind: type[There], **changes: Any) -> There:
         """Another page's address with the choices that both have; `changes` replace fields."""

@@ -1,5 +1,6 @@
 """The HTTP interface: `/api/…`. `openapi.json` beside this file describes it, and a test holds the two together."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dashboard.api_answers import (
 )
 from dashboard.attack_answers import attack_record
 from dashboard.context import Record, current
+from dashboard.prefix import local
 from db import job_queries
 from db.attack_queries import job_attacks
 from db.jobs import NoSuchJob
@@ -60,7 +62,10 @@ for _kind in STATUS:
 @api.get("/openapi.json")
 def openapi() -> flask.Response:
     """The description of this interface."""
-    return flask.Response(Path(__file__).with_name("openapi.json").read_bytes(), mimetype="application/json")
+    described = Path(__file__).with_name("openapi.json").read_bytes()
+    if local(""):
+        described = json.dumps(json.loads(described) | {"servers": [{"url": local("")}]}).encode()
+    return flask.Response(described, mimetype="application/json")
 
 
 @api.post("/jobs")
@@ -124,7 +129,7 @@ def submit() -> flask.Response:
         raise WrongRequest(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     submitted = context.office.submit(new)
     record = _job(submitted.job) | {"notice": submitted.sentence()}
-    return answer(record, 201 if submitted.queued else 200, Location=f"/api/jobs/{submitted.job}")
+    return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))
 
 
 def _saliency(body: Record) -> Any:

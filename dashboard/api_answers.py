@@ -11,6 +11,7 @@ import flask
 
 from dashboard.address import ImagesAddress, PatchesAddress
 from dashboard.context import Record, current
+from dashboard.prefix import local
 from db.jobs import IllegalMove, NoSuchJob
 from db.ledger import LedgerError
 from db.results import ResultGone
@@ -159,7 +160,7 @@ def job_record(job: Mapping[str, Any]) -> Record:
     return {name: job[name] for name in shown} | {
         "models": job["models"].split(", ") if job["models"] else [],
         "progress": share(job),
-        "url": f"/api/jobs/{job['job']}",
+        "url": local(f"/api/jobs/{job['job']}"),
         "page": result_page(job),
     }
 
@@ -172,13 +173,13 @@ def result_page(job: Mapping[str, Any]) -> str | None:
             return None
         images = {"images": job["image_set"]}
         return (
-            ImagesAddress.path + "?" + urlencode(images)
+            local(ImagesAddress.path) + "?" + urlencode(images)
             if job["kind"] == "import"
-            else (PatchesAddress.path + "?" + urlencode({"model": job["models"]} | images))
+            else (local(PatchesAddress.path) + "?" + urlencode({"model": job["models"]} | images))
         )
     if job["kind"] in ("comparison", "ablation", "transfer"):
         first = request["attacks"].partition(",")[0].partition("-")[0]
-        return f"/attack?attack={first}"
+        return local(f"/attack?attack={first}")
     if "ids" not in request:
         return None
     if job["kind"] == "attack":
@@ -191,7 +192,7 @@ def result_page(job: Mapping[str, Any]) -> str | None:
             "target": request["relative_to"] if request["target"] is None else request["target"],
             **{f"p_{name}": value for name, value in request["parameters"].items()},
         }
-        return "/attack?" + urlencode(shown)
+        return local("/attack?") + urlencode(shown)
     given = {
         "model": job["models"].split(", ")[0],
         "models": job["models"].replace(", ", ","),
@@ -203,7 +204,7 @@ def result_page(job: Mapping[str, Any]) -> str | None:
     }
     if job["kind"] == "faithfulness" and request["steps"] != DEFAULT_STEPS:
         given["steps"] = request["steps"]
-    return "/saliency?" + urlencode(given)
+    return local("/saliency?") + urlencode(given)
 
 
 def map_record(found: Mapping[str, Any]) -> Record:
@@ -218,14 +219,14 @@ def map_record(found: Mapping[str, Any]) -> Record:
         "image_key",
         "position",
     )
-    number = found["map"]
+    url = local(f"/api/maps/{found['map']}")
     has_error = found["standard_error_file"] is not None
     return {name: value for name, value in found.items() if name not in hidden} | {
-        "url": f"/api/maps/{number}",
-        "npy": f"/api/maps/{number}.npy",
-        "png": f"/api/maps/{number}.png",
-        "standard_error_npy": f"/api/maps/{number}.npy?part=standard_error" if has_error else None,
-        "input_png": f"/api/maps/{number}/input.png",
+        "url": url,
+        "npy": f"{url}.npy",
+        "png": f"{url}.png",
+        "standard_error_npy": f"{url}.npy?part=standard_error" if has_error else None,
+        "input_png": f"{url}/input.png",
     }
 
 

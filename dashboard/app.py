@@ -28,6 +28,7 @@ from dashboard.health import Health
 from dashboard.ids import MOUNTED
 from dashboard.pages import attack, channel, image, images, jobs, overview, patches, robustness, saliency, sql
 from dashboard.pictures import pictures
+from dashboard.prefix import local
 from dashboard.saliency_downloads import saliency_downloads
 from dashboard.set_api import set_api
 from dashboard.sql_api import sql_api
@@ -66,7 +67,9 @@ def create_app(settings: Settings) -> Dash:
         assets_folder=str(HERE / "assets"),
         title="Convscope",
         update_title="",
-        index_string=shell.HEAD,
+        index_string=shell.head(settings.url_prefix),
+        requests_pathname_prefix=f"{settings.url_prefix}/",
+        routes_pathname_prefix="/",
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
         suppress_callback_exceptions=True,
         include_pages_meta=False,
@@ -116,7 +119,8 @@ def create_app(settings: Settings) -> Dash:
 def not_found(**_: Any) -> Any:
     """The page for an address that is none."""
     return html.Div(
-        components.sorry("There is no such page.", link=("/", "Show the patches")), className="single-page"
+        components.sorry("There is no such page.", link=(local("/"), "Show the patches")),
+        className="single-page",
     )
 
 
@@ -135,7 +139,7 @@ def name_the_run() -> flask.Response | None:
         query = given if run is None else {"model": run["model"], "images": run["image_set"]} | given
     if query == given and path == flask.request.path:
         return None
-    response = flask.redirect(path + ("?" + urlencode(query) if query else ""))
+    response = flask.redirect(local(path) + ("?" + urlencode(query) if query else ""))
     response.headers["Cache-Control"] = "no-store"
     return cast(flask.Response, response)
 

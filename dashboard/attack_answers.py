@@ -7,6 +7,7 @@ import numpy as np
 
 from dashboard.context import Catalogue, Context, Record
 from dashboard.pictures import row_address
+from dashboard.prefix import local
 from db import attack_queries
 from db.queries import classes_of
 from db.results import ResultGone
@@ -30,7 +31,7 @@ PATCH_TILE = 96
 
 def attack_record(found: Mapping[str, Any]) -> Record:
     """What is known of an attack."""
-    url = f"/api/attacks/{found['attack']}"
+    url = local(f"/api/attacks/{found['attack']}")
     change = found["change_file"]
     return {name: value for name, value in found.items() if name not in _HIDDEN} | {
         "url": url,
@@ -153,7 +154,7 @@ def comparison_record(maps: Sequence[Record]) -> Record:
 
 def map_record(found: Mapping[str, Any]) -> Record:
     """A map before or after an attack."""
-    url = f"/api/attack-maps/{found['attack_map']}.npy"
+    url = local(f"/api/attack-maps/{found['attack_map']}.npy")
     hidden = ("file", "difference_file", "standard_error_file", "request")
     has = {part: found[f"{part}_file"] is not None for part in ("difference", "standard_error")}
     return {name: value for name, value in found.items() if name not in hidden} | {

@@ -16,6 +16,7 @@ from dashboard.api_answers import answer
 from dashboard.limits import Limits, spent_by
 from dashboard.login import login, login_address, open_sessions
 from dashboard.origins import from_elsewhere, own_hosts, wrong_host
+from dashboard.prefix import UnderPrefix, local
 from dashboard.proxy import BehindProxy
 from dashboard.uploads import MAX_LIST, MAX_PIECE
 from db.settings import Settings
@@ -54,6 +55,8 @@ def guard(app: Dash, settings: Settings) -> None:
     own = own_hosts(settings)
     if settings.proxies:
         server.wsgi_app = BehindProxy(server.wsgi_app, settings)  # type: ignore[method-assign]
+    if settings.url_prefix:
+        server.wsgi_app = UnderPrefix(server.wsgi_app, settings.url_prefix)  # type: ignore[method-assign]
     server.register_blueprint(login)
     server.before_request(lambda: pass_on(own))
     server.after_request(headers.secure(app))
@@ -127,7 +130,8 @@ def _ask_for_login(access: Access) -> flask.Response:
         return refuse(403, "the proxy that logs people in has not said who you are: ask through it")
     response = refuse(
         401,
-        "log in: send the dashboard's password by HTTP Basic authentication, with any user name, or open /login",
+        "log in: send the dashboard's password by HTTP Basic authentication, with any user name, or open "
+        + local("/login"),
     )
     response.headers["WWW-Authenticate"] = FORM if _asked_by_a_page(request) else BASIC
     return response

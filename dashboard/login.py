@@ -19,6 +19,7 @@ from flask.sessions import SecureCookieSessionInterface
 
 from dashboard.access import SESSION, address_key, rules
 from dashboard.headers import INLINE_SCRIPTS
+from dashboard.prefix import local, page_path
 from db.files import make_home, sync
 from db.settings import Settings
 
@@ -55,6 +56,7 @@ def open_sessions(server: flask.Flask, settings: Settings) -> None:
     server.config.update(
         # browsers keep cookies by host and not by port: two dashboards of one host must not end each other's
         SESSION_COOKIE_NAME=f"convscope-{hmac.digest(secret, b'name', 'sha256').hex()[:8]}",
+        SESSION_COOKIE_PATH=f"{settings.url_prefix}/",
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_REFRESH_EACH_REQUEST=False,
@@ -113,7 +115,7 @@ def log_in() -> flask.Response:
     access = rules()
     there = own_path(flask.request.form.get("next", ""))
     if not access.settings.password:
-        return _go(FIRST_PAGE)
+        return _go(local(FIRST_PAGE))
     address = address_key(flask.request)
     if access.try_password(flask.request.form.get("password", ""), address):
         flask.session.clear()
@@ -133,13 +135,13 @@ def log_out() -> flask.Response:
     """End the session, if there is one."""
     if rules().settings.password:
         flask.session.clear()
-    return _go("/login")
+    return _go(local("/login"))
 
 
 def login_address(request: flask.Request) -> str:
     """Where to log in for what a request asked for."""
     asked = request.full_path.removesuffix("?")
-    return "/login" + ("" if asked == FIRST_PAGE else "?" + urlencode({"next": asked}))
+    return local("/login") + ("" if asked == FIRST_PAGE else "?" + urlencode({"next": local(asked)}))
 
 
 def own_path(given: str) -> str:
@@ -147,15 +149,16 @@ def own_path(given: str) -> str:
 
     Browsers take a backslash for a slash and leave out tabs and line ends, so a path has none.
     """
+    first = local(FIRST_PAGE)
     wrong = "\\" in given or not given.isprintable() or len(given) > MOST_NEXT
-    if wrong or not given.startswith("/") or given.startswith("//"):
-        return FIRST_PAGE
+    if wrong or not given.startswith(first) or given.startswith("//"):
+        return first
     try:
         parts = urlsplit(given)
     except ValueError:
-        return FIRST_PAGE
-    leads_on = not parts.scheme and not parts.netloc and parts.path not in ("/login", "/logout")
-    return given if leads_on else FIRST_PAGE
+        return first
+    leads_out = ".." in parts.path.split("/") or page_path(parts.path) in ("/login", "/logout")
+    return first if parts.scheme or parts.netloc or leads_out else given
 
 
 def _go(there: str) -> flask.Response:

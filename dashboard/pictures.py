@@ -19,6 +19,7 @@ from dashboard import compose
 from dashboard.address import K_MOST, as_crop
 from dashboard.context import Context, Record, current
 from dashboard.geometry import CROPS, placement, read_layer_geometry, read_preprocessing, view
+from dashboard.prefix import local
 from db import image_queries, patch_queries
 from db.atlas import AtlasError
 from db.images import UnreadableImage, read_rgb
@@ -39,23 +40,23 @@ def stamp(run: Record) -> str:
 def row_address(run: Record, layer: str, channel: int, *, k: int, crop: str, tile: int) -> str:
     """Address of the picture that shows a channel's `k` strongest patches side by side."""
     where = f"/pictures/rows/{run['run']}-{stamp(run)}/{quote(layer, safe='')}/{channel}.jpg"
-    return f"{where}?k={k}&crop={crop}&tile={tile}"
+    return f"{local(where)}?k={k}&crop={crop}&tile={tile}"
 
 
 def patch_address(run: Record, layer: str, key: str, y: int, x: int) -> str:
     """Address of the part of an image that position (y, x) of a layer's feature map sees most of."""
     where = f"/pictures/patches/{run['run']}-{stamp(run)}/{quote(layer, safe='')}/{key}.jpg"
-    return f"{where}?y={y}&x={x}"
+    return f"{local(where)}?y={y}&x={x}"
 
 
 def thumbnail_address(key: str) -> str:
     """Address of an image's thumbnail (shortest side at most 256)."""
-    return f"/pictures/thumbnails/{key}.jpg"
+    return local(f"/pictures/thumbnails/{key}.jpg")
 
 
 def image_address(key: str) -> str:
     """Address of a whole image (longest side at most LARGEST_SIDE)."""
-    return f"/pictures/images/{key}.jpg"
+    return local(f"/pictures/images/{key}.jpg")
 
 
 @pictures.get("/rows/<int:run>-<mark>/<layer>/<int:channel>.jpg")

@@ -44,10 +44,10 @@ class PortTaken(RuntimeError):
     """The address cannot be listened on; the message is one sentence for the person who asked."""
 
 
-def address(host: str, port: int) -> str:
+def address(host: str, port: int, prefix: str = "") -> str:
     """Where the dashboard is to be opened."""
     host = "127.0.0.1" if host in ("0.0.0.0", "") else host
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}" + (f"{prefix}/" if prefix else "")
 
 
 class Refusal(ErrorTask):  # type: ignore[misc]  # Waitress ships no types
@@ -170,7 +170,7 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> Non
     application: Any = create_app(settings).server
     server = Server(application, settings.host, settings.port)
     (ready or (lambda url: print(f"Convscope is at {url}", flush=True)))(
-        address(settings.host, int(server.effective_port))
+        address(settings.host, int(server.effective_port), settings.url_prefix)
     )
     server.run()
 

@@ -33,6 +33,7 @@ from dashboard.address import (
 from dashboard.components import attributes, icon, select
 from dashboard.context import Catalogue, current
 from dashboard.ids import LOCATION, make_id
+from dashboard.prefix import local
 from dashboard.status import status, work
 from dashboard.wiring import in_browser
 from dashboard.words import count, duration, when
@@ -75,6 +76,11 @@ HEAD = """<!DOCTYPE html>
 </html>"""
 
 
+def head(prefix: str) -> str:
+    """The page around Dash's own, for a dashboard below `prefix`."""
+    return HEAD.replace('href="/', f'href="{prefix}/')
+
+
 def layout() -> Any:
     """The shell around the page; made anew for each visit, so that it starts with the present status."""
     return html.Div(
@@ -84,15 +90,15 @@ def layout() -> Any:
                 [
                     html.A(
                         [
-                            html.Img(src="/assets/mark.svg", alt="", width=26, height=26),
+                            html.Img(src=local("/assets/mark.svg"), alt="", width=26, height=26),
                             html.Span("Convscope"),
                         ],
-                        href="/",
+                        href=local("/"),
                         className="brand",
                     ),
                     html.Nav(
                         [
-                            html.A([icon(symbol), name], id=make_id("shell", page), href=f"/{page}")
+                            html.A([icon(symbol), name], id=make_id("shell", page), href=local(f"/{page}"))
                             for page, name, symbol, _, _ in PAGES
                         ],
                         **attributes(aria_label="Pages"),
@@ -105,7 +111,10 @@ def layout() -> Any:
                         className="pickers",
                     ),
                     html.A(
-                        id=make_id("shell", "busy"), href="/jobs", className="corner busy-corner", hidden=True
+                        id=make_id("shell", "busy"),
+                        href=local("/jobs"),
+                        className="corner busy-corner",
+                        hidden=True,
                     ),
                     html.Div(id=make_id("shell", "corner"), className="corner", role="status"),
                     html.Button(
@@ -153,7 +162,7 @@ def _person() -> list[Any]:
             className="btn btn-quiet",
             title="Log out",
         )
-        shown.append(html.Form(button, action="/logout", method="post", className="log-out"))
+        shown.append(html.Form(button, action=local("/logout"), method="post", className="log-out"))
     return shown
 
 

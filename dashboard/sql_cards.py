@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 from dashboard.address import AttackAddress, ChannelAddress, ImageAddress
 from dashboard.context import Catalogue, Context, Record
 from dashboard.pictures import patch_address, thumbnail_address
+from dashboard.prefix import local
 from db.image_sets import images_by_id
 
 MOST_CARDS = 240
@@ -70,11 +71,12 @@ def _card(
         # of the attack alone: the page finds the rest
         return {
             "kind": "attacked",
-            "src": f"/api/attacks/{attack}.png",
-            "href": f"{AttackAddress.path}?attack={attack}",
+            "src": local(f"/api/attacks/{attack}.png"),
+            "href": local(AttackAddress.path) + f"?attack={attack}",
         }
     if number is not None:
-        return {"kind": "map", "src": f"/api/maps/{number}.png", "href": f"/api/maps/{number}.png"}
+        url = local(f"/api/maps/{number}.png")
+        return {"kind": "map", "src": url, "href": url}
     key = None if place is None else keys.get(place)
     if place is None or key is None:
         return None
@@ -85,7 +87,7 @@ def _card(
         y, x = _whole(row.get("y")), _whole(row.get("x"))
         if described is not None and channel is not None and channel < described["channels"]:
             given = {"model": run["model"], "images": run["image_set"], "layer": layer, "channel": channel}
-            href = f"{ChannelAddress.path}?{urlencode(given)}"
+            href = f"{local(ChannelAddress.path)}?{urlencode(given)}"
             if y is not None and x is not None:
                 return {"kind": "patch", "src": patch_address(run, layer, key, y, x), "href": href}
             return {"kind": "image", "src": thumbnail_address(key), "href": href}
@@ -93,5 +95,5 @@ def _card(
     return {
         "kind": "image",
         "src": thumbnail_address(quote(key)),
-        "href": f"{ImageAddress.path}?{urlencode(given)}",
+        "href": f"{local(ImageAddress.path)}?{urlencode(given)}",
     }

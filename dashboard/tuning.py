@@ -11,6 +11,7 @@ from dashboard.address import ChannelAddress, ImageAddress
 from dashboard.components import Component, attributes
 from dashboard.context import Context, Record
 from dashboard.pictures import thumbnail_address
+from dashboard.prefix import local
 from dashboard.selections import LayerSelection
 from dashboard.words import activation
 from db import tuning_queries
@@ -33,13 +34,13 @@ def tuning_panel(context: Context, selection: LayerSelection, here: ChannelAddre
         [
             components.card(
                 "Gratings: orientation × frequency",
-                components.sql_tools(gratings_query, f"/download/channel-gratings.csv?{table}"),
+                components.sql_tools(gratings_query, local(f"/download/channel-gratings.csv?{table}")),
                 _grating_facts(selection.run, tuned, gratings),
                 html.Div([_heat(gratings, there), _probe(gratings, there)], className="tuning"),
             ),
             components.card(
                 "Hues",
-                components.sql_tools(hues_query, f"/download/channel-hues.csv?{table}"),
+                components.sql_tools(hues_query, local(f"/download/channel-hues.csv?{table}")),
                 _hue_facts(tuned, hues),
                 _hues(hues, there),
             ),

@@ -10,6 +10,7 @@ import flask
 
 from dashboard.api_answers import NotFound, answer, job_record, json_body, number, only, sorry
 from dashboard.context import Record, current
+from dashboard.prefix import local
 from db import job_queries
 from db.ledger import LedgerError
 from db.uploads import MOST_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
@@ -54,7 +55,7 @@ def begin_upload() -> flask.Response:
     if not isinstance(listed, list) or not listed:
         raise WrongRequest("files: expected a list of objects with name and size, got none")
     key = _begin([_file(one) for one in listed])
-    return answer(_record(key) | {"piece": PIECE}, 201, Location=f"/api/uploads/{key}")
+    return answer(_record(key) | {"piece": PIECE}, 201, Location=local(f"/api/uploads/{key}"))
 
 
 def _begin(files: list[tuple[str, int]]) -> str:
@@ -84,7 +85,7 @@ def _record(key: str) -> Record:
         "files": len(files),
         "bytes": sum(file.size for file in files),
         "received": sum(file.received for file in files),
-        "url": f"/api/uploads/{key}",
+        "url": local(f"/api/uploads/{key}"),
     }
 
 
@@ -145,4 +146,4 @@ def import_upload(upload: str) -> flask.Response:
     )
     submitted = context.office.submit(new)
     record = job_record(job_queries.job(context.ledger, submitted.job)) | {"notice": submitted.sentence()}
-    return answer(record, 201 if submitted.queued else 200, Location=f"/api/jobs/{submitted.job}")
+    return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LEAST_PASSWORD = 8
+MAX_URL_PREFIX = 200
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -86,6 +87,11 @@ SETTINGS: tuple[Setting, ...] = (
         "`127.0.0.1` and `[::1]`).",
     ),
     Setting(
+        "CONVSCOPE_URL_PREFIX",
+        "",
+        "Path below which a reverse proxy serves the dashboard (`/lab/convscope`): all its addresses begin with it.",
+    ),
+    Setting(
         "CONVSCOPE_JOBS_PER_MINUTE", "120", "Jobs that one person may submit in a minute over the dashboard."
     ),
     Setting(
@@ -129,6 +135,7 @@ class Settings:
     user_header: str = ""
     proxies: tuple[Network, ...] = ()
     hosts: tuple[str, ...] = ()
+    url_prefix: str = ""
     jobs_per_minute: int = 120
     sql_per_minute: int = 120
     upload_gb: int = 20
@@ -167,6 +174,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         if given.get("CONVSCOPE_PROXY") or values["CONVSCOPE_USER_HEADER"]
         else (),
         hosts=_hosts(values, "CONVSCOPE_HOSTS"),
+        url_prefix=url_prefix(values["CONVSCOPE_URL_PREFIX"], "CONVSCOPE_URL_PREFIX"),
         jobs_per_minute=_number(values, "CONVSCOPE_JOBS_PER_MINUTE", low=1, high=1_000_000),
         sql_per_minute=_number(values, "CONVSCOPE_SQL_PER_MINUTE", low=1, high=1_000_000),
         upload_gb=_number(values, "CONVSCOPE_UPLOAD_GB", low=1, high=10_000),
@@ -233,6 +241,22 @@ def _hosts(values: Mapping[str, str], name: str) -> tuple[str, ...]:
                 f"{name}: expected host names such as lab.example.org, without a port, got {word!r}"
             )
     return tuple(found)
+
+
+def url_prefix(given: str, name: str) -> str:
+    """A path as it stands before others: `/lab/convscope`, empty for none. `name` says who gave it.
+
+    Raises:
+        SettingError: it is no path of letters, digits and `-._~`.
+    """
+    prefix = given.strip().rstrip("/")
+    parts = prefix.split("/")[1:]
+    plain = all(re.fullmatch(r"[A-Za-z0-9._~-]+", part) and part.strip(".") for part in parts)
+    if prefix and not (prefix.startswith("/") and plain and len(prefix) <= MAX_URL_PREFIX):
+        raise SettingError(
+            f"{name}: expected a path such as /lab/convscope, of letters, digits and -._~, got {given!r}"
+        )
+    return prefix
 
 
 def _is_address(word: str) -> bool:

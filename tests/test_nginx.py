@@ -65,6 +65,13 @@ def changed(folder: Path, *, convscope: str, port: int, plain: int) -> str:
     return found
 
 
+def below_a_path(file: str) -> str:
+    """The file with what NGINX.md says of a path in place of its own locations."""
+    page = (ROOT / "docker" / "NGINX.md").read_text().partition("## Below a path of a site")[2]
+    instead = next(block for block in re.findall(r"```\n(.*?)```", page, re.DOTALL) if "location" in block)
+    return file[: file.index("    location / {")] + instead + "}\n"
+
+
 class Lab:
     """An nginx with the dashboard behind it."""
 
@@ -98,14 +105,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @contextlib.contextmanager
-def running_nginx(folder: Path, settings: Settings) -> Iterator[Lab]:
+def running_nginx(folder: Path, settings: Settings, prefix: str = "") -> Iterator[Lab]:
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={NAME}",
             "-keyout", str(folder / "key"), "-out", str(folder / "crt"))  # fmt: skip
     (folder / "users").write_text("ada:" + openssl("passwd", "-apr1", "analytical engine") + "\n")
     port, plain = free_port(), free_port()
-    with served(settings, CONVSCOPE_USER_HEADER="X-Remote-User", CONVSCOPE_HOSTS=NAME) as url:
+    with served(
+        settings, CONVSCOPE_USER_HEADER="X-Remote-User", CONVSCOPE_HOSTS=NAME, CONVSCOPE_URL_PREFIX=prefix
+    ) as url:
         site = folder / "convscope.conf"
-        site.write_text(changed(folder, convscope=url.removeprefix("http://"), port=port, plain=plain))
+        file = changed(folder, convscope=url.removeprefix("http://"), port=port, plain=plain)
+        site.write_text(below_a_path(file) if prefix else file)
         main = folder / "nginx.conf"
         temporary = "".join(
             f"{kind}_temp_path {folder}/{kind};"
@@ -213,6 +223,29 @@ def test_connections_that_stall_at_nginx_hold_up_nobody(lab: Lab, begin: bytes) 
             begun = time.monotonic()
             assert lab.ask("/api/jobs", ADA)[0] == 200
             assert time.monotonic() - begun < 10
+
+
+def test_below_a_path_of_the_site_all_that_is_named_is_below_it(tmp_path: Path, settings: Settings) -> None:
+    import_pictures(settings, painted_pictures(4), image_set="painted")
+    add_run(settings, image_set="painted")
+    prefix = "/lab/convscope"
+    with running_nginx(tmp_path, settings, prefix) as lab:
+        assert lab.ask(f"{prefix}/")[0] == 401
+        assert "Convscope" not in lab.ask("/", ADA)[2], "the rest of the site is nginx's"
+        assert json.loads(lab.ask(f"{prefix}/health.json")[2]) == {"ok": True}
+        status, headers, _ = lab.ask(f"{prefix}/", ADA)
+        assert (status, headers["location"]) == (302, f"{prefix}/?model=synthetic&images=painted")
+        page = lab.ask(headers["location"], ADA)[2]
+        addresses = re.findall(r'(?:href|src)="(/[^"]*)"', page)
+        assert len(addresses) > 10
+        for address in addresses:
+            assert address.startswith(f"{prefix}/")
+            assert lab.ask(address, ADA)[0] == 200, address
+        here = {"Origin": f"https://{NAME}:{lab.port}", "Content-Type": "application/json"}
+        files = json.dumps({"files": [{"name": "a.png", "size": 3}]})
+        status, headers, _ = lab.ask(f"{prefix}/api/uploads", ADA | here, "POST", files)
+        assert (status, headers["location"].startswith(f"{prefix}/api/uploads/")) == (201, True)
+        assert lab.ask(headers["location"], ADA)[0] == 200
 
 
 def test_the_page_names_what_is_in_the_file() -> None:

@@ -104,7 +104,7 @@
         if (!link || event.defaultPrevented || event.button !== 0) return;
         if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
         if (link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
-        if (!["/", "/channel", "/images", "/image", "/overview", "/saliency", "/attack", "/robustness", "/sql", "/jobs"].includes(link.pathname) || link.hash) return;
+        if (!["/", "/channel", "/images", "/image", "/overview", "/saliency", "/attack", "/robustness", "/sql", "/jobs"].includes(convscope.pagePath(link.pathname)) || link.hash) return;
         event.preventDefault();
         if (link.pathname + link.search === location.pathname + location.search) return;
         const moves = link.pathname !== location.pathname || link.search !== location.search;

@@ -4,6 +4,20 @@
     const convscope = ((window.dash_clientside = window.dash_clientside || {}).convscope =
         window.dash_clientside.convscope || {});
 
+    /* The path that all addresses of this dashboard begin with; empty where it has the site for itself. */
+    const config = document.getElementById("_dash-config");
+    const PREFIX = config ? JSON.parse(config.textContent).requests_pathname_prefix.replace(/\/$/, "") : "";
+
+    /* A path of this dashboard as the browser is to ask for it. */
+    convscope.local = (path) => PREFIX + path;
+
+    /* The path of a page, of what the address bar says; null for a place that is not this dashboard's. */
+    convscope.pagePath = function (pathname) {
+        if (pathname === null || pathname === undefined) return null;
+        if (pathname !== PREFIX && !pathname.startsWith(PREFIX + "/")) return null;
+        return pathname.slice(PREFIX.length) || "/";
+    };
+
     /* An element: attributes by name, `on…` are listeners; children are nodes or texts, null is left out. */
     convscope.make = function (tag, attributes, ...children) {
         const element = document.createElement(tag);
@@ -48,7 +62,7 @@
 
     convscope.percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
 
-    /* Ask the HTTP interface; an answer that is no success is thrown with its sentence. */
+    /* Ask the HTTP interface for a path of it; an answer that is no success is thrown with its sentence. */
     convscope.ask = async function (path, options) {
         const given = options || {};
         if (given.body !== undefined) {
@@ -57,7 +71,7 @@
         }
         let answer;
         try {
-            answer = await fetch(path, { cache: "no-store", ...given });
+            answer = await fetch(convscope.local(path), { cache: "no-store", ...given });
         } catch (error) {
             throw new Error("Convscope does not answer.");
         }

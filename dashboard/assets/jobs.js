@@ -18,7 +18,7 @@
 
     convscope.drawJobs = function (path, _search, work) {
         const now = document.getElementById("jobs-root");
-        if (path !== "/jobs" || !now) {
+        if (convscope.pagePath(path) !== "/jobs" || !now) {
             if (poller) poller.stop();
             root = null;
             return ns.no_update;
@@ -115,7 +115,7 @@
     function address(changes) {
         const next = query();
         Object.entries(changes).forEach(([name, value]) => (value === "" ? next.delete(name) : next.set(name, value)));
-        return "/jobs" + (next.toString() ? "?" + next : "");
+        return convscope.local("/jobs") + (next.toString() ? "?" + next : "");
     }
 
     function note(sentences) {
@@ -128,8 +128,8 @@
         make("div", { class: "message-icon" }, icon("inboxes")),
         make("div", {},
             make("h2", {}, query().get("state") || query().get("kind") ? "No such job" : "No job yet"),
-            make("p", {}, "Maps and attacks are computed by jobs. Ask for some on the ", make("a", { href: "/saliency" }, "Saliency page"),
-                " or the ", make("a", { href: "/attack" }, "Attack page"), ", or in a terminal:"),
+            make("p", {}, "Maps and attacks are computed by jobs. Ask for some on the ", make("a", { href: convscope.local("/saliency") }, "Saliency page"),
+                " or the ", make("a", { href: convscope.local("/attack") }, "Attack page"), ", or in a terminal:"),
             make("pre", { class: "command", tabindex: 0 },
                 "convscope saliency --model efficientnet-lite0 --images samples --ids 0-9")));
 
@@ -272,8 +272,8 @@
             make("td", {}, item.error ? make("span", { class: "problem" }, item.error) : item.state),
             make("td", { class: "num end" }, item.seconds === null ? "" : item.seconds.toFixed(1)),
             make("td", { class: "num end" }, item.result === null ? "" : maps
-                ? make("a", { href: `/api/maps/${item.result}.png`, target: "_blank" }, String(item.result))
-                : make("a", { href: `/attack?attack=${item.result}` }, String(item.result)))));
+                ? make("a", { href: convscope.local(`/api/maps/${item.result}.png`), target: "_blank" }, String(item.result))
+                : make("a", { href: convscope.local(`/attack?attack=${item.result}`) }, String(item.result)))));
         return make("div", {},
             make("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Items" },
                 make("table", { class: "table-plain" },

@@ -98,7 +98,7 @@
         close.focus();
         try {
             await paint();
-            const whole = await ask(`${found.url}?` + new URLSearchParams({ steps: state.page.steps }));
+            const whole = await ask(`/api/maps/${found.map}?` + new URLSearchParams({ steps: state.page.steps }));
             if (whole.deletion) curves.replaceChildren(make("p", { class: "quiet" }, `Deletion and insertion in ${whole.steps} steps`),
                 plot("Deletion", whole.deletion, whole.deletion_auc), plot("Insertion", whole.insertion, whole.insertion_auc));
         } catch (error) {

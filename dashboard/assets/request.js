@@ -112,8 +112,8 @@
                     set("class", page.target === "index" ? "" : known ? `${page.target}: ${known}` : page.target);
                 });
             }
-            find("choose").href = "/images?" + new URLSearchParams({ images: page.image_set, model: page.chosen[0] });
-            find("choose").onclick = () => convscope.chooseFrom({ path: location.pathname, search: location.search, images: page.image_set, ids: page.ids });
+            find("choose").href = convscope.local("/images?") + new URLSearchParams({ images: page.image_set, model: page.chosen[0] });
+            find("choose").onclick = () => convscope.chooseFrom({ path: convscope.pagePath(location.pathname), search: location.search, images: page.image_set, ids: page.ids });
             const known = [...new Set([...page.models, ...page.chosen])];
             if (parts.models.dataset.known !== known.join()) {
                 parts.models.dataset.known = known.join();
@@ -283,7 +283,7 @@
             + `${job.items_failed ? `, ${job.items_failed} failed` : ""}${left}`;
         const state = job.cancel_requested && running ? "cancelling" : job.state;
         const lines = [make("div", { class: "job-now" },
-            make("a", { href: `/jobs?job=${job.job}`, class: "num" }, `Job ${job.job}`),
+            make("a", { href: convscope.local(`/jobs?job=${job.job}`), class: "num" }, `Job ${job.job}`),
             make("span", {}, state), convscope.bar(job.progress, words, job.state),
             running && !job.cancel_requested ? make("button", { type: "button", class: "btn btn-sm btn-quiet",
                 onclick: () => act(`/api/jobs/${job.job}`, "DELETE") }, icon("x-lg"), "Cancel") : null,

@@ -239,9 +239,9 @@
             scored ? "" : make("button", { type: "button", class: "btn btn-sm btn-quiet", disabled: busy || goesOn(job),
                 title: "How fast the class goes when the pixels that the map ranks first are deleted, and comes when they are inserted",
                 onclick: score }, icon("graph-down"), "Deletion and insertion"),
-            make("a", { class: "btn btn-sm btn-quiet", href: "/download/saliency.csv" + location.search, download: "" }, icon("download"), "CSV"),
+            make("a", { class: "btn btn-sm btn-quiet", href: convscope.local("/download/saliency.csv") + location.search, download: "" }, icon("download"), "CSV"),
             // the address has changed since this was drawn where colours or scale did
-            make("a", { class: "btn btn-sm btn-quiet", href: "/download/saliency.png" + location.search, download: "",
-                onclick: (event) => { event.currentTarget.href = "/download/saliency.png" + location.search; } }, icon("image"), "Figure"));
+            make("a", { class: "btn btn-sm btn-quiet", href: convscope.local("/download/saliency.png") + location.search, download: "",
+                onclick: (event) => { event.currentTarget.href = convscope.local("/download/saliency.png") + location.search; } }, icon("image"), "Figure"));
     }
 })();

@@ -9,7 +9,8 @@
 
     const place = () => document.querySelector("#images-body [data-images]");
     const boxes = () => [...document.querySelectorAll("#images-body [data-image]")];
-    const storage = () => "convscope-selected:" + place().dataset.images;
+    const selectedIn = (images) => `convscope-selected:${convscope.local("")}${images}`;
+    const storage = () => selectedIn(place().dataset.images);
 
     let kept = new Map(); // for windows that may not store
     function selected() {
@@ -29,9 +30,9 @@
             const [low, high] = part.split("-").map(Number);
             return Array.from({ length: Math.min(MOST_SELECTED, Math.max(0, (high ?? low) - low + 1)) }, (_, at) => low + at);
         }).slice(0, MOST_SELECTED);
-        kept.set("convscope-selected:" + given.images, ids);
+        kept.set(selectedIn(given.images), ids);
         try {
-            sessionStorage.setItem("convscope-selected:" + given.images, JSON.stringify(ids));
+            sessionStorage.setItem(selectedIn(given.images), JSON.stringify(ids));
             sessionStorage.setItem("convscope-choosing", JSON.stringify(given));
         } catch (error) { /* private mode */ }
     };
@@ -73,7 +74,7 @@
             if (!query.has("models") && place().dataset.model) query.set("model", place().dataset.model);
             query.set("images", place().dataset.images);
             query.set("ids", shortIds(ids));
-            return `${path}?${query.toString().replaceAll("%2C", ",")}`;
+            return convscope.local(`${path}?${query.toString().replaceAll("%2C", ",")}`);
         };
         const { make, icon } = convscope;
         const counted = ids.size.toLocaleString("en");

@@ -9,7 +9,7 @@
         const nothing = [ns.no_update, ns.no_update];
         if (document.hidden) return nothing;
         try {
-            const answer = await fetch("/status.json", { cache: "no-store" });
+            const answer = await fetch(convscope.local("/status.json"), { cache: "no-store" });
             if (answer.status === 401) { sayLoggedOut(); return nothing; }
             if (!answer.ok) throw new Error(answer.statusText);
             const { work, ...status } = await answer.json();
@@ -98,7 +98,7 @@
         document.documentElement.classList.add("away");
         const notice = document.getElementById("away");
         const link = document.createElement("a");
-        link.href = "/login?" + new URLSearchParams({ next: location.pathname + location.search });
+        link.href = convscope.local("/login?") + new URLSearchParams({ next: location.pathname + location.search });
         link.textContent = "log in again";
         if (notice) notice.replaceChildren("Your login has ended: ", link, ".");
     }
@@ -136,7 +136,7 @@
     /* What of the address concerns more than one page. */
     convscope.subject = function (path, search, before) {
         const query = new URLSearchParams(search || "");
-        const now = { path: path || "/", model: query.get("model") || "", images: query.get("images") || "" };
+        const now = { path: convscope.pagePath(path) || "/", model: query.get("model") || "", images: query.get("images") || "" };
         const same = before && Object.keys(now).every((name) => now[name] === before[name]);
         return same ? ns.no_update : now;
     };
@@ -345,7 +345,7 @@
     /* What becomes of that job, until it ends or another one is asked for. */
     function followOffer(said, made, what) {
         const tell = (job) => {
-            const link = convscope.make("a", { href: `/jobs?job=${job.job}` }, `Job ${job.job}`);
+            const link = convscope.make("a", { href: convscope.local(`/jobs?job=${job.job}`) }, `Job ${job.job}`);
             const words = { done: `: ${what} is indexed.`, failed: ` failed: ${job.error}`, cancelled: " was cancelled.",
                 running: `, ${what}: ${job.note || "running"}.`, queued: `, ${what}: queued.` };
             said.replaceChildren(link, words[job.state]);

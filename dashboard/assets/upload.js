@@ -72,7 +72,7 @@
                 const request = new XMLHttpRequest(); // fetch does not tell how much was sent
                 under.add(request);
                 const end = () => { under.delete(request); partly.delete(number); };
-                request.open("PUT", path);
+                request.open("PUT", convscope.local(path));
                 request.setRequestHeader("Content-Type", "application/octet-stream");
                 request.upload.onprogress = (event) => { partly.set(number, event.loaded); say(); };
                 request.onload = () => {

@@ -11,6 +11,7 @@ from dashboard.beginning import nothing_yet
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
+from dashboard.prefix import page_path
 from dashboard.wiring import in_browser
 
 Show = Callable[[Context, Catalogue, str | None], Record]
@@ -36,7 +37,7 @@ def register_asking(app: Dash, name: str, *, path: str, draw: str, read: Show) -
     def show(
         search: str | None, _status: Any, pathname: str | None
     ) -> tuple[Component, dict[str, Any] | None]:
-        if pathname != path:
+        if page_path(pathname) != path:
             raise PreventUpdate
         return show_asking(search, read)
 

@@ -21,6 +21,7 @@ from dashboard.geometry import CROPS
 from dashboard.grid import tied
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import row_address
+from dashboard.prefix import local, page_path
 from dashboard.selections import LayerSelection, NothingSelected, NotIndexed, select_layer
 from dashboard.tuning import tuning_panel
 from dashboard.wiring import drawn_once
@@ -58,7 +59,7 @@ def register(app: Dash) -> None:
 
 def show_channel(search: str | None, _status: Any, pathname: str | None) -> Component:
     """Everything on the page."""
-    if pathname != ChannelAddress.path:
+    if page_path(pathname) != ChannelAddress.path:
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
@@ -89,7 +90,7 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
 
 def show_tuning(search: str | None, _status: Any, pathname: str | None) -> Component:
     """What the channel answers to probe pictures; nothing where there is no such channel, which the page says."""
-    if pathname != ChannelAddress.path:
+    if page_path(pathname) != ChannelAddress.path:
         raise PreventUpdate
     context = current()
     address, _ = ChannelAddress.read(search)
@@ -130,7 +131,7 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
         html.Div(
             [
                 _crops(here),
-                components.sql_tools(query, "/download/channel.csv?" + table),
+                components.sql_tools(query, local("/download/channel.csv?") + table),
             ],
             className="bar-line",
         ),
@@ -143,14 +144,14 @@ def channel_page(context: Context, selection: LayerSelection, address: ChannelAd
                     f"Classes in its top {len(patches)}",
                     components.sql_tools(
                         classes_query,
-                        "/download/channel-classes.csv?" + table,
+                        local("/download/channel-classes.csv?") + table,
                         rows=len(classes) if len(classes) > CLASSES_SHOWN else None,
                     ),
                     class_bars(classes),
                 ),
                 components.card(
                     "Strongest activation per image",
-                    components.sql_tools(histogram_query, "/download/channel-histogram.csv?" + table),
+                    components.sql_tools(histogram_query, local("/download/channel-histogram.csv?") + table),
                     histogram_bars(histogram),
                 ),
             ],

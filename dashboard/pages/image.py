@@ -22,6 +22,7 @@ from dashboard.ids import LOCATION, make_id
 from dashboard.pages.attack import attack_of
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures import image_address
+from dashboard.prefix import local, page_path
 from dashboard.selections import IMAGES_PER_PAGE, image_filter
 from dashboard.wiring import drawn_once, in_browser
 from dashboard.words import activation, byte_size, count, percent
@@ -65,7 +66,7 @@ def show_image(
     search: str | None, _status: Any, pathname: str | None
 ) -> tuple[Component, dict[str, Any] | None]:
     """Everything on the page, and the channels that the image drives."""
-    if pathname != ImageAddress.path:
+    if page_path(pathname) != ImageAddress.path:
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
@@ -129,7 +130,7 @@ def image_page(
                             [
                                 html.H2("Predictions"),
                                 components.sql_tools(
-                                    predictions_query, "/download/image-predictions.csv?" + table
+                                    predictions_query, local("/download/image-predictions.csv?") + table
                                 ),
                             ],
                             className="bar-line",
@@ -156,7 +157,7 @@ def image_page(
                     _some_or_all(here, shown=len(rows), total=total),
                     components.sql_tools(
                         query,
-                        "/download/image-channels.csv?" + table,
+                        local("/download/image-channels.csv?") + table,
                         rows=total + tied if total + tied > len(rows) else None,
                     ),
                 ],

@@ -24,6 +24,7 @@ from dashboard.ids import LOCATION, make_id
 from dashboard.pages import images_list
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures import thumbnails_gone
+from dashboard.prefix import local, page_path
 from dashboard.selections import IMAGES_PER_PAGE, image_filter, images_query
 from dashboard.wiring import drawn_once, in_browser
 from dashboard.words import count, percent
@@ -167,7 +168,7 @@ def show_images_anew(
 
 def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown:
     """Everything that follows from the address."""
-    if pathname != ImagesAddress.path:
+    if page_path(pathname) != ImagesAddress.path:
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
@@ -219,7 +220,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
             total,
             components.sql_tools(
                 query,
-                "/download/images.csv?" + address.href().partition("?")[2],
+                local("/download/images.csv") + address.search_part(),
                 rows=total if total > len(rows) else None,
             ),
             saliency_link(address, [row["image_id"] for row in rows]),

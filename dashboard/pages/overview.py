@@ -25,6 +25,7 @@ from dashboard.context import Context, Record, current
 from dashboard.ids import LOCATION, make_id
 from dashboard.pages.images import description_of, not_indexed, resolve
 from dashboard.pictures import thumbnail_address
+from dashboard.prefix import local, page_path
 from dashboard.selections import images_query, index_command
 from dashboard.wiring import drawn_once
 from dashboard.words import byte_size, count, percent
@@ -67,7 +68,7 @@ def register(app: Dash) -> None:
 
 def show_overview(search: str | None, _status: Any, pathname: str | None) -> Component:
     """All but the pictures that repeat."""
-    if pathname != OverviewAddress.path:
+    if page_path(pathname) != OverviewAddress.path:
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
@@ -106,7 +107,7 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
 
 def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Component:
     """Pictures that are the same or nearly."""
-    if pathname != OverviewAddress.path:
+    if page_path(pathname) != OverviewAddress.path:
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
@@ -214,7 +215,7 @@ def _range(row: Record) -> str:
 
 
 def _card(title: str, query: Query, here: OverviewAddress, table: str, *inside: Component) -> Component:
-    download = f"/download/overview/{table}.csv" + here.href().removeprefix(here.path)
+    download = local(f"/download/overview/{table}.csv") + here.search_part()
     tools = components.sql_tools(query, download)
     return components.card(title, tools, *inside, components.sql_text(query))
 

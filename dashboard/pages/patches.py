@@ -35,6 +35,7 @@ from dashboard.grid import GridRow, grid_records
 from dashboard.ids import LOCATION, make_id
 from dashboard.pages.patches_layout import TITLE, layout, patches_id
 from dashboard.pictures import channel_cells, stamp
+from dashboard.prefix import local, page_path
 from dashboard.selections import (
     ChannelSelection,
     LayerSelection,
@@ -212,7 +213,7 @@ def show_patches_anew(
 
 def show_patches(search: str | None, _status: Any, pathname: str | None) -> Shown:
     """Everything that follows from the address."""
-    if pathname != PatchesAddress.path:
+    if page_path(pathname) != PatchesAddress.path:
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
@@ -249,7 +250,7 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
         wrong = str(error)
     tools = None
     if query is not None:
-        download = "/download/patches.csv" + selection.address.href().lstrip("/")
+        download = local("/download/patches.csv") + selection.address.search_part()
         tools = components.sql_tools(query, download)
     return Shown(
         tour(context, catalogue, selection.run) if address == address.start() else None,

@@ -20,6 +20,7 @@ from dashboard.components import Component, attributes, icon
 from dashboard.context import Catalogue, Context, Record, current
 from dashboard.ids import LOCATION, make_id
 from dashboard.pictures import thumbnail_address
+from dashboard.prefix import local, page_path
 from dashboard.robustness_figures import (
     MOST_POINTS,
     curve_figure,
@@ -88,7 +89,7 @@ def show_robustness(
     search: str | None, _status: Any, _work: Any, _clock: Any, pathname: str | None
 ) -> tuple[Component, bool]:
     """The page, and whether nothing goes on that would change it."""
-    if pathname != RobustnessAddress.path:
+    if page_path(pathname) != RobustnessAddress.path:
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
@@ -180,7 +181,7 @@ def _job_line(job: Record) -> Component:
     )
     return html.Div(
         [
-            html.A(f"Job {job['job']}", href=f"/jobs?job={job['job']}", className="num"),
+            html.A(f"Job {job['job']}", href=local(f"/jobs?job={job['job']}"), className="num"),
             html.Span(job["state"]),
             html.Div(
                 [
@@ -252,9 +253,7 @@ def _choice(label: str, name: str, options: Sequence[tuple[str, str]], chosen: s
 
 
 def _tools(query: Query, here: RobustnessAddress, table: str) -> Component:
-    return components.sql_tools(
-        query, f"/download/robustness/{table}.csv" + here.href().removeprefix(here.path)
-    )
+    return components.sql_tools(query, local(f"/download/robustness/{table}.csv") + here.search_part())
 
 
 def _card(title: str, query: Query, here: RobustnessAddress, table: str, *inside: Component) -> Component:
@@ -375,7 +374,7 @@ def _listed_section(rows: Sequence[Record], words: str, model: str, epsilon: flo
                             html.Img(src=thumbnail_address(row["key"]), alt=""),
                             html.Div(html.Span(line, className="name"), className="caption"),
                         ],
-                        href=f"/attack?attack={row['attack']}",
+                        href=local(f"/attack?attack={row['attack']}"),
                         title=f"image {row['image_id']}: {line}",
                     )
                     for row, line in zip(rows, told, strict=False)

@@ -23,6 +23,7 @@ from dashboard.api_answers import map_record
 from dashboard.components import Component
 from dashboard.context import Catalogue, Context, Record
 from dashboard.pages.asking import asking_layout, register_asking
+from dashboard.prefix import local
 from dashboard.requests import Asked, Chosen, read_request
 from dashboard.wiring import drawn_once
 from workers.methods import METHODS, WrongRequest
@@ -89,4 +90,6 @@ def ask(context: Context, chosen: Chosen, *, steps: int) -> Asked:
 def saliency_of(model: str, image_set: str, ids: Sequence[int]) -> str:
     """Address of the page for some images."""
     given = {"model": model, "images": image_set, "ids": short_ids(list(ids))}
-    return SaliencyAddress.path + "?" + urlencode({name: value for name, value in given.items() if value})
+    return (
+        local(SaliencyAddress.path) + "?" + urlencode({name: value for name, value in given.items() if value})
+    )

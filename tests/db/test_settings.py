@@ -54,6 +54,12 @@ def test_a_password_that_is_none_is_refused_without_being_repeated(password: str
     assert password not in str(caught.value)
 
 
+@pytest.mark.parametrize("given", ["/lab/convscope", "/lab/convscope/", " /lab/convscope "])
+def test_a_prefix_of_addresses_ends_without_a_slash(given: str) -> None:
+    assert read_settings({"CONVSCOPE_URL_PREFIX": given}).url_prefix == "/lab/convscope"
+    assert read_settings({"CONVSCOPE_URL_PREFIX": "/"}).url_prefix == ""
+
+
 def test_a_password_is_not_in_what_a_traceback_shows_of_the_settings() -> None:
     settings = read_settings({"CONVSCOPE_PASSWORD": "correct horse"})
     assert settings.password == "correct horse"
@@ -80,6 +86,11 @@ def test_a_password_is_not_in_what_a_traceback_shows_of_the_settings() -> None:
         ("CONVSCOPE_HOSTS", "lab.example.org:8050", "expected host names .*, without a port, got"),
         ("CONVSCOPE_HOSTS", "http://lab", "expected host names"),
         ("CONVSCOPE_HOSTS", "*", "expected host names"),
+        ("CONVSCOPE_URL_PREFIX", "lab", "expected a path such as /lab/convscope"),
+        ("CONVSCOPE_URL_PREFIX", "//lab", "expected a path"),
+        ("CONVSCOPE_URL_PREFIX", "/lab/../x", "expected a path"),
+        ("CONVSCOPE_URL_PREFIX", "/lab?x", "expected a path"),
+        ("CONVSCOPE_URL_PREFIX", "https://lab/x", "expected a path"),
         ("CONVSCOPE_JOBS_PER_MINUTE", "0", "from 1 to 1000000, got '0'"),
         ("CONVSCOPE_SQL_PER_MINUTE", "many", "from 1 to 1000000, got 'many'"),
     ],

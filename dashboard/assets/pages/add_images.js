@@ -263,7 +263,7 @@
         }
         const trouble = convscope.workWords(convscope.lastWork);
         say(`${what} ${state.name}`);
-        return [make("p", {}, `${what} `, make("b", {}, state.name), ". It goes on without this page: ", make("a", { href: `/jobs?job=${job.job}` }, `job ${job.job}`), "."),
+        return [make("p", {}, `${what} `, make("b", {}, state.name), ". It goes on without this page: ", make("a", { href: convscope.local(`/jobs?job=${job.job}`) }, `job ${job.job}`), "."),
             bar, trouble && trouble[0] === "off" ? make("p", { class: "problem" }, `${trouble[1]}: ${trouble[2]}.`) : null, problem(),
             make("div", { class: "set-actions" }, make("button", { id: "add-cancel", type: "button", class: "btn btn-outline-secondary",
                 onclick: (event) => { event.currentTarget.disabled = true; ask(`/api/jobs/${job.job}`, { method: "DELETE" }).catch(() => null); } }, "Cancel"))];
@@ -274,7 +274,7 @@
         const set = encodeURIComponent(state.name);
         if (state.step === "indexed") {
             return [make("p", {}, make("b", {}, state.name), ` is indexed with ${state.model}.`),
-                make("div", { class: "set-actions" }, shows(`/?model=${encodeURIComponent(state.model)}&images=${set}`, "Show the patches", "grid-3x3-gap"), another())];
+                make("div", { class: "set-actions" }, shows(convscope.local(`/?model=${encodeURIComponent(state.model)}&images=${set}`), "Show the patches", "grid-3x3-gap"), another())];
         }
         const report = state.report;
         const count = (number, words) => (number ? `${number.toLocaleString("en")} ${words}` : "");
@@ -296,7 +296,7 @@
                 make("button", { id: "add-index", type: "submit", class: "btn btn-sm btn-primary" }, icon("play-fill"), " Index")),
             make("p", { class: "quiet" }, "An index finds, for each channel of the model, the patches that excite it most."),
             make("div", { class: "set-actions" },
-                make("a", { class: "btn btn-sm btn-outline-secondary", href: `/images?images=${set}`, onclick: () => dialog.close() }, icon("images"), " Show the images"), another())];
+                make("a", { class: "btn btn-sm btn-outline-secondary", href: convscope.local(`/images?images=${set}`), onclick: () => dialog.close() }, icon("images"), " Show the images"), another())];
     }
 
     const another = () => make("button", { type: "button", class: "btn btn-sm btn-outline-secondary",

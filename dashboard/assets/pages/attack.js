@@ -190,7 +190,7 @@
         const query = new URLSearchParams(location.search);
         query.delete("at");
         Object.entries(changes).forEach(([name, value]) => query.set(name, value));
-        return "/attack?" + query.toString().replaceAll("%2C", ",");
+        return convscope.local("/attack?") + query.toString().replaceAll("%2C", ",");
     };
 
     /* A card for each image and model, as the attacks arrive; alone it would say what stands below it. */
@@ -237,9 +237,9 @@
         if (parts.tools.dataset.key === key) return;
         parts.tools.dataset.key = key;
         parts.tools.replaceChildren(...(made.length ? [
-            make("a", { class: "btn btn-sm btn-quiet", href: "/robustness?" + new URLSearchParams({ model: page.chosen[0], images: page.image_set }) },
+            make("a", { class: "btn btn-sm btn-quiet", href: convscope.local("/robustness?") + new URLSearchParams({ model: page.chosen[0], images: page.image_set }) },
                 icon("graph-down"), "Robustness"),
-            job && make("a", { class: "btn btn-sm btn-quiet", href: `/download/attacks.csv?job=${job.job}`, download: "" }, icon("download"), "CSV"),
+            job && make("a", { class: "btn btn-sm btn-quiet", href: convscope.local(`/download/attacks.csv?job=${job.job}`), download: "" }, icon("download"), "CSV"),
         ].filter(Boolean) : []));
     }
 

@@ -165,7 +165,7 @@
     }
 
     function mover(attack, unit, known) {
-        const href = "/channel?" + new URLSearchParams({ model: attack.model, images: attack.image_set, layer: unit.layer, channel: unit.channel });
+        const href = convscope.local("/channel?") + new URLSearchParams({ model: attack.model, images: attack.image_set, layer: unit.layer, channel: unit.channel });
         const up = unit.shift >= 0;
         return make("a", { class: "mover", href },
             make("div", { class: "mover-words" }, make("b", {}, `${unit.label.replaceAll(" > ", " › ")} · ${unit.channel}`),

@@ -21,7 +21,7 @@
         const point = clicked && clicked.points && clicked.points[0];
         if (!point || point.customdata === undefined || point.customdata === null) return ns.no_update;
         if (id === "robustness-curve") convscope.address({ listed: point.customdata[0], epsilon: point.customdata[1] });
-        else go(`/attack?attack=${[point.customdata].flat()[0]}`);
+        else go(convscope.local(`/attack?attack=${[point.customdata].flat()[0]}`));
         return ns.no_update;
     };
 
@@ -32,7 +32,7 @@
         try {
             const made = await ask("/api/jobs", { method: "POST", body: { kind: "transfer", attacks: button.dataset.attacks,
                 judges: button.dataset.judges.split(",") } });
-            go(`/jobs?job=${made.job}`);
+            go(convscope.local(`/jobs?job=${made.job}`));
         } catch (error) {
             button.disabled = false;
             button.after(convscope.make("p", { class: "problem", role: "alert" }, error.message));

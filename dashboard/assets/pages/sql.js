@@ -23,7 +23,7 @@
 
     convscope.drawSQL = function (path, _search, given) {
         const now = document.getElementById("sql-head");
-        if (path !== "/sql" || !now) {
+        if (convscope.pagePath(path) !== "/sql" || !now) {
             leave();
             return ns.no_update;
         }
@@ -178,7 +178,7 @@
         }
         fail("");
         if (`?${next}` === location.search) { convscope.againSQL(); return; }
-        go(`/sql?${next}`);
+        go(convscope.local(`/sql?${next}`));
     }
 
     /* An example's own values where this atlas has them, else others that it has. */
@@ -216,8 +216,8 @@
     }
 
     async function startEditor(mine) {
-        loading = loading || script("/editor/ace.js").then(() => Promise.all(["ext-language_tools", "mode-sql", "theme-textmate", "theme-tomorrow_night"]
-            .map((name) => script(`/editor/${name}.js`))));
+        loading = loading || script(convscope.local("/editor/ace.js")).then(() => Promise.all(["ext-language_tools", "mode-sql", "theme-textmate", "theme-tomorrow_night"]
+            .map((name) => script(convscope.local(`/editor/${name}.js`)))));
         try {
             await loading;
         } catch (error) {
@@ -225,7 +225,7 @@
             return;
         }
         if (root !== mine || editor) return;
-        window.ace.config.set("basePath", "/editor");
+        window.ace.config.set("basePath", convscope.local("/editor"));
         const plain = parts.editor.firstChild;
         const focused = document.activeElement === plain;
         const place = make("div", {});

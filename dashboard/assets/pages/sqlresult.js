@@ -132,7 +132,7 @@
         return make("div", { class: "sql-status-line" },
             make("p", { class: "sql-status num", role: "status" }, result.plan ? "plan" : `${count} · ${result.columns.length} columns · ${time}`), more,
             result.plan ? null : make("div", { class: "tools", role: "group", "aria-label": "Download all rows" }, ["csv", "json", "parquet"].map((form) =>
-                make("a", { class: "btn btn-sm btn-quiet", href: `/download/sql.${form}?${question}`, download: "", title: `All rows as ${form}` },
+                make("a", { class: "btn btn-sm btn-quiet", href: convscope.local(`/download/sql.${form}?${question}`), download: "", title: `All rows as ${form}` },
                     icon("download"), { csv: "CSV", json: "JSON", parquet: "Parquet" }[form]))));
     }
 

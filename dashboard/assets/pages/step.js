@@ -55,7 +55,7 @@
         query.set("p_levels", "8-bit");
         query.delete("attack");
         return make("p", {}, icon("exclamation-triangle"), ` Saved as an 8-bit PNG and read again: ${said}. The change does not survive rounding to n/255. `,
-            make("a", { href: `/attack?${query}` }, "Attack on 8-bit levels instead"));
+            make("a", { href: convscope.local(`/attack?${query}`) }, "Attack on 8-bit levels instead"));
     }
 
     convscope.attackStep = function (attack) {
@@ -65,8 +65,8 @@
             make("div", { class: `attack-verdict ${told.kind}`, role: "status" }, make("div", { class: "message-icon" }, icon(told.symbol)),
                 make("div", {}, make("h2", {}, told.title), told.lines.map((line) => make("p", {}, line)), png(attack),
                     make("p", { class: "links" },
-                        make("a", { href: "/image?" + new URLSearchParams({ model: attack.model, images: attack.image_set, id: attack.image_id }) }, `image ${attack.image_id}`),
-                        make("a", { href: "/saliency?" + new URLSearchParams({ model: attack.model, images: attack.image_set, ids: attack.image_id }) }, "its saliency"),
+                        make("a", { href: convscope.local("/image?") + new URLSearchParams({ model: attack.model, images: attack.image_set, id: attack.image_id }) }, `image ${attack.image_id}`),
+                        make("a", { href: convscope.local("/saliency?") + new URLSearchParams({ model: attack.model, images: attack.image_set, ids: attack.image_id }) }, "its saliency"),
                         make("span", { class: "quiet" }, `${attack.model} · attack ${attack.attack} · gradient norm ${number(attack.gradient_norm)}`)))),
             row);
         const steps = attack.steps || [];
@@ -96,7 +96,7 @@
             make("div", { class: "tools attack-downloads" },
                 file(attack.png, "Attacked, PNG"), file(attack.input_png, "Original, PNG"),
                 attack.signs_png ? file(attack.signs_png, "Signs, PNG") : file(attack.change_npy, "Change, NPY"),
-                make("a", { class: "btn btn-sm btn-quiet", href: `/download/attack-steps.csv?attack=${attack.attack}`, download: "" }, icon("download"), "Curve, CSV"),
+                make("a", { class: "btn btn-sm btn-quiet", href: convscope.local(`/download/attack-steps.csv?attack=${attack.attack}`), download: "" }, icon("download"), "Curve, CSV"),
                 make("a", { class: "btn btn-sm btn-quiet", href: attack.url, target: "_blank" }, icon("braces"), "JSON")));
 
         let pictures = null;
@@ -178,7 +178,7 @@
         query.set("p_scan", "full");
         query.set("p_cap", Math.min(attack.cap, Math.max((attack.grid === "geometric" ? 4 : 100) * attack.step, 4 * attack.epsilon)));
         ["attack", "at"].forEach((name) => query.delete(name));
-        return make("p", { class: "quiet" }, "The search ended at the first success. ", make("a", { href: `/attack?${query}` }, "Scan further"));
+        return make("p", { class: "quiet" }, "The search ended at the first success. ", make("a", { href: convscope.local(`/attack?${query}`) }, "Scan further"));
     }
 
     function drawPixels(place, like, value) {
