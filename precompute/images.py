@@ -34,8 +34,10 @@ from precompute.image_rows import ImageRows, Refusal
 from precompute.layouts import Layout, LayoutOptions, work_out
 from precompute.source_archive import TarSource, ZipSource, is_tar
 from precompute.source_folder import FolderSource
-from precompute.sources import Columns, ImportRefused, Source
+from precompute.sources import Columns, ImportRefused, Source, Step
 from workers.running import Cancelled
+
+_SECONDS_BETWEEN_STEPS = 0.5
 
 
 @dataclass(frozen=True)
@@ -138,14 +140,18 @@ class Preview:
 
 
 def preview_import(
-    source: Source, *, truth: GroundTruth | None = None, options: LayoutOptions | None = None
+    source: Source,
+    *,
+    truth: GroundTruth | None = None,
+    options: LayoutOptions | None = None,
+    progress: Progress | None = None,
 ) -> Preview:
     """What `import_source` would take of a source; nothing is changed.
 
     Raises:
         ImportRefused: it would be refused.
     """
-    survey = source.survey()
+    survey = source.survey(_looking(progress or _silent))
     layout = work_out(survey, options)
     count = source.count()
     used = [name for name in survey.pictures if name not in layout.skipped]
@@ -196,7 +202,7 @@ def import_source(
     try:
         with store.adding():
             known = _known(atlas, image_set)
-            layout = work_out(source.survey(), options)
+            layout = work_out(source.survey(_looking(progress or _silent)), options)
             for image in store_images(source, store, known, progress or _silent, skip=layout.skipped.keys()):
                 gathered.add(image)
             if not gathered.names:
@@ -353,3 +359,16 @@ def _nothing(origin: str, refused: list[Refusal], layout: Layout) -> str:
 
 def _silent(_done: int, _total: int | None) -> None:
     pass
+
+
+def _looking(progress: Progress) -> Step:
+    """Tells `progress` now and then that a source is being looked through: a cancelled job ends there too."""
+    told = time.monotonic()
+
+    def step() -> None:
+        nonlocal told
+        if time.monotonic() - told > _SECONDS_BETWEEN_STEPS:
+            progress(0, None)
+            told = time.monotonic()
+
+    return step

@@ -15,7 +15,7 @@ from db.first_run import SAMPLES
 from db.images import ImageStore
 from precompute.image_files import Progress
 from precompute.images import ImportReport, import_source
-from precompute.sources import SourceImage
+from precompute.sources import SourceImage, Step, no_step
 from precompute.survey import Survey
 from precompute.wordnet import Label, label_of_index
 
@@ -65,7 +65,7 @@ class PackageSource:
     def __init__(self) -> None:
         self._found = list(_find())
 
-    def survey(self) -> Survey:
+    def survey(self, _step: Step = no_step, /) -> Survey:
         """Nothing: each image comes with its label."""
         return Survey()
 

@@ -81,7 +81,7 @@ class ImportJobs:
             options = layout_options(**parameters.get("words", {}))
             source = self._source(parameters, options)
             if preview:
-                row = _preview_row(preview_import(source, options=options), parameters, job)
+                row = _preview_row(preview_import(source, options=options, progress=tell), parameters, job)
                 return Computed(lambda connection: _insert(connection, row))
             report = import_source(
                 self._atlas,

@@ -4,7 +4,9 @@ A member's name is only ever a name: no path on this machine is made from it. Ar
 one unpacks to is counted while it is read, and bounded by its own size.
 """
 
+import bz2
 import contextlib
+import gzip
 import io
 import lzma
 import shutil
@@ -17,18 +19,21 @@ from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from precompute.packed import packed_facts, packed_rows
 from precompute.sources import (
     GROUND_TRUTH_FILES,
+    MAX_BYTES,
     Columns,
     ImportRefused,
     SourceImage,
+    Step,
     check_truth_size,
     is_parquet,
     is_picture,
     name_problem,
+    no_step,
     too_big,
 )
 from precompute.survey import Survey, idx_of, is_hidden
@@ -50,11 +55,17 @@ ARCHIVE_SUFFIXES = (
 MAX_RATIO = 200
 # Below these sizes a ratio says nothing.
 MIN_MEMBER_BYTES = 8 * 2**20
-MIN_TOTAL_BYTES = 2 * 2**30
+MIN_TOTAL_BYTES = 256 * 2**20
 MAX_ENTRIES = 4_000_000
+# A file takes at least its header, which packs to some 30 bytes: fewer bytes an entry are headers without files.
+MIN_ENTRIES = 100_000
+_BYTES_AN_ENTRY = 16
 # A tar's own records of long names; they are read into memory.
 MAX_RECORD_BYTES = 2**20
-TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+# RecursionError: tarfile calls itself for each header that follows one of a long name
+TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RecursionError)
+# Of the others zipfile unpacks all that it has read at once, and some pack a thousand times as much as these.
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def is_tar(path: Path) -> bool:
@@ -66,12 +77,14 @@ def is_tar(path: Path) -> bool:
 
 
 class _Unpacked:
-    """How much an archive unpacked to so far."""
+    """How much an archive unpacked to so far, and how many entries it has had."""
 
     def __init__(self, path: Path, shown: str) -> None:
         self._shown = shown
-        self._left = max(MIN_TOTAL_BYTES, MAX_RATIO * path.stat().st_size)
-        self._most = self._left
+        size = path.stat().st_size
+        self._most_bytes = max(MIN_TOTAL_BYTES, MAX_RATIO * size)
+        self._most_entries = min(MAX_ENTRIES, max(MIN_ENTRIES, size // _BYTES_AN_ENTRY))
+        self._bytes = self._entries = 0
 
     def take(self, size: int) -> None:
         """Count a member before it is read.
@@ -79,10 +92,23 @@ class _Unpacked:
         Raises:
             ImportRefused: it is too much by now.
         """
-        self._left -= size
-        if self._left < 0:
+        self.reach(self._bytes + size)
+
+    def reach(self, size: int) -> None:
+        """Note that it has unpacked to `size` bytes; raises as `take`."""
+        self._bytes = max(self._bytes, size)
+        if self._bytes > self._most_bytes:
             raise ImportRefused(
-                f"{self._shown} unpacks to more than {self._most:,} bytes, {MAX_RATIO} times its size: "
+                f"{self._shown} unpacks to more than {self._most_bytes:,} bytes, {MAX_RATIO} times its size: "
+                "it is no archive of pictures"
+            )
+
+    def enter(self) -> None:
+        """Count an entry; raises as `take`."""
+        self._entries += 1
+        if self._entries > self._most_entries:
+            raise ImportRefused(
+                f"{self._shown} has more than {self._most_entries:,} entries, the limit for a file of its size: "
                 "it is no archive of pictures"
             )
 
@@ -128,13 +154,14 @@ class ZipSource:
         with archive:
             yield archive
 
-    def survey(self) -> Survey:
+    def survey(self, step: Step = no_step) -> Survey:
         """What is packed in it, in order of name."""
         if self._survey is None:
             found = Survey(self.shown)
             unpacked = _Unpacked(self.path, self.shown)
             with self._opened() as archive:
                 for info, name in _files(archive):
+                    step()
                     if _problem_of(info, name) is None:
                         self._enter(found, archive, info, name, unpacked)
                     elif not _is_wanted(name):
@@ -149,8 +176,7 @@ class ZipSource:
     ) -> None:
         def read(count: int) -> bytes:
             unpacked.take(min(count, info.file_size))
-            with _reading(), archive.open(info) as member:
-                return member.read(count)
+            return b"".join(_content_of(archive, info, count))
 
         try:
             found.add(name, info.file_size, read)
@@ -190,7 +216,9 @@ class ZipSource:
         if problem is not None:
             return SourceImage(name, info.file_size, problem=problem)
         try:
-            return SourceImage(name, info.file_size, data=_content_of(archive, info))
+            return SourceImage(
+                name, info.file_size, data=b"".join(_content_of(archive, info, info.file_size))
+            )
         except _Damaged as error:
             return SourceImage(name, info.file_size, problem=str(error))
 
@@ -207,8 +235,8 @@ class ZipSource:
     def _spooled(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
         """A member as a file on disk: what is asked of it needs its end first."""
         with tempfile.TemporaryFile() as file:
-            with _reading(), archive.open(info) as member:
-                shutil.copyfileobj(member, file, 2**20)
+            for content in _content_of(archive, info, info.file_size, at_once=2**20):
+                file.write(content)
             file.seek(0)
             yield file
 
@@ -239,6 +267,11 @@ def _problem_of(info: zipfile.ZipInfo, name: str) -> str | None:
         return _INNER
     if info.flag_bits & 1:
         return "it is encrypted"
+    if info.compress_type not in _BOUNDED:
+        method = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz"}.get(info.compress_type)
+        return (
+            f"it is packed by {method or f'method {info.compress_type}'}, which is not read: expected Deflate"
+        )
     return name_problem(name) or _too_packed(info.file_size, info.compress_size)
 
 
@@ -265,9 +298,25 @@ def _reading() -> Iterator[None]:
         raise _Damaged(f"its zip entry is damaged ({error})") from error
 
 
-def _content_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with _reading():
-        return archive.read(info)
+def _content_of(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int, *, at_once: int = MAX_BYTES
+) -> Iterator[bytes]:
+    """The first `count` bytes of an entry, and never more than it states to hold."""
+    left = min(count, info.file_size)
+    with _reading(), archive.open(info) as member:
+        # an empty entry is read too: its checksum is looked at
+        while content := member.read(max(1, min(left, at_once))):
+            yield content
+            left -= len(content)
+            if left <= 0:
+                break
+
+
+_UNPACKERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]  # readers, as they are opened
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
 
 
 class TarSource:
@@ -282,11 +331,12 @@ class TarSource:
         self._columns = columns or Columns()
         self._survey: Survey | None = None
 
-    def survey(self) -> Survey:
+    def survey(self, step: Step = no_step) -> Survey:
         """What is packed in it, in the order of the archive: headers and small files, pictures are skipped."""
         if self._survey is None:
             found = Survey(self.shown)
             for entry in self._entries():
+                step()
                 if entry.problem is None:
                     found.add(entry.name, entry.size, entry.head, companions=True)
                     if found.packed and found.packed[-1] == entry.name:
@@ -325,7 +375,7 @@ class TarSource:
     def _entries(self) -> Iterator["_Entry"]:
         seen = 0
         try:
-            with tarfile.open(self.path, self._mode(), tarinfo=_Member) as archive:
+            with self._opened() as archive:
                 for entry in self._members(archive, _Unpacked(self.path, self.shown), prefix=""):
                     seen += entry.problem is None and is_picture(entry.name)
                     yield entry
@@ -334,19 +384,32 @@ class TarSource:
                 f"{self.shown} is damaged or cut short after {seen:,} images ({error}): get it again"
             ) from error
 
-    def _mode(self) -> Literal["r:", "r|*"]:
-        """How to open it: with seeking over what is not read where nothing is packed, else as a stream."""
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tarfile.TarFile]:
+        """With seeking over what is not read where nothing is packed, else as a stream.
+
+        Streams of tarfile's own unpack all that they have read at once; these unpack what is asked for.
+        """
         with self.path.open("rb") as file:
-            packed = file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"))
-        return "r|*" if packed else "r:"
+            head = file.read(6)
+        unpacker = next((opener for magic, opener in _UNPACKERS.items() if head.startswith(magic)), None)
+        with contextlib.ExitStack() as stack:
+            if unpacker is None:
+                yield stack.enter_context(tarfile.open(self.path, "r:", tarinfo=_Member))
+                return
+            stream = stack.enter_context(unpacker(self.path))
+            yield stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member))
 
     def _members(self, archive: tarfile.TarFile, unpacked: _Unpacked, prefix: str) -> Iterator["_Entry"]:
         for member in archive:
             archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
             name = prefix + member.name.removeprefix("./")
+            unpacked.enter()
+            if not prefix:  # what lies in an inner tar was counted with it
+                unpacked.reach(archive.offset)  # headers and long names included
             if member.isdir():
                 continue
-            if not prefix or member.issparse():  # what lies in an inner tar was counted with it
+            if member.issparse():
                 unpacked.take(member.size)
             is_tar_inside = name.endswith(".tar") and not prefix
             problem = _problem_of_member(member, name, but=is_tar_inside)

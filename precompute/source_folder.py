@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from precompute.packed import packed_facts, packed_rows
-from precompute.sources import Columns, ImportRefused, SourceImage, is_picture, too_big
+from precompute.sources import Columns, ImportRefused, SourceImage, Step, is_picture, no_step, too_big
 from precompute.survey import Survey
 
 
@@ -34,7 +34,7 @@ class FolderSource:
         self._closed: list[SourceImage] = []
         self._survey: Survey | None = None
 
-    def survey(self) -> Survey:
+    def survey(self, step: Step = no_step) -> Survey:
         """What lies below the folder, in order of name."""
         if self._survey is None:
             found = Survey(str(self.folder))
@@ -42,6 +42,7 @@ class FolderSource:
                 [self._only] if self._only else sorted(self._walk(str(self.folder), "", frozenset(), found))
             )
             for name in names:
+                step()
                 self._enter(found, name)
             found.pictures.sort()
             found.rows = 0

@@ -10,12 +10,12 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from precompute import parquet_pages
 from precompute.sources import Columns, SourceImage, too_big
 from precompute.wordnet import Label, is_imagenet, label_of_index, label_of_name
 
 # `validation-00003-of-00014.parquet`, also with a hash before the suffix
 _SPLIT = re.compile(r"(train|validation|val|test)(?=[-_.])")
-_ROWS_AT_ONCE = 32
 _ANY = Columns()
 
 
@@ -64,7 +64,8 @@ def shard_facts(file: IO[bytes], columns: Columns) -> ShardFacts:
     try:
         shard = _open(file)
         found = _find_columns(shard.schema_arrow, columns)
-    except _Unreadable:
+        parquet_pages.check_pages(file, shard.metadata, [found.image])
+    except (_Unreadable, parquet_pages.TooPacked):
         return ShardFacts(1, "nothing")
     label = f"column {found.label}" if found.label else "nothing"
     return ShardFacts(int(shard.metadata.num_rows), label, found.note)
@@ -93,10 +94,21 @@ def _rows(file: IO[bytes], name: str, chosen: Columns) -> Iterator[SourceImage]:
     split_name = _SPLIT.match(name.rsplit("/", 1)[-1])
     split = None if split_name is None else {"validation": "val"}.get(split_name[1], split_name[1])
     wanted = [column for column in (columns.image, columns.label, columns.split) if column is not None]
+    try:
+        rows_at_once = parquet_pages.check_pages(file, shard.metadata, wanted)
+    except parquet_pages.TooPacked as error:
+        raise _Unreadable(str(error)) from error
+    left = most = max(parquet_pages.MIN_TOTAL_BYTES, parquet_pages.MAX_RATIO * parquet_pages.size_of(file))
     seen: set[str] = set()
     row = 0
     try:
-        for batch in shard.iter_batches(batch_size=_ROWS_AT_ONCE, columns=wanted):
+        for batch in shard.iter_batches(batch_size=rows_at_once, columns=wanted):
+            left -= batch.nbytes
+            if left < 0:
+                raise _Unreadable(
+                    f"it unpacks to more than {most:,} bytes after {row:,} rows, {parquet_pages.MAX_RATIO} times its "
+                    "size: it holds no photographs"
+                )
             cells = batch.column(columns.image).to_pylist()
             values = batch.column(columns.label).to_pylist() if columns.label else [None] * len(cells)
             splits = batch.column(columns.split).to_pylist() if columns.split else [split] * len(cells)

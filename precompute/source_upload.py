@@ -13,9 +13,11 @@ from precompute.sources import (
     ImportRefused,
     Source,
     SourceImage,
+    Step,
     is_parquet,
     is_picture,
     name_problem,
+    no_step,
     too_big,
 )
 from precompute.survey import Survey, idx_of
@@ -38,13 +40,14 @@ class UploadSource:
                 if archive is not None:
                     self._archives[path] = archive
 
-    def survey(self) -> Survey:
+    def survey(self, step: Step = no_step) -> Survey:
         """What was sent, what lies in archives included."""
         if self._survey is None:
             found = Survey("the upload")
             for name, path in self._files:
+                step()
                 if path in self._archives:
-                    found.merge(self._archives[path].survey(), self._prefix(name))
+                    found.merge(self._archives[path].survey(step), self._prefix(name))
                 elif name_problem(name) is None and not _is_archive(name):
                     found.add(name, _size(path), partial(_head, path))
                     if found.packed and found.packed[-1] == name:

@@ -1,7 +1,7 @@
 """What every source of images hands over, whatever it is: a folder, an archive, parquet shards."""
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -72,10 +72,18 @@ class Columns:
         return Label(None, None, str(number)) if self.names is None else self.names[number]
 
 
+# Called again and again while a source is looked through; what it raises ends that.
+Step = Callable[[], None]
+
+
+def no_step() -> None:
+    """Nobody waits."""
+
+
 class Source(Protocol):
     """A place that images come from."""
 
-    def survey(self) -> "Survey":
+    def survey(self, step: Step = no_step, /) -> "Survey":
         """What lies in it; no picture is read.
 
         Raises:

@@ -26,7 +26,7 @@ from db.first_run import STIMULI
 from db.images import ImageStore
 from precompute.image_files import Progress
 from precompute.images import ImportReport, import_source
-from precompute.sources import SourceImage
+from precompute.sources import SourceImage, Step, no_step
 from precompute.survey import Survey
 from precompute.wordnet import Label
 
@@ -150,7 +150,7 @@ class StimulusSource:
     def __init__(self, count: int, seed: int) -> None:
         self._design = design(count, seed)
 
-    def survey(self) -> Survey:
+    def survey(self, _step: Step = no_step, /) -> Survey:
         """Nothing: each image comes with its label."""
         return Survey()
 

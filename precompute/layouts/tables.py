@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from precompute.labels import split_of
 from precompute.layouts.matching import Matcher
+from precompute.parquet_pages import MIN_TOTAL_BYTES, TooPacked, check_pages
 from precompute.source_parquet import LABEL_NAMES, SPLIT_NAMES, label_of_value
 from precompute.sources import Columns, ImportRefused, suffix_of
 from precompute.wordnet import Label, label_of_name
@@ -207,12 +208,18 @@ def _parquet(name: str, content: bytes) -> Table | None:
         shard = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
         if shard.metadata.num_rows * max(1, shard.metadata.num_columns) > MAX_CELLS:
             raise ImportRefused(f"{name} has more than {MAX_CELLS:,} cells, the limit of a table of labels")
+        rows_at_once = check_pages(io.BytesIO(content), shard.metadata)
         rows: list[Cells] = []
-        for batch in shard.iter_batches(batch_size=256):
-            if batch.nbytes > 2**26:
+        unpacked = 0
+        # rows that share no long value are short: many at once
+        for batch in shard.iter_batches(batch_size=256 if rows_at_once == 32 else rows_at_once):
+            unpacked += batch.nbytes
+            if batch.nbytes > 2**26 or unpacked > MIN_TOTAL_BYTES:
                 raise ImportRefused(f"{name} has rows of more than {MAX_CELL:,} bytes, the limit of a table")
             rows += [list(row.values()) for row in batch.to_pylist()]
         return Table(name, tuple(shard.schema_arrow.names), rows)
+    except TooPacked as error:
+        raise ImportRefused(f"{name} is no table of labels: {error}") from error
     except (pa.ArrowException, OSError) as error:
         raise ImportRefused(f"{name} is no parquet file, or a damaged one: get it again") from error
 
