@@ -23,6 +23,7 @@ from dashboard.attack_downloads import attack_downloads
 from dashboard.choices import choices
 from dashboard.context import EXTENSION, Context, current
 from dashboard.downloads import downloads
+from dashboard.faults import callback_fault, handle_faults
 from dashboard.gate import guard
 from dashboard.health import Health
 from dashboard.ids import MOUNTED
@@ -36,7 +37,7 @@ from dashboard.status import status_route
 from dashboard.uploads import uploads
 from db.atlas import Atlas
 from db.both import Both
-from db.home import open_home
+from db.home import open_to_serve
 from db.images import ImageStore
 from db.results import ResultStore
 from db.settings import Settings
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> Dash:
         include_pages_meta=False,
         routing_callback_inputs={"mounted": State(MOUNTED, "data")},
         enable_mcp=False,
+        on_error=callback_fault,
         use_async=False,  # else an installed asgiref makes each route start an event loop
     )
     add_page: Any = dash.register_page  # Dash gives it no types
@@ -83,8 +85,9 @@ def create_app(settings: Settings) -> Dash:
     add_page("not_found_404", path="/not-found", title="Not found · Convscope", layout=not_found)
     app.layout = shell.layout
     server: flask.Flask = app.server
+    handle_faults(server)
     guard(app, settings)
-    ledger = open_home(settings)
+    ledger = open_to_serve(settings)
     atlas = Atlas(settings)
     server.extensions[EXTENSION] = Context(
         settings,

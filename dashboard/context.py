@@ -112,7 +112,10 @@ class Context:
 
     def catalogue(self) -> Catalogue:
         """What the current version holds; read again when the version changes."""
-        version = self.atlas.version()
+        try:
+            version = self.atlas.version()
+        except AtlasError as error:
+            return Catalogue(version=None, trouble=str(error))
         if version is None:
             return Catalogue(version=None)
         if self._catalogue.version != version or self._catalogue.trouble:

@@ -20,7 +20,7 @@ from flask.sessions import SecureCookieSessionInterface
 from dashboard.access import SESSION, address_key, rules
 from dashboard.headers import INLINE_SCRIPTS
 from dashboard.prefix import local, page_path
-from db.files import make_home, sync
+from db.files import is_writable, make_home, sync
 from db.settings import Settings
 
 LIFETIME = timedelta(days=30)
@@ -72,6 +72,8 @@ def read_secret(home: Path) -> bytes:
         OSError: it cannot be read, or made.
     """
     path = home / "session.key"
+    if not path.exists() and not is_writable(home):
+        return secrets.token_bytes(SECRET_BYTES)  # logins end with this process
     if not path.exists():
         make_home(home)
         temporary = home / f".session.key.{secrets.token_hex(8)}"

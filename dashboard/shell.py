@@ -130,6 +130,7 @@ def layout() -> Any:
                 className="shell",
             ),
             html.Div(id="away", role="alert"),
+            html.Div(id=make_id("shell", "fault"), role="alert"),
             html.Div(id="first-run", hidden=True, role="region", **attributes(aria_label="First run")),
             html.Main(dash.page_container, id="content", tabIndex="-1"),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
@@ -204,6 +205,14 @@ def register(app: Dash) -> None:
         Input(make_id("shell", "status"), "data"),
         prevent_initial_call=True,
     )(show_shell)
+    in_browser(
+        app,
+        "noFault",
+        Output(make_id("shell", "fault"), "children"),
+        Input(LOCATION, "pathname"),
+        Input(LOCATION, "search"),
+        prevent_initial_call=True,
+    )
     in_browser(app, "showHere", Input(make_id("shell", "filled"), "data"))
     in_browser(
         app,
@@ -276,6 +285,9 @@ def corner(
     if indexing:
         busy = "; ".join(f"{name} over {over}" for name, over in indexing)
         return [_lamp("busy"), html.Div([html.B("indexing…"), html.Span(busy)], title=f"Indexing {busy}")]
+    if catalogue.trouble:
+        said = html.Div([html.B("atlas not readable"), html.Span("see the page")], title=catalogue.trouble)
+        return [_lamp("off"), said]
     if catalogue.version is None:
         return [_lamp("off"), html.Div([html.B("nothing published yet"), html.Span("no atlas")])]
     run = catalogue.run(model, images)

@@ -28,8 +28,11 @@ from db.files import file_sentence, make_home, no_space_sentence, sync
 from db.schema import SCHEMA_VERSION, ddl
 from db.settings import Settings
 
-# What DuckDB raises where a file does not hold what it says, and never for what a statement asks.
-_DAMAGE = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+# What DuckDB raises where a file does not hold what it says, or lacks tables; not for what a statement asks.
+_DAMAGE = (
+    duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException,
+    duckdb.CatalogException,
+)  # fmt: skip
 _VERSION = re.compile(rb"\d{6,9}\s*")
 
 # Each of these must return no row, or the version is not published.

@@ -11,9 +11,9 @@ import os
 import stat
 from pathlib import Path
 
-from db.atlas import Atlas
+from db.atlas import Atlas, AtlasError
 from db.files import is_writable, make_home
-from db.ledger import Ledger, head
+from db.ledger import DamagedLedger, Ledger, head
 from db.schema import SCHEMA_VERSION
 from db.settings import Settings
 
@@ -55,6 +55,23 @@ def open_home(settings: Settings) -> Ledger:
         atlas.upgrade(meanwhile=ledger.migrate)
     ledger.migrate()
     return ledger
+
+
+def open_to_serve(settings: Settings) -> Ledger:
+    """Likewise, for pages that show whatever can be read and say of the rest why it cannot.
+
+    Raises:
+        HomeError, AtlasError, LedgerError: nothing can be shown, or a store is of another version.
+    """
+    try:
+        return open_home(settings)
+    except DamagedLedger:
+        if Atlas(settings).schema() != SCHEMA_VERSION:
+            raise
+    except AtlasError:
+        if Ledger(settings).revision() != head():
+            raise
+    return Ledger(settings)
 
 
 def open_atlas(settings: Settings) -> Atlas:

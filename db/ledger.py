@@ -8,6 +8,7 @@ import fcntl
 import os
 import sqlite3
 import stat
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import metadata
@@ -43,6 +44,16 @@ _MIGRATION_LOCK = 7_284_511  # PostgreSQL's advisory locks are numbers; this one
 
 class LedgerError(RuntimeError):
     """The ledger cannot be used; the message is one sentence for the person who runs Convscope."""
+
+
+class DamagedLedger(LedgerError):
+    """The ledger's file does not hold what it should; the message is one sentence."""
+
+    def __init__(self, file: Path | str, what: str) -> None:
+        super().__init__(
+            f"the ledger {file} cannot be read, and may be damaged: {what}; restore a copy of it, or move it away and "
+            "start without jobs and their results"
+        )
 
 
 class ReadOnlyHome(LedgerError):
@@ -168,9 +179,9 @@ class Ledger:
                     asked = "SELECT version_num FROM alembic_version"
                     rows = database.execute(asked).fetchall() if ("alembic_version",) in tables else []
             except sqlite3.Error as error:
-                raise LedgerError(_damaged(self.file, str(error))) from error
+                raise DamagedLedger(self.file, str(error)) from error
             if tables and not rows:
-                raise LedgerError(_damaged(self.file, "it does not say of which revision its tables are"))
+                raise DamagedLedger(self.file, "it does not say of which revision its tables are")
             present = str(rows[0][0]) if rows else None
         self._check_known(present)
         return present
@@ -275,13 +286,6 @@ def _connect_to_read(file: Path) -> sqlite3.Connection:
     )
 
 
-def _damaged(file: Path, what: str) -> str:
-    return (
-        f"the ledger {file} cannot be read, and may be damaged: {what}; restore a copy of it, or move it away and "
-        "start without jobs and their results"
-    )
-
-
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = (
         None  # transactions begin where `_begin_sqlite` says, not at the first INSERT
@@ -311,25 +315,43 @@ def _in_sentences(engine: Engine) -> Iterator[None]:
     except IntegrityError:
         raise
     except (DBAPIError, PendingRollbackError, NoConnectionFree) as error:
-        raise LedgerError(_sentence(engine, error)) from error
+        raise _in_words(engine, error) from error
+    except ValueError as error:
+        if not _read_by_sqlalchemy(error):
+            raise
+        where = engine.url.database if engine.dialect.name == "sqlite" else None
+        place = where or engine.url.render_as_string(hide_password=True)
+        raise DamagedLedger(place, f"a row cannot be read ({' '.join(str(error).split())})") from error
 
 
-def _sentence(engine: Engine, error: SQLAlchemyError) -> str:
+def _read_by_sqlalchemy(error: BaseException) -> bool:
+    """Whether an error comes from SQLAlchemy's conversion of a row, and not from whoever works with rows."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    while files and f"{os.sep}json{os.sep}" in files[-1]:
+        files.pop()
+    return bool(files) and "sqlalchemy" in files[-1]
+
+
+def _in_words(engine: Engine, error: SQLAlchemyError) -> LedgerError:
     said = _what(error)
-    if engine.dialect.name == "sqlite" and engine.url.database:
-        file = Path(engine.url.database)
-        if any(words in said for words in ("malformed", "not a database", "no such table", "no such column")):
-            return _damaged(file, said)
-        if "disk is full" in said:
-            return f"the ledger cannot be written: {no_space_sentence(file.parent)}"
-        if "unable to open" in said:
-            return (
-                f"the ledger {file} cannot be opened: check that its folder is there, and its owner and mode"
-            )
-        if "readonly" in said:
-            return f"the ledger {file} cannot be written: it, its folder or its file system is read-only"
-        return f"the ledger {file} does not work: {said}"
-    return f"the ledger at {engine.url.render_as_string(hide_password=True)} does not work: {said}"
+    if engine.dialect.name != "sqlite" or not engine.url.database:
+        return LedgerError(
+            f"the ledger at {engine.url.render_as_string(hide_password=True)} does not work: {said}"
+        )
+    file = Path(engine.url.database)
+    if any(words in said for words in ("malformed", "not a database", "no such table", "no such column")):
+        return DamagedLedger(file, said)
+    if "disk is full" in said:
+        return LedgerError(f"the ledger cannot be written: {no_space_sentence(file.parent)}")
+    if "unable to open" in said:
+        return LedgerError(
+            f"the ledger {file} cannot be opened: check that its folder is there, and its owner and mode"
+        )
+    if "readonly" in said:
+        return LedgerError(
+            f"the ledger {file} cannot be written: it, its folder or its file system is read-only"
+        )
+    return LedgerError(f"the ledger {file} does not work: {said}")
 
 
 def _what(error: SQLAlchemyError) -> str:

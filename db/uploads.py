@@ -219,11 +219,13 @@ class UploadStore:
     def _listed(self, folder: Path) -> list[tuple[str, int]]:
         try:
             entries = json.loads((folder / "upload.json").read_bytes())
+            return [(str(entry["name"]), int(entry["size"])) for entry in entries]
         except FileNotFoundError as error:
             raise NoSuchUpload(
                 f"there is no upload {folder.name!r}: it was imported, or a day went by"
             ) from error
-        return [(entry["name"], entry["size"]) for entry in entries]
+        except (ValueError, TypeError, LookupError) as error:
+            raise NoSuchUpload(f"{folder / 'upload.json'} is damaged: begin the upload anew") from error
 
     def _check_room(self, wanted: int) -> None:
         free = shutil.disk_usage(self.folder).free - RESERVE_BYTES

@@ -1,10 +1,12 @@
 """Fixtures that many tests share."""
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,33 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
     found.migrate()
     yield found
     found.close()
+
+
+@contextlib.contextmanager
+def _only_read(home: Path) -> Iterator[None]:
+    if os.getuid():
+        folders = [home, *(path for path in home.rglob("*") if path.is_dir())]
+        for folder in folders:
+            folder.chmod(0o500)
+        try:
+            yield
+        finally:
+            for folder in folders:
+                folder.chmod(0o700)
+        return
+    for command in (["mount", "--bind", home, home], ["mount", "-o", "remount,ro,bind", home]):
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("root may write everywhere, and nothing can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", home], check=True)
+
+
+@pytest.fixture
+def only_read() -> Callable[[Path], contextlib.AbstractContextManager[None]]:
+    """Makes a home read-only for a while: by a mount for root, who may write everywhere, else by its modes."""
+    return _only_read
 
 
 @pytest.fixture(scope="session")

@@ -134,6 +134,11 @@
     });
 
     /* What of the address concerns more than one page. */
+    /* What a callback met concerns the view in which it was asked. */
+    convscope.noFault = function () {
+        return "";
+    };
+
     convscope.subject = function (path, search, before) {
         const query = new URLSearchParams(search || "");
         const now = { path: convscope.pagePath(path) || "/", model: query.get("model") || "", images: query.get("images") || "" };

@@ -252,7 +252,7 @@ def test_a_ledger_that_does_not_answer_is_said(tmp_path: Path) -> None:
     (settings.home / "ledger.sqlite").mkdir()
     answer = app.server.test_client().get("/api/jobs")
     assert answer.status_code == 503
-    assert "does not work" in answer.json["error"]  # type: ignore[index]
+    assert "ledger.sqlite cannot be opened" in answer.json["error"]  # type: ignore[index]
 
 
 def test_the_description_is_valid_and_names_just_the_routes_there_are(

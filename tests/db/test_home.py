@@ -1,11 +1,9 @@
 """A home is looked at before it is touched: older ones open, others are refused with every byte as it was."""
 
-import contextlib
-import os
 import shutil
 import stat
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import duckdb
@@ -18,6 +16,8 @@ from db.home import HomeError, open_atlas, open_home
 from db.ledger import Ledger, LedgerError, ReadOnlyHome, head
 from db.schema import SCHEMA_VERSION
 from db.settings import Settings, read_settings
+
+OnlyRead = Callable[[Path], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
@@ -54,25 +54,6 @@ def contents(home: Path) -> dict[str, bytes]:
 
 def rows(settings: Settings, sql: str) -> list[tuple[object, ...]]:
     return [tuple(row.values()) for row in Atlas(settings).fetch(Query(sql))]
-
-
-@contextlib.contextmanager
-def only_read(home: Path) -> Iterator[None]:
-    """The home on a file system that is mounted read-only, or, without the rights to mount, without rights to write."""
-    if os.getuid():
-        home.chmod(0o500)
-        (home / "atlas").chmod(0o500)
-        yield
-        home.chmod(0o700)
-        (home / "atlas").chmod(0o700)
-        return
-    for command in (["mount", "--bind", home, home], ["mount", "-o", "remount,ro,bind", home]):
-        if subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("root may write everywhere, and nothing can be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", home], check=True)
 
 
 @pytest.mark.parametrize("version", [1, 3])
@@ -228,7 +209,7 @@ def test_an_upgrade_that_was_killed_between_both_stores_is_ended_by_the_next_ope
     assert Atlas(older).schema() == SCHEMA_VERSION
 
 
-def test_an_older_home_that_is_read_only_is_refused_and_left(older: Settings) -> None:
+def test_an_older_home_that_is_read_only_is_refused_and_left(older: Settings, only_read: OnlyRead) -> None:
     before = contents(older.home)
     with (
         only_read(older.home),
@@ -241,7 +222,9 @@ def test_an_older_home_that_is_read_only_is_refused_and_left(older: Settings) ->
     assert contents(older.home) == before
 
 
-def test_a_read_only_home_is_read_and_says_so_where_it_is_written(older: Settings) -> None:
+def test_a_read_only_home_is_read_and_says_so_where_it_is_written(
+    older: Settings, only_read: OnlyRead
+) -> None:
     open_home(older).close()
     before = contents(older.home)
     with only_read(older.home):
