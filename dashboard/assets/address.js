@@ -32,10 +32,10 @@
     }
 
     convscope.patchesAddress = function (
-        layer, tapped, previous, next, channels, sort, k, crop, tile, options, chosen, search
+        tapped, previous, next, channels, sort, k, crop, tile, options, chosen, search
     ) {
         if (!chosen) return ns.no_update;
-        const values = { layer, channels, sort, k, crop, tile };
+        const values = { channels, sort, k, crop, tile };
         const changes = {};
         for (const id of triggered()) {
             const name = id.replace("patches-", "");
@@ -51,7 +51,7 @@
                     .map((option) => option.value);
                 const at = list.indexOf(here) + (name === "next" ? 1 : -1);
                 if (at >= 0 && at < list.length) changes.layer = list[at];
-            } else if (name in values && !(name === "layer" && !layer)) {
+            } else if (name in values) {
                 changes[name] = values[name];
             }
         }
@@ -62,12 +62,6 @@
         query.delete("page");
         if ("layer" in changes) query.delete("channels");
         return toSearch(query);
-    };
-
-    /* The list of layers and the chosen one come by different ways: the list shows it when both are there. */
-    convscope.layerValue = function (chosen, options) {
-        const there = chosen && (options || []).some((option) => option.value === chosen.layer);
-        return there ? chosen.layer : ns.no_update;
     };
 
     convscope.imagesAddress = function (text, label, verdict, sort, view, shown, search) {

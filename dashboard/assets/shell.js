@@ -127,10 +127,11 @@
     document.addEventListener("keydown", function (event) {
         if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
         if (event.target.closest("input, textarea, select, .dash-dropdown-content")) return;
-        const list = document.getElementById("patches-layer");
-        if (!list) return;
+        const field = document.getElementById("patches-layer");
+        if (!field) return;
         event.preventDefault();
-        list.click();
+        field.focus();
+        field.click();
     });
 
     /* What of the address concerns more than one page. */

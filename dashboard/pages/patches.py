@@ -59,7 +59,7 @@ def register(app: Dash) -> None:
     app.callback(
         Output(patches_id("drawing"), "elements"),
         Output(patches_id("drawing"), "style"),
-        Output(patches_id("layer"), "options"),
+        Output(patches_id("layer_list"), "data"),
         Output(patches_id("drawn"), "data"),
         Input(make_id("shell", "subject"), "data"),
         Input(status, "data"),
@@ -92,10 +92,10 @@ def register(app: Dash) -> None:
     )
     in_browser(
         app,
-        "layerValue",
-        Output(patches_id("layer"), "value"),
+        "drawLayers",
+        Output(patches_id("listed"), "children"),
         Input(patches_id("chosen"), "data"),
-        Input(patches_id("layer"), "options"),
+        Input(patches_id("layer_list"), "data"),
     )
     in_browser(
         app,
@@ -114,7 +114,6 @@ def register(app: Dash) -> None:
         app,
         "patchesAddress",
         Output(LOCATION, "search", allow_duplicate=True),
-        Input(patches_id("layer"), "value"),
         Input(patches_id("drawing"), "tapNodeData"),
         Input(patches_id("previous"), "n_clicks"),
         Input(patches_id("next"), "n_clicks"),
@@ -123,7 +122,7 @@ def register(app: Dash) -> None:
         Input(patches_id("k"), "value"),
         Input(patches_id("crop"), "value"),
         Input(patches_id("tile"), "value"),
-        State(patches_id("layer"), "options"),
+        State(patches_id("layer_list"), "data"),
         State(patches_id("chosen"), "data"),
         State(LOCATION, "search"),
         prevent_initial_call=True,
@@ -162,20 +161,9 @@ def layer_options(layers: Sequence[Record], indexed: Collection[str]) -> list[di
     return [
         {
             "value": layer["layer"],
-            "label": html.Div(
-                [
-                    html.Span(layer["label"]),
-                    html.Small(
-                        layer["description"]
-                        if layer["layer"] in indexed
-                        else f"not indexed · {layer['description']}"
-                    ),
-                ],
-                className="layer-option" if layer["layer"] in indexed else "layer-option unindexed",
-            ),
+            "label": layer["label"],
+            "description": layer["description"],
             "disabled": layer["layer"] not in indexed,
-            # not the description: a search for stage 4 would find all that have 384 channels
-            "search": f"{layer['label']} {layer['layer']}",
         }
         for layer in layers
     ]

@@ -34,13 +34,7 @@ def layout() -> Component:
                         [
                             labelled(
                                 "Layer",
-                                dcc.Dropdown(
-                                    id=patches_id("layer"),
-                                    clearable=False,
-                                    placeholder="Search layers…",
-                                    optionHeight=44,
-                                    maxHeight=480,
-                                ),
+                                html.Div(id=patches_id("layers")),  # filled by assets/layers.js
                                 control_id=patches_id("layer"),
                                 className="layer-search",
                             ),
@@ -136,6 +130,8 @@ def layout() -> Component:
             dcc.Store(id=patches_id("drawn")),
             html.Div(id=patches_id("painted"), hidden=True),
             html.Div(id=patches_id("lit"), hidden=True),
+            dcc.Store(id=patches_id("layer_list")),
+            html.Div(id=patches_id("listed"), hidden=True),
         ],
         className="patches-page",
     )

@@ -60,7 +60,7 @@ def test_layers_without_an_index_are_marked_in_the_list_and_in_the_drawing(parti
     subject = {"path": "/", "model": "", "images": ""}
     elements, _, options, drawn = patches.show_drawing(subject, None, None)
     assert [option["value"] for option in options if not option["disabled"]] == list(INDEXED)
-    assert "not indexed" in text(options[0]["label"])
+    assert options[0]["disabled"]
     layers = [node for node in elements if node.get("classes", "").startswith("layer")]
     assert len(layers) == 58
     assert [node["data"]["layer"] for node in layers if "unindexed" not in node["classes"]] == list(INDEXED)

@@ -156,13 +156,10 @@ def test_the_keyboard_reaches_layers_controls_and_patches(page: Page, site: str)
     page.goto(site)
     ready(page)
     page.locator("#patches-layer").focus()
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
-    # Dash's search box filters between keys; without time for that it drops letters.
-    page.keyboard.type("stage4.block3.pwconv2", delay=80)
-    options = page.locator(".dash-dropdown-content .layer-option")
+    page.keyboard.type("stage4.block3.pwconv2")
+    options = page.get_by_role("listbox", name="Layers").get_by_role("option")
+    expect(options).to_have_count(1)
     expect(options.first).to_contain_text("stage 4 > block 3 > pwconv2")
-    page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"layer=stage4\.block3\.pwconv2"))
     ready(page)
@@ -269,7 +266,47 @@ def test_a_slash_finds_a_layer(page: Page, site: str) -> None:
     page.goto(site)
     ready(page)
     page.keyboard.press("/")
-    expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Layer")).to_be_focused()
+    expect(page.get_by_role("listbox", name="Layers").get_by_role("option")).to_have_count(58)
+
+
+def test_enter_opens_the_layer_whose_name_was_typed(page: Page, site: str) -> None:
+    """At full speed, in words that other layers hold in pieces: "block 1 > pwconv2" holds a 2, too."""
+    page.goto(f"{site}/?layer=embeddings")
+    ready(page)
+    field = page.get_by_role("combobox", name="Layer")
+    options = page.get_by_role("listbox", name="Layers").get_by_role("option")
+    for typed, layer in (
+        ("stage 3 > block 2", "stage3.block2.dwconv"),
+        ("block 2 > dw", "stage1.block2.dwconv"),
+        ("Stage 4 block 1 pwconv1", "stage4.block1.pwconv1"),
+        ("embedding", "embeddings"),
+    ):
+        field.focus()
+        page.keyboard.type(typed)
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile(rf"layer={layer}$"))
+        ready(page)
+        expect(options).to_have_count(0)
+    field.focus()
+    page.keyboard.type("stage 2 > block 1")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"layer=stage2\.block1\.pwconv2$"))
+    field.focus()
+    page.keyboard.type("stage 9")
+    expect(page.get_by_text("No layer of this model is called so.")).to_be_visible()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(field).to_have_value("stage 2 > block 1 > pwconv2")
+    page.keyboard.press("ArrowDown")  # opens the list at the layer that is shown
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"layer=stage2\.block2\.dwconv$"))
+    field.click()
+    page.get_by_role("option", name="patch embedding").click()
+    page.wait_for_url(re.compile(r"layer=embeddings$"))
 
 
 @pytest.mark.parametrize(
