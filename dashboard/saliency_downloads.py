@@ -5,7 +5,7 @@ reads `view` (overlay, map, error), `strength` (of the map over the picture, 0 t
 shared in a column, all) and `clip` (percentile).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -239,12 +239,17 @@ def _why(item: Record) -> str:
 
 
 def map_lines(found: Record, high: float) -> tuple[str, ...]:
-    """What stands below a map: the prediction, the target where it is another class, the end of its scale."""
+    """What stands below a map: the prediction, the target where it is another class, the end of its scale.
+
+    Also how many samples were drawn, where fewer than were asked for agreed.
+    """
     told = [f"{class_name(found, 'predicted')} {percent(found['predicted_probability'])}"]
     if found["target_class"] != found["predicted_class"]:
         told.append(f"target: {class_name(found, 'target')} {percent(found['target_probability'])}")
     if found["parameters"].get("layer"):
         told.append(f"at {found['parameters']['layer']}")
+    if found["samples"] < found["parameters"].get("samples", 1):
+        told.append(f"{found['samples']} samples drawn")
     zero = found["lowest"] == 0 == found["highest"]
     told.append("zero everywhere" if zero else f"scale ends at {activation(high)}")
     if found["deletion_auc"] is not None:
@@ -267,12 +272,17 @@ def colour_bar(colours: str, view: View, high: float | None) -> ColourBar:
 
 
 def caption(asked: Asked, view: View) -> list[str]:
-    """Method, target, what is shown, and on which scale."""
+    """Method, target, what is shown, and on which scale; of samples, how many were drawn."""
     request = asked.job["parameters"]
     method = METHODS[request["method"]]
-    parameters = ", ".join(
-        f"{name.replace('_', ' ')} {value}" for name, value in request["parameters"].items() if value != ""
-    )
+    told = {
+        name: f"{name.replace('_', ' ')} {value}"
+        for name, value in request["parameters"].items()
+        if value != ""
+    }
+    if "samples" in told:
+        told["samples"] = samples_words(request["parameters"]["samples"], asked.maps.values())
+    parameters = ", ".join(told.values())
     targets = {"prediction": "each image's prediction", "label": "each image's label"}
     target = targets.get(str(request["target"]), f"class {request['target']}")
     precisions = ", ".join(sorted({found["dtype"] for found in asked.maps.values()})) or "no precision yet"
@@ -291,6 +301,15 @@ def caption(asked: Asked, view: View) -> list[str]:
         f"Image set {asked.job['image_set']}; target: {target}; computed in {precisions}.",
         f"{what} {scale} Colours end at the {view.clip:g}th percentile of the absolute values.",
     ]
+
+
+def samples_words(most: int, maps: Iterable[Record]) -> str:
+    """How many samples were drawn of at most so many: fewer where their halves agreed before."""
+    drawn = sorted({found["samples"] for found in maps})
+    if not drawn:
+        return f"at most {most} samples"
+    span = f"{drawn[0]}" if len(drawn) == 1 else f"{drawn[0]} to {drawn[-1]}"
+    return f"{span} samples drawn" + (f" of at most {most}" if drawn[0] < most else "")
 
 
 @saliency_downloads.get("/saliency.csv")

@@ -13,17 +13,20 @@ import pytest
 from flask.testing import FlaskClient
 from ledger_rows import claimed, finish_items, picture_of, values_of
 from PIL import Image
+from sqlalchemy import update
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard import figure, heat
 from dashboard.app import create_app
 from dashboard.context import EXTENSION, Context
 from dashboard.pages import asking, saliency
-from dashboard.saliency_downloads import shared_ends
-from db import jobs
+from dashboard.saliency_downloads import Asked, View, caption, map_lines, samples_words, shared_ends
+from db import job_queries, jobs
 from db.atlas import Query
+from db.job_queries import job_maps
 from db.jobs import NewJob
 from db.label_queries import keep_choices
+from db.ledger_tables import SaliencyMap
 from db.settings import Settings, read_settings
 from workers.submit import choose_models, label_classes, parse_ids, saliency_job
 from workers.submit_attacks import attack_job
@@ -215,6 +218,41 @@ def test_a_job_that_was_cancelled_hides_no_map_of_another(context: Context, clie
     lines = client.get("/download/saliency.csv?model=synthetic&images=painted&ids=3,4").text.splitlines()
     assert len(lines) == 3
     assert "a fish" in lines[1]
+
+
+def test_a_caption_states_the_samples_that_were_drawn() -> None:
+    """25 are asked for; maps may stop earlier, once two halves of their samples agree."""
+    words = [
+        samples_words(25, [{"samples": drawn} for drawn in maps])
+        for maps in ((), (25, 25), (9, 25, 13), (9,))
+    ]
+    assert words == [
+        "at most 25 samples",
+        "25 samples drawn",
+        "9 to 25 samples drawn of at most 25",
+        "9 samples drawn of at most 25",
+    ]
+
+
+def test_each_map_that_stopped_early_says_after_how_many_samples(context: Context) -> None:
+    job = ask(context)
+    finish_items(context.settings, context.ledger, claimed(context.ledger, job))
+    with context.ledger.write() as connection:
+        connection.execute(update(SaliencyMap).values(parameters={"samples": 25}))
+        connection.execute(update(SaliencyMap).where(SaliencyMap.image_id == 3).values(samples=9))
+    maps = job_maps(context.ledger, job, steps=50)
+    assert ["9 samples drawn" in map_lines(found, 1.0) for found in maps] == [False, True, False]
+    asked = Asked(
+        {"image_set": "painted", "parameters": maps_request(context, job)}, [], dict(enumerate(maps))
+    )
+    view = View("map", 1.0, "auto", "own", 99.5)
+    assert "9 to 25 samples drawn of at most 25, noise level 0.15" in caption(asked, view)[0]
+
+
+def maps_request(context: Context, job: int) -> dict[str, Any]:
+    """The parameters of a job."""
+    found: dict[str, Any] = job_queries.job(context.ledger, job)["parameters"]
+    return found
 
 
 def test_a_label_that_is_settled_is_another_question(context: Context) -> None:
