@@ -154,6 +154,8 @@ _GRID = (
         "smallest",
         "smallest: walk the grid up to the first epsilon that succeeds; fixed: one epsilon alone.",
         choices=("smallest", "fixed"),
+        label="search for",
+        words=("smallest epsilon", "one epsilon"),
     ),
     Parameter(
         "epsilon", 0.01, "Of a fixed attack: largest change of a pixel, in pixels in [0, 1].", 0.0, 1.0
@@ -165,19 +167,33 @@ _GRID = (
         "last failure and the first success; linear: every multiple of step. A step alone asks for linear; 8-bit "
         "attacks are always linear.",
         choices=GRIDS,
+        label="epsilon grid",
     ),
-    Parameter("ratio", 1.2, "Of a geometric grid: each epsilon over the one before.", 1.001, 10.0),
+    Parameter(
+        "ratio",
+        1.2,
+        "Of a geometric grid: each epsilon over the one before.",
+        1.001,
+        10.0,
+        label="grid ratio",
+    ),
     Parameter(
         "parts",
         16,
         "Of a geometric grid: equal parts in which the gap below the first success is looked at; 1: not at all.",
         1,
         1000,
+        label="parts of last gap",
     ),
-    Parameter("step", 0.001, "Of a linear grid: distance of two epsilons.", 0.0, 1.0),
-    Parameter("cap", 0.5, "Of a search: the largest epsilon.", 0.0, 1.0),
+    Parameter("step", 0.001, "Of a linear grid: distance of two epsilons.", 0.0, 1.0, label="grid step"),
+    Parameter("cap", 0.5, "Of a search: the largest epsilon.", 0.0, 1.0, label="upper limit"),
     Parameter(
-        "minimum", 0.0, "Of a search: the grid's first point is the lowest one from here on.", 0.0, 1.0
+        "minimum",
+        0.0,
+        "Of a search: the grid's first point is the lowest one from here on.",
+        0.0,
+        1.0,
+        label="lower limit",
     ),
     Parameter(
         "levels",
@@ -185,12 +201,16 @@ _GRID = (
         "real: pixels are numbers in [0, 1]; 8-bit: whole levels of 255, so that a PNG holds just what was "
         "classified. Epsilons then are rounded to n/255, the cap down and the minimum up.",
         choices=("real", "8-bit"),
+        label="pixel values",
+        words=("real numbers", "8-bit levels"),
     ),
     Parameter(
         "scan",
         "first",
         "first: end at the first success; full: look at the whole grid, and report all runs of successes.",
         choices=("first", "full"),
+        label="scan",
+        words=("to first success", "whole grid"),
     ),
 )
 

@@ -23,7 +23,8 @@ class WrongRequest(ValueError):
 class Parameter:
     """One parameter of a method. `choices` for a text, `low` and `high` (inclusive) for a number.
 
-    A text without choices is a layer's name; empty means the default that `help` names.
+    A text without choices is a layer's name; empty means the default that `help` names. Forms call it by its `label`
+    and its choices by `words`, in their order, where the names do not speak for themselves.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Parameter:
     low: float = 0.0
     high: float = 0.0
     choices: tuple[str, ...] = ()
+    label: str = ""
+    words: tuple[str, ...] = ()
 
     def parse(self, given: Any) -> Value:
         """`given`, typed by a person or read from JSON, as this parameter's value.
@@ -99,6 +102,8 @@ def _colours(default: str) -> Parameter:
         default,
         "How three colours become one value a pixel: the largest absolute value (max_abs), or their signed sum.",
         choices=("max_abs", "sum"),
+        label="color reduction",
+        words=("largest absolute value", "signed sum"),
     )
 
 
@@ -110,6 +115,7 @@ _DTYPE = Parameter(
     "float32",
     "Precision of the passes; bfloat16 is faster where the hardware has it.",
     choices=("float32", "bfloat16"),
+    label="precision",
 )
 _BASELINE = Parameter(
     "baseline",
@@ -149,6 +155,7 @@ METHODS: dict[str, Method] = {
                     "of the halves, corrected to the whole by Spearman and Brown. 0 never stops early.",
                     0.0,
                     0.999,
+                    label="stop at agreement",
                 ),
                 _colours("max_abs"),
                 _DTYPE,

@@ -19,6 +19,8 @@
         return asked(page.search) === asked(location.search);
     };
 
+    convscope.parameterLabel = (parameter) => parameter.label || parameter.name.replaceAll("_", " ");
+
     /* The results of a page's request, in the order of its images and models; the first of several lists gives way. */
     convscope.merged = function (page, ...lists) {
         const found = new Map(lists.flat().map((one) => [`${one.image_id} ${one.model}`, one]));
@@ -140,14 +142,14 @@
                         ...gone((other) => reads && !reads(other, { ...values, [parameter.name]: event.target.value })) });
                     const input = parameter.choices.length
                         ? make("select", { id: name, class: "form-select form-select-sm", onchange: changed },
-                            parameter.choices.map((choice) => make("option", { value: choice }, choice.replaceAll("_", " "))))
+                            parameter.choices.map((choice, at) => make("option", { value: choice }, parameter.words[at] || choice.replaceAll("_", " "))))
                         : make("input", { id: name, class: `${small} num`, onchange: changed, autocomplete: "off",
                             inputmode: typeof parameter.default === "number" ? "decimal" : "text",
                             placeholder: parameter.default === "" ? "default layer" : parameter.default });
                     return make("div", { class: "control", title: parameter.help, onfocusin: () => {
-                        parts.reference.textContent = `${parameter.name.replaceAll("_", " ")}: ${parameter.help}`;
+                        parts.reference.textContent = `${convscope.parameterLabel(parameter)}: ${parameter.help}`;
                     }, onfocusout: () => { parts.reference.textContent = method.reference; } },
-                    make("label", { for: name }, parameter.name.replaceAll("_", " ")), input);
+                    make("label", { for: name }, convscope.parameterLabel(parameter)), input);
                 }));
             }
             for (const parameter of shown) {

@@ -1,5 +1,6 @@
 """The HTTP interface: every answer, and its description held against it."""
 
+import dataclasses
 import io
 import json
 import re
@@ -18,8 +19,20 @@ from PIL import Image
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from dashboard import heat
+from dashboard.address import (
+    Address,
+    ChannelAddress,
+    ImageAddress,
+    ImagesAddress,
+    OverviewAddress,
+    PatchesAddress,
+    RobustnessAddress,
+    SaliencyAddress,
+)
 from dashboard.app import create_app
+from dashboard.attack_downloads import TABLES
 from dashboard.context import EXTENSION, Context
+from dashboard.downloads import OVERVIEW
 from db import jobs
 from db.settings import read_settings
 from workers.submit import parse_ids, short_ids
@@ -264,13 +277,65 @@ def test_the_description_is_valid_and_names_just_the_routes_there_are(
     routes = {
         (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", str(rule)), method.lower())
         for rule in site[0].application.url_map.iter_rules()
-        if str(rule).startswith("/api")
+        if str(rule).startswith(("/api", "/download"))
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     assert described == routes
 
 
-OPERATIONS = [(path, method) for path, methods in OPENAPI["paths"].items() for method in methods]
+DOWNLOADS: dict[str, type[Address]] = {
+    "patches": PatchesAddress,
+    "channel": ChannelAddress,
+    "channel-classes": ChannelAddress,
+    "channel-histogram": ChannelAddress,
+    "channel-gratings": ChannelAddress,
+    "channel-hues": ChannelAddress,
+    "images": ImagesAddress,
+    "image-channels": ImageAddress,
+    "image-predictions": ImageAddress,
+    "overview/{table}": OverviewAddress,
+    "robustness/{table}": RobustnessAddress,
+    "saliency": SaliencyAddress,
+}
+
+
+def test_every_download_takes_what_its_page_s_address_says() -> None:
+    """Each CSV guards its formulas on request, and has the parameters of its page."""
+    for path, methods in OPENAPI["paths"].items():
+        if not path.startswith("/download"):
+            continue
+        named = {one["name"]: one["schema"] for one in methods["get"]["parameters"] if one["in"] == "query"}
+        assert ("spreadsheet" in named) == path.endswith((".csv", ".{form}")), path
+        name, _, kind = path.removeprefix("/download/").rpartition(".")
+        if name not in DOWNLOADS:
+            assert name in ("attacks", "attack-steps", "sql")
+            continue
+        fields = {item.name: item for item in dataclasses.fields(DOWNLOADS[name])}
+        assert set(fields) <= set(named), path
+        assert set(named) - set(fields) <= {
+            "spreadsheet",
+            "job",
+            "view",
+            "strength",
+            "colours",
+            "scale",
+            "clip",
+        }
+        for field, item in fields.items():
+            assert named[field].get("enum", []) == list(item.metadata.get("choices", ())), (path, field)
+        assert kind in ("csv", "png")
+    for page, tables in (("overview", OVERVIEW), ("robustness", TABLES)):
+        (table, *_) = OPENAPI["paths"][f"/download/{page}/{{table}}.csv"]["get"]["parameters"]
+        assert table["schema"]["enum"] == list(tables)
+
+
+# Downloads read addresses, of which no choice is an error.
+OPERATIONS = [
+    (path, method)
+    for path, methods in OPENAPI["paths"].items()
+    for method in methods
+    if path.startswith("/api")
+]
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)

@@ -21,6 +21,8 @@ from db.ledger import now
 from db.ledger_tables import AttackLayer, AttackMap, AttackUnit, JobItem
 from db.results import ResultStore
 from db.settings import read_settings
+from workers.attack_requests import ATTACKS
+from workers.methods import METHODS
 
 LAYER = "stage1.block1.dwconv"
 
@@ -328,3 +330,16 @@ def test_a_set_that_nobody_attacked_says_what_to_do(tmp_path: Path) -> None:
     assert still
     answer = app.server.test_client().get("/download/robustness/curve.csv?images=painted")
     assert answer.text.startswith("model,epsilon")
+
+
+def test_forms_call_parameters_by_plain_words() -> None:
+    """No name that only the code explains; words beside choices are as many as these."""
+    for method in (*ATTACKS.values(), *METHODS.values()):
+        for parameter in method.parameters:
+            assert not parameter.words or len(parameter.words) == len(parameter.choices), parameter.name
+            assert parameter.label or parameter.name not in CODE_WORDS, (method.name, parameter.name)
+        labels = [parameter.label or parameter.name for parameter in method.parameters]
+        assert len(set(labels)) == len(labels), method.name
+
+
+CODE_WORDS = ("mode", "grid", "ratio", "parts", "step", "cap", "minimum", "levels", "colours", "dtype")

@@ -27,7 +27,7 @@
         const card = make("section", { class: "card-plain attack-maps", "aria-label": "Saliency before and after" });
         const shown = convscope.shownComparison(attack);
         const maps = shown ? shown.maps : [];
-        const field = (parameter) => make("div", { class: "control" }, make("label", { for: `maps-${parameter.name}` }, parameter.name.replaceAll("_", " ")),
+        const field = (parameter) => make("div", { class: "control" }, make("label", { for: `maps-${parameter.name}` }, convscope.parameterLabel(parameter)),
             make("input", { id: `maps-${parameter.name}`, class: "form-control form-control-sm num", autocomplete: "off", title: parameter.help,
                 value: String(shown ? shown[parameter.name] : parameter.default) }));
         const value = (name) => Number(document.getElementById(`maps-${name}`).value);
