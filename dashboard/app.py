@@ -88,6 +88,7 @@ def create_app(settings: Settings) -> Dash:
     handle_faults(server)
     guard(app, settings)
     ledger = open_to_serve(settings)
+    ledger.serve_pages()
     atlas = Atlas(settings)
     server.extensions[EXTENSION] = Context(
         settings,

@@ -36,9 +36,11 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from db.change_counts import count_changes
 from db.files import file_sentence, is_writable, make_home, no_space_sentence
 from db.settings import Settings
+from db.write_turns import WriteTurns
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
-_BUSY_MILLISECONDS = 15_000
+BUSY_SECONDS = 15.0  # for which a command or a worker waits for another writer
+PAGE_SECONDS = 3.0  # likewise the web server: a person looks at a page meanwhile
 _MIGRATION_LOCK = 7_284_511  # PostgreSQL's advisory locks are numbers; this one is ours
 
 
@@ -104,6 +106,12 @@ class Ledger:
         if self.read_only:
             assert self.file is not None
             self.engine = _read_only_engine(self.url, self.file)
+        self._turns: WriteTurns | None = None
+
+    def serve_pages(self) -> None:
+        """From now on writers of this process give up soon where SQLite is locked, and few wait at once."""
+        if self.engine.dialect.name == "sqlite":
+            self._turns = WriteTurns(PAGE_SECONDS)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -128,11 +136,25 @@ class Ledger:
         if self.read_only:
             raise ReadOnlyHome(self.home)
         with (
+            self._turn() as seconds,
             _in_sentences(self.engine),
-            self.engine.connect().execution_options(convscope_writes=True) as connection,
+            self.engine.connect().execution_options(convscope_writes=seconds) as connection,
             connection.begin(),
         ):
             yield connection
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[float]:
+        """When this thread may write, and for how many seconds it waits for others then."""
+        if self._turns is None:
+            yield BUSY_SECONDS
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                seconds = stack.enter_context(self._turns.one())
+            except TimeoutError as error:
+                raise LedgerError(_locked(self.file)) from error
+            yield seconds
 
     def migrate(self, revision: str = "head") -> None:
         """Bring the tables to `revision`; does nothing where they are there already.
@@ -259,7 +281,7 @@ def _engine(url: str) -> Engine:
             return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
         if parsed.get_backend_name() != "sqlite":
             raise NoSuchModuleError(parsed.get_backend_name())
-        engine = create_engine(parsed, connect_args={"timeout": _BUSY_MILLISECONDS / 1000})
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
     except (ArgumentError, NoSuchModuleError) as error:
         raise LedgerError(
             f"CONVSCOPE_LEDGER_URL: expected postgresql://user:password@host/database, or nothing, got {url!r}"
@@ -291,7 +313,7 @@ def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
         None  # transactions begin where `_begin_sqlite` says, not at the first INSERT
     )
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+    cursor.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS:.0f}")
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")  # what was said to be kept is kept, also when the power goes
     cursor.execute("PRAGMA foreign_keys = ON")
@@ -300,8 +322,10 @@ def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     """Writers take the lock at once: one that began by reading could find the state changed, and fail."""
-    writes = connection.get_execution_options().get("convscope_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    seconds = connection.get_execution_options().get("convscope_writes")
+    if seconds is not None:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * seconds:.0f}")
+    connection.exec_driver_sql("BEGIN" if seconds is None else "BEGIN IMMEDIATE")
 
 
 @contextlib.contextmanager
@@ -347,11 +371,17 @@ def _in_words(engine: Engine, error: SQLAlchemyError) -> LedgerError:
         return LedgerError(
             f"the ledger {file} cannot be opened: check that its folder is there, and its owner and mode"
         )
+    if "database is locked" in said:
+        return LedgerError(_locked(file))
     if "readonly" in said:
         return LedgerError(
             f"the ledger {file} cannot be written: it, its folder or its file system is read-only"
         )
     return LedgerError(f"the ledger {file} does not work: {said}")
+
+
+def _locked(file: Path | None) -> str:
+    return f"the ledger {file} is locked by another writer, and nothing was written: try again in a moment"
 
 
 def _what(error: SQLAlchemyError) -> str:

@@ -1,14 +1,18 @@
 """SQL over HTTP: rows, files, pictures, saved queries, limits; and the worked examples against plain Python."""
 
+import contextlib
 import csv
 import io
 import json
 import math
+import sqlite3
 import statistics
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -20,11 +24,14 @@ from ledger_rows import add_attack
 from sqlalchemy import insert
 
 from dashboard.context import Context
+from dashboard.server import THREADS
 from db.jobs import NewItem, NewJob, submit_job
+from db.ledger import PAGE_SECONDS
 from db.ledger_tables import AttackLayer, AttackUnit
 from db.sql_catalogue import catalogue
 from db.sql_examples import EXAMPLES
 from db.sql_functions import by_kind
+from db.write_turns import BRIEF_SECONDS
 
 Site = tuple[FlaskClient, Context]
 ENDLESS = "SELECT count(*) FROM range(10000000000) a, range(1000000) b"
@@ -195,6 +202,47 @@ def test_who_goes_away_stops_the_query_and_others_are_served(site: Site) -> None
             one.join()
         with urllib.request.urlopen(f"{url}/api/sql?q=SELECT+42", timeout=10) as answer:
             assert json.load(answer)["rows"] == [[42]]
+
+
+def test_pages_answer_while_sixteen_writers_wait_for_a_locked_ledger(site: Site) -> None:
+    """A real server with as many threads; another process holds the lock for as long as all of that takes."""
+    settings = site[1].settings
+
+    def seconds(request: str | urllib.request.Request) -> tuple[float, int, str]:
+        begun = time.monotonic()
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                status, body = answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                status, body = error.code, error.read().decode()
+        return time.monotonic() - begun, status, body
+
+    with served(settings) as url, ThreadPoolExecutor(THREADS) as pool:
+        seconds(f"{url}/jobs")  # the first page loads what later ones have
+        with contextlib.closing(sqlite3.connect(settings.home / "ledger.sqlite")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            posts = [
+                urllib.request.Request(
+                    f"{url}/api/queries",
+                    json.dumps({"name": f"waits {number}", "sql": "SELECT 1"}).encode(),
+                    {"Content-Type": "application/json"},
+                )
+                for number in range(THREADS)
+            ]
+            writers = [pool.submit(seconds, post) for post in posts]
+            read = [seconds(url + path) for path in ("/status.json", "/jobs", "/api/queries", "/api/jobs")]
+            assert not all(writer.done() for writer in writers), "they wait while pages are read"
+            assert [status for _, status, _ in read] == [200] * 4
+            assert sum(took for took, _, _ in read) < BRIEF_SECONDS + 2, "where they waited for 14 s"
+            file = settings.home / "ledger.sqlite"
+            locked = f"the ledger {file} is locked by another writer, and nothing was written"
+            for took, status, body in (writer.result() for writer in writers):
+                assert status == 503
+                assert json.loads(body) == {"error": f"{locked}: try again in a moment"}
+                assert took < PAGE_SECONDS + 2
+            other.rollback()
+        assert seconds(posts[0])[1] == 201
 
 
 # ---- the worked examples, against plain Python over the rows of the tables they read

@@ -1,8 +1,12 @@
 """The ledger opens, migrates up, down and up again on data, and fails in sentences."""
 
+import contextlib
 import dataclasses
+import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from db.jobs import NewItem, NewJob, submit_job
 from db.ledger import Ledger, LedgerError, now
 from db.ledger_tables import Job, SaliencyMap, Table
 from db.settings import Settings
+from db.write_turns import BRIEF_SECONDS, PATIENT
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,3 +129,36 @@ def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, settings: Set
 def test_a_url_of_another_database_is_refused(settings: Settings) -> None:
     with pytest.raises(LedgerError, match="expected postgresql://"):
         Ledger(dataclasses.replace(settings, ledger_url="mysql://host/database"))
+
+
+def test_few_writers_of_a_server_wait_for_a_locked_sqlite_and_none_is_lost(
+    settings: Settings,
+) -> None:
+    ledger = Ledger(settings)
+    ledger.migrate()
+    ledger.serve_pages()
+
+    def write(_: int) -> str:
+        try:
+            with ledger.write() as connection:
+                connection.execute(text("UPDATE saved_queries SET query = query"))
+                time.sleep(0.005)
+        except LedgerError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(write, range(48))) == [""] * 48, "many at once take turns"
+        with contextlib.closing(sqlite3.connect(settings.home / "ledger.sqlite")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = [pool.submit(write, number) for number in range(16)]
+            time.sleep(2 * BRIEF_SECONDS)
+            assert sum(not one.done() for one in waiting) == PATIENT + 1, "the one whose turn it is, and four"
+            begun = time.monotonic()
+            with ledger.read() as connection:
+                connection.execute(text("SELECT count(*) FROM saved_queries"))
+            assert time.monotonic() - begun < 0.3, "readers wait for nobody"
+            assert all("is locked by another writer" in one.result() for one in waiting)
+            other.rollback()
+        assert write(0) == ""
+    ledger.close()
