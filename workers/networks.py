@@ -1,6 +1,7 @@
 """What every source of models hands over, and the ways in which loading can fail."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -56,3 +57,20 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def check_problem(problem: object, folder: Path) -> None:
+    """Refuse heads whose numbers are not the logits of classes that exclude each other.
+
+    Raises:
+        WrongWeights: `problem` is one of these values of a configuration's `problem_type`.
+    """
+    kinds = {
+        "multi_label_classification": "a multi-label classifier, whose logits have a sigmoid each",
+        "regression": "a regression, whose numbers are no classes",
+    }
+    if isinstance(problem, str) and problem in kinds:
+        raise WrongWeights(
+            f"expected a classifier with one class per image in {folder}, got {kinds[problem]} "
+            f"(problem_type {problem!r} in config.json)"
+        )

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from workers.checkpoints import checked_folder, read_checkpoint, read_json
-from workers.networks import LoadedNetwork, WrongWeights, first_line
+from workers.networks import LoadedNetwork, WrongWeights, check_problem, first_line
 from workers.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -52,7 +52,7 @@ def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
             raise WrongWeights(
                 f"expected an image classifier in {folder}, got a config.json that does not fit: {first_line(error)}"
             ) from error
-    _check_problem(config.problem_type, folder)
+    check_problem(config.problem_type, folder)
     labels, network, notes = _named_and_filled(
         folder, config, _label_lists(settings.get("id2label"), path), notes
     )
@@ -74,19 +74,6 @@ def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
         vocabulary_source=f"{named} {path}",
         notes=(*notes, *told),
     )
-
-
-def _check_problem(problem: str | None, folder: Path) -> None:
-    """Refuse heads whose numbers are not the logits of classes that exclude each other."""
-    kinds = {
-        "multi_label_classification": "a multi-label classifier, whose logits have a sigmoid each",
-        "regression": "a regression, whose numbers are no classes",
-    }
-    if problem in kinds:
-        raise WrongWeights(
-            f"expected a classifier with one class per image in {folder}, got {kinds[problem]} "
-            f"(problem_type {problem!r} in config.json)"
-        )
 
 
 def _check_settings(settings: dict[str, Any], path: Path) -> tuple[str, ...]:

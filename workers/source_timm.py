@@ -21,7 +21,14 @@ from workers.checkpoints import (
     read_json,
 )
 from workers.hub import HubUnreachable, fetch_file, fetch_repository
-from workers.networks import LoadedNetwork, ModelUnavailable, UnknownModel, WrongWeights, first_line
+from workers.networks import (
+    LoadedNetwork,
+    ModelUnavailable,
+    UnknownModel,
+    WrongWeights,
+    check_problem,
+    first_line,
+)
 from workers.preprocessing import Fit, Preprocessing
 from workers.source_torchvision import default_vocabulary, unknown, vocabulary_assumed
 from workers.torchvision_import import import_library
@@ -92,6 +99,9 @@ def load_timm_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
         raise UnknownModel(f"{path}: architecture: {unknown('timm', str(architecture), timm.list_models())}")
     checked_folder(folder)
     described = isinstance(settings.get("pretrained_cfg"), dict)
+    # timm itself has no word for it; transformers' TimmWrapper writes its own, and people write it beside the labels
+    for place in (settings, settings["pretrained_cfg"] if described else {}):
+        check_problem(place.get("problem_type"), folder)
     try:
         if described and settings.get("model_args", {}) is not None:
             network: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=False)

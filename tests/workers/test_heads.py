@@ -1,11 +1,15 @@
 """Networks whose output is no softmax over classes, and logits that are not finite."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from workers.attack_requests import Grid
@@ -100,6 +104,42 @@ def test_heads_whose_classes_do_not_exclude_each_other_are_refused(
 ) -> None:
     with pytest.raises(WrongWeights, match=f"{sentence} .problem_type '{problem}'"):
         load_model(str(saved(["cat", "dog", "tree"], problem_type=problem)))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_timm_folder_that_states_several_labels_an_image_is_refused(tmp_path: Path, inside: bool) -> None:
+    timm = import_library("timm")
+    network = timm.create_model("resnet10t", num_classes=3)
+    settings = {"architecture": "resnet10t", "num_classes": 3, "pretrained_cfg": dict(network.pretrained_cfg)}
+    (settings["pretrained_cfg"] if inside else settings)["problem_type"] = "multi_label_classification"
+    (tmp_path / "config.json").write_text(json.dumps(settings, default=str))
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(WrongWeights, match="a multi-label classifier, whose logits have a sigmoid each"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_a_transformer_of_another_size_than_its_processors_gets_the_size_it_takes(
+    tmp_path: Path, larger: bool
+) -> None:
+    """As a ViT that was trained further at 384 pixels and kept the image processor of 224."""
+    library = import_library("transformers")
+    config = library.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        image_size=48 if larger else 16, patch_size=8, id2label={0: "cat", 1: "dog"}, label2id={"cat": 0, "dog": 1},
+    )  # fmt: skip
+    library.ViTForImageClassification(config).save_pretrained(tmp_path)
+    library.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path))
+    side = config.image_size
+    assert model.preprocessing.input_size == (side, side)
+    assert model.preprocessing.resize in (side, (side, side))
+    said = f"config.json says image_size {side} x {side} and the image processor makes 32 x 32: the network takes "
+    assert model.preprocessing_note == f"{said}{side} x {side} alone, and gets it"
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
+    again = library.ViTImageProcessorPil(size={"height": side, "width": side})(photo, return_tensors="pt")
+    expected = (again["pixel_values"][0] * 0.5 + 0.5).permute(1, 2, 0) * 255
+    assert np.abs(model.preprocessing(photo) - expected.numpy()).max() < 0.01
 
 
 def test_single_label_heads_stay_as_they_are(saved: Save, pixels: Tensor) -> None:
