@@ -244,7 +244,6 @@ _TIMM: dict[str, tuple[dict[str, Any], int]] = {
     "qwen3_vit_88m": ({"depth": 2}, 224),
     "gemma4_vit_167m": ({"depth": 2}, 224),
     "deepseek_vit_412m": ({"depth": 2}, 224),
-    "mobilenetv5_300m": ({}, 64),
 }
 
 _TORCHVISION: dict[str, tuple[dict[str, Any], int]] = {
@@ -279,6 +278,7 @@ SKIPPED = {
     "transformers imagegpt": "takes color clusters in place of pixels",
     "transformers timm_wrapper": "is a timm network, see there",
     "timm nasnetalarge, pnasnet5large": "cannot be made small: 85 million parameters, minutes on a CPU",
+    "timm mobilenetv5_300m": "cannot be made small: 300 million parameters, minutes on a CPU",
 }
 
 
