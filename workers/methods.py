@@ -103,7 +103,7 @@ def _colours(default: str) -> Parameter:
         "How three colours become one value a pixel: the largest absolute value (max_abs), or their signed sum.",
         choices=("max_abs", "sum"),
         label="color reduction",
-        words=("largest absolute value", "signed sum"),
+        words=("absolute max", "signed sum"),
     )
 
 
