@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from db.atlas_upgrades import OLDEST, upgrade
 from db.files import file_sentence, make_home, no_space_sentence, sync
-from db.schema import SCHEMA_VERSION, ddl
+from db.schema import SCHEMA_VERSION, completion, ddl
 from db.settings import Settings
 
 # What DuckDB raises where a file does not hold what it says, or lacks tables; not for what a statement asks.
@@ -222,6 +222,7 @@ class Atlas:
                 if before is None:
                     connection.execute(ddl())
                 _check_schema(connection, building)
+                _complete(connection)
                 connection.execute("BEGIN")
                 yield connection
                 connection.execute("COMMIT")
@@ -415,6 +416,13 @@ def _restore(folder: Path) -> str:
 def _first_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _complete(connection: duckdb.DuckDBPyConnection) -> None:
+    rows = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE table_name = 'images'"
+    ).fetchall()
+    connection.execute(completion([name for (name,) in rows]) or "SELECT 1")
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -26,6 +26,7 @@ IMAGE_ROWS = pa.schema(
         pa.field("label_index", pa.int32()),
         pa.field("label", pa.string()),
         pa.field("dhash", pa.uint64()),
+        pa.field("colors", pa.list_(pa.uint8())),
         pa.field("known", pa.bool_(), nullable=False),
         pa.field("moved", pa.bool_(), nullable=False),
         pa.field("formerly", pa.string()),
@@ -128,6 +129,20 @@ ORDER BY image_id""",
     )
 
 
+def fill_colors(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> int:
+    """Give the images of all sets their colors that were imported before these were kept; how many.
+
+    `rows` has `key` and `colors`. Call inside `Atlas.publish`.
+    """
+    connection.register("given", rows)
+    found = connection.execute(
+        "UPDATE images i SET colors = g.colors FROM (SELECT DISTINCT ON (key) key, colors FROM given) g "
+        "WHERE i.key = g.key AND i.colors IS NULL"
+    ).fetchall()
+    connection.unregister("given")
+    return int(found[0][0])
+
+
 def add_images(
     connection: duckdb.DuckDBPyConnection, image_set: str, *, source: str, rows: pa.Table
 ) -> Changes:
@@ -161,7 +176,7 @@ def add_images(
         SELECT $image_set AS image_set,
                ((SELECT coalesce(max(image_id) + 1, 0) FROM images WHERE image_set = $image_set)
                 + row_number() OVER (ORDER BY name, key) - 1)::INTEGER AS image_id,
-               key, name, path, width, height, bytes, split, wnid, label_index, label, dhash
+               key, name, path, width, height, bytes, split, wnid, label_index, label, dhash, colors
         FROM given g
         -- another import of the same set may have been published while this one read its files
         WHERE NOT known AND NOT EXISTS (
@@ -170,6 +185,7 @@ def add_images(
         values,
     ).fetchall()
     connection.unregister("given")
+    fill_colors(connection, rows)
     connection.execute(
         """
         INSERT INTO image_sets SELECT $image_set, $source, 0, 0, $created

@@ -66,7 +66,7 @@ _TURNS: dict[int, Image.Transpose] = {
 }
 _ORIENTATION = 0x0112
 _KEY = re.compile(r"[0-9a-f]{64}")
-_FACTS = re.compile(rb"(\d{1,10})x(\d{1,10}) ([0-9a-f]{16})(?: ([a-z]+))?")
+_FACTS = re.compile(rb"(\d{1,10})x(\d{1,10}) ([0-9a-f]{16}) ([0-9a-f]{384})(?: ([a-z]+))?")
 
 
 class Note(StrEnum):
@@ -78,11 +78,12 @@ class Note(StrEnum):
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """What is kept of a picture beside its thumbnail: size in pixels, upright, `perceptual_hash`, and notes."""
+    """What is kept of a picture: size in pixels, upright, `perceptual_hash`, `cell_colors`, and notes."""
 
     width: int
     height: int
     dhash: int
+    colors: bytes
     notes: frozenset[Note] = frozenset()
 
 
@@ -352,9 +353,15 @@ class ImageStore:
             # Lanczos alone, and several times as quick on big photographs.
             small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
         buffer = io.BytesIO()
-        facts = PictureFacts(image.width, image.height, perceptual_hash(small), notes)
+        facts = PictureFacts(image.width, image.height, perceptual_hash(small), cell_colors(small), notes)
         # The comment lets an interrupted import go on without decoding the original again.
-        comment = f"{facts.width}x{facts.height} {facts.dhash:016x} {''.join(sorted(notes))}".rstrip()
+        told = (
+            f"{facts.width}x{facts.height}",
+            f"{facts.dhash:016x}",
+            facts.colors.hex(),
+            "".join(sorted(notes)),
+        )
+        comment = " ".join(told).rstrip()
         small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, comment=comment.encode())
         write_file(self.thumbnail_path(key), buffer.getvalue())
         return facts
@@ -375,9 +382,11 @@ class ImageStore:
         )
         if found is None:
             return None
-        letters = (found[4] or b"").decode()
+        letters = (found[5] or b"").decode()
         notes = frozenset(note for note in Note if note.value in letters)
-        return PictureFacts(int(found[1]), int(found[2]), int(found[3], 16), notes)
+        return PictureFacts(
+            int(found[1]), int(found[2]), int(found[3], 16), bytes.fromhex(found[4].decode()), notes
+        )
 
     def settle(self) -> None:
         """Have all files that were added on the disk. Once an import: a sync per file doubles its time."""
@@ -443,6 +452,14 @@ def perceptual_hash(image: Image.Image) -> int:
     from imagehash import dhash
 
     return int(str(dhash(image)), 16)
+
+
+def cell_colors(image: Image.Image) -> bytes:
+    """Mean red, green and blue of the 8 x 8 cells of a picture (RGB), row by row: 192 bytes.
+
+    What a hash of gray levels cannot see: `near_duplicates` asks for both.
+    """
+    return image.resize((8, 8), Image.Resampling.BOX).tobytes()
 
 
 def thumbnail_size(width: int, height: int) -> tuple[int, int]:

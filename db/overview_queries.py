@@ -111,6 +111,21 @@ ORDER BY images DESC, probability DESC, t.class_index, p.class_index""",
     )
 
 
+def has_colors() -> Query:
+    """One row where the atlas keeps the colors by which images that look alike are compared."""
+    return Query(
+        "SELECT 1 AS one FROM duckdb_columns() WHERE table_name = 'images' AND column_name = 'colors'"
+    )
+
+
+def without_colors(image_set: str) -> Query:
+    """How many images of a set were imported before colors were kept; `has_colors` is asked first."""
+    return Query(
+        "SELECT count(*) AS images FROM images WHERE image_set = $image_set AND colors IS NULL",
+        {"image_set": image_set},
+    )
+
+
 def near_duplicates(image_set: str, *, limit: int | None) -> Query:
     """Pairs of a set's images that are the same or nearly, the nearest first; see the view `near_duplicates`."""
     most = "" if limit is None else "\nLIMIT $limit"

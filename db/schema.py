@@ -4,7 +4,7 @@ The atlas holds facts that are computed once: images, models, runs and their top
 derived by the view `patches` from a layer's receptive field and a position, so they cannot disagree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 SCHEMA_VERSION = 4
 
@@ -12,7 +12,8 @@ _TABLES = """
 CREATE TABLE image_sets (image_set VARCHAR, source VARCHAR, images INTEGER, labelled INTEGER, created TIMESTAMP);
 CREATE TABLE images (
     image_set VARCHAR, image_id INTEGER, key VARCHAR, name VARCHAR, path VARCHAR, width INTEGER, height INTEGER,
-    bytes BIGINT, split VARCHAR, wnid VARCHAR, label_index INTEGER, label VARCHAR, dhash UBIGINT);
+    bytes BIGINT, split VARCHAR, wnid VARCHAR, label_index INTEGER, label VARCHAR, dhash UBIGINT,
+    colors UTINYINT[]);
 CREATE TABLE classes (vocabulary VARCHAR, class_index INTEGER, wnid VARCHAR, name VARCHAR, description VARCHAR);
 CREATE TABLE models (
     model VARCHAR, source VARCHAR, architecture VARCHAR, parameters BIGINT, weights_sha256 VARCHAR, digest VARCHAR,
@@ -65,6 +66,58 @@ _STIMULUS_COLUMNS = ",\n    ".join(
         *(f"nullif(regexp_extract(told, '[/,]{name}=([^,]*)', 1), '') AS {name}" for name in _STIMULUS_WORDS),
     ]
 )
+
+_NEAR_DUPLICATES = """
+CREATE VIEW near_duplicates AS
+-- A hash of few bits is that of any picture that hardly brightens, or hardly darkens, from left to right.
+WITH told AS (
+    SELECT image_set, image_id, dhash, colors, list_avg(colors) AS mean,
+           row_number() OVER (PARTITION BY image_set, dhash ORDER BY image_id) AS place
+    FROM images
+    WHERE bit_count(dhash::BIT) BETWEEN 4 AND 60 AND colors IS NOT NULL),
+-- Among equal hashes the first 32 are compared with all, so that thousands of them are no millions of pairs.
+same_hash AS MATERIALIZED (
+    SELECT a.image_set, a.image_id AS image_a, b.image_id AS image_b, a.colors AS colors_a, a.mean AS mean_a,
+           b.colors AS colors_b, b.mean AS mean_b
+    FROM told a JOIN told b ON a.image_set = b.image_set AND a.dhash = b.dhash
+    WHERE a.place <= 32 AND a.image_id < b.image_id),
+same AS (
+    SELECT image_set, min(image_a) AS image_a, image_b, 0 AS distance
+    FROM same_hash
+    WHERE list_cosine_similarity(list_transform(colors_a, lambda x: x - mean_a),
+                                 list_transform(colors_b, lambda x: x - mean_b)) >= 0.95
+    GROUP BY image_set, image_b),
+firsts AS (
+    SELECT * FROM told ANTI JOIN same ON told.image_set = same.image_set AND told.image_id = same.image_b
+    WHERE place <= 32),
+-- Hashes within 5 bits of each other agree in at least one of 6 stretches of bits.
+stretches AS (
+    SELECT image_set, image_id, dhash, part, (dhash >> (11 * part)) & 2047 AS bits
+    FROM firsts, (SELECT unnest(range(6))::UBIGINT AS part)),
+near_hash AS MATERIALIZED (
+    SELECT DISTINCT a.image_set, a.image_id AS image_a, b.image_id AS image_b,
+           bit_count(xor(a.dhash, b.dhash)::BIT)::INTEGER AS distance
+    FROM stretches a JOIN stretches b ON a.image_set = b.image_set AND a.part = b.part AND a.bits = b.bits
+    WHERE a.image_id < b.image_id AND a.dhash <> b.dhash AND bit_count(xor(a.dhash, b.dhash)::BIT) <= 5),
+near AS (
+    SELECT n.image_set, n.image_a, n.image_b, n.distance
+    FROM near_hash n
+    JOIN told a ON a.image_set = n.image_set AND a.image_id = n.image_a
+    JOIN told b ON b.image_set = n.image_set AND b.image_id = n.image_b
+    WHERE list_cosine_similarity(list_transform(a.colors, lambda x: x - a.mean),
+                                 list_transform(b.colors, lambda x: x - b.mean)) >= 0.95),
+-- The same file, whatever its hash.
+files AS (
+    SELECT i.image_set, f.image_id AS image_a, i.image_id AS image_b, 0 AS distance
+    FROM images i
+    JOIN (SELECT image_set, key, min(image_id) AS image_id FROM images GROUP BY ALL) f
+         ON f.image_set = i.image_set AND f.key = i.key
+    WHERE f.image_id < i.image_id),
+pairs AS (FROM same UNION FROM near UNION FROM files)
+SELECT p.image_set, p.image_a, p.image_b, p.distance::INTEGER AS distance, a.key = b.key AS identical
+FROM pairs p
+JOIN images a ON a.image_set = p.image_set AND a.image_id = p.image_a
+JOIN images b ON b.image_set = p.image_set AND b.image_id = p.image_b;"""
 
 _VIEWS = """
 CREATE VIEW patches AS
@@ -120,28 +173,6 @@ SELECT
     max(n) / sum(n) AS majority_share
 FROM counted
 GROUP BY ALL;
-
-CREATE VIEW near_duplicates AS
--- Images of one hash count once, so that a thousand equal ones are a thousand pairs and not a million.
-WITH firsts AS (
-    SELECT image_set, dhash, min(image_id) AS image_id FROM images WHERE dhash IS NOT NULL GROUP BY ALL),
--- Hashes within 5 bits of each other agree in at least one of 6 stretches of bits.
-stretches AS (
-    SELECT image_set, image_id, dhash, part, (dhash >> (11 * part)) & 2047 AS bits
-    FROM firsts, (SELECT unnest(range(6))::UBIGINT AS part)),
-pairs AS (
-    SELECT DISTINCT a.image_set, a.image_id AS image_a, b.image_id AS image_b,
-           bit_count(xor(a.dhash, b.dhash)::BIT)::INTEGER AS distance
-    FROM stretches a JOIN stretches b ON a.image_set = b.image_set AND a.part = b.part AND a.bits = b.bits
-    WHERE a.image_id < b.image_id AND bit_count(xor(a.dhash, b.dhash)::BIT) <= 5
-    UNION ALL
-    SELECT i.image_set, f.image_id, i.image_id, 0
-    FROM images i JOIN firsts f ON f.image_set = i.image_set AND f.dhash = i.dhash
-    WHERE f.image_id < i.image_id)
-SELECT p.image_set, p.image_a, p.image_b, p.distance, a.key = b.key AS identical
-FROM pairs p
-JOIN images a ON a.image_set = p.image_set AND a.image_id = p.image_a
-JOIN images b ON b.image_set = p.image_set AND b.image_id = p.image_b;
 
 CREATE VIEW stimuli AS
 WITH told AS (
@@ -221,6 +252,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "label_index": "Index of the label in ImageNet-1k's 1,000 sorted WNIDs, where it is one of them.",
             "label": "Name of the label; names repeat, so join on wnid.",
             "dhash": "Perceptual hash of 64 bits: pictures that look alike differ in few (see near_duplicates).",
+            "colors": "Mean red, green and blue of 8 x 8 cells, row by row: 192 numbers; NULL of images from before.",
         },
     ),
     "classes": (
@@ -434,12 +466,14 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "near_duplicates": (
-        "Pairs of images of a set that look alike: perceptual hashes that differ in at most 5 bits of 64.",
+        "Pairs of images of a set that look alike: perceptual hashes that differ in at most 5 bits of 64, and colors "
+        "of 8 x 8 cells that correlate by 0.95 or more. An image that hardly changes from left to right, whose hash is "
+        "no evidence, pairs with the same file alone.",
         {
             "image_set": "Set both belong to.",
-            "image_a": "The lower image id; of images with equal hashes the first stands for all.",
+            "image_a": "The lower image id; of images with equal hashes that look alike the lowest stands for all.",
             "image_b": "The higher image id.",
-            "distance": "Bits in which their hashes differ: 0 where they look the same.",
+            "distance": "Bits in which their hashes differ.",
             "identical": "True where the files hold the same bytes.",
         },
     ),
@@ -560,4 +594,21 @@ def ddl() -> str:
         for statement in comment_on(table, about, columns, view=table in VIEW_NAMES)
     ]
     info = f"INSERT INTO atlas_info VALUES ({SCHEMA_VERSION});"
-    return "\n".join([_TABLES, _VIEWS, info, *comments])
+    return "\n".join([_TABLES, _NEAR_DUPLICATES, _VIEWS, info, *comments])
+
+
+def completion(columns: Collection[str]) -> str:
+    """Statements that give an atlas of this version what came to it later, by the columns of its table `images`."""
+    if "colors" in columns:
+        return ""
+    about, their = COMMENTS["near_duplicates"]
+    of_colors = f"COMMENT ON COLUMN images.colors IS {_literal(COMMENTS['images'][1]['colors'])};"
+    return "\n".join(
+        [
+            "ALTER TABLE images ADD COLUMN colors UTINYINT[];",
+            "DROP VIEW near_duplicates;",
+            _NEAR_DUPLICATES,
+            of_colors,
+            *comment_on("near_duplicates", about, their, view=True),
+        ]
+    )

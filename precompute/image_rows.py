@@ -76,6 +76,7 @@ class ImageRows:
                 "width": stored.facts.width,
                 "height": stored.facts.height,
                 "dhash": stored.facts.dhash,
+                "colors": list(stored.facts.colors),
                 "bytes": image.size,
                 "known": stored.known,
                 "moved": stored.moved,

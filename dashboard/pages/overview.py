@@ -117,9 +117,20 @@ def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Comp
     _, listed = resolve(catalogue, address.at(ImagesAddress))
     here = replace(address, images=listed.images, model=listed.model)
     query = overview_queries.near_duplicates(here.images, limit=None)
+    if not context.atlas.fetch(overview_queries.has_colors()):
+        words = (
+            "This atlas has no colors to compare images by: import an image set again to see what repeats."
+        )
+        return _card("Pictures that repeat", query, here, "repeats", html.P(words, className="quiet"))
+    (left,) = context.atlas.fetch(overview_queries.without_colors(here.images))
+    earlier = (
+        f" Compared by file alone, until the set is imported again: {count(left['images'], 'image')} without colors."
+        if left["images"]
+        else ""
+    )
     rows = context.atlas.fetch(query)
     if not rows:
-        inside: Component = html.P("No two pictures look alike.", className="quiet")
+        inside: Component = html.P(f"No two images look alike.{earlier}", className="quiet")
     else:
         same = sum(row["identical"] for row in rows)
         told = f"{count(same, 'pair')} of the same file, {len(rows) - same:,} that look alike"
@@ -127,7 +138,9 @@ def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Comp
         inside = html.Div(
             [
                 html.P(
-                    f"{told}{shown}. Distance: bits of 64 in which their perceptual hashes differ.",
+                    f"{told}{shown}. Distance: bits of 64 in which their perceptual hashes differ; colors agree "
+                    "too. An image that hardly changes from left to right pairs with the same file "
+                    f"alone.{earlier}",
                     className="quiet",
                 ),
                 html.Ul([_pair(here, row) for row in rows[:MOST_PAIRS]], className="pairs"),

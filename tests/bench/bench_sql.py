@@ -112,7 +112,7 @@ def make_atlas(settings: Settings) -> None:
         connection.execute(
             """INSERT INTO images SELECT 'imagenet-val', i, sha256(i::VARCHAR), i || '.jpg', i || '.jpg', 500, 375,
                    100000, 'val', printf('n%08d', i % $classes), i % $classes, 'class ' || (i % $classes),
-                   hash(i)
+                   hash(i), [(hash(i * 192 + c) % 256)::UTINYINT FOR c IN range(192)]
                FROM range($images) t(i)""",
             {"images": IMAGES, "classes": CLASSES},
         )

@@ -117,7 +117,7 @@ def import_pictures(
     rows: dict[str, list[object]] = {
         name: []
         for name in ("image_set", "image_id", "key", "name", "path", "width", "height", "bytes", "split", "wnid",
-                     "label_index", "label", "dhash")
+                     "label_index", "label", "dhash", "colors")
     }  # fmt: skip
     for number, picture in enumerate(pictures):
         key = hashlib.sha256(picture.data).hexdigest()
@@ -125,14 +125,14 @@ def import_pictures(
         facts = store.add_thumbnail(key, image)
         path = store.add_original(key, picture.data, ".png")
         values = (image_set, number, key, picture.name, path, image.width, image.height, len(picture.data), "val",
-                  picture.wnid, None, picture.label, facts.dhash)  # fmt: skip
+                  picture.wnid, None, picture.label, facts.dhash, list(facts.colors))  # fmt: skip
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
     types = pa.schema(
         [("image_set", pa.string()), ("image_id", pa.int32()), ("key", pa.string()), ("name", pa.string()),
          ("path", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("bytes", pa.int64()),
          ("split", pa.string()), ("wnid", pa.string()), ("label_index", pa.int32()), ("label", pa.string()),
-         ("dhash", pa.uint64())]
+         ("dhash", pa.uint64()), ("colors", pa.list_(pa.uint8()))]
     )  # fmt: skip
     table = pa.table(rows, schema=types)
     labelled = sum(picture.label is not None for picture in pictures)

@@ -5,75 +5,167 @@ import random
 
 import duckdb
 import imagehash
+import numpy as np
+import pyarrow as pa
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 
-from db.images import perceptual_hash
+from db import overview_queries
+from db.atlas import Atlas
+from db.image_sets import fill_colors
+from db.images import cell_colors, perceptual_hash
 from db.schema import ddl
+from db.settings import Settings
+from precompute.stimuli import design, paint
+
+Pair = tuple[int, int, int]
+COLORS = list(range(192))
 
 
-def pairs_of(hashes: list[int]) -> list[tuple[int, int, int]]:
+def filled(rows: list[tuple[str, int, list[int] | None]]) -> duckdb.DuckDBPyConnection:
+    """An atlas with images of one set: key, hash and colors of each."""
     connection = duckdb.connect()
     connection.execute(ddl())
-    connection.executemany(
-        "INSERT INTO images (image_set, image_id, key, dhash) VALUES ('s', ?, ?, ?)",
-        [(number, f"key {number}", value) for number, value in enumerate(hashes)],
+    connection.register(
+        "given",
+        pa.table(
+            {
+                "image_set": ["s"] * len(rows),
+                "image_id": pa.array(range(len(rows)), pa.int32()),
+                "key": [key for key, _, _ in rows],
+                "dhash": pa.array([value for _, value, _ in rows], pa.uint64()),
+                "colors": pa.array([colors for _, _, colors in rows], pa.list_(pa.uint8())),
+            }
+        ),
     )
+    connection.execute("INSERT INTO images BY NAME SELECT * FROM given")
+    return connection
+
+
+def pairs_of(hashes: list[int], colors: list[list[int]] | None = None) -> list[Pair]:
+    given = colors or [COLORS] * len(hashes)
+    connection = filled([(f"key {n}", *one) for n, one in enumerate(zip(hashes, given, strict=True))])
     return connection.execute(
         "SELECT image_a, image_b, distance FROM near_duplicates WHERE image_set = 's' ORDER BY ALL"
     ).fetchall()
 
 
-def brute_force(hashes: list[int]) -> list[tuple[int, int, int]]:
-    """All pairs within 5 bits, but of equal hashes only those with the first of them."""
-    first = {value: hashes.index(value) for value in hashes}
-    found = []
-    for b, y in enumerate(hashes):
-        if first[y] != b:
-            found.append((first[y], b, 0))
-            continue
-        for a, x in enumerate(hashes[:b]):
-            if first[x] == a and (x ^ y).bit_count() <= 5:
-                found.append((a, b, (x ^ y).bit_count()))
+def pictured(images: list[Image.Image]) -> list[Pair]:
+    return pairs_of([perceptual_hash(i) for i in images], [list(cell_colors(i)) for i in images])
+
+
+def brute_force(hashes: list[int], colors: list[list[int]]) -> list[Pair]:
+    """All pairs within 5 bits that are alike in color, but of equal hashes only those with the first alike."""
+
+    def alike(a: int, b: int) -> bool:
+        bits = [hashes[one].bit_count() for one in (a, b)]
+        return all(4 <= n <= 60 for n in bits) and np.corrcoef(colors[a], colors[b])[0, 1] >= 0.95
+
+    first = {
+        b: next(a for a in range(b + 1) if a == b or (hashes[a] == hashes[b] and alike(a, b)))
+        for b in range(len(hashes))
+    }
+    found = [(first[b], b, 0) for b in first if first[b] != b]
+    for b in first:
+        for a in range(b):
+            apart = (hashes[a] ^ hashes[b]).bit_count()
+            if first[a] == a and first[b] == b and 0 < apart <= 5 and alike(a, b):
+                found.append((a, b, apart))
     return sorted(found)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pairs_are_those_that_brute_force_finds(seed: int) -> None:
     draw = random.Random(seed)
-    hashes = [draw.getrandbits(64) for _ in range(20)]
-    for value in hashes[:12]:
-        for bits in (0, 1, 4, 5, 6, 7):
+    hashes = [draw.getrandbits(64) for _ in range(20)] + [0, 7, 2**64 - 1]
+    for value in [*hashes[:12], *hashes[20:]]:
+        for bits in (0, 0, 1, 4, 5, 6, 7):
             changed = value
             for bit in draw.sample(range(64), bits):
                 changed ^= 1 << bit
             hashes.append(changed)
     draw.shuffle(hashes)
-    expected = brute_force(hashes)
+    kinds = np.random.default_rng(seed).integers(0, 256, (3, 192))
+    noise = np.random.default_rng(seed + 9).normal(0, 12, (len(hashes), 192))
+    colors = (kinds[[n % 3 for n in range(len(hashes))]] + noise).clip(0, 255).astype(int).tolist()
+    expected = brute_force(hashes, colors)
     assert {distance for _, _, distance in expected} >= {0, 1, 4, 5}
-    assert pairs_of(hashes) == expected
+    assert pairs_of(hashes, colors) == expected
+    assert len(pairs_of(hashes)) > len(expected), "by the hash alone there are more"
 
 
-def test_extreme_hashes_are_numbers_like_others() -> None:
+def test_a_hash_that_hardly_changes_is_no_evidence() -> None:
     most = 2**64 - 1
-    assert pairs_of([0, most, 0, most, most ^ 1]) == [(0, 2, 0), (1, 3, 0), (1, 4, 1)]
+    assert pairs_of([0, most, 0, most, most ^ 1, 7, 7]) == []
+    assert pairs_of([15, 15, most ^ 15, most ^ 15]) == [(0, 1, 0), (2, 3, 0)], (
+        "highest numbers are numbers too"
+    )
+
+
+def test_images_without_colors_are_compared_by_their_files_alone() -> None:
+    rows: list[tuple[str, int, list[int] | None]] = [("a", 255, None), ("b", 255, None), ("a", 255, None)]
+    found = filled(rows).execute("SELECT image_a, image_b, identical FROM near_duplicates").fetchall()
+    assert found == [(0, 2, True)]
 
 
 def test_many_pictures_of_one_hash_are_as_many_pairs_and_not_their_square() -> None:
-    assert len(pairs_of([5] * 3000)) == 2999
+    assert len(pairs_of([255] * 3000)) == 2999
 
 
 def test_the_same_file_is_told_from_one_that_looks_alike() -> None:
-    connection = duckdb.connect()
-    connection.execute(ddl())
-    connection.executemany(
-        "INSERT INTO images (image_set, image_id, key, dhash) VALUES ('s', ?, ?, 9)",
-        [(0, "a"), (1, "a"), (2, "b")],
-    )
-    rows = connection.execute(
-        "SELECT image_a, image_b, identical FROM near_duplicates ORDER BY ALL"
-    ).fetchall()
-    assert rows == [(0, 1, True), (0, 2, False)]
+    for value, expected in ((255, [(0, 1, True), (0, 2, False)]), (0, [(0, 1, True)])):
+        connection = filled([("a", value, COLORS), ("a", value, COLORS), ("b", value, COLORS)])
+        rows = connection.execute(
+            "SELECT image_a, image_b, identical FROM near_duplicates ORDER BY ALL"
+        ).fetchall()
+        assert rows == expected
+
+
+def test_plain_colors_are_no_pairs_and_what_copies_go_through_keeps_them() -> None:
+    plain = [Image.new("RGB", (64, 64), name) for name in ("red", "blue", "gray", "red")]
+    assert pictured(plain) == []
+    original = scene(1)
+    buffer = io.BytesIO()
+    original.save(buffer, "JPEG", quality=30)
+    copies = [
+        original,
+        Image.open(buffer).convert("RGB"),
+        original.resize((290, 217), Image.Resampling.LANCZOS),
+        ImageEnhance.Brightness(original).enhance(0.8),
+    ]
+    found = pictured([*copies, *(scene(seed) for seed in range(2, 40))])
+    # each copy belongs with the others, by the original or by one that looks just as it does
+    assert {image for a, b, _ in found for image in (a, b)} == {0, 1, 2, 3}
+    red, green, blue = original.split()
+    assert pictured([original, Image.merge("RGB", (blue, red, green))]) == [], "other colors"
+
+
+def test_pairs_of_the_stimuli_are_alike() -> None:
+    """Whole families of them hash to 0: by the hash alone, 1,000 make 26,265 pairs."""
+    made = design(400)
+    images = [Image.fromarray(paint(one, 64)) for one in made]
+    hashes = [perceptual_hash(image) for image in images]
+    alone = [a for b, y in enumerate(hashes) for a, x in enumerate(hashes[:b]) if (x ^ y).bit_count() <= 5]
+    found = pictured(images)
+    assert len(alone) > 1000
+    assert len(found) < 10
+    assert all(made[a].kind == made[b].kind != "colour" for a, b, _ in found)
+
+
+def test_an_atlas_from_before_colors_is_completed_when_it_is_changed(settings: Settings) -> None:
+    atlas = Atlas(settings)
+    with atlas.publish() as connection:
+        connection.execute("INSERT INTO images (image_set, image_id, key, dhash) VALUES ('s', 0, 'k', 255)")
+    atlas.close()
+    with duckdb.connect(str(atlas.path())) as connection:
+        connection.execute("ALTER TABLE images DROP COLUMN colors")
+    assert atlas.fetch(overview_queries.has_colors()) == []
+    atlas.close()
+    with atlas.publish() as connection:
+        rows = pa.table({"key": ["k"], "colors": pa.array([COLORS], pa.list_(pa.uint8()))})
+        assert fill_colors(connection, rows) == 1
+    assert atlas.fetch(overview_queries.has_colors()) == [{"one": 1}]
+    assert atlas.fetch(overview_queries.without_colors("s")) == [{"images": 0}]
 
 
 def scene(seed: int) -> Image.Image:

@@ -23,7 +23,7 @@ def fill(connection: duckdb.DuckDBPyConnection, *, rf_global: bool, erf_size: in
         [("n1", "crane"), ("n1", "crane"), ("n2", "crane"), (None, None)]
     ):
         connection.execute(
-            "INSERT INTO images VALUES ('s', ?, 'k', 'n', 'p', 9, 9, 1, NULL, ?, NULL, ?, NULL)",
+            "INSERT INTO images VALUES ('s', ?, 'k', 'n', 'p', 9, 9, 1, NULL, ?, NULL, ?, NULL, NULL)",
             [image_id, wnid, label],
         )
     connection.execute(
