@@ -412,6 +412,49 @@ def test_each_image_goes_there_and_back_once_however_long_its_grid(
     }
 
 
+# Where 24 photographs fall under EfficientNet-Lite0, on the default grid (tests/bench/bench_attacks.py).
+FALLS = (
+    0.0041, 0.0006, 0.0007, 0.2752, 0.0013, 0.0002, 0.0009, 0.0007, 0.001, 0.2397, 0.0055, 0.0016, 0.0004, 0.0037,
+    0.1574, 0.0002, 0.0008, 0.001, 0.0007, 0.0008, 0.0002, 0.0419, 0.0008, 0.0003,
+)  # fmt: skip
+
+
+def test_the_default_search_costs_less_than_steps_of_a_thousandth(as_model: Wrap) -> None:
+    """In images that pass the network, and in passes: neither depends on a machine's load."""
+
+    class Falls(nn.Module):
+        """Class 1 from a mean that `epsilon` reaches."""
+
+        epsilon = 0.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            spent["images"] += len(x)
+            spent["passes"] += 1
+            raised = (x * counted.std + counted.mean).mean((1, 2, 3)) - 0.5
+            return torch.stack([torch.zeros_like(raised), 100 * (raised - self.epsilon)], 1)
+
+    spent = {"images": 0, "passes": 0}
+    network = Falls()
+    counted = as_model(network, size=4, classes=2)
+    image = torch.full((1, 3, 4, 4), 0.5)
+    totals = []
+    for grid in (GeometricGrid(), Grid()):
+        spent.update(images=0, passes=0)
+        for epsilon in FALLS:
+            network.epsilon = epsilon
+            (found,) = smallest_epsilons(counted, image, grid=grid)
+            assert found.epsilon is not None
+            assert (
+                epsilon * (1 - 1e-4)
+                <= found.epsilon
+                <= epsilon + (0.001 if grid == Grid() else max(START, epsilon / 80))
+            )
+        totals.append(dict(spent))
+    geometric, linear = totals
+    assert geometric["images"] < linear["images"]
+    assert geometric["passes"] < linear["passes"]
+
+
 def test_fifty_photographs_fall_where_a_plain_scan_says(photographs: list[tuple[Image.Image, str]]) -> None:
     """EfficientNet-Lite0 with its real weights; both stop at 0.006."""
     model = load_model("efficientnet-lite0")
