@@ -48,7 +48,6 @@ def whole_attack(context: Context, found: Record) -> Record:
     ledger = context.ledger
     catalogue = context.catalogue()
     layers = {row["layer"]: row for row in catalogue.layers.get(found["model"], ())}
-    digests = {run["model"]: run["digest"] for run in catalogue.runs}
     comparisons = [comparison_record(maps) for maps in attack_queries.attack_maps(ledger, number)]
     return attack_record(found) | {
         "steps": steps(context, found),
@@ -68,7 +67,7 @@ def whole_attack(context: Context, found: Record) -> Record:
         "comparisons": comparisons,
         "transfers": [
             _without(row, "judge_digest", "job", "attack")
-            for row in attack_queries.attack_transfers(ledger, number, digests)
+            for row in attack_queries.attack_transfers(ledger, number)
         ],
         "ablations": [
             _without(row, "job", "attack") for row in attack_queries.attack_ablations(ledger, number)

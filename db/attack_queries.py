@@ -1,6 +1,6 @@
 """What people ask the ledger of attacks. Every function reads, and returns plain records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -75,11 +75,19 @@ def attack_maps(ledger: Ledger, number: int) -> list[list[Record]]:
     return [[row for row in found if row["request"] == request] for request in newest]
 
 
-def attack_transfers(ledger: Ledger, number: int, digests: Mapping[str, str]) -> list[Record]:
-    """What other models say of an attacked image, once each: with the weights in `digests`, else the newest."""
-    found = _all(ledger, AttackTransfer, AttackTransfer.attack == number, AttackTransfer.created)
-    found.sort(key=lambda row: digests.get(row["judge"]) == row["judge_digest"])
-    return sorted({row["judge"]: row for row in found}.values(), key=lambda row: str(row["judge"]))
+def attack_transfers(ledger: Ledger, number: int) -> list[Record]:
+    """What other models say of an attacked image, each with the weights that it last judged any image with.
+
+    The view `transfer` has the same rule, so that what one judge says of several attacks compares.
+    """
+    last = func.max(AttackTransfer.created)
+    asked = select(AttackTransfer.judge, AttackTransfer.judge_digest).group_by(
+        AttackTransfer.judge, AttackTransfer.judge_digest
+    )
+    with ledger.read() as connection:
+        newest = {row.judge: row.judge_digest for row in connection.execute(asked.order_by(last))}
+    found = _all(ledger, AttackTransfer, AttackTransfer.attack == number, AttackTransfer.judge)
+    return [row for row in found if newest[row["judge"]] == row["judge_digest"]]
 
 
 def attack_ablations(ledger: Ledger, number: int) -> list[Record]:

@@ -17,7 +17,7 @@ from db.image_sets import images_by_id
 from db.index_queries import run_of
 from db.job_queries import maps_of_images
 from db.jobs import NewItem, NewJob, NoSuchSubject, Record
-from db.label_queries import label_choices
+from db.label_queries import label_choices, label_matches
 from db.ledger import Ledger
 from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
 from db.patch_queries import labelled_classes
@@ -195,20 +195,28 @@ def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) 
 
 
 def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) -> dict[int, int]:
-    """The labels of images as classes of a model, by image: as people settled them, else as the index found them.
+    """The present labels of images as classes of a model, by image: as people settled them, else as the index matched.
 
-    Jobs go by what is settled at once, predictions by the next index.
+    Jobs go by what is settled, and by labels that another import has changed, at once; predictions by the next index.
     """
-    classes: dict[int, int | None] = {
-        row["image_id"]: row["class_index"]
-        for run in atlas.fetch(run_of(model, image_set))
-        for row in atlas.fetch(labelled_classes(run["run"], list(ids)))
+    runs = atlas.fetch(run_of(model, image_set))
+    matched = {
+        row["wnid"] or row["label"]: row["class_index"]
+        for run in runs
+        for row in atlas.fetch(label_matches(run["run"]))
     }
     settled = settled_classes(atlas, model, image_set)
-    for row in atlas.fetch(images_by_id(image_set, list(ids))) if settled else []:
+    classes: dict[int, int | None] = {}
+    if not matched:  # an index from before matches were kept
+        classes = {
+            row["image_id"]: row["class_index"]
+            for run in runs
+            for row in atlas.fetch(labelled_classes(run["run"], list(ids)))
+        }
+    for row in atlas.fetch(images_by_id(image_set, list(ids))):
         key = row["wnid"] or row["label"]
-        if key in settled:
-            classes[row["image_id"]] = settled[key]
+        if key in settled or matched:
+            classes[row["image_id"]] = settled[key] if key in settled else matched.get(key)
     return {image_id: index for image_id, index in classes.items() if index is not None}
 
 
@@ -245,7 +253,7 @@ def job_over(
 ) -> NewJob:
     """A job with an item for each of `ids` of the request's image set under each model.
 
-    One that goes `by_label` is another request once somebody has settled what the labels are.
+    One that goes `by_label` is another request once images have other labels, or somebody has settled what they are.
 
     Raises:
         WrongRequest: no image, an image that the set has not, or more than `most` items, which are called `noun`.
@@ -261,7 +269,10 @@ def job_over(
     names = [model.name for model in models] if by_label else []
     settled = {name: found for name in names if (found := settled_classes(atlas, name, request["image_set"]))}
     asked = [kind, version, unnamed, [keys[image_id] for image_id in ids]]
-    question = content_key(*asked, settled) if settled else content_key(*asked)
+    if by_label:
+        rows = {row["image_id"]: row for row in atlas.fetch(images_by_id(request["image_set"], list(ids)))}
+        asked += [[rows[image_id]["wnid"] or rows[image_id]["label"] for image_id in ids], settled]
+    question = content_key(*asked)
     return NewJob(
         key=key_in_set(question, request["image_set"]),
         question=question,

@@ -238,7 +238,8 @@ def test_transfer_counts_those_that_the_judge_had_right(both: Both, ledger: Ledg
                 class_after=1, probability_after=0.5, right_before=True, moved=False, created=now(),
             )
         )  # fmt: skip
-    two = attack_queries.attack_transfers(ledger, numbers[0], {})
-    assert [one["moved"] for one in two] == [False]
-    two = attack_queries.attack_transfers(ledger, numbers[0], {"B": "2" * 64})
-    assert [one["moved"] for one in two] == [True], "with the weights that are indexed"
+    # one rule for the page of an attack and for the view: the weights that the judge last judged any image with
+    assert [one["moved"] for one in attack_queries.attack_transfers(ledger, numbers[0])] == [False]
+    assert attack_queries.attack_transfers(ledger, numbers[1]) == []
+    (row,) = both.fetch(robustness_queries.transfers("painted", WAY))
+    assert (row["judged"], row["right_before"], row["fooled"]) == (1, 1, 0)

@@ -8,6 +8,7 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from db import job_queries, jobs
 from db.atlas import Atlas
 from db.ledger import Ledger
+from db.queries import runs
 from db.settings import Settings
 from workers.methods import WrongRequest
 from workers.submit import (
@@ -15,6 +16,7 @@ from workers.submit import (
     Office,
     choose_models,
     faithfulness_job,
+    label_classes,
     parse_ids,
     parse_target,
     saliency_job,
@@ -118,6 +120,33 @@ def test_what_no_image_or_model_has_is_refused(atlas: Atlas) -> None:
         )
     with pytest.raises(WrongRequest, match="target: synthetic has classes 0 to"):
         attack_job(atlas, models=models, image_set="painted", image_ids=[0], parameters={}, target=5000)
+
+
+def test_images_with_other_labels_are_another_request_where_it_goes_by_label(atlas: Atlas) -> None:
+    run = atlas.fetch(runs())[0]
+    model = ModelRef(run["model"], run["source"], run["digest"])
+
+    def asked() -> list[str]:
+        by_label = request(atlas, models=[model], method="gradient", parameters={}, target="label").key
+        attack = {"models": [model], "image_set": "painted", "image_ids": [0, 1], "parameters": {}}
+        jobs_ = [attack_job(atlas, **attack, relative_to=aim) for aim in ("label", "prediction")]  # type: ignore[arg-type]
+        return [by_label, *(job.key for job in jobs_)]
+
+    with atlas.publish() as connection:
+        connection.execute("DELETE FROM label_matches")
+        connection.execute("UPDATE images SET wnid = NULL, label = 'tench' WHERE image_id < 2")
+        connection.execute(
+            "INSERT INTO label_matches (run, label, class_index) VALUES ($run, 'tench', 3), ($run, 'crane', 4)",
+            {"run": run["run"]},
+        )
+    before = asked()
+    assert label_classes(atlas, model.name, "painted", [0, 1]) == {0: 3, 1: 3}
+    with atlas.publish() as connection:  # as another import does
+        connection.execute("UPDATE images SET label = 'crane' WHERE image_id = 0")
+        connection.execute("UPDATE images SET label = 'no class' WHERE image_id = 1")
+    after = asked()
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
+    assert label_classes(atlas, model.name, "painted", [0, 1]) == {0: 4}, "not the label of before"
 
 
 def test_only_indexed_models_can_be_chosen_by_name(atlas: Atlas) -> None:
