@@ -58,7 +58,7 @@ MIN_MEMBER_BYTES = 8 * 2**20
 MIN_TOTAL_BYTES = 256 * 2**20
 MAX_ENTRIES = 4_000_000
 # A file takes at least its header, which packs to some 30 bytes: fewer bytes an entry are headers without files.
-MIN_ENTRIES = 100_000
+MIN_ENTRIES = 20_000
 _BYTES_AN_ENTRY = 16
 # A tar's own records of long names; they are read into memory.
 MAX_RECORD_BYTES = 2**20
@@ -71,7 +71,7 @@ _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def is_tar(path: Path) -> bool:
     """Whether `path` begins as a tar file does, packed or not."""
     # tarfile lets an end within the first block through
-    with contextlib.suppress(EOFError, zlib.error, lzma.LZMAError):
+    with contextlib.suppress(EOFError, zlib.error, lzma.LZMAError, RecursionError):
         return tarfile.is_tarfile(path)
     return False
 

@@ -256,3 +256,21 @@ def test_a_cancelled_import_ends_while_the_source_is_looked_through(
     with pytest.raises(Cancelled):
         bring(path, progress=cancelled)
     assert heard == [(0, None)], "before any image was read"
+
+
+def test_long_names_that_follow_one_another_without_a_file_are_a_damaged_archive(
+    bring: Bring, tmp_path: Path
+) -> None:
+    """tarfile calls itself for each of them, and says so in no words of its own."""
+    member = tarfile.TarInfo("a")
+    member.pax_headers = {"comment": "x"}
+    record = member.tobuf(tarfile.PAX_FORMAT)[:1024]
+    content = record * 3000 + tarfile.TarInfo("b").tobuf() + bytes(1024)
+    (tmp_path / "a.tar").write_bytes(content)
+    (tmp_path / "b.tar").write_bytes(tarfile.TarInfo("c").tobuf() + content)
+    for name, said in (
+        ("a", "a.tar is no .* or a damaged one"),
+        ("b", "b.tar is damaged or cut short after 0 images"),
+    ):
+        with pytest.raises(ImportRefused, match=said):
+            bring(tmp_path / f"{name}.tar")
