@@ -24,7 +24,7 @@ import duckdb
 import pyarrow as pa
 
 from db.atlas_upgrades import OLDEST, upgrade
-from db.files import file_sentence, make_home, no_space_sentence, sync
+from db.files import file_sentence, make_home, no_space_sentence, sync, write_file
 from db.schema import SCHEMA_VERSION, completion, ddl
 from db.settings import Settings
 
@@ -297,7 +297,7 @@ class Atlas:
                 yield before, building
                 sync(building)
                 building.rename(self.folder / f"{after}.duckdb")
-                _replace_text(self.folder / "CURRENT", after)
+                write_file(self.folder / "CURRENT", f"{after}\n".encode(), synced=True)
             except _NothingNew:
                 _discard(building)
                 return
@@ -444,11 +444,3 @@ def _check_laws(connection: duckdb.DuckDBPyConnection) -> None:
 def _discard(building: Path) -> None:
     for left in building.parent.glob(f"{building.name}*"):
         left.unlink(missing_ok=True)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.write_text(text + "\n")
-    sync(temporary)
-    temporary.rename(path)
-    sync(path.parent)

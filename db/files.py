@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,7 +33,11 @@ def file_sentence(error: OSError) -> str:
     """An error of the operating system as one sentence: the file or folder, what is wrong, and what to do."""
     named = error.filename2 if error.filename2 is not None else error.filename
     if not isinstance(named, str | bytes):
-        return " ".join((error.strerror or str(error)).split())
+        words = " ".join((error.strerror or str(error)).split())
+        if error.errno not in FULL:
+            return words
+        place = Path(tempfile.gettempdir())
+        return f"{words}: {place}, for temporary files, has {byte_words(shutil.disk_usage(place).free)} free"
     path = _final(Path(os.fsdecode(named)))
     number = error.errno
     if number in FULL:

@@ -8,8 +8,12 @@ from datetime import UTC, datetime
 import duckdb
 import pyarrow as pa
 
-from db.atlas import Query
+from db.atlas import Atlas, NoAtlas, Query
+from db.images import ImageStore, StoreBusy
 from db.index_queries import RUN_TABLES
+
+# Age of a file from which on the import that wrote it does not go on: a job is taken up again sooner.
+UNFINISHED_SECONDS = 3600.0
 
 # Columns of a table of images on its way into the atlas; `moved` marks known images whose file is elsewhere now,
 # `formerly` is the name that the set has the same content under, of a file that is gone.
@@ -209,6 +213,29 @@ class Orphans:
 
     keys: list[str]
     originals: list[str]
+
+
+def remove_unlisted(atlas: Atlas, store: ImageStore, *, older_than: float = 0.0) -> int:
+    """Remove files that imports wrote which did not come to their end; gives how many. Nothing while images come in.
+
+    Args:
+        older_than: only those that are so many seconds old; a killed import that is taken up again finds newer ones.
+
+    Raises:
+        AtlasError: it cannot be said which files are needed; none was removed.
+    """
+    try:
+        with store.removing():
+            try:
+                listed = {row["key"] for row in atlas.fetch(listed_keys())}
+            except NoAtlas:
+                listed = set()
+            paths = store.unlisted(listed, older_than=older_than)
+            for path in paths:
+                path.unlink(missing_ok=True)
+            return len(paths)
+    except StoreBusy:
+        return 0
 
 
 def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orphans:

@@ -18,8 +18,9 @@ import io
 import os
 import re
 import threading
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -66,6 +67,7 @@ _TURNS: dict[int, Image.Transpose] = {
 }
 _ORIENTATION = 0x0112
 _KEY = re.compile(r"[0-9a-f]{64}")
+_WRITTEN = re.compile(r"\.?(?P<key>[0-9a-f]{64})\.")  # with the dot before, on its way
 _FACTS = re.compile(rb"(\d{1,10})x(\d{1,10}) ([0-9a-f]{16}) ([0-9a-f]{384})(?: ([a-z]+))?")
 
 
@@ -423,6 +425,20 @@ class ImageStore:
                     f"{otherwise} in {self.home} right now: try again when that is done"
                 ) from error
             yield
+
+    def unlisted(self, listed: Collection[str], *, older_than: float = 0.0) -> list[Path]:
+        """Files of images whose contents are not `listed`, and temporary ones, at least `older_than` seconds old."""
+        before = time.time() - older_than
+        found = []
+        for folder in self.folders():
+            for path in folder.glob("??/*"):
+                key = _WRITTEN.match(path.name)
+                if key is None or (key["key"] in listed and not path.name.startswith(".")):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_mtime <= before:
+                        found.append(path)
+        return found
 
     def remove(self, keys: Iterable[str], originals: Iterable[str] = ()) -> None:
         """Remove the thumbnails of `keys` and the copies at `originals` (values of `images.path`).

@@ -5,6 +5,7 @@ until the change is done (`db.set_states`), and what becomes of its rows; then t
 between is made whole by asking again: until then no job is made for the set.
 """
 
+import contextlib
 import fcntl
 import json
 import shutil
@@ -14,8 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from db.atlas import Atlas, NoAtlas, Query
-from db.image_sets import remove_images, set_name_problem
+from db.atlas import Atlas, AtlasError, NoAtlas, Query
+from db.image_sets import UNFINISHED_SECONDS, remove_images, remove_unlisted, set_name_problem
 from db.images import ImageStore
 from db.ledger import Ledger, now
 from db.ledger_tables import (
@@ -214,6 +215,8 @@ def remove_image_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set:
             remove_builds(store.home, image_set)
         finally:
             end_change(ledger, [image_set])  # the set is gone, or there without results
+    with contextlib.suppress(AtlasError):
+        remove_unlisted(atlas, store, older_than=UNFINISHED_SECONDS)  # of imports that were killed
     return gone
 
 

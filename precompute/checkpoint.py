@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from db.files import no_space_sentence, write_file
+
 # Part of every digest: raise it when the meaning of a stored state changes.
 FORMAT = 1
 
@@ -69,7 +71,7 @@ class Checkpoint:
                 raise BuildBusy(
                     f"another process indexes {self.facts['image set']!r} with {self.facts['model']!r} right now"
                 ) from error
-            (self.folder / "facts.json").write_text(json.dumps(self.facts, indent=1))
+            write_file(self.folder / "facts.json", json.dumps(self.facts, indent=1).encode())
             try:
                 yield
             finally:
@@ -93,7 +95,10 @@ class Checkpoint:
             save_file(given, temporary, metadata={"progress": json.dumps(about)})
         except SafetensorError as error:
             temporary.unlink(missing_ok=True)
-            raise CheckpointFailed(f"no checkpoint can be written to {self.folder}: {error}") from error
+            full = "no space left" in str(error).lower()
+            needed = sum(tensor.numel() * tensor.element_size() for tensor in given.values())
+            why = no_space_sentence(self.folder, needed=needed) if full else error
+            raise CheckpointFailed(f"no checkpoint can be written to {self.folder}: {why}") from error
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(self._state)

@@ -9,8 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from db.images import ImageStore, PictureFacts, UnreadableImage, original_suffix, read_picture
-from precompute.sources import ImportRefused, Source, SourceImage
-from workers.running import Cancelled
+from precompute.sources import Source, SourceImage
 
 Progress = Callable[[int, int | None], None]
 
@@ -48,7 +47,6 @@ def store_images(
     total = None if total is None else total - len(skip)
     done = 0
     reported = time.monotonic()
-    ending = False
     progress(0, total)
     waiting: deque[tuple[int, Future[StoredImage]]] = deque()
     in_flight = 0
@@ -64,7 +62,7 @@ def store_images(
             in_flight -= size
             result = future.result()
             done += 1
-            if not ending and time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
+            if time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
                 progress(done, total)
                 reported = time.monotonic()
             yield result
@@ -80,12 +78,8 @@ def store_images(
             in_flight += image.size
             yield from finished(_IN_FLIGHT_BYTES, 8 * threads)
         yield from finished(-1, 0)
-    except (ImportRefused, Cancelled):
-        ending = True
-        yield from finished(-1, 0)  # what is under way writes its files: they are to be known
-        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # waits: nothing is written after this
     progress(done, done)
 
 

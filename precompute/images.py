@@ -16,18 +16,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from db.atlas import Atlas, NoAtlas, Query
+from db.atlas import Atlas, AtlasError, NoAtlas, Query
 from db.image_sets import (
     Changes,
     add_images,
     dependents,
     known_images,
-    listed_keys,
     relabelled_images,
+    remove_unlisted,
     set_name_problem,
     source_of,
 )
-from db.images import ImageStore, Note, StoreBusy
+from db.images import ImageStore, Note
+from db.jobs import LostClaim
 from precompute.ground_truth import GroundTruth, load_ground_truth
 from precompute.image_files import Progress, store_images
 from precompute.image_rows import ImageRows, Refusal
@@ -35,7 +36,7 @@ from precompute.layouts import Layout, LayoutOptions, work_out
 from precompute.source_archive import TarSource, ZipSource, is_tar
 from precompute.source_folder import FolderSource
 from precompute.sources import Columns, ImportRefused, Source, Step
-from workers.running import Cancelled
+from workers.running import Stopping
 
 _SECONDS_BETWEEN_STEPS = 0.5
 
@@ -217,8 +218,11 @@ def import_source(
             if gathered.copied:
                 store.settle()
             changes = _publish(atlas, image_set, origin, rows)
-    except (ImportRefused, Cancelled):
-        _discard(atlas, store, gathered.files)
+    except (Stopping, LostClaim):  # the job is taken up again, and finds what was written
+        raise
+    except BaseException:  # refused, cancelled, the disk full, Ctrl-C: nothing of it is listed
+        with contextlib.suppress(AtlasError):
+            remove_unlisted(atlas, store)
         raise
     return ImportReport(
         added=changes.added,
@@ -300,14 +304,6 @@ def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Chang
         return Changes(0, 0, 0, 0)
     with atlas.publish() as connection:
         return add_images(connection, image_set, source=origin, rows=rows)
-
-
-def _discard(atlas: Atlas, store: ImageStore, files: dict[str, str]) -> None:
-    """Remove what a refused import has written, unless an import that runs beside it may need it."""
-    with contextlib.suppress(StoreBusy), store.removing():
-        needed = {row["key"] for row in _rows(atlas, listed_keys())}
-        unlisted = {key: path for key, path in files.items() if key not in needed}
-        store.remove(unlisted, [path for path in unlisted.values() if not Path(path).is_absolute()])
 
 
 def _gone(

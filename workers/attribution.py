@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from captum.attr import IntegratedGradients, Occlusion
 from torch import Tensor, nn
 
 from workers.baselines import baseline_pixels
@@ -161,6 +160,8 @@ def _gradient_x_input(asked: _Asked) -> Attribution:
 
 
 def _integrated_gradients(asked: _Asked) -> Attribution:
+    from captum.attr import IntegratedGradients  # a second to import, which a worker's start need not take
+
     steps = int(asked.options["steps"])
     total = len(asked.pixels) * steps
     found = IntegratedGradients(_ticking(asked.model, asked.on_progress, total)).attribute(
@@ -199,6 +200,8 @@ def _guided_backprop(asked: _Asked) -> Attribution:
 
 def _occlusion(asked: _Asked) -> Attribution:
     """How much the logit falls when a square is hidden; a pixel gets the mean over the squares that hide it."""
+    from captum.attr import Occlusion
+
     window, stride = int(asked.options["window"]), int(asked.options["stride"])
     height, width = asked.pixels.shape[2:]
     if window > min(height, width):

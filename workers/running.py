@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection
 
 from db import jobs
+from db.files import file_sentence
 from db.jobs import Claim, LostClaim, Record
 from db.ledger import Ledger, LedgerError
 from db.settings import Settings
@@ -339,7 +340,7 @@ def _is_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     words = str(error).lower()
-    return "no space left on device" in words or "disk is full" in words or "disk quota exceeded" in words
+    return any(said in words for said in ("no space left", "disk is full", "disk quota"))
 
 
 def _may_pass(error: Exception) -> bool:
@@ -350,7 +351,7 @@ def _may_pass(error: Exception) -> bool:
 def _sentence(error: Exception) -> str:
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror + (f": {error.filename}" if error.filename else "")
+        return file_sentence(error)
     if isinstance(error, MayPass):
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

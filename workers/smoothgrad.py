@@ -14,7 +14,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from workers.gradients import Progress, chunk_size, logit_gradients, precision
@@ -197,6 +196,8 @@ class _Tally:
 
 def rank_correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
     """Spearman's, over all values; two constant maps agree, a constant and another do not."""
+    from scipy.stats import rankdata  # a second to import, which a worker's start need not take
+
     ranks = [rankdata(values, axis=None) for values in (one, other)]
     left, right = (rank - rank.mean() for rank in ranks)
     norms = float(np.sqrt((left**2).sum() * (right**2).sum()))

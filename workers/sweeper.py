@@ -9,6 +9,9 @@ import time
 
 from celery import Celery
 
+from db.atlas import Atlas, AtlasError
+from db.image_sets import UNFINISHED_SECONDS, remove_unlisted
+from db.images import ImageStore
 from db.job_queries import unfinished_uploads
 from db.jobs import Swept, sweep
 from db.leases import Leases
@@ -70,11 +73,14 @@ class Sweeper:
         try:
             files = ResultStore(self._settings).remove_unfinished(older_than=_UNFINISHED_SECONDS)
             uploads = UploadStore(self._settings).remove_stale(but=unfinished_uploads(self._ledger))
-        except OSError as error:
+            images = remove_unlisted(
+                Atlas(self._settings), ImageStore(self._settings), older_than=UNFINISHED_SECONDS
+            )
+        except (OSError, AtlasError) as error:
             log("sweep.failed", level=logging.WARNING, error=error)
             return
-        if files or uploads:
-            log("unfinished.removed", level=logging.WARNING, files=files, uploads=uploads)
+        if files or uploads or images:
+            log("unfinished.removed", level=logging.WARNING, files=files, uploads=uploads, images=images)
 
 
 def sweep_once(settings: Settings, ledger: Ledger, leases: Leases, app: Celery) -> Swept:

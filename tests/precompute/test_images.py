@@ -354,18 +354,6 @@ def test_an_archive_that_is_cut_short_changes_nothing(
     assert bring(archive).added == 9
 
 
-def test_a_disk_that_is_full_stops_the_import_instead_of_refusing_pictures(
-    atlas: Atlas, bring: Bring, photo: Photo, write_files: WriteFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(ImageStore, "add_thumbnail", full)
-    with pytest.raises(OSError, match="No space left"):
-        bring(write_files({"a.jpg": photo(1)}))
-    assert atlas.version() is None
-
-
 def test_a_folder_that_holds_the_home_gives_its_own_pictures_alone(
     settings: Settings, bring: Bring, photo: Photo
 ) -> None:

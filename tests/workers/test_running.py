@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -132,7 +133,10 @@ def test_a_full_disk_makes_the_job_wait_and_the_next_try_goes_on_where_it_was(
     worker.run(job)
     found = job_queries.job(ledger, job)
     assert (found["state"], found["error"], found["items_done"]) == ("queued", None, 1)
-    assert found["note"] == "waits for disk space (No space left on device); tries again after 5 s"
+    assert re.fullmatch(
+        r"waits for disk space \(No space left on device: .*, .* has .* free\); tries again after 5 s",
+        found["note"],
+    )
     worker.run(job)
     assert kind.computed == [0, 1], "it waits before it tries again"
     full = False
