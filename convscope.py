@@ -320,12 +320,14 @@ def worker(queues: str, device: str) -> None:
     CONVSCOPE_HOME to the same folder on a file system that both see. Ctrl-C gives the job under way back.
     """
     from db.ledger_tables import QUEUES
+    from db.suggestions import hint
 
     chosen = tuple(dict.fromkeys(queue.strip() for queue in queues.split(",")))
     for queue in chosen:
         if queue not in QUEUES:
             raise click.BadParameter(
-                f"expected some of {', '.join(QUEUES)}, got {queue!r}", param_hint="--queues"
+                f"expected some of {', '.join(QUEUES)}, got {queue!r}{hint(queue, QUEUES)}",
+                param_hint="--queues",
             )
     _restart_for_torch()
     from precompute.set_jobs import set_kinds
@@ -522,7 +524,8 @@ def show_image(name: str, image_id: int) -> None:
     atlas, store = _stores()
     rows = atlas.fetch(image(name, image_id))
     if not rows:
-        raise CommandFailed(f"there is no image {image_id} in image set {name!r}; {_known_sets(atlas, name)}")
+        _check_set(atlas, name)
+        raise CommandFailed(f"there is no image {image_id} in image set {name!r}; {_known_sets(atlas)}")
     row = rows[0]
     row["file"] = str(store.original_path(row["path"]))
     _print_fields(row)
@@ -533,14 +536,11 @@ def show_image(name: str, image_id: int) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove_set(name: str, yes: bool) -> None:
     """Remove set NAME with its runs, jobs, maps and attacks. Your own files stay where they are."""
-    from db.set_changes import NoSuchSet, dependents_of, remove_image_set
+    from db.set_changes import dependents_of, remove_image_set
 
     atlas, store = _stores()
     ledger = _ledger()
-    try:
-        found = dependents_of(atlas, ledger, name)
-    except NoSuchSet as error:
-        raise CommandFailed(f"{error}; {_known_sets(atlas, name)}") from error
+    found = dependents_of(atlas, ledger, name)
     results = [
         f"{count:,} {noun}" for count, noun in [(found.maps, "maps"), (found.attacks, "attacks")] if count
     ]
@@ -611,7 +611,7 @@ def models() -> None:
 @models.command("list")
 def list_models() -> None:
     """List the named models and the forms of specification."""
-    from workers.models import NAMED_MODELS
+    from workers.named_models import NAMED_MODELS
 
     rows = [
         {"model": name, "source": known.spec, "what": known.title} for name, known in NAMED_MODELS.items()
@@ -628,6 +628,7 @@ def list_models() -> None:
 @click.option("--maps", is_flag=True, help="List the maps that Grad-CAM can read: any module's output.")
 def show_model(spec: str, dot: bool, maps: bool) -> None:
     """Show the preprocessing and the layers of model SPEC, and which layers are left out and why."""
+    _check_model(spec)
     from workers.drawing import to_dot
     from workers.receptive_field import receptive_fields
     from workers.taps import by_reason, find_left_out, find_taps, tap_edges
@@ -730,6 +731,7 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     """
     atlas, store = _stores()
     _check_set(atlas, image_set)
+    _check_model(spec)
     _restart_for_torch()
     from db.image_sets import labelled_images
     from db.images import UnreadableImage
@@ -847,7 +849,7 @@ def map_labels(
     """
     from db.label_queries import keep_choices
     from db.suggestions import choices as suggested
-    from workers.models import model_name
+    from workers.named_models import model_name
     from workers.set_labels import match_set, settled_from, settled_labels, stored_vocabulary
 
     atlas, _ = _stores()
@@ -932,7 +934,17 @@ def _print_label_csv(rows: list[dict[str, Any]]) -> None:
         )
 
 
+def _check_model(spec: str, name: str | None = None) -> None:
+    """Before torch is loaded, which takes seconds."""
+    from workers.named_models import name_problem, spec_problem
+
+    problem = spec_problem(spec, _settings().home / "models") or name_problem(name)
+    if problem is not None:
+        raise CommandFailed(problem)
+
+
 def _load(spec: str, *, name: str | None = None) -> "VisionModel":
+    _check_model(spec, name)
     _restart_for_torch()
     from workers.models import load_model
 
@@ -972,8 +984,23 @@ def index(image_set: str, model: str, **options: Any) -> None:
     One forward pass over the set. Stopping it (Ctrl-C, kill) leaves a checkpoint for --resume. The result is
     published at the end, all at once; a running dashboard shows it without a restart.
     """
+    from workers.named_models import model_name
+
     atlas, store = _stores()
+    _check_set(atlas, image_set)
+    _check_model(model, options["name"])
+    _check_layers(atlas, options["name"] or model_name(model), options["layers"])
     _index(atlas, store, model=model, image_set=image_set, **options)
+
+
+def _check_layers(atlas: "Atlas", model: str, patterns: str) -> None:
+    """Of a model that was indexed before: whether a pattern matches one of its layers."""
+    from db.queries import layers as layers_of
+    from workers.submit_sets import layers_problem
+
+    problem = layers_problem([row["layer"] for row in atlas.fetch(layers_of(model))], patterns, model)
+    if problem is not None:
+        raise CommandFailed(problem)
 
 
 def _index(
@@ -1095,17 +1122,23 @@ def saliency(
     A running worker computes them (`convscope run` has one); the Saliency page shows them. Asking twice for the
     same is one job.
     """
-    from workers.submit import Office, parse_ids, saliency_job
+    from workers.methods import parse_method
+    from workers.submit import Office, image_keys, parse_ids, parse_target, saliency_job
 
     parameters = _named_values(settings_)
     parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
     settings = _settings()
     atlas, _ = _stores()
+    # all that is cheap before a model is loaded, which takes seconds
+    parse_method(method, parameters)
+    parse_target(target)
+    chosen = parse_ids(ids)
+    image_keys(atlas, image_set, chosen)
     new = saliency_job(
         atlas,
-        models=[_reference(atlas, model) for model in dict.fromkeys(models)],
+        models=_references(atlas, models),
         image_set=image_set,
-        image_ids=parse_ids(ids),
+        image_ids=chosen,
         method=method,
         parameters=parameters,
         target=target,
@@ -1117,6 +1150,17 @@ def saliency(
     _remark(submitted.sentence())
     if wait:
         _wait_for(ledger, submitted.job)
+
+
+def _references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]":
+    """The models of a request; all names are looked at before the first is loaded."""
+    from workers.submit import indexed_models
+
+    known = indexed_models(atlas)
+    for model in models:
+        if model not in known:
+            _check_model(model)
+    return [_reference(atlas, model) for model in dict.fromkeys(models)]
 
 
 def _reference(atlas: "Atlas", model: str) -> "ModelRef":
@@ -1200,7 +1244,8 @@ def attack(
     A running worker computes them and writes each image as it ends; the Attack and the Robustness page show them.
     Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
     """
-    from workers.submit import Office, parse_ids
+    from workers.attack_requests import parse_attack
+    from workers.submit import Office, image_keys, parse_ids
     from workers.submit_attacks import MOST_ATTACKS, attack_job
 
     if ids is not None and where is not None:
@@ -1212,7 +1257,9 @@ def attack(
         parameters.setdefault("mode", "fixed")
     settings = _settings()
     atlas, _ = _stores()
-    references = [_reference(atlas, model) for model in dict.fromkeys(models)]
+    parse_attack(method, parameters)
+    image_keys(atlas, image_set, parse_ids(ids, most=MOST_ATTACKS) if ids is not None else [])
+    references = _references(atlas, models)
     ledger = _ledger()
     chosen = (
         parse_ids(ids, most=MOST_ATTACKS)
@@ -1346,11 +1393,13 @@ def list_jobs(states: tuple[str, ...], limit: int) -> None:
     """List jobs, newest first."""
     from db import job_queries
     from db.ledger_tables import STATES
+    from db.suggestions import hint
 
     for state in states:
         if state not in STATES:
             raise click.BadParameter(
-                f"expected some of {', '.join(STATES)}, got {state!r}", param_hint="--state"
+                f"expected some of {', '.join(STATES)}, got {state!r}{hint(state, STATES)}",
+                param_hint="--state",
             )
     rows = [
         {
@@ -1667,6 +1716,7 @@ def _write_rows(
 
 def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
     from db.sql_catalogue import catalogue, row_counts
+    from db.suggestions import hint
 
     readable = {one.name: one for one in catalogue()}
     if name is None:
@@ -1678,7 +1728,8 @@ def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
         _print_table(rows, "")
         return
     if name not in readable:
-        raise CommandFailed(f"there is no table {name!r}; there are {', '.join(sorted(readable))}")
+        names = sorted(readable)
+        raise CommandFailed(f"there is no table {name!r}; there are {', '.join(names)}{hint(name, names)}")
     click.echo(f"{readable[name].comment}\n")
     columns = [{"column": c.name, "type": c.kind, "what it tells": c.comment} for c in readable[name].columns]
     _print_table(columns, "")

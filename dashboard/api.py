@@ -32,6 +32,7 @@ from db.attack_queries import job_attacks
 from db.jobs import NoSuchJob
 from db.ledger_tables import STATES
 from db.results import ResultGone
+from db.suggestions import hint
 from workers.methods import DEFAULT_METHOD, WrongRequest
 from workers.submit import (
     DEFAULT_STEPS,
@@ -126,7 +127,7 @@ def submit() -> flask.Response:
     elif kind == "index":
         new = _index(body)
     else:
-        raise WrongRequest(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        raise WrongRequest(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}{hint(kind, KINDS)}")
     submitted = context.office.submit(new)
     record = _job(submitted.job) | {"notice": submitted.sentence()}
     return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))

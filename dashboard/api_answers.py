@@ -15,6 +15,7 @@ from dashboard.prefix import local
 from db.jobs import IllegalMove, NoSuchJob
 from db.ledger import LedgerError
 from db.results import ResultGone
+from db.suggestions import hint
 from workers.methods import WrongRequest
 from workers.submit import DEFAULT_STEPS, short_ids
 
@@ -126,7 +127,7 @@ def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     """
     text = flask.request.args.get(name, default)
     if text not in choices:
-        raise WrongRequest(f"{name}: expected one of {', '.join(choices)}, got {text!r}")
+        raise WrongRequest(f"{name}: expected one of {', '.join(choices)}, got {text!r}{hint(text, choices)}")
     return text
 
 

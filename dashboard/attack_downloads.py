@@ -14,6 +14,7 @@ from db import attack_queries, robustness_queries
 from db.atlas import AtlasError, Query
 from db.job_queries import job, job_items
 from db.results import ResultGone
+from db.suggestions import hint
 from db.table_files import csv_lines
 from workers.methods import WrongRequest
 
@@ -98,7 +99,7 @@ TABLES: dict[str, Callable[[RobustnessAddress], Query]] = {
 def robustness_csv(table: str) -> flask.Response:
     """All rows of a table of the Robustness page, as its address asks for them."""
     if table not in TABLES:
-        raise NotFound(f"table: expected one of {', '.join(TABLES)}, got {table!r}")
+        raise NotFound(f"table: expected one of {', '.join(TABLES)}, got {table!r}{hint(table, TABLES)}")
     address, problems = RobustnessAddress.read(flask.request.query_string.decode(errors="replace"))
     if problems:
         raise WrongRequest(next(iter(problems.values())).rstrip("."))

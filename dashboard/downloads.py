@@ -31,6 +31,7 @@ from dashboard.selections import (
 from db import image_queries, overview_queries, patch_queries, tuning_queries
 from db.atlas import AtlasError, Query
 from db.label_queries import label_matches
+from db.suggestions import hint
 from db.table_files import csv_lines
 
 downloads = flask.Blueprint("downloads", __name__, url_prefix="/download")
@@ -145,7 +146,9 @@ OVERVIEW: dict[str, Callable[[Record | None, ImagesAddress, str], Query]] = {
 def overview_csv(table: str) -> flask.Response:
     """All rows of a table of the Overview page."""
     if table not in OVERVIEW:
-        raise NothingSelected(f"table: expected one of {', '.join(OVERVIEW)}, got {table!r}")
+        raise NothingSelected(
+            f"table: expected one of {', '.join(OVERVIEW)}, got {table!r}{hint(table, OVERVIEW)}"
+        )
     catalogue = _catalogue()
     address = _address(OverviewAddress)
     run, listed = images_page.resolve(catalogue, address.at(ImagesAddress))

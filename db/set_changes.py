@@ -34,9 +34,11 @@ from db.ledger_tables import (
     SaliencyMap,
     SavedQuery,
 )
+from db.queries import image_sets
 from db.questions import content_key, key_in_set
 from db.results import remove_results
 from db.set_states import begin_change, end_change, set_changes_of
+from db.suggestions import choices
 
 MOST_DESCRIPTION = 10_000
 # Results with files: the table, its number, columns of files.
@@ -126,8 +128,17 @@ ORDER BY r.model""",
         )
     # one whose removal was interrupted can be removed again
     if images is None and not (found.maps or found.attacks or set_changes_of(ledger, image_set) % 2):
-        raise NoSuchSet(f"there is no image set {image_set!r}")
+        raise _no_such_set(atlas, image_set)
     return found
+
+
+def _no_such_set(atlas: Atlas, image_set: str) -> NoSuchSet:
+    try:
+        names = [row["image_set"] for row in atlas.fetch(image_sets())]
+    except NoAtlas:
+        names = []
+    have = choices(image_set, names, nouns="image sets are") if names else "there is no image set yet"
+    return NoSuchSet(f"there is no image set {image_set!r}; {have}")
 
 
 def descriptions(ledger: Ledger) -> dict[str, str]:
@@ -144,7 +155,7 @@ def describe_set(atlas: Atlas, ledger: Ledger, image_set: str, description: str)
         NoSuchSet: there is none of that name.
     """
     if _images_of(atlas, image_set) is None:
-        raise NoSuchSet(f"there is no image set {image_set!r}")
+        raise _no_such_set(atlas, image_set)
     with ledger.write() as connection:
         connection.execute(delete(ImageSetNote).where(ImageSetNote.image_set == image_set))
         if description:
@@ -165,7 +176,7 @@ def rename_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str, 
         raise WrongSetName(f"name: {problem}")
     with store.removing():
         if _images_of(atlas, image_set) is None:
-            raise NoSuchSet(f"there is no image set {image_set!r}")
+            raise _no_such_set(atlas, image_set)
         if _images_of(atlas, name) is not None:
             raise SetNameTaken(f"there is an image set {name!r} already: choose another name")
         names = (image_set, name)

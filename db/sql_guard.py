@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 
 from db.sql_functions import AGGREGATES, BY_NAME, FUNCTIONS, TABLE_FUNCTIONS, near
+from db.suggestions import hint
 
 MOST_CHARACTERS = 100_000
 QUERY_NODES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
@@ -168,7 +169,8 @@ def _table(node: dict[str, Any], tables: Collection[str], inner: Collection[str]
         return {name}
     if name in inner:
         return set()
-    raise RefusedSQL(f"there is no table {name!r}: there are {', '.join(sorted(tables))}")
+    there = sorted({*tables, *inner})
+    raise RefusedSQL(f"there is no table {name!r}: there are {', '.join(there)}{hint(name, there)}")
 
 
 def _rows(node: dict[str, Any]) -> None:

@@ -29,5 +29,11 @@ def choices(given: str, known: Iterable[str], *, nouns: str = "there are") -> st
     return listed if near is None else f"did you mean {near!r}? {listed}"
 
 
+def hint(given: object, known: Iterable[str]) -> str:
+    """What to add to a sentence that refuses a name and lists what is valid: the nearest, empty where none is near."""
+    near = meant(given, known) if isinstance(given, str) else None
+    return "" if near is None else f"; did you mean {near!r}?"
+
+
 def _key(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum()) or name

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from db.suggestions import hint
 from workers.methods import Method, Parameter, Value, WrongRequest
 
 # Part of an attack's name: goes up when the same request finds another thing.
@@ -253,7 +254,7 @@ def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
     """
     method = ATTACKS.get(name)
     if method is None:
-        raise WrongRequest(f"method: expected one of {', '.join(ATTACKS)}, got {name!r}")
+        raise WrongRequest(f"method: expected one of {', '.join(ATTACKS)}, got {name!r}{hint(name, ATTACKS)}")
     values = method.parse(given)
     if "grid" not in given and ("step" in given or values["levels"] == "8-bit"):
         values["grid"] = "linear"

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from db.suggestions import hint
+
 Value = float | int | str
 
 # Part of a map's name: goes up when a method computes other numbers from the same request.
@@ -51,7 +53,7 @@ class Parameter:
             if isinstance(given, str) and known:
                 return given
             expected = f"one of {', '.join(self.choices)}" if self.choices else "a layer's name"
-            raise WrongRequest(f"{self.name}: expected {expected}, got {given!r}")
+            raise WrongRequest(f"{self.name}: expected {expected}, got {given!r}{hint(given, self.choices)}")
         whole = isinstance(self.default, int)
         try:
             if isinstance(given, bool):
@@ -89,7 +91,7 @@ class Method:
         for name in given:
             if name not in known:
                 have = ", ".join(known) or "none"
-                raise WrongRequest(f"{self.name} has no parameter {name!r}: it has {have}")
+                raise WrongRequest(f"{self.name} has no parameter {name!r}: it has {have}{hint(name, known)}")
         return {
             name: parameter.parse(given[name]) if name in given else parameter.default
             for name, parameter in known.items()
@@ -227,5 +229,5 @@ def parse_method(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
         WrongRequest: no such method, or a parameter that it has not or that is out of range.
     """
     if name not in METHODS:
-        raise WrongRequest(f"method: expected one of {', '.join(METHODS)}, got {name!r}")
+        raise WrongRequest(f"method: expected one of {', '.join(METHODS)}, got {name!r}{hint(name, METHODS)}")
     return METHODS[name].parse(given)

@@ -13,8 +13,6 @@ A model is named by a specification:
 Weights are never made up: a model loads whole, or an exception says in a sentence why not.
 """
 
-import contextlib
-import difflib
 import hashlib
 import re
 from pathlib import Path
@@ -23,7 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from workers.hub import HubUnreachable, fetch_repository
-from workers.named_models import NAMED_MODELS, NamedModel
+from workers.named_models import (
+    LOADERS,
+    NAMED_MODELS,
+    NamedModel,
+    model_name,
+    name_problem,
+    placed_folder,
+    spec_path,
+    unknown_model,
+)
 from workers.networks import (
     LoadedNetwork,
     ModelError,
@@ -33,7 +40,7 @@ from workers.networks import (
     first_line,
 )
 from workers.preprocessing import Preprocessing
-from workers.source_folder import is_model_folder, load_efficientnet_lite0, load_file, load_folder
+from workers.source_folder import load_efficientnet_lite0, load_file, load_folder
 from workers.source_huggingface import load_huggingface
 from workers.source_timm import load_timm
 from workers.source_torchvision import load_torchvision
@@ -163,10 +170,9 @@ def load_model(
         WrongWeights: the weights do not fill the network, or it does not classify.
     """
     spec = spec.strip()
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise UnknownModel(
-            f"name: expected up to 100 letters, digits and ._- after a letter or digit, got {name!r}"
-        )
+    problem = name_problem(name)
+    if problem is not None:
+        raise UnknownModel(problem)
     name = name or model_name(spec)
     loaded = _load(spec, name=name, models_folder=models_folder, hub_timeout=hub_timeout)
     model = VisionModel(loaded, name=name).eval().requires_grad_(False)
@@ -174,32 +180,6 @@ def load_model(
     return model.to(device)
 
 
-def model_name(spec: str) -> str:
-    """Short name of the model that `spec` names, of letters, digits and ``._-``.
-
-    A named model keeps its name, also when its specification is typed out; a folder's is the folder's own.
-    """
-    for known, named in NAMED_MODELS.items():
-        if spec in (known, named.spec):
-            return known
-    kind, colon, reference = spec.partition(":")
-    if colon and kind in _LOADERS:
-        architecture, at, file = reference.partition("@")
-        text = f"{kind}-{architecture}-{Path(file).stem}" if at else f"{kind}-{reference}"
-        text = text.removeprefix("hf-")
-    else:
-        text = _path(spec).resolve().name
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", text).strip("-.") or "model"
-
-
-def _path(text: str) -> Path:
-    """`~` is the home of whoever asks; `~nobody` stays as it is, and is nowhere."""
-    with contextlib.suppress(RuntimeError):
-        return Path(text).expanduser()
-    return Path(text)
-
-
-_LOADERS = ("hf", "torchvision", "timm")
 DEMO_FOLDER = Path(__file__).parent / "convnext_demo"
 
 
@@ -210,14 +190,14 @@ def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: floa
         return load_efficientnet_lite0(source=reference)
     if wanted == "package:convnext-demo":
         return load_folder(DEMO_FOLDER, name=name, source=reference)
-    if kind in _LOADERS and reference:
+    if kind in LOADERS and reference:
         architecture, at, file = reference.partition("@")
         if at:
-            path = _path(file)
+            path = spec_path(file)
             return load_file(
                 f"{kind}:{architecture}", path, name=name, source=f"{kind}:{architecture}@{path}"
             )
-        placed = _placed(spec, reference, models_folder)
+        placed = placed_folder(spec, reference, models_folder)
         if placed is not None:
             return load_folder(placed, name=name, source=wanted)
         if kind == "torchvision":
@@ -229,25 +209,13 @@ def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: floa
         return _from_hub(
             reference, spec=spec, name=name, models_folder=models_folder, hub_timeout=hub_timeout
         )
-    folder = _path(wanted)
+    folder = spec_path(wanted)
     if wanted and folder.is_dir():
         return load_folder(folder.resolve(), name=name, source=str(folder.resolve()))
-    placed = _placed(spec, spec, models_folder) if spec and "/" not in spec else None
+    placed = placed_folder(spec, spec, models_folder) if spec and "/" not in spec else None
     if placed is not None:
         return load_folder(placed, name=name, source=str(placed))
-    raise UnknownModel(_unknown(spec, models_folder))
-
-
-def _placed(spec: str, reference: str, models_folder: Path | None) -> Path | None:
-    """Folder below `models_folder` that a person filled for this model: by its short name or its hub name."""
-    if models_folder is None:
-        return None
-    names = (model_name(spec), spec, reference, reference.replace("/", "--"), reference.rpartition("/")[2])
-    for name in dict.fromkeys(names):
-        candidate = models_folder / name
-        if name and ".." not in name and is_model_folder(candidate):
-            return candidate
-    return None
+    raise UnknownModel(unknown_model(spec, models_folder))
 
 
 def _from_hub(
@@ -264,19 +232,6 @@ def _from_hub(
             f"there is internet and copy that folder to {target}, or give the folder in place of {spec!r}"
         ) from error
     return load_huggingface(folder, name=name, source=f"hf:{repository}")
-
-
-def _unknown(spec: str, models_folder: Path | None) -> str:
-    placed = []
-    if models_folder is not None and models_folder.is_dir():
-        placed = [path.name for path in models_folder.iterdir() if is_model_folder(path)]
-    names = [*NAMED_MODELS, *placed]
-    near = difflib.get_close_matches(spec, names, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return (
-        f"expected a model among {', '.join(names)}, or hf:ORG/NAME, torchvision:NAME, timm:NAME, "
-        f"or a folder that exists, got {spec!r}{hint}"
-    )
 
 
 def _blank_logits(model: VisionModel) -> Tensor:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.checkpoints import Checkpoint, load_exactly, read_checkpoint, read_json
+from workers.named_models import DESCRIPTION
 from workers.networks import LoadedNetwork, UnknownModel, WrongWeights
 from workers.preprocessing import HALF, Preprocessing
 from workers.source_huggingface import load_huggingface
@@ -37,15 +38,9 @@ from workers.vocabularies import (
     vocabulary_of_labels,
 )
 
-DESCRIPTION = "convscope.json"
 _SETTINGS = (
     "architecture", "weights", "mean", "std", "resize", "input_size", "interpolation", "vocabulary", "transform_input",
 )  # fmt: skip
-
-
-def is_model_folder(folder: Path) -> bool:
-    """Whether `folder` has one of the three layouts."""
-    return (folder / DESCRIPTION).is_file() or (folder / "config.json").is_file()
 
 
 def load_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:

@@ -5,7 +5,7 @@ parameters), so that asking twice for the same is one job.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ from db.label_queries import label_choices, label_matches
 from db.ledger import Ledger
 from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
 from db.patch_queries import labelled_classes
-from db.queries import class_counts, image_sets, runs
+from db.queries import class_counts, image_sets, layers, runs
 from db.results import ResultStore
 from db.set_states import SetChanged, set_changes_of
 from db.settings import Settings
+from db.suggestions import choices, hint, meant
 from workers.keys import content_key, key_in_set
 from workers.messages import BrokerAway, celery_app, send
 from workers.methods import ATTRIBUTION_VERSION, WrongRequest, parse_method
@@ -78,7 +79,7 @@ def choose_models(atlas: Atlas, names: Sequence[str]) -> tuple[ModelRef, ...]:
     known = indexed_models(atlas)
     for name in names:
         if name not in known:
-            have = f"indexed models are {', '.join(known)}" if known else "no model was indexed yet"
+            have = choices(name, known, nouns="indexed models are") if known else "no model was indexed yet"
             raise WrongRequest(f"models: {name!r} was not indexed; {have}")
     if not names:
         raise WrongRequest("models: expected at least one, got none")
@@ -109,6 +110,8 @@ def saliency_job(
     check_queue(queue)
     ids = list(dict.fromkeys(image_ids))
     check_classes(atlas, models, asked if isinstance(asked, int) else None)
+    if complete.get("layer"):
+        check_layer(atlas, models, str(complete["layer"]))
     request = {
         "models": [dataclasses.asdict(model) for model in models],
         "image_set": image_set,
@@ -191,6 +194,37 @@ def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) 
         if row is not None and row["digest"] == model.digest and target >= row["classes"]:
             raise WrongRequest(
                 f"target: {model.name} has classes 0 to {row['classes'] - 1:,}, not {target:,}"
+            )
+
+
+def check_layer(atlas: Atlas, models: Sequence[ModelRef], layer: str) -> None:
+    """Whether the indexed ones of the models may have a layer or a module of that name.
+
+    The atlas knows the layers that were indexed, and by their paths the modules around them; others near these may be
+    there, and are looked for by the worker.
+
+    Raises:
+        WrongRequest: one has none.
+    """
+    for model in models:
+        try:
+            rows = atlas.fetch(layers(model.name))
+        except NoAtlas:
+            return
+        modules = {row["module"] for row in rows}
+        around = {
+            module.rsplit(".", depth)[0] for module in modules for depth in range(module.count(".") + 1)
+        }
+        known = [row["layer"] for row in rows]
+        near = meant(layer, [*known, *modules, *around])
+        parents = [layer.rsplit(".", depth)[0] for depth in (1, 2) if layer.count(".") >= depth]
+        if layer in known or layer in around or not rows or (not parents and near is None):
+            continue
+        if not any(parent in around for parent in parents):
+            examples = [known[at] for at in sorted({0, len(known) // 2, len(known) - 1})]
+            raise WrongRequest(
+                f"layer: {model.name} has no layer or module {layer!r}; its layers are such as "
+                f"{', '.join(examples)}" + ("" if near is None else f"; did you mean {near!r}?")
             )
 
 
@@ -354,7 +388,7 @@ def faithfulness_job(
 def check_queue(queue: str) -> None:
     """Raise WrongRequest where there is no such queue."""
     if queue not in QUEUES:
-        raise WrongRequest(f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}")
+        raise WrongRequest(f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}{hint(queue, QUEUES)}")
 
 
 def parse_target(given: Any) -> str | int:
@@ -368,7 +402,10 @@ def parse_target(given: Any) -> str | int:
     number = int(given) if isinstance(given, str) and given.isdecimal() and len(given) < 10 else given
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 10**9:
         return number
-    raise WrongRequest(f"target: expected prediction, label or the index of a class, got {given!r}")
+    raise WrongRequest(
+        f"target: expected prediction, label or the index of a class, got {given!r}"
+        + hint(given, ("prediction", "label"))
+    )
 
 
 def parse_ids(text: str, *, most: int = MOST_ITEMS, name: str = "ids") -> list[int]:
@@ -400,6 +437,13 @@ def short_ids(ids: Sequence[int]) -> str:
     return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
 
 
+def no_such_set(image_set: str, known: Iterable[str]) -> str:
+    """A sentence for a name that no image set has."""
+    names = list(known)
+    have = choices(image_set, names, nouns="image sets are") if names else "there is no image set yet"
+    return f"images: there is no image set {image_set!r}; {have}"
+
+
 def image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, str]:
     """The content of the images of these ids.
 
@@ -411,8 +455,7 @@ def image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, st
     except NoAtlas:
         sets = {}
     if image_set not in sets:
-        have = f"image sets are {', '.join(sets)}" if sets else "there is no image set yet"
-        raise WrongRequest(f"images: there is no image set {image_set!r}; {have}")
+        raise WrongRequest(no_such_set(image_set, sets))
     for image_id in ids:
         if isinstance(image_id, bool) or not isinstance(image_id, int) or not 0 <= image_id < sets[image_set]:
             raise WrongRequest(f"ids: {image_set} has images 0 to {sets[image_set] - 1:,}, not {image_id!r}")

@@ -13,6 +13,7 @@ from db.image_sets import images_by_id
 from db.jobs import NewItem, NewJob, Record
 from db.ledger import Ledger
 from db.ledger_tables import Attack, Job
+from db.suggestions import hint
 from workers.attack_requests import ATTACK_VERSION, parse_attack
 from workers.keys import content_key, key_in_set
 from workers.methods import METHODS, Value, WrongRequest
@@ -63,7 +64,10 @@ def attack_job(
     """
     complete = parse_attack(method, parameters)
     if relative_to not in RELATIVE_TO:
-        raise WrongRequest(f"relative_to: expected one of {', '.join(RELATIVE_TO)}, got {relative_to!r}")
+        raise WrongRequest(
+            f"relative_to: expected one of {', '.join(RELATIVE_TO)}, got {relative_to!r}"
+            + hint(relative_to, RELATIVE_TO)
+        )
     aim = parse_class(target)
     check_queue(queue)
     ids = list(dict.fromkeys(image_ids))
@@ -168,7 +172,9 @@ def parse_maps(given: Mapping[str, Any]) -> dict[str, Value]:
     known = {parameter.name: parameter for parameter in MAP_PARAMETERS}
     for name in given:
         if name not in known:
-            raise WrongRequest(f"maps have no parameter {name!r}: they have {', '.join(known)}")
+            raise WrongRequest(
+                f"maps have no parameter {name!r}: they have {', '.join(known)}{hint(name, known)}"
+            )
     values = {
         name: parameter.parse(given[name]) if name in given else parameter.default
         for name, parameter in known.items()

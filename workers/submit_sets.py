@@ -14,11 +14,12 @@ from db.jobs import NewItem, NewJob
 from db.ledger import Ledger
 from db.queries import image_sets
 from db.queries import layers as layers_of
+from db.suggestions import hint
 from db.uploads import UploadStore
 from workers.keys import content_key, key_in_set
 from workers.methods import WrongRequest
 from workers.named_models import NAMED_MODELS
-from workers.submit import check_queue, indexed_models
+from workers.submit import check_queue, indexed_models, no_such_set
 
 DTYPES = ("float32", "bfloat16")
 MOST_K = 100
@@ -181,8 +182,8 @@ def index_job(
     """
     known = indexed_models(atlas)
     if model not in known and model not in NAMED_MODELS:
-        choices = ", ".join(dict.fromkeys([*known, *NAMED_MODELS]))
-        raise WrongRequest(f"model: expected one of {choices}, got {model!r}")
+        names = list(dict.fromkeys([*known, *NAMED_MODELS]))
+        raise WrongRequest(f"model: expected one of {', '.join(names)}, got {model!r}{hint(model, names)}")
     source = known[model].source if model in known else model
     _check_number("k", k, MOST_K)
     if batch_size is not None:
@@ -190,7 +191,7 @@ def index_job(
     if not isinstance(layers, str) or not re.fullmatch(r"[\w.*?,\[\]! -]{1,500}", layers, re.ASCII):
         raise WrongRequest(f"layers: expected patterns of layers' names such as *.dwconv, got {layers!r}")
     if dtype not in DTYPES:
-        raise WrongRequest(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise WrongRequest(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}{hint(dtype, DTYPES)}")
     if not isinstance(replace, bool):
         raise WrongRequest(f"replace: expected true or false, got {replace!r}")
     check_queue(queue)
@@ -199,15 +200,11 @@ def index_job(
     except NoAtlas:
         sets = {}
     if image_set not in sets:
-        have = f"image sets are {', '.join(sets)}" if sets else "there is no image set yet"
-        raise WrongRequest(f"images: there is no image set {image_set!r}; {have}")
+        raise WrongRequest(no_such_set(image_set, sets))
     known_layers = [row["layer"] for row in atlas.fetch(layers_of(model))]
-    if known_layers and not matching_layers(known_layers, layers):
-        examples = [known_layers[at] for at in sorted({0, len(known_layers) // 2, len(known_layers) - 1})]
-        raise WrongRequest(
-            f"layers: expected a pattern that matches some of {len(known_layers)} layers of {model} such as "
-            f"{', '.join(examples)}, got {layers!r}"
-        )
+    problem = layers_problem(known_layers, layers, model)
+    if problem is not None:
+        raise WrongRequest(problem)
     there = atlas.fetch(run_of(model, image_set))
     if there and not replace:
         raise WrongRequest(
@@ -236,6 +233,17 @@ def index_job(
         image_set=image_set,
         parameters=request,
         items=(NewItem(model, 0, ""),),
+    )
+
+
+def layers_problem(known: Sequence[str], patterns: str, model: str) -> str | None:
+    """A sentence where no pattern matches a layer of a model; None where one does, or its layers are not known."""
+    if not known or matching_layers(known, patterns):
+        return None
+    examples = [known[at] for at in sorted({0, len(known) // 2, len(known) - 1})]
+    return (
+        f"layers: expected a pattern that matches some of {len(known)} layers of {model} such as "
+        f"{', '.join(examples)}, got {patterns!r}{hint(patterns, known)}"
     )
 
 

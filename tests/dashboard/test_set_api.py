@@ -91,7 +91,10 @@ def test_what_depends_on_a_set_is_named(client: FlaskClient, context: Context) -
         "images": 12, "runs": ["synthetic"], "maps": 2, "attacks": 1, "jobs": 1, "unfinished": 0, "queries": ["mine"],
     }  # fmt: skip
     missing = client.get("/api/image_sets/none")
-    assert (missing.status_code, missing.json) == (404, {"error": "there is no image set 'none'"})
+    assert (missing.status_code, missing.json) == (
+        404,
+        {"error": "there is no image set 'none'; image sets are other, painted"},
+    )
 
 
 def test_a_new_name_reaches_the_atlas_and_all_rows_of_the_ledger(

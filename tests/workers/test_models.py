@@ -303,7 +303,7 @@ def test_a_model_of_ones_own_in_the_models_folder_goes_by_its_name(
 ) -> None:
     shutil.copytree(convnext_folder, tmp_path / "models" / "mine")
     assert load_model("mine", models_folder=tmp_path / "models").name == "mine"
-    with pytest.raises(UnknownModel, match=r"got 'mien'; did you mean mine"):
+    with pytest.raises(UnknownModel, match=r"got 'mien'; did you mean 'mine'"):
         load_model("mien", models_folder=tmp_path / "models")
 
 
@@ -312,7 +312,7 @@ def test_a_model_of_ones_own_in_the_models_folder_goes_by_its_name(
     [
         (
             "convnext-tyny",
-            r"expected a model among convnext-tiny, .* got 'convnext-tyny'; did you mean convnext-tiny",
+            r"expected a model among convnext-tiny, .* got 'convnext-tyny'; did you mean 'convnext-tiny'",
         ),
         ("", "or a folder that exists, got ''"),
         ("hf:", "got 'hf:'"),

@@ -8,7 +8,7 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from db import job_queries, jobs
 from db.atlas import Atlas
 from db.ledger import Ledger
-from db.queries import runs
+from db.queries import layers, runs
 from db.settings import Settings
 from workers.methods import WrongRequest
 from workers.submit import (
@@ -64,6 +64,24 @@ def test_the_same_content_is_the_same_job_and_other_content_another(atlas: Atlas
     ]
     assert {new.key for new in same} == {base.key}
     assert len({new.key for new in [base, *other]}) == len(other) + 1
+
+
+def test_a_layer_that_an_indexed_model_cannot_have_is_refused_when_it_is_asked_for(atlas: Atlas) -> None:
+    indexed = choose_models(atlas, ["synthetic"])
+    rows = atlas.fetch(layers("synthetic"))
+    module = rows[-1]["module"]
+    block = module.rpartition(".")[0]
+    # its layers, their paths, the modules around them and beside them, and what only the network can tell
+    for there in (rows[0]["layer"], module, block, f"{block}.beside", "maxpool", ""):
+        assert request(atlas, models=indexed, method="gradcam", parameters={"layer": there}).items
+    for wrong in ("stage9.block1.dwconv.x.y", rows[0]["layer"].upper().replace(".", "") + "x"):
+        with pytest.raises(
+            WrongRequest, match=f"layer: synthetic has no layer or module '{wrong}'; its layers"
+        ):
+            request(atlas, models=indexed, method="gradcam", parameters={"layer": wrong})
+    near = rows[3]["layer"] + "n"
+    with pytest.raises(WrongRequest, match=f"did you mean '{rows[3]['layer']}'"):
+        request(atlas, models=indexed, method="gradcam", parameters={"layer": near.replace(".", "-")})
 
 
 def test_every_image_under_every_model_is_an_item_and_an_images_maps_lie_together(atlas: Atlas) -> None:
