@@ -33,7 +33,7 @@ from workers.submit import ModelRef, Office, saliency_job
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 # A dead worker is noticed after the lease; the tests need not wait for half a minute.
 ENVIRONMENT = {"CONVSCOPE_LEASE": "2"}
-LONG = {"samples": 80, "agreement": 0, "seed": 1}  # some 4 seconds on a CPU
+LONG = {"samples": 40, "agreement": 0, "seed": 1}  # some 2 seconds on a CPU
 SHORT = {"samples": 2, "agreement": 0, "seed": 1}
 
 
@@ -315,7 +315,7 @@ def test_a_restarted_command_goes_on_where_it_was(lab: Lab, told: Told) -> None:
             seconds=180,
             what=lab.said,
         )
-        command.stop(by=killer)
+        command.stop(by=killer, within=30)  # a loaded machine is slow, not wrong
         wait(
             lambda: not processes_of(lab.settings.home),
             seconds=10,
