@@ -83,7 +83,7 @@ def test_wrong_use_ends_with_2_and_names_what_was_given(words: list[str], home: 
         (["images", "list"], "there is no atlas in"),
         (["images", "import", "birds", "/nowhere/birds"], "/nowhere/birds"),
         (["images", "import", "No Such Name", "."], "No Such Name"),
-        (["index", "--model", "efficientnet-lite0", "--images", "birds"], "there is no atlas in"),
+        (["index", "--model", "efficientnet-lite0", "--images", "birds"], "nothing was imported yet"),
         (["models", "show", "efficientnet-lite"], "efficientnet-lite0"),
     ],
 )

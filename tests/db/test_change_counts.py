@@ -17,7 +17,7 @@ from db.ledger_tables import Attack, MapScore, SaliencyMap, Table
 
 ROOT = Path(__file__).parents[2]
 TABLES = Table.metadata.tables
-WORDS = {"state": "done", "queue": "batch", "outcome": "flipped", "panel": "clean"}
+WORDS = {"state": "done", "queue": "batch", "outcome": "flipped", "panel": "clean", "verdict": "carry"}
 
 
 def value_for(column: Any, variant: int) -> Any:
