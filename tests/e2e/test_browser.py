@@ -173,6 +173,7 @@ def test_the_keyboard_reaches_layers_controls_and_patches(page: Page, site: str)
     page.keyboard.press("ArrowDown")
     expect(page.locator(".channel-row").nth(1).locator(".cell").nth(1)).to_be_focused()
     expect(page.get_by_role("tooltip")).to_contain_text("rank 2")
+    page.wait_for_timeout(500)  # until its text has found its place
     top = page.get_by_role("tooltip").bounding_box(timeout=5000)
     page.evaluate("window.scrollBy(0, 20)")  # a focus that moves scrolls, too: what is told stays beside it
     page.wait_for_timeout(300)
