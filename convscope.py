@@ -1360,6 +1360,7 @@ def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue
     next to random draws of as many live channels of the same layers. They carry the attack where they hold it off
     longer than the random ones do.
     """
+    from db.atlas import Atlas
     from db.attack_queries import job_ablations
     from db.ledger import Ledger
     from workers.submit import Office, parse_ids
@@ -1369,7 +1370,9 @@ def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue
     ledger = Ledger(settings)
     ledger.migrate()
     numbers = parse_ids(attacks, most=MOST_FOLLOWED, name="attacks")
-    new = ablation_job(ledger, numbers, channels=channels, draws=draws, seed=seed, layer=layer, queue=queue)
+    new = ablation_job(
+        ledger, Atlas(settings), numbers, channels=channels, draws=draws, seed=seed, layer=layer, queue=queue
+    )
     submitted = Office(settings, ledger).submit(new)
     click.echo(f"{submitted.job}")
     _remark(submitted.sentence())

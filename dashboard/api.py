@@ -106,6 +106,7 @@ def submit() -> flask.Response:
         only(body, "kind", "attacks", "channels", "draws", "seed", "layer", "queue")
         new = ablation_job(
             context.ledger,
+            context.atlas,
             _attack_numbers(body),
             channels=body.get("channels", 10),
             draws=body.get("draws", DRAWS),

@@ -31,6 +31,7 @@ from dashboard.selections import (
 from db import image_queries, overview_queries, patch_queries, tuning_queries
 from db.atlas import AtlasError, Query
 from db.label_queries import label_matches
+from db.queries import left_out_modules
 from db.suggestions import hint
 from db.table_files import csv_lines
 
@@ -138,6 +139,7 @@ OVERVIEW: dict[str, Callable[[Record | None, ImagesAddress, str], Query]] = {
         run, replace(a, verdict="wrong", sort="surest"), limit=None
     ),
     "labels": lambda run, _a, _sort: label_matches(-1 if run is None else run["run"]),
+    "left_out": lambda run, _a, _sort: left_out_modules("" if run is None else run["model"]),
     "repeats": lambda _run, a, _sort: overview_queries.near_duplicates(a.images, limit=None),
 }
 

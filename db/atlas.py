@@ -420,9 +420,9 @@ def _first_line(error: Exception) -> str:
 
 def _complete(connection: duckdb.DuckDBPyConnection) -> None:
     rows = connection.execute(
-        "SELECT column_name FROM duckdb_columns() WHERE table_name = 'images'"
+        "SELECT table_name, list(column_name) FROM duckdb_columns() GROUP BY table_name"
     ).fetchall()
-    connection.execute(completion([name for (name,) in rows]) or "SELECT 1")
+    connection.execute(completion(dict(rows)) or "SELECT 1")
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -268,7 +268,7 @@ def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orph
     for table in ("runs", "images", "image_sets", "label_choices"):
         connection.execute(f"DELETE FROM {table} WHERE image_set = $image_set", values)
     for (model,) in models:
-        for table in ("layers", "layer_edges", "models"):
+        for table in ("layers", "layer_edges", "modules", "models"):
             connection.execute(f"DELETE FROM {table} WHERE model = $model", {"model": model})
     if models:
         connection.execute(

@@ -84,6 +84,7 @@ class RunTables:
     classes: pa.Table
     layers: pa.Table
     layer_edges: pa.Table
+    modules: pa.Table
     activations: pa.Table
     activations_by_image: pa.Table
     predictions: pa.Table
@@ -104,7 +105,7 @@ def insert_run(
     gone = "(SELECT run FROM runs WHERE model = $model AND image_set = $image_set)"
     for table in (*RUN_TABLES, "runs"):
         connection.execute(f"DELETE FROM {table} WHERE run IN {gone}", values)
-    for table in ("models", "layers", "layer_edges"):
+    for table in ("models", "layers", "layer_edges", "modules"):
         connection.execute(f"DELETE FROM {table} WHERE model = $model", {"model": model})
     connection.execute("DELETE FROM classes WHERE vocabulary = $vocabulary", {"vocabulary": vocabulary})
     given = {
@@ -112,6 +113,7 @@ def insert_run(
         "classes": tables.classes,
         "layers": tables.layers,
         "layer_edges": tables.layer_edges,
+        "modules": tables.modules,
     }
     for table, rows in given.items():
         _insert(connection, table, rows, "SELECT * FROM given")

@@ -47,6 +47,36 @@ ORDER BY position""",
     )
 
 
+def keeps_modules() -> Query:
+    """One row where the atlas has a table of modules; it has after the next change."""
+    return Query("SELECT 1 AS one FROM duckdb_tables() WHERE table_name = 'modules'")
+
+
+def modules(model: str, digest: str) -> Query:
+    """The modules of a model's network in its own order; `keeps_modules` is asked first."""
+    return Query(
+        """
+SELECT m.module, m.kind
+FROM modules m JOIN models USING (model)
+WHERE m.model = $model AND models.digest = $digest
+ORDER BY m.position""",
+        {"model": model, "digest": digest},
+    )
+
+
+def left_out_modules(model: str) -> Query:
+    """The layers with channels that a model's network has beside those of the index, each with its reason."""
+    return Query(
+        """
+SELECT left_out AS reason, count(*) AS modules, list(module ORDER BY position) AS named
+FROM modules
+WHERE model = $model AND left_out IS NOT NULL
+GROUP BY left_out
+ORDER BY min(position)""",
+        {"model": model},
+    )
+
+
 def layer_edges(model: str) -> Query:
     """Which layer feeds which, in a stable order."""
     return Query(

@@ -51,6 +51,10 @@ CREATE SEQUENCE run_numbers;
 CREATE TABLE atlas_info (schema_version INTEGER);
 """
 
+_MODULES = (
+    "CREATE TABLE modules (model VARCHAR, position INTEGER, module VARCHAR, kind VARCHAR, left_out VARCHAR);"
+)
+
 # Parameters of probe pictures (`convscope images make stimuli`), which their names state.
 _STIMULUS_NUMBERS = (
     "orientation", "angle", "frequency", "phase", "contrast", "hue", "saturation", "value", "size", "x", "y",
@@ -335,6 +339,16 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "erf_size": "Side of the centred box that holds 95 % of the mean absolute input gradient, in pixels.",
         },
     ),
+    "modules": (
+        "The modules of each model's network, in the network's own order; a layer is the output of one.",
+        {
+            "model": "Name of the model.",
+            "position": "Place in the network's own order, from 0.",
+            "module": "Path of the module inside the network.",
+            "kind": "The module's class.",
+            "left_out": "Of a module with channels that is no layer here, the reason; NULL of all others.",
+        },
+    ),
     "layer_edges": (
         "Which layer feeds which, as the drawing of the network shows it.",
         {
@@ -594,21 +608,22 @@ def ddl() -> str:
         for statement in comment_on(table, about, columns, view=table in VIEW_NAMES)
     ]
     info = f"INSERT INTO atlas_info VALUES ({SCHEMA_VERSION});"
-    return "\n".join([_TABLES, _NEAR_DUPLICATES, _VIEWS, info, *comments])
+    return "\n".join([_TABLES, _MODULES, _NEAR_DUPLICATES, _VIEWS, info, *comments])
 
 
-def completion(columns: Collection[str]) -> str:
-    """Statements that give an atlas of this version what came to it later, by the columns of its table `images`."""
-    if "colors" in columns:
-        return ""
-    about, their = COMMENTS["near_duplicates"]
-    of_colors = f"COMMENT ON COLUMN images.colors IS {_literal(COMMENTS['images'][1]['colors'])};"
-    return "\n".join(
-        [
+def completion(tables: Mapping[str, Collection[str]]) -> str:
+    """Statements that give an atlas of this version what came to it later, by its tables and their columns."""
+    statements = []
+    if "colors" not in tables["images"]:
+        about, their = COMMENTS["near_duplicates"]
+        statements += [
             "ALTER TABLE images ADD COLUMN colors UTINYINT[];",
             "DROP VIEW near_duplicates;",
             _NEAR_DUPLICATES,
-            of_colors,
+            f"COMMENT ON COLUMN images.colors IS {_literal(COMMENTS['images'][1]['colors'])};",
             *comment_on("near_duplicates", about, their, view=True),
         ]
-    )
+    if "modules" not in tables:
+        about, their = COMMENTS["modules"]
+        statements += [_MODULES, *comment_on("modules", about, their, view=False)]
+    return "\n".join(statements)

@@ -227,7 +227,9 @@ def run_index(
         tell(0, None, "publishing")
         run = publish_run(
             atlas,
-            described=ModelRows(model, weights, digest, taps, tap_edges(model, taps), fields, sizes),
+            described=ModelRows(
+                model, weights, digest, taps, tap_edges(model, taps), fields, sizes, left_out
+            ),
             made=Pass(
                 image_set=image_set,
                 listed=images,

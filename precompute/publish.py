@@ -17,7 +17,7 @@ from workers.label_matching import LabelMatch, SetLabel
 from workers.models import VisionModel
 from workers.receptive_field import ReceptiveField
 from workers.stored_images import StoredImage
-from workers.taps import Tap
+from workers.taps import LeftOut, Tap
 
 
 class AlreadyIndexed(RuntimeError):
@@ -43,6 +43,7 @@ class ModelRows:
     edges: Sequence[tuple[str, str]]
     fields: Mapping[str, ReceptiveField]
     effective_sizes: Mapping[str, int]
+    left_out: Sequence[LeftOut]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def publish_run(
                 "target": pa.array([target for _, target in described.edges], pa.string()),
             }
         ),
+        modules=_modules(described),
         label_matches=_label_matches(made),
         **_results(state, images=1 + max((image.image_id for image in made.listed), default=-1)),
     )
@@ -236,6 +238,28 @@ def _layers(described: ModelRows) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(rows)
+
+
+def _modules(described: ModelRows) -> pa.Table:
+    """A row for each module; the reasons of one that is called several times are joined."""
+    modules = [
+        (name, type(module).__name__) for name, module in described.model.network.named_modules() if name
+    ]
+    reasons: dict[str, list[str]] = {}
+    for entry in described.left_out:
+        told = reasons.setdefault(entry.module, [])
+        if entry.reason not in told:
+            told.append(entry.reason)
+    left_out = ["; ".join(reasons[name]) if name in reasons else None for name, _ in modules]
+    return pa.table(
+        {
+            "model": pa.array([described.model.name] * len(modules), pa.string()),
+            "position": pa.array(range(len(modules)), pa.int32()),
+            "module": pa.array([name for name, _ in modules], pa.string()),
+            "kind": pa.array([kind for _, kind in modules], pa.string()),
+            "left_out": pa.array(left_out, pa.string()),
+        }
+    )
 
 
 def _label_matches(made: Pass) -> pa.Table:

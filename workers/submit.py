@@ -5,6 +5,7 @@ parameters), so that asking twice for the same is one job.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from db.label_queries import label_choices, label_matches
 from db.ledger import Ledger
 from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
 from db.patch_queries import labelled_classes
-from db.queries import class_counts, image_sets, layers, runs
+from db.queries import class_counts, image_sets, keeps_modules, layers, modules, runs
 from db.results import ResultStore
 from db.set_states import SetChanged, set_changes_of
 from db.settings import Settings
@@ -198,34 +199,30 @@ def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) 
 
 
 def check_layer(atlas: Atlas, models: Sequence[ModelRef], layer: str) -> None:
-    """Whether the indexed ones of the models may have a layer or a module of that name.
+    """Whether the indexed ones of the models have a layer or a module of that name.
 
-    The atlas knows the layers that were indexed, and by their paths the modules around them; others near these may be
-    there, and are looked for by the worker.
+    Of a module's later calls the names are its path with "-2" and so on. The atlas does not know how often it is
+    called, nor whether what it returns is a map: the worker does.
 
     Raises:
         WrongRequest: one has none.
     """
-    for model in models:
-        try:
-            rows = atlas.fetch(layers(model.name))
-        except NoAtlas:
+    try:
+        if not atlas.fetch(keeps_modules()):
             return
-        modules = {row["module"] for row in rows}
-        around = {
-            module.rsplit(".", depth)[0] for module in modules for depth in range(module.count(".") + 1)
-        }
-        known = [row["layer"] for row in rows]
-        near = meant(layer, [*known, *modules, *around])
-        parents = [layer.rsplit(".", depth)[0] for depth in (1, 2) if layer.count(".") >= depth]
-        if layer in known or layer in around or not rows or (not parents and near is None):
-            continue
-        if not any(parent in around for parent in parents):
-            examples = [known[at] for at in sorted({0, len(known) // 2, len(known) - 1})]
+        for model in models:
+            known = [row["module"] for row in atlas.fetch(modules(model.name, model.digest))]
+            named = [row["layer"] for row in atlas.fetch(layers(model.name))]
+            if not known or layer in named or re.sub(r"-[2-9]\d*$", "", layer) in known:
+                continue
+            examples = [named[at] for at in sorted({0, len(named) // 2, len(named) - 1})]
+            near = meant(layer, [*named, *known])
             raise WrongRequest(
                 f"layer: {model.name} has no layer or module {layer!r}; its layers are such as "
                 f"{', '.join(examples)}" + ("" if near is None else f"; did you mean {near!r}?")
             )
+    except NoAtlas:
+        return
 
 
 def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) -> dict[int, int]:

@@ -21,6 +21,7 @@ from workers.submit import (
     ModelRef,
     check_classes,
     check_labels,
+    check_layer,
     check_queue,
     job_over,
     label_classes,
@@ -186,6 +187,7 @@ def parse_maps(given: Mapping[str, Any]) -> dict[str, Value]:
 
 def ablation_job(
     ledger: Ledger,
+    atlas: Atlas,
     attacks: Sequence[int],
     *,
     channels: int = 10,
@@ -198,7 +200,7 @@ def ablation_job(
 
     Args:
         layer: take the channels of this layer, or of any module's output by its path; empty takes all layers of the
-            index. The worker, which has the network, refuses a name that it does not have.
+            index.
 
     Raises:
         WrongRequest: no such attack, an attack that changed nothing, a number out of range, or what is no name.
@@ -215,6 +217,9 @@ def ablation_job(
             "layer: expected a layer such as stage2.block1.dwconv or the path of a module such as layer4.1, "
             f"got {layer!r}"
         )
+    if layer:
+        attacked = {str(_model_of(row)): _model_of(row) for row in _attacks(ledger, list(attacks)).values()}
+        check_layer(atlas, [ModelRef(**model) for model in attacked.values()], layer)
     asked = {"channels": channels, "draws": draws, "seed": seed, "layer": layer}
     return _about(ledger, "ablation", attacks, asked, queue=queue)
 

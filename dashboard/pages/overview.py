@@ -32,6 +32,7 @@ from dashboard.words import byte_size, count, percent
 from db import overview_queries
 from db.atlas import Query
 from db.label_queries import in_words, label_matches, unindexed_choices
+from db.queries import keeps_modules, left_out_modules
 
 TITLE = "Overview · Convscope"
 BODY = make_id("overview", "body")
@@ -40,6 +41,7 @@ MOST_CLASSES = 24  # rows of the matrix, bars of a list
 MOST_SIZES = 8
 MOST_MISTAKES = 18
 MOST_PAIRS = 12
+_MOST_NAMES = 4  # of layers in a cell
 ORDERS = {"images": "most images", "worst": "worst", "best": "best", "name": "name"}
 
 
@@ -100,6 +102,8 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
             _matrix(here, run, pairs),
             _mistakes(context, here, run, pairs),
         ]
+        if context.atlas.fetch(keeps_modules()):
+            parts.append(_left_out(context, here))
     else:
         parts.append(nothing_yet(here.images))
     return html.Div(parts)
@@ -353,6 +357,28 @@ def _labels(context: Context, here: OverviewAddress, run: Record) -> Component:
         )
         parts += [html.P(told), components.command(again)]
     return _card(title, query, here, "labels", *parts)
+
+
+def _left_out(context: Context, here: OverviewAddress) -> Component:
+    """The network's layers with channels that cannot be looked at, by reason."""
+    title, query = f"Layers of {here.model} that are left out", left_out_modules(here.model)
+    rows = context.atlas.fetch(query)
+    if not rows:
+        return None
+    table = components.plain_table(
+        ("Reason", "Layers", "Names"),
+        [
+            [
+                row["reason"],
+                f"{row['modules']:,}",
+                ", ".join(row["named"][:_MOST_NAMES]) + (", …" if row["modules"] > _MOST_NAMES else ""),
+            ]
+            for row in rows
+        ],
+        "Layers that are left out",
+    )
+    told = "They have channels, but no map of the image to show patches of. The CSV has all names."
+    return _card(title, query, here, "left_out", html.P(told, className="quiet"), table)
 
 
 def _matrix(here: OverviewAddress, run: Record, pairs: Sequence[Record]) -> Component:

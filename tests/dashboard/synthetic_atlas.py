@@ -22,6 +22,7 @@ from db.settings import Settings
 
 INPUT = 224
 RESIZE = 236
+LEFT_OUT = "acts on features without a position, such as pooled ones"
 CREATED = datetime(2026, 1, 2, 3, 4, 5)
 STAGES = ((3, 96), (3, 192), (9, 384), (3, 768))
 
@@ -176,7 +177,7 @@ def add_run(
         ).fetchall()
         for table in (*RUN_TABLES, "runs"):
             connection.execute(f"DELETE FROM {table} WHERE run = ANY(?)", [[number for (number,) in old]])
-        for table in ("models", "layers", "layer_edges"):
+        for table in ("models", "layers", "layer_edges", "modules"):
             connection.execute(f"DELETE FROM {table} WHERE model = ?", [model])
         kinds = sorted({(wnid, label) for _, wnid, label in images if wnid is not None})
         connection.execute("DELETE FROM classes WHERE vocabulary = 'synthetic'")
@@ -198,6 +199,15 @@ def add_run(
         connection.executemany(
             "INSERT INTO layer_edges VALUES (?, ?, ?)",
             [(model, source, target) for source, target in itertools.pairwise(names)],
+        )
+        paths = [str(layer["module"]) for layer in layers]
+        around = {path.rsplit(".", depth)[0] for path in paths for depth in range(path.count(".") + 1)}
+        connection.executemany(
+            "INSERT INTO modules VALUES (?, ?, ?, ?, ?)",
+            [
+                *((model, at, path, "Module", None) for at, path in enumerate(sorted(around))),
+                (model, len(around), "classifier", "Linear", LEFT_OUT),
+            ],
         )
         moment = datetime(2026, 1, 2, 4, 0, seed % 60)
         connection.execute(

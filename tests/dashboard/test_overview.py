@@ -9,7 +9,7 @@ import flask
 import pytest
 from dash._utils import to_json
 from flask.testing import FlaskClient
-from synthetic_atlas import add_run, import_pictures, painted_pictures
+from synthetic_atlas import LEFT_OUT, add_run, import_pictures, painted_pictures
 from test_pages import text
 
 from dashboard.address import ImagesAddress
@@ -157,6 +157,15 @@ def test_labels_that_are_no_class_are_named_and_how_to_settle_them(empty_context
     with empty_context.atlas.publish() as connection:
         keep_choices(connection, "synthetic", "birds", {"crane": 1})
     assert "1 label settled since this run: predictions follow with the next index." in shown()
+
+
+@pytest.mark.usefixtures("context")
+def test_layers_that_are_left_out_are_named_with_the_reason() -> None:
+    shown = " ".join(text(overview.show_overview("", None, "/overview")).split())
+    assert "Layers of synthetic that are left out" in shown
+    assert f"Reason Layers Names {LEFT_OUT} 1 classifier" in shown
+    answer = flask.current_app.test_client().get("/download/overview/left_out.csv?images=painted")
+    assert answer.text.splitlines()[1].startswith(f'"{LEFT_OUT}",1,')
 
 
 def test_sizes_are_what_counting_gives(context: Context, judged: list[dict[str, Any]]) -> None:

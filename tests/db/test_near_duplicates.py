@@ -14,6 +14,7 @@ from db import overview_queries
 from db.atlas import Atlas
 from db.image_sets import fill_colors
 from db.images import cell_colors, perceptual_hash
+from db.queries import keeps_modules
 from db.schema import ddl
 from db.settings import Settings
 from precompute.stimuli import design, paint
@@ -159,13 +160,16 @@ def test_an_atlas_from_before_colors_is_completed_when_it_is_changed(settings: S
     atlas.close()
     with duckdb.connect(str(atlas.path())) as connection:
         connection.execute("ALTER TABLE images DROP COLUMN colors")
+        connection.execute("DROP TABLE modules")
     assert atlas.fetch(overview_queries.has_colors()) == []
+    assert atlas.fetch(keeps_modules()) == []
     atlas.close()
     with atlas.publish() as connection:
         rows = pa.table({"key": ["k"], "colors": pa.array([COLORS], pa.list_(pa.uint8()))})
         assert fill_colors(connection, rows) == 1
     assert atlas.fetch(overview_queries.has_colors()) == [{"one": 1}]
     assert atlas.fetch(overview_queries.without_colors("s")) == [{"images": 0}]
+    assert atlas.fetch(keeps_modules()) == [{"one": 1}]
 
 
 def scene(seed: int) -> Image.Image:

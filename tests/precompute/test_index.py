@@ -309,6 +309,21 @@ def test_what_cannot_be_indexed_is_told_in_a_sentence(
         run_index(atlas, store, **({"model": model, "image_set": "noise"} | wrong))
 
 
+def test_every_module_is_listed_and_why_a_layer_is_left_out(
+    atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
+) -> None:
+    import_images(atlas, store, image_set="noise", source=pictures)
+    run_index(atlas, store, model=model, image_set="noise")
+    pooled = "acts on features without a position, such as pooled ones"
+    assert [
+        (row["module"], row["kind"], row["left_out"])
+        for row in atlas.fetch(Query("SELECT * FROM modules ORDER BY position"))
+    ] == [
+        ("0", "Conv2d", None), ("1", "ReLU", None), ("2", "Conv2d", None), ("3", "AdaptiveAvgPool2d", None),
+        ("4", "Flatten", None), ("5", "Linear", pooled),
+    ]  # fmt: skip
+
+
 def test_in_place_activations_leave_what_was_recorded(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:

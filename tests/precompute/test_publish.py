@@ -83,6 +83,7 @@ def publish(atlas: Atlas, model: VisionModel, state: IndexState) -> int:
             tap.layer: ReceptiveField(is_global=True, size=None, jump=None, start=None) for tap in state.taps
         },
         effective_sizes={tap.layer: 5 for tap in state.taps},
+        left_out=(),
     )
     listed = [StoredImage(**row) for row in atlas.fetch(set_images("photos"))]
     now = np.datetime64("2026-01-02T03:04:05", "us").item()

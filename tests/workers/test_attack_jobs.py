@@ -307,7 +307,7 @@ def test_another_model_judges_what_it_sees(lab: Lab, lite0: VisionModel) -> None
 
 def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
     lab.attack(image_ids=[0])
-    job = lab.do(ablation_job(lab.ledger, [1], channels=6, draws=2))
+    job = lab.do(ablation_job(lab.ledger, lab.bench.atlas, [1], channels=6, draws=2))
     assert job_queries.job(lab.ledger, job)["state"] == "done"
     (found,) = rows(lab, AttackAblation)
     assert len(found["units"]) == 6
@@ -320,11 +320,11 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
         assert draw["outcome"] in ("flipped", "resisted")
         assert (draw["epsilon"] is None) == (draw["outcome"] == "resisted")
         assert 0 <= draw["probability"] <= 1
-    other = lab.do(ablation_job(lab.ledger, [1], channels=6, draws=1, seed=4))
+    other = lab.do(ablation_job(lab.ledger, lab.bench.atlas, [1], channels=6, draws=1, seed=4))
     assert other != job
     kept = next(row for row in rows(lab, AttackAblation) if row["draws"] == 2)
     assert kept == found, "another request leaves it as it is"
-    lab.do(ablation_job(lab.ledger, [1], channels=3, draws=1, layer="blocks.2.0"))
+    lab.do(ablation_job(lab.ledger, lab.bench.atlas, [1], channels=3, draws=1, layer="blocks.2.0"))
     asked = [
         (row["draws"], row["seed"], row["layer"]) for row in attack_queries.attack_ablations(lab.ledger, 1)
     ]
@@ -332,7 +332,7 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
     of_block = next(row for row in rows(lab, AttackAblation) if row["layer"])
     assert {layer for layer, _ in of_block["units"]} == {"blocks.2.0"}
     assert len(of_block["units"]) == 3
-    job = lab.do(ablation_job(lab.ledger, [1], layer="blocks.2.9"))
+    job = lab.do(ablation_job(lab.ledger, lab.bench.atlas, [1], layer="blocks.2.9"))
     assert "layer: expected one of" in job_queries.job(lab.ledger, job)["error"]
 
 
@@ -342,7 +342,7 @@ def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:
     with pytest.raises(ValueError, match="there is no attack 9"):
         comparison_job(lab.ledger, [9], {})
     with pytest.raises(ValueError, match="attack 2 changed nothing"):
-        ablation_job(lab.ledger, [2])
+        ablation_job(lab.ledger, lab.bench.atlas, [2])
     with pytest.raises(ValueError, match="from 1 to 10,000 attacks, got 0"):
         comparison_job(lab.ledger, [], {})
     with pytest.raises(ValueError, match="samples: expected 2 or more"):
@@ -350,9 +350,9 @@ def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:
     with pytest.raises(ValueError, match="maps have no parameter 'variant'"):
         comparison_job(lab.ledger, [1], {"variant": "squared"})
     with pytest.raises(ValueError, match="channels: expected a whole number from 1 to 100, got 0"):
-        ablation_job(lab.ledger, [1], channels=0)
+        ablation_job(lab.ledger, lab.bench.atlas, [1], channels=0)
     with pytest.raises(ValueError, match=r"layer: expected a layer such as .*, got 'a..b'"):
-        ablation_job(lab.ledger, [1], layer="a..b")
+        ablation_job(lab.ledger, lab.bench.atlas, [1], layer="a..b")
 
 
 def test_the_job_says_which_epsilon_it_is_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,10 +71,11 @@ def test_a_layer_that_an_indexed_model_cannot_have_is_refused_when_it_is_asked_f
     rows = atlas.fetch(layers("synthetic"))
     module = rows[-1]["module"]
     block = module.rpartition(".")[0]
-    # its layers, their paths, the modules around them and beside them, and what only the network can tell
-    for there in (rows[0]["layer"], module, block, f"{block}.beside", "maxpool", ""):
+    # its layers, their paths, later calls of these, the modules around them, and one that is no layer
+    for there in (rows[0]["layer"], module, f"{module}-2", block, "classifier", ""):
         assert request(atlas, models=indexed, method="gradcam", parameters={"layer": there}).items
-    for wrong in ("stage9.block1.dwconv.x.y", rows[0]["layer"].upper().replace(".", "") + "x"):
+    upper = rows[0]["layer"].upper() + "x"
+    for wrong in ("nonsense", f"{block}.beside", f"{module}-1", "stage9.block1.dwconv.x.y", upper):
         with pytest.raises(
             WrongRequest, match=f"layer: synthetic has no layer or module '{wrong}'; its layers"
         ):
@@ -82,6 +83,10 @@ def test_a_layer_that_an_indexed_model_cannot_have_is_refused_when_it_is_asked_f
     near = rows[3]["layer"] + "n"
     with pytest.raises(WrongRequest, match=f"did you mean '{rows[3]['layer']}'"):
         request(atlas, models=indexed, method="gradcam", parameters={"layer": near.replace(".", "-")})
+    other = [ModelRef("synthetic", "elsewhere", "f" * 64)]
+    assert request(atlas, models=other, method="gradcam", parameters={"layer": "nonsense"}).items, (
+        "what is indexed under its name is another network"
+    )
 
 
 def test_every_image_under_every_model_is_an_item_and_an_images_maps_lie_together(atlas: Atlas) -> None:
