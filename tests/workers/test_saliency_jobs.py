@@ -173,7 +173,7 @@ def test_no_result_is_half_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     job = lab.run(image_ids=[0])
     found = job_queries.job(lab.ledger, job)
     assert (found["state"], found["attempts"]) == ("queued", 0)
-    assert "No space left on device" in found["note"]
+    assert "no space left on the disk of" in found["note"]
     assert [path for path in lab.settings.home.glob("results/**/*") if path.is_file()] == []
     with lab.ledger.read() as connection:
         assert connection.execute(select(SaliencyMap.map)).all() == []
