@@ -847,10 +847,10 @@ def map_labels(
     What is settled is kept in the atlas. Attacks and saliency maps take it from then on; predictions and accuracies
     follow when the set is indexed again (`convscope index --replace`).
     """
-    from db.label_queries import keep_choices
+    from db.label_queries import keep_choices, settled_labels
     from db.suggestions import choices as suggested
     from workers.named_models import model_name
-    from workers.set_labels import match_set, settled_from, settled_labels, stored_vocabulary
+    from workers.set_labels import match_set, settled_from, stored_vocabulary
 
     atlas, _ = _stores()
     _check_set(atlas, image_set)
@@ -1360,18 +1360,16 @@ def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue
     next to random draws of as many live channels of the same layers. They carry the attack where they hold it off
     longer than the random ones do.
     """
-    from db.atlas import Atlas
     from db.attack_queries import job_ablations
-    from db.ledger import Ledger
     from workers.submit import Office, parse_ids
     from workers.submit_attacks import MOST_FOLLOWED, ablation_job
 
     settings = _settings()
-    ledger = Ledger(settings)
-    ledger.migrate()
+    ledger = _ledger()
+    atlas, _ = _stores()
     numbers = parse_ids(attacks, most=MOST_FOLLOWED, name="attacks")
     new = ablation_job(
-        ledger, Atlas(settings), numbers, channels=channels, draws=draws, seed=seed, layer=layer, queue=queue
+        ledger, atlas, numbers, channels=channels, draws=draws, seed=seed, layer=layer, queue=queue
     )
     submitted = Office(settings, ledger).submit(new)
     click.echo(f"{submitted.job}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import duckdb
 
-from db.atlas import Query
+from db.atlas import Atlas, Query
 
 # The ways in which a label is matched, in the order in which they are tried (`workers.label_matching`), in words.
 WAYS: dict[str, str] = {
@@ -54,6 +54,11 @@ WHERE model = $model AND image_set = $image_set
 ORDER BY label""",
         {"model": model, "image_set": image_set},
     )
+
+
+def settled_labels(atlas: Atlas, model: str, image_set: str) -> dict[str, int | None]:
+    """What people settled: a class index, or None for no class, by the label's WNID or name."""
+    return {row["label"]: row["class_index"] for row in atlas.fetch(label_choices(model, image_set))}
 
 
 def label_matches(run: int) -> Query:

@@ -15,6 +15,7 @@ from torch import Tensor
 from db.atlas import Atlas
 from db.images import ImageStore, UnreadableImage
 from db.index_queries import effective_sizes_of, set_images
+from db.label_queries import settled_labels
 from db.queries import image_sets
 from precompute.checkpoint import Checkpoint, Progress
 from precompute.forward import Dtype, manner, run_pass
@@ -33,7 +34,6 @@ from workers.devices import find_device
 from workers.label_matching import LabelMatch, SetLabel, match_labels
 from workers.models import VisionModel
 from workers.receptive_field import effective_sizes, receptive_fields
-from workers.set_labels import settled_labels
 from workers.stored_images import StoredImage, read_image
 from workers.taps import Tap, by_reason, find_left_out, find_taps, tap_edges
 

@@ -4,9 +4,9 @@ What they compute with differs between devices and kinds, and some of it writes 
 computes on plain values, and the rule is that of the layer: step t sees the steps up to t, with two directions all.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,25 +16,17 @@ from workers.field_boxes import Boxes, union
 from workers.field_tracing import TracedTensor
 
 
-class recurrent_rules:
+@contextlib.contextmanager
+def recurrent_rules(network: nn.Module) -> Iterator[None]:
     """While open, outputs of a network's recurrent layers get their boxes by the rule of the layer."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._modules = [one for one in network.modules() if isinstance(one, nn.RNNBase | nn.RNNCellBase)]
-
-    def __enter__(self) -> "recurrent_rules":
-        for module in self._modules:
-            module.forward = _forward_of(module)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for module in self._modules:
-            del module.forward
+    layers = [one for one in network.modules() if isinstance(one, nn.RNNBase | nn.RNNCellBase)]
+    for layer in layers:
+        layer.forward = _forward_of(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def _forward_of(layer: nn.Module) -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.atlas import Atlas
-from db.label_queries import label_choices, set_labels, vocabulary_of
+from db.label_queries import set_labels, settled_labels, vocabulary_of
 from workers.label_matching import LabelMatch, SetLabel, match_labels
 from workers.vocabularies import ClassEntry, Vocabulary
 
@@ -33,11 +33,6 @@ class MatchedLabel:
             "class": None if index is None or index >= len(classes) else classes[index].name,
             "candidates": [f"{at} {classes[at].name}" for at in self.match.candidates],
         }
-
-
-def settled_labels(atlas: Atlas, model: str, image_set: str) -> dict[str, int | None]:
-    """What people settled: class index, or None for no class, by the label's key."""
-    return {row["label"]: row["class_index"] for row in atlas.fetch(label_choices(model, image_set))}
 
 
 def match_set(atlas: Atlas, vocabulary: Vocabulary, *, model: str, image_set: str) -> list[MatchedLabel]:

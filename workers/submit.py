@@ -18,7 +18,7 @@ from db.image_sets import images_by_id
 from db.index_queries import run_of
 from db.job_queries import maps_of_images
 from db.jobs import NewItem, NewJob, NoSuchSubject, Record
-from db.label_queries import label_choices, label_matches
+from db.label_queries import label_matches, settled_labels
 from db.ledger import Ledger
 from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
 from db.patch_queries import labelled_classes
@@ -236,7 +236,7 @@ def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) 
         for run in runs
         for row in atlas.fetch(label_matches(run["run"]))
     }
-    settled = settled_classes(atlas, model, image_set)
+    settled = settled_labels(atlas, model, image_set)
     classes: dict[int, int | None] = {}
     if not matched:  # an index from before matches were kept
         classes = {
@@ -249,11 +249,6 @@ def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) 
         if key in settled or matched:
             classes[row["image_id"]] = settled[key] if key in settled else matched.get(key)
     return {image_id: index for image_id, index in classes.items() if index is not None}
-
-
-def settled_classes(atlas: Atlas, model: str, image_set: str) -> dict[str, int | None]:
-    """What people settled: class index, or None for no class, by the label's WNID or name."""
-    return {row["label"]: row["class_index"] for row in atlas.fetch(label_choices(model, image_set))}
 
 
 def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
@@ -298,7 +293,7 @@ def job_over(
     keys = image_keys(atlas, request["image_set"], ids)
     unnamed = {name: value for name, value in request.items() if name != "image_set"}
     names = [model.name for model in models] if by_label else []
-    settled = {name: found for name in names if (found := settled_classes(atlas, name, request["image_set"]))}
+    settled = {name: found for name in names if (found := settled_labels(atlas, name, request["image_set"]))}
     asked = [kind, version, unnamed, [keys[image_id] for image_id in ids]]
     if by_label:
         rows = {row["image_id"]: row for row in atlas.fetch(images_by_id(request["image_set"], list(ids)))}

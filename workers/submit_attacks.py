@@ -217,11 +217,11 @@ def ablation_job(
             "layer: expected a layer such as stage2.block1.dwconv or the path of a module such as layer4.1, "
             f"got {layer!r}"
         )
-    if layer:
-        attacked = {str(_model_of(row)): _model_of(row) for row in _attacks(ledger, list(attacks)).values()}
-        check_layer(atlas, [ModelRef(**model) for model in attacked.values()], layer)
     asked = {"channels": channels, "draws": draws, "seed": seed, "layer": layer}
-    return _about(ledger, "ablation", attacks, asked, queue=queue)
+    new = _about(ledger, "ablation", attacks, asked, queue=queue)
+    if layer:
+        check_layer(atlas, [ModelRef(**model) for model in new.parameters["models"]], layer)
+    return new
 
 
 def transfer_job(
