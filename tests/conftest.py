@@ -23,12 +23,12 @@ _PERSONAL = re.compile(
 )
 
 
-def pytest_configure() -> None:
+def _settle_the_process() -> None:
     """What this process and its children start with.
 
     The same on each machine, whatever its person has set. A shell starts what it runs in the background deaf to
     Ctrl-C; tests send it, and children inherit that. Processes of pytest-xdist share the processors: torch's threads
-    in each of them would wait for one another.
+    in each of them would wait for one another, and torch reads their number once, at import.
     """
     for name in list(filter(_PERSONAL.fullmatch, os.environ)):
         del os.environ[name]
@@ -37,6 +37,9 @@ def pytest_configure() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_settle_the_process()  # not in pytest_configure: the conftest.py of a folder that is named has imported torch by then
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """A browser, and a page on a server over a home of the test's own."""
 
+import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -103,16 +105,42 @@ def empty_home(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Settings]]:
-    """URL and settings of a first run that is done; it was serving before it had anything to show."""
-    settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("first") / "home")})
+def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that a first run has filled; to be copied. Made once, whichever process of pytest-xdist comes first."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    filled = place / "first-run" / "home"
+    with (place / "first-run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not filled.exists():
+            made = place / "first-run-begun" / "home"
+            command = Running(made, "run", "--port", "0")
+            try:
+                url = command.wait_for(r"Convscope is at (http://\S+)", seconds=180)
+                status = json.loads(get(f"{url}/status.json"))
+                assert status["runs"] == [], "it serves before it has anything to show"
+                assert status["first_run"] == [0, ""]
+                command.wait_for(r"(Ready)", seconds=600)
+            finally:
+                command.stop()
+                kill_all(made)
+            made.parent.rename(filled.parent)
+    return filled
+
+
+@pytest.fixture(scope="session")
+def first_run(
+    first_run_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Settings]]:
+    """URL and settings of a first run that is done."""
+    home = tmp_path_factory.mktemp("first") / "home"
+    shutil.copytree(first_run_home, home)
+    settings = read_settings({"CONVSCOPE_HOME": str(home)})
     command = Running(settings.home, "run", "--port", "0")
     try:
         url = command.wait_for(r"Convscope is at (http://\S+)", seconds=180)
-        status = json.loads(get(f"{url}/status.json"))
-        assert status["runs"] == []
-        assert status["first_run"] == [0, ""]
-        command.wait_for(r"(Ready)", seconds=600)
+        command.wait_for(r"(Ready)", seconds=120)
         yield url, settings
     finally:
         command.stop()

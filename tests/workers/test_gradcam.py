@@ -45,6 +45,28 @@ def _torchvision(name: str, **options: Any) -> nn.Module:
     return network
 
 
+def _vgg() -> nn.Module:
+    """torchvision's, narrow, and with one layer after the map in place of 120 million weights."""
+    library = import_library("torchvision.models.vgg")
+    with torch.device("meta"):
+        network: nn.Module = library.vgg11(init_weights=False)
+    network.features = library.make_layers(
+        [8, "M", 8, "M", 16, 16, "M", 16, 16, "M", 64, 64, "M"], batch_norm=False
+    )
+    network.classifier = nn.Linear(64 * 7 * 7, CLASSES)
+    return network
+
+
+def _convnext() -> nn.Module:
+    library = import_library("torchvision.models.convnext")
+    blocks = [
+        library.CNBlockConfig(width, wider, 1) for width, wider in ((8, 16), (16, 24), (24, 32), (32, None))
+    ]
+    network: nn.Module = library.ConvNeXt(blocks, **TINY)
+    return network
+
+
+DENSENET: dict[str, Any] = {"growth_rate": 8, "block_config": (2, 3, 2)}
 VIT: dict[str, Any] = {
     "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "image_size": SIDE,
     "patch_size": 8,
@@ -62,7 +84,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "stages",
         "NCHW",
     ),
-    "torchvision convnext": (lambda: _torchvision("convnext_tiny"), "features", "NCHW"),
+    "torchvision convnext": (_convnext, "features", "NCHW"),
     "transformers resnet": (
         lambda: _transformers(
             "ResNet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2], layer_type="basic"
@@ -75,9 +97,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "torchvision mobilenet_v2": (lambda: _torchvision("mobilenet_v2", width_mult=0.25), "features", "NCHW"),
     "timm efficientnet": (lambda: _timm("tf_efficientnet_lite0"), "bn2", "NCHW"),
     "torchvision efficientnet": (lambda: _torchvision("efficientnet_b0"), "features", "NCHW"),
-    "timm densenet": (lambda: _timm("densenet121"), "features", "NCHW"),
-    "torchvision densenet": (lambda: _torchvision("densenet121"), "features", "NCHW"),
-    "torchvision vgg, whose last map is pooled": (lambda: _torchvision("vgg11"), "features.19", "NCHW"),
+    "timm densenet": (lambda: _timm("densenet121", **DENSENET), "features", "NCHW"),
+    "torchvision densenet": (lambda: _torchvision("DenseNet", **DENSENET), "features", "NCHW"),
+    "torchvision vgg, whose last map is pooled": (_vgg, "features.19", "NCHW"),
     "transformers vit": (lambda: _transformers("ViT", **VIT), "vit.layers.1", "NLC"),
     "transformers deit": (lambda: _transformers("DeiT", **VIT), "deit.layers.1", "NLC"),
     "timm vit by its class token": (lambda: _timm("vit_tiny_patch16_224", **TINY_VIT), "blocks.1", "NLC"),
@@ -123,7 +145,17 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
 }  # fmt: skip
 
 
+_MODELS: dict[str, VisionModel] = {}
+
+
 def _made(name: str, as_model: Wrap) -> VisionModel:
+    """The network of that name, one object for all tests, which leave it as it is: its trace is kept with it."""
+    if name not in _MODELS:
+        _MODELS[name] = _make(name, as_model)
+    return _MODELS[name]
+
+
+def _make(name: str, as_model: Wrap) -> VisionModel:
     torch.manual_seed(0)
     network = NETWORKS[name][0]()
     for parameter in network.parameters():  # some heads and layer scales begin at zero
@@ -195,7 +227,9 @@ def test_a_branch_before_the_join_holds_a_part_and_the_block_all(name: str, as_m
 
         if at.module in again or at.kind.endswith("Model") or at.kind.endswith("Encoder"):
             continue  # they return records
-        batch = torch.rand(1, 3, SIDE, SIDE).requires_grad_()
+        batch = torch.rand(
+            1, 3, SIDE // 2, SIDE // 2
+        ).requires_grad_()  # dependence is a matter of the wiring
         with module.register_forward_hook(cut):
             logits = model(batch)
         around = logits.requires_grad and bool(torch.autograd.grad(logits.sum(), batch)[0].any())
