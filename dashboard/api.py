@@ -115,7 +115,7 @@ def submit() -> flask.Response:
             queue=_word(body, "queue", "interactive"),
         )
     elif kind == "import":
-        only(body, "kind", "images", "folder", "queue", "preview", *LAYOUT_WORDS)
+        only(body, "kind", "images", "folder", "queue", "preview", "labels", *LAYOUT_WORDS)
         new = folder_job(
             context.ledger,
             context.settings.image_roots,
@@ -124,6 +124,7 @@ def submit() -> flask.Response:
             queue=_word(body, "queue", "interactive"),
             preview=body.get("preview", False),
             words=layout_words(body),
+            labels=body.get("labels"),
         )
     elif kind == "index":
         new = _index(body)

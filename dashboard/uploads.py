@@ -4,6 +4,8 @@ A piece is the raw body of a PUT as `application/octet-stream`, which a page of 
 first. It goes straight to the disk; the answer says where the next one begins.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 import flask
@@ -15,10 +17,11 @@ from db import job_queries
 from db.ledger import LedgerError
 from db.uploads import MOST_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
 from workers.methods import WrongRequest
-from workers.submit_sets import LAYOUT_WORDS, layout_words, upload_job
+from workers.submit_sets import LAYOUT_WORDS, labels_problem, layout_words, upload_job
 
 MAX_PIECE = 16 * 2**20
 PIECE = 4 * 2**20  # what to send at once
+MOST_LABELS_NAME = 255
 MAX_LIST = 24 * 2**20  # 200,000 files with names of 100 characters
 
 uploads = flask.Blueprint("uploads", __name__, url_prefix="/api/uploads")
@@ -54,17 +57,45 @@ def begin_upload() -> flask.Response:
     listed = body.get("files")
     if not isinstance(listed, list) or not listed:
         raise WrongRequest("files: expected a list of objects with name and size, got none")
-    key = _begin([_file(one) for one in listed])
+    files = [_file(one) for one in listed]
+    with _wrong_where_refused():
+        key = _store().begin(files)
     return answer(_record(key) | {"piece": PIECE}, 201, Location=local(f"/api/uploads/{key}"))
 
 
-def _begin(files: list[tuple[str, int]]) -> str:
+@contextlib.contextmanager
+def _wrong_where_refused() -> Iterator[None]:
+    """Files that cannot be taken are a wrong request, not one that came at the wrong moment."""
     try:
-        return _store().begin(files)
+        yield
     except NoRoom:
         raise
     except UploadRefused as error:
         raise WrongRequest(str(error)) from error
+
+
+@uploads.post("/<upload>/labels")
+def add_labels(upload: str) -> flask.Response:
+    """Make room for a table of labels beside the images of an upload."""
+    if flask.request.mimetype != "application/json":
+        return answer({"error": "expected a body of type application/json"}, 415)
+    body = json_body()
+    only(body, "name", "size")
+    if body.keys() != {"name", "size"}:
+        raise WrongRequest("body: expected name and size of a labels file, got another")
+    given, size = _file(body)
+    name = given.replace("\\", "/").rpartition("/")[2]
+    if not 1 <= len(name) <= MOST_LABELS_NAME or not name.isprintable():
+        raise WrongRequest(
+            f"name: expected a printable file name of 1 to {MOST_LABELS_NAME} characters, got {name!r:.200}"
+        )
+    problem = labels_problem(name, size)
+    if problem is not None:
+        raise WrongRequest(f"labels: {problem}")
+    with _wrong_where_refused():
+        file = _store().add_labels(upload, name, size)
+    place = f"/api/uploads/{upload}/files/{file}"
+    return answer({"file": file, "piece": PIECE}, 201, Location=local(place))
 
 
 def _file(given: Any) -> tuple[str, int]:
@@ -131,7 +162,7 @@ def import_upload(upload: str) -> flask.Response:
     if flask.request.mimetype != "application/json":
         return answer({"error": "expected a body of type application/json"}, 415)
     body = json_body()
-    only(body, "images", "queue", "preview", *LAYOUT_WORDS)
+    only(body, "images", "queue", "preview", "labels", *LAYOUT_WORDS)
     name, queue = body.get("images", ""), body.get("queue", "interactive")
     if not isinstance(name, str) or not isinstance(queue, str):
         raise WrongRequest("images: expected a text, got something else")
@@ -143,6 +174,7 @@ def import_upload(upload: str) -> flask.Response:
         queue=queue,
         preview=body.get("preview", False),
         words=layout_words(body),
+        labels=body.get("labels"),
     )
     submitted = context.office.submit(new)
     record = job_record(job_queries.job(context.ledger, submitted.job)) | {"notice": submitted.sentence()}

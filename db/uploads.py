@@ -28,6 +28,9 @@ UNFINISHED_SECONDS = 24 * 3600.0
 _KEY = re.compile(r"[0-9a-f]{32}")
 _AT_ONCE = 256 * 2**10
 
+# Name, size in bytes, and whether it is a table of labels.
+_Listed = tuple[str, int, bool]
+
 
 class NoSuchUpload(LookupError):
     """There is no upload of that key, or no file of that number in it; the message is one sentence."""
@@ -51,12 +54,16 @@ class NoRoom(UploadRefused):
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A file as its sender calls it, with its size and what came of it so far, in bytes, and where it lies."""
+    """A file as its sender calls it, with its size and what came of it so far, in bytes, and where it lies.
+
+    `labels`: it is a table of labels for the other files, and no part of what is imported.
+    """
 
     name: str
     size: int
     received: int
     path: Path
+    labels: bool = False
 
 
 class UploadStore:
@@ -73,27 +80,44 @@ class UploadStore:
             UploadRefused: there is no file, there are too many, or they are too big.
             NoRoom: the disk is too full: what is imported is there twice for a moment.
         """
-        if not 1 <= len(files) <= MOST_FILES:
-            raise UploadRefused(f"files: expected 1 to {MOST_FILES:,} files, got {len(files):,}")
-        total = sum(size for _, size in files)
-        if total > self._most_bytes:
-            raise UploadRefused(
-                f"files: expected at most {_gigabytes(self._most_bytes)} in all (CONVSCOPE_UPLOAD_GB), got "
-                f"{_gigabytes(total)}"
-            )
+        total = self._check_size([size for _, size in files])
         make_home(self.folder.parent)
         self.folder.mkdir(exist_ok=True)
         self._check_room(2 * total)
         key = secrets.token_hex(16)
         folder = self.folder / key
         folder.mkdir()
-        listed = [{"name": name, "size": size} for name, size in files]
         try:
-            write_file(folder / "upload.json", json.dumps(listed).encode())
+            write_file(folder / "upload.json", _entries([(name, size, False) for name, size in files]))
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise NoRoom(f"the upload cannot be begun: {error.strerror}") from error
         return key
+
+    def add_labels(self, key: str, name: str, size: int) -> int:
+        """Make room for a table of labels beside the files of an upload; gives its number.
+
+        An upload may have several: an import names the one that it takes, so that another can be tried.
+
+        Raises:
+            NoSuchUpload: there is none of that key.
+            UploadRefused: there are too many files, or they are too big.
+            NoRoom: the disk is too full.
+        """
+        folder = self._place(key)
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would have one number
+            listed = self._listed(folder)
+            self._check_size([*(had for _, had, _ in listed), size])
+            self._check_room(2 * size)
+            try:
+                write_file(folder / "upload.json", _entries([*listed, (name, size, True)]))
+            except OSError as error:
+                raise NoRoom(f"the labels cannot be taken: {error.strerror}") from error
+            return len(listed)
+        finally:
+            os.close(lock)
 
     def files(self, key: str) -> list[UploadedFile]:
         """The files of an upload.
@@ -102,15 +126,7 @@ class UploadStore:
             NoSuchUpload: there is none of that key.
         """
         folder = self._place(key)
-        found = []
-        for number, (name, size) in enumerate(self._listed(folder)):
-            path = folder / f"{number:06d}"
-            try:
-                received = path.stat().st_size
-            except FileNotFoundError:
-                received = 0
-            found.append(UploadedFile(name, size, received, path))
-        return found
+        return [_file(folder, number, *one) for number, one in enumerate(self._listed(folder))]
 
     def file(self, key: str, number: int) -> UploadedFile:
         """One file of an upload.
@@ -122,9 +138,7 @@ class UploadStore:
         listed = self._listed(folder)
         if not 0 <= number < len(listed):
             raise NoSuchUpload(f"upload {key} has files 0 to {len(listed) - 1}, not {number}")
-        path = folder / f"{number:06d}"
-        received = path.stat().st_size if path.exists() else 0
-        return UploadedFile(*listed[number], received, path)
+        return _file(folder, number, *listed[number])
 
     def write(self, key: str, number: int, offset: int, length: int, stream: BinaryIO) -> int:
         """Add a piece of `length` bytes to a file; gives how many bytes the file has then.
@@ -169,21 +183,40 @@ class UploadStore:
         return offset + came
 
     def check_complete(self, key: str) -> list[UploadedFile]:
-        """The files of an upload, all of them whole.
+        """The files of an upload but for tables of labels, all of them whole.
 
         Raises:
             NoSuchUpload: there is none of that key.
             UploadRefused: something is missing.
         """
-        found = self.files(key)
-        short = [(number, file) for number, file in enumerate(found) if file.received < file.size]
+        found = [(number, file) for number, file in enumerate(self.files(key)) if not file.labels]
+        short = [(number, file) for number, file in found if file.received < file.size]
         if short:
             number, file = short[0]
             raise UploadRefused(
                 f"{len(short):,} of {len(found):,} files are not here yet, the first is file {number}: "
                 f"{file.received:,} of {file.size:,} bytes"
             )
-        return found
+        return [file for _, file in found]
+
+    def labels(self, key: str, number: int) -> UploadedFile:
+        """A table of labels of an upload, whole.
+
+        Raises:
+            NoSuchUpload: there is none of that key.
+            UploadRefused: the upload has no such table, or it is not whole.
+        """
+        files = self.files(key)
+        tables = [at for at, file in enumerate(files) if file.labels]
+        if number not in tables:
+            known = f"one of {', '.join(map(str, tables))}" if tables else "none, for the upload has none"
+            raise UploadRefused(f"labels: expected the number of a labels file, {known}, got {number}")
+        file = files[number]
+        if file.received < file.size:
+            raise UploadRefused(
+                f"labels: {file.name} is not here yet: {file.received:,} of {file.size:,} bytes"
+            )
+        return file
 
     def remove(self, key: str) -> None:
         """Remove an upload.
@@ -216,16 +249,27 @@ class UploadStore:
             raise NoSuchUpload(f"there is no upload {key[:64]!r}: it was imported, or a day went by")
         return folder
 
-    def _listed(self, folder: Path) -> list[tuple[str, int]]:
+    def _listed(self, folder: Path) -> list[_Listed]:
         try:
             entries = json.loads((folder / "upload.json").read_bytes())
-            return [(str(entry["name"]), int(entry["size"])) for entry in entries]
+            return [(str(one["name"]), int(one["size"]), one.get("labels") is True) for one in entries]
         except FileNotFoundError as error:
             raise NoSuchUpload(
                 f"there is no upload {folder.name!r}: it was imported, or a day went by"
             ) from error
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise NoSuchUpload(f"{folder / 'upload.json'} is damaged: begin the upload anew") from error
+
+    def _check_size(self, sizes: Sequence[int]) -> int:
+        if not 1 <= len(sizes) <= MOST_FILES:
+            raise UploadRefused(f"files: expected 1 to {MOST_FILES:,} files, got {len(sizes):,}")
+        total = sum(sizes)
+        if total > self._most_bytes:
+            raise UploadRefused(
+                f"files: expected at most {_gigabytes(self._most_bytes)} in all (CONVSCOPE_UPLOAD_GB), got "
+                f"{_gigabytes(total)}"
+            )
+        return total
 
     def _check_room(self, wanted: int) -> None:
         free = shutil.disk_usage(self.folder).free - RESERVE_BYTES
@@ -234,6 +278,21 @@ class UploadStore:
                 f"the disk has no room: expected {_gigabytes(wanted)} free on top of "
                 f"{_gigabytes(RESERVE_BYTES)}, got {_gigabytes(max(0, free))}"
             )
+
+
+def _entries(listed: Sequence[_Listed]) -> bytes:
+    return json.dumps(
+        [{"name": name, "size": size} | ({"labels": True} if labels else {}) for name, size, labels in listed]
+    ).encode()
+
+
+def _file(folder: Path, number: int, name: str, size: int, labels: bool) -> UploadedFile:
+    path = folder / f"{number:06d}"
+    try:
+        received = path.stat().st_size
+    except FileNotFoundError:  # of an empty file nothing is sent
+        received = 0
+    return UploadedFile(name, size, received, path, labels)
 
 
 def _gigabytes(size: int) -> str:

@@ -32,7 +32,7 @@ from workers.methods import WrongRequest
 from workers.models import load_model
 from workers.networks import ModelError
 from workers.running import Computed, ItemFailed, Kind, MayPass, Report, TryLater
-from workers.submit_sets import allowed_path, matching_layers
+from workers.submit_sets import allowed_labels, allowed_path, matching_layers
 
 MOST_REFUSALS = 1000
 MOST_SHOWN = 50
@@ -78,7 +78,7 @@ class ImportJobs:
 
         preview = bool(parameters.get("preview"))
         try:
-            options = layout_options(**parameters.get("words", {}))
+            options = self._options(parameters)
             source = self._source(parameters, options)
             if preview:
                 row = _preview_row(preview_import(source, options=options, progress=tell), parameters, job)
@@ -105,6 +105,15 @@ class ImportJobs:
                 self._uploads.remove(upload)
 
         return Computed(lambda connection: _insert(connection, row), done_with)
+
+    def _options(self, parameters: Mapping[str, Any]) -> LayoutOptions:
+        labels, words = parameters.get("labels"), parameters.get("words", {})
+        if labels is None:
+            return layout_options(**words)
+        if "upload" in parameters:
+            file = self._uploads.labels(parameters["upload"], labels)
+            return layout_options(labels=file.path, labels_name=file.name, **words)
+        return layout_options(labels=allowed_labels(labels, self._roots), **words)
 
     def _source(self, parameters: Mapping[str, Any], options: LayoutOptions) -> Source:
         if "upload" in parameters:

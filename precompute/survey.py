@@ -13,10 +13,10 @@ from precompute.sources import (
     is_picture,
     suffix_of,
 )
+from workers.submit_sets import MAX_JSON_BYTES
 
 # Tables and lists that may say what the images show. A file of one image (WebDataset) is far smaller.
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".meta", ".mat"})
-MAX_JSON_BYTES = 16 * 2**20  # parsed at once; takes some 30 times its size at worst
 MAX_COMPANION_BYTES = 64 * 2**10
 MAX_TABLE_TOTAL = 256 * 2**20
 # Beyond this many in one folder they are files of one image each, such as boxes.

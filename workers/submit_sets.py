@@ -30,6 +30,22 @@ _SHOWN_NAMES = 3
 # What a person may say of a layout in the browser and over HTTP; see `precompute.layouts.asked`.
 LAYOUT_WORDS = ("label_column", "image_column", "class_level", "split_from", "class_names")
 _MOST_WORD = 200
+# Tables of labels by their suffix, and the largest that is read.
+LABELS_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+MAX_LABELS_BYTES = 32 * 2**20
+MAX_JSON_BYTES = 16 * 2**20  # parsed at once; takes some 30 times its size at worst
+
+
+def labels_problem(name: str, size: int) -> str | None:
+    """Why a file of that name and size in bytes is taken for no table of labels; None where it may be one."""
+    suffix = "." + name.rsplit(".", 1)[-1].lower() if "." in name else ""
+    if suffix not in LABELS_SUFFIXES:
+        valid = f"{', '.join(LABELS_SUFFIXES[:-1])} or {LABELS_SUFFIXES[-1]}"
+        return f"{name} is no table: expected {valid} with a row an image"
+    if size == 0:
+        return f"{name} is empty: expected a table with a row an image"
+    limit = MAX_JSON_BYTES if suffix == ".json" else MAX_LABELS_BYTES
+    return f"{name} has {size:,} bytes, the limit is {limit:,}" if size > limit else None
 
 
 def layout_words(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,17 +80,24 @@ def upload_job(
     queue: str = "interactive",
     preview: bool = False,
     words: Mapping[str, Any] | None = None,
+    labels: Any = None,
 ) -> NewJob:
     """A request to import an upload that is whole, or to say what would be imported (`preview`).
 
-    `words`: what a person says of the layout, see `layout_words`.
+    Args:
+        words: what a person says of the layout, see `layout_words`.
+        labels: number of the upload's table of labels to take, None for none.
 
     Raises:
-        WrongRequest: the name is none that a set can have.
-        NoSuchUpload, UploadRefused: the upload is not there, or not whole.
+        WrongRequest: the name is none that a set can have, or `labels` is no number.
+        NoSuchUpload, UploadRefused: the upload is not there, or not whole; or its labels are not.
     """
     names = [file.name for file in uploads.check_complete(upload)]
-    asked = _asked(preview, words)
+    if labels is not None:
+        if isinstance(labels, bool) or not isinstance(labels, int):
+            raise WrongRequest(f"labels: expected the number of a labels file, got {labels!r:.100}")
+        uploads.labels(upload, labels)
+    asked = _asked(preview, words, labels)
     key = content_key("upload", upload, asked) if asked else content_key("upload", upload)
     return _import_job(image_set, queue, key, source=_named(names), upload=upload, **asked)
 
@@ -88,16 +111,20 @@ def folder_job(
     queue: str = "interactive",
     preview: bool = False,
     words: Mapping[str, Any] | None = None,
+    labels: Any = None,
 ) -> NewJob:
     """A request to import a folder or an archive of the server; see `upload_job`.
 
+    `labels`: path of a table of labels on the server, None for none.
+
     Raises:
-        WrongRequest: the name is none that a set can have, or the folder is not below one of `roots`.
+        WrongRequest: the name is none that a set can have, or the folder or `labels` is not below one of `roots`.
     """
     path = allowed_path(folder, roots)
+    table = None if labels is None else str(allowed_labels(labels, roots))
     # each import of a folder is a new one, since its files change; two clicks are one
     earlier = count_jobs(ledger, states=("done",), kinds=("import",), image_set=image_set)
-    asked = _asked(preview, words)
+    asked = _asked(preview, words, table)
     key = (
         content_key("folder", str(path), earlier, asked)
         if asked
@@ -106,34 +133,55 @@ def folder_job(
     return _import_job(image_set, queue, key, source=str(path), folder=str(path), **asked)
 
 
-def _asked(preview: bool, words: Mapping[str, Any] | None) -> dict[str, Any]:
+def _asked(preview: bool, words: Mapping[str, Any] | None, labels: int | str | None) -> dict[str, Any]:
     if not isinstance(preview, bool):
         raise WrongRequest(f"preview: expected true or false, got {preview!r}")
-    return ({"preview": True} if preview else {}) | ({"words": dict(words)} if words else {})
+    return (
+        ({"preview": True} if preview else {})
+        | ({"words": dict(words)} if words else {})
+        | ({} if labels is None else {"labels": labels})
+    )
 
 
-def allowed_path(folder: str, roots: Sequence[Path]) -> Path:
+def allowed_labels(given: Any, roots: Sequence[Path]) -> Path:
+    """The table of labels behind a path that a person typed; see `allowed_path`.
+
+    Raises:
+        WrongRequest: it is not below one of `roots`, no file, or no table of labels by its name and size.
+    """
+    if not isinstance(given, str) or not given:
+        raise WrongRequest(f"labels: expected the path of a file, got {given!r:.100}")
+    path = allowed_path(given, roots, "labels", "file")
+    if not path.is_file():
+        raise WrongRequest(f"labels: expected a file, got the folder {given!r}")
+    problem = labels_problem(path.name, path.stat().st_size)
+    if problem is not None:
+        raise WrongRequest(f"labels: {problem}")
+    return path
+
+
+def allowed_path(folder: str, roots: Sequence[Path], what: str = "folder", noun: str = "folder") -> Path:
     """The folder or file behind a path that a person typed, links resolved.
 
     Raises:
-        WrongRequest: it is not below one of `roots`, or there is nothing.
+        WrongRequest: it is not below one of `roots`, or there is nothing; the sentence begins with `what`.
     """
     if not roots:
         raise WrongRequest(
-            "folder: none may be named: set CONVSCOPE_IMAGE_ROOTS to allow some, or upload the images"
+            f"{what}: none may be named: set CONVSCOPE_IMAGE_ROOTS to allow some, or upload the images"
         )
-    allowed = f"expected a folder below {', '.join(map(str, roots))} (CONVSCOPE_IMAGE_ROOTS), got {folder!r}"
+    allowed = f"expected a {noun} below {', '.join(map(str, roots))} (CONVSCOPE_IMAGE_ROOTS), got {folder!r}"
     try:
         folder.encode()
         if "\0" in folder or not Path(folder).is_absolute():
             raise ValueError("it is no absolute path")
         path = Path(folder).resolve()
     except (ValueError, OSError, RuntimeError) as error:
-        raise WrongRequest(f"folder: {allowed}") from error
+        raise WrongRequest(f"{what}: {allowed}") from error
     if not any(path.is_relative_to(root) for root in roots):
-        raise WrongRequest(f"folder: {allowed}")
+        raise WrongRequest(f"{what}: {allowed}")
     if not path.exists():
-        raise WrongRequest(f"folder: there is nothing at {folder!r}")
+        raise WrongRequest(f"{what}: there is nothing at {folder!r}")
     return path
 
 

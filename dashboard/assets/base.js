@@ -42,6 +42,10 @@
     /* States of a job that still goes on. */
     convscope.UNFINISHED = ["queued", "running"];
 
+    /* `1 image`, `1,000 images`, as `words.count` on the server. */
+    convscope.count = (number, noun) =>
+        `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
+
     convscope.icon = (name) => convscope.make("i", { class: `bi bi-${name}`, "aria-hidden": "true" });
 
     convscope.duration = function (seconds) {
@@ -78,7 +82,9 @@
         const text = await answer.text();
         let content = null;
         try { content = JSON.parse(text); } catch (error) { /* an error page of the server */ }
-        if (!answer.ok) throw new Error((content && content.error) || `${path} answered ${answer.status}`);
+        if (!answer.ok) {
+            throw Object.assign(new Error((content && content.error) || `${path} answered ${answer.status}`), { status: answer.status });
+        }
         return content;
     };
 

@@ -9,35 +9,41 @@
     class Stopped extends Error {}
     convscope.UploadStopped = Stopped;
 
-    /* `files` are { name, file }; `tell` hears (bytes sent, bytes in all). Gives { done, stop }: a promise of the upload's
-       key, and what ends it and takes away what was sent. */
-    convscope.upload = function (files, tell) {
-        const total = files.reduce((sum, one) => sum + one.file.size, 0);
+    /* `files` are { name, file }; `labels` is the file of a table of labels for them, or null; `tell` hears (bytes sent,
+       bytes in all); `there` is the upload that has the files already, or null. Gives { done, stop }: a promise of
+       { upload, labels }, its key and the number of the labels file in it; and what ends it and takes away a new upload. */
+    convscope.upload = function (files, labels, tell, there = null) {
+        const parts = there ? [] : files.map(({ name, file }, number) => ({ name, file, number }));
+        const total = [...parts, ...(labels ? [{ file: labels }] : [])].reduce((sum, one) => sum + one.file.size, 0);
         const under = new Set();
-        let key = null, stopped = false, sent = 0;
+        let key = there, stopped = false, sent = 0;
         const partly = new Map();
         const say = () => tell(sent + [...partly.values()].reduce((sum, bytes) => sum + bytes, 0), total);
 
         async function run() {
             say();
-            const listed = files.map(({ name, file }) => ({ name, size: file.size }));
-            const begun = await convscope.ask("/api/uploads", { method: "POST", body: { files: listed } });
-            key = begun.upload;
+            const post = (path, body) => convscope.ask(path, { method: "POST", body });
+            let begun = null;
+            if (!there) {
+                begun = await post("/api/uploads", { files: files.map(({ name, file }) => ({ name, size: file.size })) });
+                key = begun.upload;
+            }
+            const table = labels ? await post(`/api/uploads/${key}/labels`, { name: labels.name, size: labels.size }) : null;
+            if (table) parts.unshift({ name: labels.name, file: labels, number: table.file });
+            const piece = (begun || table || {}).piece;
             let next = 0;
             const lane = async () => {
-                while (next < files.length) {
+                while (next < parts.length) {
                     if (stopped) throw new Stopped();
-                    const number = next++;
-                    await one(number, begun.piece);
+                    await one(parts[next++], piece);
                 }
             };
             await Promise.all(Array.from({ length: AT_ONCE }, lane));
             if (stopped) throw new Stopped();
-            return key;
+            return { upload: key, labels: table ? table.file : null };
         }
 
-        async function one(number, piece) {
-            const { file, name } = files[number];
+        async function one({ name, file, number }, piece) {
             let offset = 0;
             while (offset < file.size) {
                 const reached = await again(number, file.slice(offset, offset + piece), offset, name);
@@ -91,14 +97,14 @@
             stopped = true;
             for (const request of [...under]) request.abort();
             await done.catch(() => null);
-            if (key) await convscope.ask(`/api/uploads/${key}`, { method: "DELETE" }).catch(() => null);
+            if (key && !there) await convscope.ask(`/api/uploads/${key}`, { method: "DELETE" }).catch(() => null);
         }
 
         const done = run().catch(async (error) => {
             const mine = stopped;
             stopped = true;
             for (const request of [...under]) request.abort();
-            if (!mine && key) await convscope.ask(`/api/uploads/${key}`, { method: "DELETE" }).catch(() => null);
+            if (!mine && key && !there) await convscope.ask(`/api/uploads/${key}`, { method: "DELETE" }).catch(() => null);
             throw error;
         });
         done.catch(() => null);

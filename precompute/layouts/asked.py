@@ -6,6 +6,7 @@ from precompute.layouts.layout import LayoutOptions
 from precompute.layouts.tables import class_list
 from precompute.sources import MAX_TRUTH_BYTES, Columns, ImportRefused
 from precompute.wordnet import Label, imagenet_wnids, label_of_index
+from workers.submit_sets import labels_problem
 
 IMAGENET = "imagenet-1k"
 
@@ -13,6 +14,7 @@ IMAGENET = "imagenet-1k"
 def layout_options(
     *,
     labels: Path | None = None,
+    labels_name: str | None = None,
     label_column: str | None = None,
     image_column: str | None = None,
     class_level: int | None = None,
@@ -22,6 +24,7 @@ def layout_options(
     """The options behind the words of a person; see `LayoutOptions`.
 
     Args:
+        labels_name: what people call the file at `labels`, where that is not the file's own name.
         split_from: `none`, the level of a folder, or the column of a table.
         class_names: `imagenet-1k`, or the path of a file with the name of one class a line.
 
@@ -35,12 +38,20 @@ def layout_options(
             "--split-from: expected none, a folder level (1 is the outermost) or a column, got 0"
         )
     return LayoutOptions(
-        labels=None if labels is None else (labels.name, _content("--labels", labels)),
+        labels=None if labels is None else _labels(labels, labels_name or labels.name),
         columns=Columns(image_column, label_column, column, _names(class_names)),
         class_level=class_level,
         split_level=int(split_from or 0) if level else None,
         no_split=split_from == "none",
     )
+
+
+def _labels(path: Path, name: str) -> tuple[str, bytes]:
+    content = _content("--labels", path)
+    problem = labels_problem(name, len(content))
+    if problem is not None:
+        raise ImportRefused(f"--labels: {problem}")
+    return name, content
 
 
 def _names(given: str | None) -> tuple[Label, ...] | None:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from db.suggestions import hint
 from precompute.labels import split_of
 from precompute.layouts.matching import Matcher
 from precompute.parquet_pages import MIN_TOTAL_BYTES, TooPacked, check_pages
@@ -328,6 +329,7 @@ def _column(table: Table, name: str, option: str) -> int:
         return lower.index(name.lower())
     raise ImportRefused(
         f"{option}: {table.name} has no column {name!r}: its columns are {', '.join(table.columns[:50])}"
+        f"{hint(name, table.columns)}"
     )
 
 

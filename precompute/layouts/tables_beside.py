@@ -32,7 +32,7 @@ def _from_given(scene: Scene, matcher: Matcher, name: str, content: bytes) -> La
     table = read_table(name, content)
     if table is None:
         raise ImportRefused(
-            f"--labels: {name} is no table: expected .csv, .tsv, .txt, .json, .jsonl or .parquet with a row an image"
+            f"--labels: {name} is no table: expected rows of an image and its class, with or without a header"
         )
     stated = read_stated(table, matcher, scene.options.columns, folder="")
     if stated is None:
@@ -43,7 +43,8 @@ def _from_given(scene: Scene, matcher: Matcher, name: str, content: bytes) -> La
         )
     if stated.label is None and stated.split is None:
         raise ImportRefused(f"--labels: {stated.note or f'{name} has no column that says a class'}")
-    read = frozenset(one for one in scene.survey.tables if one.rpartition("/")[2] == name.rpartition("/")[2])
+    # the same file where it lies in the source; another of its name stays listed as not used
+    read = frozenset(one for one, there in scene.survey.tables.items() if there == content)
     return _layout(scene, [(name, stated)], list(_notes(name, stated)), read, exact=True)
 
 

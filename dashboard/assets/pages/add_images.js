@@ -7,11 +7,14 @@
         window.dash_clientside.convscope || {});
     const { make, icon, ask, UNFINISHED } = convscope;
 
+    const LABELS_SUFFIXES = [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"];
+    const LABELS_HELP = "Optional: a table (CSV, TSV, JSON, JSON lines, parquet) with one row per image.";
+
     let dialog = null, parts = {}, state = fresh(), transfer = null, poller = null, known = null;
 
     function fresh() {
         return { step: "choosing", files: [], name: "", folder: "", error: "", sent: 0, total: 0, job: null, report: null, model: "",
-            upload: null, layout: null, words: {} };
+            upload: null, layout: null, words: {}, labels: null, sentLabels: null, labelsNumber: null, labelsPath: "", saying: false };
     }
 
     document.addEventListener("click", (event) => {
@@ -49,7 +52,7 @@
     let drawn = "";
     function draw() {
         if (!dialog) return;
-        const key = JSON.stringify([state.step, state.error, state.files.length, known !== null, state.job && state.job.state]);
+        const key = JSON.stringify([state.step, state.error, state.files.length, state.labels && state.labels.name, known !== null, state.job && state.job.state]);
         const moving = { sending: drawSending, looking: drawJob, importing: drawJob, indexing: drawJob }[state.step];
         if (key === drawn && parts.body.childElementCount) {
             if (moving) moving(true);
@@ -63,7 +66,7 @@
     }
 
     function choosing() {
-        const take = (files) => { state.files = files; state.error = files.length ? "" : "There is no file in it."; propose(); draw(); };
+        const take = (files) => { dropUpload(); state.files = files; state.error = files.length ? "" : "There is no file in it."; propose(); draw(); };
         const picker = (id, folder) => make("input", { id, type: "file", multiple: true, webkitdirectory: folder, class: "visually-hidden", tabindex: -1,
             "aria-hidden": "true", onchange: (event) => take(convscope.chosen(event.target.files)) });
         const choose = (id, words, symbol) => make("button", { id: `${id}-button`, type: "button", class: "btn btn-sm btn-outline-secondary",
@@ -87,11 +90,13 @@
             zone,
             roots ? field("add-path", "Or a folder of the server", { value: state.folder, placeholder: `${roots[0]}/…`,
                 oninput: (event) => { state.folder = event.target.value; } }, `Below ${roots.join(", ")}; it is read in place.`) : null,
+            labelsFile(),
+            roots ? labelsPath(`${roots[0]}/labels.csv`) : null,
             field("add-name", "Image set", { value: state.name, placeholder: "my-images", list: "add-sets", autocomplete: "off", maxlength: 100,
                 oninput: (event) => { state.name = event.target.value; } },
             "Small letters, digits, dots, dashes. A name that is there already gets what is new."),
             make("datalist", { id: "add-sets" }, (known ? known.image_sets : []).map((one) => make("option", { value: one.image_set }))),
-            make("p", { class: "quiet" }, "Classes come from folders (cat/1.jpg is a cat) or from a table beside the images. Preview shows what is taken before anything is imported."),
+            make("p", { class: "quiet" }, "Classes come from folders (cat/1.jpg is a cat), from a table beside the images, or from a labels file. Preview shows what is taken before anything is imported."),
             problem(),
             make("div", { class: "set-actions" }, make("button", { id: "add-begin", type: "submit", class: "btn btn-primary" }, "Add"),
                 make("button", { id: "add-preview", type: "button", class: "btn btn-outline-secondary", onclick: () => begin(true) }, "Preview")))];
@@ -101,6 +106,37 @@
         return make("div", { class: "control" }, make("label", { for: id }, label),
             make("input", { id, class: "form-control form-control-sm", type: "text", "aria-describedby": `${id}-help`, ...attributes }),
             make("small", { id: `${id}-help`, class: "quiet" }, help));
+    }
+
+    /* A table of labels to send with the images; it can be changed after a preview, and what was sent is kept. */
+    function labelsFile() {
+        const take = (file) => {
+            const known = !file || LABELS_SUFFIXES.some((suffix) => file.name.toLowerCase().endsWith(suffix));
+            if (known) state.labels = file;
+            state.error = known ? "" : `Labels file: expected ${LABELS_SUFFIXES.join(", ")}, got “${file.name}”.`;
+            draw();
+            document.getElementById("add-labels-button")?.focus();
+        };
+        const picker = make("input", { id: "add-labels", type: "file", accept: LABELS_SUFFIXES.join(","), class: "visually-hidden", tabindex: -1, "aria-hidden": "true",
+            onchange: (event) => { if (event.target.files.length) take(event.target.files[0]); } });
+        return make("div", { class: "control", role: "group", "aria-labelledby": "add-labels-label" },
+            make("span", { id: "add-labels-label", class: "label" }, "Labels file"),
+            make("div", { class: "labels-file" },
+                make("button", { id: "add-labels-button", type: "button", class: "btn btn-sm btn-outline-secondary", "aria-describedby": "add-labels-help",
+                    onclick: () => picker.click() }, icon("table"), " Choose a labels file"),
+                state.labels ? make("span", { class: "chosen" }, `${state.labels.name}, ${convscope.bytes(state.labels.size)}`) : null,
+                state.labels ? make("button", { type: "button", class: "btn btn-sm btn-quiet", "aria-label": "Remove the labels file",
+                    onclick: () => take(null) }, icon("x-lg")) : null),
+            picker, make("small", { id: "add-labels-help", class: "quiet" }, LABELS_HELP));
+    }
+
+    const labelsPath = (example) => field("add-labels-path", "Labels file of the server", { value: state.labelsPath, placeholder: example, autocomplete: "off",
+        oninput: (event) => { state.labelsPath = event.target.value.trim(); } }, "Optional, for a folder of the server.");
+
+    /* Take away what was sent and not imported. */
+    function dropUpload() {
+        if (state.upload) ask(`/api/uploads/${state.upload}`, { method: "DELETE" }).catch(() => null);
+        Object.assign(state, { upload: null, sentLabels: null, labelsNumber: null });
     }
 
     function chosenWords() {
@@ -122,27 +158,43 @@
             return fail(`Image set: expected small letters, digits, dots, dashes and underscores, got “${state.name}”.`, "add-name");
         }
         if (!state.files.length && !state.folder) return fail("Choose files first, or a folder.", "add-files-button");
-        Object.assign(state, { error: "", upload: null, layout: null, words: {} });
-        if (!state.files.length) return request(preview);
+        if (state.files.length && state.labelsPath) return fail("Labels file of the server: expected a folder of the server with it; for files from here, choose a labels file.", "add-labels-path");
+        if (!state.files.length && state.labels) return fail("Labels file: expected images from here with it; for a folder of the server, name a labels file of the server.", "add-labels-button");
+        Object.assign(state, { error: "", layout: null, words: {}, saying: false });
+        return send(preview);
+    }
+
+    /* Send what is not there yet, then ask for the import or for its preview. */
+    async function send(preview) {
+        const there = state.upload !== null;
+        const labels = state.labels !== state.sentLabels ? state.labels : null;
+        if (!state.files.length || (there && !labels)) return request(preview);
         state.step = "sending";
-        transfer = convscope.upload(state.files, (sent, total) => { Object.assign(state, { sent, total }); draw(); });
+        transfer = convscope.upload(state.files, labels, (sent, total) => { Object.assign(state, { sent, total }); draw(); }, state.upload);
         draw();
         parts.body.querySelector("button")?.focus();
         try {
-            state.upload = await transfer.done;
+            const sent = await transfer.done;
+            state.upload = sent.upload;
+            if (labels) Object.assign(state, { sentLabels: labels, labelsNumber: sent.labels });
             await request(preview);
         } catch (error) {
-            state.step = "choosing";
+            state.step = back("looking");
             state.error = error instanceof convscope.UploadStopped ? "" : error.message;
-            say(state.error || "The upload was cancelled; nothing was kept.");
+            forgetLost(error);
+            say(state.error || (there ? "The upload was cancelled." : "The upload was cancelled; nothing was kept."));
             draw();
         }
         return undefined;
     }
 
+    /* After a day an upload is gone: the next time all is sent again. */
+    const forgetLost = (error) => { if (error.status === 404) Object.assign(state, { upload: null, sentLabels: null, labelsNumber: null }); };
+
     /* Ask for the import of what was sent or named, or for its preview. */
     function request(preview) {
-        const body = { images: state.name, ...state.words, ...(preview ? { preview } : {}) };
+        const labels = state.upload ? (state.labels ? state.labelsNumber : null) : state.labelsPath || null;
+        const body = { images: state.name, ...state.words, ...(preview ? { preview } : {}), ...(labels === null ? {} : { labels }) };
         return follow(preview ? "looking" : "importing", () => (state.upload
             ? ask(`/api/uploads/${state.upload}/import`, { method: "POST", body })
             : ask("/api/jobs", { method: "POST", body: { kind: "import", folder: state.folder, ...body } })));
@@ -151,10 +203,10 @@
     /* What would be imported, and the words by which a person says it otherwise. */
     function looked() {
         const layout = state.layout;
-        const counted = (noun, counts, all) => {
+        const counted = (counts, all, noun) => {
             const named = Object.entries(counts);
             const shown = named.slice(0, 8).map(([name, count]) => `${name} (${count.toLocaleString("en")})`).join(", ");
-            return named.length ? make("p", {}, `${all.toLocaleString("en")} ${noun}: ${shown}${all > 8 ? ", …" : ""}`) : null;
+            return named.length ? make("p", {}, `${convscope.count(all, noun)}: ${shown}${all > 8 ? ", …" : ""}`) : null;
         };
         const word = (name, label, help, whole = false) => field(`add-${name}`, label, { value: state.words[name] ?? "", autocomplete: "off",
             oninput: (event) => {
@@ -162,13 +214,15 @@
                 if (typed) state.words[name] = whole && /^-?\d+$/.test(typed) ? Number(typed) : typed;
                 else delete state.words[name];
             } }, help);
-        const images = layout.images === null ? "Images" : `${layout.images.toLocaleString("en")} images`;
+        const images = layout.images === null ? "Images" : convscope.count(layout.images, "image");
         return [make("p", {}, `${images} would enter `, make("b", {}, state.name), ". Nothing is imported yet."),
             convscope.layoutReport(layout),
-            counted("splits", layout.splits, Object.keys(layout.splits).length),
-            counted("classes", layout.labels, layout.classes),
-            make("details", { id: "add-words", open: Object.keys(state.words).length > 0 || state.error !== "" },
+            counted(layout.splits, Object.keys(layout.splits).length, "split"),
+            counted(layout.labels, layout.classes, "class"),
+            make("details", { id: "add-words", open: state.saying || Object.keys(state.words).length > 0 || state.error !== "",
+                ontoggle: (event) => { state.saying = event.target.open; } },
                 make("summary", {}, "Choose split, class and label"),
+                state.upload ? labelsFile() : labelsPath(""),
                 make("div", { class: "layout-words" },
                     word("class_level", "Class level", "Folder that is the class: 1 outermost, -1 innermost, 0 none.", true),
                     word("split_from", "Split from", "none, a folder level, or a column."),
@@ -177,8 +231,8 @@
                     word("class_names", "Class names", "imagenet-1k for ImageNet's numbers."))),
             problem(),
             make("div", { class: "set-actions" },
-                make("button", { id: "add-import", type: "button", class: "btn btn-primary", onclick: () => request(false) }, "Import"),
-                make("button", { id: "add-again", type: "button", class: "btn btn-outline-secondary", onclick: () => request(true) }, "Preview again"),
+                make("button", { id: "add-import", type: "button", class: "btn btn-primary", onclick: () => send(false) }, "Import"),
+                make("button", { id: "add-again", type: "button", class: "btn btn-outline-secondary", onclick: () => send(true) }, "Preview again"),
                 another())];
     }
 
@@ -195,8 +249,9 @@
             parts.body.querySelector(".job-bar")?.replaceWith(bar);
             return [];
         }
-        say(`Sending ${chosenWords()}`);
-        return [make("p", {}, `Sending ${chosenWords()} for `, make("b", {}, state.name), ". Keep this page open."), bar,
+        const what = state.upload ? state.labels.name : state.labels ? `${chosenWords()}, and ${state.labels.name}` : chosenWords();
+        say(`Sending ${what}`);
+        return [make("p", {}, `Sending ${what} for `, make("b", {}, state.name), ". Keep this page open."), bar,
             make("div", { class: "set-actions" }, make("button", { id: "add-cancel", type: "button", class: "btn btn-outline-secondary",
                 onclick: (event) => { event.currentTarget.disabled = true; transfer.stop(); } }, "Cancel"))];
     }
@@ -208,6 +263,7 @@
         } catch (error) {
             state.error = error.message;
             state.step = back(step);
+            forgetLost(error);
             draw();
             return;
         }
@@ -237,13 +293,12 @@
     function finish() {
         const job = state.job;
         if (job.state === "done") {
-            if (state.step === "importing") state.report = job.image_import;
+            if (state.step === "importing") Object.assign(state, { report: job.image_import, upload: null });
             if (state.step === "looking") state.layout = job.image_import.layout;
             state.step = { looking: "looked", importing: "imported" }[state.step] || "indexed";
         } else {
             state.error = job.error || `Job ${job.job} was cancelled.`;
             state.step = back(state.step);
-            if (state.step === "choosing") state.files = [];
         }
         say(state.error || (state.step === "looked" ? `The preview of ${state.name} is here` : state.step === "imported" ? `${state.name} is imported` : `${state.name} is indexed`));
         draw();
@@ -300,7 +355,7 @@
     }
 
     const another = () => make("button", { type: "button", class: "btn btn-sm btn-outline-secondary",
-        onclick: () => { state = fresh(); draw(); } }, "Add more");
+        onclick: () => { dropUpload(); state = fresh(); draw(); } }, "Add more");
 
     /* Index a set; asked for from the other dialog too. */
     function index(replace) {
@@ -309,6 +364,7 @@
     }
 
     convscope.indexSet = async function (name) {
+        dropUpload();
         state = { ...fresh(), step: "imported", name, report: null };
         await open();
     };
