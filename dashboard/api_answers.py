@@ -236,14 +236,14 @@ def result_line(
 ) -> Record:
     """What is known of an item and of what it made, flat, for a line of CSV; parameters are `parameter_NAME`.
 
-    `facts` and `parameters` are None where nothing was made yet.
+    `facts` and `parameters` are None where nothing was made yet. What another job made counts as done.
     """
     told = {
         "image_set": image_set,
         "image_id": item["image_id"],
         "model": item["model"],
-        "state": item["state"],
-        "error": item["error"],
+        "state": item["state"] if facts is None else "done",
+        "error": item["error"] if facts is None else None,
     }
     known = {name: value for name, value in (facts or {}).items() if name not in left_out}
     more = {f"parameter_{name}": value for name, value in (parameters or {}).items() if name not in known}
@@ -270,6 +270,13 @@ def kept(data: bytes, kind: str, name: str) -> flask.Response:
     response.add_etag()
     response.make_conditional(flask.request)  # in place
     return response
+
+
+def file_name(words: str) -> str:
+    """A name that every system takes for a file: letters of ASCII, digits, - _ and dots."""
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in words
+    )
 
 
 def for_spreadsheet() -> bool:

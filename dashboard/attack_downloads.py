@@ -6,27 +6,32 @@ import flask
 import pyarrow as pa
 
 from dashboard.address import RobustnessAddress
-from dashboard.api_answers import MOST_NUMBER, STATUS, NotFound, answer, for_spreadsheet, result_line, sorry
+from dashboard.api_answers import (
+    MOST_NUMBER,
+    STATUS,
+    NotFound,
+    file_name,
+    for_spreadsheet,
+    result_line,
+    sorry,
+)
 from dashboard.api_answers import number as whole_number
 from dashboard.attack_answers import attack_record, steps
-from dashboard.context import Record, current
+from dashboard.context import Context, Record, current
+from dashboard.pages.attack import ask, read_page
+from dashboard.requests import chosen_here
 from db import attack_queries, robustness_queries
-from db.atlas import AtlasError, Query
+from db.atlas import Query
 from db.job_queries import job, job_items
 from db.results import ResultGone
 from db.suggestions import hint
 from db.table_files import csv_lines
 from workers.methods import WrongRequest
+from workers.submit_attacks import MOST_ATTACKS
 
 attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
 for _kind in STATUS:
     attack_downloads.register_error_handler(_kind, sorry)
-
-
-@attack_downloads.errorhandler(AtlasError)
-def no_atlas(error: Exception) -> flask.Response:
-    """The atlas is not there, or cannot be read: one sentence."""
-    return answer({"error": str(error)}, 404)
 
 
 # Facts of the job that are no facts of an attack, and what a table cannot hold.
@@ -35,17 +40,39 @@ _LEFT_OUT = ("parameters", "successes", "url", "png", "input_png", "signs_png", 
 
 @attack_downloads.get("/attacks.csv")
 def attacks_csv() -> flask.Response:
-    """A line for each attack of a job, and for each that is missing."""
-    number = whole_number("job", 0, low=1, high=MOST_NUMBER)
-    ledger = current().ledger
-    found = job(ledger, number)
+    """A line for each attack of a `job`, or of the request that an address of the Attack page makes, whichever job
+    made them; and for each that is missing.
+    """
+    context = current()
+    if "job" in flask.request.args:
+        number = whole_number("job", 0, low=1, high=MOST_NUMBER)
+        image_set, items, attacks = _of_job(context, number)
+        return _csv(
+            [line(item, attacks.get(item["position"]), image_set) for item in items], f"attacks-job-{number}"
+        )
+    page, wanted = chosen_here(context, read_page)
+    request = ask(context, wanted, most=MOST_ATTACKS)
+    stored = {row["position"]: row for row in request.stored}
+    items = [
+        {"position": at, "model": item.model, "image_id": item.image_id, "state": "queued", "error": None}
+        for at, item in enumerate(request.new.items)
+    ]
+    if page["job"] is not None:
+        _, items, attacks = _of_job(context, page["job"])
+        stored |= attacks
+    elif not stored:
+        raise NotFound("these attacks were not asked for yet: run them on the Attack page")
+    lines = [line(item, stored.get(item["position"]), wanted.image_set) for item in items]
+    return _csv(lines, file_name(f"attacks-{wanted.image_set}-{wanted.method}"))
+
+
+def _of_job(context: Context, number: int) -> tuple[str, list[Record], dict[int, Record]]:
+    """Image set, items, and attacks by position of a job."""
+    found = job(context.ledger, number)
     if found["kind"] != "attack":
         raise NotFound(f"job {number} attacks nothing: it is of kind {found['kind']}")
-    attacks = {row["position"]: row for row in attack_queries.job_attacks(ledger, number)}
-    lines = [
-        line(item, attacks.get(item["position"]), found["image_set"]) for item in job_items(ledger, number)
-    ]
-    return _csv(lines, f"attacks-job-{number}")
+    attacks = {row["position"]: row for row in attack_queries.job_attacks(context.ledger, number)}
+    return found["image_set"], job_items(context.ledger, number), attacks
 
 
 def line(item: Record, found: Record | None, image_set: str) -> Record:

@@ -15,7 +15,7 @@ from dashboard.address import (
     OverviewAddress,
     PatchesAddress,
 )
-from dashboard.api_answers import for_spreadsheet
+from dashboard.api_answers import file_name, for_spreadsheet
 from dashboard.context import Catalogue, Record, current
 from dashboard.pages import channel as channel_page
 from dashboard.pages import images as images_page
@@ -29,7 +29,7 @@ from dashboard.selections import (
     select_run,
 )
 from db import image_queries, overview_queries, patch_queries, tuning_queries
-from db.atlas import AtlasError, Query
+from db.atlas import AtlasError, NoAtlas, Query
 from db.label_queries import label_matches
 from db.queries import left_out_modules
 from db.suggestions import hint
@@ -41,7 +41,7 @@ ROWS_AT_ONCE = 2000
 
 @downloads.errorhandler(NothingSelected)
 @downloads.errorhandler(ChannelsError)
-@downloads.errorhandler(AtlasError)
+@downloads.errorhandler(NoAtlas)
 def sorry(error: Exception) -> flask.Response:
     """What was asked for is not there: one sentence."""
     return flask.Response(f"{error}\n", 404, mimetype="text/plain")
@@ -201,13 +201,10 @@ def _address(kind: type[Any]) -> Any:
 
 def _csv(query: Query, name: str) -> flask.Response:
     table = current().atlas.fetch_arrow(query)
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
     response = flask.Response(
         csv_lines(table.schema, table.to_batches(ROWS_AT_ONCE), spreadsheet=for_spreadsheet()),
         mimetype="text/csv",
     )
-    response.headers["Content-Disposition"] = (
-        f'attachment; filename="{safe.encode("ascii", "replace").decode()}.csv"'
-    )
+    response.headers["Content-Disposition"] = f'attachment; filename="{file_name(name)}.csv"'
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -21,7 +21,6 @@ from dashboard.context import Context, Record, current
 from dashboard.geometry import CROPS, placement, read_layer_geometry, read_preprocessing, view
 from dashboard.prefix import local
 from db import image_queries, patch_queries
-from db.atlas import AtlasError
 from db.images import UnreadableImage, read_rgb
 
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -154,10 +153,7 @@ def image_file(key: str) -> flask.Response:
     context = current()
     data = context.pictures.get(("image", key))
     if data is None:
-        try:
-            rows = context.atlas.fetch(image_queries.image_by_key(key))
-        except AtlasError as error:
-            return _sorry(f"{error}.", 404)
+        rows = context.atlas.fetch(image_queries.image_by_key(key))
         if not rows:
             return _sorry(f"There is no picture with the key {key}.", 404)
         try:

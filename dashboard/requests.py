@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+import flask
+
 from dashboard.address import AttackAddress, ImageAddress, SaliencyAddress
+from dashboard.api_answers import NotFound
 from dashboard.context import Catalogue, Context, Record
 from dashboard.pictures import thumbnail_address
 from dashboard.selections import select_run
+from db.atlas import AtlasError
 from db.job_queries import job_with_key
 from db.jobs import NewJob
 from db.ledger import LedgerError
@@ -116,6 +120,33 @@ def read_request(
     except LedgerError as error:
         problems["ledger"] = f"{error}."
     return page | {"problems": problems}
+
+
+def chosen_here(
+    context: Context, read: Callable[[Context, Catalogue, str | None], Record]
+) -> tuple[Record, Chosen]:
+    """What the present request's query string asks for, as a page's `read` shows it, and to be asked for again.
+
+    Raises:
+        AtlasError, LedgerError: a store cannot be read at the moment.
+        NotFound: there is nothing to ask of.
+        WrongRequest: something in it cannot be.
+    """
+    catalogue = context.catalogue()
+    if catalogue.trouble:
+        raise AtlasError(catalogue.trouble)
+    if not catalogue.runs:
+        raise NotFound("no model was indexed yet")
+    page = read(context, catalogue, flask.request.query_string.decode(errors="replace"))
+    problems = page["problems"]
+    if "ledger" in problems:
+        raise LedgerError(problems["ledger"].rstrip("."))
+    for problem in problems.values():
+        raise WrongRequest(problem.rstrip("."))
+    ids = parse_ids(page["ids"], most=MOST_ATTACKS)
+    return page, Chosen(
+        page["chosen"], page["image_set"], ids, page["method"], page["parameters"], page["target"]
+    )
 
 
 def rows(

@@ -13,22 +13,29 @@ import flask
 import pyarrow as pa
 
 from dashboard import figure, heat
-from dashboard.api_answers import MOST_NUMBER, answer, choice, for_spreadsheet, fraction, result_line, sorry
+from dashboard.api_answers import (
+    MOST_NUMBER,
+    STATUS,
+    NotFound,
+    choice,
+    file_name,
+    for_spreadsheet,
+    fraction,
+    result_line,
+    sorry,
+)
 from dashboard.api_answers import number as whole_number
 from dashboard.context import Context, Record, current
 from dashboard.figure import ColourBar, FigureCell, FigureRow
 from dashboard.pages.saliency import MOST_MAPS, ask, read_page
-from dashboard.requests import Chosen
+from dashboard.requests import chosen_here
 from dashboard.words import activation, percent
-from db.atlas import AtlasError
 from db.job_queries import job, job_items, job_maps
-from db.jobs import NoSuchJob
-from db.ledger import LedgerError
 from db.patch_queries import pictured
 from db.results import ResultGone
 from db.table_files import csv_lines
 from workers.methods import METHODS, WrongRequest
-from workers.submit import DEFAULT_STEPS, MOST_STEPS, parse_ids
+from workers.submit import DEFAULT_STEPS, MOST_STEPS
 
 DEFAULT_STRENGTH = 0.65
 SCALES = ("own", "model", "all")
@@ -50,20 +57,8 @@ NO_FACTS = (
 saliency_downloads = flask.Blueprint("saliency_downloads", __name__, url_prefix="/download")
 
 
-class NothingComputed(LookupError):
-    """The address asks for maps that nobody asked for yet; the message is one sentence."""
-
-
-saliency_downloads.register_error_handler(WrongRequest, sorry)
-saliency_downloads.register_error_handler(LedgerError, sorry)
-saliency_downloads.register_error_handler(NoSuchJob, sorry)
-
-
-@saliency_downloads.errorhandler(NothingComputed)
-@saliency_downloads.errorhandler(AtlasError)
-def not_there(error: Exception) -> flask.Response:
-    """What was asked for is not there: one sentence."""
-    return answer({"error": str(error)}, 404)
+for _kind in STATUS:
+    saliency_downloads.register_error_handler(_kind, sorry)
 
 
 @dataclass(frozen=True)
@@ -118,25 +113,14 @@ def _asked(context: Context) -> Asked:
     steps = whole_number("steps", DEFAULT_STEPS, low=2, high=MOST_STEPS)
     if "job" in flask.request.args:
         return _of_job(context, whole_number("job", 0, low=1, high=MOST_NUMBER), steps)
-    catalogue = context.catalogue()
-    if catalogue.trouble:
-        raise AtlasError(catalogue.trouble)
-    if not catalogue.runs:
-        raise NothingComputed("no model was indexed yet")
-    page = read_page(context, catalogue, flask.request.query_string.decode(errors="replace"))
-    for problem in page["problems"].values():
-        raise WrongRequest(problem.rstrip("."))
-    ids = parse_ids(page["ids"], most=MOST_MAPS)
-    wanted = Chosen(
-        page["chosen"], page["image_set"], ids, page["method"], page["parameters"], page["target"]
-    )
+    page, wanted = chosen_here(context, read_page)
     request = ask(context, wanted, steps=steps)
     stored = {row["position"]: row for row in request.stored}
     if page["job"] is not None:
         of_job = _of_job(context, page["job"], steps)
         return replace(of_job, maps=stored | dict(of_job.maps))
     if not stored:
-        raise NothingComputed("these maps were not asked for yet: run them on the Saliency page")
+        raise NotFound("these maps were not asked for yet: run them on the Saliency page")
     items = [
         {"position": at, "model": item.model, "image_id": item.image_id, "error": None}
         | {"state": "done" if at in stored else "queued"}
@@ -148,7 +132,7 @@ def _asked(context: Context) -> Asked:
 def _of_job(context: Context, number: int, steps: int) -> Asked:
     found = job(context.ledger, number)
     if found["kind"] != "saliency":
-        raise NothingComputed(f"job {number} computes no maps but {found['kind']}")
+        raise NotFound(f"job {number} computes no maps but {found['kind']}")
     if found["items"] > MOST_MAPS:
         raise WrongRequest(f"a figure holds up to {MOST_MAPS} maps, job {number} has {found['items']:,}")
     maps = {row["position"]: row for row in job_maps(context.ledger, number, steps=steps)}
@@ -330,8 +314,7 @@ def line(item: Record, found: Record | None, image_set: str) -> Record:
 
 def _name(asked: Asked, kind: str) -> str:
     words = "-".join(["saliency", asked.job["image_set"], asked.job["parameters"]["method"]])
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in words)
-    return f"{safe.encode('ascii', 'replace').decode().replace('?', '-')}.{kind}"
+    return f"{file_name(words)}.{kind}"
 
 
 def _file(data: bytes, kind: str, name: str) -> flask.Response:

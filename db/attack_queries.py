@@ -26,7 +26,11 @@ def attack(ledger: Ledger, number: int) -> Record | None:
 
 def attacks_with_keys(ledger: Ledger, keys: Sequence[str]) -> list[Record]:
     """The attacks that are stored under those keys."""
-    return _all(ledger, Attack, Attack.key.in_(keys), Attack.attack)
+    return [
+        row
+        for first in range(0, len(keys), 500)  # databases take only so many values in one statement
+        for row in _all(ledger, Attack, Attack.key.in_(keys[first : first + 500]), Attack.attack)
+    ]
 
 
 def attack_map(ledger: Ledger, number: int) -> Record | None:

@@ -115,7 +115,7 @@ def attack_question(digest: str, parameters: Mapping[str, Any], image_key: str, 
 
 
 def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> list[Record]:
-    """Of the first `most` attacks that a request asks for, those that are stored already, in its order."""
+    """Of the first `most` attacks of a request, those that are stored already, as `job_attacks` gives them."""
     items = new.items[:most]
     ids = list({item.image_id for item in items})
     images = {row["image_id"]: row for row in atlas.fetch(images_by_id(str(new.image_set), ids))}
@@ -132,7 +132,11 @@ def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> l
     found = {row["key"]: row for row in attacks_with_keys(ledger, keys)}
     # models of one digest share their attacks
     asked = zip(keys, items, strict=True)
-    return [found[key] | {"model": item.model} for key, item in asked if key in found]
+    return [
+        found[key] | {"model": item.model, "position": position}
+        for position, (key, item) in enumerate(asked)
+        if key in found
+    ]
 
 
 def parse_class(given: Any) -> int | None:

@@ -64,12 +64,12 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
     if address.attack and not address.ids:
         try:
             found = attack_queries.attack(context.ledger, address.attack)
-        except LedgerError:  # said by what follows
-            found = None
-        if found is None:
-            problems["attack"] = f"There is no attack {address.attack}."
-        else:
-            address, _ = AttackAddress.read(search := request_of(found))
+            if found is None:
+                problems["attack"] = f"There is no attack {address.attack}."
+            else:
+                address, _ = AttackAddress.read(search := request_of(found))
+        except LedgerError as error:  # nobody knows whether there is one
+            problems["ledger"] = f"{error}."
     page = read_request(
         context, catalogue, search, address, problems, ATTACKS, MOST_SHOWN, ask, attack_record
     )
@@ -96,8 +96,8 @@ def request_of(found: Record) -> str:
     return "?" + urlencode(given)
 
 
-def ask(context: Context, chosen: Chosen) -> Asked:
-    """The job that a choice asks for, and the attacks of it that other jobs have made.
+def ask(context: Context, chosen: Chosen, *, most: int = MOST_SHOWN) -> Asked:
+    """The job that a choice asks for, and those of its first `most` attacks that other jobs have made.
 
     Raises:
         WrongRequest: something in it cannot be.
@@ -121,7 +121,7 @@ def ask(context: Context, chosen: Chosen) -> Asked:
         target=rest["target"],
         queue=str(rest["queue"]),
     )
-    stored = stored_attacks(context.atlas, context.ledger, new, most=MOST_SHOWN)
+    stored = stored_attacks(context.atlas, context.ledger, new, most=most)
     return Asked(new, rest, stored)
 
 

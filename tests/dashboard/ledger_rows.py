@@ -6,13 +6,15 @@ import numpy as np
 from sqlalchemy import Connection, insert, select
 
 from db import jobs
-from db.jobs import Claim
+from db.atlas import Atlas
+from db.jobs import Claim, NewJob
 from db.ledger import Ledger, now
 from db.ledger_tables import Attack, Job, SaliencyMap
 from db.results import ResultStore
 from db.settings import Settings
-from workers.keys import content_key
-from workers.submit import map_question
+from workers.keys import content_key, key_in_set
+from workers.submit import label_classes, map_question
+from workers.submit_attacks import attack_question
 
 
 def values_of(image_id: int, *, signed: bool, side: int = 224) -> np.ndarray:
@@ -42,12 +44,12 @@ def add_map(connection: Connection, settings: Settings, job: int, item: Any, *, 
     store = ResultStore(settings)
     key = content_key(job, item["position"])
     heat = values_of(item["image_id"], signed=signed)
-    asked = connection.execute(select(Job.parameters).where(Job.job == job)).scalar_one()
+    asked, image_set = connection.execute(select(Job.parameters, Job.image_set).where(Job.job == job)).one()
     question = map_question("0" * 64, item["image_key"], asked["method"], asked["parameters"], 3)
     return connection.execute(
         insert(SaliencyMap)
         .values(
-            key=key, question=question, job=job, model=item["model"], model_digest="0" * 64, image_set="painted",
+            key=key, question=question, job=job, model=item["model"], model_digest="0" * 64, image_set=image_set,
             image_id=item["image_id"], image_key=item["image_key"], method=asked["method"], target_class=3,
             target_name="a fish", target_probability=0.25, predicted_class=3, predicted_name="a fish",
             predicted_probability=0.25, samples=25, noise_level=0.15, seed=0, dtype="float32", parameters={},
@@ -75,6 +77,19 @@ def finish_items(
         )
 
 
+def attack_keys(atlas: Atlas, new: NewJob) -> dict[tuple[str, int], str]:
+    """Under which keys a worker stores the attacks of a request, by model and image."""
+    keys = {}
+    for item in new.items:
+        labels = {}
+        if new.parameters["relative_to"] == "label":
+            labels = label_classes(atlas, item.model, str(new.image_set), [item.image_id])
+        digest = next(model["digest"] for model in new.parameters["models"] if model["name"] == item.model)
+        question = attack_question(digest, new.parameters, item.image_key, labels.get(item.image_id))
+        keys[item.model, item.image_id] = key_in_set(question, str(new.image_set), item.image_id)
+    return keys
+
+
 def add_attack(connection: Connection, job: int, **values: Any) -> int:
     """An attack's row, flipped at epsilon 0.01 unless told otherwise; gives its number. Without files."""
     number = values.get("image_id", 0)
@@ -95,6 +110,6 @@ def add_attack(connection: Connection, job: int, **values: Any) -> int:
         "attacked_epsilon",
         {"flipped": found["epsilon"], "resisted": found["cap"], "no_gradient": None}[found["outcome"]],
     )
-    found["key"] = content_key(job, number, found["model"], repr(sorted(values.items(), key=str)))
+    found.setdefault("key", content_key(job, number, found["model"], repr(sorted(values.items(), key=str))))
     inserted = insert(Attack).values(job=job, **found).returning(Attack.attack)
     return connection.execute(inserted).scalar_one()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from ledger_rows import add_attack, picture_of
+from ledger_rows import add_attack, attack_keys, picture_of
 from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
@@ -23,6 +23,8 @@ from db.results import ResultStore
 from db.settings import read_settings
 from workers.attack_requests import ATTACKS
 from workers.methods import METHODS
+from workers.submit import choose_models
+from workers.submit_attacks import attack_job
 
 LAYER = "stage1.block1.dwconv"
 
@@ -205,7 +207,10 @@ def test_a_whole_attack_is_told(client: FlaskClient) -> None:
         ("/api/attack-maps/1.npy?part=difference", 404, "map 1 is the clean one: it has no difference"),
         ("/api/attack-maps/1.npy?part=all", 400, "part: expected one of map, difference, standard_error"),
         ("/download/attacks.csv?job=99", 404, "there is no job 99"),
-        ("/download/attacks.csv", 404, "there is no job"),
+        ("/download/attacks.csv?job=0", 400, "job: expected a whole number from 1"),
+        ("/download/attacks.csv?images=painted&ids=7", 404, "these attacks were not asked for yet"),
+        ("/download/attacks.csv?images=painted&ids=99", 400, "painted has images 0 to 11"),
+        ("/download/attacks.csv?attack=99", 400, "There is no attack 99"),
         ("/download/attack-steps.csv?attack=99", 404, "there is no attack 99"),
         ("/download/attack-steps.csv?attack=2", 410, "the steps of attack 2 are gone"),
         ("/download/robustness/everything.csv", 404, "table: expected one of curve, strip"),
@@ -276,6 +281,43 @@ def test_downloads_have_every_attack_and_every_step(client: FlaskClient) -> None
     assert [float(step["epsilon"]) for step in steps] == [0.0, 0.001, 0.002]
     assert float(steps[1]["levels"]) == pytest.approx(0.255)
     assert steps[2]["class_index_1"] == "5"
+
+
+def test_the_csv_holds_what_the_page_shows_whichever_job_made_it(site: tuple[FlaskClient, Context]) -> None:
+    """Images 8 to 10 were attacked by one job; the addresses have no job of their own, then a cancelled one."""
+    client, context = site
+    models = choose_models(context.atlas, ["synthetic"])
+    new = attack_job(
+        context.atlas, models=models, image_set="painted", image_ids=[8, 9, 10], method="fgsm", parameters={"cap": 0.25}
+    )  # fmt: skip
+    made, _ = submit_job(context.ledger, new)
+    with context.ledger.write() as connection:
+        numbers = {
+            image: add_attack(
+                connection, made, image_id=image, relative_to="prediction", key=key,
+                image_key=next(item.image_key for item in new.items if item.image_id == image),
+                **({"outcome": "resisted", "cap": 0.25} if image == 9 else {"epsilon": image / 1000}),
+            )
+            for (_, image), key in attack_keys(context.atlas, new).items()
+        }  # fmt: skip
+    there = "model=synthetic&images=painted&p_cap=0.25&ids=10,6,9"
+    page = shown(site, f"?{there}")
+    assert page["job"] is None
+    assert [found["attack"] for found in page["stored"]] == [numbers[10], numbers[9]]
+    assert "position" not in page["stored"][0]
+    expected = [("10", "done", "flipped", "0.01"), ("6", "queued", "", ""), ("9", "done", "resisted", "")]
+
+    def told() -> list[tuple[str, ...]]:
+        rows = table(client, f"/download/attacks.csv?{there}")
+        return [tuple(row[name] for name in ("image_id", "state", "outcome", "epsilon")) for row in rows]
+
+    assert told() == expected
+    name = client.get(f"/download/attacks.csv?{there}").headers["Content-Disposition"]
+    assert name == 'attachment; filename="attacks-painted-fgsm.csv"'
+    assert client.get(f"/download/attacks.csv?{there}&p_cap=0.125").status_code == 404
+    job = client.post("/api/jobs", json=page["request"]).json["job"]  # type: ignore[index]
+    assert client.delete(f"/api/jobs/{job}").status_code == 200
+    assert told() == expected
 
 
 WAY = "FGSM, leaves the label, step 0.001 to 0.5"

@@ -19,6 +19,7 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import PAGES, create_app
 from dashboard.context import EXTENSION
+from dashboard.pages import asking, attack
 from db import jobs
 from db.home import open_home
 from db.jobs import NewItem, NewJob, submit_job
@@ -303,6 +304,49 @@ def test_a_damaged_home_answers_everywhere(
     if DAMAGE[damage] == "ledger.sqlite":
         assert client.get(f"/download/patches.csv?{ADDRESS}").status_code == 200, "patches go on"
     assert client.get("/health.json").json == {"ok": True}
+
+
+# A store, what is asked for, and the answer of a whole home. That it is damaged is no reason to say that it has not.
+HELD = {
+    "ledger": (
+        ("/api/attacks/1", 200),
+        ("/api/jobs/1", 200),
+        ("/api/maps/1", 200),
+        (f"/download/attacks.csv?{ADDRESS}", 404),
+        ("/download/attacks.csv?attack=1", 404),
+        (f"/download/saliency.csv?{ADDRESS}", 404),
+        ("/download/attack-steps.csv?attack=1", 410),
+    ),
+    "atlas": (
+        (f"/download/attacks.csv?{ADDRESS}", 404),
+        (f"/download/saliency.csv?{ADDRESS}", 404),
+        (f"/download/patches.csv?{ADDRESS}", 200),
+        (f"/download/robustness/curve.csv?{ADDRESS}", 200),
+        (f"/pictures/images/{KEY}.jpg", 404),
+    ),
+}
+
+
+@pytest.mark.parametrize("store", HELD)
+def test_what_a_damaged_store_would_say_is_not_said_to_be_missing(home: Settings, store: str) -> None:
+    app = create_app(home)
+    client = app.server.test_client()
+    assert [client.get(address).status_code for address, _ in HELD[store]] == [
+        status for _, status in HELD[store]
+    ]
+    (garbage_for_a_ledger if store == "ledger" else garbage_for_an_atlas)(home)
+    app.server.extensions[EXTENSION].atlas.close()
+    app.server.extensions[EXTENSION].ledger.close()
+    for address, _ in HELD[store]:
+        answer = client.get(address)
+        assert answer.status_code == 503, f"{address}: {answer.status_code} {answer.get_data(as_text=True)}"
+        assert "ledger.sqlite" in answer.text if store == "ledger" else ".duckdb" in answer.text
+    if store == "ledger":
+        with app.server.test_request_context():
+            _, page = asking.show_asking("?attack=1", attack.read_page)
+        assert page is not None
+        assert list(page["problems"]) == ["ledger"]
+        assert "ledger.sqlite cannot be read" in page["problems"]["ledger"]
 
 
 def test_a_read_only_home_is_served_and_says_so_where_it_is_written(

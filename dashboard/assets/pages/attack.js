@@ -206,7 +206,7 @@
             const one = found.get(`${row.id} ${model}`), error = errors.get(`${row.id} ${model}`);
             const inside = [make("img", { src: row.thumbnail, alt: "", loading: "lazy", width: 72, height: 72 }),
                 make("span", { class: "attack-words" },
-                    make("b", {}, one ? outcome(one) : error ? "failed" : job && UNFINISHED.includes(job.state) ? "waiting" : "not attacked"),
+                    make("b", {}, one ? outcome(one) : error ? "failed" : job && UNFINISHED.includes(job.state) ? "waiting" : page.problems.ledger ? "not known" : "not attacked"),
                     make("small", { class: "name" }, one ? (one.name_after && one.outcome === "flipped" ? `${one.name_before} → ${one.name_after}` : one.name_before)
                         : error || row.label || "no label"),
                     make("small", { class: "quiet num" }, `image ${row.id}${page.chosen.length > 1 ? ` · ${model}` : ""}`))];
@@ -239,8 +239,8 @@
         parts.tools.replaceChildren(...(made.length ? [
             make("a", { class: "btn btn-sm btn-quiet", href: convscope.local("/robustness?") + new URLSearchParams({ model: page.chosen[0], images: page.image_set }) },
                 icon("graph-down"), "Robustness"),
-            job && make("a", { class: "btn btn-sm btn-quiet", href: convscope.local(`/download/attacks.csv?job=${job.job}`), download: "" }, icon("download"), "CSV"),
-        ].filter(Boolean) : []));
+            make("a", { class: "btn btn-sm btn-quiet", href: convscope.local("/download/attacks.csv") + location.search, download: "" }, icon("download"), "CSV"),
+        ] : []));
     }
 
     convscope.attackState = () => ({ page, job, whole, constants, percent });

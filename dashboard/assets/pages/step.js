@@ -38,10 +38,12 @@
         }
         const bound = attack.grid === "fixed" ? "One epsilon alone was tried: a smaller one may succeed too."
             : attack.at_most ? "The lowest epsilon of the grid succeeds: the smallest is at most that."
+                : attack.last_failure === null ? "Which smaller epsilons failed was not recorded."
+                : attack.eight_bit && (attack.epsilon - attack.last_failure) * 255 < 1.5 ? `${both(attack.last_failure)} fails; no 8-bit level lies between the two.`
                 : `${both(attack.last_failure)} fails; between the two nothing was looked at: ${percent((attack.epsilon - attack.last_failure) / attack.epsilon)} of epsilon.`;
-        const at = attack.at_most && attack.grid !== "fixed" ? "at most " : "";
+        const at = attack.at_most && attack.grid !== "fixed" ? "ε ≤" : "ε";
         return { kind: "flipped", symbol: "lightning-charge-fill",
-            title: `${attack.name_before || attack.class_before} becomes ${attack.name_after || attack.class_after} at ${at}ε ${both(attack.epsilon)}`,
+            title: `${attack.name_before || attack.class_before} becomes ${attack.name_after || attack.class_after} at ${at} ${both(attack.epsilon)}`,
             lines: [bound, how] };
     }
 
