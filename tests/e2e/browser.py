@@ -7,13 +7,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
+from werkzeug.serving import WSGIRequestHandler, make_server
 
+from dashboard.app import create_app
 from db.settings import Settings
 
 ARGUMENTS = [
@@ -64,6 +67,30 @@ def served(settings: Settings, **environment: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(15)
+
+
+@contextlib.contextmanager
+def served_here(settings: Settings) -> Iterator[str]:
+    """The dashboard over a home, in a thread of this process, which has most of its modules; gives its URL.
+
+    For pages whose web server is not what is tested: there in less than a second.
+    """
+    server = make_server("127.0.0.1", 0, create_app(settings).server, threaded=True, request_handler=_Quiet)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are used again
+
+    def log_request(self, *_told: object) -> None:
+        """Say nothing."""
 
 
 def point_at(page: Page, canvas: Locator, *, row: int, column: int) -> None:

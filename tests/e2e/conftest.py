@@ -78,6 +78,12 @@ def page(browser: Browser) -> Iterator[Page]:
     yield from _watched(browser, DESKTOP)
 
 
+@pytest.fixture(scope="module")
+def visitor(browser: Browser) -> Iterator[Page]:
+    """Likewise, one for a module whose tests visit page after page: scripts are fetched and compiled once."""
+    yield from _watched(browser, DESKTOP)
+
+
 @pytest.fixture
 def phone(browser: Browser) -> Iterator[Page]:
     """A page 390 x 844."""
