@@ -61,7 +61,8 @@ class _Process:
     """One process that runs SQL; `why` is set by whoever kills it."""
 
     child: subprocess.Popen[bytes]
-    memory_limit: str
+    memory_limit: str  # that of the settings, as it was written there
+    most_memory: int  # likewise, in bytes
     atlas: str = ""
     why: str = ""
     spent: bool = False  # it said that it ends
@@ -260,8 +261,7 @@ class SQLRunner:
         self._held: Counter[str] = Counter()  # files, by how many queries are about to open them
         self._remove_folder: Callable[[], Any] | None = None
         weakref.finalize(self, _end_all, self._idle)  # an application that is dropped leaves no process
-        number, unit = _split(settings.sql_memory)
-        self._most_memory = int(number) * _UNITS[unit.upper()]
+        self._most_memory = _bytes(settings.sql_memory)
 
     def run(
         self,
@@ -385,7 +385,7 @@ class SQLRunner:
             stdout=subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C in the terminal is the asker's, who ends it
         )
-        process = _Process(child, self._settings.sql_memory)
+        process = _Process(child, self._settings.sql_memory, self._most_memory)
         process.line()  # it is ready
         process.data_at_start = process.data()
         return process
@@ -484,9 +484,9 @@ def as_value(text: str) -> Whole | float | str:
 _COMMAND = "import sys; sys.path.insert(0, sys.argv[1]); from db.sql_process import main; main()"
 
 
-def _split(memory: str) -> tuple[str, str]:
+def _bytes(memory: str) -> int:
     digits = "".join(letter for letter in memory if letter.isdigit())
-    return digits, memory[len(digits) :].strip()
+    return int(digits) * _UNITS[memory[len(digits) :].strip().upper()]
 
 
 def _took_too_much(process: _Process) -> str:
@@ -497,8 +497,7 @@ def _ending(code: int, process: _Process) -> str:
     """Why a process that nobody killed has ended."""
     if code == -signal.SIGXCPU:
         return "stopped: it took more processor time than a query may"
-    number, unit = _split(process.memory_limit)
-    if code < 0 and process.peak > NEARLY * int(number) * _UNITS[unit.upper()]:
+    if code < 0 and process.peak > NEARLY * process.most_memory:
         return _took_too_much(process)
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"the query ended its process ({how}): nothing else was harmed"

@@ -7,8 +7,10 @@ import pytest
 from postgres import installed_postgres
 from sqlalchemy import text
 
+from db.atlas import Atlas
 from db.ledger import Ledger
 from db.settings import Settings
+from db.sql_runner import SQLRunner
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +42,13 @@ def ledger(ledger_settings: Settings) -> Iterator[Ledger]:
     found.migrate()
     yield found
     found.close()
+
+
+@pytest.fixture(scope="module")
+def runner(home: Settings) -> Iterator[SQLRunner]:
+    """Runs SQL over the `home` of a module, whose ledger has its tables."""
+    ledger = Ledger(home)
+    found = SQLRunner(home, Atlas(home), ledger)
+    yield found
+    found.close()
+    ledger.close()

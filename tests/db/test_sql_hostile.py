@@ -224,13 +224,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
-@pytest.fixture(scope="module")
-def runner(home: Settings) -> Iterator[SQLRunner]:
-    found = SQLRunner(home, Atlas(home), Ledger(home))
-    yield found
-    found.close()
-
-
 def digest(*folders: Path) -> str:
     """The names and contents of all that lies in some folders."""
     told = hashlib.sha256()

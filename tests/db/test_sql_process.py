@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,13 +31,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     )
     Ledger(settings).migrate()
     return settings
-
-
-@pytest.fixture(scope="module")
-def runner(home: Settings) -> Iterator[SQLRunner]:
-    found = SQLRunner(home, Atlas(home), Ledger(home))
-    yield found
-    found.close()
 
 
 def ask(runner: SQLRunner, sql: str) -> str:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -11,9 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from db.atlas import Atlas
 from db.ledger import Ledger
-from db.settings import read_settings
+from db.settings import Settings, read_settings
 from db.sql_runner import SQLRunner, as_value
 from db.table_files import csv_lines, distinct, json_lines, parquet_pieces, plain, values
 
@@ -100,14 +98,10 @@ STATEMENT = "SELECT " + ", ".join(f"{expression} AS {name}" for name, expression
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLRunner]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("home"))})
-    ledger = Ledger(settings)
-    ledger.migrate()
-    found = SQLRunner(settings, Atlas(settings), ledger)
-    yield found
-    found.close()
-    ledger.close()
+    Ledger(settings).migrate()
+    return settings
 
 
 @pytest.fixture(scope="module")
