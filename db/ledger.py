@@ -41,6 +41,10 @@ from db.write_turns import WriteTurns
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 BUSY_SECONDS = 15.0  # for which a command or a worker waits for another writer
 PAGE_SECONDS = 3.0  # likewise the web server: a person looks at a page meanwhile
+PAGE_WRITERS = (
+    4  # of the web server, at once, where the database can: the others of its 15 connections are for pages
+)
+_LOCK_NOT_AVAILABLE = "55P03"  # of PostgreSQL's codes: lock_timeout has passed
 _MIGRATION_LOCK = 7_284_511  # PostgreSQL's advisory locks are numbers; this one is ours
 
 
@@ -109,9 +113,12 @@ class Ledger:
         self._turns: WriteTurns | None = None
 
     def serve_pages(self) -> None:
-        """From now on writers of this process give up soon where SQLite is locked, and few wait at once."""
-        if self.engine.dialect.name == "sqlite":
-            self._turns = WriteTurns(PAGE_SECONDS)
+        """From now on this process gives up soon where something is locked, and few of its writers wait at once."""
+        sqlite = self.engine.dialect.name == "sqlite"
+        self._turns = WriteTurns(PAGE_SECONDS, 1 if sqlite else PAGE_WRITERS)
+        if not sqlite:
+            event.listen(self.engine, "connect", _wait_as_pages_do)
+            self.engine.dispose()  # those that are open wait for as long as it takes
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -153,7 +160,7 @@ class Ledger:
             try:
                 seconds = stack.enter_context(self._turns.one())
             except TimeoutError as error:
-                raise LedgerError(_locked(self.file)) from error
+                raise LedgerError(_locked(self.file or self._shown())) from error
             yield seconds
 
     def migrate(self, revision: str = "head") -> None:
@@ -320,6 +327,13 @@ def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
     cursor.close()
 
 
+def _wait_as_pages_do(connection: Any, _record: ConnectionPoolEntry) -> None:
+    """PostgreSQL waits for locks without end unless it is told."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {1000 * PAGE_SECONDS:.0f}")
+    connection.commit()
+
+
 def _begin_sqlite(connection: Connection) -> None:
     """Writers take the lock at once: one that began by reading could find the state changed, and fail."""
     seconds = connection.get_execution_options().get("convscope_writes")
@@ -358,6 +372,8 @@ def _read_by_sqlalchemy(error: BaseException) -> bool:
 
 def _in_words(engine: Engine, error: SQLAlchemyError) -> LedgerError:
     said = _what(error)
+    if isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+        return LedgerError(_locked(engine.url.render_as_string(hide_password=True)))
     if engine.dialect.name != "sqlite" or not engine.url.database:
         return LedgerError(
             f"the ledger at {engine.url.render_as_string(hide_password=True)} does not work: {said}"
@@ -380,8 +396,8 @@ def _in_words(engine: Engine, error: SQLAlchemyError) -> LedgerError:
     return LedgerError(f"the ledger {file} does not work: {said}")
 
 
-def _locked(file: Path | None) -> str:
-    return f"the ledger {file} is locked by another writer, and nothing was written: try again in a moment"
+def _locked(place: Path | str) -> str:
+    return f"the ledger {place} is locked by another writer, and nothing was written: try again in a moment"
 
 
 def _what(error: SQLAlchemyError) -> str:

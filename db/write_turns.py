@@ -1,7 +1,7 @@
-"""Turns of a process's writers to a database that has one at a time, so that few threads wait where it is locked.
+"""Turns of a process's writers to a database, so that few threads wait where it, or a row of it, is locked.
 
-SQLite makes each writer wait by itself. Where another process holds the lock, a server's threads would all end up
-waiting there, and none is left for pages, which only read and need not wait.
+A database makes each writer wait by itself. Where another process holds the lock, a server's threads would all end up
+waiting there, and on PostgreSQL all connections: none is left for pages, which only read and need not wait.
 """
 
 import contextlib
@@ -10,16 +10,17 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-PATIENT = 4  # writers that wait for as long as may be, behind the one whose turn it is
+PATIENT = 4  # writers that wait for as long as may be, behind those whose turn it is
 BRIEF_SECONDS = 0.5  # for which the others wait while no turn ends: then their threads serve readers
 
 
 class WriteTurns:
-    """One writer at a time, who waits for the database, and others who wait for their turn, in their order."""
+    """`at_once` writers, who wait for the database, and others who wait for their turn, in their order."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, at_once: int = 1) -> None:
         self._seconds = seconds
-        self._queue: deque[object] = deque()  # the first has the turn
+        self._at_once = at_once
+        self._queue: deque[object] = deque()  # the first `at_once` have a turn
         self._moved = 0.0
         self._change = threading.Condition()
 
@@ -35,9 +36,9 @@ class WriteTurns:
         with self._change:
             self._queue.append(me)
             try:
-                while self._queue[0] is not me:
+                while (ahead := self._queue.index(me)) >= self._at_once:
                     until = begun + self._seconds
-                    if self._queue.index(me) > PATIENT:
+                    if ahead >= self._at_once + PATIENT:
                         until = min(until, max(begun, self._moved) + BRIEF_SECONDS)
                     left = until - time.monotonic()
                     if left <= 0:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import re
 import sqlite3
 import statistics
 import threading
@@ -13,21 +14,26 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 from browser import served
 from flask.testing import FlaskClient
 from ledger_rows import add_attack
+from postgres import installed_postgres
 from sqlalchemy import insert
 
-from dashboard.context import Context
+from dashboard.app import create_app
+from dashboard.context import EXTENSION, Context
 from dashboard.server import THREADS
 from db.jobs import NewItem, NewJob, submit_job
 from db.ledger import PAGE_SECONDS
 from db.ledger_tables import AttackLayer, AttackUnit
+from db.settings import read_settings
 from db.sql_catalogue import catalogue
 from db.sql_examples import EXAMPLES
 from db.sql_functions import by_kind
@@ -243,6 +249,43 @@ def test_pages_answer_while_sixteen_writers_wait_for_a_locked_ledger(site: Site)
                 assert took < PAGE_SECONDS + 2
             other.rollback()
         assert seconds(posts[0])[1] == 201
+
+
+def test_writers_that_wait_for_a_row_of_postgresql_leave_pages_their_connections(tmp_path: Path) -> None:
+    """More than the server has connections wait for one row, which another client holds."""
+    count = 24
+    with installed_postgres() as (url, _), contextlib.ExitStack() as stack:
+        app = create_app(
+            read_settings({"CONVSCOPE_HOME": str(tmp_path / "home"), "CONVSCOPE_LEDGER_URL": url})
+        )
+        stack.callback(app.server.extensions[EXTENSION].ledger.close)
+        pool = stack.enter_context(ThreadPoolExecutor(count))
+
+        def seconds(method: str, path: str, body: Any = None) -> tuple[float, int, Any]:
+            begun = time.monotonic()
+            answer = app.server.test_client().open(path, method=method, json=body)
+            return time.monotonic() - begun, answer.status_code, answer.json
+
+        _, status, saved = seconds("POST", "/api/queries", {"name": "held", "sql": "SELECT 1"})
+        assert status == 201
+        there = f"/api/queries/{saved['query']}"
+        other = stack.enter_context(psycopg.connect(url))
+        other.execute("SELECT * FROM saved_queries FOR UPDATE")
+        writers = [pool.submit(seconds, "DELETE", there) for _ in range(count)]
+        time.sleep(0.2)
+        read = [seconds("GET", path) for path in ("/status.json", "/api/queries", "/api/jobs")]
+        assert not all(writer.done() for writer in writers), "they wait while pages are read"
+        assert [status for _, status, _ in read] == [200] * 3
+        assert sum(took for took, _, _ in read) < BRIEF_SECONDS + 2
+        for took, status, body in (writer.result() for writer in writers):
+            assert status == 503
+            assert re.fullmatch(
+                "the ledger postgresql.* is locked by another writer, .*: try again in a moment",
+                body["error"],
+            )
+            assert took < 2 * PAGE_SECONDS + 2
+        other.rollback()
+        assert seconds("DELETE", there)[1] in (200, 204)
 
 
 # ---- the worked examples, against plain Python over the rows of the tables they read
