@@ -1,6 +1,7 @@
 """Atlas and ledger in one DuckDB session, for the pages' own queries; what people write goes by `db.sql_runner`."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 from db.atlas import Atlas, Query
 from db.ledger import Ledger
 from db.ledger_arrow import LedgerTables
-from db.ledger_views import VIEWS, ledger_tables_of
+from db.ledger_views import VIEWS, ledger_tables_of, with_what_they_read
 
 
 class Both:
@@ -31,16 +32,17 @@ class Both:
 
     def fetch_arrow(self, query: Query) -> pa.Table:
         """Likewise, as an Arrow table."""
-        with self._session() as cursor:
+        with self._session(query.sql) as cursor:
             return cursor.sql(query.sql, params=query.values or None).to_arrow_table()
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _session(self, sql: str) -> Iterator[duckdb.DuckDBPyConnection]:
         tables = self._tables.read(_ATTACKS)
         with self._atlas.read() as cursor:
             for name, table in tables.items():
                 cursor.register(name, table)
-            for name in _VIEWS:
+            # those that it names alone: DuckDB takes longer to bind all of them than most queries take
+            for name in with_what_they_read(set(_VIEWS) & set(_NAME.findall(sql))):
                 cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {VIEWS[name].sql}")
             yield cursor
 
@@ -48,3 +50,4 @@ class Both:
 # What the Robustness page reads.
 _ATTACKS = ("attacks", "attack_transfers")
 _VIEWS = [name for name in VIEWS if set() < ledger_tables_of([name]) <= set(_ATTACKS)]
+_NAME = re.compile(r"\w+")

@@ -121,6 +121,7 @@ def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not filled.exists():
             made = place / "first-run-begun" / "home"
+            shutil.rmtree(made.parent, ignore_errors=True)  # of an attempt that failed
             command = Running(made, "run", "--port", "0")
             try:
                 url = command.wait_for(r"Convscope is at (http://\S+)", seconds=180)
@@ -128,8 +129,8 @@ def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 assert status["runs"] == [], "it serves before it has anything to show"
                 assert status["first_run"] == [0, ""]
                 command.wait_for(r"(Ready)", seconds=600)
+                command.stop(within=60)  # to be copied whole
             finally:
-                command.stop()
                 kill_all(made)
             made.parent.rename(filled.parent)
     return filled
