@@ -2,7 +2,12 @@
 # Runs `convscope WORDS` as the container's one process. Stopping the container stops it cleanly.
 set -eu
 
-if [ ! -w "${CONVSCOPE_HOME:=/data}" ]; then
+# serve and sql read a home that is there; all else writes
+readable=false
+case "${1:-run}" in serve | sql)
+    if [ -r "${CONVSCOPE_HOME:=/data}" ] && [ -x "$CONVSCOPE_HOME" ]; then readable=true; fi ;;
+esac
+if [ ! -w "${CONVSCOPE_HOME:=/data}" ] && [ "$readable" = false ]; then
     echo "convscope: $CONVSCOPE_HOME cannot be written to by user $(id -u): mount a volume that it owns" >&2
     exit 1
 fi

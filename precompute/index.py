@@ -17,6 +17,7 @@ from db.images import ImageStore, UnreadableImage
 from db.index_queries import effective_sizes_of, set_images
 from db.label_queries import settled_labels
 from db.queries import image_sets
+from db.suggestions import hint
 from precompute.checkpoint import Checkpoint, Progress
 from precompute.forward import Dtype, manner, run_pass
 from precompute.index_state import IndexState
@@ -275,6 +276,7 @@ def _images(atlas: Atlas, image_set: str) -> list[StoredImage]:
         names = [row["image_set"] for row in atlas.fetch(image_sets())]
         raise CannotIndex(
             f"expected an image set among {', '.join(names) or 'none: import one first'}, got {image_set!r}"
+            f"{hint(image_set, names)}"
         )
     return images
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from postgres import installed_postgres
 from running import kill_all, wait
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
+from db.ledger import Ledger
 from db.settings import Settings, read_settings
 from workers.broker import server_command
 
@@ -89,6 +90,49 @@ def test_the_entrypoint_is_sound_shell_and_names_a_folder_that_it_cannot_write_t
     )
     assert refused.returncode == 1
     assert "cannot be written to by user" in refused.stderr
+
+
+def test_a_read_only_home_is_read_by_the_entrypoint_s_sql_and_serve_and_no_other(
+    settings: Settings,
+    ledger: Ledger,
+    only_read: Callable[[Path], contextlib.AbstractContextManager[None]],
+    tmp_path: Path,
+) -> None:
+    import_pictures(settings, painted_pictures(2), image_set="painted")
+    ledger.close()
+    (tmp_path / "temporary").mkdir()
+
+    def started(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(DOCKER / "entrypoint.sh"), *words],
+            env={
+                **os.environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "CONVSCOPE_HOME": str(settings.home),
+                "TMPDIR": str(tmp_path / "temporary"),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    with only_read(settings.home):
+        rows, said = started("sql", "--csv", "SELECT count(*) AS n FROM images").communicate(timeout=60)
+        assert rows.split() == ["n", "2"], said
+        run = started("run")
+        assert "cannot be written to by user" in run.communicate(timeout=60)[1]
+        assert run.returncode == 1
+        serve = started("serve", "--port", "0")
+        try:
+            assert serve.stdout is not None
+            line = next(line for line in serve.stdout if "Convscope is at" in line)
+            address = re.search(r"http://\S+", line)
+            assert address is not None
+            with urllib.request.urlopen(f"{address[0]}/health.json", timeout=20) as answer:
+                assert answer.status == 200
+        finally:
+            serve.terminate()
+            serve.communicate(timeout=30)
 
 
 def compose() -> dict[str, Any]:

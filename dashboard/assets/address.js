@@ -64,9 +64,9 @@
         return toSearch(query);
     };
 
-    convscope.imagesAddress = function (text, label, verdict, sort, view, shown, search) {
+    convscope.imagesAddress = function (text, verdict, sort, view, shown, search) {
         if (!shown) return ns.no_update;
-        const values = { search: text, label, verdict, sort, view };
+        const values = { search: text, verdict, sort, view };
         const changes = {};
         for (const id of triggered()) {
             const name = id.replace("images-", "");

@@ -4,7 +4,7 @@ Callbacks::
 
     address --+--> show_images --> controls, list of classes, pictures or table, pager
     status  --+
-    controls --(browser)--> address
+    controls, list of classes --(browser)--> address
     pictures or table --(browser)--> what is selected (`assets/selection.js`)
 """
 
@@ -80,7 +80,7 @@ def layout() -> Component:
                     ),
                     labelled(
                         "Class",
-                        dcc.Dropdown(id=_id("label"), placeholder="All classes", clearable=True, maxHeight=420),
+                        html.Div(id=_id("classes"), className="layer-search"),
                         control_id=_id("label"),
                         className="wide",
                     ),
@@ -97,6 +97,8 @@ def layout() -> Component:
             html.Div(id=_id("pager")),
             html.Div(id=_id("selection"), className="selection", role="status", hidden=True),
             html.Div(id=_id("marked"), hidden=True),
+            html.Div(id=_id("listed"), hidden=True),
+            dcc.Store(id=_id("class_list")),
             dcc.Store(id=_id("shown")),
         ],
         className="single-page images-page",
@@ -110,9 +112,8 @@ def register(app: Dash) -> None:
         Output(_id("problems"), "children"),
         Output(_id("body"), "children"),
         Output(_id("pager"), "children"),
-        Output(_id("label"), "options"),
+        Output(_id("class_list"), "data"),
         Output(_id("search"), "value"),
-        Output(_id("label"), "value"),
         Output(_id("verdict"), "value"),
         Output(_id("sort"), "value"),
         Output(_id("view"), "value"),
@@ -127,7 +128,6 @@ def register(app: Dash) -> None:
         "imagesAddress",
         Output(LOCATION, "search", allow_duplicate=True),
         Input(_id("search"), "value"),
-        Input(_id("label"), "value"),
         Input(_id("verdict"), "value"),
         Input(_id("sort"), "value"),
         Input(_id("view"), "value"),
@@ -136,6 +136,7 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )
     in_browser(app, "markSelected", Output(_id("marked"), "children"), Input(_id("body"), "children"))
+    in_browser(app, "drawClasses", Output(_id("listed"), "children"), Input(_id("class_list"), "data"))
 
 
 class Shown(NamedTuple):
@@ -145,9 +146,8 @@ class Shown(NamedTuple):
     problems: Component
     body: Component
     pager: Component
-    classes: list[dict[str, Any]]
+    classes: dict[str, Any]
     search: str
-    label: str | None
     verdict: str
     sort: str
     view: str
@@ -242,7 +242,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
         )
         if rows
         else None,
-        class_options(classes, address.label),
+        {"options": class_options(classes, address.label), "chosen": address.label},
         *_controls(address),
     )
 
@@ -266,24 +266,25 @@ def not_indexed(catalogue: Catalogue, address: ImagesAddress) -> str:
 def class_options(classes: list[Record], chosen: str) -> list[dict[str, Any]]:
     """Classes to choose from; WNIDs tell classes of one name apart. One that no image has stays to be seen."""
     absent = chosen and all(row["class"] != chosen for row in classes)
-    return [{"value": chosen, "label": f"{chosen} (0)", "search": chosen}] * bool(absent) + [
+    return [{"value": chosen, "label": chosen, "description": count(0, "image")}] * bool(absent) + [
         {
             "value": row["class"],
-            "label": f"{row['label'] or row['class']} ({row['images']:,})",
-            "search": f"{row['label']} {row['wnid'] or ''}",
+            "label": row["label"] or row["class"],
+            "description": " · ".join(filter(None, [row["wnid"], count(row["images"], "image")])),
+            "search": row["wnid"] or "",
         }
         for row in classes
     ]
 
 
-def _controls(address: ImagesAddress) -> tuple[str, str | None, str, str, str, dict[str, Any]]:
+def _controls(address: ImagesAddress) -> tuple[str, str, str, str, dict[str, Any]]:
     """What the controls show, and the same again: a control as the server left it writes no address."""
-    values = (address.search, address.label or None, address.verdict, address.sort, address.view)
-    return (*values, dict(zip(("search", "label", "verdict", "sort", "view"), values, strict=True)))
+    values = (address.search, address.verdict, address.sort, address.view)
+    return (*values, dict(zip(("search", "verdict", "sort", "view"), values, strict=True)))
 
 
 def _blank(instead: Component, address: ImagesAddress) -> Shown:
-    return Shown(None, None, instead, None, [], *_controls(address))
+    return Shown(None, None, instead, None, {"options": [], "chosen": address.label}, *_controls(address))
 
 
 def _everything(address: ImagesAddress) -> str:

@@ -369,11 +369,11 @@ def test_the_shell_of_an_empty_home_says_that_nothing_is_published(empty_context
 
 def test_a_class_that_no_image_has_stays_chosen_and_is_told(context: Context) -> None:
     shown = images.show_images("?label=unicorn", None, "/images")
-    assert shown.label == "unicorn"
-    assert shown.classes[0] == {"value": "unicorn", "label": "unicorn (0)", "search": "unicorn"}
+    assert shown.classes["chosen"] == "unicorn"
+    assert shown.classes["options"][0] == {"value": "unicorn", "label": "unicorn", "description": "0 images"}
     assert "No image of painted has the class “unicorn”" in text(shown.body)
     known = images.show_images("?label=n10000003", None, "/images")
-    assert [row["value"] for row in known.classes].count("n10000003") == 1
+    assert [row["value"] for row in known.classes["options"]].count("n10000003") == 1
     assert context.atlas
 
 

@@ -379,6 +379,46 @@ def test_images_are_found_filtered_and_turned(page: Page, site: str) -> None:
     expect(page.locator("tbody tr")).to_have_count(2)
 
 
+def test_enter_filters_by_the_class_whose_name_was_typed_and_by_no_other(page: Page, site: str) -> None:
+    """At full speed: what is taken holds what was typed, or nothing is taken."""
+    page.goto(f"{site}/images?view=table&page=2")
+    expect(page.locator("tbody tr").first).to_be_visible()
+    field = page.get_by_role("combobox", name="Class")
+    options = page.get_by_role("listbox", name="Classes").get_by_role("option")
+    for typed, label, wnid in (
+        ("kind 4", "kind 4", "n10000004"),
+        ("KIND3", "kind 3", "n10000003"),
+        ("n10000002", "kind 2", "n10000002"),
+        ("tench", "<b>tench</b> & co", "n10000000"),
+    ):
+        field.focus()
+        page.keyboard.type(typed)
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile(f"label={wnid}$"))
+        expect(field).to_have_value(label)
+        expect(options).to_have_count(0)
+        expect(page.locator("tbody td:nth-child(4)").first).to_have_text(label)
+        assert "page" not in asked(page)
+    field.focus()
+    page.keyboard.type("kind 4 or so")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("No image of this set has such a class.")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(field).to_have_value("<b>tench</b> & co")
+    assert asked(page)["label"] == "n10000000"
+    field.focus()
+    page.keyboard.press("Delete")  # the whole name is selected
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "label=" not in url)
+    expect(field).to_have_value("")
+    field.click()
+    expect(options.first).to_contain_text("All classes")
+    page.get_by_role("option", name="kind 3").first.click()
+    page.wait_for_url(re.compile("label=n10000003"))
+    page.go_back()
+    expect(field).to_have_value("")
+
+
 def test_sql_is_copied(page: Page, site: str) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(f"{site}/?layer=embeddings&channels=2")

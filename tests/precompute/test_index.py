@@ -291,7 +291,7 @@ def test_a_run_is_replaced_only_on_demand_and_gets_a_new_number(
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"image_set": "nois"}, "expected an image set among noise, got 'nois'"),
+        ({"image_set": "nois"}, "expected an image set among noise, got 'nois'; did you mean 'noise'?"),
         (
             {"layers": "stage9.*"},
             r"matches some of 2 layers such as stage1.conv, stage2.downsampling, got 'stage9\.\*'",
