@@ -288,7 +288,8 @@ def _sizes(context: Context, here: OverviewAddress) -> Component:
         for row in rows[:MOST_SIZES]
     ]
     if others:
-        listed.append(components.bar(f"{len(rows) - MOST_SIZES:,} others", others / most, f"{others:,}"))
+        name = count(len(rows) - MOST_SIZES, "other")
+        listed.append(components.bar(name, others / most, f"{others:,}"))
     return _card("Sizes, width × height", query, here, "sizes", components.bars(listed))
 
 
@@ -369,7 +370,7 @@ def _left_out(context: Context, here: OverviewAddress) -> Component:
         ("Reason", "Layers", "Names"),
         [
             [
-                row["reason"],
+                html.Span(row["reason"], className="sentence"),
                 f"{row['modules']:,}",
                 ", ".join(row["named"][:_MOST_NAMES]) + (", …" if row["modules"] > _MOST_NAMES else ""),
             ]

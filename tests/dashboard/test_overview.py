@@ -168,6 +168,16 @@ def test_layers_that_are_left_out_are_named_with_the_reason() -> None:
     assert answer.text.splitlines()[1].startswith(f'"{LEFT_OUT}",1,')
 
 
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize(("listed", "words"), [(4, "1 other 12"), (3, "2 others 24")])
+def test_sizes_that_are_not_listed_are_counted(
+    listed: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 pictures of five sizes, twelve of each."""
+    monkeypatch.setattr(overview, "MOST_SIZES", listed)
+    assert words in " ".join(text(overview.show_overview("", None, "/overview")).split())
+
+
 def test_sizes_are_what_counting_gives(context: Context, judged: list[dict[str, Any]]) -> None:
     rows = context.atlas.fetch(overview_queries.sizes("painted", limit=None))
     assert {(row["width"], row["height"]): row["images"] for row in rows} == Counter(

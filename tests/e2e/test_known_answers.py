@@ -7,8 +7,10 @@ it takes both for class 3, which is image 3's label.
 """
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from browser import served_here
 from ledger_rows import add_attack, attack_keys, claimed, finish_items, picture_of
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
@@ -41,17 +43,23 @@ LEADERS = (
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a dashboard over that set."""
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings of a home with that set."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("known"))})
     pictures = painted_pictures(12)
     pictures[6] = replace(pictures[6], wnid="n10000006", label="kind 6")
     import_pictures(settings, pictures, image_set="twelve")
     for seed, (model, right) in enumerate({"good": 10, "poor": 3}.items()):
         judge(settings, add_run(settings, image_set="twelve", model=model, seed=seed, divide=48), right)
-    with served_here(settings) as url:
-        attack(settings)
-        explain(settings)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def known(twelve: Settings) -> Iterator[str]:
+    """URL of a dashboard over it."""
+    with served_here(twelve) as url:
+        attack(twelve)
+        explain(twelve)
         yield url
 
 
@@ -242,3 +250,28 @@ def test_maps_say_what_was_written_down(visitor: Page, known: str) -> None:
                  "mean standard error0.01"):  # fmt: skip
         expect(dialog.locator(".job-parameters")).to_contain_text(fact)
     expect(dialog.locator("figcaption")).to_have_text(["Deletionarea 0.250", "Insertionarea 0.500"])
+
+
+@pytest.mark.usefixtures("known")
+def test_a_damaged_ledger_is_named_once_and_the_header_stays_in_the_window(
+    browser: Browser, twelve: Settings, tmp_path: Path
+) -> None:
+    shutil.copytree(twelve.home, tmp_path / "home")
+    for file in (tmp_path / "home").glob("ledger.sqlite*"):
+        file.unlink()
+    (tmp_path / "home" / "ledger.sqlite").write_bytes(b"garbage!" * 10_000)
+    with (
+        served_here(read_settings({"CONVSCOPE_HOME": str(tmp_path / "home")})) as url,
+        browser.new_context(viewport={"width": 1440, "height": 900}) as context,
+    ):
+        page = context.new_page()
+        with page.expect_response(re.compile("/api/attacks/5")) as answered:
+            page.goto(f"{url}/attack?attack=5")
+        assert answered.value.status == 503
+        expect(page.locator("#shell-busy")).to_contain_text("jobs do not answer")
+        page.wait_for_timeout(300)
+        expect(page.locator("#attack-root .problem")).to_have_text(
+            [re.compile("ledger.sqlite cannot be read")]
+        )
+        expect(page.locator(".attack-card").first).to_contain_text("not known")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1440

@@ -157,7 +157,8 @@
 
     function draw() {
         const lines = [];
-        if (said) lines.push(make("p", { class: "problem" }, said));
+        // what the page was told already is said once
+        if (said && !Object.values(page.problems).includes(`${said}.`)) lines.push(make("p", { class: "problem" }, said));
         lines.push(...convscope.jobLine(job, "attacks", act));
         for (const [kind, one] of following) lines.push(...convscope.jobLine(one, FOLLOWING[kind], act));
         const left = page.rows.length * page.chosen.length - attacks().length;

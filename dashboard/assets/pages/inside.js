@@ -145,7 +145,7 @@
         };
         const drawing = network(attack, page.drawings[attack.model], (name) => { layer = layer === name ? null : name; show(); });
         card.append(make("div", { class: "inside-columns" }, make("div", { class: "network" }, make("h3", {}, "Change of each layer"), drawing,
-            make("p", { class: "quiet" }, "Darker: the layer's output moved further, relative to its own size (Euclidean norm). Choose a layer to see its channels.")),
+            make("p", { class: "quiet" }, "The stronger the color, the further the layer's output moved, relative to its own size (Euclidean norm). Choose a layer to see its channels.")),
         make("div", {}, title, make("p", { class: "quiet" }, known
             ? `By the shift of the largest activation over the channel's spread: ${constants.spread}. Next to them the patches that drive the channel most.`
             : "By the shift of the largest activation: this set was not indexed with the model, so channels cannot be compared by their own spread."), leftOut, movers)));
