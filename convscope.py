@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from db.plurals import count as counted
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -421,13 +423,13 @@ def import_set(
 
 
 def _say_preview(name: str, preview: "Preview") -> None:
-    count = "an unknown number of" if preview.images is None else f"{preview.images:,}"
-    click.echo(f"{name}: would import {count} images; nothing was changed")
-    for noun, counts in (("splits", preview.splits), ("labels", preview.labels)):
+    images = "an unknown number of images" if preview.images is None else counted(preview.images, "image")
+    click.echo(f"{name}: would import {images}; nothing was changed")
+    for noun, counts in (("split", preview.splits), ("label", preview.labels)):
         if counts:
-            shown = ", ".join(f"{value} {count:,}" for value, count in list(counts.items())[:10])
+            shown = ", ".join(f"{value} {number:,}" for value, number in list(counts.items())[:10])
             more = f" and {len(counts) - 10:,} more" if len(counts) > 10 else ""
-            click.echo(f"  {len(counts):,} {noun}: {shown}{more}")
+            click.echo(f"  {counted(len(counts), noun)}: {shown}{more}")
     _say_layout(preview.layout)
 
 
@@ -482,8 +484,8 @@ def _make_samples(atlas: "Atlas", store: "ImageStore") -> None:
 
 def _say_import(name: str, report: "ImportReport") -> None:
     click.echo(
-        f"{name}: {report.added:,} images added, {report.known:,} already there, "
-        f"{len(report.refused):,} refused; {report.labelled:,} are labelled ({report.seconds:.1f} s)"
+        f"{name}: {counted(report.added, 'image')} added, {report.known:,} already there, "
+        f"{len(report.refused):,} refused; {report.labelled:,} labelled ({report.seconds:.1f} s)"
     )
     for count, what in [
         (report.relabelled, "known images got the label that is stated now"),
@@ -544,7 +546,9 @@ def remove_set(name: str, yes: bool) -> None:
     results = [
         f"{count:,} {noun}" for count, noun in [(found.maps, "maps"), (found.attacks, "attacks")] if count
     ]
-    what = f"{name} ({found.images:,} images)" + (f", its {' and '.join(results)}" if results else "")
+    what = f"{name} ({counted(found.images, 'image')})" + (
+        f", its {' and '.join(results)}" if results else ""
+    )
     what += f" and its runs by {', '.join(found.runs)}" if found.runs else ""
     if not yes:
         click.confirm(f"Remove {what}?", abort=True, err=True)
@@ -583,7 +587,7 @@ def _known_sets(atlas: "Atlas", given: str = "") -> str:
     if not rows:
         return "there is no image set yet: convscope images import NAME PATH"
     near = meant(given, [row["image_set"] for row in rows]) if given else None
-    names = [f"{row['image_set']} ({row['images']:,} images)" for row in rows]
+    names = [f"{row['image_set']} ({counted(row['images'], 'image')})" for row in rows]
     return ("" if near is None else f"did you mean {near!r}? ") + "image sets are " + ", ".join(names)
 
 
@@ -1021,7 +1025,8 @@ def _index(
             atlas, store, model=network, image_set=image_set, progress=progress, say=_remark, **options
         )
     click.echo(
-        f"run {report.run}: {report.images:,} images, {report.layers} layers, {report.channels:,} channels, "
+        f"run {report.run}: {counted(report.images, 'image')}, {counted(report.layers, 'layer')}, "
+        f"{counted(report.channels, 'channel')}, "
         f"{report.images_per_second:.1f} images/s ({report.seconds:.1f} s)"
     )
     _print_unreadable([str(entry) for entry in report.unreadable])

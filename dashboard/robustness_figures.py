@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dashboard.context import Record
 from dashboard.survival import band
-from dashboard.words import percent
+from dashboard.words import count, percent
 
 # Distinguishable without seeing red and green apart (Okabe and Ito), readable on light and dark.
 COLOURS = ("#0f9d8f", "#d95f02", "#7570b3", "#cc79a7", "#b8860b", "#3b82c4")
@@ -55,7 +55,7 @@ def curve_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) 
         figure.add_scatter(
             x=x,
             y=[point[0] for point in points],
-            name=f"{model} ({int(flipped.sum() + censored.sum()):,} images)",
+            name=f"{model} ({count(int(flipped.sum() + censored.sum()), 'image')})",
             line={"color": colour, "width": 2, "shape": "hv"},
             mode="lines+markers" if len(x) <= 60 else "lines",
             marker={"size": 5},
@@ -105,7 +105,7 @@ def fixed_figure(rows: Sequence[Record]) -> Any:
                 "thickness": 1.5,
                 "color": INK,
             },
-            name=f"{model} ({int(flipped.sum() + censored.sum()):,} images)",
+            name=f"{model} ({count(int(flipped.sum() + censored.sum()), 'image')})",
             marker={"color": colour},
             customdata=[[model, row["epsilon"]] for row in found],
             hovertemplate="%{y:.1%} %{x}<extra>" + model + "</extra>",

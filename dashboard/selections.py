@@ -14,6 +14,7 @@ from dashboard.context import Catalogue, Record
 from db.atlas import Query
 from db.image_queries import ImageFilter, images
 from db.patch_queries import channels, patches
+from db.plurals import count
 
 IMAGES_PER_PAGE = 96
 
@@ -30,7 +31,7 @@ class NotIndexed(NothingSelected):
     """The model has the layer, but its run was made without it; `command` makes one with it."""
 
     def __init__(self, run: Record, layer: Record, layers: int) -> None:
-        have = f"{run['layers']:,} of {layers:,} layers"
+        have = f"{run['layers']:,} of {count(layers, 'layer')}"
         super().__init__(f"{layer['label']} was not indexed in run {run['run']} ({have}).")
         self.layer = layer
         self.command = index_command(run, run["image_set"]) + " --replace"

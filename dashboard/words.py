@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from db.plurals import count as count
+
 
 def activation(value: float | None) -> str:
     """An activation with four significant digits: `12.31`, `0.00412`, `1,204`."""
@@ -51,11 +53,6 @@ def field_size(layer: Mapping[str, Any]) -> str:
         return "global"
     size = pixels((layer["rf_size_y"], layer["rf_size_x"]))
     return size if layer["rf_exact"] else f"≤ {size}"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 image`, `1,000 images`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def byte_size(number: int | None) -> str:

@@ -29,6 +29,7 @@ from db.image_sets import (
 )
 from db.images import ImageStore, Note
 from db.jobs import LostClaim
+from db.plurals import count
 from precompute.ground_truth import GroundTruth, load_ground_truth
 from precompute.image_files import Progress, store_images
 from precompute.image_rows import ImageRows, Refusal
@@ -212,7 +213,7 @@ def import_source(
             rows, stated = gathered.table(layout, truth, gone)
             if truth is not None and not stated:
                 raise ImportRefused(
-                    f"the ground truth names none of the {rows.num_rows:,} images of {origin}, such as "
+                    f"the ground truth names none of the images of {origin} ({rows.num_rows:,}), such as "
                     f"{gathered.names[0]}"
                 )
             if gathered.copied:
@@ -239,20 +240,23 @@ def import_source(
         seconds=time.monotonic() - started,
         layout=layout,
         notes=tuple(
-            said.format(images=f"{gathered.noted[note]:,}")
-            for note, said in _NOTES.items()
+            _noted(note, gathered.noted[note])
+            for note in (Note.LOW_BITS, Note.FIRST_OF_SEVERAL)
             if gathered.noted[note]
         ),
     )
 
 
-_NOTES = {
-    Note.LOW_BITS: (
-        "{images} images use only the lower 12 bits of their 16 and look nearly black: where that is the camera's "
-        "range, save them scaled to 16 bits and import them again"
-    ),
-    Note.FIRST_OF_SEVERAL: "{images} files hold several pages or frames, of which the first is the image",
-}
+def _noted(note: Note, number: int) -> str:
+    one = number == 1
+    if note is Note.LOW_BITS:
+        return (
+            f"{count(number, 'image')} {'uses' if one else 'use'} only the lower 12 bits of "
+            f"{'its' if one else 'their'} 16 and {'looks' if one else 'look'} nearly black: "
+            f"where that is the camera's range, save {'it' if one else 'them'} scaled to 16 bits and import again"
+        )
+    hold = "holds" if one else "hold"
+    return f"{count(number, 'file')} {hold} several pages or frames, of which the first is the image"
 
 
 def check_set_name(image_set: str) -> None:
@@ -297,7 +301,8 @@ def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Chang
         runs = [row["model"] for row in _rows(atlas, dependents(image_set)) if row["model"] is not None]
         if relabelled and runs:
             raise ImportRefused(
-                f"{relabelled:,} images of {image_set!r} have other labels now than when {', '.join(runs)} ran over "
+                f"{count(relabelled, 'image')} of {image_set!r} {'has' if relabelled == 1 else 'have'} other labels "
+                f"now than when {', '.join(runs)} ran over "
                 f"them: import under another name, or remove {image_set!r} first"
             )
     if not (new or moved or relabelled):
@@ -350,6 +355,8 @@ def _nothing(origin: str, refused: list[Refusal], layout: Layout) -> str:
         said = f"there is no picture in {origin}: expected files such as .jpg or .png, or parquet shards"
         return f"{said}; there are {there}" if there else said
     first = refused[0]
+    if len(refused) == 1:
+        return f"the only picture in {origin}, {first.name}, cannot be read: {first.reason}"
     return f"none of the {len(refused):,} pictures in {origin} can be read; the first, {first.name}: {first.reason}"
 
 

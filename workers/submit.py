@@ -22,6 +22,7 @@ from db.label_queries import label_matches, settled_labels
 from db.ledger import Ledger
 from db.ledger_tables import QUEUES, Attack, Job, JobItem, SaliencyMap
 from db.patch_queries import labelled_classes
+from db.plurals import count
 from db.queries import class_counts, image_sets, keeps_modules, layers, modules, runs
 from db.results import ResultStore
 from db.set_states import SetChanged, set_changes_of
@@ -288,7 +289,8 @@ def job_over(
         raise WrongRequest("images: expected at least one image id, got none")
     if len(ids) * len(models) > most:
         raise WrongRequest(
-            f"images: expected at most {most:,} {noun} in a job, got {len(ids):,} images by {len(models)} models"
+            f"images: expected at most {most:,} {noun} in a job, got {count(len(ids), 'image')} by "
+            f"{count(len(models), 'model')}"
         )
     keys = image_keys(atlas, request["image_set"], ids)
     unnamed = {name: value for name, value in request.items() if name != "image_set"}

@@ -44,7 +44,7 @@
 
     /* `1 image`, `1,000 images`, as `words.count` on the server. */
     convscope.count = (number, noun) =>
-        `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
+        `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : /(s|x|ch|sh)$/.test(noun) ? "es" : "s"}`;
 
     convscope.icon = (name) => convscope.make("i", { class: `bi bi-${name}`, "aria-hidden": "true" });
 

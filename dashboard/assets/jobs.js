@@ -249,7 +249,7 @@
         if (report.layout && report.layout.preview) {
             return make("div", { class: "import-report" }, make("p", {}, "A preview: nothing was imported."), convscope.layoutReport(report.layout));
         }
-        const told = [`${report.added.toLocaleString("en")} images added`, count(report.known, "already there"),
+        const told = [`${convscope.count(report.added, "image")} added`, count(report.known, "already there"),
             count(report.labelled, "with a label"), count(report.duplicates, "with the same bytes as another"),
             count(report.changed, "with other content than before"), count(report.relabelled, "with another label now"),
             count(report.moved, "read from where they lie now"), count(report.renamed, "moved or renamed"),

@@ -365,7 +365,7 @@ def _pager(address: PatchesAddress, found: ChannelSelection) -> Component:
     first = (found.page - 1) * ROWS_PER_PAGE
     last = min(found.total, first + ROWS_PER_PAGE)
     return components.pager(
-        f"{first + 1}–{last} of {found.total:,} channels"
+        f"{first + 1}–{last} of {count(found.total, 'channel')}"
         if found.pages > 1
         else count(found.total, "channel"),
         previous=address.href(page=found.page - 1) if found.page > 1 else None,

@@ -26,6 +26,7 @@ from dashboard.pages.asking import asking_layout, register_asking
 from dashboard.prefix import local
 from dashboard.requests import Asked, Chosen, read_request
 from dashboard.wiring import drawn_once
+from dashboard.words import count as counted
 from workers.methods import METHODS, WrongRequest
 from workers.submit import choose_models, parse_target, saliency_job, short_ids, stored_maps
 
@@ -71,8 +72,8 @@ def ask(context: Context, chosen: Chosen, *, steps: int) -> Asked:
     count = len(chosen.ids) * len(chosen.models)
     if count > MOST_MAPS:
         raise WrongRequest(
-            f"ids: this page shows up to {MOST_MAPS} maps, these are {len(chosen.ids):,} images by "
-            f"{len(chosen.models)} models: choose fewer, or queue them with convscope saliency"
+            f"ids: this page shows up to {MOST_MAPS} maps, these are {counted(len(chosen.ids), 'image')} by "
+            f"{counted(len(chosen.models), 'model')}: choose fewer, or queue them with convscope saliency"
         )
     new = saliency_job(
         context.atlas,

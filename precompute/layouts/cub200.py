@@ -5,6 +5,7 @@ Reference: C. Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", Caltech tec
 
 from dataclasses import replace
 
+from db.plurals import count
 from precompute.layouts.layout import Layout, Scene
 from precompute.layouts.matching import Matcher
 from precompute.wordnet import label_of_name
@@ -36,7 +37,7 @@ def detect(scene: Scene) -> Layout | None:
     layout = scene.labelled(
         replace(scene.folder_layout("CUB-200"), read=frozenset(read)),
         labels,
-        classes=f"image_class_labels.txt ({len(set(labels.values())):,} classes)",
+        classes=f"image_class_labels.txt ({count(len(set(labels.values())), 'class')})",
         label="the name in classes.txt" if named else "the number of the class",
     )
     splits = {

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from db.plurals import count
 from precompute.ground_truth import META, read_ground_truth
 from precompute.layouts.layout import Layout, Scene
 from precompute.sources import GROUND_TRUTH_FILES
@@ -24,6 +25,6 @@ def detect(scene: Scene) -> Layout | None:
     return scene.labelled(
         layout,
         labels,
-        classes=f"{', '.join(sorted(name.rpartition('/')[2] for name in read))} ({len(labels):,} images)",
+        classes=f"{', '.join(sorted(name.rpartition('/')[2] for name in read))} ({count(len(labels), 'image')})",
         label="ImageNet's name of the WordNet id",
     )

@@ -6,6 +6,7 @@ Reference: O. M. Parkhi et al., "Cats and Dogs", CVPR 2012.
 import re
 from dataclasses import replace
 
+from db.plurals import count
 from precompute.layouts.layout import Layout, Scene
 from precompute.layouts.matching import Matcher
 from precompute.wordnet import label_of_name
@@ -42,7 +43,7 @@ def detect(scene: Scene) -> Layout | None:
     layout = scene.labelled(
         replace(scene.folder_layout("Oxford-IIIT Pet"), read=frozenset(read)),
         labels,
-        classes=f"the name before the number in each file's name ({len(set(labels.values())):,} breeds)",
+        classes=f"the name before the number in each file's name ({count(len(set(labels.values())), 'breed')})",
         label="that name",
     )
     return scene.split(layout, splits, f"the lists {', '.join(sorted(read))}")

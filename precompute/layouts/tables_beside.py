@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from db.plurals import count
 from precompute.labels import split_of
 from precompute.layouts.class_folders import with_split_lists
 from precompute.layouts.layout import NOTHING, Layout, Scene
@@ -70,7 +71,7 @@ def _from_found(scene: Scene, matcher: Matcher) -> Layout | None:
             )
         elif found.conflicts:
             notes.append(
-                f"{name} states several classes for {found.conflicts:,} images, as of objects: not taken "
+                f"{name} states several classes for {count(found.conflicts, 'image')}, as of objects: not taken "
                 "(--labels takes those of one class)"
             )
         elif found.label is None and found.split is None:
@@ -118,7 +119,7 @@ def _layout(
                 from_files.add(name)
         splits |= one.splits
     if disagreeing:
-        notes = [*notes, f"tables disagree on {disagreeing:,} images: {stated[0][0]} goes first"]
+        notes = [*notes, f"tables disagree on {count(disagreeing, 'image')}: {stated[0][0]} goes first"]
     names = ", ".join(name for name, _ in stated[:4]) + (
         f" and {len(stated) - 4:,} more" if len(stated) > 4 else ""
     )
@@ -129,7 +130,7 @@ def _layout(
         where = ", ".join(
             columns if columns[0].startswith("the ") else [f"column {column}" for column in columns]
         )
-        classes = f"{where} of {names} ({labelled:,} of {len(scene.images):,} images)"
+        classes = f"{where} of {names} ({labelled:,} of {count(len(scene.images), 'image')})"
         rest = any(base.place(name).label is not None for name in scene.images if name not in labels)
         base = scene.labelled(
             base,
@@ -149,10 +150,11 @@ def _notes(name: str, stated: Stated) -> list[str]:
     notes = []
     if stated.unmatched:
         notes.append(
-            f"{stated.unmatched:,} rows of {name} name no picture here, or several, such as {stated.example!r}"
+            f"{count(stated.unmatched, 'row')} of {name} {'names' if stated.unmatched == 1 else 'name'} no picture "
+            f"here, or several, such as {stated.example!r}"
         )
     if stated.conflicts:
-        notes.append(f"{stated.conflicts:,} images have several classes in {name}: they have no label")
+        notes.append(f"{count(stated.conflicts, 'image')} with several classes in {name}: no label")
     if stated.note:
         notes.append(stated.note)
     return notes

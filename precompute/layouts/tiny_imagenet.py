@@ -5,6 +5,7 @@ Reference: Y. Le and X. Yang, "Tiny ImageNet Visual Recognition Challenge", Stan
 
 from dataclasses import replace
 
+from db.plurals import count
 from precompute.layouts.layout import NOTHING, Layout, Scene
 from precompute.layouts.matching import Matcher
 from precompute.wordnet import WNID, label_of_wnid
@@ -35,6 +36,6 @@ def detect(scene: Scene) -> Layout | None:
     return scene.labelled(
         replace(base, read=frozenset({name} | ({words} if words else set()))),
         labels,
-        classes=f"val_annotations.txt ({len(labels):,} images){folders}",
+        classes=f"val_annotations.txt ({count(len(labels), 'image')}){folders}",
         label="ImageNet's name of the WordNet id",
     )

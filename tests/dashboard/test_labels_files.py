@@ -101,7 +101,7 @@ def test_a_labels_file_is_previewed_changed_imported_and_gone_with_the_upload(
     layout = client.run(place, labels=labels, preview=True)["image_import"]["layout"]
     assert layout["labels"] == {}
     assert layout["notes"] == [
-        "1 rows of labels.csv name no picture here, or several, such as 'lost.jpg'",
+        "1 row of labels.csv names no picture here, or several, such as 'lost.jpg'",
         "no label from labels.csv: --label-column chooses one of its columns kind, site",
     ]
     layout = client.run(place, labels=labels, preview=True, label_column="kind")["image_import"]["layout"]
@@ -109,7 +109,7 @@ def test_a_labels_file_is_previewed_changed_imported_and_gone_with_the_upload(
         "pictures with a table: split from column split of labels.csv; class from column kind of labels.csv "
         "(2 of 3 images); label is what is written there"
     )
-    assert layout["notes"] == ["1 rows of labels.csv name no picture here, or several, such as 'lost.jpg'"]
+    assert layout["notes"] == ["1 row of labels.csv names no picture here, or several, such as 'lost.jpg'"]
     assert layout["unused"] == [{"kind": "tables (.csv)", "count": 1, "example": "all/labels.csv"}]
     assert (layout["images"], layout["labels"]) == (3, {"cat": 1, "dog": 1})
     assert layout["splits"] == {"train": 1, "val": 1}

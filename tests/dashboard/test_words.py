@@ -74,3 +74,12 @@ def test_an_element_s_name_tells_page_and_choice() -> None:
     assert make_id("patches", "k") == "patches-k"
     with pytest.raises(ValueError, match="without a hyphen"):
         make_id("patches", "top-k")
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "shown"),
+    [(1, "other", "1 other"), (2, "other", "2 others"), (0, "image", "0 images"), (1000, "class", "1,000 classes"),
+     (1, "class", "1 class"), (3, "patch", "3 patches")],
+)  # fmt: skip
+def test_one_of_a_kind_is_no_plural(number: int, noun: str, shown: str) -> None:
+    assert words.count(number, noun) == shown

@@ -99,7 +99,7 @@ def test_a_zip_becomes_a_set_that_is_indexed_and_shows_patches(
     photographed(page, "add-chosen")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(
-        dialog.get_by_text(f"{PHOTOGRAPHS} images entered, {PHOTOGRAPHS} have a label, 1 were refused")
+        dialog.get_by_text(f"{PHOTOGRAPHS} images entered, {PHOTOGRAPHS} with a label, 1 refused")
     ).to_be_visible(timeout=180_000)
     dialog.get_by_text("Refused files (1)").click()
     expect(dialog.get_by_role("cell", name="broken.jpg")).to_be_visible()
@@ -182,7 +182,7 @@ def test_a_preview_says_what_is_taken_and_takes_what_is_said(
     page.set_viewport_size({"width": 1440, "height": 900})
     photographed(page, "add-preview-dark")
     dialog.get_by_role("button", name="Import", exact=True).click()
-    expect(dialog.get_by_text("have a label", exact=False)).to_be_visible(timeout=180_000)
+    expect(dialog.get_by_text("with a label", exact=False)).to_be_visible(timeout=180_000)
     labels = ask(url, "/api/sql?q=SELECT+DISTINCT+label+FROM+images+WHERE+image_set='sites'+ORDER+BY+1")
     assert labels["rows"] == [["owl"]]
     assert not list((settings.home / "uploads").iterdir())
@@ -238,7 +238,7 @@ def test_what_cannot_be_added_is_said_where_it_is_typed_and_by_keyboard_alone(
     dialog.locator("#add-files").set_input_files(tmp_path / "note.jpg")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(dialog.get_by_role("alert")).to_contain_text(
-        "none of the 1 pictures in upload of note.jpg", timeout=90_000
+        "the only picture in upload of note.jpg", timeout=90_000
     )
     photographed(page, "add-error")
     page.keyboard.press("Escape")

@@ -84,8 +84,8 @@ def test_an_import_says_of_its_images_what_their_pixels_do_not_show(
     )
     for report in (bring(folder), bring(folder)):  # the second one decodes nothing
         low, several = report.notes
-        assert low.startswith("1 images use only the lower 12 bits of their 16 and look nearly black")
-        assert several == "1 files hold several pages or frames, of which the first is the image"
+        assert low.startswith("1 image uses only the lower 12 bits of its 16 and looks nearly black")
+        assert several == "1 file holds several pages or frames, of which the first is the image"
     assert bring(write_files({"plain.png": photo(2, kind="PNG")}, "plain"), image_set="plain").notes == ()
 
 
@@ -212,7 +212,7 @@ def test_ground_truth_that_names_none_of_the_images_is_refused(
 ) -> None:
     truth = tmp_path / "val.txt"
     truth.write_text("other.jpg n01440764\n")
-    with pytest.raises(ImportRefused, match=r"names none of the 1 images of .*, such as a\.jpg"):
+    with pytest.raises(ImportRefused, match=r"names none of the images of .* \(1\), such as a\.jpg"):
         bring(write_files({"a.jpg": photo(1)}), ground_truth=truth)
     assert atlas.version() is None
 
@@ -287,7 +287,7 @@ def test_labels_can_be_added_until_a_run_has_used_them(
     add_run("pictures")
     truth.write_text("a.jpg n01751748\n")
     with pytest.raises(
-        ImportRefused, match=r"1 images of 'pictures' have other labels now than when a-model ran"
+        ImportRefused, match=r"1 image of 'pictures' has other labels now than when a-model ran"
     ):
         bring(folder, ground_truth=truth)
     assert [row["wnid"] for row in rows(atlas)] == ["n01440764", None]
@@ -486,5 +486,5 @@ def test_a_renamed_class_is_refused_where_a_run_has_used_the_old_name(
     bring(folder)
     add_run("pictures")
     (folder / "cta").rename(folder / "cat")
-    with pytest.raises(ImportRefused, match="1 images of 'pictures' have other labels now"):
+    with pytest.raises(ImportRefused, match="1 image of 'pictures' has other labels now"):
         bring(folder)

@@ -222,7 +222,7 @@ CASES: dict[str, Case] = {
         tree("a.jpg", "b.jpg") | {"_annotations.csv": b"filename,class,xmin\na.jpg,cat,1\na.jpg,dog,2\nb.jpg,cat,3\n"},
         {(None, None): 2},
         {"tables (.csv)": 1},
-        says="states several classes for 1 images",
+        says="states several classes for 1 image",
     ),
     "Several columns, none named a class": Case(
         tree("a.jpg", "b.jpg") | {"data.csv": b"file,camera,site\na.jpg,c1,s1\nb.jpg,c2,s2\n"},
@@ -372,7 +372,7 @@ def test_a_table_that_is_given_goes_before_all_else(tmp_path: Path) -> None:
     layout, found, _ = come_to(write(tmp_path, case), case)
     assert found == case.expected
     assert layout.notes == (
-        "1 rows of truth.csv name no picture here, or several, such as '../../etc/passwd'",
+        "1 row of truth.csv names no picture here, or several, such as '../../etc/passwd'",
     )
 
 

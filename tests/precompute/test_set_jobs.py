@@ -139,7 +139,7 @@ def test_a_preview_says_what_would_enter_and_keeps_the_upload(site: Site, few: d
 def test_an_upload_without_a_picture_fails_in_a_sentence_and_is_kept_to_look_at(site: Site) -> None:
     job = site.import_upload({"a.jpg": b"no picture"})
     assert job["state"] == "failed"
-    assert job["error"].startswith("none of the 1 pictures in upload of a.jpg can be read; the first, a.jpg:")
+    assert job["error"].startswith("the only picture in upload of a.jpg, a.jpg, cannot be read:")
     assert len(list(site.uploads.folder.iterdir())) == 1
     assert site.atlas.version() is None
 

@@ -333,15 +333,15 @@
         }
         const report = state.report;
         const count = (number, words) => (number ? `${number.toLocaleString("en")} ${words}` : "");
-        const told = report ? [`${report.added.toLocaleString("en")} images entered`, count(report.known, "were there already"), count(report.renamed, "were moved or renamed"),
-            count(report.labelled, "have a label"), count(report.refused, "were refused")].filter(Boolean).join(", ") : "";
+        const told = report ? [`${convscope.count(report.added, "image")} entered`, count(report.known, "there already"), count(report.renamed, "moved or renamed"),
+            count(report.labelled, "with a label"), count(report.refused, "refused")].filter(Boolean).join(", ") : "";
         const models = known ? known.models : [];
         state.model = state.model || (models[0] ? models[0].name : "");
         const select = make("select", { id: "add-model", class: "form-select form-select-sm", onchange: (event) => { state.model = event.target.value; } },
             models.map((one) => make("option", { value: one.name, title: one.title }, one.name)));
         select.value = state.model;
         const there = known && known.image_sets.find((one) => one.image_set === state.name);
-        const what = told || (there ? `${there.images.toLocaleString("en")} images` : "");
+        const what = told || (there ? convscope.count(there.images, "image") : "");
         return [make("p", {}, make("b", {}, state.name), what ? `: ${what}.` : ""),
             report ? convscope.layoutReport(report.layout) : null,
             report && report.refused ? make("details", {}, make("summary", {}, `Refused files (${report.refused.toLocaleString("en")})`), convscope.refusals(report)) : null,

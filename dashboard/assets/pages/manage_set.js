@@ -41,12 +41,12 @@
         document.body.append(dialog);
     }
 
-    const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+    const count = convscope.count;
 
     function dependents() {
         const d = found.dependents;
         return [[d.images, count(d.images, "image")], [d.runs.length, `${count(d.runs.length, "run")} (${d.runs.join(", ")})`],
-            [d.patches, `${d.patches.toLocaleString("en")} patches`], [d.maps, count(d.maps, "saliency map")], [d.attacks, count(d.attacks, "attack")],
+            [d.patches, count(d.patches, "patch")], [d.maps, count(d.maps, "saliency map")], [d.attacks, count(d.attacks, "attack")],
             [d.jobs, `${count(d.jobs, "job")} of the list`]].filter(([number]) => number).map(([, words]) => words);
     }
 
