@@ -108,7 +108,7 @@ def test_an_attack_is_asked_for_by_numbers_by_a_condition_or_on_all(home: Path) 
     asked = json.loads(fields)
     assert asked["ids"] == "0,2-3"
     assert asked["relative_to"] == "prediction"
-    assert (asked["parameters"]["grid"], asked["parameters"]["ratio"]) == ("geometric", 1.2)
+    assert (asked["parameters"]["grid"], asked["parameters"]["ratio"]) == ("geometric", 1.5)
     fixed = attacked(home, "--ids", "0", "--epsilon", "0.03", "--relative-to", "label", "--method", "pgd")
     assert fixed.startswith("0 3\n")
     shown = command("jobs", "show", "3", home=home).stdout

@@ -91,8 +91,8 @@ class GeometricGrid:
     smallest epsilon is known to (ratio - 1) / parts of itself or better. Both scans ascend: success is not monotone.
     """
 
-    ratio: float = 1.2
-    parts: int = 16
+    ratio: float = 1.5
+    parts: int = 8
     cap: float = 0.5
     minimum: float = 0.0
     step: float = START  # the lowest epsilon: stored where a linear grid stores its step
@@ -172,7 +172,7 @@ _GRID = (
     ),
     Parameter(
         "ratio",
-        1.2,
+        1.5,
         "Of a geometric grid: each epsilon over the one before.",
         1.001,
         10.0,
@@ -180,7 +180,7 @@ _GRID = (
     ),
     Parameter(
         "parts",
-        16,
+        8,
         "Of a geometric grid: equal parts in which the gap below the first success is looked at; 1: not at all.",
         1,
         1000,

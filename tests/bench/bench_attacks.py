@@ -227,7 +227,7 @@ def main() -> None:
         default = [turn[str(cap)] for turn in rounds["default grid"]]
         theirs = statistics.median(turn["seconds"] for turn in default)
         passed = [turn["images"] / len(epsilons) for turn in (default[0], rounds["ours"][0][str(cap)])]
-        words = "default grid, from 1/4080 in ratios of 1.2"
+        words = "default grid, from 1/4080 in ratios of 1.5"
         told = f"{passed[0]:.1f} forward passes an image, ours here {passed[1]:.1f}"
         print(f"{words:<46}{theirs:>10.1f}{theirs / seconds:>9.2f}   {told}")
         wanted = [round((epsilon or cap) / STEP) for epsilon in epsilons]

@@ -447,7 +447,7 @@ def test_the_default_search_costs_less_than_steps_of_a_thousandth(as_model: Wrap
             assert (
                 epsilon * (1 - 1e-4)
                 <= found.epsilon
-                <= epsilon + (0.001 if grid == Grid() else max(START, epsilon / 80))
+                <= epsilon + (0.001 if grid == Grid() else max(START, epsilon / 16))
             )
         totals.append(dict(spent))
     geometric, linear = totals
@@ -515,7 +515,7 @@ def test_pgd_on_8_bits_stays_in_its_box(model: VisionModel, pixels: Tensor, clas
 def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
     smallest = parse_attack("fgsm", {})
     assert smallest == {
-        "mode": "smallest", "grid": "geometric", "ratio": 1.2, "parts": 16, "cap": 0.5, "minimum": 0.0,
+        "mode": "smallest", "grid": "geometric", "ratio": 1.5, "parts": 8, "cap": 0.5, "minimum": 0.0,
         "levels": "real", "scan": "first",
     }  # fmt: skip
     assert grid_of(smallest) == GeometricGrid()
@@ -666,15 +666,15 @@ def test_a_geometric_grid_begins_at_a_sixteenth_of_a_level_and_ends_at_its_cap()
     points = grid.points
     assert points[0] == START == 1 / 4080
     assert points[-1] == 0.5
-    assert all(one < other <= one * 1.2 * (1 + 1e-12) for one, other in itertools.pairwise(points))
-    assert len(points) == 43
+    assert all(one < other <= one * 1.5 * (1 + 1e-12) for one, other in itertools.pairwise(points))
+    assert len(points) == 20
     assert GeometricGrid(cap=START).points == (START,)
     for number, epsilon in enumerate((0.0, *points)):
         assert (grid.number(epsilon), grid.at(number)) == (number, epsilon)
     gap = grid.between(points[3], points[4])
     assert [grid.at(float(np.float32(grid.number(epsilon)))) for epsilon in gap] == list(gap)
-    assert len(gap) == 15
-    assert (points[4] - gap[-1]) / points[4] == pytest.approx(0.2 / 1.2 / 16), "1 % of epsilon"
+    assert len(gap) == 7
+    assert (points[4] - gap[-1]) / points[4] == pytest.approx(0.5 / 1.5 / 8), "4 % of epsilon"
 
 
 @pytest.mark.parametrize("targeted", [False, True])
