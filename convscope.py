@@ -487,19 +487,20 @@ def _say_import(name: str, report: "ImportReport") -> None:
         f"{name}: {counted(report.added, 'image')} added, {report.known:,} already there, "
         f"{len(report.refused):,} refused; {report.labelled:,} labelled ({report.seconds:.1f} s)"
     )
-    for count, what in [
-        (report.relabelled, "known images got the label that is stated now"),
-        (report.moved, "known images are read from where they lie now"),
+    for count, noun, what in [
+        (report.relabelled, "known image", "got the label that is stated now"),
+        (report.moved, "known image", "from now on read from another place"),
         (
             report.renamed,
-            "known images were moved or renamed: the same bytes, under the path and label of today",
+            "known image",
+            "moved or renamed: the same bytes, under the path and label of today",
         ),
-        (report.gone, "images of the set have no file any more; they stay in the set"),
-        (report.changed, "files hold other pictures than before: those entered as new images"),
-        (report.duplicates, "images have the same bytes as another one"),
+        (report.gone, "image", "of the set without a file by now, kept in the set"),
+        (report.changed, "file", "with another picture than before, entered as new"),
+        (report.duplicates, "image", "with the same bytes as another one"),
     ]:
         if count:
-            click.echo(f"  {count:,} {what}")
+            click.echo(f"  {counted(count, noun)} {what}")
     for note in report.notes:
         click.echo(f"  note: {note}")
     _say_layout(report.layout)
@@ -544,7 +545,7 @@ def remove_set(name: str, yes: bool) -> None:
     ledger = _ledger()
     found = dependents_of(atlas, ledger, name)
     results = [
-        f"{count:,} {noun}" for count, noun in [(found.maps, "maps"), (found.attacks, "attacks")] if count
+        counted(count, noun) for count, noun in [(found.maps, "map"), (found.attacks, "attack")] if count
     ]
     what = f"{name} ({counted(found.images, 'image')})" + (
         f", its {' and '.join(results)}" if results else ""

@@ -268,6 +268,7 @@ def _dressed(
             {
                 "tickvals": [*([left] if zero else []), *(n / 255 for n in ticks)],
                 "ticktext": [*(["0"] if zero else []), *(f"{n / 255:.2g}<br>({n:g})" for n in ticks)],
+                "tickfont": {"size": 10},  # seven digits beside five, on a phone
             }
             if axis == "log"
             else {}

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from db.plurals import count as counted
 from precompute.source_parquet import ShardFacts, parquet_rows, shard_facts
 from precompute.sources import Columns, SourceImage, is_parquet
 from precompute.survey import idx_of
@@ -101,7 +102,8 @@ def _idx_rows(
     if labels is not None:
         values = _idx_array(_unzipped(labels), dimensions=1)
         if len(values) != len(pixels):
-            raise _Unreadable(f"it holds {len(pixels):,} images, its file of labels {len(values):,} labels")
+            held, told = counted(len(pixels), "image"), counted(len(values), "label")
+            raise _Unreadable(f"it holds {held}, its file of labels {told}")
         numbers = values.tolist()
     stem = found[0].lower()
     split = "train" if "train" in stem else "test" if "t10k" in stem or "test" in stem else None
@@ -189,9 +191,8 @@ def _unpickled_batch(content: bytes) -> tuple[Pixels, list[int], list[str] | Non
         raise _Unreadable("it is no batch of CIFAR: it holds no `data` and `labels`")
     pixels = array.pixels()
     if len(pixels) != len(labels) or not all(isinstance(number, int) for number in labels):
-        raise _Unreadable(
-            f"it holds {len(pixels):,} images and {len(labels):,} labels, or labels that are no numbers"
-        )
+        held, told = counted(len(pixels), "image"), counted(len(labels), "label")
+        raise _Unreadable(f"it holds {held} and {told}, or labels that are no numbers")
     files = batch.get("filenames")
     texts = [_text(one) for one in files] if isinstance(files, list) and len(files) == len(labels) else None
     return pixels, labels, texts

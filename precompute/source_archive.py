@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from db.plurals import count as counted
 from precompute.packed import packed_facts, packed_rows
 from precompute.sources import (
     GROUND_TRUTH_FILES,
@@ -381,7 +382,7 @@ class TarSource:
                     yield entry
         except TAR_ERRORS as error:
             raise ImportRefused(
-                f"{self.shown} is damaged or cut short after {seen:,} images ({error}): get it again"
+                f"{self.shown} is damaged or cut short after {counted(seen, 'image')} ({error}): get it again"
             ) from error
 
     @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from db.plurals import count as counted
 from precompute import parquet_pages
 from precompute.sources import Columns, SourceImage, too_big
 from precompute.wordnet import Label, is_imagenet, label_of_index, label_of_name
@@ -129,7 +130,7 @@ def _rows(file: IO[bytes], name: str, chosen: Columns) -> Iterator[SourceImage]:
                 )
                 row += 1
     except (pa.ArrowException, OSError) as error:
-        raise _Unreadable(f"it is damaged after {row:,} rows ({error}): get it again") from error
+        raise _Unreadable(f"it is damaged after {counted(row, 'row')} ({error}): get it again") from error
 
 
 def _open(file: IO[bytes]) -> pq.ParquetFile:

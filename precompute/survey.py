@@ -67,8 +67,10 @@ class Unused:
     example: str
 
     def sentence(self) -> str:
-        """What is listed of them."""
-        return f"{self.count:,} {self.kind}: {'such as ' if self.count > 1 else ''}{self.example}"
+        """What is listed of them; one file needs no count, for its kind is in the plural."""
+        if self.count == 1:
+            return f"{self.kind}: {self.example}"
+        return f"{self.count:,} {self.kind}: such as {self.example}"
 
 
 @dataclass

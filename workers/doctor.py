@@ -253,8 +253,8 @@ def _verdict(
     interval = binomtest(top1, images).proportion_ci(0.95, method="exact")
     found = (
         f"top-1 is {top1 / images:.1%} (95 % interval {interval.low:.1%} to {interval.high:.1%}) and top-5 {top5:.1%} "
-        f"on {images:,} images; guessing among all {classes:,} classes gives {1 / classes:.1%}, among the "
-        f"{chance.occurring:,} that occur {1 / chance.occurring:.1%}"
+        f"on {images:,} image{'s' if images != 1 else ''}; guessing among all {classes:,} classes gives "
+        f"{1 / classes:.1%}, among the {chance.occurring:,} that occur {1 / chance.occurring:.1%}"
     )
     if images < _FEWEST_IMAGES:
         return (

@@ -144,7 +144,8 @@
         if (!layout || !layout.sentence) return null;
         const listed = (title, rows, id) => (rows.length ? make("details", { id, open: rows.length <= 5 }, make("summary", {}, title),
             make("ul", { class: "layout-list" }, rows.map((row) => make("li", {}, row)))) : null);
-        const unused = layout.unused.map((one) => `${one.count.toLocaleString("en")} ${one.kind}: ${one.count > 1 ? "such as " : ""}${one.example}`);
+        const unused = layout.unused.map((one) => one.count === 1
+            ? `${one.kind}: ${one.example}` : `${one.count.toLocaleString("en")} ${one.kind}: such as ${one.example}`);
         const count = layout.unused.reduce((sum, one) => sum + one.count, 0);
         return make("div", { class: "layout-report" }, make("p", {}, `Layout: ${layout.sentence}.`),
             listed("Notes", layout.notes, null), listed(`Not used (${count.toLocaleString("en")})`, unused, null));

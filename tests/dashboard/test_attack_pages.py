@@ -115,7 +115,7 @@ def test_an_address_without_anything_asks_for_the_first_images(site: tuple[Flask
     assert (page["chosen"], page["image_set"], page["ids"]) == (["synthetic"], "painted", "0-2")
     assert page["request"] == {
         "models": ["synthetic"], "images": "painted", "ids": "0-2", "method": "fgsm", "kind": "attack",
-        "parameters": {"mode": "smallest", "grid": "geometric", "ratio": 1.2, "parts": 16, "cap": 0.5,
+        "parameters": {"mode": "smallest", "grid": "geometric", "ratio": 1.5, "parts": 8, "cap": 0.5,
                        "minimum": 0.0, "levels": "real", "scan": "first"},
         "relative_to": "prediction", "target": None, "queue": "interactive",
     }  # fmt: skip

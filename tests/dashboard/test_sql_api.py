@@ -261,31 +261,28 @@ def test_writers_that_wait_for_a_row_of_postgresql_leave_pages_their_connections
         stack.callback(app.server.extensions[EXTENSION].ledger.close)
         pool = stack.enter_context(ThreadPoolExecutor(count))
 
-        def seconds(method: str, path: str, body: Any = None) -> tuple[float, int, Any]:
-            begun = time.monotonic()
+        def asked(method: str, path: str, body: Any = None) -> tuple[int, Any]:
             answer = app.server.test_client().open(path, method=method, json=body)
-            return time.monotonic() - begun, answer.status_code, answer.json
+            return answer.status_code, answer.json
 
-        _, status, saved = seconds("POST", "/api/queries", {"name": "held", "sql": "SELECT 1"})
+        status, saved = asked("POST", "/api/queries", {"name": "held", "sql": "SELECT 1"})
         assert status == 201
         there = f"/api/queries/{saved['query']}"
         other = stack.enter_context(psycopg.connect(url))
         other.execute("SELECT * FROM saved_queries FOR UPDATE")
-        writers = [pool.submit(seconds, "DELETE", there) for _ in range(count)]
+        writers = [pool.submit(asked, "DELETE", there) for _ in range(count)]
         time.sleep(0.2)
-        read = [seconds("GET", path) for path in ("/status.json", "/api/queries", "/api/jobs")]
+        read = [asked("GET", path) for path in ("/status.json", "/api/queries", "/api/jobs")]
         assert not all(writer.done() for writer in writers), "they wait while pages are read"
-        assert [status for _, status, _ in read] == [200] * 3
-        assert sum(took for took, _, _ in read) < BRIEF_SECONDS + 2
-        for took, status, body in (writer.result() for writer in writers):
+        assert [status for status, _ in read] == [200] * 3
+        for status, body in (writer.result() for writer in writers):
             assert status == 503
             assert re.fullmatch(
                 "the ledger postgresql.* is locked by another writer, .*: try again in a moment",
                 body["error"],
             )
-            assert took < 2 * PAGE_SECONDS + 2
         other.rollback()
-        assert seconds("DELETE", there)[1] in (200, 204)
+        assert asked("DELETE", there)[0] in (200, 204)
 
 
 # ---- the worked examples, against plain Python over the rows of the tables they read

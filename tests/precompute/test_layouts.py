@@ -484,7 +484,7 @@ def test_a_dry_run_says_all_and_changes_nothing(tmp_path: Path) -> None:
         "  3 splits: test 1, train 1, val 2",
         "  2 labels: goldfish 2, European fire salamander 1",
     ]
-    assert "not used: 1 text files (.txt): wnids.txt" in done.stdout
+    assert "not used: text files (.txt): wnids.txt" in done.stdout
     assert not list((tmp_path / "home").rglob("*.duckdb"))
 
 
