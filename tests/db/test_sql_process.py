@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def ask(runner: SQLRunner, sql: str) -> str:
     """What a statement tells: its rows, or the sentence that it failed with."""
     try:
-        return str(runner.run(sql, rows=1000, size=10**7).table().to_pylist())
+        return str(runner.run(sql, rows=20_000, size=10**7).table().to_pylist())
     except (SQLFailed, RefusedSQL) as error:
         return str(error)
 

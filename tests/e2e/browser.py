@@ -102,6 +102,18 @@ def point_at(page: Page, canvas: Locator, *, row: int, column: int) -> None:
     )
 
 
+def settled(page: Page, element: Locator) -> float:
+    """Top of an element in pixels of the window, once it has stayed there for 400 ms."""
+    tops: list[float] = []
+    while len(tops) < 5 or len(set(tops[-5:])) > 1:
+        assert len(tops) < 300, f"it does not come to rest: {tops[-5:]}"
+        page.wait_for_timeout(100)
+        box = element.bounding_box(timeout=5000)
+        assert box is not None
+        tops.append(box["y"])
+    return tops[-1]
+
+
 def until(page: Page, expression: str, argument: Any = None) -> None:
     """Wait until an expression of the page is true; Playwright's own way evaluates text, which our policy forbids."""
     deadline = time.monotonic() + 45

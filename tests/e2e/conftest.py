@@ -129,7 +129,7 @@ def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 assert status["runs"] == [], "it serves before it has anything to show"
                 assert status["first_run"] == [0, ""]
                 command.wait_for(r"(Ready)", seconds=600)
-                command.stop(within=60)  # to be copied whole
+                command.stop()  # to be copied whole
             finally:
                 kill_all(made)
             made.parent.rename(filled.parent)

@@ -66,7 +66,7 @@ class Running:
         assert match is not None
         return match.group(1)
 
-    def stop(self, *, by: signal.Signals = signal.SIGTERM, within: float = 10) -> None:
+    def stop(self, *, by: signal.Signals = signal.SIGTERM, within: float = 60) -> None:
         """Send a signal and wait for the end."""
         if self.process.poll() is None:
             self.process.send_signal(by)

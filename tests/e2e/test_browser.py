@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import cv2
 import numpy as np
 import pytest
-from browser import served, until
+from browser import served, settled, until
 from playwright.sync_api import Browser, Page, Route, expect
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
@@ -173,14 +173,9 @@ def test_the_keyboard_reaches_layers_controls_and_patches(page: Page, site: str)
     page.keyboard.press("ArrowDown")
     expect(page.locator(".channel-row").nth(1).locator(".cell").nth(1)).to_be_focused()
     expect(page.get_by_role("tooltip")).to_contain_text("rank 2")
-    page.wait_for_timeout(500)  # until its text has found its place
-    top = page.get_by_role("tooltip").bounding_box(timeout=5000)
+    top = settled(page, page.get_by_role("tooltip"))
     page.evaluate("window.scrollBy(0, 20)")  # a focus that moves scrolls, too: what is told stays beside it
-    page.wait_for_timeout(300)
-    moved = page.get_by_role("tooltip").bounding_box(timeout=5000)
-    assert top is not None
-    assert moved is not None
-    assert moved["y"] == pytest.approx(top["y"] - 20, abs=1)
+    assert settled(page, page.get_by_role("tooltip")) == pytest.approx(top - 20, abs=1)
     page.keyboard.press("End")
     expect(page.locator(".channel-row").nth(1).locator(".cell").last).to_be_focused()
     page.keyboard.press("Enter")
