@@ -121,7 +121,7 @@ def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
     as `convscope first-run` does; the page is up meanwhile, tells how far it is and fills itself. Ctrl-C stops
     everything within 10 seconds; what a worker was doing, or the first run, goes on at the next start.
     """
-    from dashboard.access import check_binding
+    settings = _settings_of_server(host, port, url_prefix)
     from db.atlas import Atlas
     from db.home import check_writable, open_home
     from workers.broker import is_there
@@ -129,8 +129,6 @@ def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
     from workers.supervisor import Supervisor, wait_until
     from workers.sweeper import Sweeper
 
-    settings = _settings_of_server(host, port, url_prefix)
-    check_binding(settings)
     write_events()
     check_writable(settings, "jobs write there: `convscope serve` shows what is there")
     ledger = open_home(settings)
@@ -287,24 +285,28 @@ def first_run(device: str) -> None:
 )
 def serve(host: str | None, port: int | None, url_prefix: str | None) -> None:
     """Serve the dashboard and nothing else."""
-    from dashboard import server
+    settings = _settings_of_server(host, port, url_prefix)
+    from dashboard import server  # takes seconds: after what may be refused at once
 
-    server.serve(_settings_of_server(host, port, url_prefix))
+    server.serve(settings)
 
 
 def _settings_of_server(host: str | None, port: int | None, prefix: str | None) -> "Settings":
-    """The settings, with what the command line names of host, port and prefix."""
+    """The settings, with what the command line names of host, port and prefix; refuses to serve without a login."""
     import dataclasses
 
+    from dashboard.access import check_binding
     from db.settings import url_prefix
 
     settings = _settings()
-    return dataclasses.replace(
+    settings = dataclasses.replace(
         settings,
         host=host or settings.host,
         port=settings.port if port is None else port,
         url_prefix=settings.url_prefix if prefix is None else url_prefix(prefix, "--url-prefix"),
     )
+    check_binding(settings)
+    return settings
 
 
 @convscope.command()
