@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -112,7 +113,10 @@ def empty_home(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home that a first run has filled; to be copied. Made once, whichever process of pytest-xdist comes first."""
+    """A home that a first run has filled; to be copied. Made once, whichever process of pytest-xdist comes first.
+
+    The run is stopped in the middle, and goes on where it was.
+    """
     place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         place = place.parent
@@ -122,13 +126,20 @@ def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not filled.exists():
             made = place / "first-run-begun" / "home"
             shutil.rmtree(made.parent, ignore_errors=True)  # of an attempt that failed
-            command = Running(made, "run", "--port", "0")
             try:
+                command = Running(made, "run", "--port", "0")
                 url = command.wait_for(r"Convscope is at (http://\S+)", seconds=180)
                 status = json.loads(get(f"{url}/status.json"))
                 assert status["runs"] == [], "it serves before it has anything to show"
                 assert status["first_run"] == [0, ""]
+                command.wait_for(r"(Index samples with efficientnet-lite0: \d+ s)", seconds=300)
+                command.stop(by=signal.SIGINT)
+                command = Running(made, "run", "--port", "0")
                 command.wait_for(r"(Ready)", seconds=600)
+                told = command.log.read_text()
+                assert "Import photographs as samples:" not in told
+                assert "Index samples with efficientnet-lite0:" not in told
+                assert "Index stimuli with convnext-demo:" in told
                 command.stop()  # to be copied whole
             finally:
                 kill_all(made)

@@ -63,10 +63,11 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 ) -> None:
     """In the middle of the first stage, and at the start and in the middle of the second."""
     views, answers = pictures
-    second = Recipe(epochs=2, batch=4, warmup_epochs=1, seed=3, feature_weight=6)
+    first = replace(SMALL, batch=6)
+    second = Recipe(epochs=2, batch=6, warmup_epochs=1, seed=3, feature_weight=6)
 
     def run(*, stops: bool) -> Run:
-        going = Run.new(SMALL)
+        going = Run.new(first)
         for epoch in range(4):
             if epoch == 2:
                 going = Run.following(going, second, views, answers, classifier)
