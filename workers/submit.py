@@ -256,12 +256,25 @@ def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
     """Whether a request that goes by the images' labels can make anything.
 
     Raises:
-        WrongRequest: no image of it has a label; the message begins with `name`.
+        WrongRequest: no image of it has a label, or none a label that is a class of any of its models, as far as
+            these were indexed over the set; the message begins with `name`.
     """
-    rows = atlas.fetch(images_by_id(new.image_set, list({item.image_id for item in new.items})))
+    ids = list({item.image_id for item in new.items})
+    rows = atlas.fetch(images_by_id(new.image_set, ids))
     if not any(row["wnid"] or row["label"] for row in rows):
         raise WrongRequest(
             f"{name}: no image of this request has a label: choose prediction or the index of a class"
+        )
+    models = sorted({item.model for item in new.items})
+    if all(
+        atlas.fetch(run_of(model, new.image_set)) and not label_classes(atlas, model, new.image_set, ids)
+        for model in models
+    ):
+        first = next(row["wnid"] or row["label"] for row in rows if row["wnid"] or row["label"])
+        raise WrongRequest(
+            f"{name}: no label of these images, such as {first!r}, is a class of {' or '.join(models)}: choose "
+            f"prediction or the index of a class, or settle them by `convscope models map-labels {models[0]} "
+            f"--images {new.image_set}`"
         )
 
 

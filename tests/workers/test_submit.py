@@ -131,6 +131,18 @@ def test_what_no_image_or_model_has_is_refused(atlas: Atlas) -> None:
     models = choose_models(atlas, ["synthetic"])
     assert request(atlas, models=models, target="label").kind == "saliency"
     with atlas.publish() as connection:
+        connection.execute("UPDATE images SET wnid = NULL, label = 'arc'")
+        connection.execute(
+            "INSERT INTO label_matches (run, label, images, how) SELECT run, 'arc', 6, 'none' FROM runs"
+        )
+    sentence = "such as 'arc', is a class of synthetic: choose prediction or .* models map-labels synthetic"
+    with pytest.raises(WrongRequest, match=f"target: no label of these images, {sentence}"):
+        request(atlas, models=models, target="label")
+    with pytest.raises(WrongRequest, match=f"relative_to: no label of these images, {sentence}"):
+        attack_job(
+            atlas, models=models, image_set="painted", image_ids=[0], parameters={}, relative_to="label"
+        )
+    with atlas.publish() as connection:
         connection.execute("UPDATE images SET wnid = NULL, label = NULL")
         connection.execute("UPDATE image_sets SET labelled = 0")
     with pytest.raises(
