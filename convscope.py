@@ -1207,7 +1207,7 @@ class _ListsAttacks(click.Command):
     "--grid",
     type=click.Choice(["geometric", "linear"]),
     help="Epsilons of the search. geometric: from 1/4080 up, each 1.5 times the one before (--set ratio=), then the "
-    "gap below the first success in 16 parts (--set parts=). linear: every multiple of --step. Default: geometric, "
+    "gap below the first success in 8 parts (--set parts=). linear: every multiple of --step. Default: geometric, "
     "or linear with --step or on 8-bit levels.",
 )
 @click.option("--step", type=float, help="Distance of two epsilons of a linear grid (default: 0.001).")

@@ -261,7 +261,8 @@ def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
     """
     ids = list({item.image_id for item in new.items})
     rows = atlas.fetch(images_by_id(new.image_set, ids))
-    if not any(row["wnid"] or row["label"] for row in rows):
+    labels = [label for row in rows if (label := row["wnid"] or row["label"])]
+    if not labels:
         raise WrongRequest(
             f"{name}: no image of this request has a label: choose prediction or the index of a class"
         )
@@ -270,9 +271,8 @@ def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
         atlas.fetch(run_of(model, new.image_set)) and not label_classes(atlas, model, new.image_set, ids)
         for model in models
     ):
-        first = next(row["wnid"] or row["label"] for row in rows if row["wnid"] or row["label"])
         raise WrongRequest(
-            f"{name}: no label of these images, such as {first!r}, is a class of {' or '.join(models)}: choose "
+            f"{name}: no label of these images, such as {labels[0]!r}, is a class of {' or '.join(models)}: choose "
             f"prediction or the index of a class, or settle them by `convscope models map-labels {models[0]} "
             f"--images {new.image_set}`"
         )

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
+import convscope
 from workers.attack_requests import ATTACKS, START, GeometricGrid, Grid, grid_of, parse_attack
 from workers.attacks import (
     Pgd,
@@ -519,6 +520,9 @@ def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
         "levels": "real", "scan": "first",
     }  # fmt: skip
     assert grid_of(smallest) == GeometricGrid()
+    told = next(option.help for option in convscope.attack.params if option.name == "grid")  # type: ignore[attr-defined]
+    assert "each 1.5 times the one before" in told
+    assert "in 8 parts" in told
     linear = parse_attack("fgsm", {"step": 0.001})
     assert linear == {
         "mode": "smallest", "grid": "linear", "step": 0.001, "cap": 0.5, "minimum": 0.0, "levels": "real",
