@@ -72,8 +72,6 @@ def openapi() -> flask.Response:
 @api.post("/jobs")
 def submit() -> flask.Response:
     """Ask for work: 201 where there is something to do, 200 where it was asked for before."""
-    if flask.request.mimetype != "application/json":
-        return answer({"error": "expected a body of type application/json"}, 415)
     context = current()
     body = json_body()
     kind = body.get("kind")

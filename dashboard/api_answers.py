@@ -62,11 +62,14 @@ def sorry(error: Exception) -> flask.Response:
 def json_body() -> dict[str, Any]:
     """The object that a request carries.
 
-    Only as application/json, which a page of another site cannot send without asking first.
+    Only as application/json, which a page of another site cannot send without asking first; anything else ends the
+    request with 415.
 
     Raises:
         WrongRequest: it is no object in JSON.
     """
+    if flask.request.mimetype != "application/json":
+        flask.abort(answer({"error": "expected a body of type application/json"}, 415))
     try:
         body = json.loads(flask.request.get_data(as_text=True))
     except (ValueError, RecursionError) as error:

@@ -97,8 +97,6 @@ def _record(image_set: str) -> Record:
 @set_api.post("/<image_set>")
 def change_set(image_set: str) -> flask.Response:
     """Describe a set, give it another name, or both."""
-    if flask.request.mimetype != "application/json":
-        return answer({"error": "expected a body of type application/json"}, 415)
     body = json_body()
     only(body, "name", "description")
     context = current()

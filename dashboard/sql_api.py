@@ -164,8 +164,6 @@ def list_queries() -> flask.Response:
 @sql_api.post("/api/queries")
 def keep_query() -> flask.Response:
     """Keep a query under a name; 409 where there is one of that name, unless `replace`."""
-    if flask.request.mimetype != "application/json":
-        return answer({"error": "expected a body of type application/json"}, 415)
     body = json_body()
     only(body, "name", "description", "sql", "replace")
     name, description, sql = (_text(body, part) for part in ("name", "description", "sql"))

@@ -50,8 +50,6 @@ def _store() -> UploadStore:
 @uploads.post("")
 def begin_upload() -> flask.Response:
     """Make room for files, named with their sizes."""
-    if flask.request.mimetype != "application/json":
-        return answer({"error": "expected a body of type application/json"}, 415)
     body = json_body()
     only(body, "files")
     listed = body.get("files")
@@ -77,8 +75,6 @@ def _wrong_where_refused() -> Iterator[None]:
 @uploads.post("/<upload>/labels")
 def add_labels(upload: str) -> flask.Response:
     """Make room for a table of labels beside the images of an upload."""
-    if flask.request.mimetype != "application/json":
-        return answer({"error": "expected a body of type application/json"}, 415)
     body = json_body()
     only(body, "name", "size")
     if body.keys() != {"name", "size"}:
@@ -159,8 +155,6 @@ def abandon(upload: str) -> flask.Response:
 @uploads.post("/<upload>/import")
 def import_upload(upload: str) -> flask.Response:
     """Import an upload that is whole into an image set, or say what would be imported."""
-    if flask.request.mimetype != "application/json":
-        return answer({"error": "expected a body of type application/json"}, 415)
     body = json_body()
     only(body, "images", "queue", "preview", "labels", *LAYOUT_WORDS)
     name, queue = body.get("images", ""), body.get("queue", "interactive")

@@ -361,3 +361,15 @@ def test_every_answer_is_one_that_the_description_knows(
 @pytest.mark.parametrize("ids", [[0], [0, 1, 2], [3, 1, 2, 7], [0, 2, 4], [9, 8]])
 def test_short_numbers_are_read_back(ids: list[int]) -> None:
     assert parse_ids(short_ids(ids)) == ids
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/jobs", "/api/queries", "/api/uploads", "/api/image_sets/painted", "/api/uploads/x/labels",
+        "/api/uploads/x/import",
+    ],
+)  # fmt: skip
+def test_a_body_that_another_site_could_send_is_refused(client: FlaskClient, path: str) -> None:
+    found = client.post(path, data="{}")
+    assert (found.status_code, found.json) == (415, {"error": "expected a body of type application/json"})
