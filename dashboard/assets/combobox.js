@@ -22,7 +22,7 @@
             entries = [...(all ? [all] : []), ...options];
             chosen = value;
             if (!field || !root.contains(field)) build(root);
-            if (!list.hidden && document.activeElement === field) filter();
+            if (!list.hidden && document.activeElement === field) filterAgain();
             else if (field.value !== nameOf(chosen)) field.value = nameOf(chosen); // the same again would lose the selection
         }
 
@@ -73,6 +73,14 @@
             const emptied = all && field.value === "" && chosen !== all.value;
             const here = wanted || emptied ? -1 : shown.findIndex((one) => one.value === chosen);
             mark(here >= 0 ? here : shown.findIndex((one) => !one.disabled));
+        }
+
+        /* The options came again under an open list: the entry that the arrow keys had reached stays marked. */
+        function filterAgain() {
+            const reached = shown[at] && shown[at].value;
+            filter();
+            const place = shown.findIndex((one) => one.value === reached && !one.disabled);
+            if (place >= 0) mark(place);
         }
 
         function mark(place) {
