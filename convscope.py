@@ -24,20 +24,20 @@ from db.plurals import count as counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from db.atlas import Atlas
+    from db.atlas.store import Atlas
     from db.first_run import Step
-    from db.images import ImageStore
-    from db.ledger import Ledger
+    from db.ledger.engine import Ledger
     from db.settings import Settings
-    from db.sql_runner import SQLRunner
-    from precompute.images import ImportReport, Preview
-    from precompute.layouts import Layout
-    from workers.methods import Method
-    from workers.models import VisionModel
-    from workers.receptive_field import ReceptiveField
-    from workers.submit import ModelRef
-    from workers.supervisor import Supervisor
-    from workers.taps import Tap
+    from db.sql.runner import SQLRunner
+    from db.stores.images import ImageStore
+    from precompute.images.importing import ImportReport, Preview
+    from precompute.images.layouts import Layout
+    from workers.layers.receptive_field.fields import ReceptiveField
+    from workers.layers.taps import Tap
+    from workers.models.vision import VisionModel
+    from workers.queue.supervisor import Supervisor
+    from workers.requests.methods import Method
+    from workers.requests.submit import ModelRef
 
 PACKAGES = ("__main__", "convscope", "dashboard", "db", "precompute", "workers")
 DEFAULT_SET = "samples"
@@ -122,12 +122,12 @@ def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
     everything within 10 seconds; what a worker was doing, or the first run, goes on at the next start.
     """
     settings = _settings_of_server(host, port, url_prefix)
-    from db.atlas import Atlas
+    from db.atlas.store import Atlas
     from db.home import check_writable, open_home
-    from workers.broker import is_there
-    from workers.events import write_events
-    from workers.supervisor import Supervisor, wait_until
-    from workers.sweeper import Sweeper
+    from workers.queue.broker import is_there
+    from workers.queue.events import write_events
+    from workers.queue.supervisor import Supervisor, wait_until
+    from workers.queue.sweeper import Sweeper
 
     write_events()
     check_writable(settings, "jobs write there: `convscope serve` shows what is there")
@@ -162,8 +162,8 @@ def _has_registered(ledger: "Ledger") -> Callable[[int], bool]:
     """Whether a process of this host has been a worker: a job that ends one says nothing of how workers start."""
     import platform
 
-    from db.job_queries import workers
-    from db.ledger import LedgerError
+    from db.ledger.engine import LedgerError
+    from db.queries.jobs import workers
 
     def registered(pid: int) -> bool:
         with contextlib.suppress(LedgerError):
@@ -178,8 +178,8 @@ MAX_SILENT_LOOKS = 5  # in a row, a second or more each, until a broker that doe
 
 def _broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], None]:
     """What to call now and then, so that a broker answers: not started at once where an earlier run's still ends."""
-    from workers.broker import NoBroker, is_silent, is_there, server_command
-    from workers.events import log
+    from workers.queue.broker import NoBroker, is_silent, is_there, server_command
+    from workers.queue.events import log
 
     looked = 0.0
     started = False
@@ -295,7 +295,7 @@ def _settings_of_server(host: str | None, port: int | None, prefix: str | None) 
     """The settings, with what the command line names of host, port and prefix; refuses to serve without a login."""
     import dataclasses
 
-    from dashboard.access import check_binding
+    from dashboard.security.access import check_binding
     from db.settings import url_prefix
 
     settings = _settings()
@@ -323,7 +323,7 @@ def worker(queues: str, device: str) -> None:
     On another host, set CONVSCOPE_REDIS_URL and CONVSCOPE_LEDGER_URL to the same broker and database, and
     CONVSCOPE_HOME to the same folder on a file system that both see. Ctrl-C gives the job under way back.
     """
-    from db.ledger_tables import QUEUES
+    from db.ledger.tables import QUEUES
     from db.suggestions import hint
 
     chosen = tuple(dict.fromkeys(queue.strip() for queue in queues.split(",")))
@@ -334,9 +334,9 @@ def worker(queues: str, device: str) -> None:
                 param_hint="--queues",
             )
     _restart_for_torch()
-    from precompute.set_jobs import set_kinds
-    from workers.events import write_events
-    from workers.worker import run_worker
+    from precompute.jobs import set_kinds
+    from workers.jobs.worker import run_worker
+    from workers.queue.events import write_events
 
     write_events()
     code = run_worker(_settings(), queues=chosen, device=device, more=set_kinds)
@@ -395,8 +395,8 @@ def import_set(
     taken is stated in one sentence, what was not used is listed. --dry-run states it beforehand. Files that cannot
     be read are named and left out. Importing again adds what is new, and follows files that were moved.
     """
-    from precompute.images import import_images, preview_path
-    from precompute.layouts.asked import layout_options
+    from precompute.images.importing import import_images, preview_path
+    from precompute.images.layouts.asked import layout_options
 
     options = layout_options(
         labels=labels,
@@ -469,7 +469,7 @@ def make_set(name: str, count: int | None, seed: int | None) -> None:
 
 
 def _make_stimuli(atlas: "Atlas", store: "ImageStore", *, count: int | None, seed: int) -> None:
-    from precompute.stimuli import USUAL, import_stimuli
+    from precompute.images.stimuli import USUAL, import_stimuli
 
     with _progress(f"Painting {PROBES}", "images") as progress:
         report = import_stimuli(atlas, store, count=count or USUAL, seed=seed, progress=progress)
@@ -477,7 +477,7 @@ def _make_stimuli(atlas: "Atlas", store: "ImageStore", *, count: int | None, see
 
 
 def _make_samples(atlas: "Atlas", store: "ImageStore") -> None:
-    from precompute.samples import import_samples
+    from precompute.images.samples import import_samples
 
     with _progress(f"Importing {DEFAULT_SET}", "images") as progress:
         report = import_samples(atlas, store, progress=progress)
@@ -513,7 +513,7 @@ def _say_import(name: str, report: "ImportReport") -> None:
 @images.command("list")
 def list_sets() -> None:
     """List the image sets."""
-    from db.queries import image_sets
+    from db.queries.inventory import image_sets
 
     atlas, _ = _stores()
     _print_table(atlas.fetch(image_sets()), "No image set yet: convscope images import NAME PATH")
@@ -524,7 +524,7 @@ def list_sets() -> None:
 @click.argument("image_id", metavar="ID", type=click.IntRange(0))
 def show_image(name: str, image_id: int) -> None:
     """Show what is known of image ID of set NAME."""
-    from db.image_queries import image
+    from db.queries.images import image
 
     atlas, store = _stores()
     rows = atlas.fetch(image(name, image_id))
@@ -541,7 +541,7 @@ def show_image(name: str, image_id: int) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove_set(name: str, yes: bool) -> None:
     """Remove set NAME with its runs, jobs, maps and attacks. Your own files stay where they are."""
-    from db.set_changes import dependents_of, remove_image_set
+    from db.queries.set_changes import dependents_of, remove_image_set
 
     atlas, store = _stores()
     ledger = _ledger()
@@ -564,7 +564,7 @@ def remove_set(name: str, yes: bool) -> None:
 @click.argument("new")
 def rename_images(name: str, new: str) -> None:
     """Give set NAME the name NEW, in the atlas and in all results."""
-    from db.set_changes import rename_set
+    from db.queries.set_changes import rename_set
 
     atlas, store = _stores()
     rename_set(atlas, store, _ledger(), name, new)
@@ -576,14 +576,14 @@ def rename_images(name: str, new: str) -> None:
 @click.argument("text")
 def describe_images(name: str, text: str) -> None:
     """Keep TEXT as the description of set NAME; the Images page shows it."""
-    from db.set_changes import describe_set
+    from db.queries.set_changes import describe_set
 
     atlas, _ = _stores()
     describe_set(atlas, _ledger(), name, text)
 
 
 def _known_sets(atlas: "Atlas", given: str = "") -> str:
-    from db.queries import image_sets
+    from db.queries.inventory import image_sets
     from db.suggestions import meant
 
     rows = atlas.fetch(image_sets())
@@ -596,8 +596,8 @@ def _known_sets(atlas: "Atlas", given: str = "") -> str:
 
 def _check_set(atlas: "Atlas", image_set: str) -> None:
     """Before a model is loaded, which takes seconds."""
-    from db.atlas import NoAtlas
-    from db.queries import image_sets
+    from db.atlas.store import NoAtlas
+    from db.queries.inventory import image_sets
 
     try:
         known = any(row["image_set"] == image_set for row in atlas.fetch(image_sets()))
@@ -618,7 +618,7 @@ def models() -> None:
 @models.command("list")
 def list_models() -> None:
     """List the named models and the forms of specification."""
-    from workers.named_models import NAMED_MODELS
+    from workers.models.names import NAMED_MODELS
 
     rows = [
         {"model": name, "source": known.spec, "what": known.title} for name, known in NAMED_MODELS.items()
@@ -636,9 +636,9 @@ def list_models() -> None:
 def show_model(spec: str, dot: bool, maps: bool) -> None:
     """Show the preprocessing and the layers of model SPEC, and which layers are left out and why."""
     _check_model(spec)
-    from workers.drawing import to_dot
-    from workers.receptive_field import receptive_fields
-    from workers.taps import by_reason, find_left_out, find_taps, tap_edges
+    from workers.layers.drawing import to_dot
+    from workers.layers.receptive_field.fields import receptive_fields
+    from workers.layers.taps import by_reason, find_left_out, find_taps, tap_edges
 
     model = _load(spec)
     taps = find_taps(model)
@@ -693,7 +693,7 @@ def show_model(spec: str, dot: bool, maps: bool) -> None:
 
 def _maps_in_words(model: "VisionModel", taps: "Sequence[Tap]") -> list[dict[str, Any]]:
     """Each module's map, and how much of the class it holds."""
-    from workers.module_maps import default_map, module_maps
+    from workers.layers.module_maps import default_map, module_maps
 
     maps = module_maps(model, taps)
     default = default_map(maps)
@@ -740,11 +740,11 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     _check_set(atlas, image_set)
     _check_model(spec)
     _restart_for_torch()
-    from db.image_sets import labelled_images
-    from db.images import UnreadableImage
-    from workers.doctor import diagnose
-    from workers.set_labels import match_set
-    from workers.stored_images import StoredImage, read_image
+    from db.atlas.image_sets import labelled_images
+    from db.stores.images import UnreadableImage
+    from workers.jobs.set_labels import match_set
+    from workers.jobs.stored_images import StoredImage, read_image
+    from workers.models.doctor import diagnose
 
     rows = atlas.fetch(labelled_images(image_set, limit))
     if not rows:
@@ -805,7 +805,7 @@ LABELS_SHOWN = 20
 
 def _say_labels(rows: list[dict[str, Any]], model: str, image_set: str) -> None:
     """How many labels of a set are classes of a model, and those that are not."""
-    from db.label_queries import in_words
+    from db.queries.labels import in_words
 
     click.echo(in_words(rows, model))
     left = [row for row in rows if row["how"] in ("ambiguous", "none")]
@@ -854,10 +854,10 @@ def map_labels(
     What is settled is kept in the atlas. Attacks and saliency maps take it from then on; predictions and accuracies
     follow when the set is indexed again (`convscope index --replace`).
     """
-    from db.label_queries import keep_choices, settled_labels
+    from db.queries.labels import keep_choices, settled_labels
     from db.suggestions import choices as suggested
-    from workers.named_models import model_name
-    from workers.set_labels import match_set, settled_from, stored_vocabulary
+    from workers.jobs.set_labels import match_set, settled_from, stored_vocabulary
+    from workers.models.names import model_name
 
     atlas, _ = _stores()
     _check_set(atlas, image_set)
@@ -943,7 +943,7 @@ def _print_label_csv(rows: list[dict[str, Any]]) -> None:
 
 def _check_model(spec: str, name: str | None = None) -> None:
     """Before torch is loaded, which takes seconds."""
-    from workers.named_models import name_problem, spec_problem
+    from workers.models.names import name_problem, spec_problem
 
     problem = spec_problem(spec, _settings().home / "models") or name_problem(name)
     if problem is not None:
@@ -953,7 +953,7 @@ def _check_model(spec: str, name: str | None = None) -> None:
 def _load(spec: str, *, name: str | None = None) -> "VisionModel":
     _check_model(spec, name)
     _restart_for_torch()
-    from workers.models import load_model
+    from workers.models.vision import load_model
 
     settings = _settings()
     return load_model(
@@ -991,7 +991,7 @@ def index(image_set: str, model: str, **options: Any) -> None:
     One forward pass over the set. Stopping it (Ctrl-C, kill) leaves a checkpoint for --resume. The result is
     published at the end, all at once; a running dashboard shows it without a restart.
     """
-    from workers.named_models import model_name
+    from workers.models.names import model_name
 
     atlas, store = _stores()
     _check_set(atlas, image_set)
@@ -1002,8 +1002,8 @@ def index(image_set: str, model: str, **options: Any) -> None:
 
 def _check_layers(atlas: "Atlas", model: str, patterns: str) -> None:
     """Of a model that was indexed before: whether a pattern matches one of its layers."""
-    from db.queries import layers as layers_of
-    from workers.submit_sets import layers_problem
+    from db.queries.inventory import layers as layers_of
+    from workers.requests.image_sets import layers_problem
 
     problem = layers_problem([row["layer"] for row in atlas.fetch(layers_of(model))], patterns, model)
     if problem is not None:
@@ -1020,7 +1020,7 @@ def _index(
     **options: Any,
 ) -> None:
     _restart_for_torch()
-    from precompute.index import run_index
+    from precompute.index.run import run_index
 
     network = _load(model, name=name)
     with _progress(f"Indexing {image_set} with {network.name}", "images") as progress:
@@ -1063,7 +1063,7 @@ class _ListsMethods(click.Command):
     """Its help ends with the methods of attribution."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from workers.methods import METHODS
+        from workers.requests.methods import METHODS
 
         _write_methods(formatter, METHODS.values())
 
@@ -1130,8 +1130,8 @@ def saliency(
     A running worker computes them (`convscope run` has one); the Saliency page shows them. Asking twice for the
     same is one job.
     """
-    from workers.methods import parse_method
-    from workers.submit import Office, image_keys, parse_ids, parse_target, saliency_job
+    from workers.requests.methods import parse_method
+    from workers.requests.submit import Office, image_keys, parse_ids, parse_target, saliency_job
 
     parameters = _named_values(settings_)
     parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
@@ -1162,7 +1162,7 @@ def saliency(
 
 def _references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]":
     """The models of a request; all names are looked at before the first is loaded."""
-    from workers.submit import indexed_models
+    from workers.requests.submit import indexed_models
 
     known = indexed_models(atlas)
     for model in models:
@@ -1173,7 +1173,7 @@ def _references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]":
 
 def _reference(atlas: "Atlas", model: str) -> "ModelRef":
     """An indexed model by its name, with no need to load it; any other by loading it once, for its digest."""
-    from workers.submit import ModelRef, indexed_models
+    from workers.requests.submit import ModelRef, indexed_models
 
     known = indexed_models(atlas)
     if model in known:
@@ -1186,7 +1186,7 @@ class _ListsAttacks(click.Command):
     """Its help ends with the methods of attack."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from workers.attack_requests import ATTACKS
+        from workers.requests.attacks import ATTACKS
 
         _write_methods(formatter, ATTACKS.values())
 
@@ -1252,9 +1252,9 @@ def attack(
     A running worker computes them and writes each image as it ends; the Attack and the Robustness page show them.
     Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
     """
-    from workers.attack_requests import parse_attack
-    from workers.submit import Office, image_keys, parse_ids
-    from workers.submit_attacks import MOST_ATTACKS, attack_job
+    from workers.requests.attacks import parse_attack
+    from workers.requests.submit import Office, image_keys, parse_ids
+    from workers.requests.submit_attacks import MOST_ATTACKS, attack_job
 
     if ids is not None and where is not None:
         raise click.UsageError("--ids and --where both choose images: expected one of them")
@@ -1294,11 +1294,11 @@ def attack(
 
 
 def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, condition: str) -> list[int]:
-    from db.conditions import images_that
-    from db.index_queries import run_of
-    from db.sql_guard import RefusedSQL
-    from db.sql_runner import SQLFailed, SQLRunner
-    from workers.submit_attacks import MOST_ATTACKS
+    from db.atlas.runs import run_of
+    from db.queries.conditions import images_that
+    from db.sql.guard import RefusedSQL
+    from db.sql.runner import SQLFailed, SQLRunner
+    from workers.requests.submit_attacks import MOST_ATTACKS
 
     runs = atlas.fetch(run_of(model, image_set))
     runner = SQLRunner(_settings(), atlas, ledger)
@@ -1321,7 +1321,7 @@ def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, 
 
 def _say_attacks(ledger: "Ledger", job: int) -> None:
     """What a job's attacks found, in a sentence."""
-    from db.attack_queries import job_attacks
+    from db.queries.attacks import job_attacks
 
     found = job_attacks(ledger, job)
     flipped, resisted, impossible = (
@@ -1368,9 +1368,9 @@ def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue
     next to random draws of as many live channels of the same layers. They carry the attack where they hold it off
     longer than the random ones do.
     """
-    from db.attack_queries import job_ablations
-    from workers.submit import Office, parse_ids
-    from workers.submit_attacks import MOST_FOLLOWED, ablation_job
+    from db.queries.attacks import job_ablations
+    from workers.requests.submit import Office, parse_ids
+    from workers.requests.submit_attacks import MOST_FOLLOWED, ablation_job
 
     settings = _settings()
     ledger = _ledger()
@@ -1400,8 +1400,8 @@ def jobs_group() -> None:
 )
 def list_jobs(states: tuple[str, ...], limit: int) -> None:
     """List jobs, newest first."""
-    from db import job_queries
-    from db.ledger_tables import STATES
+    from db.ledger.tables import STATES
+    from db.queries import jobs as job_queries
     from db.suggestions import hint
 
     for state in states:
@@ -1434,7 +1434,7 @@ def show_job(number: int) -> None:
     """Show what is known of job ID, and its items."""
     import json
 
-    from db import job_queries
+    from db.queries import jobs as job_queries
 
     ledger = _ledger()
     job = job_queries.job(ledger, number)
@@ -1471,7 +1471,7 @@ def show_job(number: int) -> None:
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 def cancel_job(number: int) -> None:
     """Cancel job ID; what is finished of it stays."""
-    from db import jobs
+    from db.ledger import jobs
 
     state = jobs.cancel(_ledger(), number)
     click.echo(f"job {number} is cancelled" if state == "cancelled" else f"job {number} will be cancelled")
@@ -1481,7 +1481,7 @@ def cancel_job(number: int) -> None:
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 def retry_job(number: int) -> None:
     """Queue job ID again, which failed or was cancelled."""
-    from workers.submit import Office
+    from workers.requests.submit import Office
 
     click.echo(Office(_settings(), _ledger()).retry(number).sentence())
 
@@ -1494,7 +1494,7 @@ def wait_for_job(number: int) -> None:
 
 
 def _wait_for(ledger: "Ledger", number: int) -> None:
-    from db import job_queries
+    from db.queries import jobs as job_queries
 
     job = job_queries.job(ledger, number)
     with _progress(f"Job {number}", "items") as progress:
@@ -1583,8 +1583,8 @@ def sql(
     convscope sql "SELECT layer, channel, majority_label FROM selectivity ORDER BY entropy_bits LIMIT 10"
     convscope sql --csv -o dogs.csv --set label=beagle "SELECT * FROM patches WHERE label = $label"
     """
-    from db.sql_file import write_sql_file
-    from db.sql_runner import SQLRunner, as_value
+    from db.sql.export import write_sql_file
+    from db.sql.runner import SQLRunner, as_value
 
     if len(set(forms)) > 1:
         raise click.UsageError(
@@ -1643,8 +1643,8 @@ def _print_rows(
     from rich.table import Table
     from rich.text import Text
 
-    from db.table_files import plain
-    from db.table_files import values as cells_of
+    from db.sql.formats import plain
+    from db.sql.formats import values as cells_of
 
     result = runner.run(statement, values, rows=limit, size=ALL, seconds=seconds)
     found = result.table()
@@ -1691,7 +1691,7 @@ def _write_rows(
     spreadsheet: bool,
 ) -> None:
     from db.files import write_pieces
-    from db.table_files import csv_lines, json_lines, parquet_pieces
+    from db.sql.formats import csv_lines, json_lines, parquet_pieces
 
     if form == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("--parquet is not for a terminal: name a file by --output")
@@ -1724,7 +1724,7 @@ def _write_rows(
 
 
 def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
-    from db.sql_catalogue import catalogue, row_counts
+    from db.sql.catalog import catalogue, row_counts
     from db.suggestions import hint
 
     readable = {one.name: one for one in catalogue()}
@@ -1747,7 +1747,7 @@ def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
 def _print_functions() -> None:
     from textwrap import fill
 
-    from db.sql_functions import by_kind
+    from db.sql.functions import by_kind
 
     for kind, names in by_kind().items():
         words = fill(" ".join(names), 100, break_long_words=False, break_on_hyphens=False)
@@ -1762,8 +1762,8 @@ def _sql_shell(
     limit: int,
     seconds: float | None,
 ) -> None:
-    from db.sql_catalogue import catalogue
-    from db.sql_shell import shell
+    from db.sql.catalog import catalogue
+    from db.sql.shell import shell
 
     def said(act: Callable[[], None]) -> None:
         try:
@@ -1793,15 +1793,15 @@ def _settings() -> "Settings":
 
 def _stores() -> tuple["Atlas", "ImageStore"]:
     from db.home import open_atlas
-    from db.images import ImageStore
+    from db.stores.images import ImageStore
 
     settings = _settings()
     return open_atlas(settings), ImageStore(settings)
 
 
 def _restart_for_torch() -> None:
-    """Before torch starts: see `workers.runtime` for what it is worth."""
-    from workers.runtime import restart_with_settings
+    """Before torch starts: see `workers.models.speedups.runtime` for what it is worth."""
+    from workers.models.speedups.runtime import restart_with_settings
 
     restart_with_settings()
 

@@ -16,33 +16,34 @@ import flask
 import flask_bootstrap
 from dash import Dash, State, html
 
-from dashboard import components, shell
-from dashboard.api import api
-from dashboard.attack_api import attack_api
-from dashboard.attack_downloads import attack_downloads
-from dashboard.choices import choices
-from dashboard.context import EXTENSION, Context, current
-from dashboard.downloads import downloads
-from dashboard.faults import callback_fault, handle_faults
-from dashboard.gate import guard
-from dashboard.health import Health
-from dashboard.ids import MOUNTED
+from dashboard import shell
+from dashboard.api.attacks import attack_api
+from dashboard.api.choices import choices
+from dashboard.api.errors import callback_fault, handle_faults
+from dashboard.api.image_sets import set_api
+from dashboard.api.routes import api
+from dashboard.api.sql import sql_api
+from dashboard.api.status import status_route
+from dashboard.api.uploads import uploads
+from dashboard.components import elements as components
+from dashboard.downloads.attacks import attack_downloads
+from dashboard.downloads.saliency import saliency_downloads
+from dashboard.downloads.tables import downloads
 from dashboard.pages import attack, channel, image, images, jobs, overview, patches, robustness, saliency, sql
-from dashboard.pictures import pictures
-from dashboard.prefix import local
-from dashboard.saliency_downloads import saliency_downloads
-from dashboard.set_api import set_api
-from dashboard.sql_api import sql_api
-from dashboard.status import status_route
-from dashboard.uploads import uploads
-from db.atlas import Atlas
-from db.both import Both
+from dashboard.pictures.routes import pictures
+from dashboard.security.middleware import guard
+from dashboard.security.prefix import local
+from dashboard.state.context import EXTENSION, Context, current
+from dashboard.state.health import Health
+from dashboard.state.ids import MOUNTED
+from db.atlas.store import Atlas
 from db.home import open_to_serve
-from db.images import ImageStore
-from db.results import ResultStore
+from db.queries.federation import Both
 from db.settings import Settings
-from db.sql_runner import SQLRunner
-from workers.submit import Office
+from db.sql.runner import SQLRunner
+from db.stores.images import ImageStore
+from db.stores.results import ResultStore
+from workers.requests.submit import Office
 
 PAGES: tuple[tuple[str, str, Any], ...] = (
     ("patches", "/", patches),

@@ -19,8 +19,13 @@ import dash
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from dashboard.access import who
-from dashboard.address import (
+from dashboard.api.status import status, work
+from dashboard.components.callbacks import in_browser
+from dashboard.components.elements import attributes, icon, select
+from dashboard.components.formatting import count, duration, when
+from dashboard.security.access import who
+from dashboard.security.prefix import local
+from dashboard.state.address import (
     Address,
     AttackAddress,
     ImagesAddress,
@@ -30,13 +35,8 @@ from dashboard.address import (
     SaliencyAddress,
     SQLAddress,
 )
-from dashboard.components import attributes, icon, select
-from dashboard.context import Catalogue, current
-from dashboard.ids import LOCATION, make_id
-from dashboard.prefix import local
-from dashboard.status import status, work
-from dashboard.wiring import in_browser
-from dashboard.words import count, duration, when
+from dashboard.state.context import Catalogue, current
+from dashboard.state.ids import LOCATION, make_id
 
 POLL_MILLISECONDS = 4000
 # Element, name, icon, address, and the paths at which the link is the present page's.

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from db.atlas import Atlas
+from db.atlas.store import Atlas
 from db.files import make_home, write_file
-from db.queries import image_sets, runs
+from db.queries.inventory import image_sets, runs
 
 SAMPLES = "samples"
 STIMULI = "stimuli"

@@ -11,10 +11,10 @@ import os
 import stat
 from pathlib import Path
 
-from db.atlas import Atlas, AtlasError
+from db.atlas.schema import SCHEMA_VERSION
+from db.atlas.store import Atlas, AtlasError
 from db.files import is_writable, make_home
-from db.ledger import DamagedLedger, Ledger, head
-from db.schema import SCHEMA_VERSION
+from db.ledger.engine import DamagedLedger, Ledger, head
 from db.settings import Settings
 
 

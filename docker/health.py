@@ -8,8 +8,8 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from db.job_queries import workers
-from db.ledger import Ledger, LedgerError
+from db.ledger.engine import Ledger, LedgerError
+from db.queries.jobs import workers
 from db.settings import read_settings
 
 

@@ -1,11 +1,11 @@
-"""Alembic's environment: runs the migrations on the connection that `db.ledger.Ledger.migrate` hands over.
+"""Alembic's environment: runs the migrations on the connection that `db.ledger.engine.Ledger.migrate` hands over.
 
 Each migration is one transaction, so a failed one leaves the tables as they were.
 """
 
 from alembic import context
 
-from db.ledger_tables import Table
+from db.ledger.tables import Table
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -44,10 +44,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from precompute.samples import PackageSource
-from precompute.wordnet import imagenet_wnids
-from workers.models import DEMO_FOLDER, VisionModel, load_model
-from workers.preprocessing import HALF
+from precompute.images.samples import PackageSource
+from precompute.images.wordnet import imagenet_wnids
+from workers.models.preprocessing import HALF
+from workers.models.vision import DEMO_FOLDER, VisionModel, load_model
 from workers.torchvision_import import import_library
 
 # More than in training: "Fixing the train-test resolution discrepancy" (Touvron et al. 2019).

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from db.atlas import Atlas
+from db.atlas.store import Atlas
 from db.first_run import (
     HEARTBEAT,
     SAMPLES,
@@ -19,11 +19,11 @@ from db.first_run import (
     filling,
     write_first_run,
 )
-from db.images import ImageStore
-from precompute.index import run_index
-from precompute.samples import import_samples
-from precompute.stimuli import import_stimuli
-from workers.models import VisionModel, load_model
+from db.stores.images import ImageStore
+from precompute.images.samples import import_samples
+from precompute.images.stimuli import import_stimuli
+from precompute.index.run import run_index
+from workers.models.vision import VisionModel, load_model
 
 _SECONDS_BETWEEN_REPORTS = 0.25
 

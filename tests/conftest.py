@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from db.ledger import Ledger
+from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
 
 _STATUS = pytest.StashKey[int]()

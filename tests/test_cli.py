@@ -17,7 +17,7 @@ from running import ROOT, command
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from convscope import convscope
-from db.atlas import Atlas
+from db.atlas.store import Atlas
 from db.settings import Settings
 
 

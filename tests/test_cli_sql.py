@@ -21,13 +21,13 @@ from running import ROOT, command
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 import convscope
-from db import jobs
-from db.jobs import NewItem, NewJob
-from db.ledger import Ledger
+from db.ledger import jobs
+from db.ledger.engine import Ledger
+from db.ledger.jobs import NewItem, NewJob
 from db.settings import Settings, read_settings
-from db.sql_catalogue import catalogue
-from db.sql_runner import as_value
-from db.sql_shell import SQLCompleter, is_whole
+from db.sql.catalog import catalogue
+from db.sql.runner import as_value
+from db.sql.shell import SQLCompleter, is_whole
 
 Ask = Callable[..., tuple[int, str, str]]
 BOTH = "SELECT image_id, a.outcome, i.width FROM attacks a JOIN images i USING (image_set, image_id) ORDER BY image_id"

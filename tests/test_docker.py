@@ -25,9 +25,9 @@ from postgres import installed_postgres
 from running import kill_all, wait
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from db.ledger import Ledger
+from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
-from workers.broker import server_command
+from workers.queue.broker import server_command
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"

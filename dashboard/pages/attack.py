@@ -12,21 +12,21 @@ from urllib.parse import urlencode
 
 from dash import Dash
 
-from dashboard import heat
-from dashboard.address import AttackAddress
-from dashboard.attack_answers import attack_record
-from dashboard.components import Component
-from dashboard.context import Catalogue, Context, Record
-from dashboard.drawing import as_picture, draw
-from dashboard.pages.asking import asking_layout, register_asking
-from dashboard.requests import Asked, Chosen, read_request
-from dashboard.wiring import drawn_once
-from db import attack_queries
-from db.ledger import LedgerError
-from db.spreads import DEAD, RULE
-from workers.attack_requests import ATTACKS
-from workers.submit import choose_models
-from workers.submit_attacks import MAP_PARAMETERS, attack_job, parse_class, stored_attacks
+from dashboard.api.attack_answers import attack_record
+from dashboard.components.callbacks import drawn_once
+from dashboard.components.drawing import as_picture, draw
+from dashboard.components.elements import Component
+from dashboard.pages.request_page import asking_layout, register_asking
+from dashboard.pages.request_state import Asked, Chosen, read_request
+from dashboard.pictures import heat
+from dashboard.state.address import AttackAddress
+from dashboard.state.context import Catalogue, Context, Record
+from db.atlas.stds import DEAD, RULE
+from db.ledger.engine import LedgerError
+from db.queries import attacks as attack_queries
+from workers.requests.attacks import ATTACKS
+from workers.requests.submit import choose_models
+from workers.requests.submit_attacks import MAP_PARAMETERS, attack_job, parse_class, stored_attacks
 
 TITLE = "Attack · Convscope"
 MOST_SHOWN = 240

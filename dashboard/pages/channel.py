@@ -12,22 +12,22 @@ from typing import Any
 from dash import Dash, Input, Output, State, html
 from dash.exceptions import PreventUpdate
 
-from dashboard import components
-from dashboard.address import ROWS_PER_PAGE, ChannelAddress, ImageAddress, PatchesAddress
-from dashboard.beginning import nothing_yet
-from dashboard.components import Component, attributes, icon
-from dashboard.context import Context, Record, current
-from dashboard.geometry import CROPS
-from dashboard.grid import tied
-from dashboard.ids import LOCATION, make_id
-from dashboard.pictures import row_address
-from dashboard.prefix import local, page_path
-from dashboard.selections import LayerSelection, NothingSelected, NotIndexed, select_layer
-from dashboard.tuning import tuning_panel
-from dashboard.wiring import drawn_once
-from dashboard.words import activation, count, patch_sentence, percent
-from db import patch_queries
-from db.atlas import Query
+from dashboard.components import elements as components
+from dashboard.components.callbacks import drawn_once
+from dashboard.components.elements import Component, attributes, icon
+from dashboard.components.formatting import activation, count, patch_sentence, percent
+from dashboard.components.grid import tied
+from dashboard.components.onboarding import nothing_yet
+from dashboard.components.tuning import tuning_panel
+from dashboard.pictures.geometry import CROPS
+from dashboard.pictures.routes import row_address
+from dashboard.security.prefix import local, page_path
+from dashboard.state.address import ROWS_PER_PAGE, ChannelAddress, ImageAddress, PatchesAddress
+from dashboard.state.context import Context, Record, current
+from dashboard.state.ids import LOCATION, make_id
+from dashboard.state.selections import LayerSelection, NothingSelected, NotIndexed, select_layer
+from db.atlas.store import Query
+from db.queries import patches as patch_queries
 
 TITLE = "Channel · Convscope"
 LARGE = 192

@@ -13,20 +13,20 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from dashboard import components
-from dashboard.address import ChannelAddress, ImageAddress, ImagesAddress
-from dashboard.beginning import nothing_yet
-from dashboard.components import Component, icon
-from dashboard.context import Context, Record, current
-from dashboard.ids import LOCATION, make_id
+from dashboard.components import elements as components
+from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.elements import Component, icon
+from dashboard.components.formatting import activation, byte_size, count, percent
+from dashboard.components.onboarding import nothing_yet
 from dashboard.pages.attack import attack_of
 from dashboard.pages.saliency import saliency_of
-from dashboard.pictures import image_address
-from dashboard.prefix import local, page_path
-from dashboard.selections import IMAGES_PER_PAGE, image_filter
-from dashboard.wiring import drawn_once, in_browser
-from dashboard.words import activation, byte_size, count, percent
-from db import image_queries
+from dashboard.pictures.routes import image_address
+from dashboard.security.prefix import local, page_path
+from dashboard.state.address import ChannelAddress, ImageAddress, ImagesAddress
+from dashboard.state.context import Context, Record, current
+from dashboard.state.ids import LOCATION, make_id
+from dashboard.state.selections import IMAGES_PER_PAGE, image_filter
+from db.queries import images as image_queries
 
 TITLE = "Image · Convscope"
 BODY = make_id("image", "body")

@@ -15,22 +15,22 @@ from typing import Any, NamedTuple
 from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
-from dashboard import components
-from dashboard.address import ImagesAddress, OverviewAddress
-from dashboard.beginning import nothing_yet
-from dashboard.components import Component, attributes, icon, labelled, select
-from dashboard.context import Catalogue, Context, Record, current
-from dashboard.ids import LOCATION, make_id
+from dashboard.components import elements as components
+from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.elements import Component, attributes, icon, labelled, select
+from dashboard.components.formatting import count, percent
+from dashboard.components.onboarding import nothing_yet
 from dashboard.pages import images_list
 from dashboard.pages.saliency import saliency_of
-from dashboard.pictures import thumbnails_gone
-from dashboard.prefix import local, page_path
-from dashboard.selections import IMAGES_PER_PAGE, image_filter, images_query
-from dashboard.wiring import drawn_once, in_browser
-from dashboard.words import count, percent
-from db import image_queries
-from db.ledger import LedgerError
-from db.set_changes import descriptions
+from dashboard.pictures.routes import thumbnails_gone
+from dashboard.security.prefix import local, page_path
+from dashboard.state.address import ImagesAddress, OverviewAddress
+from dashboard.state.context import Catalogue, Context, Record, current
+from dashboard.state.ids import LOCATION, make_id
+from dashboard.state.selections import IMAGES_PER_PAGE, image_filter, images_query
+from db.ledger.engine import LedgerError
+from db.queries import images as image_queries
+from db.queries.set_changes import descriptions
 
 TITLE = "Images · Convscope"
 VIEWS = {"grid": "Pictures", "table": "Table"}

@@ -2,11 +2,11 @@
 
 from dash import html
 
-from dashboard.address import ImageAddress, ImagesAddress
-from dashboard.components import Component, attributes, icon
-from dashboard.context import Record
-from dashboard.pictures import thumbnail_address
-from dashboard.words import percent
+from dashboard.components.elements import Component, attributes, icon
+from dashboard.components.formatting import percent
+from dashboard.pictures.routes import thumbnail_address
+from dashboard.state.address import ImageAddress, ImagesAddress
+from dashboard.state.context import Record
 
 
 def _href(address: ImagesAddress, row: Record) -> str:

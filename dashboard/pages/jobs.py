@@ -5,9 +5,9 @@ address, work --(browser)--> list, the opened job; asks again every second while
 
 from dash import Dash, Input, Output, dcc, html
 
-from dashboard.components import Component
-from dashboard.ids import LOCATION, make_id
-from dashboard.wiring import drawn_once, in_browser
+from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.elements import Component
+from dashboard.state.ids import LOCATION, make_id
 
 TITLE = "Jobs · Convscope"
 

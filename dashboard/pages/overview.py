@@ -16,23 +16,23 @@ from typing import Any
 from dash import Dash, Input, Output, State, html
 from dash.exceptions import PreventUpdate
 
-from dashboard import components
-from dashboard.address import ImageAddress, ImagesAddress, OverviewAddress
-from dashboard.beginning import nothing_yet
-from dashboard.components import Component, attributes, icon
-from dashboard.confusion import Matrix, confusion_matrix
-from dashboard.context import Context, Record, current
-from dashboard.ids import LOCATION, make_id
+from dashboard.components import elements as components
+from dashboard.components.callbacks import drawn_once
+from dashboard.components.confusion import Matrix, confusion_matrix
+from dashboard.components.elements import Component, attributes, icon
+from dashboard.components.formatting import byte_size, count, percent
+from dashboard.components.onboarding import nothing_yet
 from dashboard.pages.images import description_of, not_indexed, resolve
-from dashboard.pictures import thumbnail_address
-from dashboard.prefix import local, page_path
-from dashboard.selections import images_query, index_command
-from dashboard.wiring import drawn_once
-from dashboard.words import byte_size, count, percent
-from db import overview_queries
-from db.atlas import Query
-from db.label_queries import in_words, label_matches, unindexed_choices
-from db.queries import keeps_modules, left_out_modules
+from dashboard.pictures.routes import thumbnail_address
+from dashboard.security.prefix import local, page_path
+from dashboard.state.address import ImageAddress, ImagesAddress, OverviewAddress
+from dashboard.state.context import Context, Record, current
+from dashboard.state.ids import LOCATION, make_id
+from dashboard.state.selections import images_query, index_command
+from db.atlas.store import Query
+from db.queries import overview as overview_queries
+from db.queries.inventory import keeps_modules, left_out_modules
+from db.queries.labels import in_words, label_matches, unindexed_choices
 
 TITLE = "Overview · Convscope"
 BODY = make_id("overview", "body")

@@ -20,23 +20,25 @@ from typing import Any, NamedTuple
 from dash import Dash, Input, Output, State, html, no_update
 from dash.exceptions import PreventUpdate
 
-from dashboard import components
-from dashboard.address import (
+from dashboard.components import elements as components
+from dashboard.components.callbacks import in_browser
+from dashboard.components.drawing import draw
+from dashboard.components.elements import Component
+from dashboard.components.formatting import count, field_size, pixels
+from dashboard.components.grid import GridRow, grid_records
+from dashboard.components.onboarding import nothing_yet, tour
+from dashboard.pages.patches_layout import TITLE, layout, patches_id
+from dashboard.pictures.geometry import read_layer_geometry
+from dashboard.pictures.routes import channel_cells, stamp
+from dashboard.security.prefix import local, page_path
+from dashboard.state.address import (
     ROWS_PER_PAGE,
     ChannelsError,
     PatchesAddress,
 )
-from dashboard.beginning import nothing_yet, tour
-from dashboard.components import Component
-from dashboard.context import Catalogue, Context, Record, current
-from dashboard.drawing import draw
-from dashboard.geometry import read_layer_geometry
-from dashboard.grid import GridRow, grid_records
-from dashboard.ids import LOCATION, make_id
-from dashboard.pages.patches_layout import TITLE, layout, patches_id
-from dashboard.pictures import channel_cells, stamp
-from dashboard.prefix import local, page_path
-from dashboard.selections import (
+from dashboard.state.context import Catalogue, Context, Record, current
+from dashboard.state.ids import LOCATION, make_id
+from dashboard.state.selections import (
     ChannelSelection,
     LayerSelection,
     NothingSelected,
@@ -47,8 +49,6 @@ from dashboard.selections import (
     select_layer,
     select_run,
 )
-from dashboard.wiring import in_browser
-from dashboard.words import count, field_size, pixels
 
 __all__ = ["TITLE", "layout", "register"]
 

@@ -3,12 +3,12 @@
 import dash_cytoscape as cyto
 from dash import dcc, html
 
-from dashboard.address import K_MOST
-from dashboard.components import Component, attributes, icon, labelled, select
-from dashboard.compose import TILE_SIZES
-from dashboard.geometry import CROPS
-from dashboard.ids import make_id
-from dashboard.wiring import drawn_once
+from dashboard.components.callbacks import drawn_once
+from dashboard.components.elements import Component, attributes, icon, labelled, select
+from dashboard.pictures.compose import TILE_SIZES
+from dashboard.pictures.geometry import CROPS
+from dashboard.state.address import K_MOST
+from dashboard.state.ids import make_id
 
 TITLE = "Patches · Convscope"
 SORTS: dict[str, str] = {

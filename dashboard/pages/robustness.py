@@ -3,7 +3,7 @@
     address, work, clock --> show_robustness --> everything
     a click on a figure --(browser)--> address of what it stands for
 
-Every number is a SELECT from a view of `db.ledger_views`; each table shows its own.
+Every number is a SELECT from a view of `db.sql.views`; each table shows its own.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,13 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from dashboard import components
-from dashboard.address import AttackAddress, RobustnessAddress
-from dashboard.api_answers import job_record
-from dashboard.beginning import nothing_yet
-from dashboard.components import Component, attributes, icon
-from dashboard.context import Catalogue, Context, Record, current
-from dashboard.ids import LOCATION, make_id
-from dashboard.pictures import thumbnail_address
-from dashboard.prefix import local, page_path
-from dashboard.robustness_figures import (
+from dashboard.api.answers import job_record
+from dashboard.components import elements as components
+from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.elements import Component, attributes, icon
+from dashboard.components.formatting import count
+from dashboard.components.onboarding import nothing_yet
+from dashboard.components.robustness_figures import (
     MOST_POINTS,
     curve_figure,
     epsilon_words,
@@ -30,13 +27,17 @@ from dashboard.robustness_figures import (
     share_words,
     strip_figure,
 )
-from dashboard.wiring import drawn_once, in_browser
-from dashboard.words import count
-from db import job_queries, robustness_queries
-from db.atlas import Query
-from db.ledger import LedgerError
-from workers.submit import short_ids
-from workers.submit_attacks import MOST_FOLLOWED
+from dashboard.pictures.routes import thumbnail_address
+from dashboard.security.prefix import local, page_path
+from dashboard.state.address import AttackAddress, RobustnessAddress
+from dashboard.state.context import Catalogue, Context, Record, current
+from dashboard.state.ids import LOCATION, make_id
+from db.atlas.store import Query
+from db.ledger.engine import LedgerError
+from db.queries import jobs as job_queries
+from db.queries import robustness as robustness_queries
+from workers.requests.submit import short_ids
+from workers.requests.submit_attacks import MOST_FOLLOWED
 
 TITLE = "Robustness · Convscope"
 BODY = make_id("robustness", "body")

@@ -17,18 +17,18 @@ from urllib.parse import urlencode
 
 from dash import Dash
 
-from dashboard import heat
-from dashboard.address import SaliencyAddress
-from dashboard.api_answers import map_record
-from dashboard.components import Component
-from dashboard.context import Catalogue, Context, Record
-from dashboard.pages.asking import asking_layout, register_asking
-from dashboard.prefix import local
-from dashboard.requests import Asked, Chosen, read_request
-from dashboard.wiring import drawn_once
-from dashboard.words import count as counted
-from workers.methods import METHODS, WrongRequest
-from workers.submit import choose_models, parse_target, saliency_job, short_ids, stored_maps
+from dashboard.api.answers import map_record
+from dashboard.components.callbacks import drawn_once
+from dashboard.components.elements import Component
+from dashboard.components.formatting import count as counted
+from dashboard.pages.request_page import asking_layout, register_asking
+from dashboard.pages.request_state import Asked, Chosen, read_request
+from dashboard.pictures import heat
+from dashboard.security.prefix import local
+from dashboard.state.address import SaliencyAddress
+from dashboard.state.context import Catalogue, Context, Record
+from workers.requests.methods import METHODS, WrongRequest
+from workers.requests.submit import choose_models, parse_target, saliency_job, short_ids, stored_maps
 
 TITLE = "Saliency · Convscope"
 MOST_MAPS = 240

@@ -15,12 +15,12 @@ import dash_ag_grid
 import flask
 from dash import Dash, Input, Output, State, dcc, html
 
-from dashboard.address import MOST_ADDRESS
-from dashboard.components import Component, attributes
-from dashboard.context import Record
-from dashboard.ids import LOCATION, make_id
-from dashboard.wiring import drawn_once, in_browser
-from db.sql_examples import EXAMPLES
+from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.elements import Component, attributes
+from dashboard.state.address import MOST_ADDRESS
+from dashboard.state.context import Record
+from dashboard.state.ids import LOCATION, make_id
+from db.sql.examples import EXAMPLES
 
 TITLE = "SQL · Convscope"
 # The grid draws on the page's own tokens, so that it follows the theme.

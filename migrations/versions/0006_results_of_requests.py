@@ -79,7 +79,7 @@ def downgrade() -> None:
 
 
 def _content_key(*parts: Any) -> str:
-    """`workers.keys.content_key` as it is at this revision."""
+    """`workers.requests.keys.content_key` as it is at this revision."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

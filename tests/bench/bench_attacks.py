@@ -9,8 +9,8 @@ set `samples`. Each method runs in a process of its own; they take turns, and me
 
 The plain scan is that of PyTorch's FGSM tutorial, one image at a time: for each epsilon a pass forward and back (of the
 weights too), the step, and a forward pass; it has the allocator's defaults, as a script has, and so has Foolbox's first
-row. The second one asks for the input's gradient alone and has the settings of `workers.runtime`, as ours has. Where a
-plain scan is cut short, its time for the rest is that of its epsilons so far: they all cost the same.
+row. The second one asks for the input's gradient alone and has the settings of `workers.models.speedups.runtime`, as
+ours has. Where a plain scan is cut short, its time for the rest is that of its epsilons so far: they all cost the same.
 """
 
 import io
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workers.runtime import SETTINGS
+from workers.models.speedups.runtime import SETTINGS
 
 STEP = 0.001
 CAPS = (0.5, 0.1)
@@ -54,7 +54,7 @@ def photographs() -> Any:
     import torch
     from PIL import Image
 
-    from workers.models import load_model
+    from workers.models.vision import load_model
 
     model = load_model("efficientnet-lite0")
     given = os.environ.get("CONVSCOPE_TEST_DATA")
@@ -63,7 +63,7 @@ def photographs() -> Any:
             members = sorted(member.name for member in archive if member.name.endswith(".JPEG"))
             files = [archive.extractfile(name).read() for name in members[:: len(members) // PHOTOGRAPHS]]  # type: ignore[union-attr]
     else:
-        from precompute.samples import PackageSource
+        from precompute.images.samples import PackageSource
 
         files = [image.data for image in PackageSource().images() if image.data is not None]
     pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files[:PHOTOGRAPHS]]
@@ -75,8 +75,8 @@ def ours(
     model: Any, forward: Any, pixels: Any, cap: float, *, geometric: bool = False
 ) -> list[tuple[float | None, int]]:
     """As a worker searches, one image after another: the epsilon, and how many images passed the network."""
-    from workers.attack_requests import GeometricGrid, Grid
-    from workers.attacks import smallest_epsilons
+    from workers.attacks.search import smallest_epsilons
+    from workers.requests.attacks import GeometricGrid, Grid
 
     class Counting:
         network = forward.network
@@ -138,7 +138,7 @@ def bisection(model: Any, image: Any, cap: float) -> float | None:
     """What halving the interval finds; None where the cap does not succeed."""
     import torch
 
-    from workers.attacks import loss_gradient, perturbed
+    from workers.attacks.search import loss_gradient, perturbed
 
     with torch.no_grad():
         label = model(image[None]).argmax(1)
@@ -162,10 +162,10 @@ def measure(method: str) -> dict[str, Any]:
     import warnings
 
     warnings.simplefilter("ignore")
-    from workers.attack_requests import Grid
-    from workers.attacks import smallest_epsilons
-    from workers.folding import folded
-    from workers.pointwise import quicken
+    from workers.attacks.search import smallest_epsilons
+    from workers.models.speedups.folding import folded
+    from workers.models.speedups.pointwise import quicken
+    from workers.requests.attacks import Grid
 
     model, pixels = photographs()
     if method.startswith("ours") or method == "default grid":

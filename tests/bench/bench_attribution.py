@@ -3,7 +3,7 @@
     python tests/bench/bench_attribution.py
 
 Each method of the first table runs in a process of its own, so that its peak of memory is its own; they take turns.
-All have the C libraries' settings of `workers.runtime`, Captum's too.
+All have the C libraries' settings of `workers.models.speedups.runtime`, Captum's too.
 The other tables are about real weights (EfficientNet-Lite0) and photographs: those of CONVSCOPE_TEST_DATA where it is
 set, else the image set `samples`.
 """
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workers.runtime import restart_with_settings
+from workers.models.speedups.runtime import restart_with_settings
 
 SAMPLES = 25
 ROUNDS = 3
@@ -39,11 +39,11 @@ def convnext() -> Any:
     """ConvNeXt-tiny of full size with random weights, as a vision model."""
     import torch
 
-    from workers.models import VisionModel
-    from workers.networks import LoadedNetwork
-    from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+    from workers.models.networks import LoadedNetwork
+    from workers.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+    from workers.models.vision import VisionModel
+    from workers.models.vocabularies import vocabulary_of_labels
     from workers.torchvision_import import import_library
-    from workers.vocabularies import vocabulary_of_labels
 
     torch.manual_seed(0)
     library = import_library("transformers")
@@ -63,8 +63,8 @@ def one(name: str) -> None:
     import torch
     from captum.attr import NoiseTunnel, Saliency
 
-    from workers.pointwise import quicken
-    from workers.smoothgrad import smoothgrad
+    from workers.attribution.smoothgrad import smoothgrad
+    from workers.models.speedups.pointwise import quicken
 
     options = METHODS[name]
     model = convnext()
@@ -153,8 +153,8 @@ def precision_and_stopping() -> None:
     import torch
     from scipy.stats import spearmanr
 
-    from workers.models import load_model
-    from workers.smoothgrad import smoothgrad
+    from workers.attribution.smoothgrad import smoothgrad
+    from workers.models.vision import load_model
 
     model = load_model("efficientnet-lite0")
     pictures = photographs()

@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from db.images import ImageStore, read_rgb
 from db.settings import read_settings
+from db.stores.images import ImageStore, read_rgb
 
 ARCHIVES = ("imagenet-sample-1000.tar", "imagenette-4500.zip", "tiny-imagenet-50k.zip")
 
@@ -32,12 +32,12 @@ ARCHIVES = ("imagenet-sample-1000.tar", "imagenette-4500.zip", "tiny-imagenet-50
 IMPORT = r"""
 import json, re, sys, time
 from pathlib import Path
-from db.atlas import Atlas
-from db.images import ImageStore
+from db.atlas.store import Atlas
+from db.stores.images import ImageStore
 from db.settings import read_settings
-from db.ledger import Ledger
-from db.set_changes import remove_image_set
-from precompute.images import import_images
+from db.ledger.engine import Ledger
+from db.queries.set_changes import remove_image_set
+from precompute.images.importing import import_images
 settings = read_settings({"CONVSCOPE_HOME": sys.argv[1]})
 atlas, store = Atlas(settings), ImageStore(settings)
 if sys.argv[3] == "remove":

@@ -19,8 +19,8 @@ from browser import chromium, served  # noqa: E402  # beside the tests, not inst
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 from synthetic_atlas import add_run, import_pictures, painted_pictures  # noqa: E402
 
-from db import patch_queries  # noqa: E402
-from db.atlas import Atlas, Query  # noqa: E402
+from db.atlas.store import Atlas, Query  # noqa: E402
+from db.queries import patches as patch_queries  # noqa: E402
 from db.settings import Settings, read_settings  # noqa: E402
 
 PICTURES = 1000

@@ -1,4 +1,4 @@
-"""What `workers.runtime` is worth: `python tests/bench/bench_runtime.py [--rounds N]`.
+"""What `workers.models.speedups.runtime` is worth: `python tests/bench/bench_runtime.py [--rounds N]`.
 
 Forward passes of a full-size ConvNeXt-tiny with random weights, batches of 16, in processes of their own that
 differ in their environment alone; the ways alternate, on an idle machine and beside one busy process.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from workers.runtime import SETTINGS
+from workers.models.speedups.runtime import SETTINGS
 
 PASSES = """
 import statistics, sys, time, torch

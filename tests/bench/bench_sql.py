@@ -28,13 +28,13 @@ from ledger_rows import add_attack  # noqa: E402
 from sqlalchemy import insert  # noqa: E402
 from synthetic_atlas import INPUT, RESIZE, add_by_image, convnext_layers  # noqa: E402
 
-from db import jobs  # noqa: E402
-from db.atlas import Atlas, Query  # noqa: E402
-from db.jobs import NewItem, NewJob  # noqa: E402
-from db.ledger import Ledger  # noqa: E402
-from db.ledger_tables import AttackUnit  # noqa: E402
+from db.atlas.store import Atlas, Query  # noqa: E402
+from db.ledger import jobs  # noqa: E402
+from db.ledger.engine import Ledger  # noqa: E402
+from db.ledger.jobs import NewItem, NewJob  # noqa: E402
+from db.ledger.tables import AttackUnit  # noqa: E402
 from db.settings import Settings, read_settings  # noqa: E402
-from db.sql_examples import EXAMPLES, Example  # noqa: E402
+from db.sql.examples import EXAMPLES, Example  # noqa: E402
 
 IMAGES, CLASSES, K = 50_000, 1000, 20
 MODELS = ("convnext-tiny", "resnet-50", "mobilenet-v2")

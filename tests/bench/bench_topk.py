@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from workers.runtime import restart_with_settings
+from workers.models.speedups.runtime import restart_with_settings
 
 K = 20
 
@@ -27,11 +27,11 @@ def convnext_tiny(seed: int = 0) -> Any:
     """A `VisionModel` of ConvNeXt-tiny's size with random weights."""
     import torch
 
-    from workers.models import VisionModel
-    from workers.networks import LoadedNetwork
-    from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+    from workers.models.networks import LoadedNetwork
+    from workers.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+    from workers.models.vision import VisionModel
+    from workers.models.vocabularies import imagenet
     from workers.torchvision_import import import_library
-    from workers.vocabularies import imagenet
 
     transformers = import_library("transformers")
     torch.manual_seed(seed)
@@ -60,7 +60,7 @@ class Report:
     def take(self, tap: Any, output: Any, ids: Any) -> None:
         import torch
 
-        from workers.taps import as_nchw
+        from workers.layers.taps import as_nchw
 
         maps = as_nchw(tap, output).contiguous().flatten(2)
         values, places = maps.max(2)
@@ -83,14 +83,14 @@ class MaxAndMerge:
     """Torch's maximum with its position, over whichever axis the memory suggests, and a merge of everything."""
 
     def __init__(self, taps: Any) -> None:
-        from precompute.topk import TopK
+        from precompute.index.topk import TopK
 
         self.topk = {tap.layer: TopK(tap.channels, K) for tap in taps}
 
     def take(self, tap: Any, output: Any, ids: Any) -> None:
         import torch
 
-        from workers.taps import as_nchw
+        from workers.layers.taps import as_nchw
 
         top, maps = self.topk[tap.layer], as_nchw(tap, output)
         by_position = maps.permute(0, 2, 3, 1).flatten(1, 2)
@@ -102,12 +102,12 @@ class Ours:
     """`TopK` alone."""
 
     def __init__(self, taps: Any) -> None:
-        from precompute.topk import TopK
+        from precompute.index.topk import TopK
 
         self.topk = {tap.layer: TopK(tap.channels, K) for tap in taps}
 
     def take(self, tap: Any, output: Any, ids: Any) -> None:
-        from workers.taps import as_nchw
+        from workers.layers.taps import as_nchw
 
         self.topk[tap.layer].update(as_nchw(tap, output), ids)
 
@@ -124,7 +124,7 @@ class ZennitCrp:
         self.maximization.SAMPLE_SIZE = K
 
     def take(self, tap: Any, output: Any, ids: Any) -> None:
-        from workers.taps import as_nchw
+        from workers.layers.taps import as_nchw
 
         maps = as_nchw(tap, output)
         self.maximization.analyze_layer(maps, self.concept, tap.layer, ids.numpy(), [0] * len(ids))
@@ -137,7 +137,7 @@ def steady(state: Any, best: Any, seen: int) -> None:
     """
     import torch
 
-    from precompute.topk import TopK
+    from precompute.index.topk import TopK
 
     two = best.topk(2, dim=0).values
     random = torch.rand(best.shape[1], generator=torch.Generator().manual_seed(0))
@@ -171,8 +171,8 @@ def main() -> None:
     clock = time.process_time if given.processor_time else time.perf_counter
     import torch
 
-    from precompute.index_state import IndexState
-    from workers.taps import find_taps, record_taps
+    from precompute.index.state import IndexState
+    from workers.layers.taps import find_taps, record_taps
 
     if given.threads:
         torch.set_num_threads(given.threads)

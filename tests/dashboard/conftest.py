@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
+from dashboard.state.context import EXTENSION, Context
 from db.settings import Settings, read_settings
 
 IMAGES = 60

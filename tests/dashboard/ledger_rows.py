@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, insert, select
 
-from db import jobs
-from db.atlas import Atlas
-from db.jobs import Claim, NewJob
-from db.ledger import Ledger, now
-from db.ledger_tables import Attack, Job, SaliencyMap
-from db.results import ResultStore
+from db.atlas.store import Atlas
+from db.ledger import jobs
+from db.ledger.engine import Ledger, now
+from db.ledger.jobs import Claim, NewJob
+from db.ledger.tables import Attack, Job, SaliencyMap
 from db.settings import Settings
-from workers.keys import content_key, key_in_set
-from workers.submit import label_classes, map_question
-from workers.submit_attacks import attack_question
+from db.stores.results import ResultStore
+from workers.requests.keys import content_key, key_in_set
+from workers.requests.submit import label_classes, map_question
+from workers.requests.submit_attacks import attack_question
 
 
 def values_of(image_id: int, *, signed: bool, side: int = 224) -> np.ndarray:

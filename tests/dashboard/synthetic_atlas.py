@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from db.atlas import Atlas
-from db.images import ImageStore
-from db.index_queries import RUN_TABLES
+from db.atlas.runs import RUN_TABLES
+from db.atlas.store import Atlas
 from db.settings import Settings
+from db.stores.images import ImageStore
 
 INPUT = 224
 RESIZE = 236

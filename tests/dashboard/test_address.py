@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.address import (
+from dashboard.pictures.geometry import CROPS
+from dashboard.state.address import (
     Address,
     ChannelAddress,
     ChannelsError,
@@ -13,8 +14,7 @@ from dashboard.address import (
     PatchesAddress,
     parse_channels,
 )
-from dashboard.geometry import CROPS
-from db.patch_queries import CHANNEL_ORDERS
+from db.queries.patches import CHANNEL_ORDERS
 
 words = st.text(max_size=20)
 

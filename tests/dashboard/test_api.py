@@ -18,8 +18,11 @@ from openapi_spec_validator import validate
 from PIL import Image
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from dashboard import heat
-from dashboard.address import (
+from dashboard.app import create_app
+from dashboard.downloads.attacks import TABLES
+from dashboard.downloads.tables import OVERVIEW
+from dashboard.pictures import heat
+from dashboard.state.address import (
     Address,
     ChannelAddress,
     ImageAddress,
@@ -29,15 +32,12 @@ from dashboard.address import (
     RobustnessAddress,
     SaliencyAddress,
 )
-from dashboard.app import create_app
-from dashboard.attack_downloads import TABLES
-from dashboard.context import EXTENSION, Context
-from dashboard.downloads import OVERVIEW
-from db import jobs
+from dashboard.state.context import EXTENSION, Context
+from db.ledger import jobs
 from db.settings import read_settings
-from workers.submit import parse_ids, short_ids
+from workers.requests.submit import parse_ids, short_ids
 
-OPENAPI = json.loads((Path(__file__).parents[2] / "dashboard" / "openapi.json").read_text())
+OPENAPI = json.loads((Path(__file__).parents[2] / "dashboard" / "api" / "openapi.json").read_text())
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
 
 

@@ -11,11 +11,11 @@ from browser import served
 from flask.testing import FlaskClient
 from synthetic_atlas import add_run
 
+from dashboard.api.status import status
 from dashboard.app import create_app
-from dashboard.builds import LOCKS, builds_under_way
-from dashboard.context import EXTENSION, Context
 from dashboard.server import PortTaken, address, check_port
-from dashboard.status import status
+from dashboard.state.context import EXTENSION, Context
+from dashboard.state.indexing_status import LOCKS, builds_under_way
 from db.settings import Settings, read_settings
 
 

@@ -13,18 +13,19 @@ from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import create_app
-from dashboard.context import Context
-from dashboard.drawing import as_picture, draw
-from dashboard.pages import asking, attack, robustness
-from db.jobs import NewItem, NewJob, submit_job
-from db.ledger import now
-from db.ledger_tables import AttackLayer, AttackMap, AttackUnit, JobItem
-from db.results import ResultStore
+from dashboard.components.drawing import as_picture, draw
+from dashboard.pages import attack, robustness
+from dashboard.pages import request_page as asking
+from dashboard.state.context import Context
+from db.ledger.engine import now
+from db.ledger.jobs import NewItem, NewJob, submit_job
+from db.ledger.tables import AttackLayer, AttackMap, AttackUnit, JobItem
 from db.settings import read_settings
-from workers.attack_requests import ATTACKS
-from workers.methods import METHODS
-from workers.submit import choose_models
-from workers.submit_attacks import attack_job
+from db.stores.results import ResultStore
+from workers.requests.attacks import ATTACKS
+from workers.requests.methods import METHODS
+from workers.requests.submit import choose_models
+from workers.requests.submit_attacks import attack_job
 
 LAYER = "stage1.block1.dwconv"
 

@@ -13,7 +13,9 @@ from dash._utils import to_json
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 from test_pages import text
 
-from dashboard.address import (
+from dashboard.api.status import status, work
+from dashboard.pages import channel, image, images, overview, patches
+from dashboard.state.address import (
     Address,
     AttackAddress,
     ChannelAddress,
@@ -23,14 +25,12 @@ from dashboard.address import (
     SaliencyAddress,
     SQLAddress,
 )
-from dashboard.context import Context
-from dashboard.pages import channel, image, images, overview, patches
-from dashboard.selections import default_layer
-from dashboard.status import status, work
-from db.atlas import Atlas
+from dashboard.state.context import Context
+from dashboard.state.selections import default_layer
+from db.atlas.store import Atlas
 from db.first_run import STEPS, STIMULI, FirstRun, write_first_run
 from db.settings import Settings
-from workers.named_models import NAMED_MODELS
+from workers.models.names import NAMED_MODELS
 
 WORDS = tuple(step.words() for step in STEPS)
 

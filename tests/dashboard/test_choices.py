@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from dashboard.context import Context
-from db.atlas import Query
+from dashboard.state.context import Context
+from db.atlas.store import Query
 
 
 def chosen(client: FlaskClient, where: str) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dashboard import compose
-from dashboard.geometry import Placement, View
+from dashboard.pictures import compose
+from dashboard.pictures.geometry import Placement, View
 
 EVERYTHING = Placement((1.0, 1.0), (0.0, 0.0), (224, 224))
 

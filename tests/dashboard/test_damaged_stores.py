@@ -18,13 +18,14 @@ from ledger_rows import add_attack, claimed, finish_items, picture_of
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import PAGES, create_app
-from dashboard.context import EXTENSION
-from dashboard.pages import asking, attack
-from db import jobs
+from dashboard.pages import attack
+from dashboard.pages import request_page as asking
+from dashboard.state.context import EXTENSION
 from db.home import open_home
-from db.jobs import NewItem, NewJob, submit_job
-from db.results import ResultStore
+from db.ledger import jobs
+from db.ledger.jobs import NewItem, NewJob, submit_job
 from db.settings import Settings, read_settings
+from db.stores.results import ResultStore
 
 LAYER = "stage1.block1.dwconv"
 KEY = "0" * 64

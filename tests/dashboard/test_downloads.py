@@ -10,9 +10,9 @@ import pytest
 from flask.testing import FlaskClient
 from synthetic_atlas import import_pictures, painted_pictures
 
-from dashboard.context import Context
 from dashboard.pages import patches
-from db.atlas import Query
+from dashboard.state.context import Context
+from db.atlas.store import Query
 
 
 def rows_of(text: str) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_atlas import convnext_layers
 
-from dashboard.drawing import PILL_HEIGHT, WIDTH, Drawing, draw
+from dashboard.components.drawing import PILL_HEIGHT, WIDTH, Drawing, draw
 
 
 def edges(layers: list[dict[str, object]]) -> list[tuple[str, str]]:

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dashboard.context import Context
-from dashboard.geometry import (
+from dashboard.pictures.geometry import (
     LayerGeometry,
     cut,
     placement,
@@ -17,8 +16,9 @@ from dashboard.geometry import (
     read_preprocessing,
     view,
 )
-from db.atlas import Query
-from workers.preprocessing import Preprocessing
+from dashboard.state.context import Context
+from db.atlas.store import Query
+from workers.models.preprocessing import Preprocessing
 
 SQUARE = Preprocessing((224, 224), 256, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 EXACT = dataclasses.replace(SQUARE, resize=(240, 300))

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.colors
 import pytest
 
-from dashboard import heat
+from dashboard.pictures import heat
 
 
 @pytest.mark.parametrize("name", list(heat.COLOUR_MAPS))

@@ -11,14 +11,14 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
-from db import job_queries
-from db.queries import Query
+from dashboard.state.context import EXTENSION, Context
+from db.queries import jobs as job_queries
+from db.queries.inventory import Query
 from db.settings import Settings
-from precompute.set_jobs import set_kinds
-from precompute.survey import TABLE_SUFFIXES
-from workers.running import Runner
-from workers.submit_sets import LABELS_SUFFIXES
+from precompute.images.survey import TABLE_SUFFIXES
+from precompute.jobs import set_kinds
+from workers.queue.runner import Runner
+from workers.requests.image_sets import LABELS_SUFFIXES
 
 CSV = b"file,kind,site,split\na.jpg,cat,north,train\nb.jpg,dog,south,val\nlost.jpg,cat,north,train\n"
 

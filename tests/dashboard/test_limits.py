@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from dashboard.app import create_app
-from dashboard.limits import MOST_KNOWN, Limits, spent_by
+from dashboard.security.limits import MOST_KNOWN, Limits, spent_by
 from db.settings import Settings
 
 ADA, BEN = {"REMOTE_ADDR": "10.0.0.1"}, {"REMOTE_ADDR": "10.0.0.2"}

@@ -16,13 +16,13 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from dashboard.access import NoLogin, check_binding, same_text
 from dashboard.app import create_app
-from dashboard.gate import OPEN, PAGES
-from dashboard.limits import FIRST_WRONG_PASSWORDS
-from dashboard.login import LIFETIME, SecretError, own_path, read_secret
+from dashboard.security.access import NoLogin, check_binding, same_text
+from dashboard.security.limits import FIRST_WRONG_PASSWORDS
+from dashboard.security.login import LIFETIME, SecretError, own_path, read_secret
+from dashboard.security.middleware import OPEN, PAGES
 from dashboard.server import serve
-from db.atlas import Atlas, Query
+from db.atlas.store import Atlas, Query
 from db.settings import Settings, read_settings
 
 PASSWORD = "naïve horse, battery"

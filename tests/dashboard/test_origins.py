@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from dashboard.app import create_app
-from dashboard.origins import from_elsewhere, own_hosts, wrong_host
+from dashboard.security.origins import from_elsewhere, own_hosts, wrong_host
 from db.settings import Settings, read_settings
 
 JSON = "application/json"

@@ -12,16 +12,16 @@ from flask.testing import FlaskClient
 from synthetic_atlas import LEFT_OUT, add_run, import_pictures, painted_pictures
 from test_pages import text
 
-from dashboard.address import ImagesAddress
 from dashboard.app import create_app
-from dashboard.confusion import confusion_matrix
-from dashboard.context import EXTENSION, Context
+from dashboard.components.confusion import confusion_matrix
 from dashboard.pages import images as images_page
 from dashboard.pages import overview
-from dashboard.selections import images_query
-from db import overview_queries
-from db.atlas import Query
-from db.label_queries import keep_choices
+from dashboard.state.address import ImagesAddress
+from dashboard.state.context import EXTENSION, Context
+from dashboard.state.selections import images_query
+from db.atlas.store import Query
+from db.queries import overview as overview_queries
+from db.queries.labels import keep_choices
 from db.settings import read_settings
 
 

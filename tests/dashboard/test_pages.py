@@ -13,14 +13,14 @@ from dash.exceptions import PreventUpdate
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard import shell
-from dashboard.address import ImagesAddress
-from dashboard.context import Context
-from dashboard.grid import agreement
+from dashboard.components.grid import agreement
 from dashboard.pages import channel, image, images, patches
-from dashboard.pictures import channel_cells
-from dashboard.selections import images_query
-from db import patch_queries
-from db.atlas import Query
+from dashboard.pictures.routes import channel_cells
+from dashboard.state.address import ImagesAddress
+from dashboard.state.context import Context
+from dashboard.state.selections import images_query
+from db.atlas.store import Query
+from db.queries import patches as patch_queries
 
 
 def text(component: Any) -> str:

@@ -9,8 +9,8 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from test_pages import text
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
 from dashboard.pages import channel, patches
+from dashboard.state.context import EXTENSION, Context
 from db.settings import read_settings
 
 INDEXED = ("stage1.block1.dwconv", "stage2.downsampling")

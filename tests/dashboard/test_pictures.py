@@ -7,14 +7,14 @@ from flask.testing import FlaskClient
 from PIL import Image
 from test_pages import text
 
-from dashboard.cache import Cache
-from dashboard.context import Context
-from dashboard.geometry import read_layer_geometry, read_preprocessing
 from dashboard.pages import image as image_page
 from dashboard.pages import images
-from dashboard.pictures import channel_cells, image_address, row_address, stamp, thumbnail_address
-from db import image_queries
-from db.images import read_rgb
+from dashboard.pictures.geometry import read_layer_geometry, read_preprocessing
+from dashboard.pictures.routes import channel_cells, image_address, row_address, stamp, thumbnail_address
+from dashboard.state.cache import Cache
+from dashboard.state.context import Context
+from db.queries import images as image_queries
+from db.stores.images import read_rgb
 
 
 def decoded(data: bytes) -> np.ndarray:

@@ -16,20 +16,22 @@ from PIL import Image
 from sqlalchemy import update
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from dashboard import figure, heat
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
-from dashboard.pages import asking, saliency
-from dashboard.saliency_downloads import Asked, View, caption, map_lines, samples_words, shared_ends
-from db import job_queries, jobs
-from db.atlas import Query
-from db.job_queries import job_maps
-from db.jobs import NewJob
-from db.label_queries import keep_choices
-from db.ledger_tables import SaliencyMap
+from dashboard.downloads.saliency import Asked, View, caption, map_lines, samples_words, shared_ends
+from dashboard.pages import request_page as asking
+from dashboard.pages import saliency
+from dashboard.pictures import figure, heat
+from dashboard.state.context import EXTENSION, Context
+from db.atlas.store import Query
+from db.ledger import jobs
+from db.ledger.jobs import NewJob
+from db.ledger.tables import SaliencyMap
+from db.queries import jobs as job_queries
+from db.queries.jobs import job_maps
+from db.queries.labels import keep_choices
 from db.settings import Settings, read_settings
-from workers.submit import choose_models, label_classes, parse_ids, saliency_job
-from workers.submit_attacks import attack_job
+from workers.requests.submit import choose_models, label_classes, parse_ids, saliency_job
+from workers.requests.submit_attacks import attack_job
 
 WHAT = "model=synthetic&images=painted&ids=0,3,5"
 PAPER = (255, 255, 255)

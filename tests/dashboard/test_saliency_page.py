@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from dashboard.context import Context
-from dashboard.pages import asking, saliency
-from db.atlas import Query
+from dashboard.pages import request_page as asking
+from dashboard.pages import saliency
+from dashboard.state.context import Context
+from db.atlas.store import Query
 
 
 def shown(search: str) -> dict[str, Any]:

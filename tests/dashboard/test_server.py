@@ -12,7 +12,7 @@ import pytest
 from waitress import wasyncore
 
 from dashboard import server
-from dashboard.gate import MAX_BODIES, max_body
+from dashboard.security.middleware import MAX_BODIES, max_body
 from dashboard.server import BUFFER, MAX_BODY, MAX_HEADER, THREADS, Server
 
 MANY = 3 * THREADS

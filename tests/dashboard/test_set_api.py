@@ -11,15 +11,15 @@ from sqlalchemy import func, select, update
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
-from db import jobs
-from db.atlas import Atlas, Query
-from db.ledger_tables import Attack, ImageSetNote, Job, JobItem, SaliencyMap
-from db.saved_queries import save_query
-from db.set_states import SetChanged, set_changes_of
+from dashboard.state.context import EXTENSION, Context
+from db.atlas.store import Atlas, Query
+from db.ledger import jobs
+from db.ledger.saved_queries import save_query
+from db.ledger.set_states import SetChanged, set_changes_of
+from db.ledger.tables import Attack, ImageSetNote, Job, JobItem, SaliencyMap
 from db.settings import Settings
-from workers.methods import WrongRequest
-from workers.submit import choose_models, faithfulness_job, saliency_job
+from workers.requests.methods import WrongRequest
+from workers.requests.submit import choose_models, faithfulness_job, saliency_job
 
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
 
@@ -162,7 +162,7 @@ def test_a_publication_that_fails_leaves_the_old_name_in_both_stores(
     client: FlaskClient, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_results(client, context)
-    monkeypatch.setattr("db.atlas._LAWS", {"never": "SELECT 1"})
+    monkeypatch.setattr("db.atlas.store._LAWS", {"never": "SELECT 1"})
     answer = post(client, "painted", name="new")
     assert answer.status_code == 503
     assert counted(context, "painted")[:3] == [1, 2, 1]
@@ -299,8 +299,8 @@ def test_a_removal_that_died_between_the_stores_is_made_whole_by_asking_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("db.set_changes.remove_images", dies)
-        patch.setattr("db.set_changes.end_change", dies)  # killed: nothing after it is done
+        patch.setattr("db.queries.set_changes.remove_images", dies)
+        patch.setattr("db.queries.set_changes.end_change", dies)  # killed: nothing after it is done
         with pytest.raises(KeyboardInterrupt):
             client.delete("/api/image_sets/painted?confirm=painted")
     assert counted(context, "painted") == [0, 0, 0, 0]

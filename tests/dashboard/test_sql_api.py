@@ -28,16 +28,16 @@ from postgres import installed_postgres
 from sqlalchemy import insert
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
 from dashboard.server import THREADS
-from db.jobs import NewItem, NewJob, submit_job
-from db.ledger import PAGE_SECONDS
-from db.ledger_tables import AttackLayer, AttackUnit
+from dashboard.state.context import EXTENSION, Context
+from db.ledger.engine import PAGE_SECONDS
+from db.ledger.jobs import NewItem, NewJob, submit_job
+from db.ledger.tables import AttackLayer, AttackUnit
+from db.ledger.write_turns import BRIEF_SECONDS
 from db.settings import read_settings
-from db.sql_catalogue import catalogue
-from db.sql_examples import EXAMPLES
-from db.sql_functions import by_kind
-from db.write_turns import BRIEF_SECONDS
+from db.sql.catalog import catalogue
+from db.sql.examples import EXAMPLES
+from db.sql.functions import by_kind
 
 Site = tuple[FlaskClient, Context]
 ENDLESS = "SELECT count(*) FROM range(10000000000) a, range(1000000) b"

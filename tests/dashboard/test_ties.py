@@ -8,9 +8,9 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from test_pages import text
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
 from dashboard.pages import channel, image, patches
-from db.atlas import Atlas, Query
+from dashboard.state.context import EXTENSION, Context
+from db.atlas.store import Atlas, Query
 from db.settings import read_settings
 
 LAYER, TIED = "stage1.block1.dwconv", 2

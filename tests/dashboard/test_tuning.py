@@ -14,11 +14,11 @@ from synthetic_atlas import Picture, add_run, import_pictures, painted_picture, 
 from test_pages import text
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
 from dashboard.pages import channel
-from db.atlas import Atlas
+from dashboard.state.context import EXTENSION, Context
+from db.atlas.store import Atlas
 from db.settings import read_settings
-from precompute.stimuli import FREQUENCIES, ORIENTATIONS, design
+from precompute.images.stimuli import FREQUENCIES, ORIENTATIONS, design
 
 LAYER = "stage1.block1.dwconv"
 

@@ -13,10 +13,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from dashboard.app import create_app
-from dashboard.context import EXTENSION, Context
-from db import jobs
+from dashboard.state.context import EXTENSION, Context
+from db.ledger import jobs
 from db.settings import Settings
-from db.uploads import UploadStore
+from db.stores.uploads import UploadStore
 
 HOSTILE_NAMES = [
     "../../../etc/cron.d/x.jpg",

@@ -9,8 +9,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from dashboard.app import create_app
-from dashboard.login import own_path
-from dashboard.prefix import local, page_path
+from dashboard.security.login import own_path
+from dashboard.security.prefix import local, page_path
 from db.settings import Settings
 
 PREFIX = "/lab/convscope"

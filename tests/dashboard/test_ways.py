@@ -14,13 +14,13 @@ from flask.testing import FlaskClient
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 from test_pages import show, text
 
-from dashboard.address import ImageAddress, ImagesAddress, PatchesAddress
 from dashboard.app import create_app
-from dashboard.context import Context
 from dashboard.pages import channel, image, images
-from dashboard.selections import images_query
-from db import image_queries
-from db.atlas import Query
+from dashboard.state.address import ImageAddress, ImagesAddress, PatchesAddress
+from dashboard.state.context import Context
+from dashboard.state.selections import images_query
+from db.atlas.store import Query
+from db.queries import images as image_queries
 from db.settings import read_settings
 
 

@@ -4,9 +4,9 @@ from datetime import datetime
 
 import pytest
 
-from dashboard import words
-from dashboard.cache import Cache
-from dashboard.ids import make_id
+from dashboard.components import formatting as words
+from dashboard.state.cache import Cache
+from dashboard.state.ids import make_id
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from postgres import installed_postgres
 from sqlalchemy import text
 
-from db.atlas import Atlas
-from db.ledger import Ledger
+from db.atlas.store import Atlas
+from db.ledger.engine import Ledger
 from db.settings import Settings
-from db.sql_runner import SQLRunner
+from db.sql.runner import SQLRunner
 
 
 @pytest.fixture(scope="session")

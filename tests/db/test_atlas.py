@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from db.atlas import Atlas, AtlasError, NoAtlas, Query
+from db.atlas.store import Atlas, AtlasError, NoAtlas, Query
 from db.settings import Settings
 
 SETS = Query("SELECT image_set FROM image_sets ORDER BY 1")
@@ -77,7 +77,7 @@ def test_a_publisher_that_is_killed_leaves_the_current_version_and_the_next_one_
     script = textwrap.dedent(
         f"""
         import os, signal
-        from db.atlas import Atlas
+        from db.atlas.store import Atlas
         from db.settings import read_settings
         atlas = Atlas(read_settings({{"CONVSCOPE_HOME": {str(settings.home)!r}}}))
         with atlas.publish() as connection:

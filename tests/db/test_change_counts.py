@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import Connection, insert, inspect, text, update
 from sqlalchemy.types import JSON, Boolean, DateTime, Float, Integer
 
-from db.change_counts import WATCHED, change_counts, count_changes, trigger_names
-from db.ledger import Ledger, now
-from db.ledger_arrow import LedgerTables
-from db.ledger_tables import Attack, MapScore, SaliencyMap, Table
+from db.ledger.arrow import LedgerTables
+from db.ledger.change_counts import WATCHED, change_counts, count_changes, trigger_names
+from db.ledger.engine import Ledger, now
+from db.ledger.tables import Attack, MapScore, SaliencyMap, Table
 
 ROOT = Path(__file__).parents[2]
 TABLES = Table.metadata.tables
@@ -106,7 +106,7 @@ def test_what_another_process_writes_is_seen(ledger: Ledger) -> None:
     tables = LedgerTables(ledger)
     assert tables.read(["attacks"])["attacks"]["epsilon"].to_pylist() == [0.0]
     program = (
-        "import sys\nfrom sqlalchemy import text\nfrom db.ledger import Ledger\n"
+        "import sys\nfrom sqlalchemy import text\nfrom db.ledger.engine import Ledger\n"
         "from db.settings import read_settings\n"
         "ledger = Ledger(read_settings({'CONVSCOPE_HOME': sys.argv[1], 'CONVSCOPE_LEDGER_URL': sys.argv[2]}))\n"
         "with ledger.write() as connection:\n    connection.execute(text('UPDATE attacks SET epsilon = 0.25'))\n"

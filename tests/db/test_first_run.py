@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from db.atlas import Atlas
+from db.atlas.store import Atlas
 from db.first_run import (
     FILE,
     SAMPLES,

@@ -11,10 +11,10 @@ import pytest
 from older_atlas import MOMENT, write_older_atlas
 from sqlalchemy import text
 
-from db.atlas import Atlas, AtlasError, Query
+from db.atlas.schema import SCHEMA_VERSION
+from db.atlas.store import Atlas, AtlasError, Query
 from db.home import HomeError, open_atlas, open_home
-from db.ledger import Ledger, LedgerError, ReadOnlyHome, head
-from db.schema import SCHEMA_VERSION
+from db.ledger.engine import Ledger, LedgerError, ReadOnlyHome, head
 from db.settings import Settings, read_settings
 
 OnlyRead = Callable[[Path], AbstractContextManager[None]]

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from db.atlas import Atlas
-from db.image_sets import IMAGE_ROWS, add_images, dependents, known_images, labelled_images
+from db.atlas.image_sets import IMAGE_ROWS, add_images, dependents, known_images, labelled_images
+from db.atlas.store import Atlas
 from db.settings import Settings
 
 

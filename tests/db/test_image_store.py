@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from db.images import (
+from db.settings import Settings
+from db.stores.images import (
     THUMBNAIL_LONGEST,
     ImageStore,
     StoreBusy,
@@ -20,7 +21,6 @@ from db.images import (
     read_rgb,
     thumbnail_size,
 )
-from db.settings import Settings
 
 KEY = "ab" * 32
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from db.images import (
+from db.stores.images import (
     MAX_PIXELS,
     UnreadableImage,
     original_suffix,

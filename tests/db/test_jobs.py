@@ -12,11 +12,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, text, update
 
-from db import job_queries, jobs
-from db.jobs import Claim, IllegalMove, ItemEnded, LostClaim, NewItem, NewJob, NoSuchJob
-from db.leases import Leases
-from db.ledger import Ledger, now
-from db.ledger_tables import STATES, Job, JobItem, Worker
+from db.ledger import jobs
+from db.ledger.engine import Ledger, now
+from db.ledger.jobs import Claim, IllegalMove, ItemEnded, LostClaim, NewItem, NewJob, NoSuchJob
+from db.ledger.leases import Leases
+from db.ledger.tables import STATES, Job, JobItem, Worker
+from db.queries import jobs as job_queries
 
 ALL_QUEUES = frozenset({"interactive", "batch"})
 
@@ -291,7 +292,7 @@ def test_times_are_the_databases_own(ledger: Ledger, monkeypatch: pytest.MonkeyP
     """On PostgreSQL a host's clock enters no row; SQLite is of one host."""
     if ledger.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no clock of its own")
-    monkeypatch.setattr("db.ledger.now", lambda: datetime(2001, 1, 1))
+    monkeypatch.setattr("db.ledger.engine.now", lambda: datetime(2001, 1, 1))
     job = submitted(ledger)
     claim = claimed(ledger, job)
     do_all_items(ledger, claim)

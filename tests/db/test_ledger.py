@@ -14,11 +14,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import insert, select, text
 
-from db.jobs import NewItem, NewJob, submit_job
-from db.ledger import Ledger, LedgerError, now
-from db.ledger_tables import Job, SaliencyMap, Table
+from db.ledger.engine import Ledger, LedgerError, now
+from db.ledger.jobs import NewItem, NewJob, submit_job
+from db.ledger.tables import Job, SaliencyMap, Table
+from db.ledger.write_turns import BRIEF_SECONDS, PATIENT
 from db.settings import Settings
-from db.write_turns import BRIEF_SECONDS, PATIENT
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def test_a_ledger_of_a_newer_convscope_is_refused_and_left_alone(ledger: Ledger)
 def test_processes_that_start_together_migrate_once(ledger_settings: Settings) -> None:
     program = (
         "import dataclasses, pathlib, sys\n"
-        "from db.ledger import Ledger\nfrom db.settings import read_settings\n"
+        "from db.ledger.engine import Ledger\nfrom db.settings import read_settings\n"
         "settings = read_settings({'CONVSCOPE_HOME': sys.argv[1], 'CONVSCOPE_LEDGER_URL': sys.argv[2]})\n"
         "Ledger(settings).migrate()\n"
     )

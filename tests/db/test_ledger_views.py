@@ -14,13 +14,14 @@ from scipy.stats import CensoredData, ecdf
 from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from dashboard.survival import band, survival
-from db import attack_queries, robustness_queries
-from db.atlas import Atlas, Query
-from db.both import Both
-from db.jobs import NewItem, NewJob, submit_job
-from db.ledger import Ledger, now
-from db.ledger_tables import AttackTransfer
+from dashboard.components.survival import band, survival
+from db.atlas.store import Atlas, Query
+from db.ledger.engine import Ledger, now
+from db.ledger.jobs import NewItem, NewJob, submit_job
+from db.ledger.tables import AttackTransfer
+from db.queries import attacks as attack_queries
+from db.queries import robustness as robustness_queries
+from db.queries.federation import Both
 from db.settings import Settings
 
 WAY = "FGSM, leaves the label, step 0.001 to 0.5"

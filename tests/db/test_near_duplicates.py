@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from db import overview_queries
-from db.atlas import Atlas
-from db.image_sets import fill_colors
-from db.images import cell_colors, perceptual_hash
-from db.queries import keeps_modules
-from db.schema import ddl
+from db.atlas.image_sets import fill_colors
+from db.atlas.schema import ddl
+from db.atlas.store import Atlas
+from db.queries import overview as overview_queries
+from db.queries.inventory import keeps_modules
 from db.settings import Settings
-from precompute.stimuli import design, paint
+from db.stores.images import cell_colors, perceptual_hash
+from precompute.images.stimuli import design, paint
 
 Pair = tuple[int, int, int]
 COLORS = list(range(192))

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import MetaData, Table, insert, select
 
-from db.ledger import Ledger, now
+from db.ledger.engine import Ledger, now
 from db.settings import Settings
 
 MOMENT = now()

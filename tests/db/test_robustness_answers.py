@@ -10,12 +10,12 @@ from ledger_rows import add_attack
 from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from db import robustness_queries as asked
-from db.atlas import Atlas, Query
-from db.both import Both
-from db.jobs import NewItem, NewJob, submit_job
-from db.ledger import Ledger, now
-from db.ledger_tables import AttackTransfer
+from db.atlas.store import Atlas, Query
+from db.ledger.engine import Ledger, now
+from db.ledger.jobs import NewItem, NewJob, submit_job
+from db.ledger.tables import AttackTransfer
+from db.queries import robustness as asked
+from db.queries.federation import Both
 from db.settings import Settings
 
 LABEL = "FGSM, leaves the label, step 0.001 to 0.5"

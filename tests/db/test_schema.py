@@ -5,7 +5,7 @@ import math
 import duckdb
 import pytest
 
-from db.schema import ddl
+from db.atlas.schema import ddl
 
 
 @pytest.fixture

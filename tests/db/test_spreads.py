@@ -4,8 +4,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from db.ledger_views import VIEWS
-from db.spreads import FLOOR, SPREADS
+from db.atlas.stds import FLOOR, SPREADS
+from db.sql.views import VIEWS
 
 NAN = float("nan")
 # layer: standard deviations, largest values

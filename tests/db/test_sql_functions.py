@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from db.ledger_views import VIEWS
-from db.sql_catalogue import catalogue, prepare_empty
-from db.sql_examples import EXAMPLES
-from db.sql_functions import AGGREGATES, FUNCTIONS, OPERATORS, SCALARS, TABLE_FUNCTIONS, WINDOWS, near
-from db.sql_guard import RefusedSQL, check
+from db.sql.catalog import catalogue, prepare_empty
+from db.sql.examples import EXAMPLES
+from db.sql.functions import AGGREGATES, FUNCTIONS, OPERATORS, SCALARS, TABLE_FUNCTIONS, WINDOWS, near
+from db.sql.guard import RefusedSQL, check
+from db.sql.views import VIEWS
 
 # Not on the list: read files, evaluate text, show or change what is not the statement's, wait, or are DuckDB's own.
 _LEFT_OUT = """

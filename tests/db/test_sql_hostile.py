@@ -15,12 +15,12 @@ import duckdb
 import pytest
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from db.atlas import Atlas
-from db.ledger import Ledger
+from db.atlas.store import Atlas
+from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
-from db.sql_guard import RefusedSQL
-from db.sql_process import Session
-from db.sql_runner import MOST_WAITING, SQLFailed, SQLRunner, SQLStopped, TooManyQueries
+from db.sql.guard import RefusedSQL
+from db.sql.process import Session
+from db.sql.runner import MOST_WAITING, SQLFailed, SQLRunner, SQLStopped, TooManyQueries
 
 SECRET = "the secret of the server"  # what no statement may bring out
 

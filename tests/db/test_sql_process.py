@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from db.atlas import Atlas
-from db.ledger import Ledger
+from db.atlas.store import Atlas
+from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
-from db.sql_guard import NEEDS_MORE_MEMORY, RefusedSQL
-from db.sql_runner import SQLFailed, SQLRunner, SQLStopped
-from db.temporary_folders import LOCK, UNOWNED_SECONDS, own_folder
+from db.sql.guard import NEEDS_MORE_MEMORY, RefusedSQL
+from db.sql.runner import SQLFailed, SQLRunner, SQLStopped
+from db.sql.temporary_folders import LOCK, UNOWNED_SECONDS, own_folder
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 400 * 10**6
@@ -175,7 +175,7 @@ def test_folders_of_killed_owners_are_removed_at_the_next_start(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = (
-        "import sys, time; from db.temporary_folders import own_folder;"
+        "import sys, time; from db.sql.temporary_folders import own_folder;"
         "print(own_folder('convscope-sql-')[0], flush=True); time.sleep(60)"
     )
     owners = [

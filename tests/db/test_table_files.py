@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from db.ledger import Ledger
+from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
-from db.sql_runner import SQLRunner, as_value
-from db.table_files import csv_lines, distinct, json_lines, parquet_pieces, plain, values
+from db.sql.formats import csv_lines, distinct, json_lines, parquet_pieces, plain, values
+from db.sql.runner import SQLRunner, as_value
 
 ROOM = {"rows": 1000, "size": 1 << 24}
 # A type, an expression of it, its cell in CSV, its value in JSON.

@@ -16,14 +16,14 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from running import command, wait
 
-from dashboard import heat as heat_rules
-from db import job_queries
-from db.attack_queries import job_attacks
-from db.ledger import Ledger
+from dashboard.pictures import heat as heat_rules
+from db.ledger.engine import Ledger
+from db.queries import jobs as job_queries
+from db.queries.attacks import job_attacks
 from db.settings import Settings
-from workers.attacks import loss_gradient, perturbed
-from workers.models import VisionModel, load_model
-from workers.smoothgrad import smoothgrad
+from workers.attacks.search import loss_gradient, perturbed
+from workers.attribution.smoothgrad import smoothgrad
+from workers.models.vision import VisionModel, load_model
 
 pytestmark = pytest.mark.browser
 HERE = "model=efficientnet-lite0&images=samples"
@@ -197,7 +197,7 @@ def test_resistance_and_failure_have_their_own_words(page: Page, first_run: tupl
 
 
 def unlabelled_images(settings: Settings) -> list[dict[str, Any]]:
-    from db.atlas import Atlas, Query
+    from db.atlas.store import Atlas, Query
 
     return Atlas(settings).fetch(Query("SELECT image_id FROM images WHERE label IS NULL AND wnid IS NULL"))
 

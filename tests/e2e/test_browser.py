@@ -11,11 +11,11 @@ from browser import served, settled, until
 from playwright.sync_api import Browser, Page, Route, expect
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from dashboard.geometry import placement, read_layer_geometry, read_preprocessing
-from db.atlas import Atlas, Query
-from db.images import ImageStore, read_rgb
-from db.queries import layers, runs
+from dashboard.pictures.geometry import placement, read_layer_geometry, read_preprocessing
+from db.atlas.store import Atlas, Query
+from db.queries.inventory import layers, runs
 from db.settings import Settings
+from db.stores.images import ImageStore, read_rgb
 
 pytestmark = pytest.mark.browser
 TAP = """(layer) => document.getElementById("patches-drawing")._cyreg.cy.nodes()

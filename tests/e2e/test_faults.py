@@ -19,16 +19,17 @@ from running import Running, kill_all, processes_of, wait
 from sqlalchemy import select
 from synthetic_atlas import import_pictures, painted_pictures
 
-from db import job_queries, jobs
-from db.atlas import Atlas
-from db.ledger import Ledger
-from db.ledger_tables import Job, JobItem, SaliencyMap
-from db.results import ResultStore
+from db.atlas.store import Atlas
+from db.ledger import jobs
+from db.ledger.engine import Ledger
+from db.ledger.tables import Job, JobItem, SaliencyMap
+from db.queries import jobs as job_queries
 from db.settings import Settings, read_settings
-from workers.broker import connect, is_there
-from workers.messages import celery_app, send
-from workers.models import load_model
-from workers.submit import ModelRef, Office, saliency_job
+from db.stores.results import ResultStore
+from workers.models.vision import load_model
+from workers.queue.broker import connect, is_there
+from workers.queue.messages import celery_app, send
+from workers.requests.submit import ModelRef, Office, saliency_job
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 # A dead worker is noticed after the lease; the tests need not wait for half a minute.

@@ -17,10 +17,10 @@ import pytest
 from playwright.sync_api import Page, expect
 from running import Running, get, kill_all, wait
 
-from db.atlas import Atlas, Query
-from db.images import ImageStore, read_rgb
+from db.atlas.store import Atlas, Query
 from db.settings import Settings
-from workers.preprocessing import Preprocessing
+from db.stores.images import ImageStore, read_rgb
+from workers.models.preprocessing import Preprocessing
 
 
 @pytest.fixture

@@ -22,15 +22,15 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from db import jobs
-from db.atlas import Atlas
-from db.job_queries import job_maps
-from db.ledger import Ledger, now
-from db.ledger_tables import MapScore
-from db.results import ResultStore
+from db.atlas.store import Atlas
+from db.ledger import jobs
+from db.ledger.engine import Ledger, now
+from db.ledger.tables import MapScore
+from db.queries.jobs import job_maps
 from db.settings import Settings, read_settings
-from workers.submit import choose_models, saliency_job
-from workers.submit_attacks import attack_job
+from db.stores.results import ResultStore
+from workers.requests.submit import choose_models, saliency_job
+from workers.requests.submit_attacks import attack_job
 
 pytestmark = pytest.mark.browser
 SMALLEST = (0.001, 0.002, 0.003, 0.004, 0.01, 0.02, 0.03, 0.04)

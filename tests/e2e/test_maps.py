@@ -15,14 +15,14 @@ from playwright.sync_api import Page, expect
 from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from dashboard import heat
-from db import jobs
-from db.atlas import Atlas
-from db.job_queries import job_maps
-from db.ledger import Ledger, now
-from db.ledger_tables import MapScore
+from dashboard.pictures import heat
+from db.atlas.store import Atlas
+from db.ledger import jobs
+from db.ledger.engine import Ledger, now
+from db.ledger.tables import MapScore
+from db.queries.jobs import job_maps
 from db.settings import Settings, read_settings
-from workers.submit import choose_models, saliency_job
+from workers.requests.submit import choose_models, saliency_job
 
 pytestmark = pytest.mark.browser
 IMAGES = (0, 3, 5)

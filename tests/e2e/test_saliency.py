@@ -12,8 +12,9 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from running import Running, command, wait
 
-from db import job_queries, jobs
-from db.ledger import Ledger
+from db.ledger import jobs
+from db.ledger.engine import Ledger
+from db.queries import jobs as job_queries
 from db.settings import Settings
 
 pytestmark = pytest.mark.browser

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from db.settings import Settings, read_settings
-from db.sql_examples import EXAMPLES
+from db.sql.examples import EXAMPLES
 
 EDITOR = ".sql-editor .ace_text-input"
 ROWS = "#sql-grid .ag-center-cols-container .ag-row"

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from db.atlas import Atlas
-from db.images import ImageStore
+from db.atlas.store import Atlas
 from db.settings import Settings
-from precompute.images import ImportReport, import_images
+from db.stores.images import ImageStore
+from precompute.images.importing import ImportReport, import_images
 
 Photo = Callable[..., bytes]
 

@@ -25,7 +25,7 @@ from precompute.demo_model import (
     new_network,
     train_epoch,
 )
-from workers.models import load_model
+from workers.models.vision import load_model
 
 LARGE = STAGES[0].large_side
 SMALL = Recipe(epochs=4, batch=4, warmup_epochs=1, seed=3)

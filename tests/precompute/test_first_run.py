@@ -7,7 +7,7 @@ import pytest
 from running import wait
 
 import precompute.first_run as first_run_module
-from db.atlas import Atlas, Query
+from db.atlas.store import Atlas, Query
 from db.first_run import (
     SAMPLES,
     STEPS,
@@ -18,10 +18,10 @@ from db.first_run import (
     missing_steps,
     read_first_run,
 )
-from db.images import ImageStore
+from db.stores.images import ImageStore
 from precompute.first_run import fill
-from precompute.stimuli import FEWEST, import_stimuli
-from workers.models import ModelUnavailable, VisionModel, load_model
+from precompute.images.stimuli import FEWEST, import_stimuli
+from workers.models.vision import ModelUnavailable, VisionModel, load_model
 
 SHORT = tuple(step for step in STEPS if step.image_set == SAMPLES or not step.model)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from precompute.forward import Dtype, Manner
+from precompute.index.forward import Dtype, Manner
 
 
 def manner(device: str, dtype: Dtype) -> Manner:

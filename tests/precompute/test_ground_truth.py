@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from precompute.ground_truth import load_ground_truth
-from precompute.sources import ImportRefused
-from precompute.wordnet import imagenet_wnids
+from precompute.images.ground_truth import load_ground_truth
+from precompute.images.sources.source import ImportRefused
+from precompute.images.wordnet import imagenet_wnids
 
 LIST = "ILSVRC2012_validation_ground_truth.txt"
 WriteFiles = Callable[..., Path]

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from db.atlas import Atlas
-from db.image_sets import known_images
-from db.images import ImageStore
-from precompute import source_archive
-from precompute.images import ImportReport
-from precompute.sources import ImportRefused
+from db.atlas.image_sets import known_images
+from db.atlas.store import Atlas
+from db.stores.images import ImageStore
+from precompute.images.importing import ImportReport
+from precompute.images.sources import archive as source_archive
+from precompute.images.sources.source import ImportRefused
 
 Photo = Callable[..., bytes]
 Bring = Callable[..., ImportReport]
@@ -255,10 +255,10 @@ def test_the_same_picture_many_times_is_stored_once(
 MANY = """
 import sys, tarfile, zipfile, time
 from pathlib import Path
-from db.atlas import Atlas
-from db.images import ImageStore
+from db.atlas.store import Atlas
+from db.stores.images import ImageStore
 from db.settings import read_settings
-from precompute.images import import_images
+from precompute.images.importing import import_images
 settings = read_settings({"CONVSCOPE_HOME": sys.argv[2]})
 report = import_images(Atlas(settings), ImageStore(settings), image_set="many", source=Path(sys.argv[1]))
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from db.atlas import Atlas, AtlasError, Query
-from db.image_sets import dependents
-from db.images import ImageStore, StoreBusy
-from db.ledger import Ledger
-from db.set_changes import NoSuchSet, remove_image_set
-from precompute.images import ImportReport
+from db.atlas.image_sets import dependents
+from db.atlas.store import Atlas, AtlasError, Query
+from db.ledger.engine import Ledger
+from db.queries.set_changes import NoSuchSet, remove_image_set
+from db.stores.images import ImageStore, StoreBusy
+from precompute.images.importing import ImportReport
 
 Photo = Callable[..., bytes]
 WriteFiles = Callable[..., Path]
@@ -102,7 +102,7 @@ def test_a_removal_that_breaks_a_law_removes_no_file(
 ) -> None:
     bring(write_tar({"1.jpg": photo(1)}))
     before = files_below(store.home)
-    monkeypatch.setattr("db.atlas._LAWS", {"never": "SELECT 1"})
+    monkeypatch.setattr("db.atlas.store._LAWS", {"never": "SELECT 1"})
     with pytest.raises(AtlasError, match="not published"):
         remove_image_set(atlas, store, ledger, "pictures")
     assert files_below(store.home) - {"IMAGES.LOCK"} == before - {"IMAGES.LOCK"}

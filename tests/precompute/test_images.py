@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import precompute.image_files
-from db.atlas import Atlas, Query
-from db.image_sets import labelled_images
-from db.images import ImageStore, read_rgb
+import precompute.images.files
+from db.atlas.image_sets import labelled_images
+from db.atlas.store import Atlas, Query
 from db.settings import Settings
-from precompute.images import ImportReport, import_images
-from precompute.sources import ImportRefused
+from db.stores.images import ImageStore, read_rgb
+from precompute.images.importing import ImportReport, import_images
+from precompute.images.sources.source import ImportRefused
 
 Photo = Callable[..., bytes]
 WriteFiles = Callable[..., Path]
@@ -314,7 +314,7 @@ def test_an_import_that_is_stopped_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     folder = write_files({f"{number:02d}.jpg": photo(number, size=(120, 90)) for number in range(40)})
-    monkeypatch.setattr(precompute.image_files, "_SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(precompute.images.files, "_SECONDS_BETWEEN_REPORTS", 0)
 
     def stop(done: int, _total: int | None) -> None:
         if done == 20:
@@ -387,8 +387,9 @@ def test_two_imports_of_one_set_at_once_enter_each_image_once(
 ) -> None:
     folder = write_files({f"{number}.jpg": photo(number) for number in range(30)})
     code = (
-        "import sys; from pathlib import Path; from db.atlas import Atlas; from db.images import ImageStore;"
-        "from db.settings import read_settings; from precompute.images import import_images;"
+        "import sys; from pathlib import Path; from db.atlas.store import Atlas;"
+        "from db.stores.images import ImageStore;"
+        "from db.settings import read_settings; from precompute.images.importing import import_images;"
         "s = read_settings({'CONVSCOPE_HOME': sys.argv[1]});"
         "import_images(Atlas(s), ImageStore(s), image_set='pictures', source=Path(sys.argv[2]))"
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from convscope import _sentence
-from db.atlas import Atlas, AtlasError
+from db.atlas.image_sets import remove_unlisted
+from db.atlas.store import Atlas, AtlasError
 from db.files import FileError
-from db.image_sets import remove_unlisted
-from db.images import ImageStore
 from db.settings import Settings
-from precompute.images import ImportReport
-from workers.running import Stopping
+from db.stores.images import ImageStore
+from precompute.images.importing import ImportReport
+from workers.queue.runner import Stopping
 
 Photo = Callable[..., bytes]
 WriteFiles = Callable[..., Path]
@@ -100,7 +100,7 @@ def test_an_import_that_is_interrupted_leaves_what_was_there(
     error: BaseException,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("precompute.image_files._SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("precompute.images.files._SECONDS_BETWEEN_REPORTS", 0.0)
     bring(write_files({"a.jpg": photo(100)}), "first")
     before = pictures(store)
     with pytest.raises(type(error)):
@@ -112,7 +112,7 @@ def test_an_import_that_is_interrupted_leaves_what_was_there(
 def test_a_worker_that_stops_leaves_what_its_import_goes_on_with(
     bring: Bring, store: ImageStore, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("precompute.image_files._SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("precompute.images.files._SECONDS_BETWEEN_REPORTS", 0.0)
     with pytest.raises(Stopping):
         bring(archive, progress=stop_after(20, Stopping()))
     assert len(pictures(store)) >= 20
@@ -132,12 +132,12 @@ def test_what_a_killed_import_left_goes_once_nobody_can_need_it(
     script = f"""
         import os, signal
         from pathlib import Path
-        import precompute.image_files
-        from db.atlas import Atlas
-        from db.images import ImageStore
+        import precompute.images.files
+        from db.atlas.store import Atlas
+        from db.stores.images import ImageStore
         from db.settings import read_settings
-        from precompute.images import import_images
-        precompute.image_files._SECONDS_BETWEEN_REPORTS = 0
+        from precompute.images.importing import import_images
+        precompute.images.files._SECONDS_BETWEEN_REPORTS = 0
         settings = read_settings({{"CONVSCOPE_HOME": {str(settings.home)!r}}})
         def progress(done, total):
             if done > 20:

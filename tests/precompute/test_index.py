@@ -18,21 +18,28 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from db import overview_queries
-from db.atlas import Atlas, Query
-from db.images import ImageStore
-from db.index_queries import RUN_TABLES
-from db.ledger import Ledger
-from db.set_changes import remove_image_set
+from db.atlas.runs import RUN_TABLES
+from db.atlas.store import Atlas, Query
+from db.ledger.engine import Ledger
+from db.queries import overview as overview_queries
+from db.queries.set_changes import remove_image_set
 from db.settings import Settings
-from precompute.checkpoint import BuildBusy
-from precompute.images import import_images
-from precompute.index import AlreadyIndexed, AnotherModel, CannotIndex, ImagesChanged, IndexReport, run_index
-from workers.models import VisionModel, load_model
-from workers.networks import LoadedNetwork
-from workers.preprocessing import HALF, Preprocessing
-from workers.taps import Tap, as_nchw, find_taps, record_taps
-from workers.vocabularies import imagenet
+from db.stores.images import ImageStore
+from precompute.images.importing import import_images
+from precompute.index.checkpoint import BuildBusy
+from precompute.index.run import (
+    AlreadyIndexed,
+    AnotherModel,
+    CannotIndex,
+    ImagesChanged,
+    IndexReport,
+    run_index,
+)
+from workers.layers.taps import Tap, as_nchw, find_taps, record_taps
+from workers.models.networks import LoadedNetwork
+from workers.models.preprocessing import HALF, Preprocessing
+from workers.models.vision import VisionModel, load_model
+from workers.models.vocabularies import imagenet
 
 ROOT = Path(__file__).parents[2]
 # What another batch size may change: values by this much of the largest, and this share of the entries, where
@@ -454,10 +461,10 @@ def test_bfloat16_gives_about_the_same_values(
 
 SCRIPT = """
 import importlib.util, sys
-from db.atlas import Atlas
-from db.images import ImageStore
+from db.atlas.store import Atlas
+from db.stores.images import ImageStore
 from db.settings import read_settings
-from precompute.index import run_index
+from precompute.index.run import run_index
 
 spec = importlib.util.spec_from_file_location("tested", sys.argv[1])
 tested = importlib.util.module_from_spec(spec)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precompute.labels import read_places
-from precompute.wordnet import Label
+from precompute.images.labels import read_places
+from precompute.images.wordnet import Label
 
 TENCH, SNAKE = "n01440764", "n01751748"
 

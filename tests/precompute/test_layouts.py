@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from precompute.images import ImportRefused, ImportReport, open_source
-from precompute.layouts import Layout, LayoutOptions, work_out
-from precompute.sources import Columns
+from precompute.images.importing import ImportRefused, ImportReport, open_source
+from precompute.images.layouts import Layout, LayoutOptions, work_out
+from precompute.images.sources.source import Columns
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "image-layouts.md"
@@ -354,7 +354,7 @@ def test_the_labels_of_the_layout_enter_the_atlas(
 
 
 def options(**words: Any) -> LayoutOptions:
-    from precompute.layouts.asked import layout_options
+    from precompute.images.layouts.asked import layout_options
 
     return layout_options(**words)
 

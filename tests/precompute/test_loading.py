@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from db.images import ImageStore
 from db.settings import Settings
-from precompute.loading import batches
-from workers.preprocessing import HALF, Preprocessing
-from workers.stored_images import StoredImage
+from db.stores.images import ImageStore
+from precompute.index.loading import batches
+from workers.jobs.stored_images import StoredImage
+from workers.models.preprocessing import HALF, Preprocessing
 
 PREPROCESSING = Preprocessing((8, 8), 8, "nearest", HALF, HALF)
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precompute.predictions import joined, predict
+from precompute.index.predictions import joined, predict
 
 
 @settings(max_examples=100, deadline=None)

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from db.atlas import Atlas, Query
-from db.index_queries import set_images
+from db.atlas.runs import set_images
+from db.atlas.store import Atlas, Query
 from db.settings import Settings
-from precompute.index_state import IndexState
-from precompute.publish import ModelRows, Pass, publish_run
-from workers.label_matching import SetLabel, match_labels
-from workers.models import VisionModel
-from workers.networks import LoadedNetwork
-from workers.preprocessing import HALF, Preprocessing
-from workers.receptive_field import ReceptiveField
-from workers.stored_images import StoredImage
-from workers.taps import Tap
-from workers.vocabularies import ClassEntry, Vocabulary
+from precompute.index.publish import ModelRows, Pass, publish_run
+from precompute.index.state import IndexState
+from workers.jobs.stored_images import StoredImage
+from workers.layers.receptive_field.fields import ReceptiveField
+from workers.layers.taps import Tap
+from workers.models.label_matching import SetLabel, match_labels
+from workers.models.networks import LoadedNetwork
+from workers.models.preprocessing import HALF, Preprocessing
+from workers.models.vision import VisionModel
+from workers.models.vocabularies import ClassEntry, Vocabulary
 
 IMAGES = 50
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import precompute.samples
-from db.atlas import Atlas, Query
+import precompute.images.samples
+from db.atlas.store import Atlas, Query
 from db.first_run import SAMPLES
-from db.images import ImageStore, read_rgb
-from precompute.samples import import_samples
-from precompute.sources import ImportRefused
-from precompute.wordnet import imagenet_wnids
+from db.stores.images import ImageStore, read_rgb
+from precompute.images.samples import import_samples
+from precompute.images.sources.source import ImportRefused
+from precompute.images.wordnet import imagenet_wnids
 
 
 def rows(atlas: Atlas) -> list[dict[str, object]]:
@@ -53,10 +53,10 @@ def test_a_second_time_adds_nothing(atlas: Atlas, store: ImageStore) -> None:
 def test_photographs_that_a_package_lacks_are_passed_over(
     atlas: Atlas, store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = precompute.samples._folder("skimage/data")
+    real = precompute.images.samples._folder("skimage/data")
     (tmp_path / "skimage/data").mkdir(parents=True)
     shutil.copy(real / "coffee.png", tmp_path / "skimage/data/coffee.png")
-    monkeypatch.setattr(precompute.samples, "_folder", lambda place: tmp_path / place)
+    monkeypatch.setattr(precompute.images.samples, "_folder", lambda place: tmp_path / place)
     assert import_samples(atlas, store).added == 1
     assert [row["name"] for row in rows(atlas)] == ["skimage/data/coffee.png"]
 
@@ -64,7 +64,7 @@ def test_photographs_that_a_package_lacks_are_passed_over(
 def test_a_machine_without_any_of_them_is_told_so(
     atlas: Atlas, store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precompute.samples, "_PHOTOGRAPHS", {"no_such_package/data": ("a.jpg",)})
-    monkeypatch.setattr(precompute.samples, "_FOOLBOX", "no_such_package/data")
+    monkeypatch.setattr(precompute.images.samples, "_PHOTOGRAPHS", {"no_such_package/data": ("a.jpg",)})
+    monkeypatch.setattr(precompute.images.samples, "_FOOLBOX", "no_such_package/data")
     with pytest.raises(ImportRefused, match="there is no picture in photographs of installed packages"):
         import_samples(atlas, store)

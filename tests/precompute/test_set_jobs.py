@@ -14,23 +14,24 @@ import pytest
 import torch
 from sqlalchemy import select, update
 
-from db import job_queries, jobs
-from db.atlas import Atlas
-from db.image_sets import known_images
-from db.images import ImageStore
-from db.jobs import NewItem, NewJob
-from db.leases import Leases
-from db.ledger import Ledger
-from db.ledger_tables import ImageImport, Job
-from db.queries import runs
+from db.atlas.image_sets import known_images
+from db.atlas.store import Atlas
+from db.ledger import jobs
+from db.ledger.engine import Ledger
+from db.ledger.jobs import NewItem, NewJob
+from db.ledger.leases import Leases
+from db.ledger.tables import ImageImport, Job
+from db.queries import jobs as job_queries
+from db.queries.inventory import runs
 from db.settings import Settings
-from db.uploads import UploadStore
-from precompute.checkpoint import Checkpoint
-from precompute.set_jobs import ImportJobs, IndexJobs, set_kinds
-from workers.methods import WrongRequest
-from workers.running import Runner
-from workers.submit import Office
-from workers.submit_sets import folder_job, index_job, upload_job
+from db.stores.images import ImageStore
+from db.stores.uploads import UploadStore
+from precompute.index.checkpoint import Checkpoint
+from precompute.jobs import ImportJobs, IndexJobs, set_kinds
+from workers.queue.runner import Runner
+from workers.requests.image_sets import folder_job, index_job, upload_job
+from workers.requests.methods import WrongRequest
+from workers.requests.submit import Office
 
 ROOT = Path(__file__).parents[2]
 Photo = Callable[..., bytes]
@@ -272,7 +273,7 @@ def test_an_index_lets_jobs_pass_that_somebody_waits_for_and_ends_the_same(
 
             return super().compute(item, parameters, job, report)
 
-    monkeypatch.setattr("workers.running._SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("workers.queue.runner._SECONDS_BETWEEN_LOOKS", 0.0)
     site.kinds["index"] = Asks(settings, site.atlas, ImageStore(settings), torch.device("cpu"))
     assert site.run(number)["state"] == "done"
     assert passed == ["done"]
@@ -367,12 +368,12 @@ def counted(heard: list[str]) -> list[str]:
 DIES = """
 import os, signal, sys, threading
 import torch
-from db.atlas import Atlas
-from db.images import ImageStore
-from db.ledger import Ledger
+from db.atlas.store import Atlas
+from db.stores.images import ImageStore
+from db.ledger.engine import Ledger
 from db.settings import read_settings
-from precompute.set_jobs import IndexJobs
-from workers.running import Runner
+from precompute.jobs import IndexJobs
+from workers.queue.runner import Runner
 
 settings = read_settings({"CONVSCOPE_HOME": sys.argv[1]})
 

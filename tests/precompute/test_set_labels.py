@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from db.atlas import Atlas, Query
-from db.images import ImageStore
-from db.label_queries import in_words, keep_choices, label_choices, label_matches
-from db.ledger import Ledger
-from db.set_changes import remove_image_set, rename_set
-from precompute.images import import_images
-from precompute.index import CannotIndex, run_index
-from workers.models import VisionModel
-from workers.networks import LoadedNetwork
-from workers.preprocessing import HALF, Preprocessing
-from workers.set_labels import UnknownClass, class_called, match_set, settled_from, stored_vocabulary
-from workers.vocabularies import imagenet
+from db.atlas.store import Atlas, Query
+from db.ledger.engine import Ledger
+from db.queries.labels import in_words, keep_choices, label_choices, label_matches
+from db.queries.set_changes import remove_image_set, rename_set
+from db.stores.images import ImageStore
+from precompute.images.importing import import_images
+from precompute.index.run import CannotIndex, run_index
+from workers.jobs.set_labels import UnknownClass, class_called, match_set, settled_from, stored_vocabulary
+from workers.models.networks import LoadedNetwork
+from workers.models.preprocessing import HALF, Preprocessing
+from workers.models.vision import VisionModel
+from workers.models.vocabularies import imagenet
 
 LABELS = ("crane", "TENCH", "goldfish, Carassius auratus", "unicorn")
 

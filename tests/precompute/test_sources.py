@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from precompute.images import open_source
-from precompute.source_folder import FolderSource
-from precompute.sources import ImportRefused, SourceImage
-from precompute.wordnet import imagenet_wnids, label_of_index
+from precompute.images.importing import open_source
+from precompute.images.sources.folder import FolderSource
+from precompute.images.sources.source import ImportRefused, SourceImage
+from precompute.images.wordnet import imagenet_wnids, label_of_index
 
 Photo = Callable[..., bytes]
 WriteFiles = Callable[..., Path]

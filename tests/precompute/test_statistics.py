@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precompute.statistics import BINS, ChannelStatistics, histogram_edges
+from precompute.index.statistics import BINS, ChannelStatistics, histogram_edges
 
 
 def entered(best: torch.Tensor, *, batch: int) -> ChannelStatistics:

@@ -8,12 +8,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from convscope import convscope
-from db.atlas import Atlas, Query
+from db.atlas.store import Atlas, Query
 from db.first_run import STIMULI
-from db.images import ImageStore, read_rgb
 from db.settings import Settings
-from precompute import stimuli
-from precompute.stimuli import KINDS, Stimulus, design, import_stimuli, paint, parse
+from db.stores.images import ImageStore, read_rgb
+from precompute.images import stimuli
+from precompute.images.stimuli import KINDS, Stimulus, design, import_stimuli, paint, parse
 
 LUMA = np.array([0.299, 0.587, 0.114])
 

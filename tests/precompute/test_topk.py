@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from precompute.topk import TopK, TopKRows
+from precompute.index.topk import TopK, TopKRows
 
 Entry = tuple[int, int, int, int, float]  # channel, rank, image id, position, value
 

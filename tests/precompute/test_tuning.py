@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from db.atlas import Atlas, Query
-from db.images import ImageStore
+from db.atlas.store import Atlas, Query
 from db.settings import read_settings
-from precompute import index
-from precompute.index import run_index
-from precompute.stimuli import FREQUENCIES, HUES, ORIENTATIONS, import_stimuli
-from workers.models import VisionModel
-from workers.networks import LoadedNetwork
-from workers.preprocessing import HALF, Preprocessing
-from workers.vocabularies import imagenet
+from db.stores.images import ImageStore
+from precompute.images.stimuli import FREQUENCIES, HUES, ORIENTATIONS, import_stimuli
+from precompute.index import run as index
+from precompute.index.run import run_index
+from workers.models.networks import LoadedNetwork
+from workers.models.preprocessing import HALF, Preprocessing
+from workers.models.vision import VisionModel
+from workers.models.vocabularies import imagenet
 
 SIDE = 224
 GABORS = [(0, 12), (0, 28), (30, 12), (30, 28), (105, 12), (105, 28), (90, 18)]

@@ -19,12 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from precompute import images, parquet_pages, source_archive
-from precompute.images import ImportReport
-from precompute.layouts.tables import read_table
-from precompute.source_parquet import parquet_rows
-from precompute.sources import ImportRefused
-from workers.running import Cancelled
+from precompute.images import importing as images
+from precompute.images import parquet_pages
+from precompute.images.importing import ImportReport
+from precompute.images.layouts.tables import read_table
+from precompute.images.sources import archive as source_archive
+from precompute.images.sources.parquet import parquet_rows
+from precompute.images.sources.source import ImportRefused
+from workers.queue.runner import Cancelled
 
 Bring = Callable[..., ImportReport]
 Photo = Callable[..., bytes]
@@ -63,11 +65,11 @@ def understated(content: bytes, stated: int) -> bytes:
 MEASURE = """
 import json, sys
 from pathlib import Path
-from db.atlas import Atlas
-from db.images import ImageStore
+from db.atlas.store import Atlas
+from db.stores.images import ImageStore
 from db.settings import read_settings
 from precompute import parquet_pages, source_archive
-from precompute.images import import_images
+from precompute.images.importing import import_images
 parquet_pages.MIN_TOTAL_BYTES = source_archive.MIN_TOTAL_BYTES = 48 * 2**20
 parquet_pages.MAX_BATCH_BYTES = 12 * 2**20
 settings = read_settings({"CONVSCOPE_HOME": sys.argv[1]})

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from precompute.wordnet import (
+from precompute.images.wordnet import (
     imagenet_wnids,
     is_imagenet,
     label_of_index,
@@ -15,7 +15,7 @@ from precompute.wordnet import (
 
 
 def test_indices_and_names_are_those_of_the_models() -> None:
-    from workers.vocabularies import imagenet
+    from workers.models.vocabularies import imagenet
 
     for entry in imagenet().classes:
         label = label_of_index(entry.index)
@@ -54,6 +54,9 @@ def test_lists_of_imagenet_are_known_by_their_order() -> None:
 
 
 def test_the_classes_are_read_without_torch() -> None:
-    code = "import sys, precompute.images, precompute.samples as s; s.label_of_index(0); print('torch' in sys.modules)"
+    code = (
+        "import sys, precompute.images.importing, precompute.images.samples as s;"
+        "s.label_of_index(0); print('torch' in sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

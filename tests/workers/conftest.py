@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 
 from db.settings import Settings
-from workers.models import VisionModel, load_model
-from workers.networks import LoadedNetwork
-from workers.preprocessing import HALF, Preprocessing
-from workers.submit import ModelRef
-from workers.vocabularies import vocabulary_of_labels
+from workers.models.networks import LoadedNetwork
+from workers.models.preprocessing import HALF, Preprocessing
+from workers.models.vision import VisionModel, load_model
+from workers.models.vocabularies import vocabulary_of_labels
+from workers.requests.submit import ModelRef
 
 Wrap = Callable[..., VisionModel]
 

@@ -6,21 +6,21 @@ from typing import Any
 import torch
 from synthetic_atlas import import_pictures, painted_pictures
 
-from db.atlas import Atlas
-from db.images import ImageStore
-from db.jobs import NewJob
-from db.ledger import Ledger
-from db.results import ResultStore
+from db.atlas.store import Atlas
+from db.ledger.engine import Ledger
+from db.ledger.jobs import NewJob
 from db.settings import Settings
-from workers.attack_bench import AttackBench
-from workers.attack_followups import AblationJobs, ComparisonJobs, TransferJobs
-from workers.attack_jobs import AttackJobs
-from workers.bench import Bench
-from workers.loaded_models import LoadedModels
-from workers.running import Runner
-from workers.saliency_jobs import FaithfulnessJobs, SaliencyJobs
-from workers.submit import ModelRef, Office, saliency_job
-from workers.submit_attacks import attack_job
+from db.stores.images import ImageStore
+from db.stores.results import ResultStore
+from workers.jobs.attack import AttackJobs
+from workers.jobs.attack_context import AttackBench
+from workers.jobs.context import Bench
+from workers.jobs.followups import AblationJobs, ComparisonJobs, TransferJobs
+from workers.jobs.loaded_models import LoadedModels
+from workers.jobs.saliency import FaithfulnessJobs, SaliencyJobs
+from workers.queue.runner import Runner
+from workers.requests.submit import ModelRef, Office, saliency_job
+from workers.requests.submit_attacks import attack_job
 
 
 class Lab:

@@ -15,15 +15,22 @@ from PIL import Image
 from sqlalchemy import select, update
 from torch import nn
 
-from db import attack_queries, job_queries
-from db.ledger_tables import Attack, AttackAblation, AttackLayer, AttackMap, AttackTransfer, AttackUnit, Job
-from workers.attack_units import shifts
-from workers.attacks import loss_gradient, perturbed
-from workers.comparison import Panel, compare
-from workers.models import VisionModel
-from workers.submit import ModelRef
-from workers.submit_attacks import ablation_job, attack_job, comparison_job, stored_attacks, transfer_job
-from workers.taps import find_taps
+from db.ledger.tables import Attack, AttackAblation, AttackLayer, AttackMap, AttackTransfer, AttackUnit, Job
+from db.queries import attacks as attack_queries
+from db.queries import jobs as job_queries
+from workers.attacks.comparison import Panel, compare
+from workers.attacks.search import loss_gradient, perturbed
+from workers.attacks.shifts import shifts
+from workers.layers.taps import find_taps
+from workers.models.vision import VisionModel
+from workers.requests.submit import ModelRef
+from workers.requests.submit_attacks import (
+    ablation_job,
+    attack_job,
+    comparison_job,
+    stored_attacks,
+    transfer_job,
+)
 
 
 def rows(lab: Lab, table: Any, **wanted: Any) -> list[dict[str, Any]]:
@@ -180,7 +187,7 @@ def test_the_same_attack_is_found_again_and_not_computed(lab: Lab, monkeypatch: 
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patched:
-        patched.setattr("workers.attack_jobs.smallest_epsilons", never)
+        patched.setattr("workers.jobs.attack.smallest_epsilons", never)
         assert lab.attack() == first
         second = lab.attack(image_ids=[1])
     assert second != first
@@ -233,7 +240,7 @@ def test_what_an_earlier_rule_ranked_is_ranked_anew_when_asked_again(
         connection.execute(update(AttackLayer).values(dead=None, mean_shift=-1.0))
         connection.execute(update(AttackUnit).where(AttackUnit.rank == 1).values(channel=0))
         connection.execute(update(Job).values(key="of an earlier version"))
-    monkeypatch.setattr("workers.attack_jobs.smallest_epsilons", None)  # the attack itself stays
+    monkeypatch.setattr("workers.jobs.attack.smallest_epsilons", None)  # the attack itself stays
     lab.attack(image_ids=[0])
     assert {table: rows(lab, table) for table in before} == before
 
@@ -361,7 +368,7 @@ def test_the_job_says_which_epsilon_it_is_at(lab: Lab, monkeypatch: pytest.Monke
     def note(_watch: Any, done: int, total: int, note: str | None = None) -> None:
         said.append((done, total, note))
 
-    monkeypatch.setattr("workers.running.Watch.progress", note)
+    monkeypatch.setattr("workers.queue.runner.Watch.progress", note)
     lab.attack(image_ids=[0], parameters={"step": 1e-4, "cap": 0.02})
     spoken = [words for _, _, words in said if words]
     assert spoken[0] == "gradient"

@@ -10,15 +10,15 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from workers.ablation import clean_means, held, judge, random_sets
-from workers.attack_units import Shift, shifts
-from workers.attacks import smallest_epsilons
-from workers.gradcam import choose_map
-from workers.gradients import logit_gradients
-from workers.models import VisionModel, load_model
-from workers.module_maps import as_tap
-from workers.pointwise import quicken
-from workers.taps import Tap, as_nchw, find_taps, record_taps
+from workers.attacks.ablation import clean_means, held, judge, random_sets
+from workers.attacks.search import smallest_epsilons
+from workers.attacks.shifts import Shift, shifts
+from workers.attribution.gradcam import choose_map
+from workers.attribution.gradients import logit_gradients
+from workers.layers.module_maps import as_tap
+from workers.layers.taps import Tap, as_nchw, find_taps, record_taps
+from workers.models.speedups.pointwise import quicken
+from workers.models.vision import VisionModel, load_model
 
 Wrap = Callable[..., VisionModel]
 

@@ -18,8 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import convscope
-from workers.attack_requests import ATTACKS, START, GeometricGrid, Grid, grid_of, parse_attack
-from workers.attacks import (
+from workers.attacks.search import (
     Pgd,
     Search,
     fgsm,
@@ -29,9 +28,10 @@ from workers.attacks import (
     smallest_epsilons,
     to_uint8,
 )
-from workers.gradients import chunk_size
-from workers.methods import WrongRequest
-from workers.models import VisionModel, load_model
+from workers.attribution.gradients import chunk_size
+from workers.models.vision import VisionModel, load_model
+from workers.requests.attacks import ATTACKS, START, GeometricGrid, Grid, grid_of, parse_attack
+from workers.requests.methods import WrongRequest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it imports from a namespace of SciPy that will go

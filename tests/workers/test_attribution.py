@@ -14,13 +14,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from workers.attribution import attribute
-from workers.baselines import baseline_pixels
-from workers.methods import METHODS, WrongRequest
-from workers.models import VisionModel
-from workers.module_maps import module_maps
-from workers.probabilities import NotFinite
-from workers.taps import as_nchw, find_taps
+from workers.attribution.attribute import attribute
+from workers.attribution.baselines import baseline_pixels
+from workers.layers.module_maps import module_maps
+from workers.layers.taps import as_nchw, find_taps
+from workers.models.probabilities import NotFinite
+from workers.models.vision import VisionModel
+from workers.requests.methods import METHODS, WrongRequest
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]

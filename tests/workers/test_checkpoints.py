@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from workers.models import load_model
-from workers.networks import ModelError
+from workers.models.networks import ModelError
+from workers.models.vision import load_model
 from workers.torchvision_import import import_library
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "checkpoints.md"

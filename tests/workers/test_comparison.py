@@ -9,10 +9,10 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from workers.comparison import Panel, compare, random_signs
-from workers.gradients import logit_gradients
-from workers.models import VisionModel
-from workers.smoothgrad import noise_of, smoothgrad
+from workers.attacks.comparison import Panel, compare, random_signs
+from workers.attribution.gradients import logit_gradients
+from workers.attribution.smoothgrad import noise_of, smoothgrad
+from workers.models.vision import VisionModel
 
 Wrap = Callable[..., VisionModel]
 SIDE = 32

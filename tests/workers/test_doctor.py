@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from workers.doctor import AS_CONFIGURED, diagnose
-from workers.models import VisionModel
-from workers.networks import LoadedNetwork
-from workers.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Triple
-from workers.probabilities import NotFinite
+from workers.models.doctor import AS_CONFIGURED, diagnose
+from workers.models.networks import LoadedNetwork
+from workers.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Triple
+from workers.models.probabilities import NotFinite
+from workers.models.vision import VisionModel
 
 Wrap = Callable[..., VisionModel]
 Labelled = list[tuple[npt.NDArray[np.uint8], int]]

@@ -1,7 +1,7 @@
 """The network as Graphviz text."""
 
-from workers.drawing import to_dot
-from workers.taps import Tap
+from workers.layers.drawing import to_dot
+from workers.layers.taps import Tap
 
 
 def tap(layer: str, label: str, stage: str | None, block: str | None) -> Tap:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from workers.receptive_field import effective_sizes, receptive_fields
-from workers.taps import Tap
+from workers.layers.receptive_field.fields import effective_sizes, receptive_fields
+from workers.layers.taps import Tap
 
 
 @pytest.fixture(autouse=True, scope="module")

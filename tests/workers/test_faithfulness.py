@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workers.baselines import baseline_pixels
-from workers.faithfulness import faithfulness
-from workers.models import VisionModel
+from workers.attribution.baselines import baseline_pixels
+from workers.attribution.faithfulness import faithfulness
+from workers.models.vision import VisionModel
 
 Wrap = Callable[..., VisionModel]
 SIDE = 12

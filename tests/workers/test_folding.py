@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workers.folding import folded
-from workers.models import VisionModel
+from workers.models.speedups.folding import folded
+from workers.models.vision import VisionModel
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]

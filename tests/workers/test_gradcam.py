@@ -9,16 +9,16 @@ from captum import attr
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.attribution import attribute
-from workers.gradcam import choose_map
-from workers.methods import WrongRequest
-from workers.models import VisionModel
-from workers.module_maps import ModuleMap, module_maps
-from workers.networks import LoadedNetwork
-from workers.preprocessing import Preprocessing
-from workers.taps import find_taps
+from workers.attribution.attribute import attribute
+from workers.attribution.gradcam import choose_map
+from workers.layers.module_maps import ModuleMap, module_maps
+from workers.layers.taps import find_taps
+from workers.models.networks import LoadedNetwork
+from workers.models.preprocessing import Preprocessing
+from workers.models.vision import VisionModel
+from workers.models.vocabularies import vocabulary_of_labels
+from workers.requests.methods import WrongRequest
 from workers.torchvision_import import import_library
-from workers.vocabularies import vocabulary_of_labels
 
 Wrap = Callable[..., VisionModel]
 SIDE = 64

@@ -11,15 +11,15 @@ from lab import Lab
 from PIL import Image
 from sqlalchemy import select
 
-from db import job_queries
-from db.atlas import Query
-from db.ledger_tables import Attack, AttackTransfer
-from precompute.index import run_index
-from workers.attribution import attribute
-from workers.models import VisionModel, load_model
-from workers.submit import ModelRef
-from workers.submit_attacks import comparison_job, transfer_job
-from workers.taps import as_nchw, find_taps, record_taps
+from db.atlas.store import Query
+from db.ledger.tables import Attack, AttackTransfer
+from db.queries import jobs as job_queries
+from precompute.index.run import run_index
+from workers.attribution.attribute import attribute
+from workers.layers.taps import as_nchw, find_taps, record_taps
+from workers.models.vision import VisionModel, load_model
+from workers.requests.submit import ModelRef
+from workers.requests.submit_attacks import comparison_job, transfer_job
 from workers.torchvision_import import import_library
 
 MEAN, STD = 0.13, 0.31

@@ -9,8 +9,8 @@ from captum import attr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workers.attribution import attribute
-from workers.models import VisionModel
+from workers.attribution.attribute import attribute
+from workers.models.vision import VisionModel
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]

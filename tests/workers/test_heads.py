@@ -12,14 +12,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workers.attack_requests import Grid
-from workers.attacks import smallest_epsilons
-from workers.attribution import attribute
-from workers.faithfulness import faithfulness
-from workers.methods import METHODS
-from workers.models import VisionModel, load_model
-from workers.networks import WrongWeights
-from workers.probabilities import NotFinite, class_probabilities
+from workers.attacks.search import smallest_epsilons
+from workers.attribution.attribute import attribute
+from workers.attribution.faithfulness import faithfulness
+from workers.models.networks import WrongWeights
+from workers.models.probabilities import NotFinite, class_probabilities
+from workers.models.vision import VisionModel, load_model
+from workers.requests.attacks import Grid
+from workers.requests.methods import METHODS
 from workers.torchvision_import import import_library
 
 Save = Callable[..., Path]

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from workers.hub import HubUnreachable, _bytes_below, fetch_file, fetch_repository, repository_in_cache
-from workers.models import ModelUnavailable, load_model
+from workers.models.hub import HubUnreachable, _bytes_below, fetch_file, fetch_repository, repository_in_cache
+from workers.models.vision import ModelUnavailable, load_model
 from workers.torchvision_import import import_library
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

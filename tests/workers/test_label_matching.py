@@ -4,8 +4,8 @@ import unicodedata
 
 import pytest
 
-from workers.label_matching import SetLabel, match_labels
-from workers.vocabularies import ClassEntry, Vocabulary, imagenet, vocabulary_of_labels
+from workers.models.label_matching import SetLabel, match_labels
+from workers.models.vocabularies import ClassEntry, Vocabulary, imagenet, vocabulary_of_labels
 
 
 def own(*names: str) -> Vocabulary:

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from workers.models import (
+from workers.models.networks import LoadedNetwork
+from workers.models.preprocessing import HALF, IMAGENET_MEAN, Preprocessing
+from workers.models.vision import (
     NAMED_MODELS,
     UnknownModel,
     VisionModel,
@@ -19,14 +21,12 @@ from workers.models import (
     load_model,
     model_name,
 )
-from workers.networks import LoadedNetwork
-from workers.preprocessing import HALF, IMAGENET_MEAN, Preprocessing
-from workers.torchvision_import import import_library
-from workers.vocabularies import (
+from workers.models.vocabularies import (
     ClassEntry,
     imagenet,
     vocabulary_of_labels,
 )
+from workers.torchvision_import import import_library
 
 SMALL = {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 16, 24, 32]}
 

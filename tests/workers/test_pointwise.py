@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from workers.gradients import chunk_size, logit_gradients
-from workers.models import VisionModel
-from workers.pointwise import PointwiseLinear, quicken
-from workers.taps import find_taps
+from workers.attribution.gradients import chunk_size, logit_gradients
+from workers.layers.taps import find_taps
+from workers.models.speedups.pointwise import PointwiseLinear, quicken
+from workers.models.vision import VisionModel
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]

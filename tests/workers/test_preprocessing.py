@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workers.preprocessing import HALF, Preprocessing
-from workers.source_huggingface import preprocessing_of_processor
-from workers.source_timm import preprocessing_of_timm
-from workers.source_torchvision import preprocessing_of_weights
+from workers.models.preprocessing import HALF, Preprocessing
+from workers.models.sources.huggingface import preprocessing_of_processor
+from workers.models.sources.timm import preprocessing_of_timm
+from workers.models.sources.torchvision import preprocessing_of_weights
 from workers.torchvision_import import import_library
 
 # (width, height): wide, tall, square, odd leftovers to crop, smaller than any crop, one pixel high
@@ -282,5 +282,5 @@ def test_only_rgb_images_are_taken() -> None:
 
 
 def test_preprocessing_loads_no_torch() -> None:
-    script = "import sys, workers.preprocessing; sys.exit('torch' in sys.modules)"
+    script = "import sys, workers.models.preprocessing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0

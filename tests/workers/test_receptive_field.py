@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workers.field_recurrent import recurrent_rules
-from workers.field_tracing import UntraceableWrite, trace
-from workers.receptive_field import NoPathFromInput, ReceptiveField, field_of, receptive_fields
-from workers.taps import as_nchw, find_taps
+from workers.layers.receptive_field.fields import NoPathFromInput, ReceptiveField, field_of, receptive_fields
+from workers.layers.receptive_field.recurrent import recurrent_rules
+from workers.layers.receptive_field.tracing import UntraceableWrite, trace
+from workers.layers.taps import as_nchw, find_taps
 from workers.torchvision_import import import_torchvision
 
 

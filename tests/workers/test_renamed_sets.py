@@ -7,10 +7,10 @@ from lab import Lab
 from sqlalchemy import select
 from synthetic_atlas import import_pictures, painted_pictures
 
-from db import job_queries
-from db.images import ImageStore
-from db.ledger_tables import Attack, SaliencyMap
-from db.set_changes import remove_image_set, rename_set
+from db.ledger.tables import Attack, SaliencyMap
+from db.queries import jobs as job_queries
+from db.queries.set_changes import remove_image_set, rename_set
+from db.stores.images import ImageStore
 
 FIXED = {"mode": "fixed", "epsilon": 0.1}
 
@@ -38,8 +38,8 @@ def test_results_are_found_under_the_new_name_and_the_old_name_is_another_sets(
     )  # the same pictures under the old name
 
     with monkeypatch.context() as patch:  # asked again under the new name: neither computed nor another job
-        patch.setattr("workers.saliency_jobs.attribute", None)
-        patch.setattr("workers.attack_jobs.smallest_epsilons", None)
+        patch.setattr("workers.jobs.saliency.attribute", None)
+        patch.setattr("workers.jobs.attack.smallest_epsilons", None)
         assert lab.run(image_set="renamed", method="gradient", parameters={}) == maps
         assert lab.attack(image_set="renamed", parameters=FIXED) == attacks
         # and one image alone is another request, of the same results

@@ -13,13 +13,14 @@ import pytest
 from postgres import installed_postgres
 from sqlalchemy import Connection, select, update
 
-from db import job_queries, jobs
-from db.jobs import NewItem, NewJob, Record
-from db.leases import Leases
-from db.ledger import Ledger, LedgerError, now
-from db.ledger_tables import Job
+from db.ledger import jobs
+from db.ledger.engine import Ledger, LedgerError, now
+from db.ledger.jobs import NewItem, NewJob, Record
+from db.ledger.leases import Leases
+from db.ledger.tables import Job
+from db.queries import jobs as job_queries
 from db.settings import Settings
-from workers.running import Computed, ItemFailed, Runner
+from workers.queue.runner import Computed, ItemFailed, Runner
 
 Act = Callable[[Record, Callable[[int, int], None]], None]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.runtime import SETTINGS
+from workers.models.speedups.runtime import SETTINGS
 
 pytestmark = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc and its OpenMP"
@@ -18,7 +18,7 @@ SCRIPT = """
 import os, sys
 print("start", os.getpid(), flush=True)
 {first}
-from workers.runtime import restart_with_settings
+from workers.models.speedups.runtime import restart_with_settings
 restart_with_settings()
 print("goes on", os.environ.get("MALLOC_MMAP_THRESHOLD_"), sys.argv[1:])
 """

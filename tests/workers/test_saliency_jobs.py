@@ -10,16 +10,17 @@ import torch
 from lab import Lab
 from sqlalchemy import select
 
-from db import job_queries, jobs
-from db.ledger_tables import SaliencyMap
-from db.results import ResultGone
+from db.ledger import jobs
+from db.ledger.tables import SaliencyMap
+from db.queries import jobs as job_queries
 from db.settings import Settings
-from workers.attribution import attribute
-from workers.loaded_models import LoadedModels
-from workers.methods import WrongRequest
-from workers.models import VisionModel
-from workers.networks import WrongWeights
-from workers.submit import ModelRef, faithfulness_job, saliency_job
+from db.stores.results import ResultGone
+from workers.attribution.attribute import attribute
+from workers.jobs.loaded_models import LoadedModels
+from workers.models.networks import WrongWeights
+from workers.models.vision import VisionModel
+from workers.requests.methods import WrongRequest
+from workers.requests.submit import ModelRef, faithfulness_job, saliency_job
 
 
 def test_a_map_is_what_the_method_gives_for_what_the_model_sees(lab: Lab, lite0: VisionModel) -> None:
@@ -87,7 +88,9 @@ def test_an_item_that_cannot_have_a_map_says_why(lab: Lab, changes: dict[str, An
 
 
 def test_an_image_whose_file_is_gone_fails_alone(lab: Lab) -> None:
-    rows = lab.bench.atlas.fetch(__import__("db.image_sets", fromlist=["x"]).images_by_id("painted", [1]))
+    rows = lab.bench.atlas.fetch(
+        __import__("db.atlas.image_sets", fromlist=["x"]).images_by_id("painted", [1])
+    )
     lab.bench.images.original_path(rows[0]["path"]).unlink()
     job = lab.run()
     found = job_queries.job(lab.ledger, job)
@@ -150,13 +153,13 @@ def test_a_worker_keeps_the_models_it_used_last(
     settings: Settings, reference: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[str] = []
-    real: Callable[..., VisionModel] = __import__("workers.loaded_models", fromlist=["x"]).load_model
+    real: Callable[..., VisionModel] = __import__("workers.jobs.loaded_models", fromlist=["x"]).load_model
 
     def counted(_source: str, **options: Any) -> VisionModel:
         loads.append(options["name"])
         return real("efficientnet-lite0", **options)
 
-    monkeypatch.setattr("workers.loaded_models.load_model", counted)
+    monkeypatch.setattr("workers.jobs.loaded_models.load_model", counted)
     models = LoadedModels(dataclasses.replace(settings, loaded_models=2), torch.device("cpu"))
     for name in ("a", "b", "a", "c", "a", "b"):
         models.get(name=name, source=name, digest=reference.digest)

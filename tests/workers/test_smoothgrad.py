@@ -10,9 +10,15 @@ from captum import attr
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from workers.gradients import chunk_size, logit_gradients
-from workers.models import VisionModel
-from workers.smoothgrad import FIRST_LOOK, LOOK_EVERY, corrected_to_the_whole, noise_of, smoothgrad
+from workers.attribution.gradients import chunk_size, logit_gradients
+from workers.attribution.smoothgrad import (
+    FIRST_LOOK,
+    LOOK_EVERY,
+    corrected_to_the_whole,
+    noise_of,
+    smoothgrad,
+)
+from workers.models.vision import VisionModel
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]

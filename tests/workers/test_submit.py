@@ -5,13 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from db import job_queries, jobs
-from db.atlas import Atlas
-from db.ledger import Ledger
-from db.queries import layers, runs
+from db.atlas.store import Atlas
+from db.ledger import jobs
+from db.ledger.engine import Ledger
+from db.queries import jobs as job_queries
+from db.queries.inventory import layers, runs
 from db.settings import Settings
-from workers.methods import WrongRequest
-from workers.submit import (
+from workers.requests.methods import WrongRequest
+from workers.requests.submit import (
     ModelRef,
     Office,
     choose_models,
@@ -21,7 +22,7 @@ from workers.submit import (
     parse_target,
     saliency_job,
 )
-from workers.submit_attacks import attack_job
+from workers.requests.submit_attacks import attack_job
 
 
 @pytest.fixture

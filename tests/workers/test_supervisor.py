@@ -11,9 +11,9 @@ import pytest
 
 from convscope import _broker_keeper
 from db.settings import Settings
-from workers.broker import NoBroker, is_silent, is_there, server_command, socket_path
-from workers.events import log, write_events
-from workers.supervisor import Supervisor, wait_until
+from workers.queue.broker import NoBroker, is_silent, is_there, server_command, socket_path
+from workers.queue.events import log, write_events
+from workers.queue.supervisor import Supervisor, wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -43,8 +43,8 @@ def test_a_child_whose_end_is_the_end_of_all_is_named() -> None:
 def test_a_child_that_keeps_failing_at_its_start_is_given_up_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("workers.supervisor.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("workers.supervisor.MAX_EARLY_ENDS", 3)
+    monkeypatch.setattr("workers.queue.supervisor.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("workers.queue.supervisor.MAX_EARLY_ENDS", 3)
     with Supervisor() as children:
         children.start("brief", [sys.executable, "-S", "-c", "raise SystemExit(3)"], again=True)
         assert wait_until(lambda: children.look() == "brief", seconds=20)
@@ -56,8 +56,8 @@ def test_a_child_that_keeps_failing_at_its_start_is_given_up_with_a_sentence(
 
 
 def test_a_child_that_came_up_is_started_again_however_often_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.supervisor.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("workers.supervisor.MAX_EARLY_ENDS", 2)
+    monkeypatch.setattr("workers.queue.supervisor.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("workers.queue.supervisor.MAX_EARLY_ENDS", 2)
     pids = set[int]()
 
     def came_up(pid: int) -> bool:
@@ -99,7 +99,7 @@ def test_a_child_is_started_anew_as_it_was_last_told(tmp_path: Path) -> None:
 
 def test_a_child_ends_with_its_killed_parent() -> None:
     program = (
-        "import sys, time\nfrom workers.supervisor import Supervisor\n"
+        "import sys, time\nfrom workers.queue.supervisor import Supervisor\n"
         f"print(Supervisor().start('sleeper', {SLEEP!r}, again=True).pid, flush=True)\ntime.sleep(60)"
     )
     root = Path(__file__).parents[2]
@@ -153,7 +153,7 @@ def test_a_broker_that_hangs_is_killed_and_started_again(
 
 
 def test_children_that_hear_nothing_are_killed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.supervisor.STOP_WITHIN", 1.0)
+    monkeypatch.setattr("workers.queue.supervisor.STOP_WITHIN", 1.0)
     deaf = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, "
             "flush=True); time.sleep(60)"]  # fmt: skip
     children = Supervisor()
@@ -197,7 +197,7 @@ def test_a_machine_without_a_broker_gets_one_sentence(
 
 def test_an_event_is_one_line_of_names_and_values() -> None:
     program = (
-        "import logging\nfrom workers.events import log, write_events\nwrite_events()\n"
+        "import logging\nfrom workers.queue.events import log, write_events\nwrite_events()\n"
         "log('job.started', job=3, error='two words \"quoted\"\\nand a line', nothing=None, share=0.12345)\n"
         "logging.getLogger('else.where').warning('careful %s', 1)\n"
     )

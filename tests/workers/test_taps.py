@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.ablation import held
-from workers.models import VisionModel
-from workers.receptive_field import receptive_fields
-from workers.taps import Tap, as_nchw, find_left_out, find_taps, record_taps, tap_edges
+from workers.attacks.ablation import held
+from workers.layers.receptive_field.fields import receptive_fields
+from workers.layers.taps import Tap, as_nchw, find_left_out, find_taps, record_taps, tap_edges
+from workers.models.vision import VisionModel
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]

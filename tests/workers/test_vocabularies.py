@@ -1,6 +1,6 @@
 """Classes are keyed on WNIDs, lists in circulation are recognised, and names that repeat decide nothing."""
 
-from workers.vocabularies import (
+from workers.models.vocabularies import (
     imagenet,
     imagenet_with_background,
     vocabulary_of_labels,

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from workers.receptive_field import ReceptiveField, receptive_fields
-from workers.taps import LeftOut, Tap, as_nchw, find_left_out, find_taps, record_taps, tap_edges
+from workers.layers.receptive_field.fields import ReceptiveField, receptive_fields
+from workers.layers.taps import LeftOut, Tap, as_nchw, find_left_out, find_taps, record_taps, tap_edges
 
 # Taps whose units are held against gradients, spread over the network: each costs a backward pass.
 _TAPS = 10

@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from examine import Finding, examine  # noqa: E402
 from instances import SKIPPED, instances  # noqa: E402
 
-from workers.taps import LeftOut, by_reason  # noqa: E402
+from workers.layers.taps import LeftOut, by_reason  # noqa: E402
 
 _HEAD = """# The zoo
 

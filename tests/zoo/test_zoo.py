@@ -10,7 +10,7 @@ from examine import Finding, examine
 from instances import QUICK, instances
 from sweep import ROOT, entries_of, entry_of, table
 
-from workers.taps import find_taps
+from workers.layers.taps import find_taps
 
 _QUICK = {one.name: one for one in instances() if one.quick}
 

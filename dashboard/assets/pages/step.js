@@ -1,6 +1,6 @@
 /* One attack: what became of it, original + perturbation = attacked at any epsilon that was looked at, and the curve
    of confidence against epsilon. FGSM's images are made here, from the picture and the signs, by the rule of
-   workers/attacks.py: a test compares the two. */
+   workers/attacks/search.py: a test compares the two. */
 (function () {
     "use strict";
     const ns = (window.dash_clientside = window.dash_clientside || {});

@@ -1,0 +1,163 @@
+"""Attacks as the HTTP interface shows them, without paths of the server."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dashboard.pictures.routes import row_address
+from dashboard.security.prefix import local
+from dashboard.state.context import Catalogue, Context, Record
+from db.queries import attacks as attack_queries
+from db.queries.inventory import classes_of
+from db.stores.results import ResultGone
+from workers.requests.attacks import GeometricGrid, grid_of
+
+_HIDDEN = (
+    "key",
+    "question",
+    "model_digest",
+    "image_key",
+    "position",
+    "file",
+    "input_file",
+    "change_file",
+    "steps_file",
+)
+# Patches of a moved channel that are shown beside it.
+PATCHES = 9
+PATCH_TILE = 96
+
+
+def attack_record(found: Mapping[str, Any]) -> Record:
+    """What is known of an attack."""
+    url = local(f"/api/attacks/{found['attack']}")
+    change = found["change_file"]
+    return {name: value for name, value in found.items() if name not in _HIDDEN} | {
+        "url": url,
+        "png": None if found["file"] is None else f"{url}.png",
+        "input_png": f"{url}/input.png",
+        "signs_png": f"{url}/signs.png" if change and change.endswith(".png") else None,
+        "change_npy": f"{url}/change.npy" if change and change.endswith(".npy") else None,
+    }
+
+
+def whole_attack(context: Context, found: Record) -> Record:
+    """An attack with what the model said at each epsilon, and with all that was asked of it since."""
+    number = found["attack"]
+    ledger = context.ledger
+    catalogue = context.catalogue()
+    layers = {row["layer"]: row for row in catalogue.layers.get(found["model"], ())}
+    comparisons = [comparison_record(maps) for maps in attack_queries.attack_maps(ledger, number)]
+    return attack_record(found) | {
+        "steps": steps(context, found),
+        "layers": [
+            {
+                "layer": row["layer"],
+                "label": layers[row["layer"]]["label"] if row["layer"] in layers else row["layer"],
+                "mean_shift": row["mean_shift"],
+                "mean_deviations": row["mean_deviations"],
+                "relative_change": row["relative_change"],
+                "dead": row["dead"],
+            }
+            for row in attack_queries.attack_layers(ledger, number)
+        ],
+        "units": unit_records(catalogue, found, attack_queries.attack_units(ledger, number), layers),
+        "maps": comparisons[0]["maps"] if comparisons else [],
+        "comparisons": comparisons,
+        "transfers": [
+            _without(row, "judge_digest", "job", "attack")
+            for row in attack_queries.attack_transfers(ledger, number)
+        ],
+        "ablations": [
+            _without(row, "job", "attack") for row in attack_queries.attack_ablations(ledger, number)
+        ],
+    }
+
+
+def _without(row: Record, *names: str) -> Record:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def steps(context: Context, found: Record) -> list[Record] | None:
+    """What the model said at each epsilon; None where the file is gone. See `workers.jobs.attack.steps_array`."""
+    try:
+        table = context.results.read_array(found["steps_file"])
+    except ResultGone:
+        return None
+    names = class_names(context, found["model"])
+    return [
+        {
+            "epsilon": epsilon_of(found, float(line[0])),
+            "reference_probability": float(line[1]),
+            "top": [
+                {
+                    "class_index": int(index),
+                    "name": names[int(index)] if index < len(names) else None,
+                    "probability": float(p),
+                }
+                for index, p in zip(line[2::2], line[3::2], strict=True)
+                if index >= 0
+            ],
+        }
+        for line in np.asarray(table, dtype=np.float64)
+    ]
+
+
+def epsilon_of(found: Mapping[str, Any], number: float) -> float:
+    """The epsilon of a line of an attack's steps, by its number on the attack's grid."""
+    if found["grid"] == "geometric":
+        grid = grid_of(found["parameters"])
+        assert isinstance(grid, GeometricGrid)
+        return grid.at(number)
+    epsilon: float = round(number) * found["step"]
+    return round(epsilon * 255) / 255 if found["eight_bit"] else epsilon
+
+
+def class_names(context: Context, model: str) -> Sequence[str | None]:
+    """Names of a model's classes in their order; empty where it was not indexed."""
+    return [row["name"] for row in context.atlas.fetch(classes_of(model))]
+
+
+def unit_records(
+    catalogue: Catalogue, found: Mapping[str, Any], units: Sequence[Record], layers: Mapping[str, Record]
+) -> list[Record]:
+    """Moved channels with their patches, where the set was indexed with that model."""
+    run = catalogue.run(found["model"], found["image_set"])
+    indexed = {} if run is None else catalogue.dead.get(run["run"], {})
+    records = []
+    for unit in units:
+        layer, channel = unit["layer"], unit["channel"]
+        there = run is not None and layer in indexed and layer in layers
+        patches = None
+        if there:
+            assert run is not None
+            k = min(PATCHES, run["k"])
+            patches = {
+                "picture": row_address(run, layer, channel, k=k, crop="effective", tile=PATCH_TILE),
+                "k": k,
+            }
+        records.append(
+            _without(unit, "attack")
+            | {"label": layers[layer]["label"] if layer in layers else layer, "patches": patches}
+        )
+    return records
+
+
+def comparison_record(maps: Sequence[Record]) -> Record:
+    """The maps of one request, with what was asked."""
+    clean = next(row for row in maps if row["panel"] == "clean")
+    asked = {name: clean[name] for name in ("samples", "noise_level", "seed", "job", "created")}
+    return asked | {"maps": [map_record(row) for row in maps]}
+
+
+def map_record(found: Mapping[str, Any]) -> Record:
+    """A map before or after an attack."""
+    url = local(f"/api/attack-maps/{found['attack_map']}.npy")
+    hidden = ("file", "difference_file", "standard_error_file", "request")
+    has = {part: found[f"{part}_file"] is not None for part in ("difference", "standard_error")}
+    return {name: value for name, value in found.items() if name not in hidden} | {
+        "npy": url,
+        "difference_npy": f"{url}?part=difference" if has["difference"] else None,
+        "standard_error_npy": f"{url}?part=standard_error" if has["standard_error"] else None,
+    }

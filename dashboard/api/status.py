@@ -1,0 +1,69 @@
+"""What the shell's corner says, as JSON that open pages ask for every few seconds."""
+
+from dataclasses import asdict
+from typing import Any
+
+import flask
+
+from dashboard.state.context import Context, current
+from dashboard.state.indexing_status import builds_under_way
+from db.first_run import read_first_run
+from db.ledger.engine import LedgerError
+from db.queries.jobs import job_counts, workers
+
+status_route = flask.Blueprint("status", __name__)
+
+
+@status_route.get("/health.json")
+def health_json() -> flask.Response:
+    """That the web server answers, for everybody: what watches it has no password."""
+    response = flask.jsonify({"ok": True})
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@status_route.get("/status.json")
+def status_json() -> flask.Response:
+    """The present status; never cached."""
+    context = current()
+    response = flask.jsonify(status(context) | {"work": work(context)})
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def status(context: Context) -> dict[str, Any]:
+    """What open pages compare to notice a new version: equal while nothing changed."""
+    catalogue = context.catalogue()
+    first = read_first_run(context.settings.home)
+    return {  # in the order of their names, as `jsonify` gives them: pages compare the text
+        "first_run": None if first is None else [first.at, first.error],
+        "image_sets": [found["image_set"] for found in catalogue.image_sets],
+        "indexing": [list(build) for build in builds_under_way(context.settings.home)],
+        "runs": [[run["run"], run["model"], run["image_set"]] for run in catalogue.runs],
+        "trouble": catalogue.trouble,
+        "version": catalogue.version,
+    }
+
+
+def work(context: Context) -> dict[str, Any]:
+    """How it stands with jobs, workers, the broker and the first run. Apart from `status`: pages of the atlas need not
+    hear of it.
+    """
+    first = read_first_run(context.settings.home)
+    first_run = None if first is None else asdict(first)
+    try:
+        counts = job_counts(context.ledger)
+        found = workers(context.ledger)
+    except LedgerError as error:
+        return {"first_run": first_run, "trouble": str(error)}
+    alive = [worker for worker in found if not worker["silent"]]
+    return {  # in the order of their names, like `status`
+        "broker": context.health.broker_answers(),
+        "busy": sum(worker["job"] is not None for worker in alive),
+        "first_run": first_run,
+        "queued": counts.get("queued", 0),
+        "running": counts.get("running", 0),
+        "silent": len(found) - len(alive),
+        "trouble": "",
+        "workers": len(alive),
+    }

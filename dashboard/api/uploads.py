@@ -1,0 +1,175 @@
+"""Images from the browser: `/api/uploads` takes files in pieces, `/api/uploads/…/import` makes a job of them.
+
+A piece is the raw body of a PUT as `application/octet-stream`, which a page of another site cannot send without asking
+first. It goes straight to the disk; the answer says where the next one begins.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+import flask
+
+from dashboard.api.answers import NotFound, answer, job_record, json_body, number, only, sorry
+from dashboard.security.prefix import local
+from dashboard.state.context import Record, current
+from db.ledger.engine import LedgerError
+from db.queries import jobs as job_queries
+from db.stores.uploads import MOST_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
+from workers.requests.image_sets import LAYOUT_WORDS, labels_problem, layout_words, upload_job
+from workers.requests.methods import WrongRequest
+
+MAX_PIECE = 16 * 2**20
+PIECE = 4 * 2**20  # what to send at once
+MOST_LABELS_NAME = 255
+MAX_LIST = 24 * 2**20  # 200,000 files with names of 100 characters
+
+uploads = flask.Blueprint("uploads", __name__, url_prefix="/api/uploads")
+STATUS: dict[type[Exception], int] = {NoSuchUpload: 404, NoRoom: 507, WrongOffset: 409, UploadRefused: 409}
+for _general in (WrongRequest, NotFound, LedgerError):
+    uploads.register_error_handler(_general, sorry)
+
+
+def sorry_for_upload(error: Exception) -> flask.Response:
+    """The sentence of an error that has one, and where to go on."""
+    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
+    told: Record = {"error": str(error)}
+    if isinstance(error, WrongOffset):
+        told["received"] = error.received
+    return answer(told, status)
+
+
+for _kind in STATUS:
+    uploads.register_error_handler(_kind, sorry_for_upload)
+
+
+def _store() -> UploadStore:
+    return UploadStore(current().settings)
+
+
+@uploads.post("")
+def begin_upload() -> flask.Response:
+    """Make room for files, named with their sizes."""
+    body = json_body()
+    only(body, "files")
+    listed = body.get("files")
+    if not isinstance(listed, list) or not listed:
+        raise WrongRequest("files: expected a list of objects with name and size, got none")
+    files = [_file(one) for one in listed]
+    with _wrong_where_refused():
+        key = _store().begin(files)
+    return answer(_record(key) | {"piece": PIECE}, 201, Location=local(f"/api/uploads/{key}"))
+
+
+@contextlib.contextmanager
+def _wrong_where_refused() -> Iterator[None]:
+    """Files that cannot be taken are a wrong request, not one that came at the wrong moment."""
+    try:
+        yield
+    except NoRoom:
+        raise
+    except UploadRefused as error:
+        raise WrongRequest(str(error)) from error
+
+
+@uploads.post("/<upload>/labels")
+def add_labels(upload: str) -> flask.Response:
+    """Make room for a table of labels beside the images of an upload."""
+    body = json_body()
+    only(body, "name", "size")
+    if body.keys() != {"name", "size"}:
+        raise WrongRequest("body: expected name and size of a labels file, got another")
+    given, size = _file(body)
+    name = given.replace("\\", "/").rpartition("/")[2]
+    if not 1 <= len(name) <= MOST_LABELS_NAME or not name.isprintable():
+        raise WrongRequest(
+            f"name: expected a printable file name of 1 to {MOST_LABELS_NAME} characters, got {name!r:.200}"
+        )
+    problem = labels_problem(name, size)
+    if problem is not None:
+        raise WrongRequest(f"labels: {problem}")
+    with _wrong_where_refused():
+        file = _store().add_labels(upload, name, size)
+    place = f"/api/uploads/{upload}/files/{file}"
+    return answer({"file": file, "piece": PIECE}, 201, Location=local(place))
+
+
+def _file(given: Any) -> tuple[str, int]:
+    if not isinstance(given, dict) or given.keys() != {"name", "size"}:
+        raise WrongRequest("files: expected objects with name and size, got another")
+    name, size = given["name"], given["size"]
+    if not isinstance(name, str) or not 1 <= len(name) <= MOST_NAME:
+        raise WrongRequest(f"name: expected a text of 1 to {MOST_NAME:,} characters, got {str(name)[:100]!r}")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**53:
+        raise WrongRequest(f"size: expected a whole number of bytes, got {size!r}")
+    return name, size
+
+
+def _record(key: str) -> Record:
+    files = _store().files(key)
+    return {
+        "upload": key,
+        "files": len(files),
+        "bytes": sum(file.size for file in files),
+        "received": sum(file.received for file in files),
+        "url": local(f"/api/uploads/{key}"),
+    }
+
+
+@uploads.get("/<upload>")
+def show_upload(upload: str) -> flask.Response:
+    """How much of an upload is here."""
+    return answer(_record(upload) | {"piece": PIECE})
+
+
+@uploads.get("/<upload>/files/<int:file>")
+def show_file(upload: str, file: int) -> flask.Response:
+    """How much of a file is here: where to go on."""
+    found = _store().file(upload, file)
+    return answer({"file": file, "name": found.name, "size": found.size, "received": found.received})
+
+
+@uploads.put("/<upload>/files/<int:file>")
+def receive(upload: str, file: int) -> flask.Response:
+    """Take a piece of a file, which begins at `offset`."""
+    if flask.request.mimetype != "application/octet-stream":
+        return answer({"error": "expected a body of type application/octet-stream"}, 415)
+    length = flask.request.content_length
+    if length is None or not 0 <= length <= MAX_PIECE:
+        raise WrongRequest(f"body: expected at most {MAX_PIECE:,} bytes with their length, got {length}")
+    offset = number("offset", 0, low=0, high=2**53)
+    stream = cast(BinaryIO, flask.request.stream)
+    received = _store().write(upload, file, offset, length, stream)
+    return answer({"file": file, "received": received})
+
+
+@uploads.delete("/<upload>")
+def abandon(upload: str) -> flask.Response:
+    """Remove an upload, unless a job imports it."""
+    if upload in job_queries.unfinished_uploads(current().ledger):
+        raise UploadRefused(f"upload {upload} is being imported: cancel the job")
+    _store().remove(upload)
+    return answer({"upload": upload})
+
+
+@uploads.post("/<upload>/import")
+def import_upload(upload: str) -> flask.Response:
+    """Import an upload that is whole into an image set, or say what would be imported."""
+    body = json_body()
+    only(body, "images", "queue", "preview", "labels", *LAYOUT_WORDS)
+    name, queue = body.get("images", ""), body.get("queue", "interactive")
+    if not isinstance(name, str) or not isinstance(queue, str):
+        raise WrongRequest("images: expected a text, got something else")
+    context = current()
+    new = upload_job(
+        _store(),
+        upload=upload,
+        image_set=name,
+        queue=queue,
+        preview=body.get("preview", False),
+        words=layout_words(body),
+        labels=body.get("labels"),
+    )
+    submitted = context.office.submit(new)
+    record = job_record(job_queries.job(context.ledger, submitted.job)) | {"notice": submitted.sentence()}
+    return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))

@@ -1,0 +1,135 @@
+"""What the browser needs to draw a grid of patches: channels down, ranks across.
+
+The grid is drawn from these records by `assets/grid.js`, not from Dash components: a page holds up to 600
+cells, and as components they take the browser several times as long. Text goes into the page as text there,
+never as HTML.
+
+One picture holds a channel's whole row. Each cell shows its part of it, so the cells can be of any size and
+wrap on a narrow screen.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dashboard.components.formatting import activation, percent
+from dashboard.pictures.geometry import Box, LayerGeometry, cut
+from dashboard.pictures.routes import row_address
+from dashboard.state.address import ChannelAddress, ImageAddress, PatchesAddress
+
+Record = Mapping[str, Any]
+FIT = 96
+FIT_MANY = 64
+LARGEST = 384
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One channel: its statistics, and all its patches by rank."""
+
+    channel: Record
+    cells: Sequence[Record]
+
+
+def tile_pixels(address: PatchesAddress) -> int:
+    """Pixels of a tile in the row's picture; the browser asks for twice as many on a fine screen."""
+    if address.tile != "fit":
+        return int(address.tile)
+    return FIT if address.k <= 12 else FIT_MANY
+
+
+def grid_records(
+    run: Record, address: PatchesAddress, geometry: LayerGeometry, rows: Iterable[GridRow]
+) -> dict[str, Any]:
+    """The whole grid. Cells link to `image` followed by their image's number; heads link to their channel."""
+    image = ImageAddress(model=address.model, images=address.images, id=1).href().removesuffix("1")
+    return {
+        "k": address.k,
+        "tile": address.tile,
+        "image": image,
+        "rows": [_row(run, address, geometry, row) for row in rows],
+    }
+
+
+def _row(run: Record, address: PatchesAddress, geometry: LayerGeometry, row: GridRow) -> dict[str, Any]:
+    number = row.channel["channel"]
+    tile = tile_pixels(address)
+    picture, fine = (
+        row_address(dict(run), address.layer, number, k=address.k, crop=address.crop, tile=pixels)
+        for pixels in (tile, min(LARGEST, 2 * tile))
+    )
+    return {
+        "channel": number,
+        "href": address.at(ChannelAddress, channel=number).href(),
+        "dead": row.channel["dead"],
+        "lines": summary(row),
+        "picture": picture,
+        "fine": fine,
+        "cells": [cell(patch, geometry) for patch in row.cells[: address.k]],
+    }
+
+
+def summary(row: GridRow) -> list[str]:
+    """What stands below a channel's number: its strongest activation and what its patches agree on."""
+    if row.channel["dead"]:
+        return ["dead"]
+    lines = [f"max {activation(row.channel['max'])}"]
+    if tied(row.cells):
+        return [*lines, f"all {len(row.cells)} tied"]
+    agreed = agreement(row.cells)
+    if agreed is not None and agreed.labelled > 1:
+        lines += (
+            ["all different"] if agreed.classes == agreed.labelled else [agreed.label, percent(agreed.share)]
+        )
+    return lines
+
+
+def tied(cells: Sequence[Record]) -> bool:
+    """Whether all of a channel's top-k, given by rank, have one activation: then it lists the lowest image numbers."""
+    return len(cells) > 1 and bool(cells[0]["activation"] == cells[-1]["activation"])
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The most frequent class among the labelled images of a channel's top-k, as the view `selectivity` has it."""
+
+    labelled: int
+    classes: int
+    label: str
+    share: float
+
+
+def agreement(cells: Sequence[Record]) -> Agreement | None:
+    """How much `cells` agree on a class; None where no image has a label."""
+    labels = {
+        cell["wnid"] or cell["label"]: cell["label"] or cell["wnid"]
+        for cell in cells
+        if cell["wnid"] or cell["label"]
+    }
+    counts = Counter(key for cell in cells if (key := cell["wnid"] or cell["label"]))
+    if not counts:
+        return None
+    first = min(counts, key=lambda key: (-counts[key], key))
+    return Agreement(counts.total(), len(counts), labels[first], counts[first] / counts.total())
+
+
+def cell(patch: Record, geometry: LayerGeometry) -> list[Any]:
+    """One patch: what hovering shows, in the order that `grid.js` names."""
+    place = (patch["y"], patch["x"])
+    return [
+        patch["rank"],
+        activation(patch["activation"]),
+        patch["image_id"],
+        patch["label"],
+        patch["class_index"],
+        patch["wnid"],
+        patch["name"],
+        *place,
+        _whole(cut(geometry.field(*place), geometry.input_size)),
+        _whole(cut(geometry.effective_field(*place), geometry.input_size)),
+    ]
+
+
+def _whole(box: Box) -> list[int]:
+    return [int(edge) for edge in box]

@@ -1,0 +1,99 @@
+"""The gallery of a SQL result: a picture and a link for each row that names an image, a patch, a map or an attack."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from dashboard.pictures.routes import patch_address, thumbnail_address
+from dashboard.security.prefix import local
+from dashboard.state.address import AttackAddress, ChannelAddress, ImageAddress
+from dashboard.state.context import Catalogue, Context, Record
+from db.atlas.image_sets import images_by_id
+
+MOST_CARDS = 240
+Row = Mapping[str, Any]
+
+
+def has_pictures(names: Sequence[str]) -> bool:
+    """Whether rows of these columns can be shown as pictures."""
+    return bool({"image_id", "attack", "map"} & set(names))
+
+
+def cards(context: Context, rows: Sequence[Row], *, image_set: str) -> list[Record | None]:
+    """A picture (`src`, `href`, `kind`) for each row, None where it names nothing that there is.
+
+    Args:
+        image_set: whose images those are that neither `image_set` nor `run` tells of.
+    """
+    catalogue = context.catalogue()
+    places = [_place(catalogue, row, image_set) for row in rows[:MOST_CARDS]]
+    wanted: dict[str, set[int]] = {}
+    for place in places:
+        if place is not None:
+            wanted.setdefault(place[0], set()).add(place[1])
+    keys = {
+        (name, found["image_id"]): str(found["key"])
+        for name, ids in wanted.items()
+        for found in context.atlas.fetch(images_by_id(name, sorted(ids)))
+    }
+    return [_card(catalogue, row, place, keys) for row, place in zip(rows, places, strict=False)]
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+
+
+def _run(catalogue: Catalogue, row: Row) -> Record | None:
+    """The run of a row: by its number, else by model and image set."""
+    number = _whole(row.get("run"))
+    if number is not None:
+        return catalogue.run_numbered(number)
+    model, images = row.get("model"), row.get("image_set")
+    return catalogue.run(model, images) if isinstance(model, str) and isinstance(images, str) else None
+
+
+def _place(catalogue: Catalogue, row: Row, image_set: str) -> tuple[str, int] | None:
+    """Image set and number of the image of a row."""
+    number = _whole(row.get("image_id"))
+    if number is None:
+        return None
+    if isinstance(row.get("image_set"), str):
+        return row["image_set"], number
+    run = _run(catalogue, row)
+    return (run["image_set"] if run is not None else image_set), number
+
+
+def _card(
+    catalogue: Catalogue, row: Row, place: tuple[str, int] | None, keys: Mapping[tuple[str, int], str]
+) -> Record | None:
+    attack, number = _whole(row.get("attack")), _whole(row.get("map"))
+    if attack is not None:
+        # of the attack alone: the page finds the rest
+        return {
+            "kind": "attacked",
+            "src": local(f"/api/attacks/{attack}.png"),
+            "href": local(AttackAddress.path) + f"?attack={attack}",
+        }
+    if number is not None:
+        url = local(f"/api/maps/{number}.png")
+        return {"kind": "map", "src": url, "href": url}
+    key = None if place is None else keys.get(place)
+    if place is None or key is None:
+        return None
+    run = _run(catalogue, row)
+    layer, channel = row.get("layer"), _whole(row.get("channel"))
+    if run is not None and run["image_set"] == place[0] and isinstance(layer, str):
+        described = catalogue.layer(run["model"], layer)
+        y, x = _whole(row.get("y")), _whole(row.get("x"))
+        if described is not None and channel is not None and channel < described["channels"]:
+            given = {"model": run["model"], "images": run["image_set"], "layer": layer, "channel": channel}
+            href = f"{local(ChannelAddress.path)}?{urlencode(given)}"
+            if y is not None and x is not None:
+                return {"kind": "patch", "src": patch_address(run, layer, key, y, x), "href": href}
+            return {"kind": "image", "src": thumbnail_address(key), "href": href}
+    given = {"images": place[0], "id": place[1]}
+    return {
+        "kind": "image",
+        "src": thumbnail_address(quote(key)),
+        "href": f"{local(ImageAddress.path)}?{urlencode(given)}",
+    }

@@ -1,0 +1,151 @@
+"""Attacks to keep, as CSV: all of a job, what a model said at each epsilon of one, the Robustness page's tables."""
+
+from collections.abc import Callable
+
+import flask
+import pyarrow as pa
+
+from dashboard.api.answers import (
+    MOST_NUMBER,
+    STATUS,
+    NotFound,
+    file_name,
+    for_spreadsheet,
+    result_line,
+    sorry,
+)
+from dashboard.api.answers import number as whole_number
+from dashboard.api.attack_answers import attack_record, steps
+from dashboard.pages.attack import ask, read_page
+from dashboard.pages.request_state import chosen_here
+from dashboard.state.address import RobustnessAddress
+from dashboard.state.context import Context, Record, current
+from db.atlas.store import Query
+from db.queries import attacks as attack_queries
+from db.queries import robustness as robustness_queries
+from db.queries.jobs import job, job_items
+from db.sql.formats import csv_lines
+from db.stores.results import ResultGone
+from db.suggestions import hint
+from workers.requests.methods import WrongRequest
+from workers.requests.submit_attacks import MOST_ATTACKS
+
+attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
+for _kind in STATUS:
+    attack_downloads.register_error_handler(_kind, sorry)
+
+
+# Facts of the job that are no facts of an attack, and what a table cannot hold.
+_LEFT_OUT = ("parameters", "successes", "url", "png", "input_png", "signs_png", "change_npy")
+
+
+@attack_downloads.get("/attacks.csv")
+def attacks_csv() -> flask.Response:
+    """A line for each attack of a `job`, or of the request that an address of the Attack page makes, whichever job
+    made them; and for each that is missing.
+    """
+    context = current()
+    if "job" in flask.request.args:
+        number = whole_number("job", 0, low=1, high=MOST_NUMBER)
+        image_set, items, attacks = _of_job(context, number)
+        return _csv(
+            [line(item, attacks.get(item["position"]), image_set) for item in items], f"attacks-job-{number}"
+        )
+    page, wanted = chosen_here(context, read_page)
+    request = ask(context, wanted, most=MOST_ATTACKS)
+    stored = {row["position"]: row for row in request.stored}
+    items = [
+        {"position": at, "model": item.model, "image_id": item.image_id, "state": "queued", "error": None}
+        for at, item in enumerate(request.new.items)
+    ]
+    if page["job"] is not None:
+        _, items, attacks = _of_job(context, page["job"])
+        stored |= attacks
+    elif not stored:
+        raise NotFound("these attacks were not asked for yet: run them on the Attack page")
+    lines = [line(item, stored.get(item["position"]), wanted.image_set) for item in items]
+    return _csv(lines, file_name(f"attacks-{wanted.image_set}-{wanted.method}"))
+
+
+def _of_job(context: Context, number: int) -> tuple[str, list[Record], dict[int, Record]]:
+    """Image set, items, and attacks by position of a job."""
+    found = job(context.ledger, number)
+    if found["kind"] != "attack":
+        raise NotFound(f"job {number} attacks nothing: it is of kind {found['kind']}")
+    attacks = {row["position"]: row for row in attack_queries.job_attacks(context.ledger, number)}
+    return found["image_set"], job_items(context.ledger, number), attacks
+
+
+def line(item: Record, found: Record | None, image_set: str) -> Record:
+    """What is known of one attack, flat; its parameters are `parameter_NAME`."""
+    facts = attack_record(found) if found else None
+    return result_line(item, facts, found and found["parameters"], image_set, left_out=_LEFT_OUT)
+
+
+@attack_downloads.get("/attack-steps.csv")
+def steps_csv() -> flask.Response:
+    """A line for each epsilon of one attack: the classes that the model named, best first."""
+    number = whole_number("attack", 0, low=1, high=MOST_NUMBER)
+    context = current()
+    found = attack_queries.attack(context.ledger, number)
+    if found is None:
+        raise NotFound(f"there is no attack {number}")
+    known = steps(context, found)
+    if known is None:
+        raise ResultGone(f"the steps of attack {number} are gone: run it again")
+    lines = []
+    for step in known:
+        top = {
+            f"{part}_{rank}": one[part]
+            for rank, one in enumerate(step["top"], 1)
+            for part in ("class_index", "name", "probability")
+        }
+        lines.append(
+            {
+                "epsilon": step["epsilon"],
+                "levels": step["epsilon"] * 255,
+                "reference_class": found["class_index"],
+                "reference_probability": step["reference_probability"],
+                **top,
+            }
+        )
+    return _csv(lines, f"attack-{number}-steps")
+
+
+TABLES: dict[str, Callable[[RobustnessAddress], Query]] = {
+    "curve": lambda a: robustness_queries.curve(a.images, a.protocol, image_class=a.label),
+    "strip": lambda a: robustness_queries.strip(a.images, a.protocol, image_class=a.label),
+    "outcomes": lambda a: robustness_queries.outcomes(a.images, a.protocol, image_class=a.label),
+    "leaderboard": lambda a: robustness_queries.leaderboard(a.images, a.protocol),
+    "transfer": lambda a: robustness_queries.transfers(a.images, a.protocol),
+    "flips": lambda a: robustness_queries.flips(a.images, a.protocol, a.model, limit=None),
+    "classes": lambda a: robustness_queries.by_class(a.images, a.protocol, a.model, order=a.sort, limit=None),
+}
+
+
+@attack_downloads.get("/robustness/<table>.csv")
+def robustness_csv(table: str) -> flask.Response:
+    """All rows of a table of the Robustness page, as its address asks for them."""
+    if table not in TABLES:
+        raise NotFound(f"table: expected one of {', '.join(TABLES)}, got {table!r}{hint(table, TABLES)}")
+    address, problems = RobustnessAddress.read(flask.request.query_string.decode(errors="replace"))
+    if problems:
+        raise WrongRequest(next(iter(problems.values())).rstrip("."))
+    found = current().both.fetch_arrow(TABLES[table](address))
+    return _file(
+        "".join(csv_lines(found.schema, found.to_batches(), spreadsheet=for_spreadsheet())),
+        f"robustness-{table}",
+    )
+
+
+def _csv(lines: list[Record], name: str) -> flask.Response:
+    names = list(dict.fromkeys(key for found in lines for key in found))
+    table = pa.table({key: [found.get(key) for found in lines] for key in names})
+    return _file("".join(csv_lines(table.schema, table.to_batches(), spreadsheet=for_spreadsheet())), name)
+
+
+def _file(text: str, name: str) -> flask.Response:
+    response = flask.Response(text.encode(), mimetype="text/csv")
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
+    response.headers["Cache-Control"] = "no-store"
+    return response

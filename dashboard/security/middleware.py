@@ -1,0 +1,148 @@
+"""The gate before every route: `guard(app, settings)` puts it there.
+
+    request -> proxy's word -> host -> origin -> size -> who -> limits -> route -> headers
+
+What is open to everybody is on one list, `OPEN`; everything else, routes yet to be written included, is closed.
+"""
+
+from urllib.parse import urlsplit
+
+import flask
+from dash import Dash
+
+from dashboard.api.answers import answer
+from dashboard.api.uploads import MAX_LIST, MAX_PIECE
+from dashboard.security import headers
+from dashboard.security.access import EXTENSION, Access, address_key, rules
+from dashboard.security.limits import Limits, spent_by
+from dashboard.security.login import login, login_address, open_sessions
+from dashboard.security.origins import from_elsewhere, own_hosts, wrong_host
+from dashboard.security.prefix import UnderPrefix, local
+from dashboard.security.proxy import BehindProxy
+from db.settings import Settings
+
+OPEN = frozenset(
+    {
+        "/health.json",
+        "/login",
+        "/logout",  # leads to the login page
+        # what the login page is drawn with
+        "/assets/style.css",
+        "/assets/mark.svg",
+        "/bootstrap/css/bootstrap.min.css",
+    }
+)
+# Bytes of a request's body, by the beginning of its route; the first that fits counts. JSON takes up to thirty times
+# its size once it is parsed.
+MAX_BODIES = (
+    ("/api/uploads/<upload>/files/", MAX_PIECE),
+    ("/api/uploads", MAX_LIST),
+    ("/_dash-update-component", 4 << 20),  # carries the state of a page
+    ("", 1 << 20),
+)
+PAGES = ("/", "/<path:path>")  # Dash's routes of pages, those that there are not included
+BASIC = 'Basic realm="Convscope", charset="UTF-8"'
+# A scheme that browsers do not know: for Basic they would ask by a window of their own, over an open page.
+FORM = 'Form realm="Convscope"'
+
+
+def guard(app: Dash, settings: Settings) -> None:
+    """Close the application to all who may not use it."""
+    server: flask.Flask = app.server
+    limits = Limits(jobs=settings.jobs_per_minute, sql=settings.sql_per_minute)
+    server.extensions[EXTENSION] = Access(settings, limits)
+    open_sessions(server, settings)
+    own = own_hosts(settings)
+    if settings.proxies:
+        server.wsgi_app = BehindProxy(server.wsgi_app, settings)  # type: ignore[method-assign]
+    if settings.url_prefix:
+        server.wsgi_app = UnderPrefix(server.wsgi_app, settings.url_prefix)  # type: ignore[method-assign]
+    server.register_blueprint(login)
+    server.before_request(lambda: pass_on(own))
+    server.after_request(headers.secure(app))
+
+
+def pass_on(own: frozenset[str]) -> flask.Response | None:
+    """None where the present request may go on to its route, else the answer that it gets instead."""
+    request, access = flask.request, rules()
+    trouble = wrong_host(request, access.settings, own)
+    if trouble:
+        return refuse(400, trouble)
+    cookie = flask.current_app.config["SESSION_COOKIE_NAME"]
+    trouble = from_elsewhere(request, cookie=cookie, is_page=_is_page())
+    if trouble:
+        return refuse(403, trouble)
+    most = max_body(request.url_rule.rule if request.url_rule else "")
+    if (request.content_length or 0) > most:
+        return refuse(413, f"body: expected at most {most:,} bytes, got {request.content_length:,}")
+    request.max_content_length = most
+    if request.path in OPEN:
+        return None
+    visitor = access.visitor(request)
+    if visitor is None:
+        return _ask_for_login(access)
+    flask.g.visitor = visitor
+    bucket = spent_by(request.method, request.url_rule.rule if request.url_rule else "")
+    wait = access.limits.spend(bucket, visitor.key) if bucket else 0
+    if wait:
+        return refuse(
+            429,
+            f"expected at most {access.limits.most[bucket or '']:,} {bucket} a minute, got more: wait {wait} s",
+            wait=wait,
+        )
+    return None
+
+
+def max_body(rule: str) -> int:
+    """Bytes that the body of a request to a route may have."""
+    return next(most for beginning, most in MAX_BODIES if rule.startswith(beginning))
+
+
+def refuse(status: int, sentence: str, *, wait: int = 0) -> flask.Response:
+    """A sentence, for a person who opens a page as text, for everything else as JSON."""
+    if _is_page():
+        response = flask.Response(sentence + "\n", status, mimetype="text/plain")
+        response.headers["Cache-Control"] = "no-store"
+    else:
+        response = answer({"error": sentence}, status)
+    if wait:
+        response.headers["Retry-After"] = str(wait)
+    return response
+
+
+def _is_page() -> bool:
+    rule = flask.request.url_rule
+    return rule is not None and rule.rule in PAGES and flask.request.method in ("GET", "HEAD")
+
+
+def _ask_for_login(access: Access) -> flask.Response:
+    request = flask.request
+    basic = request.authorization is not None and access.settings.password
+    wait = access.limits.seconds_to_wait("wrong passwords", address_key(request)) if basic else 0
+    if wait:
+        return refuse(429, f"too many wrong passwords: try again in {wait} s", wait=wait)
+    if _is_page():
+        response = flask.redirect(login_address(request))
+        response.headers["Cache-Control"] = "no-store"
+        assert isinstance(response, flask.Response)
+        return response
+    if not access.settings.password:
+        return refuse(403, "the proxy that logs people in has not said who you are: ask through it")
+    response = refuse(
+        401,
+        "log in: send the dashboard's password by HTTP Basic authentication, with any user name, or open "
+        + local("/login"),
+    )
+    response.headers["WWW-Authenticate"] = FORM if _asked_by_a_page(request) else BASIC
+    return response
+
+
+def _asked_by_a_page(request: flask.Request) -> bool:
+    """Whether a page of ours asked, whose login has ended, rather than a program or a person."""
+    mode = request.headers.get("Sec-Fetch-Mode")
+    if mode is not None:
+        return mode != "navigate"
+    try:
+        return urlsplit(request.headers.get("Referer", "")).netloc == request.host
+    except ValueError:
+        return False

@@ -1,0 +1,277 @@
+"""Image sets in the atlas: what is known of one, adding images, removing one with all that depends on it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+
+from db.atlas.runs import RUN_TABLES
+from db.atlas.store import Atlas, NoAtlas, Query
+from db.stores.images import ImageStore, StoreBusy
+
+# Age of a file from which on the import that wrote it does not go on: a job is taken up again sooner.
+UNFINISHED_SECONDS = 3600.0
+
+# Columns of a table of images on its way into the atlas; `moved` marks known images whose file is elsewhere now,
+# `formerly` is the name that the set has the same content under, of a file that is gone.
+IMAGE_ROWS = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("bytes", pa.int64()),
+        pa.field("split", pa.string()),
+        pa.field("wnid", pa.string()),
+        pa.field("label_index", pa.int32()),
+        pa.field("label", pa.string()),
+        pa.field("dhash", pa.uint64()),
+        pa.field("colors", pa.list_(pa.uint8())),
+        pa.field("known", pa.bool_(), nullable=False),
+        pa.field("moved", pa.bool_(), nullable=False),
+        pa.field("formerly", pa.string()),
+    ]
+)
+
+# Known images whose label is stated otherwise now; who states none takes none away, but from a file that was renamed.
+_RELABELLED = """
+    i.image_set = $image_set AND i.name = coalesce(g.formerly, g.name) AND i.key = g.key
+    AND (g.formerly IS NOT NULL OR (g.known AND g.label IS NOT NULL))
+    AND (i.wnid, i.label_index, i.label) IS DISTINCT FROM (g.wnid, g.label_index, g.label)"""
+
+
+_SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+
+def set_name_problem(image_set: str) -> str | None:
+    """Why `image_set` is no name that fits into addresses and file names, in one sentence; None where it is."""
+    if _SET_NAME.fullmatch(image_set):
+        return None
+    return (
+        "expected a name of at most 100 small letters, digits, dots, dashes and underscores that begins with a "
+        f"letter or a digit, got {image_set[:200]!r}"
+    )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one import changed in the atlas, in images."""
+
+    added: int
+    relabelled: int
+    moved: int
+    renamed: int
+
+
+def source_of(image_set: str) -> Query:
+    """Where the first images of a set came from."""
+    return Query("SELECT source FROM image_sets WHERE image_set = $image_set", {"image_set": image_set})
+
+
+def known_images(image_set: str) -> Query:
+    """Name, content and file of each image of a set."""
+    return Query("SELECT name, key, path FROM images WHERE image_set = $image_set", {"image_set": image_set})
+
+
+def relabelled_images(connection: duckdb.DuckDBPyConnection, image_set: str, rows: pa.Table) -> int:
+    """How many known images of the set have another label in `rows` (see `IMAGE_ROWS`)."""
+    connection.register("given", rows)
+    found = connection.execute(
+        f"SELECT count(*) FROM images i, given g WHERE {_RELABELLED}", {"image_set": image_set}
+    ).fetchall()
+    connection.unregister("given")
+    return int(found[0][0])
+
+
+def images_by_id(image_set: str, ids: Sequence[int]) -> Query:
+    """Images of a set by their numbers."""
+    return Query(
+        """
+SELECT image_id, name, path, key, wnid, label
+FROM images
+WHERE image_set = $image_set AND image_id IN (SELECT unnest($ids::INTEGER[]))
+ORDER BY image_id""",
+        {"image_set": image_set, "ids": list(ids)},
+    )
+
+
+def dependents(image_set: str) -> Query:
+    """A set's size and the models that ran over it, one row each; one row with NULL where none did."""
+    return Query(
+        """
+SELECT s.image_set, s.images, r.model
+FROM image_sets s
+LEFT JOIN runs r USING (image_set)
+WHERE s.image_set = $image_set
+ORDER BY r.model""",
+        {"image_set": image_set},
+    )
+
+
+def listed_keys() -> Query:
+    """Contents of all images of all sets."""
+    return Query("SELECT DISTINCT key FROM images")
+
+
+def labelled_images(image_set: str, limit: int) -> Query:
+    """At most `limit` labelled images, spread evenly over the set: ids often come sorted by class."""
+    return Query(
+        """
+SELECT image_id, name, path, key, wnid, label
+FROM (
+    SELECT *, row_number() OVER (ORDER BY image_id) - 1 AS place, count(*) OVER () AS labelled
+    FROM images
+    WHERE image_set = $image_set AND coalesce(wnid, label) IS NOT NULL)
+-- the first image of each of `limit` equal stretches
+WHERE labelled <= $limit OR place = 0 OR place * $limit // labelled <> (place - 1) * $limit // labelled
+ORDER BY image_id""",
+        {"image_set": image_set, "limit": limit},
+    )
+
+
+def fill_colors(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> int:
+    """Give the images of all sets their colors that were imported before these were kept; how many.
+
+    `rows` has `key` and `colors`. Call inside `Atlas.publish`.
+    """
+    connection.register("given", rows)
+    found = connection.execute(
+        "UPDATE images i SET colors = g.colors FROM (SELECT DISTINCT ON (key) key, colors FROM given) g "
+        "WHERE i.key = g.key AND i.colors IS NULL"
+    ).fetchall()
+    connection.unregister("given")
+    return int(found[0][0])
+
+
+def add_images(
+    connection: duckdb.DuckDBPyConnection, image_set: str, *, source: str, rows: pa.Table
+) -> Changes:
+    """Add what is new of `rows` (see `IMAGE_ROWS`) to a set, made where it is not there yet.
+
+    An image is new where its name and content together are. New ids follow the highest in order of name, so
+    that ids are dense from 0 and, once given, never change. Call inside `Atlas.publish`.
+    """
+    values = {"image_set": image_set}
+    connection.register("given", rows)
+    relabelled = connection.execute(
+        "UPDATE images i SET wnid = g.wnid, label_index = g.label_index, label = g.label, "
+        f"split = coalesce(g.split, i.split) FROM given g WHERE {_RELABELLED}",
+        values,
+    ).fetchall()
+    moved = connection.execute(
+        """
+        UPDATE images i SET path = g.path FROM given g
+        WHERE i.image_set = $image_set AND i.name = g.name AND i.key = g.key AND g.moved""",
+        values,
+    ).fetchall()
+    renamed = connection.execute(
+        """
+        UPDATE images i SET name = g.name, path = g.path, split = g.split FROM given g
+        WHERE i.image_set = $image_set AND i.name = g.formerly AND i.key = g.key""",
+        values,
+    ).fetchall()
+    added = connection.execute(
+        """
+        INSERT INTO images BY NAME
+        SELECT $image_set AS image_set,
+               ((SELECT coalesce(max(image_id) + 1, 0) FROM images WHERE image_set = $image_set)
+                + row_number() OVER (ORDER BY name, key) - 1)::INTEGER AS image_id,
+               key, name, path, width, height, bytes, split, wnid, label_index, label, dhash, colors
+        FROM given g
+        -- another import of the same set may have been published while this one read its files
+        WHERE NOT known AND NOT EXISTS (
+            SELECT 1 FROM images i WHERE i.image_set = $image_set AND i.name = g.name AND i.key = g.key)
+        ORDER BY name, key""",
+        values,
+    ).fetchall()
+    connection.unregister("given")
+    fill_colors(connection, rows)
+    connection.execute(
+        """
+        INSERT INTO image_sets SELECT $image_set, $source, 0, 0, $created
+        WHERE NOT EXISTS (SELECT 1 FROM image_sets WHERE image_set = $image_set)""",
+        {"image_set": image_set, "source": source, "created": datetime.now(UTC).replace(tzinfo=None)},
+    )
+    connection.execute(
+        """
+        UPDATE image_sets SET
+            images = (SELECT count(*) FROM images WHERE image_set = $image_set),
+            labelled = (SELECT count(label) FROM images WHERE image_set = $image_set)
+        WHERE image_set = $image_set""",
+        values,
+    )
+    return Changes(*(int(counted[0][0]) for counted in (added, relabelled, moved, renamed)))
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """Files nobody needs any more: thumbnails by content, copies of originals by `images.path`."""
+
+    keys: list[str]
+    originals: list[str]
+
+
+def remove_unlisted(atlas: Atlas, store: ImageStore, *, older_than: float = 0.0) -> int:
+    """Remove files that imports wrote which did not come to their end; gives how many. Nothing while images come in.
+
+    Args:
+        older_than: only those that are so many seconds old; a killed import that is taken up again finds newer ones.
+
+    Raises:
+        AtlasError: it cannot be said which files are needed; none was removed.
+    """
+    try:
+        with store.removing():
+            try:
+                listed = {row["key"] for row in atlas.fetch(listed_keys())}
+            except NoAtlas:
+                listed = set()
+            paths = store.unlisted(listed, older_than=older_than)
+            for path in paths:
+                path.unlink(missing_ok=True)
+            return len(paths)
+    except StoreBusy:
+        return 0
+
+
+def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orphans:
+    """Remove a set, its images, its runs with their rows, and models that have no other run.
+
+    Call inside `Atlas.publish`; remove the files once it is published.
+    """
+    values = {"image_set": image_set}
+    keys = connection.execute(
+        """
+        SELECT DISTINCT key FROM images WHERE image_set = $image_set
+        EXCEPT SELECT key FROM images WHERE image_set <> $image_set ORDER BY key""",
+        values,
+    ).fetchall()
+    originals = connection.execute(
+        """
+        SELECT DISTINCT path FROM images WHERE image_set = $image_set AND NOT starts_with(path, '/')
+        EXCEPT SELECT path FROM images WHERE image_set <> $image_set ORDER BY path""",
+        values,
+    ).fetchall()
+    gone = "(SELECT run FROM runs WHERE image_set = $image_set)"
+    for table in RUN_TABLES:
+        connection.execute(f"DELETE FROM {table} WHERE run IN {gone}", values)
+    models = connection.execute(
+        """
+        SELECT DISTINCT model FROM runs WHERE image_set = $image_set
+        EXCEPT SELECT model FROM runs WHERE image_set <> $image_set""",
+        values,
+    ).fetchall()
+    for table in ("runs", "images", "image_sets", "label_choices"):
+        connection.execute(f"DELETE FROM {table} WHERE image_set = $image_set", values)
+    for (model,) in models:
+        for table in ("layers", "layer_edges", "modules", "models"):
+            connection.execute(f"DELETE FROM {table} WHERE model = $model", {"model": model})
+    if models:
+        connection.execute(
+            "DELETE FROM classes c WHERE NOT EXISTS (SELECT 1 FROM models m WHERE m.vocabulary = c.vocabulary)"
+        )
+    return Orphans([key for (key,) in keys], [path for (path,) in originals])

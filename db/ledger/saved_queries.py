@@ -1,0 +1,61 @@
+"""SQL that people keep, by name."""
+
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from db.ledger.engine import Ledger, now
+from db.ledger.tables import SavedQuery
+
+MOST_NAME = 200
+MOST_TEXT = 10_000
+Record = dict[str, Any]
+
+
+class NameTaken(ValueError):
+    """Another saved query has that name; the message is one sentence."""
+
+
+class NoSuchQuery(LookupError):
+    """There is no saved query of that number; the message is one sentence."""
+
+
+def saved_queries(ledger: Ledger) -> list[Record]:
+    """All saved queries by name."""
+    with ledger.read() as connection:
+        asked = select(SavedQuery.__table__).order_by(SavedQuery.name)
+        return [dict(row) for row in connection.execute(asked).mappings()]
+
+
+def save_query(ledger: Ledger, *, name: str, description: str, sql: str, replace: bool) -> Record:
+    """Keep a query; `replace` the one of that name if there is one.
+
+    Raises:
+        NameTaken: there is one, and it is not to be replaced.
+    """
+    moment = now()
+    values = {"description": description, "sql": sql, "changed": moment}
+    try:
+        with ledger.write() as connection:
+            there = update(SavedQuery).where(SavedQuery.name == name).values(values)
+            if not replace or connection.execute(there).rowcount == 0:
+                connection.execute(insert(SavedQuery).values(name=name, created=moment, **values))
+            found = select(SavedQuery.__table__).where(SavedQuery.name == name)
+            return dict(connection.execute(found).mappings().one())
+    except IntegrityError as error:
+        raise NameTaken(
+            f"there is a saved query {name!r} already: replace it, or choose another name"
+        ) from error
+
+
+def delete_query(ledger: Ledger, query: int) -> None:
+    """Remove a saved query.
+
+    Raises:
+        NoSuchQuery: there is none of that number.
+    """
+    with ledger.write() as connection:
+        gone = connection.execute(delete(SavedQuery).where(SavedQuery.query == query))
+        if gone.rowcount == 0:
+            raise NoSuchQuery(f"there is no saved query {query}")

@@ -1,0 +1,134 @@
+"""What people ask the ledger of attacks. Every function reads, and returns plain records."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+
+from db.ledger.engine import Ledger
+from db.ledger.jobs import Record
+from db.ledger.tables import (
+    Attack,
+    AttackAblation,
+    AttackLayer,
+    AttackMap,
+    AttackTransfer,
+    AttackUnit,
+    JobItem,
+)
+from db.queries.jobs import named_as_asked
+
+
+def attack(ledger: Ledger, number: int) -> Record | None:
+    """One attack; None where there is none of that number."""
+    return _one(ledger, Attack, Attack.attack == number)
+
+
+def attacks_with_keys(ledger: Ledger, keys: Sequence[str]) -> list[Record]:
+    """The attacks that are stored under those keys."""
+    return [
+        row
+        for first in range(0, len(keys), 500)  # databases take only so many values in one statement
+        for row in _all(ledger, Attack, Attack.key.in_(keys[first : first + 500]), Attack.attack)
+    ]
+
+
+def attack_map(ledger: Ledger, number: int) -> Record | None:
+    """One map of a comparison; None where there is none of that number."""
+    return _one(ledger, AttackMap, AttackMap.attack_map == number)
+
+
+def job_attacks(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: int = 0) -> list[Record]:
+    """The attacks of a job's items at positions from `offset` on, with their `position`."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(JobItem.position, JobItem.model.label("asked_model"), Attack.__table__)
+            .join(Attack, Attack.attack == JobItem.result)
+            .where(JobItem.job == number, JobItem.position.between(offset, offset + limit - 1))
+            .order_by(JobItem.position)
+        )
+        return [named_as_asked(dict(row)) for row in rows.mappings()]
+
+
+def job_outcomes(ledger: Ledger, number: int) -> dict[str, int]:
+    """How many attacks of a job had each outcome."""
+    with ledger.read() as connection:
+        rows = connection.execute(
+            select(Attack.outcome, func.count())
+            .join(JobItem, Attack.attack == JobItem.result)
+            .where(JobItem.job == number)
+            .group_by(Attack.outcome)
+        ).all()
+    return {outcome: count for outcome, count in rows}  # noqa: C416  # rows are no pairs to mypy
+
+
+def attack_layers(ledger: Ledger, number: int) -> list[Record]:
+    """How far an attack moved each layer, in forward order."""
+    return _all(ledger, AttackLayer, AttackLayer.attack == number, AttackLayer.position)
+
+
+def attack_units(ledger: Ledger, number: int) -> list[Record]:
+    """The channels that an attack moved most in each layer."""
+    return _all(ledger, AttackUnit, AttackUnit.attack == number, AttackUnit.layer, AttackUnit.rank)
+
+
+def attack_maps(ledger: Ledger, number: int) -> list[list[Record]]:
+    """The maps before and after an attack, a list for each request that was made, the newest first."""
+    found = _all(ledger, AttackMap, AttackMap.attack == number, AttackMap.attack_map)
+    newest = dict.fromkeys(row["request"] for row in reversed(found))
+    return [[row for row in found if row["request"] == request] for request in newest]
+
+
+def attack_transfers(ledger: Ledger, number: int) -> list[Record]:
+    """What other models say of an attacked image, each with the weights that it last judged any image with.
+
+    The view `transfer` has the same rule, so that what one judge says of several attacks compares.
+    """
+    last = func.max(AttackTransfer.created)
+    asked = select(AttackTransfer.judge, AttackTransfer.judge_digest).group_by(
+        AttackTransfer.judge, AttackTransfer.judge_digest
+    )
+    with ledger.read() as connection:
+        newest = {row.judge: row.judge_digest for row in connection.execute(asked.order_by(last))}
+    found = _all(ledger, AttackTransfer, AttackTransfer.attack == number, AttackTransfer.judge)
+    return [row for row in found if newest[row["judge"]] == row["judge_digest"]]
+
+
+def attack_ablations(ledger: Ledger, number: int) -> list[Record]:
+    """Searches with channels held, one for each request, the newest first."""
+    return _all(
+        ledger,
+        AttackAblation,
+        AttackAblation.attack == number,
+        AttackAblation.created.desc(),
+        AttackAblation.channels,
+        AttackAblation.layer,
+    )
+
+
+def job_ablations(ledger: Ledger, number: int) -> list[Record]:
+    """What a job found with channels held, by attack; not what another job has replaced since."""
+    return _all(ledger, AttackAblation, AttackAblation.job == number, AttackAblation.attack)
+
+
+def _one(ledger: Ledger, table: Any, condition: Any) -> Record | None:
+    with ledger.read() as connection:
+        row = connection.execute(select(table.__table__).where(condition)).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+def _all(ledger: Ledger, table: Any, condition: Any, *order: Any) -> list[Record]:
+    with ledger.read() as connection:
+        rows = connection.execute(select(table.__table__).where(condition).order_by(*order)).mappings()
+        return [dict(row) for row in rows]
+
+
+def attack_table(ledger: Ledger, columns: Sequence[str], *, image_set: str) -> list[Record]:
+    """Those columns of all attacks over a set, oldest first."""
+    asked = (
+        select(*(Attack.__table__.c[column] for column in columns))
+        .where(Attack.image_set == image_set)
+        .order_by(Attack.attack)
+    )
+    with ledger.read() as connection:
+        return [dict(row) for row in connection.execute(asked).mappings()]

@@ -1,0 +1,226 @@
+"""What a person's SQL may be: one statement that reads the tables and views that are there.
+
+DuckDB itself is told to touch nothing else (see `db.sql.process`); this refuses first, in a sentence, by the syntax
+tree that DuckDB's own parser gives: comments, quotes and letters of either case hide nothing from it.
+"""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from db.sql.functions import AGGREGATES, BY_NAME, FUNCTIONS, TABLE_FUNCTIONS, near
+from db.suggestions import hint
+
+MOST_CHARACTERS = 100_000
+QUERY_NODES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
+_WRITES = "SQL here only reads"
+_OTHERS = {
+    "PRAGMA": "to see what is there, DESCRIBE a table or SHOW TABLES",
+    "CALL": "no procedures are called here",
+    "SET": "settings are fixed here",
+    "VARIABLE_SET": "write the value into the statement, or name it as a parameter: $name",
+    "LOAD": "no extensions are loaded here",
+    "ATTACH": "no other databases are opened here",
+    "DETACH": "no other databases are opened here",
+    "COPY": "download the result instead",
+    "COPY_DATABASE": "download the result instead",
+    "EXPORT": "download the result instead",
+    "PREPARE": "name a value as a parameter instead: $name",
+    "EXECUTE": "name a value as a parameter instead: $name",
+    "TRANSACTION": _WRITES,
+    "MULTI": "a PIVOT names its values: PIVOT … ON column IN ('a', 'b')",
+}
+
+
+class RefusedSQL(ValueError):
+    """The statement is not run; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A statement that may run: its text, the tables and views that it names, its parameters.
+
+    `plan` is empty, or EXPLAIN or EXPLAIN ANALYZE where the statement asks for its plan alone.
+    """
+
+    sql: str
+    names: frozenset[str]
+    parameters: tuple[str, ...]
+    plan: str = ""
+
+
+def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[str]) -> Checked:
+    """Look at a statement without running it.
+
+    Args:
+        tables: names of the tables and views that there are, in lower case.
+
+    Raises:
+        RefusedSQL: it is none, several, not one that reads, or names what is not there.
+    """
+    if len(sql) > MOST_CHARACTERS:
+        raise RefusedSQL(f"the statement has {len(sql):,} characters; up to {MOST_CHARACTERS:,} are read")
+    if "\0" in sql:
+        raise RefusedSQL("the statement holds a NUL character")
+    plan, text = _without_explain(sql)
+    statements = _statements(connection, text)
+    if not statements:
+        raise RefusedSQL("there is no statement: write a SELECT")
+    if len(statements) > 1:
+        raise RefusedSQL(f"these are {len(statements)} statements: one is run at a time")
+    try:
+        kind = statements[0].type.name
+    except (TypeError, ValueError):  # one that DuckDB's bindings have no name for
+        kind = "THIS"
+    if kind != "SELECT":
+        raise RefusedSQL(f"{kind.replace('_', ' ')} is refused: {_OTHERS.get(kind, _WRITES)}")
+    tree = _tree(connection, text)
+    names = set()
+    inner = {name.lower() for name in _inner_names(tree)}
+    for node in _nodes(tree):
+        what = str(node.get("type", ""))
+        if what.endswith("_NODE") and what not in QUERY_NODES:  # within a WITH
+            raise RefusedSQL(f"{what.removesuffix('_NODE').removesuffix('_QUERY')} is refused: {_WRITES}")
+        if what == "BASE_TABLE" or (what == "SHOW_REF" and node.get("show_type") == "SHOW"):
+            names |= _table(node, tables, inner)
+        elif what == "SHOW_REF" and node.get("show_type") == "SHOW_SPECIAL":
+            names |= set(tables)
+        elif what == "TABLE_FUNCTION":
+            _rows(node)
+        if node.get("function_name"):
+            _function(node)
+    return Checked(text, frozenset(names), tuple(sorted(statements[0].named_parameters)), plan)
+
+
+def _without_explain(sql: str) -> tuple[str, str]:
+    """EXPLAIN or EXPLAIN ANALYZE at the front, and what it explains."""
+    words: list[tuple[int, int]] = []
+    tokens = duckdb.tokenize(sql)
+    for place, (start, kind) in enumerate(tokens[:8]):
+        if kind == duckdb.token_type.comment:
+            continue
+        end = tokens[place + 1][0] if place + 1 < len(tokens) else len(sql)
+        words.append((start, end))
+    named = [_word(sql, *word) for word in words[:2]]
+    if not named or named[0] != "EXPLAIN":
+        return "", sql
+    last = words[1 if named[1:] == ["ANALYZE"] else 0]
+    return " ".join(named[: 1 + (named[1:] == ["ANALYZE"])]), sql[last[0] :][len(_plain(sql, *last)) :]
+
+
+def _plain(sql: str, start: int, end: int) -> str:
+    letters = sql[start:end]
+    return letters[: next((i for i, letter in enumerate(letters) if not letter.isalpha()), len(letters))]
+
+
+def _word(sql: str, start: int, end: int) -> str:
+    return _plain(sql, start, end).upper()
+
+
+def _statements(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
+    try:
+        return list(connection.extract_statements(sql))
+    except duckdb.Error as error:
+        raise RefusedSQL(one_sentence(error)) from error
+
+
+def _tree(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
+    found = connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [sql]).fetchone()
+    tree = json.loads(found[0]) if found else {"error": True}
+    if tree["error"]:
+        raise RefusedSQL(str(tree.get("error_message", "this statement cannot be looked at")))
+    return tree["statements"]
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """All objects of a tree."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield node
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _inner_names(tree: Any) -> Iterator[str]:
+    """Names that the statement itself gives to selects: WITH name AS (…)."""
+    for node in _nodes(tree):
+        cte = node.get("cte_map")
+        if isinstance(cte, dict):
+            yield from (entry["key"] for entry in cte.get("map", ()))
+        if node.get("type") == "RECURSIVE_CTE_NODE":
+            yield node["cte_name"]
+
+
+def _table(node: dict[str, Any], tables: Collection[str], inner: Collection[str]) -> set[str]:
+    """The name, as a set, where it is one of the tables; nothing where the statement itself has made it."""
+    name = str(node.get("table_name", "")).lower()
+    schema = str(node.get("schema_name", "")).lower()
+    if schema == "information_schema" and not node.get("catalog_name"):
+        return set(tables)
+    if schema or node.get("catalog_name"):
+        raise RefusedSQL(f"{schema or node['catalog_name']}.{name}: name a table alone, without a schema")
+    if name in tables:
+        return {name}
+    if name in inner:
+        return set()
+    there = sorted({*tables, *inner})
+    raise RefusedSQL(f"there is no table {name!r}: there are {', '.join(there)}{hint(name, there)}")
+
+
+def _rows(node: dict[str, Any]) -> None:
+    name = str((node.get("function") or {}).get("function_name", "")).lower()
+    if name not in TABLE_FUNCTIONS:
+        raise RefusedSQL(
+            f"{name}() is refused: FROM reads the tables that are there, or {', '.join(TABLE_FUNCTIONS)}"
+        )
+
+
+def _function(node: dict[str, Any]) -> None:
+    """The name alone decides, whatever schema stands before it: `label.upper()` has the schema `label`."""
+    name = str(node["function_name"]).lower()
+    if name not in FUNCTIONS:
+        raise RefusedSQL(_not_listed(name))
+    if name in BY_NAME:
+        _aggregate(name, node.get("arguments") or [])
+
+
+def _not_listed(name: str) -> str:
+    like = near(name)
+    return (
+        f"{name}() is refused: it is not on the list of functions that SQL here calls"
+        f"{', near it are ' + ', '.join(like) if like else ''}"
+        " (`convscope sql --functions`, /api/sql/functions)"
+    )
+
+
+def _aggregate(name: str, arguments: list[dict[str, Any]]) -> None:
+    """Which aggregate a list is put into is written as text: one of the list as well, known before it runs."""
+    second = arguments[1] if len(arguments) > 1 else {}
+    literal = second.get("expression", {}).get("literal") or {}
+    text = literal.get("text") if literal.get("kind") == "STRING" and not second["name"] else None
+    if not isinstance(text, str) or text.lower() not in AGGREGATES:
+        given = f"got {text!r}" if isinstance(text, str) else "got an expression"
+        raise RefusedSQL(
+            f"{name}() is refused: it wants the name of an aggregate such as 'sum', in quotes, {given}"
+            " (`convscope sql --functions`, /api/sql/functions)"
+        )
+
+
+NEEDS_MORE_MEMORY = "the query needs more memory than it may take"
+
+
+def one_sentence(error: BaseException) -> str:
+    """What DuckDB says, without its drawing of the statement below it and its second thoughts."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = " ".join(line for line in lines if not line.startswith(("LINE ", "^")))
+    if isinstance(error, MemoryError) or "Out of Memory Error" in told or "std::bad_alloc" in told:
+        return NEEDS_MORE_MEMORY
+    if isinstance(error, RecursionError) or "expression depth limit" in told:
+        return "the statement is nested too deeply: write it with fewer levels, for example with WITH"
+    return told[:1000] or type(error).__name__

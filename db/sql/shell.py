@@ -1,0 +1,113 @@
+"""Statements at a prompt: history, colours and completion are prompt_toolkit's."""
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.lexers import PygmentsLexer
+from pygments.lexers.sql import PostgresLexer
+
+from db.sql.catalog import Readable
+
+KEYWORDS = """
+    SELECT FROM WHERE GROUP BY ALL HAVING ORDER LIMIT OFFSET JOIN LEFT USING ON AS WITH UNION INTERSECT EXCEPT DISTINCT
+    CASE WHEN THEN ELSE END AND OR NOT IN LIKE ILIKE BETWEEN IS NULL DESC ASC QUALIFY FILTER OVER PARTITION EXPLAIN
+    DESCRIBE SUMMARIZE count sum avg min max median quantile_cont arg_max list round coalesce strftime"""
+QUIT = (".quit", ".exit", "quit", "exit")
+HELP = """\
+A statement ends with a semicolon. Tab completes, the arrow up brings back what was typed, Ctrl-C leaves a statement.
+  .tables          tables and views
+  .columns NAME    its columns
+  .quit            leave; Ctrl-D too"""
+
+
+class SQLCompleter(Completer):
+    """Names of tables and views, of columns of those that the statement names, and keywords."""
+
+    def __init__(self, readable: Iterable[Readable]) -> None:
+        self._readable = {one.name: one for one in readable}
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """What may stand at the cursor."""
+        del complete_event
+        word = re.split(r"[^\w]", document.text_before_cursor)[-1]
+        if not word:
+            return
+        for name, about in self.candidates(document.text):
+            if name.lower().startswith(word.lower()):
+                yield Completion(name, start_position=-len(word), display_meta=about[:60])
+
+    def candidates(self, statement: str) -> list[tuple[str, str]]:
+        """Names with what they are, each once."""
+        named = {word.lower() for word in re.findall(r"\w+", statement)} & set(self._readable)
+        found: dict[str, str] = {}
+        for name in sorted(named):
+            for column in self._readable[name].columns:
+                found.setdefault(column.name, f"{name}: {column.comment}")
+        for one in self._readable.values():
+            found.setdefault(one.name, one.comment)
+        for keyword in KEYWORDS.split():
+            found.setdefault(keyword, "")
+        return list(found.items())
+
+
+def is_whole(text: str) -> bool:
+    """Whether Enter ends what was typed: a semicolon at its end, a word with a dot, or nothing."""
+    stripped = text.strip()
+    return not stripped or stripped.endswith(";") or stripped.startswith(".") or stripped in QUIT
+
+
+def shell(
+    readable: tuple[Readable, ...],
+    history: Path,
+    *,
+    run: Callable[[str], None],
+    tables: Callable[[str | None], None],
+    say: Callable[[str], None],
+) -> None:
+    """Read statements and `run` them, until the end.
+
+    Args:
+        history: file that keeps what was typed, for its owner alone.
+        tables: shows all tables, or the columns of one.
+        say: prints a sentence. `run` and `tables` say themselves what is wrong.
+    """
+    history.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(history, os.O_CREAT | os.O_APPEND, 0o600))
+    session: PromptSession[str] = PromptSession(
+        history=FileHistory(str(history)),
+        lexer=PygmentsLexer(PostgresLexer),
+        completer=SQLCompleter(readable),
+        complete_while_typing=False,
+        auto_suggest=AutoSuggestFromHistory(),
+        # only a whole statement is sent; before that Enter makes a new line
+        multiline=Condition(lambda: not is_whole(session.default_buffer.text)),
+        prompt_continuation="     ... ",
+    )
+    say(".help tells what can be typed; a statement ends with a semicolon.")
+    while True:
+        try:
+            typed = session.prompt("convscope> ").strip()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        if typed.rstrip(";") in QUIT:
+            return
+        if typed == ".help":
+            say(HELP)
+        elif typed == ".tables":
+            tables(None)
+        elif typed.startswith(".columns"):
+            tables(typed.removeprefix(".columns").strip() or None)
+        elif typed.startswith("."):
+            say(f"expected .help, .tables, .columns NAME or .quit, got {typed.split()[0]}")
+        elif typed.rstrip(";").strip():
+            run(typed)

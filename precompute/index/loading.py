@@ -1,0 +1,90 @@
+"""Batches of preprocessed pictures, read ahead by threads while the network works on earlier ones."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from db.stores.images import ImageStore, UnreadableImage
+from workers.jobs.stored_images import StoredImage, read_image
+from workers.models.preprocessing import Preprocessing
+
+# Decoding and resizing run in C without the interpreter's lock, a few milliseconds a picture.
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that was there at the import and cannot be read now."""
+
+    image_id: int
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one forward pass, in the set's order.
+
+    Attributes:
+        images: those that were read, never more than the batch size.
+        pixels: uint8 N,H,W,C, always as many as the batch size: after the images come zeros, so that every
+            forward pass has the same shape and the network's sums the same order.
+        unreadable: those met on the way.
+        next_place: place in the set at which the next batch begins.
+    """
+
+    images: tuple[StoredImage, ...]
+    pixels: Tensor
+    unreadable: tuple[Unreadable, ...]
+    next_place: int
+
+
+def batches(
+    store: ImageStore,
+    images: Sequence[StoredImage],
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    start: int = 0,
+    threads: int = THREADS,
+) -> Iterator[Batch]:
+    """All images from place `start` on, in order; what cannot be read is passed over and named.
+
+    The batches depend on `start`, `batch_size` and what can be read alone, not on timing. Memory: two batches
+    of pictures.
+    """
+    ahead: deque[Future[npt.NDArray[np.uint8]]] = deque()
+    submitted = start
+    height, width = preprocessing.input_size
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            place = start
+            while place < len(images):
+                read: list[StoredImage] = []
+                unreadable: list[Unreadable] = []
+                pixels = torch.zeros(batch_size, height, width, preprocessing.channels, dtype=torch.uint8)
+                rows = pixels.numpy()
+                while place < len(images) and len(read) < batch_size:
+                    while submitted < len(images) and len(ahead) < batch_size + threads:
+                        ahead.append(pool.submit(read_image, store, images[submitted], preprocessing))
+                        submitted += 1
+                    image = images[place]
+                    try:
+                        rows[len(read)] = ahead.popleft().result()
+                        read.append(image)
+                    except UnreadableImage as error:
+                        unreadable.append(Unreadable(image.image_id, image.name, error.reason))
+                    place += 1
+                yield Batch(tuple(read), pixels, tuple(unreadable), place)
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -1,0 +1,101 @@
+"""Grad-CAM at any map (Selvaraju et al., Grad-CAM: visual explanations from deep networks, ICCV 2017)."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workers.layers.module_maps import ModuleMap, default_map, module_maps
+from workers.layers.taps import Tap, Tappable, find_taps, first_tensor
+from workers.requests.methods import WrongRequest
+
+
+def gradcam(model: Tappable, pixels: Tensor, targets: Tensor, *, at: ModuleMap) -> Tensor:
+    """N,H,W: relu(sum over channels of mean gradient x activation) of a map, bilinear to the input's size.
+
+    Zero everywhere where nothing at this layer speaks for the class. Captum's LayerGradCam takes dimension 1 for the
+    channels; `ModuleMap` knows where they are (N,H,W,C in ConvNeXt's blocks, tokens in a ViT).
+    """
+    with torch.enable_grad():
+        activation, logits = _tapped(model, pixels.detach().clone().requires_grad_(), at)
+        chosen = logits.gather(1, targets.unsqueeze(1)).sum()
+        (gradient,) = torch.autograd.grad(chosen, activation)
+    channels = at.as_nchw(activation.detach())
+    weights = at.as_nchw(gradient).mean((2, 3), keepdim=True)
+    cam = (weights * channels).sum(1, keepdim=True).relu()
+    return functional.interpolate(cam, pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def choose_map(model: Tappable, layer: str) -> ModuleMap:
+    """The map of that name: a layer of the index, or the path of any module that returns a map.
+
+    An empty name takes the last map of which the class depends on every position, after the residual join where
+    there is one; in a ViT that reads its class token, the last block but one.
+
+    Raises:
+        WrongRequest: there is none, or none of its positions reaches the class; the message proposes another.
+    """
+    taps = find_taps(model)
+    maps = module_maps(model, taps)
+    default = default_map(maps)
+    if not layer:
+        if default is None:
+            raise WrongRequest(
+                "layer: this model has no layer that keeps positions apart and whose every position reaches the class"
+            )
+        return default
+    found = _named(maps, taps, layer)
+    if found is None:
+        raise WrongRequest(_no_such_layer(maps, taps, layer, default))
+    if found.reached == 0:
+        why = " (behind it only the other tokens count)" if found.prefix_tokens else ""
+        instead = f"; {default.name} does" if default else ""
+        raise WrongRequest(f"layer: no position of {layer} reaches the class{why}{instead}")
+    return found
+
+
+def _named(maps: Sequence[ModuleMap], taps: Sequence[Tap], layer: str) -> ModuleMap | None:
+    place = next(((tap.module, tap.call) for tap in taps if tap.layer == layer), None)
+    for found in maps:
+        if (found.module, found.call) == place or (place is None and found.name == layer):
+            return found
+    return None
+
+
+def _no_such_layer(
+    maps: Sequence[ModuleMap], taps: Sequence[Tap], layer: str, default: ModuleMap | None
+) -> str:
+    names = list(dict.fromkeys([*(tap.layer for tap in taps), *(found.name for found in maps)]))
+    near = difflib.get_close_matches(layer, names, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    shown = ", ".join(names if len(names) <= 8 else [*names[:3], "…", *names[-3:]])
+    usual = f" (default {default.name})" if default else ""
+    return f"layer: expected one of {shown}{usual}, got {layer!r}{hint}"
+
+
+def _tapped(model: Tappable, batch: Tensor, at: ModuleMap) -> tuple[Tensor, Tensor]:
+    """The module's raw output, with its graph, and the logits."""
+    found: list[Tensor] = []
+    calls = 0
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls - 1 != at.call:
+            return None
+        tensor, rebuilt = first_tensor(output)
+        assert tensor is not None, f"expected a map from {at.name}, got {type(output).__name__}"
+        # a copy of its own: what the module returned may be its input too, which other branches read
+        found.append(tensor.clone())
+        return rebuilt(found[0].clone())  # what follows may work in place
+
+    handle = model.network.get_submodule(at.module).register_forward_hook(keep)
+    try:
+        logits = model(batch)
+    finally:
+        handle.remove()
+    assert len(found) == 1, f"expected {at.name} to be called {at.call + 1} times, got {calls}"
+    return found[0], logits

@@ -1,0 +1,303 @@
+"""Jobs of kind `attack`: one image under one model an item."""
+
+import time
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sqlalchemy import Connection, delete, insert, select, update
+from torch import Tensor
+
+from db.ledger.engine import now
+from db.ledger.jobs import Record
+from db.ledger.tables import Attack, AttackLayer, AttackUnit
+from workers.attacks.search import Checked, Search, smallest_epsilons, to_uint8
+from workers.attacks.shifts import Shift, shifts
+from workers.jobs.attack_context import AttackBench, pgd_of
+from workers.jobs.context import ITS_OWN, class_of, digest_of
+from workers.models.probabilities import class_probabilities
+from workers.models.vision import VisionModel
+from workers.queue.runner import Computed, ItemFailed, Report
+from workers.requests.attacks import Epsilons, GeometricGrid, grid_of
+from workers.requests.keys import key_in_set
+from workers.requests.submit_attacks import attack_question
+
+FOLDER = "attacks"
+UNITS_A_LAYER = 5
+TOP = 5  # classes kept for each epsilon
+_FILES = ("file", "input_file", "change_file", "steps_file")
+
+
+class AttackJobs:
+    """Searches for the smallest epsilon, or attacks with one."""
+
+    def __init__(self, shared: AttackBench) -> None:
+        self._shared = shared
+        self._bench = shared.bench
+
+    def compute(self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Report) -> Computed:
+        """See `workers.queue.runner.Kind`."""
+        try:
+            return self._compute(item, parameters, job, on_progress)
+        except ITS_OWN as error:
+            raise ItemFailed(" ".join(str(error).split())) from error
+
+    def _compute(
+        self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Report
+    ) -> Computed:
+        begun = time.monotonic()
+        bench = self._bench
+        digest = digest_of(item["model"], parameters)
+        image = bench.image(parameters["image_set"], item)
+        label = None
+        if parameters["relative_to"] == "label":
+            label = bench.label_of(bench.model(item["model"], parameters), parameters["image_set"], image)
+        question = attack_question(digest, parameters, image.key, label)
+        key = key_in_set(question, parameters["image_set"], image.image_id)
+        known = self._known(key)
+        if known is not None and all(
+            known[file] is None or bench.results.path(known[file]).exists() for file in _FILES
+        ):
+            return self._again(int(known["attack"]), item, parameters)
+        model = bench.model(item["model"], parameters)
+        picture = bench.picture(model, image)
+        pixels = bench.pixels(picture)
+        grid = grid_of(parameters["parameters"])
+        found = self._search(model, pixels, parameters, label, grid, on_progress)
+        classes = model.vocabulary.classes
+        shown = found.shown
+        row: Record = {
+            "key": key,
+            "question": question,
+            "job": job,
+            "model": model.name,
+            "model_digest": digest,
+            "image_set": parameters["image_set"],
+            "image_id": image.image_id,
+            "image_key": image.key,
+            "method": parameters["method"],
+            "relative_to": parameters["relative_to"],
+            "class_index": found.reference,
+            "class_name": classes[found.reference].name,
+            "outcome": found.outcome,
+            "epsilon": found.epsilon,
+            "grid": "fixed"
+            if parameters["parameters"]["mode"] == "fixed"
+            else "geometric"
+            if isinstance(grid, GeometricGrid)
+            else "linear",
+            "ratio": grid.ratio if isinstance(grid, GeometricGrid) else None,
+            "parts": grid.parts if isinstance(grid, GeometricGrid) else None,
+            "step": grid.step,
+            "last_failure": found.last_failure,
+            "at_most": found.at_most,
+            "cap": grid.cap,
+            "minimum": grid.minimum,
+            "eight_bit": grid.integer,
+            "full_scan": parameters["parameters"].get("scan") == "full",
+            "class_before": found.before.predicted,
+            "name_before": classes[found.before.predicted].name,
+            "probability_before": found.before.probability,
+            "attacked_epsilon": None if shown is None else shown.epsilon,
+            "class_after": None if shown is None else shown.predicted,
+            "name_after": None if shown is None else classes[shown.predicted].name,
+            "probability_after": None if shown is None else shown.probability,
+            "gradient_norm": found.gradient_norm,
+            "checked": len(found.checked),
+            "successes": [list(run) for run in found.successes],
+            "input_file": bench.keep_input(model, image, picture),
+            "steps_file": bench.results.write_array(FOLDER, f"{question}-steps", steps_array(found, grid)),
+            "parameters": dict(parameters["parameters"]),
+            "device": str(bench.models.device),
+            "created": now(),
+            **self._keep_attacked(model, question, pixels, found, parameters),
+        }
+        inside: tuple[list[Record], list[Record]] = [], []
+        if found.attacked is not None and not torch.equal(found.attacked, pixels[0].cpu()):
+            on_progress(1, 1, "what moved inside")
+            attacked = found.attacked.to(pixels.device)
+            inside = self._inside(model, digest, parameters["image_set"], pixels[0], attacked)
+        row["seconds"] = time.monotonic() - begun
+
+        def store(connection: Connection) -> int:
+            number = connection.execute(select(Attack.attack).where(Attack.key == key)).scalar()
+            if number is not None:  # another job's, or this one's with its files restored
+                files = {name: row[name] for name in _FILES}
+                connection.execute(update(Attack).where(Attack.attack == number).values(files))
+                return int(number)
+            number = connection.execute(insert(Attack).values(row).returning(Attack.attack)).scalar_one()
+            _keep_inside(connection, number, inside)
+            return number
+
+        return Computed(store)
+
+    def _again(self, number: int, item: Record, parameters: Mapping[str, Any]) -> Computed:
+        """The attack that is known; what moved inside is measured anew where that was ranked by an earlier rule."""
+        with self._bench.ledger.read() as connection:
+            earlier = connection.execute(
+                select(AttackLayer.attack).where(AttackLayer.attack == number, AttackLayer.dead.is_(None))
+            ).first()
+        if earlier is None:
+            return Computed(lambda _connection: number)
+        found = self._shared.found(number)
+        model = self._bench.model(item["model"], parameters)
+        inside = self._inside(model, found["model_digest"], found["image_set"], *self._shared.images(found))
+
+        def store(connection: Connection) -> int:
+            for table in (AttackUnit, AttackLayer):
+                connection.execute(delete(table).where(table.attack == number))
+            _keep_inside(connection, number, inside)
+            return number
+
+        return Computed(store)
+
+    def _inside(
+        self, model: VisionModel, digest: str, image_set: str, before: Tensor, after: Tensor
+    ) -> tuple[list[Record], list[Record]]:
+        """Rows of `attack_units` and of `attack_layers`, without the attack's number."""
+        spreads = self._shared.spreads(model.name, digest, image_set)
+        moved = shifts(model, self._shared.taps(model, digest), before, after)
+        units = [unit for shift in moved for unit in unit_rows(shift, spreads.get(shift.tap.layer))]
+        return units, [layer_row(shift, spreads.get(shift.tap.layer)) for shift in moved]
+
+    def _known(self, key: str) -> Record | None:
+        columns = [Attack.attack, *(getattr(Attack, file) for file in _FILES)]
+        with self._bench.ledger.read() as connection:
+            found = connection.execute(select(*columns).where(Attack.key == key)).mappings().one_or_none()
+        return None if found is None else dict(found)
+
+    def _search(
+        self,
+        model: VisionModel,
+        pixels: Tensor,
+        parameters: Mapping[str, Any],
+        reference: int | None,
+        grid: Epsilons,
+        on_progress: Report,
+    ) -> Search:
+        options = parameters["parameters"]
+        target = parameters["target"]
+        if target is not None:
+            reference = class_of(model, int(target))
+        classes = model.vocabulary.classes
+        points = grid.points
+
+        def tell(_image: int, checked: Checked) -> None:
+            done = bisect_right(points, checked.epsilon)
+            name = classes[checked.predicted].name or f"class {checked.predicted}"
+            what = f"epsilon {checked.epsilon:.4g}: {name}, {checked.probability:.1%}"
+            on_progress(done, len(points), what)
+
+        on_progress(0, 1, "gradient")
+        (found,) = smallest_epsilons(
+            model,
+            pixels,
+            None if reference is None else torch.tensor([reference], device=pixels.device),
+            grid=grid,
+            how=pgd_of(parameters["method"], options),
+            targeted=target is not None,
+            full_scan=options.get("scan") == "full",
+            on_checked=tell,
+            # a folded network rounds otherwise: the signs of gradients next to zero are those of the network itself
+            forward=self._shared.folded(model, pixels),
+        )
+        return found
+
+    def _keep_attacked(
+        self,
+        model: VisionModel,
+        question: str,
+        pixels: Tensor,
+        found: Search,
+        parameters: Mapping[str, Any],
+    ) -> Record:
+        """Keep the attacked image and how it was made; what the model says of it as it lies on the disk."""
+        none = ("file", "change_file", "png_class", "png_name", "png_probability", "png_succeeds")
+        if found.attacked is None:
+            return dict.fromkeys(none)
+        results = self._bench.results
+        file = results.write_picture(FOLDER, question, to_uint8(found.attacked).permute(1, 2, 0).numpy())
+        if parameters["method"] == "fgsm":
+            signs = (found.direction.to(torch.int16) * 127 + 128).to(torch.uint8)
+            change = results.write_picture(FOLDER, f"{question}-signs", signs.permute(1, 2, 0).numpy())
+        else:
+            change = results.write_array(
+                FOLDER, f"{question}-change", (found.attacked - pixels[0].cpu()).numpy()
+            )
+        again = results.read_picture(file)
+        with torch.inference_mode():
+            probabilities = class_probabilities(model(self._bench.pixels(again)))[0]
+        verdict = int(probabilities.argmax())
+        return {
+            "file": file,
+            "change_file": change,
+            "png_class": verdict,
+            "png_name": model.vocabulary.classes[verdict].name,
+            "png_probability": float(probabilities[verdict]),
+            "png_succeeds": (verdict == found.reference) == (parameters["target"] is not None),
+        }
+
+
+def _keep_inside(connection: Connection, attack: int, inside: tuple[list[Record], list[Record]]) -> None:
+    for table, rows in zip((AttackUnit, AttackLayer), inside, strict=True):
+        if rows:
+            connection.execute(insert(table), [{"attack": attack, **row} for row in rows])
+
+
+def steps_array(found: Search, grid: Epsilons) -> npt.NDArray[np.float32]:
+    """n, 2 + 2 * TOP: number of the epsilon (0: no change; i of a linear grid's i * step; of a geometric grid see
+    `GeometricGrid.number`), probability of the reference class, class and probability of the top classes, best first;
+    -1 and 0 where the model has fewer."""
+    table = np.zeros((len(found.checked), 2 + 2 * TOP), np.float32)
+    for line, checked in zip(table, found.checked, strict=True):
+        top = [*checked.top, *[(-1, 0.0)] * (TOP - len(checked.top))]
+        line[:] = [
+            grid.number(checked.epsilon)
+            if isinstance(grid, GeometricGrid)
+            else round(checked.epsilon / grid.step),
+            checked.reference_probability,
+            *(value for pair in top for value in pair),
+        ]
+    return table
+
+
+def unit_rows(shift: Shift, spreads: Tensor | None) -> list[Record]:
+    """Rows of `attack_units` for the channels that moved most at one tap."""
+    rows = []
+    for rank, channel in enumerate(shift.most_moved(UNITS_A_LAYER, spreads), 1):
+        moved = float(shift.shift[channel])
+        rows.append(
+            {
+                "layer": shift.tap.layer,
+                "rank": rank,
+                "channel": channel,
+                "activation_before": float(shift.before[channel]),
+                "activation_after": float(shift.after[channel]),
+                "shift": moved,
+                "deviations": None if spreads is None else moved / float(spreads[channel]),
+                "y_before": int(shift.at_before[channel, 0]),
+                "x_before": int(shift.at_before[channel, 1]),
+                "y": int(shift.at_after[channel, 0]),
+                "x": int(shift.at_after[channel, 1]),
+            }
+        )
+    return rows
+
+
+def layer_row(shift: Shift, spreads: Tensor | None) -> Record:
+    """The row of `attack_layers` for one tap."""
+    live = shift.live(spreads)
+    deviations = None
+    if spreads is not None and live:
+        deviations = float(shift.sizes(spreads)[live].mean())
+    return {
+        "layer": shift.tap.layer,
+        "position": shift.tap.position,
+        "mean_shift": float(shift.shift.abs().mean()),
+        "mean_deviations": deviations,
+        "relative_change": shift.relative_change,
+        "dead": shift.tap.channels - len(live),
+    }

@@ -1,0 +1,96 @@
+"""What jobs that attack share: taps and folded copies of models, and the attacks that were found."""
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sqlalchemy import select
+from torch import Tensor
+
+from db.atlas.runs import channel_spreads
+from db.ledger.jobs import Record
+from db.ledger.tables import Attack
+from workers.attacks.search import Pgd, perturbed
+from workers.attribution.gradients import Network
+from workers.jobs.context import Bench
+from workers.layers.taps import Tap, find_taps
+from workers.models.speedups.folding import folded
+from workers.models.vision import VisionModel
+from workers.queue.runner import ItemFailed
+
+
+class AttackBench:
+    """What the kinds below share beside their bench: taps of models, and attacks that were found."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self._taps: dict[tuple[str, str], tuple[Tap, ...]] = {}
+        self._folded: WeakKeyDictionary[VisionModel, Any] = WeakKeyDictionary()
+
+    def taps(self, model: VisionModel, digest: str) -> tuple[Tap, ...]:
+        """The model's taps, found once."""
+        key = (model.source, digest)
+        if key not in self._taps:
+            self._taps[key] = find_taps(model)
+        return self._taps[key]
+
+    def folded(self, model: VisionModel, pixels: Tensor) -> Network | None:
+        """The model with quicker forward passes, made once; nothing where it has none."""
+        if model not in self._folded:
+            made = folded(model, pixels)
+            # a value that is its own key would keep a model that was dropped
+            self._folded[model] = None if made is model else made
+        quicker: Network | None = self._folded[model]
+        return quicker
+
+    def spreads(self, model: str, digest: str, image_set: str) -> dict[str, Tensor]:
+        """Spread of each channel over the set (`db.atlas.stds`), by layer, NaN of a dead one; empty if not indexed."""
+        rows = self.bench.atlas.fetch(channel_spreads(model, digest, image_set))
+        nan = float("nan")
+        return {
+            row["layer"]: torch.tensor(
+                [nan if spread is None else spread for spread in row["spreads"]], dtype=torch.float64
+            )
+            for row in rows
+        }
+
+    def found(self, number: int) -> Record:
+        """The row of an attack."""
+        with self.bench.ledger.read() as connection:
+            rows = connection.execute(select(Attack.__table__).where(Attack.attack == number)).mappings()
+            return dict(rows.one())
+
+    def images(self, found: Record) -> tuple[Tensor, Tensor]:
+        """The image before and the attacked image, float32 3,H,W in [0, 1], as they were classified.
+
+        Raises:
+            ItemFailed: a file is gone.
+        """
+        before = self.bench.pixels(self._picture(found["input_file"]))[0]
+        change = found["change_file"]
+        if change is None:
+            return before, before.clone()
+        if change.endswith(".npy"):
+            moved = before + torch.from_numpy(self.bench.results.read_array(change)).to(
+                before.device
+            ).view_as(before)
+            return before, moved
+        signs = (torch.from_numpy(self._picture(change).astype(np.float32)).permute(2, 0, 1) - 128) / 127
+        epsilon = found["attacked_epsilon"]
+        return before, perturbed(before, signs.to(before), epsilon, integer=found["eight_bit"])
+
+    def _picture(self, file: str) -> npt.NDArray[np.uint8]:
+        try:
+            return self.bench.results.read_picture(file)
+        except OSError as error:
+            raise ItemFailed(f"the file {file} is gone: attack again") from error
+
+
+def pgd_of(method: str, options: Mapping[str, Any]) -> Pgd | None:
+    """How PGD walks, from a parsed request; None for FGSM."""
+    if method == "fgsm":
+        return None
+    return Pgd(options["steps"], options["step_size"], options["seed"])

@@ -1,0 +1,51 @@
+"""The models that a worker keeps loaded, so that the second map of a model starts at once."""
+
+from collections import OrderedDict
+
+import torch
+
+from db.settings import Settings
+from workers.models.networks import WrongWeights
+from workers.models.speedups.pointwise import quicken
+from workers.models.vision import VisionModel, load_model
+from workers.queue.events import log
+
+
+class LoadedModels:
+    """At most `settings.loaded_models` models on one device; the one that was not used for longest goes first."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self.device = device
+        self._settings = settings
+        self._kept: OrderedDict[tuple[str, str], VisionModel] = OrderedDict()
+
+    def get(self, *, name: str, source: str, digest: str) -> VisionModel:
+        """The model of that specification, with just the weights, preprocessing and classes that `digest` names.
+
+        Raises:
+            ModelError: it cannot be loaded, or is another one by now.
+        """
+        key = (source, digest)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        while len(self._kept) >= self._settings.loaded_models:
+            _, dropped = self._kept.popitem(last=False)
+            log("model.dropped", model=dropped.name)
+        model = load_model(
+            source,
+            name=name,
+            hub_timeout=self._settings.hub_timeout,
+            models_folder=self._settings.home / "models",
+            device=self.device,
+        )
+        found = model.digest(model.weights_sha256())
+        if found != digest:
+            raise WrongWeights(
+                f"{name} ({source}) has other weights, preprocessing or classes than when this was asked for: "
+                "index it again, or ask again"
+            )
+        quicken(model.network)
+        self._kept[key] = model
+        log("model.loaded", model=name, source=source, device=self.device)
+        return model

@@ -1,0 +1,192 @@
+"""A worker process: takes job numbers from the broker and runs them, one at a time, in its main thread.
+
+One process, one device: torch's own threads use the cores, and more workers are more processes or hosts. Celery's
+pool is `solo`, since a fork would break torch's threads and CUDA.
+"""
+
+import logging
+import os
+import platform
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery import signals
+from celery.exceptions import SecurityWarning
+from sqlalchemy import delete, insert, update
+
+from db.atlas.store import Atlas
+from db.home import check_writable, open_home
+from db.ledger.engine import Ledger, LedgerError, moment
+from db.ledger.tables import QUEUES, Worker
+from db.settings import Settings
+from db.stores.images import ImageStore
+from db.stores.results import ResultStore
+from workers.models.devices import find_device
+from workers.queue.events import log
+from workers.queue.messages import TASK, celery_app
+from workers.queue.runner import Kind, Runner
+from workers.queue.sweeper import Sweeper
+
+_SECONDS_BETWEEN_SIGNS = 2.0
+
+
+# Makes kinds of jobs, by name, that are computed elsewhere than in this package. They may be kept waiting wherever
+# they report progress (see `Runner`).
+MoreKinds = Callable[[Settings, Any], Mapping[str, Kind]]
+
+
+def run_worker(
+    settings: Settings,
+    *,
+    queues: tuple[str, ...] = QUEUES,
+    device: str = "auto",
+    more: MoreKinds = lambda _settings, _device: {},
+) -> int:
+    """Work until told to stop (SIGTERM, SIGINT): then what is under way goes back to the ledger. The exit code.
+
+    Args:
+        more: given the settings and the device, makes kinds beside those of this package.
+
+    Raises:
+        HomeError, AtlasError, LedgerError: the home cannot be used.
+        ValueError: there is no such device.
+    """
+    place = find_device(device)
+    check_writable(settings, "a worker writes results there")
+    ledger = open_home(settings)
+    stopping = threading.Event()
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    others = more(settings, place)
+    runner = Runner(
+        settings,
+        ledger,
+        {**_kinds(settings, ledger, place), **others},
+        worker=name,
+        queues=queues,
+        stopping=stopping,
+        pausing=others,
+    )
+    app = celery_app(settings, patient=True)
+    app.task(name=TASK, ignore_result=True)(runner.run)
+
+    def stop(**_: Any) -> None:
+        stopping.set()
+
+    signals.worker_shutting_down.connect(stop, weak=False)
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # ours is set up already
+    sweeper = Sweeper(settings, ledger)
+    sign = _Sign(ledger, runner, name=name, queues=queues, device=str(place), stopping=stopping)
+    sign.start()
+    sweeper.start()
+    log("worker.started", worker=name, queues=",".join(queues), device=place)
+    # Celery warns of root, since other applications take pickles from the broker; here messages are JSON alone
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    worker = app.Worker(
+        pool="solo",
+        concurrency=1,
+        queues=[queue for queue in QUEUES if queue in queues],  # the interactive one first
+        hostname=f"convscope@{platform.node()}.{os.getpid()}",
+        loglevel="WARNING",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        stopping.set()
+        sweeper.stop()
+        sign.stop()
+        ledger.close()
+        log("worker.ended", worker=name)
+    return int(worker.exitcode or 0)
+
+
+def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Any]:
+    from workers.jobs.attack import AttackJobs
+    from workers.jobs.attack_context import AttackBench
+    from workers.jobs.context import Bench
+    from workers.jobs.followups import AblationJobs, ComparisonJobs, TransferJobs
+    from workers.jobs.loaded_models import LoadedModels
+    from workers.jobs.saliency import FaithfulnessJobs, SaliencyJobs
+
+    bench = Bench(
+        Atlas(settings),
+        ImageStore(settings),
+        ResultStore(settings),
+        ledger,
+        LoadedModels(settings, device),
+    )
+    attacks = AttackBench(bench)
+    return {
+        "saliency": SaliencyJobs(bench),
+        "faithfulness": FaithfulnessJobs(bench),
+        "attack": AttackJobs(attacks),
+        "comparison": ComparisonJobs(attacks),
+        "ablation": AblationJobs(attacks),
+        "transfer": TransferJobs(attacks),
+    }
+
+
+class _Sign(threading.Thread):
+    """Tells the ledger every few seconds that this worker is there, and what it works on."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        runner: Runner,
+        *,
+        name: str,
+        queues: tuple[str, ...],
+        device: str,
+        stopping: threading.Event,
+    ) -> None:
+        super().__init__(name="sign", daemon=True)
+        self._ledger = ledger
+        self._runner = runner
+        self._worker = name
+        self._facts = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "queues": ", ".join(queues),
+            "device": device,
+        }
+        self._ended = threading.Event()
+        self._stopping = stopping
+
+    def run(self) -> None:
+        """The thread."""
+        is_new = True
+        while True:
+            try:
+                with self._ledger.write() as connection:
+                    present = moment(connection)
+                    if is_new:  # there may be a row of a killed process that had this number
+                        connection.execute(delete(Worker).where(Worker.worker == self._worker))
+                    sign = {"seen": present, "job": self._runner.current}
+                    known = connection.execute(
+                        update(Worker).where(Worker.worker == self._worker).values(**sign)
+                    )
+                    if not known.rowcount:
+                        connection.execute(
+                            insert(Worker).values(worker=self._worker, started=present, **self._facts, **sign)
+                        )
+                is_new = False
+            except Exception as error:  # a thread that ended would make a living worker look dead
+                log("heartbeat.failed", level=logging.WARNING, error=error)
+            if self._ended.wait(_SECONDS_BETWEEN_SIGNS):
+                return
+
+    def stop(self) -> None:
+        """End, and take the sign down."""
+        self._ended.set()
+        self.join(5)
+        try:
+            with self._ledger.write() as connection:
+                connection.execute(delete(Worker).where(Worker.worker == self._worker))
+        except LedgerError as error:
+            log("heartbeat.failed", level=logging.WARNING, error=error)

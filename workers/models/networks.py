@@ -1,0 +1,76 @@
+"""What every source of models hands over, and the ways in which loading can fail."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from workers.models.preprocessing import Preprocessing
+from workers.models.vocabularies import Vocabulary
+
+
+class ModelError(Exception):
+    """A model cannot be had; the message is one sentence for the person who named it."""
+
+
+class UnknownModel(ModelError, ValueError):
+    """What was typed names no model that any source knows."""
+
+
+class ModelUnavailable(ModelError):
+    """The model exists, but its weights are not here and cannot be fetched."""
+
+
+class WrongWeights(ModelError):
+    """The weights at hand do not belong to the architecture, or are not an image classifier's."""
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network with its weights, and all that its weights' configuration says.
+
+    Attributes:
+        network: takes normalised N,3,H,W; returns logits, or an object with `logits`.
+        source: specification that loads this network again.
+        preprocessing_note: one sentence where the preprocessing is assumed or only near; None where it is the
+            weights' own.
+        preprocessing_source, vocabulary_source: where they were read, or whose they are assumed to be.
+        notes: sentences about what the loader chose for the reader.
+        variant: what else the numbers depend on that neither weights nor preprocessing show.
+        reverse_channels: the weights want B, G, R.
+    """
+
+    network: nn.Module
+    source: str
+    architecture: str
+    preprocessing: Preprocessing
+    vocabulary: Vocabulary
+    preprocessing_note: str | None = None
+    reverse_channels: bool = False
+    preprocessing_source: str = ""
+    vocabulary_source: str = ""
+    notes: tuple[str, ...] = ()
+    variant: str = ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def check_problem(problem: object, folder: Path) -> None:
+    """Refuse heads whose numbers are not the logits of classes that exclude each other.
+
+    Raises:
+        WrongWeights: `problem` is one of these values of a configuration's `problem_type`.
+    """
+    kinds = {
+        "multi_label_classification": "a multi-label classifier, whose logits have a sigmoid each",
+        "regression": "a regression, whose numbers are no classes",
+    }
+    if isinstance(problem, str) and problem in kinds:
+        raise WrongWeights(
+            f"expected a classifier with one class per image in {folder}, got {kinds[problem]} "
+            f"(problem_type {problem!r} in config.json)"
+        )

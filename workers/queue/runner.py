@@ -1,0 +1,357 @@
+"""Runs one job after another: claims it, renews its lease, works through its items, ends it.
+
+What may happen to a job meanwhile is told by three exceptions, raised between chunks of work by `Watch.progress`:
+it is to be cancelled, it was taken away, or this worker stops. An error that another attempt may not meet (no
+memory) ends the attempt; one that belongs to the item (a broken image, a missing layer) ends the item. A full disk is
+waited for.
+"""
+
+import errno
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from db.files import file_sentence
+from db.ledger import jobs
+from db.ledger.engine import Ledger, LedgerError
+from db.ledger.jobs import Claim, LostClaim, Record
+from db.settings import Settings
+from workers.queue.events import log
+
+# Without a chunk finished for so long, the work hangs: the process ends, and another takes the job.
+STALL_SECONDS = 1800.0
+_LATER_SECONDS = 5.0
+_SECONDS_BETWEEN_LOOKS = 1.0
+_FULL_DISK_SECONDS = 5.0  # the first pause of a job that met a full disk; each next one is twice as long
+
+
+class ItemFailed(Exception):
+    """An item has no result and will have none; the message is one sentence."""
+
+
+class TryLater(Exception):
+    """Somebody else holds what the job needs: it is tried again soon, however often. The message is one sentence."""
+
+
+class MayPass(Exception):
+    """This attempt failed, and another may not; the message is one sentence."""
+
+
+class Cancelled(Exception):
+    """The job is to be cancelled."""
+
+
+class Stopping(Exception):
+    """This worker stops."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An item's result; `store` writes its row and returns its number, within the transaction that ends the item.
+
+    `after` is called once that is kept.
+    """
+
+    store: Callable[[Connection], int]
+    after: Callable[[], None] = lambda: None
+
+
+class Report(Protocol):
+    """What work calls between chunks: how far it is and, in a few words, what it is at. May raise to stop it."""
+
+    def __call__(self, done: int, total: int, note: str | None = None, /) -> None:
+        """See `Watch.progress`."""
+
+
+_Kept = TypeVar("_Kept")
+
+
+class Kind(Protocol):
+    """How jobs of one kind are computed."""
+
+    def compute(self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Report) -> Computed:
+        """The result of one item. Calls `on_progress` between chunks.
+
+        Raises:
+            ItemFailed: this item will have no result.
+        """
+
+
+class Watch:
+    """Renews a claim's lease in a thread of its own, and tells the work what it learns."""
+
+    def __init__(self, ledger: Ledger, claim: Claim, *, lease: float, stopping: threading.Event) -> None:
+        self._ledger = ledger
+        self._claim = claim
+        self._lease = lease
+        self._stopping = stopping
+        self._ended = threading.Event()
+        self._cancelled = False
+        self._lost = False
+        self._share = 0.0
+        self._note: str | None = None
+        self._moved = time.monotonic()
+        self._renewed = time.monotonic()
+        self.waits = False  # for another job, which this worker does first
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def progress(self, done: int, total: int, note: str | None = None) -> None:
+        """Note how far the present item is, and what it is at.
+
+        Raises:
+            Cancelled, LostClaim, Stopping: see the module.
+        """
+        self._share = done / total if total else 0.0
+        self._note = note
+        self._moved = time.monotonic()
+        if self._lost:
+            raise LostClaim(f"job {self._claim.job} was taken from this worker")
+        if self._cancelled:
+            raise Cancelled
+        if self._stopping.is_set():
+            raise Stopping
+
+    def keep(self, write: Callable[[], _Kept]) -> _Kept:
+        """What `write` gives, which writes what was computed: tried again while the ledger is away and the lease lasts.
+
+        Raises:
+            LedgerError: the ledger was away until the lease ended, or this worker stops.
+        """
+        while True:
+            try:
+                return write()
+            except LedgerError as error:
+                log("result.not_kept", level=logging.WARNING, job=self._claim.job, error=error)
+                self._moved = time.monotonic()
+                if self._lost or self._stopping.wait(_SECONDS_BETWEEN_LOOKS):
+                    raise
+
+    def _run(self) -> None:
+        pause = min(1.0, self._lease / 4)
+        while not self._ended.wait(pause):
+            try:
+                self._cancelled |= jobs.renew(
+                    self._ledger, self._claim, lease=self._lease, progress=self._share, note=self._note
+                )
+                self._renewed = time.monotonic()
+            except LostClaim:
+                self._lost = True
+                return
+            except (
+                Exception
+            ) as error:  # whatever it is, this thread goes on: without it the job is taken away
+                log("lease.not_renewed", level=logging.WARNING, job=self._claim.job, error=error)
+                if time.monotonic() - self._renewed > self._lease:
+                    self._lost = True
+                    return
+            if self.waits:
+                self._moved = time.monotonic()
+            if time.monotonic() - self._moved > STALL_SECONDS:
+                log("job.stalled", level=logging.ERROR, job=self._claim.job)
+                os._exit(70)  # the thread that hangs cannot be stopped any other way
+
+
+class Runner:
+    """One worker's way of running jobs.
+
+    `kinds` maps a job's kind to how it is computed. Those in `pausing` have long items, and may be kept waiting
+    wherever they report progress: jobs that somebody waits for are done in between.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        kinds: Mapping[str, Kind],
+        *,
+        worker: str,
+        queues: tuple[str, ...],
+        stopping: threading.Event,
+        pausing: Collection[str] = (),
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._kinds = kinds
+        self._pausing = frozenset(pausing)
+        self._worker = worker
+        self._queues = queues
+        self._stopping = stopping
+        self._met_full_disk: dict[int, int] = {}  # how often in a row, by job
+        self.current: int | None = None
+
+    def run(self, job: int) -> None:
+        """Run a job, if it is still there to be run; never raises for what went wrong with it."""
+        if self._stopping.is_set():
+            return  # a sweeper sends another message
+        outer = self.current
+        try:
+            claim = jobs.claim_job(self._ledger, job, worker=self._worker, lease=self._settings.lease)
+            if claim is None:
+                log("job.skipped", job=job)
+                return
+            self.current = job
+            log("job.started", job=job, kind=claim.kind, attempt=claim.attempts)
+            begun = time.monotonic()
+            state = self._attempt(claim)
+            log("job.ended", job=job, state=state or "lost", seconds=time.monotonic() - begun)
+        except LedgerError as error:
+            # the lease lapses, and a sweeper gives the job to somebody whose ledger works
+            log("job.abandoned", level=logging.ERROR, job=job, error=error)
+        finally:
+            self.current = outer
+
+    def _attempt(self, claim: Claim) -> str | None:
+        """One attempt at a job; the state it leaves the job in, None where the claim was lost."""
+        with Watch(self._ledger, claim, lease=self._settings.lease, stopping=self._stopping) as watch:
+            try:
+                return self._work(claim, watch)
+            except LostClaim:
+                return None
+            except Cancelled:
+                return "cancelled" if watch.keep(lambda: jobs.end_cancelled(self._ledger, claim)) else None
+            except Stopping:
+                return "queued" if jobs.give_back(self._ledger, claim) else None
+            except TryLater as error:
+                log("job.postponed", job=claim.job, error=error)
+                held = jobs.postpone(self._ledger, claim, seconds=_LATER_SECONDS, note=f"waits: {error}")
+                return "queued" if held else None
+            except LedgerError:
+                raise
+            except Exception as error:
+                if _is_full(error):
+                    return self._wait_for_space(claim, watch, error)
+                again = _may_pass(error)
+                said, told = _sentence(error), traceback.format_exc()
+                log("job.raised", level=logging.WARNING, job=claim.job, error=repr(error), again=again)
+                return watch.keep(
+                    lambda: jobs.end_attempt(
+                        self._ledger,
+                        claim,
+                        error=said,
+                        traceback=told,
+                        again=again,
+                        attempts=self._settings.attempts,
+                    )
+                )
+
+    def _wait_for_space(self, claim: Claim, watch: Watch, error: Exception) -> str | None:
+        """Queue a job again that met a full disk: no fault of its own, so it waits for as long as it takes."""
+        tries = self._met_full_disk.get(claim.job, 0)
+        self._met_full_disk[claim.job] = tries + 1
+        pause = min(jobs.MAX_PAUSE, _FULL_DISK_SECONDS * 2.0**tries)
+        log("job.waits_for_space", level=logging.WARNING, job=claim.job, error=repr(error), seconds=pause)
+        note = f"waits for disk space ({_sentence(error)}); tries again after {pause:,.0f} s"
+        held = watch.keep(lambda: jobs.postpone(self._ledger, claim, seconds=pause, note=note))
+        return "queued" if held else None
+
+    def _work(self, claim: Claim, watch: Watch) -> str | None:
+        kind = self._kinds.get(claim.kind)
+        if kind is None:
+            raise ValueError(f"expected a job of kind {', '.join(self._kinds)}, got {claim.kind!r}")
+        for item in jobs.open_items(self._ledger, claim):
+            self._let_pass(claim, watch)
+            watch.progress(0, 1)
+            begun = time.monotonic()
+            try:
+                computed = kind.compute(item, claim.parameters, claim.job, self._report(claim, watch))
+            except ItemFailed as error:
+                self._end_item(claim, watch, item, jobs.fail_item, begun=begun, error=str(error))
+                log("item.failed", job=claim.job, item=item["position"], error=error)
+            else:
+                self._end_item(claim, watch, item, jobs.finish_item, begun=begun, store=computed.store)
+                computed.after()
+                self._met_full_disk.pop(claim.job, None)
+        return watch.keep(lambda: jobs.finish(self._ledger, claim))
+
+    def _end_item(
+        self,
+        claim: Claim,
+        watch: Watch,
+        item: Record,
+        end: Callable[..., None],
+        *,
+        begun: float,
+        **what: Any,
+    ) -> None:
+        seconds = time.monotonic() - begun
+        tries = 0
+
+        def write() -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                end(self._ledger, claim, item["item"], seconds=seconds, **what)
+            except jobs.ItemEnded:
+                if tries == 1:
+                    raise  # else the try before was kept, and only its answer was lost
+
+        watch.keep(write)
+
+    def _report(self, claim: Claim, watch: Watch) -> Report:
+        """What work calls between chunks."""
+        if claim.kind not in self._pausing:
+            return watch.progress
+        looked = time.monotonic()
+
+        def report(done: int, total: int, note: str | None = None, /) -> None:
+            nonlocal looked
+            watch.progress(done, total, note)
+            if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+                self._let_pass(claim, watch)
+                looked = time.monotonic()
+                watch.progress(done, total, note)
+
+        return report
+
+    def _let_pass(self, claim: Claim, watch: Watch) -> None:
+        """Between two items of a night's work, or within a long one, do first what somebody waits for."""
+        pauses = claim.kind in self._pausing
+        if (claim.queue == "interactive" and not pauses) or "interactive" not in self._queues:
+            return
+        while not self._stopping.is_set():
+            # one that pauses for others of its kind could never end
+            waiting = jobs.next_interactive(self._ledger, but=(claim.kind,) if pauses else ())
+            if waiting is None:
+                return
+            watch.waits = True
+            try:
+                self.run(waiting)
+            finally:
+                watch.waits = False
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether the disk is full, or this user's share of it; libraries say so in words of the system's."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    words = str(error).lower()
+    return any(said in words for said in ("no space left", "disk is full", "disk quota"))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may not meet this error."""
+    return isinstance(error, OSError | MemoryError | MayPass) or "out of memory" in str(error).lower()
+
+
+def _sentence(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return file_sentence(error)
+    if isinstance(error, MayPass):
+        return words
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

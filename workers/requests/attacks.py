@@ -1,0 +1,317 @@
+"""What can be asked of an attack: its method, and the epsilons that it looks at.
+
+Imports no torch: pages, the command line and the HTTP interface offer and check attacks by this module, and
+`workers.attacks.search` computes them.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from db.suggestions import hint
+from workers.requests.methods import Method, Parameter, Value, WrongRequest
+
+# Part of an attack's name: goes up when the same request finds another thing.
+ATTACK_VERSION = 2
+MOST_POINTS = 10_000
+LEVELS = 255  # of 8 bits: a step between two is 1/255
+START = 1 / (16 * LEVELS)  # lowest epsilon of a geometric grid: a sixteenth of a level
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A linear grid: i * step from the first that is at least `minimum` to the last that is at most `cap`.
+
+    `integer` counts in whole 8-bit levels: step, minimum and cap are multiples of 1/255, and what is classified is
+    exactly what a PNG of it holds.
+    """
+
+    step: float = 0.001
+    cap: float = 0.5
+    minimum: float = 0.0
+    integer: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise WrongRequest where it has no point, or too many."""
+        for name, value, low in (
+            ("step", self.step, None),
+            ("cap", self.cap, None),
+            ("minimum", self.minimum, 0),
+        ):
+            right = math.isfinite(value) and value <= 1 and (value > 0 if low is None else value >= low)
+            if not right:
+                kind = "above 0 and" if low is None else "from 0 and"
+                raise WrongRequest(f"{name}: expected a number {kind} at most 1, got {value:g}")
+        if self.integer:
+            for name, value in (("step", self.step), ("cap", self.cap), ("minimum", self.minimum)):
+                if abs(value * LEVELS - round(value * LEVELS)) > 1e-6:
+                    raise WrongRequest(
+                        f"{name}: expected a multiple of 1/255 for an attack on 8 bits, got {value:g}"
+                    )
+        if not self.last >= self.first:
+            raise WrongRequest(
+                f"cap: expected at least one step ({self.step:g}) above the minimum, got {self.cap:g}"
+            )
+        if self.last - self.first >= MOST_POINTS:
+            raise WrongRequest(
+                f"step: expected at most {MOST_POINTS:,} points up to {self.cap:g}, got {self.step:g}"
+            )
+
+    @property
+    def first(self) -> int:
+        """The lowest i; epsilon 0 is looked at in any case and is none of the grid's."""
+        return max(1, math.ceil(self.minimum / self.step - 1e-9))
+
+    @property
+    def last(self) -> int:
+        """The highest i."""
+        return math.floor(self.cap / self.step + 1e-9)
+
+    def epsilon(self, i: int) -> float:
+        """The epsilon of point i: a product, for sums of steps drift."""
+        return round(i * self.step * LEVELS) / LEVELS if self.integer else i * self.step
+
+    @property
+    def points(self) -> tuple[float, ...]:
+        """All its epsilons, ascending."""
+        return tuple(self.epsilon(i) for i in range(self.first, self.last + 1))
+
+    def between(self, _low: float, _high: float) -> tuple[float, ...]:
+        """None: a linear grid is as fine at a success as anywhere."""
+        return ()
+
+
+@dataclass(frozen=True)
+class GeometricGrid:
+    """Epsilons START * ratio ** k from the first that is at least `minimum`, below `cap`, and then `cap` itself.
+
+    Once the first of them succeeds, the gap down to the epsilon before it is looked at in `parts` equal parts, so the
+    smallest epsilon is known to (ratio - 1) / parts of itself or better. Both scans ascend: success is not monotone.
+    """
+
+    ratio: float = 1.5
+    parts: int = 8
+    cap: float = 0.5
+    minimum: float = 0.0
+    step: float = START  # the lowest epsilon: stored where a linear grid stores its step
+    integer: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise WrongRequest where it has no point, or too many."""
+        if not (math.isfinite(self.ratio) and self.ratio > 1):
+            raise WrongRequest(f"ratio: expected a number above 1, got {self.ratio:g}")
+        if self.parts < 1:
+            raise WrongRequest(f"parts: expected a whole number from 1 up, got {self.parts}")
+        if not START * (1 - 1e-9) <= self.cap <= 1:
+            raise WrongRequest(
+                f"cap: expected a number from {START:.6g} (1/{16 * LEVELS}) to 1 on a geometric grid, "
+                f"got {self.cap:g}"
+            )
+        if not 0 <= self.minimum <= self.cap:
+            raise WrongRequest(f"minimum: expected a number from 0 to the cap, got {self.minimum:g}")
+        if math.log(self.cap / START) / math.log(self.ratio) + self.parts >= MOST_POINTS:
+            raise WrongRequest(
+                f"ratio: expected at most {MOST_POINTS:,} points up to {self.cap:g}, got {self.ratio:g}"
+            )
+
+    @property
+    def points(self) -> tuple[float, ...]:
+        """The epsilons that are looked at until the first succeeds, ascending."""
+        count = math.ceil(math.log(self.cap / START) / math.log(self.ratio)) + 1
+        grid = (START * self.ratio**k for k in range(count))
+        inside = [epsilon for epsilon in grid if self.minimum * (1 - 1e-9) <= epsilon < self.cap * (1 - 1e-9)]
+        return (*inside, self.cap)
+
+    def between(self, low: float, high: float) -> tuple[float, ...]:
+        """What is looked at between the last failure and the first success, ascending."""
+        return tuple(low + (high - low) * part / self.parts for part in range(1, self.parts))
+
+    def number(self, epsilon: float) -> float:
+        """Where that epsilon stands: k for point k, from 1; k + part / parts between it and the next; 0 for none."""
+        points = self.points
+        k = bisect_right(points, epsilon)
+        if k == 0 or points[k - 1] == epsilon:
+            return k
+        low, high = points[k - 1], points[k]
+        return k + round((epsilon - low) / (high - low) * self.parts) / self.parts
+
+    def at(self, number: float) -> float:
+        """The epsilon of a `number`, which float32 may have rounded."""
+        k, part = divmod(round(number * self.parts), self.parts)
+        if k == 0:
+            return 0.0
+        low = self.points[k - 1]
+        return low if part == 0 else self.between(low, self.points[k])[part - 1]
+
+
+Epsilons = Grid | GeometricGrid
+GRIDS = ("geometric", "linear")
+
+_GRID = (
+    Parameter(
+        "mode",
+        "smallest",
+        "smallest: walk the grid up to the first epsilon that succeeds; fixed: one epsilon alone.",
+        choices=("smallest", "fixed"),
+        label="search for",
+        words=("smallest epsilon", "one epsilon"),
+    ),
+    Parameter(
+        "epsilon", 0.01, "Of a fixed attack: largest change of a pixel, in pixels in [0, 1].", 0.0, 1.0
+    ),
+    Parameter(
+        "grid",
+        "geometric",
+        "Of a search. geometric: from 1/4080 (a sixteenth of a level of 255) up by a ratio, then finely between the "
+        "last failure and the first success; linear: every multiple of step. A step alone asks for linear; 8-bit "
+        "attacks are always linear.",
+        choices=GRIDS,
+        label="epsilon grid",
+    ),
+    Parameter(
+        "ratio",
+        1.5,
+        "Of a geometric grid: each epsilon over the one before.",
+        1.001,
+        10.0,
+        label="grid ratio",
+    ),
+    Parameter(
+        "parts",
+        8,
+        "Of a geometric grid: equal parts in which the gap below the first success is looked at; 1: not at all.",
+        1,
+        1000,
+        label="parts of last gap",
+    ),
+    Parameter("step", 0.001, "Of a linear grid: distance of two epsilons.", 0.0, 1.0, label="grid step"),
+    Parameter("cap", 0.5, "Of a search: the largest epsilon.", 0.0, 1.0, label="upper limit"),
+    Parameter(
+        "minimum",
+        0.0,
+        "Of a search: the grid's first point is the lowest one from here on.",
+        0.0,
+        1.0,
+        label="lower limit",
+    ),
+    Parameter(
+        "levels",
+        "real",
+        "real: pixels are numbers in [0, 1]; 8-bit: whole levels of 255, so that a PNG holds just what was "
+        "classified. Epsilons then are rounded to n/255, the cap down and the minimum up.",
+        choices=("real", "8-bit"),
+        label="pixel values",
+        words=("real numbers", "8-bit levels"),
+    ),
+    Parameter(
+        "scan",
+        "first",
+        "first: end at the first success; full: look at the whole grid, and report all runs of successes.",
+        choices=("first", "full"),
+        label="scan",
+        words=("to first success", "whole grid"),
+    ),
+)
+
+ATTACKS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "fgsm",
+            "FGSM",
+            "Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015",
+            _GRID,
+        ),
+        Method(
+            "pgd",
+            "PGD",
+            "Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018",
+            (
+                *_GRID,
+                Parameter("steps", 10, "Steps of each attack; each is a way back.", 1, 1000),
+                Parameter(
+                    "step_size",
+                    0.25,
+                    "Length of a step as a share of epsilon; 2.5 / steps is usual.",
+                    0.001,
+                    2.0,
+                ),
+                Parameter("seed", 0, "Seed of the random start within epsilon.", 0, 2**31 - 1),
+            ),
+            seeded=True,
+        ),
+    )
+}
+
+
+def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
+    """All that an attack of that method depends on: what the mode does not read is left out.
+
+    Raises:
+        WrongRequest: there is no such method or parameter, or no epsilon is left to look at.
+    """
+    method = ATTACKS.get(name)
+    if method is None:
+        raise WrongRequest(f"method: expected one of {', '.join(ATTACKS)}, got {name!r}{hint(name, ATTACKS)}")
+    values = method.parse(given)
+    if "grid" not in given and ("step" in given or values["levels"] == "8-bit"):
+        values["grid"] = "linear"
+    elif values["mode"] == "smallest" and values["levels"] == "8-bit" and values["grid"] != "linear":
+        raise WrongRequest(
+            f"grid: expected linear where levels is 8-bit, for its epsilons are n/255, got {values['grid']!r}"
+        )
+    for unread, why in _unread(values).items():
+        if unread in given and values[unread] != _default(method, unread):
+            raise WrongRequest(f"{unread}: is not read where {why}")
+        del values[unread]
+    if values["levels"] == "8-bit":
+        for part, rounded in (("epsilon", round), ("step", round), ("cap", _floor), ("minimum", _ceil)):
+            if part in values:
+                level = rounded(float(values[part]) * LEVELS)
+                values[part] = max(level, 1 if part == "step" else 0) / LEVELS
+    grid_of(values)
+    return values
+
+
+def _unread(values: Mapping[str, Value]) -> dict[str, str]:
+    """The parameters that a request does not read, and why."""
+    if values["mode"] == "fixed":
+        return dict.fromkeys(("grid", "ratio", "parts", "step", "cap", "minimum", "scan"), "mode is fixed")
+    why = f"grid is {values['grid']}"
+    others = ("step",) if values["grid"] == "geometric" else ("ratio", "parts")
+    return {"epsilon": "mode is smallest"} | dict.fromkeys(others, why)
+
+
+def _floor(value: float) -> int:
+    return math.floor(value + 1e-6)
+
+
+def _ceil(value: float) -> int:
+    return math.ceil(value - 1e-6)
+
+
+def _default(method: Method, name: str) -> Value:
+    return next(parameter.default for parameter in method.parameters if parameter.name == name)
+
+
+def grid_of(parameters: Mapping[str, Any]) -> Epsilons:
+    """The epsilons of a parsed attack; a fixed one is a grid of one point, one without a grid is linear.
+
+    Raises:
+        WrongRequest: there is none, or too many.
+    """
+    integer = parameters["levels"] == "8-bit"
+    if parameters["mode"] == "fixed":
+        epsilon = parameters["epsilon"]
+        if not epsilon > 0:
+            raise WrongRequest(
+                f"epsilon: expected {'1/255 or more' if integer else 'a number above 0'}, got {epsilon:g}"
+            )
+        return Grid(step=epsilon, cap=epsilon, minimum=epsilon, integer=integer)
+    if parameters.get("grid", "linear") == "geometric":
+        return GeometricGrid(
+            parameters["ratio"], parameters["parts"], parameters["cap"], parameters["minimum"]
+        )
+    return Grid(parameters["step"], parameters["cap"], parameters["minimum"], integer)

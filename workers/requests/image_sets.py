@@ -1,0 +1,306 @@
+"""Requests that make image sets and runs: an import, an index. Imports no torch."""
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from db.atlas.image_sets import set_name_problem
+from db.atlas.runs import run_of
+from db.atlas.store import Atlas, NoAtlas
+from db.ledger.engine import Ledger
+from db.ledger.jobs import NewItem, NewJob
+from db.queries.inventory import image_sets
+from db.queries.inventory import layers as layers_of
+from db.queries.jobs import count_jobs
+from db.stores.uploads import UploadStore
+from db.suggestions import hint
+from workers.models.names import NAMED_MODELS
+from workers.requests.keys import content_key, key_in_set
+from workers.requests.methods import WrongRequest
+from workers.requests.submit import check_queue, indexed_models, no_such_set
+
+DTYPES = ("float32", "bfloat16")
+MOST_K = 100
+MOST_BATCH = 4096
+_SHOWN_NAMES = 3
+
+
+# What a person may say of a layout in the browser and over HTTP; see `precompute.images.layouts.asked`.
+LAYOUT_WORDS = ("label_column", "image_column", "class_level", "split_from", "class_names")
+_MOST_WORD = 200
+# Tables of labels by their suffix, and the largest that is read.
+LABELS_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+MAX_LABELS_BYTES = 32 * 2**20
+MAX_JSON_BYTES = 16 * 2**20  # parsed at once; takes some 30 times its size at worst
+
+
+def labels_problem(name: str, size: int) -> str | None:
+    """Why a file of that name and size in bytes is taken for no table of labels; None where it may be one."""
+    suffix = "." + name.rsplit(".", 1)[-1].lower() if "." in name else ""
+    if suffix not in LABELS_SUFFIXES:
+        valid = f"{', '.join(LABELS_SUFFIXES[:-1])} or {LABELS_SUFFIXES[-1]}"
+        return f"{name} is no table: expected {valid} with a row an image"
+    if size == 0:
+        return f"{name} is empty: expected a table with a row an image"
+    limit = MAX_JSON_BYTES if suffix == ".json" else MAX_LABELS_BYTES
+    return f"{name} has {size:,} bytes, the limit is {limit:,}" if size > limit else None
+
+
+def layout_words(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of `LAYOUT_WORDS` in `given` that say something.
+
+    Raises:
+        WrongRequest: one is of another type or too long, or a file of names is asked for.
+    """
+    words: dict[str, Any] = {}
+    for name in LAYOUT_WORDS:
+        value = given.get(name)
+        if value is None or value == "":
+            continue
+        if name == "class_level":
+            if isinstance(value, bool) or not isinstance(value, int) or not -100 <= value <= 100:
+                raise WrongRequest(f"class_level: expected a whole number from -100 to 100, got {value!r}")
+        elif not isinstance(value, str) or not 1 <= len(value) <= _MOST_WORD or not value.isprintable():
+            raise WrongRequest(
+                f"{name}: expected a text of at most {_MOST_WORD} characters, got {value!r:.100}"
+            )
+        elif name == "class_names" and value != "imagenet-1k":
+            raise WrongRequest(f"class_names: expected imagenet-1k, got {value!r:.100}")
+        words[name] = value
+    return words
+
+
+def upload_job(
+    uploads: UploadStore,
+    *,
+    upload: str,
+    image_set: str,
+    queue: str = "interactive",
+    preview: bool = False,
+    words: Mapping[str, Any] | None = None,
+    labels: Any = None,
+) -> NewJob:
+    """A request to import an upload that is whole, or to say what would be imported (`preview`).
+
+    Args:
+        words: what a person says of the layout, see `layout_words`.
+        labels: number of the upload's table of labels to take, None for none.
+
+    Raises:
+        WrongRequest: the name is none that a set can have, or `labels` is no number.
+        NoSuchUpload, UploadRefused: the upload is not there, or not whole; or its labels are not.
+    """
+    names = [file.name for file in uploads.check_complete(upload)]
+    if labels is not None:
+        if isinstance(labels, bool) or not isinstance(labels, int):
+            raise WrongRequest(f"labels: expected the number of a labels file, got {labels!r:.100}")
+        uploads.labels(upload, labels)
+    asked = _asked(preview, words, labels)
+    key = content_key("upload", upload, asked) if asked else content_key("upload", upload)
+    return _import_job(image_set, queue, key, source=_named(names), upload=upload, **asked)
+
+
+def folder_job(
+    ledger: Ledger,
+    roots: Sequence[Path],
+    *,
+    folder: str,
+    image_set: str,
+    queue: str = "interactive",
+    preview: bool = False,
+    words: Mapping[str, Any] | None = None,
+    labels: Any = None,
+) -> NewJob:
+    """A request to import a folder or an archive of the server; see `upload_job`.
+
+    `labels`: path of a table of labels on the server, None for none.
+
+    Raises:
+        WrongRequest: the name is none that a set can have, or the folder or `labels` is not below one of `roots`.
+    """
+    path = allowed_path(folder, roots)
+    table = None if labels is None else str(allowed_labels(labels, roots))
+    # each import of a folder is a new one, since its files change; two clicks are one
+    earlier = count_jobs(ledger, states=("done",), kinds=("import",), image_set=image_set)
+    asked = _asked(preview, words, table)
+    key = (
+        content_key("folder", str(path), earlier, asked)
+        if asked
+        else content_key("folder", str(path), earlier)
+    )
+    return _import_job(image_set, queue, key, source=str(path), folder=str(path), **asked)
+
+
+def _asked(preview: bool, words: Mapping[str, Any] | None, labels: int | str | None) -> dict[str, Any]:
+    if not isinstance(preview, bool):
+        raise WrongRequest(f"preview: expected true or false, got {preview!r}")
+    return (
+        ({"preview": True} if preview else {})
+        | ({"words": dict(words)} if words else {})
+        | ({} if labels is None else {"labels": labels})
+    )
+
+
+def allowed_labels(given: Any, roots: Sequence[Path]) -> Path:
+    """The table of labels behind a path that a person typed; see `allowed_path`.
+
+    Raises:
+        WrongRequest: it is not below one of `roots`, no file, or no table of labels by its name and size.
+    """
+    if not isinstance(given, str) or not given:
+        raise WrongRequest(f"labels: expected the path of a file, got {given!r:.100}")
+    path = allowed_path(given, roots, "labels", "file")
+    if not path.is_file():
+        raise WrongRequest(f"labels: expected a file, got the folder {given!r}")
+    problem = labels_problem(path.name, path.stat().st_size)
+    if problem is not None:
+        raise WrongRequest(f"labels: {problem}")
+    return path
+
+
+def allowed_path(folder: str, roots: Sequence[Path], what: str = "folder", noun: str = "folder") -> Path:
+    """The folder or file behind a path that a person typed, links resolved.
+
+    Raises:
+        WrongRequest: it is not below one of `roots`, or there is nothing; the sentence begins with `what`.
+    """
+    if not roots:
+        raise WrongRequest(
+            f"{what}: none may be named: set CONVSCOPE_IMAGE_ROOTS to allow some, or upload the images"
+        )
+    allowed = f"expected a {noun} below {', '.join(map(str, roots))} (CONVSCOPE_IMAGE_ROOTS), got {folder!r}"
+    try:
+        folder.encode()
+        if "\0" in folder or not Path(folder).is_absolute():
+            raise ValueError("it is no absolute path")
+        path = Path(folder).resolve()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise WrongRequest(f"{what}: {allowed}") from error
+    if not any(path.is_relative_to(root) for root in roots):
+        raise WrongRequest(f"{what}: {allowed}")
+    if not path.exists():
+        raise WrongRequest(f"{what}: there is nothing at {folder!r}")
+    return path
+
+
+def _named(names: Sequence[str]) -> str:
+    """An upload by the names of its files."""
+    plain = [name.encode("utf-8", "replace").decode().split("/")[-1][:100] for name in names[:_SHOWN_NAMES]]
+    shown = ", ".join("".join(letter if letter.isprintable() else "?" for letter in name) for name in plain)
+    more = len(names) - len(plain)
+    return f"upload of {shown}" + (f" and {more:,} more" if more > 0 else "")
+
+
+def _import_job(image_set: str, queue: str, key: str, *, source: str, **place: Any) -> NewJob:
+    problem = set_name_problem(image_set)
+    if problem is not None:
+        raise WrongRequest(f"images: {problem}")
+    check_queue(queue)
+    question = content_key("import", key)
+    return NewJob(
+        key=key_in_set(question, image_set),
+        question=question,
+        kind="import",
+        queue=queue,
+        models="",
+        image_set=image_set,
+        parameters={"image_set": image_set, "source": source, **place},
+        items=(NewItem("", 0, ""),),
+    )
+
+
+def index_job(
+    atlas: Atlas,
+    *,
+    model: str,
+    image_set: str,
+    k: int = 20,
+    layers: str = "*",
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    replace: bool = False,
+    queue: str = "batch",
+) -> NewJob:
+    """A request to index an image set with a model that is named, or was indexed before.
+
+    Raises:
+        WrongRequest: something in it cannot be; the message names it.
+    """
+    known = indexed_models(atlas)
+    if model not in known and model not in NAMED_MODELS:
+        names = list(dict.fromkeys([*known, *NAMED_MODELS]))
+        raise WrongRequest(f"model: expected one of {', '.join(names)}, got {model!r}{hint(model, names)}")
+    source = known[model].source if model in known else model
+    _check_number("k", k, MOST_K)
+    if batch_size is not None:
+        _check_number("batch_size", batch_size, MOST_BATCH)
+    if not isinstance(layers, str) or not re.fullmatch(r"[\w.*?,\[\]! -]{1,500}", layers, re.ASCII):
+        raise WrongRequest(f"layers: expected patterns of layers' names such as *.dwconv, got {layers!r}")
+    if dtype not in DTYPES:
+        raise WrongRequest(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}{hint(dtype, DTYPES)}")
+    if not isinstance(replace, bool):
+        raise WrongRequest(f"replace: expected true or false, got {replace!r}")
+    check_queue(queue)
+    try:
+        sets = {row["image_set"]: row for row in atlas.fetch(image_sets())}
+    except NoAtlas:
+        sets = {}
+    if image_set not in sets:
+        raise WrongRequest(no_such_set(image_set, sets))
+    known_layers = [row["layer"] for row in atlas.fetch(layers_of(model))]
+    problem = layers_problem(known_layers, layers, model)
+    if problem is not None:
+        raise WrongRequest(problem)
+    there = atlas.fetch(run_of(model, image_set))
+    if there and not replace:
+        raise WrongRequest(
+            f"replace: {image_set!r} is indexed with {model!r} already (run {there[0]['run']}); true makes it anew"
+        )
+    request: dict[str, Any] = {
+        "models": [{"name": model, "source": source}],
+        "image_set": image_set,
+        "k": k,
+        "layers": layers,
+        "dtype": dtype,
+        "batch_size": batch_size,
+        "replace": replace,
+        "before": there[0]["run"] if there else None,
+    }
+    present = sets[image_set]
+    unnamed = {name: value for name, value in request.items() if name != "image_set"}
+    # a set of the same name and size that was made anew is another
+    question = content_key("index", unnamed, present["images"], present["created"].isoformat())
+    return NewJob(
+        key=key_in_set(question, image_set),
+        question=question,
+        kind="index",
+        queue=queue,
+        models=model,
+        image_set=image_set,
+        parameters=request,
+        items=(NewItem(model, 0, ""),),
+    )
+
+
+def layers_problem(known: Sequence[str], patterns: str, model: str) -> str | None:
+    """A sentence where no pattern matches a layer of a model; None where one does, or its layers are not known."""
+    if not known or matching_layers(known, patterns):
+        return None
+    examples = [known[at] for at in sorted({0, len(known) // 2, len(known) - 1})]
+    return (
+        f"layers: expected a pattern that matches some of {len(known)} layers of {model} such as "
+        f"{', '.join(examples)}, got {patterns!r}{hint(patterns, known)}"
+    )
+
+
+def matching_layers(names: Sequence[str], patterns: str) -> list[str]:
+    """The names that one of the patterns, separated by commas, matches as the shell does."""
+    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in wanted)]
+
+
+def _check_number(name: str, given: Any, most: int) -> None:
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= most:
+        raise WrongRequest(f"{name}: expected a whole number from 1 to {most:,}, got {given!r}")

@@ -1,0 +1,5 @@
+"""Names by content: equal requests and equal results have equal names."""
+
+from db.ledger.request_identity import content_key, key_in_set
+
+__all__ = ["content_key", "key_in_set"]
