@@ -98,8 +98,8 @@ def test_a_process_that_ends_in_the_middle_is_told_and_replaced(
 def test_processor_time_is_that_of_all_threads(runner: SQLRunner) -> None:
     """Four threads may use ten seconds each; a process's limit counts them together."""
     code = (
-        "import os, resource; os.cpu_count = lambda: 8; from db import sql_process; sql_process._allow_seconds(10);"
-        "print(sql_process.threads(), resource.getrlimit(resource.RLIMIT_CPU)[0])"
+        "import os, resource; os.cpu_count = lambda: 8; from db.sql import process; process._allow_seconds(10);"
+        "print(process.threads(), resource.getrlimit(resource.RLIMIT_CPU)[0])"
     )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     threads, seconds = map(int, told.stdout.split())

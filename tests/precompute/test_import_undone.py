@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convscope import _sentence
+from commands.output import error_sentence
 from db.atlas.image_sets import remove_unlisted
 from db.atlas.store import Atlas, AtlasError
 from db.files import FileError
@@ -82,7 +82,7 @@ def test_an_atlas_that_does_not_fit_undoes_its_import(
         assert pictures(store) == before
         assert sorted(path.name for path in atlas.folder.glob("0*")) == [atlas_file.name]
         assert isinstance(caught.value, Exception)
-        said = _sentence(caught.value)
+        said = error_sentence(caught.value)
         assert f"no space left on the disk of {atlas.folder}: " in said
         assert "needed" in said or isinstance(caught.value, OSError)
         assert ".building" not in said

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convscope import _broker_keeper
+from commands.serve import broker_keeper
 from db.settings import Settings
 from workers.queue.broker import NoBroker, is_silent, is_there, server_command, socket_path
 from workers.queue.events import log, write_events
@@ -133,9 +133,9 @@ def test_a_program_that_cannot_be_started_is_named(capfd: pytest.CaptureFixture[
 def test_a_broker_that_hangs_is_killed_and_started_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convscope.MAX_SILENT_LOOKS", 2)
+    monkeypatch.setattr("commands.serve.MAX_SILENT_LOOKS", 2)
     with Supervisor() as children:
-        keep = _broker_keeper(children, settings)
+        keep = broker_keeper(children, settings)
         keep()
         assert wait_until(lambda: is_there(settings), seconds=10)
         assert not is_silent(settings)

@@ -1,0 +1,346 @@
+"""`convscope saliency`, `attack` and `ablate`: queue a job, and wait for it if asked."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from commands.jobs import wait_for
+from commands.models import check_model, load
+from commands.output import CommandFailed, remark
+from commands.stores import check_set, open_ledger, open_stores, read_settings
+
+if TYPE_CHECKING:
+    from db.atlas.store import Atlas
+    from db.ledger.engine import Ledger
+    from workers.requests.methods import Method
+    from workers.requests.submit import ModelRef
+
+
+class _ListsMethods(click.Command):
+    """Its help ends with the methods of attribution."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from workers.requests.methods import METHODS
+
+        _write_methods(formatter, METHODS.values())
+
+
+def _write_methods(formatter: click.HelpFormatter, methods: "Iterable[Method]") -> None:
+    with formatter.section("Methods and their parameters, with defaults"):
+        formatter.write_dl(
+            [
+                (method.name, ", ".join(f"{p.name}={p.default}" for p in method.parameters))
+                for method in methods
+            ]
+        )
+
+
+def named_values(given: tuple[str, ...]) -> dict[str, Any]:
+    """`NAME=VALUE` words as a dictionary."""
+    values: dict[str, Any] = {}
+    for words in given:
+        name, equals, value = words.partition("=")
+        if not equals:
+            raise click.BadParameter(f"expected NAME=VALUE, got {words!r}", param_hint="--set")
+        values[name.strip()] = value.strip()
+    return values
+
+
+@click.command(cls=_ListsMethods)
+@click.option("--model", "models", multiple=True, required=True, help="A model; several may be given.")
+@click.option("--images", "image_set", required=True, help="An image set: `convscope images list`.")
+@click.option("--ids", required=True, help="Images, as 0,1,4-7.")
+@click.option("--method", default="smoothgrad", show_default=True, help="One of those listed below.")
+@click.option("--samples", type=int, help="Most noisy copies of the image (smoothgrad).")
+@click.option("--seed", type=int, help="Seed of the noise (smoothgrad).")
+@click.option(
+    "--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the method."
+)
+@click.option(
+    "--target",
+    default="prediction",
+    show_default=True,
+    help="Class to explain: prediction, label or an index.",
+)
+@click.option(
+    "--queue",
+    type=click.Choice(["interactive", "batch"]),
+    default="batch",
+    show_default=True,
+    help="interactive passes batch.",
+)
+@click.option("--wait", is_flag=True, help="Show progress, and end as the job ends.")
+def saliency(
+    models: tuple[str, ...],
+    image_set: str,
+    ids: str,
+    method: str,
+    samples: int | None,
+    seed: int | None,
+    settings_: tuple[str, ...],
+    target: str,
+    queue: str,
+    wait: bool,
+) -> None:
+    """Queue saliency maps of images under models, and print the job's number.
+
+    A running worker computes them (`convscope run` has one); the Saliency page shows them. Asking twice for the
+    same is one job.
+    """
+    from workers.requests.methods import parse_method
+    from workers.requests.submit import Office, image_keys, parse_ids, parse_target, saliency_job
+
+    parameters = named_values(settings_)
+    parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
+    settings = read_settings()
+    atlas, _ = open_stores()
+    # all that is cheap before a model is loaded, which takes seconds
+    parse_method(method, parameters)
+    parse_target(target)
+    chosen = parse_ids(ids)
+    image_keys(atlas, image_set, chosen)
+    new = saliency_job(
+        atlas,
+        models=model_references(atlas, models),
+        image_set=image_set,
+        image_ids=chosen,
+        method=method,
+        parameters=parameters,
+        target=target,
+        queue=queue,
+    )
+    ledger = open_ledger()
+    submitted = Office(settings, ledger).submit(new)
+    click.echo(f"{submitted.job}")
+    remark(submitted.sentence())
+    if wait:
+        wait_for(ledger, submitted.job)
+
+
+def model_references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]":
+    """The models of a request; all names are looked at before the first is loaded."""
+    from workers.requests.submit import indexed_models
+
+    known = indexed_models(atlas)
+    for model in models:
+        if model not in known:
+            check_model(model)
+    return [model_reference(atlas, model) for model in dict.fromkeys(models)]
+
+
+def model_reference(atlas: "Atlas", model: str) -> "ModelRef":
+    """An indexed model by its name, with no need to load it; any other by loading it once, for its digest."""
+    from workers.requests.submit import ModelRef, indexed_models
+
+    known = indexed_models(atlas)
+    if model in known:
+        return known[model]
+    network = load(model)
+    return ModelRef(network.name, network.source, network.digest(network.weights_sha256()))
+
+
+class _ListsAttacks(click.Command):
+    """Its help ends with the methods of attack."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from workers.requests.attacks import ATTACKS
+
+        _write_methods(formatter, ATTACKS.values())
+
+
+@click.command(cls=_ListsAttacks)
+@click.option("--model", "models", multiple=True, required=True, help="A model; several may be given.")
+@click.option("--images", "image_set", required=True, help="An image set: `convscope images list`.")
+@click.option("--ids", help="Images, as 0,1,4-7 (default: all of the set).")
+@click.option(
+    "--where",
+    metavar="SQL",
+    help="Images for which a condition holds, over name, label, wnid, split, width, height, bytes and, of the first "
+    "model's run, predicted, probability and verdict (right, wrong, unlabelled).",
+)
+@click.option("--method", default="fgsm", show_default=True, help="fgsm or pgd.")
+@click.option("--epsilon", type=float, help="One epsilon alone, in pixels in [0, 1], instead of a search.")
+@click.option(
+    "--grid",
+    type=click.Choice(["geometric", "linear"]),
+    help="Epsilons of the search. geometric: from 1/4080 up, each 1.5 times the one before (--set ratio=), then the "
+    "gap below the first success in 8 parts (--set parts=). linear: every multiple of --step. Default: geometric, "
+    "or linear with --step or on 8-bit levels.",
+)
+@click.option("--step", type=float, help="Distance of two epsilons of a linear grid (default: 0.001).")
+@click.option("--max", "cap", type=float, help="Largest epsilon of the search (default: 0.5).")
+@click.option(
+    "--relative-to",
+    type=click.Choice(["prediction", "label"]),
+    default="prediction",
+    show_default=True,
+    help="The class to leave.",
+)
+@click.option("--target", type=int, help="A class to reach instead, by its index.")
+@click.option(
+    "--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the method."
+)
+@click.option(
+    "--queue",
+    type=click.Choice(["interactive", "batch"]),
+    default="batch",
+    show_default=True,
+    help="interactive passes batch.",
+)
+@click.option("--wait", is_flag=True, help="Show progress, end as the job ends, and say what was found.")
+def attack(
+    models: tuple[str, ...],
+    image_set: str,
+    ids: str | None,
+    where: str | None,
+    method: str,
+    epsilon: float | None,
+    grid: str | None,
+    step: float | None,
+    cap: float | None,
+    relative_to: str,
+    target: int | None,
+    settings_: tuple[str, ...],
+    queue: str,
+    wait: bool,
+) -> None:
+    """Queue attacks on images: the smallest epsilon that changes what a model says. Prints the job's number.
+
+    A running worker computes them and writes each image as it ends; the Attack and the Robustness page show them.
+    Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
+    """
+    from workers.requests.attacks import parse_attack
+    from workers.requests.submit import Office, image_keys, parse_ids
+    from workers.requests.submit_attacks import MOST_ATTACKS, attack_job
+
+    if ids is not None and where is not None:
+        raise click.UsageError("--ids and --where both choose images: expected one of them")
+    parameters = named_values(settings_)
+    given = {"epsilon": epsilon, "grid": grid, "step": step, "cap": cap}
+    parameters |= {name: value for name, value in given.items() if value is not None}
+    if epsilon is not None:
+        parameters.setdefault("mode", "fixed")
+    settings = read_settings()
+    atlas, _ = open_stores()
+    parse_attack(method, parameters)
+    image_keys(atlas, image_set, parse_ids(ids, most=MOST_ATTACKS) if ids is not None else [])
+    references = model_references(atlas, models)
+    ledger = open_ledger()
+    chosen = (
+        parse_ids(ids, most=MOST_ATTACKS)
+        if ids is not None
+        else _images_where(atlas, ledger, image_set, references[0].name, where or "true")
+    )
+    new = attack_job(
+        atlas,
+        models=references,
+        image_set=image_set,
+        image_ids=chosen,
+        method=method,
+        parameters=parameters,
+        relative_to=relative_to,
+        target=target,
+        queue=queue,
+    )
+    submitted = Office(settings, ledger).submit(new)
+    click.echo(f"{submitted.job}")
+    remark(submitted.sentence())
+    if wait:
+        wait_for(ledger, submitted.job)
+        _say_attacks(ledger, submitted.job)
+
+
+def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, condition: str) -> list[int]:
+    from db.atlas.runs import run_of
+    from db.queries.conditions import images_that
+    from db.sql.guard import RefusedSQL
+    from db.sql.runner import SQLFailed, SQLRunner
+    from workers.requests.submit_attacks import MOST_ATTACKS
+
+    runs = atlas.fetch(run_of(model, image_set))
+    runner = SQLRunner(read_settings(), atlas, ledger)
+    try:
+        number = runs[0]["run"] if runs else None
+        chosen, more = images_that(runner, image_set, number, condition, most=MOST_ATTACKS)
+    except (RefusedSQL, SQLFailed) as error:
+        raise click.BadParameter(str(error), param_hint="--where") from error
+    finally:
+        runner.close()
+    if more:
+        raise CommandFailed(
+            f"--where: more than {MOST_ATTACKS:,} images are like that, as many as a job may have"
+        )
+    if not chosen:
+        check_set(atlas, image_set)
+        raise CommandFailed(f"--where: {condition!r} holds for no image of {image_set}")
+    return chosen
+
+
+def _say_attacks(ledger: "Ledger", job: int) -> None:
+    """What a job's attacks found, in a sentence."""
+    from db.queries.attacks import job_attacks
+
+    found = job_attacks(ledger, job)
+    flipped, resisted, impossible = (
+        sum(row["outcome"] == outcome for row in found) for outcome in ("flipped", "resisted", "no_gradient")
+    )
+    # neither a success without any change nor one at a fixed epsilon says where an image falls
+    already = sum(row["epsilon"] == 0 for row in found)
+    searched = [
+        (float("inf") if row["epsilon"] is None else row["epsilon"], row["at_most"])
+        for row in found
+        if row["outcome"] != "no_gradient" and row["epsilon"] != 0 and row["grid"] != "fixed"
+    ]
+    told = (
+        f"{flipped - already:,} changed, {resisted:,} resisted to the cap, {impossible:,} had no gradient"
+        f"{f', {already:,} needed no change' if already else ''}"
+    )
+    if searched:
+        median, at_most = sorted(searched)[(len(searched) - 1) // 2]
+        if median < float("inf"):
+            told += f"; median smallest epsilon {'at most ' if at_most else ''}{median:.4g} ({median * 255:.2f}/255)"
+    click.echo(told)
+
+
+@click.command()
+@click.argument("attacks", metavar="ATTACKS")
+@click.option("--channels", type=int, default=10, show_default=True, help="How many channels are clamped.")
+@click.option("--draws", type=int, default=20, show_default=True, help="Random draws; below 19 no verdict.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random channels.")
+@click.option(
+    "--layer",
+    default="",
+    help="Take the channels of this layer, or of any module by its path: `convscope models show --maps` lists them "
+    "(default: all layers of the index).",
+)
+@click.option(
+    "--queue", type=click.Choice(["interactive", "batch"]), default="batch", show_default=True,
+    help="interactive passes batch.",
+)  # fmt: skip
+@click.option("--wait", is_flag=True, help="Show progress, end as the job ends, and print the verdicts.")
+def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue: str, wait: bool) -> None:
+    """Queue a test of which channels carry attacks, by number as 1,4-7. Prints the job's number.
+
+    The channels that an attack moves most are clamped at the mean of their clean map, and the attack is searched anew,
+    next to random draws of as many live channels of the same layers. They carry the attack where they hold it off
+    longer than the random ones do.
+    """
+    from db.queries.attacks import job_ablations
+    from workers.requests.submit import Office, parse_ids
+    from workers.requests.submit_attacks import MOST_FOLLOWED, ablation_job
+
+    settings = read_settings()
+    ledger = open_ledger()
+    atlas, _ = open_stores()
+    numbers = parse_ids(attacks, most=MOST_FOLLOWED, name="attacks")
+    new = ablation_job(
+        ledger, atlas, numbers, channels=channels, draws=draws, seed=seed, layer=layer, queue=queue
+    )
+    submitted = Office(settings, ledger).submit(new)
+    click.echo(f"{submitted.job}")
+    remark(submitted.sentence())
+    if wait:
+        wait_for(ledger, submitted.job)
+        for row in job_ablations(ledger, submitted.job):
+            click.echo(f"attack {row['attack']}: {row['verdict'].replace('_', ' ')}: {row['reason']}")

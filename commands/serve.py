@@ -1,0 +1,264 @@
+"""The processes: `run`, `first-run`, `serve` and `worker`."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from commands.output import CommandFailed
+from commands.stores import open_stores, read_settings, restart_for_torch
+
+if TYPE_CHECKING:
+    from db.atlas.store import Atlas
+    from db.first_run import Step
+    from db.ledger.engine import Ledger
+    from db.settings import Settings
+    from workers.queue.supervisor import Supervisor
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (default: CONVSCOPE_HOST).")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
+)
+@click.option(
+    "--url-prefix",
+    metavar="PATH",
+    help="Path below which a reverse proxy serves it, as /lab/convscope (default: CONVSCOPE_URL_PREFIX).",
+)
+def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
+    """Serve the dashboard, with a broker and a worker; on the first run also make something to look at.
+
+    The broker is started here unless CONVSCOPE_REDIS_URL names one. The web server, the broker and the worker are
+    started again when they end, and a broker of our own also when it does not answer. What keeps ending at its start
+    is given up with a sentence; without the web server this command ends. The first run fills an empty installation
+    as `convscope first-run` does; the page is up meanwhile, tells how far it is and fills itself. Ctrl-C stops
+    everything within 10 seconds; what a worker was doing, or the first run, goes on at the next start.
+    """
+    settings = _server_settings(host, port, url_prefix)
+    from db.atlas.store import Atlas
+    from db.home import check_writable, open_home
+    from workers.queue.broker import is_there
+    from workers.queue.events import write_events
+    from workers.queue.supervisor import Supervisor, wait_until
+    from workers.queue.sweeper import Sweeper
+
+    write_events()
+    check_writable(settings, "jobs write there: `convscope serve` shows what is there")
+    ledger = open_home(settings)
+    sweeper = Sweeper(settings, ledger)
+    given = [("host", host), ("port", port), ("url-prefix", url_prefix)]
+    where = [f"--{name}={value}" for name, value in given if value is not None]
+    with Supervisor() as children:
+        server = children.start("web server", _words("serve", *where), again=True, stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()  # it says where it is as soon as it answers
+        if not address:
+            sys.exit(server.wait() or 1)  # and has said why not on stderr
+        # the same address from now on, also where any free port was asked for
+        actual = urlsplit(address.split()[-1]).port
+        where = [word for word in where if not word.startswith("--port")] + [f"--port={actual}"]
+        children.restart_as("web server", _words("serve", *where), stdout=subprocess.DEVNULL)
+        filling = bool(_announce_first_run(Atlas(settings)))
+        click.echo(address)
+        keep_broker = broker_keeper(children, settings)
+        keep_broker()
+        wait_until(lambda: is_there(settings), seconds=5)
+        children.start("worker", _words("worker"), again=True, came_up=_has_registered(ledger))
+        sweeper.start()
+        try:
+            _watch(children, settings, filling, keep_broker)
+        finally:
+            sweeper.stop()
+
+
+def _has_registered(ledger: "Ledger") -> Callable[[int], bool]:
+    """Whether a process of this host has been a worker: a job that ends one says nothing of how workers start."""
+    import platform
+
+    from db.ledger.engine import LedgerError
+    from db.queries.jobs import workers
+
+    def registered(pid: int) -> bool:
+        with contextlib.suppress(LedgerError):
+            return any((row["host"], row["pid"]) == (platform.node(), pid) for row in workers(ledger))
+        return False
+
+    return registered
+
+
+MAX_SILENT_LOOKS = 5  # in a row, a second or more each, until a broker that does not answer is killed
+
+
+def broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], None]:
+    """What to call now and then, so that a broker answers: not started at once where an earlier run's still ends."""
+    from workers.queue.broker import NoBroker, is_silent, is_there, server_command
+    from workers.queue.events import log
+
+    looked = 0.0
+    started = False
+    silent = 0
+
+    def keep() -> None:
+        nonlocal looked, started, silent
+        if settings.redis_url or time.monotonic() - looked < 1:
+            return
+        if started:
+            silent = silent + 1 if children.is_running("broker") and is_silent(settings) else 0
+            if silent >= MAX_SILENT_LOOKS:
+                silent = 0
+                log("broker.silent", looks=MAX_SILENT_LOOKS)
+                children.kill("broker")  # and the supervisor starts it again
+        elif not is_there(settings):
+            started = True
+            try:
+                children.start("broker", server_command(settings), again=True)
+            except NoBroker as error:
+                click.echo(f"convscope: jobs wait: {error}", err=True)
+        looked = time.monotonic()
+
+    return keep
+
+
+def _watch(
+    children: "Supervisor", settings: "Settings", filling: bool, keep_broker: Callable[[], None]
+) -> None:
+    """Until the web server is given up; meanwhile a first run, where there is to be one."""
+    from db.first_run import stopped
+
+    if filling:
+        children.start("first run", _words("first-run"), again=False)
+    else:
+        click.echo("Ready (Ctrl-C stops)")
+    while True:
+        keep_broker()
+        ended = children.look()
+        if ended == "web server":
+            raise CommandFailed(children.why(ended))
+        if ended == "first run":
+            code = children.code("first run")
+            if code:
+                stopped(settings.home, f"its process ended with exit code {code}")
+                click.echo("convscope: the first run goes on with the next `convscope run`", err=True)
+            click.echo("Ready (Ctrl-C stops)")
+        elif ended:
+            click.echo(f"convscope: jobs wait: {children.why(ended)}", err=True)
+        if ended:
+            children.forget(ended)
+        time.sleep(0.2)
+
+
+def _words(*words: str) -> list[str]:
+    """`convscope WORDS` as a command for a process of its own."""
+    return [sys.executable, str(Path(__file__).resolve().parents[1] / "convscope.py"), *words]
+
+
+def _announce_first_run(atlas: "Atlas") -> tuple["Step", ...]:
+    """What a first run is to make, if anything; the first page that is opened tells of it."""
+    from db.first_run import announce, missing_steps
+
+    steps = missing_steps(atlas)
+    announce(atlas.home, steps)
+    return steps
+
+
+@click.command("first-run")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+def first_run(device: str) -> None:
+    """Fill an empty installation: what `convscope run` does the first time.
+
+    Imports the photographs that installed packages carry as image set `samples`, paints the probe pictures
+    `stimuli`, and indexes both with the models whose weights are installed: convnext-demo and efficientnet-lite0.
+    Goes on where an earlier first run was stopped; once one ended, or where there was content before, it does nothing.
+    """
+    restart_for_torch()
+    from db.first_run import FirstRunBusy
+    from precompute.first_run import fill
+
+    atlas, store = open_stores()
+    steps = _announce_first_run(atlas)
+    if not steps:
+        click.echo("Nothing to make: the first run is done, or there was content before")
+        return
+    try:
+        for sentence in fill(atlas, store, steps, device=device):
+            click.echo(sentence)
+    except FirstRunBusy as error:
+        click.echo(f"Nothing to make: {error}")
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (default: CONVSCOPE_HOST).")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
+)
+@click.option(
+    "--url-prefix",
+    metavar="PATH",
+    help="Path below which a reverse proxy serves it, as /lab/convscope (default: CONVSCOPE_URL_PREFIX).",
+)
+def serve(host: str | None, port: int | None, url_prefix: str | None) -> None:
+    """Serve the dashboard and nothing else."""
+    settings = _server_settings(host, port, url_prefix)
+    from dashboard import server  # takes seconds: after what may be refused at once
+
+    server.serve(settings)
+
+
+def _server_settings(host: str | None, port: int | None, prefix: str | None) -> "Settings":
+    """The settings, with what the command line names of host, port and prefix; refuses to serve without a login."""
+    import dataclasses
+
+    from dashboard.security.access import check_binding
+    from db.settings import url_prefix
+
+    settings = read_settings()
+    settings = dataclasses.replace(
+        settings,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        url_prefix=settings.url_prefix if prefix is None else url_prefix(prefix, "--url-prefix"),
+    )
+    check_binding(settings)
+    return settings
+
+
+@click.command()
+@click.option(
+    "--queues",
+    default="interactive,batch",
+    show_default=True,
+    help="Queues to take jobs from: interactive, batch, or both.",
+)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
+def worker(queues: str, device: str) -> None:
+    """Run a worker: compute the jobs that others queue, one at a time.
+
+    On another host, set CONVSCOPE_REDIS_URL and CONVSCOPE_LEDGER_URL to the same broker and database, and
+    CONVSCOPE_HOME to the same folder on a file system that both see. Ctrl-C gives the job under way back.
+    """
+    from db.ledger.tables import QUEUES
+    from db.suggestions import hint
+
+    chosen = tuple(dict.fromkeys(queue.strip() for queue in queues.split(",")))
+    for queue in chosen:
+        if queue not in QUEUES:
+            raise click.BadParameter(
+                f"expected some of {', '.join(QUEUES)}, got {queue!r}{hint(queue, QUEUES)}",
+                param_hint="--queues",
+            )
+    restart_for_torch()
+    from precompute.jobs import set_kinds
+    from workers.jobs.worker import run_worker
+    from workers.queue.events import write_events
+
+    write_events()
+    code = run_worker(read_settings(), queues=chosen, device=device, more=set_kinds)
+    if code:
+        sys.exit(code)

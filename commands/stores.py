@@ -1,0 +1,64 @@
+"""What the commands open, and the checks of names that several of them share."""
+
+from typing import TYPE_CHECKING
+
+from commands.output import CommandFailed
+from db.plurals import count as counted
+
+if TYPE_CHECKING:
+    from db.atlas.store import Atlas
+    from db.ledger.engine import Ledger
+    from db.settings import Settings
+    from db.stores.images import ImageStore
+
+
+def known_sets(atlas: "Atlas", given: str = "") -> str:
+    from db.queries.inventory import image_sets
+    from db.suggestions import meant
+
+    rows = atlas.fetch(image_sets())
+    if not rows:
+        return "there is no image set yet: convscope images import NAME PATH"
+    near = meant(given, [row["image_set"] for row in rows]) if given else None
+    names = [f"{row['image_set']} ({counted(row['images'], 'image')})" for row in rows]
+    return ("" if near is None else f"did you mean {near!r}? ") + "image sets are " + ", ".join(names)
+
+
+def check_set(atlas: "Atlas", image_set: str) -> None:
+    """Before a model is loaded, which takes seconds."""
+    from db.atlas.store import NoAtlas
+    from db.queries.inventory import image_sets
+
+    try:
+        known = any(row["image_set"] == image_set for row in atlas.fetch(image_sets()))
+    except NoAtlas as error:
+        raise CommandFailed(f"there is no image set {image_set!r}: nothing was imported yet") from error
+    if not known:
+        raise CommandFailed(f"there is no image set {image_set!r}; {known_sets(atlas, image_set)}")
+
+
+def open_ledger() -> "Ledger":
+    from db.home import open_home
+
+    return open_home(read_settings())
+
+
+def read_settings() -> "Settings":
+    from db.settings import read_settings
+
+    return read_settings()
+
+
+def open_stores() -> tuple["Atlas", "ImageStore"]:
+    from db.home import open_atlas
+    from db.stores.images import ImageStore
+
+    settings = read_settings()
+    return open_atlas(settings), ImageStore(settings)
+
+
+def restart_for_torch() -> None:
+    """Before torch starts: see `workers.models.speedups.runtime` for what it is worth."""
+    from workers.models.speedups.runtime import restart_with_settings
+
+    restart_with_settings()
