@@ -1,26 +1,42 @@
 # Every target does its own set-up into .venv; the second time costs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench zoo clean
+.PHONY: help setup lock run test lint bench zoo clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 help:  ## Say what can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(INSTALLED): pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Convscope needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version): set PYTHON=..." >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	@$(PYTHON) -m venv $(VENV) \
 		|| { echo "$(PYTHON) cannot make a virtual environment: on Debian, apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@# an oracle of the attacks' tests; alone, for it asks for a requests of 2021
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchattacks==3.5.1
+	$(PIP) install --no-deps torchattacks==3.5.1
 	@touch $@
 
 setup: $(INSTALLED)  ## Install everything into .venv
+
+lock: | $(BIN)/python  ## Write constraints.txt: install what pyproject.toml names, and pin all that came along
+	$(PIP) install --editable '.[dev,bench,docs]'
+	@# Without local versions (torch 2.13.0+cpu) and what only the CUDA build of torch needs: the file must suit
+	@# machines with and without a GPU. torchattacks is installed alone, see above.
+	@$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip --exclude wheel --exclude torchattacks \
+		> constraints.new
+	@sed -E -i '/^(nvidia|cuda|triton)/d; s/\+[a-z0-9.]+$$//' constraints.new
+	@if grep -Ev '^[A-Za-z0-9._-]+==[A-Za-z0-9.!]+$$' constraints.new; then \
+		echo 'expected NAME==VERSION, got the lines above: install these packages from a registry' >&2; exit 1; fi
+	@{ echo '# Written by `make lock` from .venv: all packages at the versions that the tests ran with.'; \
+		LC_ALL=C sort -f constraints.new; } > constraints.txt
+	@rm constraints.new
 
 run: setup  ## Serve the dashboard at http://127.0.0.1:8050, with content
 	@exec $(BIN)/convscope run
@@ -38,7 +54,7 @@ test: lint  ## Lint, then the tests, the browser's included
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 bench: setup  ## Measure, side by side, and print tables
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@$(PIP) install --constraint constraints.txt --editable '.[dev,bench]'
 	@sh .ci/chromium $(BIN)/python
 	@set -e; for script in tests/bench/bench_*.py; do echo; echo "== $$script"; $(BIN)/python $$script; done
 
