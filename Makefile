@@ -1,6 +1,6 @@
 # Every target does its own set-up into .venv; the second time costs nothing.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test lint bench zoo clean
+.PHONY: help setup lock run test lint docs bench zoo clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,6 +53,10 @@ test: lint  ## Lint, then the tests, the browser's included
 	@# a file's tests share what they set up: they stay in one process; the long files come first
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
+docs: setup  ## Build the documentation into site/
+	@$(PIP) install --constraint constraints.txt --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: setup  ## Measure, side by side, and print tables
 	@$(PIP) install --constraint constraints.txt --editable '.[dev,bench]'
 	@sh .ci/chromium $(BIN)/python
@@ -62,4 +66,4 @@ zoo: setup  ## Examine networks of transformers, timm and torchvision; writes do
 	@OMP_NUM_THREADS=1 nice $(BIN)/python tests/zoo/sweep.py $(ARGS)
 
 clean:  ## Remove what set-up and tests made; never your data in ./var
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

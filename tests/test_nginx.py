@@ -66,9 +66,11 @@ def changed(folder: Path, *, convscope: str, port: int, plain: int) -> str:
 
 
 def below_a_path(file: str) -> str:
-    """The file with what NGINX.md says of a path in place of its own locations."""
-    page = (ROOT / "docker" / "NGINX.md").read_text().partition("## Below a path of a site")[2]
-    instead = next(block for block in re.findall(r"```\n(.*?)```", page, re.DOTALL) if "location" in block)
+    """The file with what docs/lab.md says of a path in place of its own locations."""
+    page = (ROOT / "docs" / "lab.md").read_text().partition("## Below a path of a site")[2]
+    instead = next(
+        block for block in re.findall(r"```nginx\n(.*?)```", page, re.DOTALL) if "location" in block
+    )
     return file[: file.index("    location / {")] + instead + "}\n"
 
 
@@ -249,7 +251,7 @@ def test_below_a_path_of_the_site_all_that_is_named_is_below_it(tmp_path: Path, 
 
 
 def test_the_page_names_what_is_in_the_file() -> None:
-    page, file = (ROOT / "docker" / "NGINX.md").read_text(), CONFIGURATION.read_text()
+    page, file = (ROOT / "docs" / "lab.md").read_text(), CONFIGURATION.read_text()
     for row in re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE):
         for words in re.findall(r"`([^`]+)`", row):
             assert f"{words};" in file, words

@@ -78,3 +78,31 @@ def test_links_between_pages_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text())
     local = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:|#|/", link)]
     assert [link for link in local if not (ROOT / page.parent / link).exists()] == []
+
+
+def test_the_site_has_every_page_of_the_documentation_and_loads_nothing_from_elsewhere() -> None:
+    configuration = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    in_menu = re.findall(r"[\w-]+\.md", str(configuration["nav"]))
+    assert sorted(in_menu) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    assert configuration["theme"]["font"] is False
+    assert not {"extra_css", "extra_javascript"} & configuration.keys()
+
+
+def test_the_findings_page_lists_every_finding() -> None:
+    page = (ROOT / "docs/findings.md").read_text()
+    assert re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE) == sorted(
+        path.name for path in (ROOT / "findings").glob("*.sh")
+    )
+
+
+def test_the_picture_of_the_packages_shows_the_packages_there_are() -> None:
+    picture = (ROOT / "docs/images/packages.svg").read_text()
+    drawn = set(re.findall(r"monospace\">([a-z_]+)/?</text>", picture))
+    folders = ("commands", "dashboard", "db", "precompute", "workers")
+    packages = {path.parent.name for folder in folders for path in (ROOT / folder).glob("*/__init__.py")}
+    # a folder of static files, not a package
+    assert drawn == packages | set(folders) | {"assets"}
+
+
+def test_the_readme_is_one_screen() -> None:
+    assert 40 <= len((ROOT / "README.md").read_text().splitlines()) <= 80

@@ -123,9 +123,11 @@ def test_a_home_of_nobody_is_refused_by_name() -> None:
         read_settings({"CONVSCOPE_HOME": "~nosuchperson/x"})
 
 
-def test_the_readme_documents_exactly_the_settings_there_are() -> None:
+def test_the_settings_page_documents_exactly_the_settings_there_are() -> None:
     rows = [
-        line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `CONVSCOPE_")
+        line
+        for line in (ROOT / "docs/settings.md").read_text().splitlines()
+        if line.startswith("| `CONVSCOPE_")
     ]
     assert rows == [
         f"| `{setting.name}` | {f'`{setting.default}`' if setting.default else 'none'} | {setting.help} |"
