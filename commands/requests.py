@@ -13,7 +13,7 @@ from commands.stores import check_set, open_ledger, open_stores, read_settings
 if TYPE_CHECKING:
     from db.atlas.store import Atlas
     from db.ledger.engine import Ledger
-    from workers.requests.methods import Method
+    from workers.requests.parameters import MethodDescription
     from workers.requests.submit import ModelRef
 
 
@@ -21,12 +21,12 @@ class _ListsMethods(click.Command):
     """Its help ends with the methods of attribution."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from workers.requests.methods import METHODS
+        from workers.attribution.registry import METHODS
 
         _write_methods(formatter, METHODS.values())
 
 
-def _write_methods(formatter: click.HelpFormatter, methods: "Iterable[Method]") -> None:
+def _write_methods(formatter: click.HelpFormatter, methods: "Iterable[MethodDescription]") -> None:
     with formatter.section("Methods and their parameters, with defaults"):
         formatter.write_dl(
             [
@@ -88,7 +88,7 @@ def saliency(
     A running worker computes them (`convscope run` has one); the Saliency page shows them. Asking twice for the
     same is one job.
     """
-    from workers.requests.methods import parse_method
+    from workers.attribution.registry import parse_method
     from workers.requests.submit import Office, image_keys, parse_ids, parse_target, saliency_job
 
     parameters = named_values(settings_)
@@ -144,7 +144,7 @@ class _ListsAttacks(click.Command):
     """Its help ends with the methods of attack."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from workers.requests.attacks import ATTACKS
+        from workers.attacks.registry import ATTACKS
 
         _write_methods(formatter, ATTACKS.values())
 
@@ -159,7 +159,7 @@ class _ListsAttacks(click.Command):
     help="Images for which a condition holds, over name, label, wnid, split, width, height, bytes and, of the first "
     "model's run, predicted, probability and verdict (right, wrong, unlabelled).",
 )
-@click.option("--method", default="fgsm", show_default=True, help="fgsm or pgd.")
+@click.option("--method", default="fgsm", show_default=True, help="One of those listed below.")
 @click.option("--epsilon", type=float, help="One epsilon alone, in pixels in [0, 1], instead of a search.")
 @click.option(
     "--grid",
@@ -210,7 +210,7 @@ def attack(
     A running worker computes them and writes each image as it ends; the Attack and the Robustness page show them.
     Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
     """
-    from workers.requests.attacks import parse_attack
+    from workers.attacks.registry import parse_attack
     from workers.requests.submit import Office, image_keys, parse_ids
     from workers.requests.submit_attacks import MOST_ATTACKS, attack_job
 

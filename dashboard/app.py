@@ -16,7 +16,7 @@ import flask
 import flask_bootstrap
 from dash import Dash, State, html
 
-from dashboard import shell
+from dashboard import document, shell
 from dashboard.api.attacks import attack_api
 from dashboard.api.choices import choices
 from dashboard.api.errors import callback_fault, handle_faults
@@ -29,7 +29,7 @@ from dashboard.components import elements as components
 from dashboard.downloads.attacks import attack_downloads
 from dashboard.downloads.saliency import saliency_downloads
 from dashboard.downloads.tables import downloads
-from dashboard.pages import attack, channel, image, images, jobs, overview, patches, robustness, saliency, sql
+from dashboard.pages.registry import PAGES
 from dashboard.pictures.routes import pictures
 from dashboard.security.middleware import guard
 from dashboard.security.prefix import local
@@ -45,18 +45,6 @@ from db.stores.images import ImageStore
 from db.stores.results import ResultStore
 from workers.requests.submit import Office
 
-PAGES: tuple[tuple[str, str, Any], ...] = (
-    ("patches", "/", patches),
-    ("channel", "/channel", channel),
-    ("images", "/images", images),
-    ("image", "/image", image),
-    ("overview", "/overview", overview),
-    ("saliency", "/saliency", saliency),
-    ("attack", "/attack", attack),
-    ("robustness", "/robustness", robustness),
-    ("sql", "/sql", sql),
-    ("jobs", "/jobs", jobs),
-)
 HERE = Path(__file__).parent
 
 
@@ -69,7 +57,7 @@ def create_app(settings: Settings) -> Dash:
         assets_folder=str(HERE / "assets"),
         title="Convscope",
         update_title="",
-        index_string=shell.head(settings.url_prefix),
+        index_string=document.head(settings.url_prefix),
         requests_pathname_prefix=f"{settings.url_prefix}/",
         routes_pathname_prefix="/",
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
@@ -81,8 +69,8 @@ def create_app(settings: Settings) -> Dash:
         use_async=False,  # else an installed asgiref makes each route start an event loop
     )
     add_page: Any = dash.register_page  # Dash gives it no types
-    for name, path, page in PAGES:
-        add_page(f"dashboard.pages.{name}", path=path, title=page.TITLE, layout=page.layout)
+    for page in PAGES:
+        add_page(f"dashboard.pages.{page.name}", path=page.path, title=page.title, layout=page.layout)
     add_page("not_found_404", path="/not-found", title="Not found · Convscope", layout=not_found)
     app.layout = shell.layout
     server: flask.Flask = app.server
@@ -116,7 +104,7 @@ def create_app(settings: Settings) -> Dash:
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
     server.before_request(name_the_run)
     shell.register(app)
-    for _, _, page in PAGES:
+    for page in PAGES:
         page.register(app)
     return app
 
@@ -136,7 +124,7 @@ def name_the_run() -> flask.Response | None:
     """
     given = flask.request.args.to_dict()
     path = flask.request.path.rstrip("/") or "/"
-    if path not in {path for _, path, _ in PAGES}:
+    if path not in {page.path for page in PAGES}:
         return None
     query = given
     if not {"model", "images"} <= given.keys():

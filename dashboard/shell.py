@@ -23,62 +23,16 @@ from dashboard.api.status import status, work
 from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import attributes, icon, select
 from dashboard.components.formatting import count, duration, when
+from dashboard.pages.registry import LINKED, PAGES
 from dashboard.security.access import who
 from dashboard.security.prefix import local
 from dashboard.state.address import (
-    Address,
-    AttackAddress,
-    ImagesAddress,
-    JobsAddress,
     PatchesAddress,
-    RobustnessAddress,
-    SaliencyAddress,
-    SQLAddress,
 )
 from dashboard.state.context import Catalogue, current
 from dashboard.state.ids import LOCATION, make_id
 
 POLL_MILLISECONDS = 4000
-# Element, name, icon, address, and the paths at which the link is the present page's.
-PAGES: tuple[tuple[str, str, str, type[Address], tuple[str, ...]], ...] = (
-    ("patches", "Patches", "grid-3x3-gap", PatchesAddress, ("/", "/channel")),
-    ("images", "Images", "images", ImagesAddress, ("/images", "/image", "/overview")),
-    ("saliency", "Saliency", "bullseye", SaliencyAddress, ("/saliency",)),
-    ("attack", "Attack", "lightning-charge", AttackAddress, ("/attack",)),
-    ("robustness", "Robustness", "graph-down", RobustnessAddress, ("/robustness",)),
-    ("sql", "SQL", "database", SQLAddress, ("/sql",)),
-    ("jobs", "Jobs", "list-check", JobsAddress, ("/jobs",)),
-)
-
-# Sets the theme before anything is drawn, so that a dark page never flashes white.
-HEAD = """<!DOCTYPE html>
-<html lang="en" data-bs-theme="light">
-    <head>
-        {%metas%}
-        <title>{%title%}</title>
-        <link rel="icon" href="/assets/mark.svg" type="image/svg+xml">
-        <script>
-            (function () {
-                var kept = null;
-                try { kept = localStorage.getItem("convscope-theme"); } catch (error) { /* private mode */ }
-                var dark = window.matchMedia && matchMedia("(prefers-color-scheme: dark)").matches;
-                document.documentElement.setAttribute("data-bs-theme", kept || (dark ? "dark" : "light"));
-            })();
-        </script>
-        <link rel="stylesheet" href="/bootstrap/css/bootstrap.min.css">
-        <link rel="stylesheet" href="/bootstrap/css/font/bootstrap-icons.min.css">
-        {%css%}
-    </head>
-    <body>
-        {%app_entry%}
-        <footer>{%config%}{%scripts%}{%renderer%}</footer>
-    </body>
-</html>"""
-
-
-def head(prefix: str) -> str:
-    """The page around Dash's own, for a dashboard below `prefix`."""
-    return HEAD.replace('href="/', f'href="{prefix}/')
 
 
 def layout() -> Any:
@@ -98,8 +52,12 @@ def layout() -> Any:
                     ),
                     html.Nav(
                         [
-                            html.A([icon(symbol), name], id=make_id("shell", page), href=local(f"/{page}"))
-                            for page, name, symbol, _, _ in PAGES
+                            html.A(
+                                [icon(page.icon), page.label],
+                                id=make_id("shell", page.name),
+                                href=local(page.path),
+                            )
+                            for page in LINKED
                         ],
                         **attributes(aria_label="Pages"),
                     ),
@@ -191,8 +149,8 @@ def register(app: Dash) -> None:
     )
     app.callback(
         *[
-            Output(make_id("shell", page), part)
-            for page, *_ in PAGES
+            Output(make_id("shell", page.name), part)
+            for page in LINKED
             for part in ("href", "className", "aria-current")
         ],
         Output(make_id("shell", "model"), "options"),
@@ -250,10 +208,11 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
     # the images page also shows sets that no model was run over
     run = catalogue.run(address.model, address.images)
     links: list[str] = []
-    for _, _, _, there, paths in PAGES:
-        here = path in paths
+    shown = next((page.part_of or page.name for page in PAGES if page.path == path), "")
+    for page in LINKED:
+        here = page.name == shown
         links += [
-            there(model=address.model, images=address.images).href(),
+            page.address(model=address.model, images=address.images).href(),
             "page-link-here" if here else "page-link-there",
             "page" if here else "false",
         ]

@@ -32,7 +32,7 @@ from workers.models.networks import ModelError
 from workers.models.vision import load_model
 from workers.queue.runner import Computed, ItemFailed, Kind, MayPass, Report, TryLater
 from workers.requests.image_sets import allowed_labels, allowed_path, matching_layers
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 
 MOST_REFUSALS = 1000
 MOST_SHOWN = 50

@@ -16,7 +16,7 @@ from db.ledger.engine import LedgerError
 from db.ledger.jobs import IllegalMove, NoSuchJob
 from db.stores.results import ResultGone
 from db.suggestions import hint
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import DEFAULT_STEPS, short_ids
 
 MOST_NUMBER = 2**31 - 1

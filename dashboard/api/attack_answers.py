@@ -11,7 +11,7 @@ from dashboard.state.context import Catalogue, Context, Record
 from db.queries import attacks as attack_queries
 from db.queries.inventory import classes_of
 from db.stores.results import ResultGone
-from workers.requests.attacks import GeometricGrid, grid_of
+from workers.requests.epsilons import GeometricGrid, grid_of
 
 _HIDDEN = (
     "key",

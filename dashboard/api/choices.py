@@ -12,7 +12,7 @@ from db.queries.images import image_classes
 from db.queries.inventory import classes_of
 from db.sql.guard import RefusedSQL
 from db.sql.runner import SQLFailed, TooManyQueries
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import short_ids
 from workers.requests.submit_attacks import MOST_ATTACKS
 

@@ -22,7 +22,7 @@ from db.queries.set_changes import (
 )
 from db.stores.images import StoreBusy
 from workers.models.names import NAMED_MODELS
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 
 set_api = flask.Blueprint("set_api", __name__, url_prefix="/api/image_sets")
 STATUS: dict[type[Exception], int] = {

@@ -33,8 +33,9 @@ from db.queries import jobs as job_queries
 from db.queries.attacks import job_attacks
 from db.stores.results import ResultGone
 from db.suggestions import hint
+from workers.attribution.registry import DEFAULT_METHOD
 from workers.requests.image_sets import LAYOUT_WORDS, folder_job, index_job, layout_words
-from workers.requests.methods import DEFAULT_METHOD, WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import (
     DEFAULT_STEPS,
     MOST_STEPS,

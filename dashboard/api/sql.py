@@ -30,7 +30,7 @@ from db.sql.formats import csv_lines, distinct, json_lines, parquet_pieces, plai
 from db.sql.functions import by_kind
 from db.sql.guard import MOST_CHARACTERS, RefusedSQL
 from db.sql.runner import Result, SQLFailed, SQLStopped, TooManyQueries, as_value
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 
 STANDARD_ROWS = 1000
 MOST_ROWS = 20_000

@@ -17,7 +17,7 @@ from db.ledger.engine import LedgerError
 from db.queries import jobs as job_queries
 from db.stores.uploads import MOST_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
 from workers.requests.image_sets import LAYOUT_WORDS, labels_problem, layout_words, upload_job
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 
 MAX_PIECE = 16 * 2**20
 PIECE = 4 * 2**20  # what to send at once

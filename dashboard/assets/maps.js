@@ -200,7 +200,7 @@
         const name = names.size === 1 ? [...names][0] : null;
         const highs = new Set(loaded.map((found) => found.cell.high));
         const what = { own: "each map has its own scale, so their strengths cannot be compared", model: "one scale per model", all: "one scale for all maps" };
-        const unit = chosen.view === "error" ? "standard error of the map" : unitOf(page.method);
+        const unit = chosen.view === "error" ? "standard error of the map" : page.unit;
         const bar = make("canvas", { class: "colour-bar", "aria-hidden": "true" });
         if (name) convscope.paintBar(bar, constants.colours[name]);
         const top = highs.size === 1 ? number([...highs][0]) : `${chosen.clip.toFixed(1)}th percentile`;
@@ -208,19 +208,6 @@
         const dtypes = [...new Set(loaded.map((found) => found.cell.map.dtype))].join(" and ");
         parts.legend.replaceChildren(...(name ? [make("span", { class: "num" }, low), bar, make("span", { class: "num" }, top)] : []),
             make("span", {}, `${unit}; ${what[chosen.scale]}; ${dtypes}`));
-    }
-
-    function unitOf(method) {
-        return {
-            smoothgrad: page.parameters.variant && page.parameters.variant !== "mean" ? "moments of the gradient of the class's logit by pixels in [0, 1]"
-                : "mean gradient of the class's logit by pixels in [0, 1]",
-            gradient: "gradient of the class's logit by pixels in [0, 1]",
-            guided_backprop: "guided gradient of the class's logit by pixels in [0, 1]",
-            gradient_x_input: "gradient × (pixel − mean), in logits",
-            integrated_gradients: "share of the logit's change from the baseline",
-            gradcam: "weighted activation of the layer",
-            occlusion: "fall of the logit when the pixel is hidden",
-        }[method] || method;
     }
 
     // ---- values under the pointer
@@ -259,5 +246,5 @@
     }
 
     convscope.maps = { draw, arrange, repaint, display, DISPLAY, OPTIONS };
-    convscope.saliencyState = () => ({ page, constants, job, display: display(), cells, colourName, arrayAddress, unitOf, hover });
+    convscope.saliencyState = () => ({ page, constants, job, display: display(), cells, colourName, arrayAddress, hover });
 })();

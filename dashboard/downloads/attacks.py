@@ -27,7 +27,7 @@ from db.queries.jobs import job, job_items
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from db.suggestions import hint
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit_attacks import MOST_ATTACKS
 
 attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")

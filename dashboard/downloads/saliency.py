@@ -34,7 +34,8 @@ from db.queries.jobs import job, job_items, job_maps
 from db.queries.patches import pictured
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
-from workers.requests.methods import METHODS, WrongRequest
+from workers.attribution.registry import METHODS
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import DEFAULT_STEPS, MOST_STEPS
 
 DEFAULT_STRENGTH = 0.65

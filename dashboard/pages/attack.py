@@ -16,6 +16,7 @@ from dashboard.api.attack_answers import attack_record
 from dashboard.components.callbacks import drawn_once
 from dashboard.components.drawing import as_picture, draw
 from dashboard.components.elements import Component
+from dashboard.pages.page import Page
 from dashboard.pages.request_page import asking_layout, register_asking
 from dashboard.pages.request_state import Asked, Chosen, read_request
 from dashboard.pictures import heat
@@ -24,7 +25,7 @@ from dashboard.state.context import Catalogue, Context, Record
 from db.atlas.stds import DEAD, RULE
 from db.ledger.engine import LedgerError
 from db.queries import attacks as attack_queries
-from workers.requests.attacks import ATTACKS
+from workers.attacks.registry import ATTACKS
 from workers.requests.submit import choose_models
 from workers.requests.submit_attacks import MAP_PARAMETERS, attack_job, parse_class, stored_attacks
 
@@ -48,7 +49,7 @@ def register(app: Dash) -> None:
 def constants() -> Record:
     """What the browser needs once: methods with their parameters, those of the maps, and colour maps."""
     return {
-        "methods": {name: dataclasses.asdict(method) for name, method in ATTACKS.items()},
+        "methods": {name: method.facts() for name, method in ATTACKS.items()},
         "maps": [dataclasses.asdict(parameter) for parameter in MAP_PARAMETERS],
         "colours": {name: list(heat.COLOUR_MAPS[name]) for name in ("inferno", heat.DIVERGING)},
         "diverging": heat.DIVERGING,
@@ -128,3 +129,14 @@ def ask(context: Context, chosen: Chosen, *, most: int = MOST_SHOWN) -> Asked:
 def attack_of(model: str, image_set: str, image: int) -> str:
     """Address of the page for one image."""
     return AttackAddress(model=model, images=image_set, ids=str(image)).href()
+
+
+PAGE = Page(
+    name="attack",
+    title=TITLE,
+    address=AttackAddress,
+    layout=layout,
+    register=register,
+    label="Attack",
+    icon="lightning-charge",
+)

@@ -19,6 +19,7 @@ from dashboard.components.formatting import activation, count, patch_sentence, p
 from dashboard.components.grid import tied
 from dashboard.components.onboarding import nothing_yet
 from dashboard.components.tuning import tuning_panel
+from dashboard.pages.page import Page
 from dashboard.pictures.geometry import CROPS
 from dashboard.pictures.routes import row_address
 from dashboard.security.prefix import local, page_path
@@ -341,3 +342,13 @@ def histogram_bars(bins: list[Record]) -> Component:
                              html.Span("area = images", className="quiet"), html.Span(high, className="num")]),
         ]
     )  # fmt: skip
+
+
+PAGE = Page(
+    name="channel",
+    title=TITLE,
+    address=ChannelAddress,
+    layout=layout,
+    register=register,
+    part_of="patches",
+)

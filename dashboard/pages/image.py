@@ -19,6 +19,7 @@ from dashboard.components.elements import Component, icon
 from dashboard.components.formatting import activation, byte_size, count, percent
 from dashboard.components.onboarding import nothing_yet
 from dashboard.pages.attack import attack_of
+from dashboard.pages.page import Page
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures.routes import image_address
 from dashboard.security.prefix import local, page_path
@@ -323,3 +324,13 @@ def driven_channels(rows: list[Record], run: Record) -> dict[str, Any]:
             }
         )
     return {"groups": groups, "empty": f"It is in no channel’s top {run['k']}."}
+
+
+PAGE = Page(
+    name="image",
+    title=TITLE,
+    address=ImageAddress,
+    layout=layout,
+    register=register,
+    part_of="images",
+)

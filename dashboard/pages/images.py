@@ -21,6 +21,7 @@ from dashboard.components.elements import Component, attributes, icon, labelled,
 from dashboard.components.formatting import count, percent
 from dashboard.components.onboarding import nothing_yet
 from dashboard.pages import images_list
+from dashboard.pages.page import Page
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures.routes import thumbnails_gone
 from dashboard.security.prefix import local, page_path
@@ -367,3 +368,14 @@ def _heading(
         ],
         className="heading",
     )
+
+
+PAGE = Page(
+    name="images",
+    title=TITLE,
+    address=ImagesAddress,
+    layout=layout,
+    register=register,
+    label="Images",
+    icon="images",
+)

@@ -7,6 +7,8 @@ from dash import Dash, Input, Output, dcc, html
 
 from dashboard.components.callbacks import drawn_once, in_browser
 from dashboard.components.elements import Component
+from dashboard.pages.page import Page
+from dashboard.state.address import JobsAddress
 from dashboard.state.ids import LOCATION, make_id
 
 TITLE = "Jobs · Convscope"
@@ -34,3 +36,14 @@ def register(app: Dash) -> None:
         Input(LOCATION, "search"),
         Input(make_id("shell", "work"), "data"),
     )
+
+
+PAGE = Page(
+    name="jobs",
+    title=TITLE,
+    address=JobsAddress,
+    layout=layout,
+    register=register,
+    label="Jobs",
+    icon="list-check",
+)

@@ -23,6 +23,7 @@ from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import byte_size, count, percent
 from dashboard.components.onboarding import nothing_yet
 from dashboard.pages.images import description_of, not_indexed, resolve
+from dashboard.pages.page import Page
 from dashboard.pictures.routes import thumbnail_address
 from dashboard.security.prefix import local, page_path
 from dashboard.state.address import ImageAddress, ImagesAddress, OverviewAddress
@@ -508,3 +509,13 @@ def _mistakes(context: Context, here: OverviewAddress, run: Record, pairs: Seque
     )
     every = html.A(f"All {count(wrong, 'mistake')}", href=listed.href(), className="btn btn-sm btn-quiet")
     return _card(title, query, here, "mistakes", pictures, every if wrong > len(rows) else None)
+
+
+PAGE = Page(
+    name="overview",
+    title=TITLE,
+    address=OverviewAddress,
+    layout=layout,
+    register=register,
+    part_of="images",
+)

@@ -27,6 +27,7 @@ from dashboard.components.elements import Component
 from dashboard.components.formatting import count, field_size, pixels
 from dashboard.components.grid import GridRow, grid_records
 from dashboard.components.onboarding import nothing_yet, tour
+from dashboard.pages.page import Page
 from dashboard.pages.patches_layout import TITLE, layout, patches_id
 from dashboard.pictures.geometry import read_layer_geometry
 from dashboard.pictures.routes import channel_cells, stamp
@@ -371,3 +372,14 @@ def _pager(address: PatchesAddress, found: ChannelSelection) -> Component:
         previous=address.href(page=found.page - 1) if found.page > 1 else None,
         following=address.href(page=found.page + 1) if found.page < found.pages else None,
     )
+
+
+PAGE = Page(
+    name="patches",
+    title=TITLE,
+    address=PatchesAddress,
+    layout=layout,
+    register=register,
+    label="Patches",
+    icon="grid-3x3-gap",
+)

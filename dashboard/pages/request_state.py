@@ -21,7 +21,7 @@ from db.ledger.engine import LedgerError
 from db.ledger.jobs import NewJob
 from db.queries.jobs import job_with_key
 from db.queries.patches import labelled_classes, pictured
-from workers.requests.methods import Method, WrongRequest
+from workers.requests.parameters import MethodDescription, WrongRequest
 from workers.requests.submit import parse_ids, short_ids
 from workers.requests.submit_attacks import MOST_ATTACKS
 
@@ -58,7 +58,7 @@ def read_request(
     search: str | None,
     address: SaliencyAddress | AttackAddress,
     problems: dict[str, str],
-    methods: Mapping[str, Method],
+    methods: Mapping[str, MethodDescription],
     most: int,
     ask: Ask,
     show: Callable[[Record], Record],

@@ -27,6 +27,7 @@ from dashboard.components.robustness_figures import (
     share_words,
     strip_figure,
 )
+from dashboard.pages.page import Page
 from dashboard.pictures.routes import thumbnail_address
 from dashboard.security.prefix import local, page_path
 from dashboard.state.address import AttackAddress, RobustnessAddress
@@ -615,3 +616,14 @@ def _classes(context: Context, here: RobustnessAddress, way: Record) -> Componen
         if rows
         else html.P("No attacked image has a label.", className="quiet"),
     )
+
+
+PAGE = Page(
+    name="robustness",
+    title=TITLE,
+    address=RobustnessAddress,
+    layout=layout,
+    register=register,
+    label="Robustness",
+    icon="graph-down",
+)

@@ -10,7 +10,6 @@ What is drawn from a map's numbers is drawn in the browser (`assets/heat.js`), s
 change without asking anybody.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from urllib.parse import urlencode
@@ -21,13 +20,15 @@ from dashboard.api.answers import map_record
 from dashboard.components.callbacks import drawn_once
 from dashboard.components.elements import Component
 from dashboard.components.formatting import count as counted
+from dashboard.pages.page import Page
 from dashboard.pages.request_page import asking_layout, register_asking
 from dashboard.pages.request_state import Asked, Chosen, read_request
 from dashboard.pictures import heat
 from dashboard.security.prefix import local
 from dashboard.state.address import SaliencyAddress
 from dashboard.state.context import Catalogue, Context, Record
-from workers.requests.methods import METHODS, WrongRequest
+from workers.attribution.registry import METHODS
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import choose_models, parse_target, saliency_job, short_ids, stored_maps
 
 TITLE = "Saliency · Convscope"
@@ -48,7 +49,7 @@ def register(app: Dash) -> None:
 def constants() -> Record:
     """What the browser needs once: methods with their parameters, and colour maps."""
     return {
-        "methods": {name: dataclasses.asdict(method) for name, method in METHODS.items()},
+        "methods": {name: method.facts() for name, method in METHODS.items()},
         "colours": {name: list(table) for name, table in heat.COLOUR_MAPS.items()},
         "diverging": heat.DIVERGING,
         "most": MOST_MAPS,
@@ -60,7 +61,9 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
     address, problems = SaliencyAddress.read(search)
     asks = functools.partial(ask, steps=address.steps)
     page = read_request(context, catalogue, search, address, problems, METHODS, MOST_MAPS, asks, map_record)
-    return page | {"steps": address.steps}
+    method = METHODS.get(page["method"])
+    unit = "" if method is None else method.unit_of(page["parameters"])
+    return page | {"steps": address.steps, "unit": unit}
 
 
 def ask(context: Context, chosen: Chosen, *, steps: int) -> Asked:
@@ -94,3 +97,14 @@ def saliency_of(model: str, image_set: str, ids: Sequence[int]) -> str:
     return (
         local(SaliencyAddress.path) + "?" + urlencode({name: value for name, value in given.items() if value})
     )
+
+
+PAGE = Page(
+    name="saliency",
+    title=TITLE,
+    address=SaliencyAddress,
+    layout=layout,
+    register=register,
+    label="Saliency",
+    icon="bullseye",
+)

@@ -17,7 +17,8 @@ from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.components.callbacks import drawn_once, in_browser
 from dashboard.components.elements import Component, attributes
-from dashboard.state.address import MOST_ADDRESS
+from dashboard.pages.page import Page
+from dashboard.state.address import MOST_ADDRESS, SQLAddress
 from dashboard.state.context import Record
 from dashboard.state.ids import LOCATION, make_id
 from db.sql.examples import EXAMPLES
@@ -119,3 +120,14 @@ def editor_file(name: str) -> flask.Response:
         )
     folder = Path(found.origin).parent / "static" / "django_ace" / "ace"
     return flask.send_from_directory(folder, name, max_age=86400)
+
+
+PAGE = Page(
+    name="sql",
+    title=TITLE,
+    address=SQLAddress,
+    layout=layout,
+    register=register,
+    label="SQL",
+    icon="database",
+)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import flask
 from dash import Dash
 
-from dashboard import shell
+from dashboard import document
 from dashboard.security.access import rules
 
-INLINE_SCRIPTS: tuple[str, ...] = tuple(re.findall(r"<script>(.*?)</script>", shell.HEAD, re.DOTALL))
+INLINE_SCRIPTS: tuple[str, ...] = tuple(re.findall(r"<script>(.*?)</script>", document.HEAD, re.DOTALL))
 # Dash's components, the drawing and the editor write styles into the page; scripts come from files, or are known.
 POLICY = (
     "default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; "

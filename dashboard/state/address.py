@@ -17,7 +17,7 @@ from db.queries.images import IMAGE_ORDERS, VERDICTS
 from db.queries.overview import CLASS_ORDERS as OVERVIEW_ORDERS
 from db.queries.patches import CHANNEL_ORDERS
 from db.queries.robustness import CLASS_ORDERS
-from workers.requests.methods import DEFAULT_METHOD
+from workers.attribution.registry import DEFAULT_METHOD
 from workers.requests.submit import DEFAULT_STEPS, MOST_STEPS
 
 K_MOST = 20

@@ -137,7 +137,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "model_digest": "SHA-256 over the model's weights, preprocessing and classes: models.digest.",
             "image_set": _SET,
             "image_id": _IMAGE,
-            "method": "fgsm or pgd.",
+            "method": "Attack, such as fgsm or pgd.",
             "relative_to": "The class to leave: prediction or label; or target: a class to reach.",
             "class_index": "That class.",
             "class_name": "Its name.",

@@ -76,7 +76,7 @@ def ours(
 ) -> list[tuple[float | None, int]]:
     """As a worker searches, one image after another: the epsilon, and how many images passed the network."""
     from workers.attacks.search import smallest_epsilons
-    from workers.requests.attacks import GeometricGrid, Grid
+    from workers.requests.epsilons import GeometricGrid, Grid
 
     class Counting:
         network = forward.network
@@ -138,7 +138,7 @@ def bisection(model: Any, image: Any, cap: float) -> float | None:
     """What halving the interval finds; None where the cap does not succeed."""
     import torch
 
-    from workers.attacks.search import loss_gradient, perturbed
+    from workers.attacks.steps import loss_gradient, perturbed
 
     with torch.no_grad():
         label = model(image[None]).argmax(1)
@@ -165,7 +165,7 @@ def measure(method: str) -> dict[str, Any]:
     from workers.attacks.search import smallest_epsilons
     from workers.models.speedups.folding import folded
     from workers.models.speedups.pointwise import quicken
-    from workers.requests.attacks import Grid
+    from workers.requests.epsilons import Grid
 
     model, pixels = photographs()
     if method.startswith("ours") or method == "default grid":

@@ -22,8 +22,8 @@ from db.ledger.jobs import NewItem, NewJob, submit_job
 from db.ledger.tables import AttackLayer, AttackMap, AttackUnit, JobItem
 from db.settings import read_settings
 from db.stores.results import ResultStore
-from workers.requests.attacks import ATTACKS
-from workers.requests.methods import METHODS
+from workers.attacks.registry import ATTACKS
+from workers.attribution.registry import METHODS
 from workers.requests.submit import choose_models
 from workers.requests.submit_attacks import attack_job
 

@@ -17,9 +17,10 @@ from flask.testing import FlaskClient
 from ledger_rows import add_attack, claimed, finish_items, picture_of
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
-from dashboard.app import PAGES, create_app
+from dashboard.app import create_app
 from dashboard.pages import attack
 from dashboard.pages import request_page as asking
+from dashboard.pages.registry import PAGES
 from dashboard.state.context import EXTENSION
 from db.home import open_home
 from db.ledger import jobs
@@ -78,7 +79,7 @@ def addresses(app: Dash) -> list[str]:
         "run": 1, "mark": "0", "layer": LAYER, "channel": 0, "job": 1, "map": 1, "attack": 1, "number": 1, "key": KEY,
         "upload": "0" * 32, "file": 0, "query": 1, "image_set": "painted", "form": "csv", "table": "classes",
     }  # fmt: skip
-    found = [f"{path}?{ADDRESS}" for _, path, _ in PAGES]
+    found = [f"{page.path}?{ADDRESS}" for page in PAGES]
     for rule in app.server.url_map.iter_rules():
         started = rule.rule.startswith(
             ("/api", "/choices", "/pictures", "/download", "/status", "/health", "/_dash-l")
@@ -134,7 +135,7 @@ def sweep(app: Dash, caplog: pytest.LogCaptureFixture) -> tuple[list[str], list[
             whole = re.sub(r"<[^>]*>|\s+", " ", text)
             assert "Traceback" not in whole
             assert len(whole) > 10, f"{address} says nothing"
-    for _, page, _ in PAGES:
+    for page in (page.path for page in PAGES):
         for name, body in callbacks(app, page):
             caplog.clear()
             answer = client.post("/_dash-update-component", json=body)

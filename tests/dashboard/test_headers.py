@@ -8,7 +8,8 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from dashboard.app import PAGES, create_app
+from dashboard.app import create_app
+from dashboard.pages.registry import PAGES
 from db.settings import Settings
 
 EVERYWHERE = {
@@ -61,7 +62,7 @@ def test_https_is_to_be_kept(client: FlaskClient) -> None:
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
-@pytest.mark.parametrize("path", [*(path for _, path, _ in PAGES), "/login"])
+@pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/login"])
 @pytest.mark.parametrize("first", [True, False], ids=["first request", "later"])
 def test_a_page_s_own_scripts_are_let_run_and_no_other_inline(
     filled_settings: Settings, path: str, first: bool

@@ -18,7 +18,7 @@ from db.ledger.saved_queries import save_query
 from db.ledger.set_states import SetChanged, set_changes_of
 from db.ledger.tables import Attack, ImageSetNote, Job, JobItem, SaliencyMap
 from db.settings import Settings
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import choose_models, faithfulness_job, saliency_job
 
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}

@@ -21,7 +21,7 @@ from db.ledger.engine import Ledger
 from db.queries import jobs as job_queries
 from db.queries.attacks import job_attacks
 from db.settings import Settings
-from workers.attacks.search import loss_gradient, perturbed
+from workers.attacks.steps import loss_gradient, perturbed
 from workers.attribution.smoothgrad import smoothgrad
 from workers.models.vision import VisionModel, load_model
 

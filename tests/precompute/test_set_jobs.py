@@ -30,7 +30,7 @@ from precompute.index.checkpoint import Checkpoint
 from precompute.jobs import ImportJobs, IndexJobs, set_kinds
 from workers.queue.runner import Runner
 from workers.requests.image_sets import folder_job, index_job, upload_job
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import Office
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,8 @@ from db.ledger.tables import Attack, AttackAblation, AttackLayer, AttackMap, Att
 from db.queries import attacks as attack_queries
 from db.queries import jobs as job_queries
 from workers.attacks.comparison import Panel, compare
-from workers.attacks.search import loss_gradient, perturbed
 from workers.attacks.shifts import shifts
+from workers.attacks.steps import loss_gradient, perturbed
 from workers.layers.taps import find_taps
 from workers.models.vision import VisionModel
 from workers.requests.submit import ModelRef

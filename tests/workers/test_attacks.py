@@ -18,20 +18,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 import convscope
-from workers.attacks.search import (
-    Pgd,
-    Search,
-    fgsm,
-    loss_gradient,
-    perturbed,
-    pgd,
-    smallest_epsilons,
-    to_uint8,
-)
+from workers.attacks.fgsm import fgsm
+from workers.attacks.pgd import Pgd, pgd
+from workers.attacks.registry import ATTACKS, parse_attack
+from workers.attacks.search import smallest_epsilons
+from workers.attacks.steps import loss_gradient, perturbed, to_uint8
+from workers.attacks.walk import Search
 from workers.attribution.gradients import chunk_size
 from workers.models.vision import VisionModel, load_model
-from workers.requests.attacks import ATTACKS, START, GeometricGrid, Grid, grid_of, parse_attack
-from workers.requests.methods import WrongRequest
+from workers.requests.epsilons import START, GeometricGrid, Grid, grid_of
+from workers.requests.parameters import WrongRequest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it imports from a namespace of SciPy that will go
@@ -494,7 +490,7 @@ def test_the_smallest_epsilon_by_pgd_is_that_of_a_plain_scan(
     model: VisionModel, pixels: Tensor, classes: Tensor
 ) -> None:
     grid, how = Grid(step=0.002, cap=0.02), Pgd(steps=4, seed=1)
-    for image, found in enumerate(smallest_epsilons(model, pixels, classes, grid=grid, how=how)):
+    for image, found in enumerate(smallest_epsilons(model, pixels, classes, grid=grid, perturb=how)):
         expected = None
         for i in range(grid.first, grid.last + 1):
             moved = pgd(model, pixels[image : image + 1], classes[image : image + 1], grid.epsilon(i), how)
@@ -689,7 +685,7 @@ def test_the_default_search_is_a_plain_scan_of_its_grid(
     """FGSM by autograd anew at each epsilon, PGD by `pgd`; at the epsilon found FGSM is Foolbox's."""
     grid = GeometricGrid(cap=0.3)
     wanted = (classes + 2) % CLASSES if targeted else classes
-    finds = smallest_epsilons(model, pixels, wanted, grid=grid, how=how, targeted=targeted)
+    finds = smallest_epsilons(model, pixels, wanted, grid=grid, perturb=how, targeted=targeted)
     attack = foolbox.attacks.FGSM(random_start=False)
     for at, found in enumerate(finds):
         image, reference = pixels[at], wanted[at]

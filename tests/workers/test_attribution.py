@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from workers.attribution.attribute import attribute
 from workers.attribution.baselines import baseline_pixels
+from workers.attribution.registry import METHODS
 from workers.layers.module_maps import module_maps
 from workers.layers.taps import as_nchw, find_taps
 from workers.models.probabilities import NotFinite
 from workers.models.vision import VisionModel
-from workers.requests.methods import METHODS, WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]

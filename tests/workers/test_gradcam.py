@@ -17,7 +17,7 @@ from workers.models.networks import LoadedNetwork
 from workers.models.preprocessing import Preprocessing
 from workers.models.vision import VisionModel
 from workers.models.vocabularies import vocabulary_of_labels
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]

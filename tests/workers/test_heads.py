@@ -15,11 +15,11 @@ from torch import Tensor
 from workers.attacks.search import smallest_epsilons
 from workers.attribution.attribute import attribute
 from workers.attribution.faithfulness import faithfulness
+from workers.attribution.registry import METHODS
 from workers.models.networks import WrongWeights
 from workers.models.probabilities import NotFinite, class_probabilities
 from workers.models.vision import VisionModel, load_model
-from workers.requests.attacks import Grid
-from workers.requests.methods import METHODS
+from workers.requests.epsilons import Grid
 from workers.torchvision_import import import_library
 
 Save = Callable[..., Path]

@@ -19,7 +19,7 @@ from workers.attribution.attribute import attribute
 from workers.jobs.loaded_models import LoadedModels
 from workers.models.networks import WrongWeights
 from workers.models.vision import VisionModel
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import ModelRef, faithfulness_job, saliency_job
 
 

@@ -11,7 +11,7 @@ from db.ledger.engine import Ledger
 from db.queries import jobs as job_queries
 from db.queries.inventory import layers, runs
 from db.settings import Settings
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import (
     ModelRef,
     Office,

@@ -13,7 +13,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from workers.attacks.search import perturbed
+from workers.attacks.steps import perturbed
 from workers.attribution.gradients import Progress, chunk_size, logit_gradients, precision
 from workers.attribution.smoothgrad import Normalising, noise_of, rank_correlation
 

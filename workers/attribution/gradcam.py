@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from workers.layers.module_maps import ModuleMap, default_map, module_maps
 from workers.layers.taps import Tap, Tappable, find_taps, first_tensor
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 
 
 def gradcam(model: Tappable, pixels: Tensor, targets: Tensor, *, at: ModuleMap) -> Tensor:

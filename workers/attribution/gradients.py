@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from workers.requests.methods import Value
+from workers.requests.parameters import Value
 
 Progress = Callable[[int, int], None]
 

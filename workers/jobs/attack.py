@@ -14,14 +14,17 @@ from torch import Tensor
 from db.ledger.engine import now
 from db.ledger.jobs import Record
 from db.ledger.tables import Attack, AttackLayer, AttackUnit
-from workers.attacks.search import Checked, Search, smallest_epsilons, to_uint8
+from workers.attacks.registry import ATTACKS
+from workers.attacks.search import smallest_epsilons
 from workers.attacks.shifts import Shift, shifts
-from workers.jobs.attack_context import AttackBench, pgd_of
+from workers.attacks.steps import to_uint8
+from workers.attacks.walk import Checked, Search
+from workers.jobs.attack_context import AttackBench
 from workers.jobs.context import ITS_OWN, class_of, digest_of
 from workers.models.probabilities import class_probabilities
 from workers.models.vision import VisionModel
 from workers.queue.runner import Computed, ItemFailed, Report
-from workers.requests.attacks import Epsilons, GeometricGrid, grid_of
+from workers.requests.epsilons import Epsilons, GeometricGrid, grid_of
 from workers.requests.keys import key_in_set
 from workers.requests.submit_attacks import attack_question
 
@@ -197,7 +200,7 @@ class AttackJobs:
             pixels,
             None if reference is None else torch.tensor([reference], device=pixels.device),
             grid=grid,
-            how=pgd_of(parameters["method"], options),
+            perturb=ATTACKS[parameters["method"]].perturbation(options),
             targeted=target is not None,
             full_scan=options.get("scan") == "full",
             on_checked=tell,
@@ -220,7 +223,7 @@ class AttackJobs:
             return dict.fromkeys(none)
         results = self._bench.results
         file = results.write_picture(FOLDER, question, to_uint8(found.attacked).permute(1, 2, 0).numpy())
-        if parameters["method"] == "fgsm":
+        if ATTACKS[parameters["method"]].perturb is None:
             signs = (found.direction.to(torch.int16) * 127 + 128).to(torch.uint8)
             change = results.write_picture(FOLDER, f"{question}-signs", signs.permute(1, 2, 0).numpy())
         else:

@@ -1,6 +1,5 @@
 """What jobs that attack share: taps and folded copies of models, and the attacks that were found."""
 
-from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from db.atlas.runs import channel_spreads
 from db.ledger.jobs import Record
 from db.ledger.tables import Attack
-from workers.attacks.search import Pgd, perturbed
+from workers.attacks.steps import perturbed
 from workers.attribution.gradients import Network
 from workers.jobs.context import Bench
 from workers.layers.taps import Tap, find_taps
@@ -87,10 +86,3 @@ class AttackBench:
             return self.bench.results.read_picture(file)
         except OSError as error:
             raise ItemFailed(f"the file {file} is gone: attack again") from error
-
-
-def pgd_of(method: str, options: Mapping[str, Any]) -> Pgd | None:
-    """How PGD walks, from a parsed request; None for FGSM."""
-    if method == "fgsm":
-        return None
-    return Pgd(options["steps"], options["step_size"], options["seed"])

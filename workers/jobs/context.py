@@ -15,7 +15,7 @@ from db.ledger.engine import Ledger
 from db.ledger.jobs import Record
 from db.stores.images import ImageStore, UnreadableImage
 from db.stores.results import ResultGone, ResultStore
-from workers.attribution.attribute import AttributionError
+from workers.attribution.maps import AttributionError
 from workers.jobs.loaded_models import LoadedModels
 from workers.jobs.set_labels import match_set
 from workers.jobs.stored_images import StoredImage, read_image
@@ -24,7 +24,7 @@ from workers.models.networks import ModelError
 from workers.models.vision import VisionModel
 from workers.queue.runner import ItemFailed
 from workers.requests.keys import content_key
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 
 # What belongs to an item, and another attempt would meet again.
 ITS_OWN = (ModelError, UnreadableImage, WrongRequest, AttributionError, ResultGone, AtlasError)

@@ -15,18 +15,20 @@ from db.ledger.jobs import Record
 from db.ledger.tables import AttackAblation, AttackMap, AttackTransfer
 from workers.attacks.ablation import Units, clean_means, held, judge, random_sets
 from workers.attacks.comparison import Panel, compare, random_signs
-from workers.attacks.search import Checked, smallest_epsilons
+from workers.attacks.registry import ATTACKS
+from workers.attacks.search import smallest_epsilons
 from workers.attacks.shifts import Shift, shifts
+from workers.attacks.walk import Checked
 from workers.attribution.gradcam import choose_map
 from workers.jobs.attack import UNITS_A_LAYER
-from workers.jobs.attack_context import AttackBench, pgd_of
+from workers.jobs.attack_context import AttackBench
 from workers.jobs.context import ITS_OWN, digest_of
 from workers.layers.module_maps import as_tap
 from workers.layers.taps import Tap
 from workers.models.probabilities import class_probabilities
 from workers.models.vision import VisionModel
 from workers.queue.runner import Computed, ItemFailed, Report
-from workers.requests.attacks import grid_of
+from workers.requests.epsilons import grid_of
 from workers.requests.keys import content_key
 
 # Weights of R, G, B in gray, as Pillow's mode L has them.
@@ -278,7 +280,7 @@ class AblationJobs:
                 before.expand(len(sets), -1, -1, -1),
                 torch.full((len(sets),), found["class_index"], device=before.device),
                 grid=grid,
-                how=pgd_of(found["method"], found["parameters"]),
+                perturb=ATTACKS[found["method"]].perturbation(found["parameters"]),
                 targeted=found["relative_to"] == "target",
                 on_checked=tell,
                 on_pass=rows.choose,

@@ -18,7 +18,7 @@ from db.stores.uploads import UploadStore
 from db.suggestions import hint
 from workers.models.names import NAMED_MODELS
 from workers.requests.keys import content_key, key_in_set
-from workers.requests.methods import WrongRequest
+from workers.requests.parameters import WrongRequest
 from workers.requests.submit import check_queue, indexed_models, no_such_set
 
 DTYPES = ("float32", "bfloat16")

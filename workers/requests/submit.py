@@ -28,9 +28,10 @@ from db.queries.patches import labelled_classes
 from db.settings import Settings
 from db.stores.results import ResultStore
 from db.suggestions import choices, hint, meant
+from workers.attribution.registry import ATTRIBUTION_VERSION, parse_method
 from workers.queue.messages import BrokerAway, celery_app, send
 from workers.requests.keys import content_key, key_in_set
-from workers.requests.methods import ATTRIBUTION_VERSION, WrongRequest, parse_method
+from workers.requests.parameters import WrongRequest
 
 MOST_ITEMS = 10_000
 MOST_STEPS = 224

@@ -14,9 +14,10 @@ from db.ledger.jobs import NewItem, NewJob, Record
 from db.ledger.tables import Attack, Job
 from db.queries.attacks import attacks_with_keys
 from db.suggestions import hint
-from workers.requests.attacks import ATTACK_VERSION, parse_attack
+from workers.attacks.registry import ATTACK_VERSION, parse_attack
+from workers.attribution.registry import METHODS
 from workers.requests.keys import content_key, key_in_set
-from workers.requests.methods import METHODS, Value, WrongRequest
+from workers.requests.parameters import Value, WrongRequest
 from workers.requests.submit import (
     ModelRef,
     check_classes,

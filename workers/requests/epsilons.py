@@ -1,7 +1,6 @@
-"""What can be asked of an attack: its method, and the epsilons that it looks at.
+"""The epsilons that an attack looks at: linear and geometric grids, and the parameters that choose one.
 
-Imports no torch: pages, the command line and the HTTP interface offer and check attacks by this module, and
-`workers.attacks.search` computes them.
+Imports no torch: forms, commands and checks of requests read them, and `workers.attacks.search` walks them.
 """
 
 import math
@@ -10,11 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from db.suggestions import hint
-from workers.requests.methods import Method, Parameter, Value, WrongRequest
+from workers.requests.parameters import Parameter, WrongRequest
 
-# Part of an attack's name: goes up when the same request finds another thing.
-ATTACK_VERSION = 2
 MOST_POINTS = 10_000
 LEVELS = 255  # of 8 bits: a step between two is 1/255
 START = 1 / (16 * LEVELS)  # lowest epsilon of a geometric grid: a sixteenth of a level
@@ -149,7 +145,29 @@ class GeometricGrid:
 Epsilons = Grid | GeometricGrid
 GRIDS = ("geometric", "linear")
 
-_GRID = (
+
+def grid_of(parameters: Mapping[str, Any]) -> Epsilons:
+    """The epsilons of a parsed attack; a fixed one is a grid of one point, one without a grid is linear.
+
+    Raises:
+        WrongRequest: there is none, or too many.
+    """
+    integer = parameters["levels"] == "8-bit"
+    if parameters["mode"] == "fixed":
+        epsilon = parameters["epsilon"]
+        if not epsilon > 0:
+            raise WrongRequest(
+                f"epsilon: expected {'1/255 or more' if integer else 'a number above 0'}, got {epsilon:g}"
+            )
+        return Grid(step=epsilon, cap=epsilon, minimum=epsilon, integer=integer)
+    if parameters.get("grid", "linear") == "geometric":
+        return GeometricGrid(
+            parameters["ratio"], parameters["parts"], parameters["cap"], parameters["minimum"]
+        )
+    return Grid(parameters["step"], parameters["cap"], parameters["minimum"], integer)
+
+
+GRID_PARAMETERS = (
     Parameter(
         "mode",
         "smallest",
@@ -214,104 +232,3 @@ _GRID = (
         words=("to first success", "whole grid"),
     ),
 )
-
-ATTACKS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            "fgsm",
-            "FGSM",
-            "Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015",
-            _GRID,
-        ),
-        Method(
-            "pgd",
-            "PGD",
-            "Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018",
-            (
-                *_GRID,
-                Parameter("steps", 10, "Steps of each attack; each is a way back.", 1, 1000),
-                Parameter(
-                    "step_size",
-                    0.25,
-                    "Length of a step as a share of epsilon; 2.5 / steps is usual.",
-                    0.001,
-                    2.0,
-                ),
-                Parameter("seed", 0, "Seed of the random start within epsilon.", 0, 2**31 - 1),
-            ),
-            seeded=True,
-        ),
-    )
-}
-
-
-def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
-    """All that an attack of that method depends on: what the mode does not read is left out.
-
-    Raises:
-        WrongRequest: there is no such method or parameter, or no epsilon is left to look at.
-    """
-    method = ATTACKS.get(name)
-    if method is None:
-        raise WrongRequest(f"method: expected one of {', '.join(ATTACKS)}, got {name!r}{hint(name, ATTACKS)}")
-    values = method.parse(given)
-    if "grid" not in given and ("step" in given or values["levels"] == "8-bit"):
-        values["grid"] = "linear"
-    elif values["mode"] == "smallest" and values["levels"] == "8-bit" and values["grid"] != "linear":
-        raise WrongRequest(
-            f"grid: expected linear where levels is 8-bit, for its epsilons are n/255, got {values['grid']!r}"
-        )
-    for unread, why in _unread(values).items():
-        if unread in given and values[unread] != _default(method, unread):
-            raise WrongRequest(f"{unread}: is not read where {why}")
-        del values[unread]
-    if values["levels"] == "8-bit":
-        for part, rounded in (("epsilon", round), ("step", round), ("cap", _floor), ("minimum", _ceil)):
-            if part in values:
-                level = rounded(float(values[part]) * LEVELS)
-                values[part] = max(level, 1 if part == "step" else 0) / LEVELS
-    grid_of(values)
-    return values
-
-
-def _unread(values: Mapping[str, Value]) -> dict[str, str]:
-    """The parameters that a request does not read, and why."""
-    if values["mode"] == "fixed":
-        return dict.fromkeys(("grid", "ratio", "parts", "step", "cap", "minimum", "scan"), "mode is fixed")
-    why = f"grid is {values['grid']}"
-    others = ("step",) if values["grid"] == "geometric" else ("ratio", "parts")
-    return {"epsilon": "mode is smallest"} | dict.fromkeys(others, why)
-
-
-def _floor(value: float) -> int:
-    return math.floor(value + 1e-6)
-
-
-def _ceil(value: float) -> int:
-    return math.ceil(value - 1e-6)
-
-
-def _default(method: Method, name: str) -> Value:
-    return next(parameter.default for parameter in method.parameters if parameter.name == name)
-
-
-def grid_of(parameters: Mapping[str, Any]) -> Epsilons:
-    """The epsilons of a parsed attack; a fixed one is a grid of one point, one without a grid is linear.
-
-    Raises:
-        WrongRequest: there is none, or too many.
-    """
-    integer = parameters["levels"] == "8-bit"
-    if parameters["mode"] == "fixed":
-        epsilon = parameters["epsilon"]
-        if not epsilon > 0:
-            raise WrongRequest(
-                f"epsilon: expected {'1/255 or more' if integer else 'a number above 0'}, got {epsilon:g}"
-            )
-        return Grid(step=epsilon, cap=epsilon, minimum=epsilon, integer=integer)
-    if parameters.get("grid", "linear") == "geometric":
-        return GeometricGrid(
-            parameters["ratio"], parameters["parts"], parameters["cap"], parameters["minimum"]
-        )
-    return Grid(parameters["step"], parameters["cap"], parameters["minimum"], integer)

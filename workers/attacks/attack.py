@@ -1,0 +1,30 @@
+"""What an attack is: a description, and how it moves an image within epsilon.
+
+An attack is one module of `workers.attacks.methods` with `ATTACK`, and one line in `workers.attacks.registry`. The web
+process reads the descriptions, so a module imports torch, and what needs it, inside its function.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workers.requests.parameters import MethodDescription
+
+if TYPE_CHECKING:
+    from workers.attacks.steps import Perturb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(MethodDescription):
+    """One attack.
+
+    Attributes:
+        perturb: of the parameters, what moves images within an epsilon; None: they move along the signs of the
+            gradient, which is computed once for all epsilons.
+    """
+
+    perturb: "Callable[[Mapping[str, Any]], Perturb] | None"
+
+    def perturbation(self, parameters: Mapping[str, Any]) -> "Perturb | None":
+        """What moves images, for these parameters; see `perturb`."""
+        return None if self.perturb is None else self.perturb(parameters)

@@ -1,0 +1,38 @@
+"""PGD: several steps along the signs of the gradient, each projected back into the box of epsilon."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from workers.attacks.attack import Attack
+from workers.requests.epsilons import GRID_PARAMETERS
+from workers.requests.parameters import Parameter
+
+if TYPE_CHECKING:
+    from workers.attacks.steps import Perturb
+
+
+def _perturb(parameters: Mapping[str, Any]) -> "Perturb":
+    from workers.attacks.pgd import Pgd
+
+    return Pgd(parameters["steps"], parameters["step_size"], parameters["seed"])
+
+
+ATTACK = Attack(
+    "pgd",
+    "PGD",
+    "Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018",
+    (
+        *GRID_PARAMETERS,
+        Parameter("steps", 10, "Steps of each attack; each costs one backward pass.", 1, 1000),
+        Parameter(
+            "step_size",
+            0.25,
+            "Length of a step as a share of epsilon; 2.5 / steps is usual.",
+            0.001,
+            2.0,
+        ),
+        Parameter("seed", 0, "Seed of the random start within epsilon.", 0, 2**31 - 1),
+    ),
+    seeded=True,
+    perturb=_perturb,
+)

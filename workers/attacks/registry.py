@@ -1,0 +1,72 @@
+"""The attacks, in the order in which forms list them, and the check of what is asked of one. Imports no torch."""
+
+import math
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from workers.attacks.attack import Attack
+from workers.requests.epsilons import LEVELS, grid_of
+from workers.requests.parameters import Value, WrongRequest, choose
+
+# Part of an attack's name: goes up when the same request finds another thing.
+ATTACK_VERSION = 2
+DEFAULT_ATTACK = "fgsm"
+
+# One line an attack: its module in `workers.attacks.methods`.
+_MODULES = (
+    "fgsm",
+    "pgd",
+)
+_FOUND: tuple[Attack, ...] = tuple(
+    import_module(f"workers.attacks.methods.{name}").ATTACK for name in _MODULES
+)
+ATTACKS: dict[str, Attack] = {attack.name: attack for attack in _FOUND}
+
+
+def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
+    """All that an attack of that method depends on: what the mode does not read is left out.
+
+    Raises:
+        WrongRequest: there is no such method or parameter, or no epsilon is left to look at.
+    """
+    method = choose(name, ATTACKS)
+    values = method.parse(given)
+    if "grid" not in given and ("step" in given or values["levels"] == "8-bit"):
+        values["grid"] = "linear"
+    elif values["mode"] == "smallest" and values["levels"] == "8-bit" and values["grid"] != "linear":
+        raise WrongRequest(
+            f"grid: expected linear where levels is 8-bit, for its epsilons are n/255, got {values['grid']!r}"
+        )
+    for unread, why in _unread(values).items():
+        if unread in given and values[unread] != _default(method, unread):
+            raise WrongRequest(f"{unread}: is not read where {why}")
+        del values[unread]
+    if values["levels"] == "8-bit":
+        for part, rounded in (("epsilon", round), ("step", round), ("cap", _floor), ("minimum", _ceil)):
+            if part in values:
+                level = rounded(float(values[part]) * LEVELS)
+                values[part] = max(level, 1 if part == "step" else 0) / LEVELS
+    grid_of(values)
+    return values
+
+
+def _unread(values: Mapping[str, Value]) -> dict[str, str]:
+    """The parameters that a request does not read, and why."""
+    if values["mode"] == "fixed":
+        return dict.fromkeys(("grid", "ratio", "parts", "step", "cap", "minimum", "scan"), "mode is fixed")
+    why = f"grid is {values['grid']}"
+    others = ("step",) if values["grid"] == "geometric" else ("ratio", "parts")
+    return {"epsilon": "mode is smallest"} | dict.fromkeys(others, why)
+
+
+def _floor(value: float) -> int:
+    return math.floor(value + 1e-6)
+
+
+def _ceil(value: float) -> int:
+    return math.ceil(value - 1e-6)
+
+
+def _default(method: Attack, name: str) -> Value:
+    return next(parameter.default for parameter in method.parameters if parameter.name == name)

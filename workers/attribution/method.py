@@ -1,0 +1,61 @@
+"""What an attribution method is: a description, and the function that computes its maps.
+
+A method is one module of `workers.attribution.methods` with `METHOD`, and one line in `workers.attribution.registry`.
+The web process reads the descriptions, so a module imports torch, and what needs it, inside its function.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from workers.requests.parameters import MethodDescription, Parameter
+
+if TYPE_CHECKING:
+    from workers.attribution.maps import Attribution, Inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(MethodDescription):
+    """One attribution method.
+
+    Attributes:
+        unit: of a map's values, in words; a function of the parameters where these change it.
+        compute: makes the maps. Colors are reduced to one value a pixel.
+    """
+
+    unit: str | Callable[[Mapping[str, Any]], str]
+    compute: "Callable[[Inputs], Attribution]"
+
+    def unit_of(self, parameters: Mapping[str, Any]) -> str:
+        """The unit of a map's values, in words."""
+        return self.unit if isinstance(self.unit, str) else self.unit(parameters)
+
+
+def colors(default: str) -> Parameter:
+    """The parameter that says how a gradient's three colors become one value a pixel."""
+    return Parameter(
+        "colours",
+        default,
+        "How three colours become one value a pixel: the largest absolute value (max_abs), or their signed sum.",
+        choices=("max_abs", "sum"),
+        label="color reduction",
+        words=("absolute max", "signed sum"),
+    )
+
+
+SEED = Parameter(
+    "seed", 0, "Seed of the noise; the same seed draws the same noise for every image.", 0, 2**31 - 1
+)
+DTYPE = Parameter(
+    "dtype",
+    "float32",
+    "Precision of the passes; bfloat16 is faster where the hardware has it.",
+    choices=("float32", "bfloat16"),
+    label="precision",
+)
+BASELINE = Parameter(
+    "baseline",
+    "mean",
+    "What stands for a missing pixel: the mean that the model subtracts, black, or the image blurred.",
+    choices=("mean", "black", "blur"),
+)

@@ -1,0 +1,33 @@
+"""Guided Backprop. Captum's changes `nn.ReLU` alone, and gives the plain gradient for networks of ReLU6, GELU, SiLU or
+`F.relu` without saying so; ours (`workers.attribution.guided`) changes every activation."""
+
+from typing import TYPE_CHECKING
+
+from workers.attribution.method import Method, colors
+from workers.requests.parameters import WrongRequest
+
+if TYPE_CHECKING:
+    from workers.attribution.maps import Attribution, Inputs
+
+
+def _compute(inputs: "Inputs") -> "Attribution":
+    from workers.attribution.guided import positive_gradients
+    from workers.attribution.maps import as_maps, in_chunks
+
+    with positive_gradients(inputs.model.network) as found:
+        guided = in_chunks(inputs)
+    if not found:
+        raise WrongRequest(
+            "guided_backprop: expected a model with activations such as ReLU or GELU, found none"
+        )
+    return as_maps(guided, inputs.options["colours"])
+
+
+METHOD = Method(
+    "guided_backprop",
+    "Guided Backprop",
+    "Springenberg et al., Striving for simplicity: the all convolutional net, 2015",
+    (colors("max_abs"),),
+    unit="guided gradient of the class's logit by pixels in [0, 1]",
+    compute=_compute,
+)
