@@ -24,7 +24,7 @@ from commands.serve import first_run, run, serve, worker
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Settings come from the environment (CONVSCOPE_HOME and others): see the README's table.",
+    epilog="Settings come from the environment (CONVSCOPE_HOME and others): see docs/settings.md.",
 )
 @click.version_option(metadata.version("convscope"), prog_name="convscope")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")

@@ -74,7 +74,7 @@ def sql(
 
     \b
     convscope sql "SELECT layer, channel, majority_label FROM selectivity ORDER BY entropy_bits LIMIT 10"
-    convscope sql --csv -o dogs.csv --set label=beagle "SELECT * FROM patches WHERE label = $label"
+    convscope sql --csv -o dogs.csv --set label=beagle 'SELECT * FROM patches WHERE label = $label'
     """
     from db.sql.export import write_sql_file
     from db.sql.runner import SQLRunner, as_value
