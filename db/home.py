@@ -4,14 +4,14 @@
       -> atlas: pointer, file, version   \\
       -> ledger: file, revision           > all can be opened, or one sentence and nothing is changed
       -> is there something to write, and may it be written?
-      -> the older atlas into a new file -> the ledger's migrations -> the new file is published
+      -> the older atlas by its steps into a new file -> the ledger's migrations -> the new file is published
 """
 
 import os
 import stat
 from pathlib import Path
 
-from db.atlas.schema import SCHEMA_VERSION
+from db.atlas.migrations import latest_version
 from db.atlas.store import Atlas, AtlasError
 from db.files import is_writable, make_home
 from db.ledger.engine import DamagedLedger, Ledger, head
@@ -38,20 +38,21 @@ def open_home(settings: Settings) -> Ledger:
     atlas, ledger = Atlas(settings), Ledger(settings)
     schema, revision = atlas.schema(), ledger.revision()
     older = [
-        *([f"an atlas of version {schema}"] if schema not in (None, SCHEMA_VERSION) else []),
+        *([f"an atlas of version {schema}"] if schema not in (None, latest_version()) else []),
         *([f"a ledger of revision {revision}"] if revision not in (None, head()) else []),
         *(["no ledger"] if revision is None else []),
     ]
     writable = is_writable(home)
-    if older and not writable and (ledger.file is not None or schema not in (None, SCHEMA_VERSION)):
+    if older and not writable and (ledger.file is not None or schema not in (None, latest_version())):
+        needed = f"version {latest_version()} and revision {head()}"
         raise HomeError(
-            f"{home} is read-only and has {' and '.join(older)}, where this Convscope needs version {SCHEMA_VERSION} "
-            f"and revision {head()}: open it once where it can be written, or use the Convscope that wrote it"
+            f"{home} is read-only and has {' and '.join(older)}, where this Convscope needs {needed}: open it once "
+            "where it can be written, or use the Convscope that wrote it"
         )
     if writable:
         make_home(home)
         make_private(settings)
-    if schema not in (None, SCHEMA_VERSION):
+    if writable and atlas.is_older():
         atlas.upgrade(meanwhile=ledger.migrate)
     ledger.migrate()
     return ledger
@@ -66,7 +67,7 @@ def open_to_serve(settings: Settings) -> Ledger:
     try:
         return open_home(settings)
     except DamagedLedger:
-        if Atlas(settings).schema() != SCHEMA_VERSION:
+        if Atlas(settings).schema() != latest_version():
             raise
     except AtlasError:
         if Ledger(settings).revision() != head():
@@ -81,7 +82,7 @@ def open_atlas(settings: Settings) -> Atlas:
         HomeError, AtlasError, LedgerError: it cannot be opened; nothing was changed.
     """
     atlas = Atlas(settings)
-    if atlas.schema() not in (None, SCHEMA_VERSION):
+    if atlas.is_older() and (atlas.schema() != latest_version() or is_writable(settings.home)):
         open_home(settings).close()
     elif settings.home.is_dir() and is_writable(settings.home):
         make_private(settings)

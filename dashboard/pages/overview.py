@@ -32,7 +32,7 @@ from dashboard.state.ids import LOCATION, make_id
 from dashboard.state.selections import images_query, index_command
 from db.atlas.store import Query
 from db.queries import overview as overview_queries
-from db.queries.inventory import keeps_modules, left_out_modules
+from db.queries.inventory import has_modules, keeps_modules, left_out_modules
 from db.queries.labels import in_words, label_matches, unindexed_choices
 
 TITLE = "Overview · Convscope"
@@ -104,7 +104,7 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
             _mistakes(context, here, run, pairs),
         ]
         if context.atlas.fetch(keeps_modules()):
-            parts.append(_left_out(context, here))
+            parts.append(_left_out(context, here, run))
     else:
         parts.append(nothing_yet(here.images))
     return html.Div(parts)
@@ -330,11 +330,9 @@ def _labels(context: Context, here: OverviewAddress, run: Record) -> Component:
     again = index_command(run, here.images) + " --replace"
     if not rows:
         labelled = context.atlas.fetch(overview_queries.size_summary(here.images))[0]["classes"]
-        told = (
-            "No image has a label." if not labelled else "This run has no record of it. Index the set again:"
-        )
+        told = "No image has a label." if not labelled else "This run did not record it. To list the classes:"
         return _card(
-            title, query, here, "labels", html.P(told), components.command(again) if labelled else None
+            title, query, here, "labels", html.P(told), components.command(settle) if labelled else None
         )
     left = [row for row in rows if row["how"] in ("ambiguous", "none")]
     shown = [
@@ -361,12 +359,16 @@ def _labels(context: Context, here: OverviewAddress, run: Record) -> Component:
     return _card(title, query, here, "labels", *parts)
 
 
-def _left_out(context: Context, here: OverviewAddress) -> Component:
+def _left_out(context: Context, here: OverviewAddress, run: Record) -> Component:
     """The network's layers with channels that cannot be looked at, by reason."""
     title, query = f"Layers of {here.model} that are left out", left_out_modules(here.model)
     rows = context.atlas.fetch(query)
-    if not rows:
+    if not rows and context.atlas.fetch(has_modules(here.model)):
         return None
+    if not rows:
+        told = f"The index of {here.model} did not record them. To list them:"
+        listing = f"convscope models show {shlex.quote(run['source'])}"
+        return _card(title, query, here, "left_out", html.P(told), components.command(listing))
     table = components.plain_table(
         ("Reason", "Layers", "Names"),
         [

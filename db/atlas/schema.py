@@ -4,9 +4,9 @@ The atlas holds facts that are computed once: images, models, runs and their top
 derived by the view `patches` from a layer's receptive field and a position, so they cannot disagree.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
-SCHEMA_VERSION = 4
+from db.atlas.migrations import latest_version
 
 _TABLES = """
 CREATE TABLE image_sets (image_set VARCHAR, source VARCHAR, images INTEGER, labelled INTEGER, created TIMESTAMP);
@@ -47,13 +47,10 @@ CREATE TABLE responses (run INTEGER, layer VARCHAR, channel INTEGER, activations
 CREATE TABLE label_matches (
     run INTEGER, label VARCHAR, wnid VARCHAR, images INTEGER, how VARCHAR, class_index INTEGER, candidates INTEGER[]);
 CREATE TABLE label_choices (model VARCHAR, image_set VARCHAR, label VARCHAR, class_index INTEGER);
+CREATE TABLE modules (model VARCHAR, position INTEGER, module VARCHAR, kind VARCHAR, left_out VARCHAR);
 CREATE SEQUENCE run_numbers;
 CREATE TABLE atlas_info (schema_version INTEGER);
 """
-
-_MODULES = (
-    "CREATE TABLE modules (model VARCHAR, position INTEGER, module VARCHAR, kind VARCHAR, left_out VARCHAR);"
-)
 
 # Parameters of probe pictures (`convscope images make stimuli`), which their names state.
 _STIMULUS_NUMBERS = (
@@ -299,7 +296,8 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "architecture": "Class or architecture name.",
             "parameters": "Number of parameters.",
             "weights_sha256": "SHA-256 over all weights and buffers in name order.",
-            "digest": "SHA-256 over weights, preprocessing and classes: all that its numbers depend on.",
+            "digest": "SHA-256 over weights, preprocessing and classes: all that its numbers depend on. The same as "
+            "weights_sha256 in rows from before it was kept.",
             "input_height": "Height of the model's input in pixels.",
             "input_width": "Width of the model's input in pixels.",
             "resize_height": "Height before the centre crop; NULL where the shortest side is set by resize_width.",
@@ -335,7 +333,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "start_y": "Top edge of row 0's field in input pixels, negative in padding; where global, its middle.",
             "start_x": "Left edge of column 0's field in input pixels, negative in padding; where global, its middle.",
             "rf_global": "True where every position sees the whole image.",
-            "rf_exact": "False where the field is only known to hold what a unit sees, and may be larger.",
+            "rf_exact": "False where the field is an upper bound of what a unit sees; NULL where that is not known.",
             "erf_size": "Side of the centred box that holds 95 % of the mean absolute input gradient, in pixels.",
         },
     ),
@@ -607,23 +605,5 @@ def ddl() -> str:
         for table, (about, columns) in COMMENTS.items()
         for statement in comment_on(table, about, columns, view=table in VIEW_NAMES)
     ]
-    info = f"INSERT INTO atlas_info VALUES ({SCHEMA_VERSION});"
-    return "\n".join([_TABLES, _MODULES, _NEAR_DUPLICATES, _VIEWS, info, *comments])
-
-
-def completion(tables: Mapping[str, Collection[str]]) -> str:
-    """Statements that give an atlas of this version what came to it later, by its tables and their columns."""
-    statements = []
-    if "colors" not in tables["images"]:
-        about, their = COMMENTS["near_duplicates"]
-        statements += [
-            "ALTER TABLE images ADD COLUMN colors UTINYINT[];",
-            "DROP VIEW near_duplicates;",
-            _NEAR_DUPLICATES,
-            f"COMMENT ON COLUMN images.colors IS {_literal(COMMENTS['images'][1]['colors'])};",
-            *comment_on("near_duplicates", about, their, view=True),
-        ]
-    if "modules" not in tables:
-        about, their = COMMENTS["modules"]
-        statements += [_MODULES, *comment_on("modules", about, their, view=False)]
-    return "\n".join(statements)
+    info = f"INSERT INTO atlas_info VALUES ({latest_version()});"
+    return "\n".join([_TABLES, _NEAR_DUPLICATES, _VIEWS, info, *comments])

@@ -3,7 +3,8 @@
 DuckDB allows one read-write process or many read-only ones. So nobody writes a file that is being read: a
 publisher copies the current version, changes the copy, checks it and moves the pointer; readers notice the
 new pointer at their next query. A publisher that dies leaves only a `.building` file, which the next one
-removes. A file of an older version of the schema is upgraded in the same way (`db.home` decides when).
+removes. A file of an older version of the schema enters the next file through the steps of `db.atlas.migrations`
+instead of a copy: when something is published, or when a home is opened (`db.home`).
 """
 
 import contextlib
@@ -23,8 +24,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from db.atlas.schema import SCHEMA_VERSION, completion, ddl
-from db.atlas.upgrades import OLDEST, upgrade
+from db.atlas.migrations import known_versions, latest_version
+from db.atlas.migrations.chain import WrongStep, columns_of, is_older, migrate
+from db.atlas.schema import ddl
 from db.files import file_sentence, make_home, no_space_sentence, sync, write_file
 from db.settings import Settings
 
@@ -207,7 +209,7 @@ class Atlas:
         """A read-write connection to a copy of the current version, published when the block ends well.
 
         An exception in the block, or a law that does not hold, leaves the current version as it is. Publishers
-        wait for each other.
+        wait for each other. What is published has this version's tables, whatever the current file has.
 
         Args:
             compact: write the new version without the space of what the block removed, which a file keeps otherwise.
@@ -216,13 +218,14 @@ class Atlas:
             AtlasError: a law does not hold for the changed copy, or it cannot be written.
         """
         with self._next_version() as (before, building):
-            if before is not None:
+            older = self._older()
+            if before is not None and older is None:
                 shutil.copyfile(before, building)
             with contextlib.closing(self._connect(building)) as connection:
                 if before is None:
                     connection.execute(ddl())
-                _check_schema(connection, building)
-                _complete(connection)
+                elif older is not None:
+                    migrate(before, older, connection)
                 connection.execute("BEGIN")
                 yield connection
                 connection.execute("COMMIT")
@@ -237,8 +240,26 @@ class Atlas:
         """Version of the current file's tables, None where nothing was published; nothing is changed.
 
         Raises:
-            AtlasError: it is damaged, or neither this version's nor one that `upgrade` knows.
+            AtlasError: it is damaged, or neither this version's nor one that can be upgraded.
         """
+        found = self._found()
+        return None if found is None else found[0]
+
+    def is_older(self) -> bool:
+        """Whether `upgrade` would publish: an older version, or one without columns that came to it later.
+
+        Raises:
+            AtlasError: as `schema`.
+        """
+        return self._older() is not None
+
+    def _older(self) -> int | None:
+        """Version of the current file where it is to be upgraded."""
+        found = self._found()
+        return found[0] if found is not None and is_older(*found) else None
+
+    def _found(self) -> tuple[int, dict[str, list[str]]] | None:
+        """Version of the current file and its columns by table."""
         for _ in range(10):
             version = self.version()
             if version is None:
@@ -252,13 +273,14 @@ class Atlas:
                 raise self._unreadable(path, error) from error
             with contextlib.closing(connection):
                 found = _schema_of(connection, path)
-            if not OLDEST <= found <= SCHEMA_VERSION:
+                columns = columns_of(connection, path.stem)
+            if found not in known_versions():
                 raise _wrong_schema(path, found)
-            return found
+            return found, columns
         raise self._restless()
 
     def upgrade(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Publish the current version's rows in this version's tables; does nothing where they are there already.
+        """Publish the current file's rows in the present tables; does nothing where they are there already.
 
         The older file is removed at the very end; whatever fails before leaves it as it was.
 
@@ -269,10 +291,11 @@ class Atlas:
             AtlasError: it is damaged or of a version that is not known, breaks a law, or cannot be written.
         """
         with self._next_version() as (before, building):
-            if before is None or self.schema() == SCHEMA_VERSION:
+            older = self._older()
+            if before is None or older is None:
                 raise _NothingNew
             with contextlib.closing(self._connect(building)) as connection:
-                upgrade(before, connection)
+                migrate(before, older, connection)
                 _check_laws(connection)
                 connection.execute("CHECKPOINT")
             meanwhile()
@@ -301,6 +324,9 @@ class Atlas:
             except _NothingNew:
                 _discard(building)
                 return
+            except WrongStep as error:
+                _discard(building)
+                raise AtlasError(f"{before} cannot be upgraded: {error}") from error
             except duckdb.IOException as error:
                 _discard(building)
                 raise self._unwritable(error, before) from error
@@ -375,7 +401,7 @@ class _NothingNew(Exception):
 
 def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     found = _schema_of(connection, path)
-    if found != SCHEMA_VERSION:
+    if found != latest_version():
         raise _wrong_schema(path, found)
 
 
@@ -392,16 +418,17 @@ def _schema_of(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
 
 
 def _wrong_schema(path: Path, found: int) -> AtlasError:
-    this = f"Convscope {metadata.version('convscope')} reads version {SCHEMA_VERSION}"
-    if found > SCHEMA_VERSION:
+    this = f"Convscope {metadata.version('convscope')} reads version {latest_version()}"
+    if found > latest_version():
         return AtlasError(
-            f"{path} has tables of version {found}, and {this}: use the newer Convscope that wrote it, or index again "
-            "with another CONVSCOPE_HOME"
-        )
-    if found < OLDEST:
-        return AtlasError(
-            f"{path} has tables of version {found}, and {this}: use the Convscope that wrote it, or index again with "
+            f"{path} has tables of version {found}, and {this}: use the newer Convscope that wrote it, or "
             "another CONVSCOPE_HOME"
+        )
+    if found not in known_versions():
+        known = ", ".join(map(str, sorted(known_versions())))
+        return AtlasError(
+            f"{path} has tables of version {found}, which no Convscope wrote: expected one of {known}; "
+            f"{_restore(path.parent)}"
         )
     return AtlasError(
         f"{path} has tables of version {found}, and {this}: any command of this Convscope upgrades it, for example "
@@ -416,13 +443,6 @@ def _restore(folder: Path) -> str:
 def _first_line(error: Exception) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _complete(connection: duckdb.DuckDBPyConnection) -> None:
-    rows = connection.execute(
-        "SELECT table_name, list(column_name) FROM duckdb_columns() GROUP BY table_name"
-    ).fetchall()
-    connection.execute(completion(dict(rows)) or "SELECT 1")
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

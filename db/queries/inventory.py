@@ -64,6 +64,11 @@ ORDER BY m.position""",
     )
 
 
+def has_modules(model: str) -> Query:
+    """One row where the modules of a model's network were recorded when it was indexed."""
+    return Query("SELECT 1 AS one FROM modules WHERE model = $model LIMIT 1", {"model": model})
+
+
 def left_out_modules(model: str) -> Query:
     """The layers with channels that a model's network has beside those of the index, each with its reason."""
     return Query(

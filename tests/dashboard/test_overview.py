@@ -132,8 +132,8 @@ def test_labels_that_are_no_class_are_named_and_how_to_settle_them(empty_context
     def shown() -> str:
         return text(overview.show_overview("", None, "/overview"))
 
-    assert "This run has no record of it. Index the set again:" in shown()
-    assert "--images birds --replace" in shown()
+    assert "This run did not record it. To list the classes:" in shown()
+    assert "convscope models map-labels synthetic --images birds" in shown()
     matches = [
         ("tench", "n01440764", 5, "wnid", 0, []),
         ("goldfish", None, 4, "synonym", 1, []),
@@ -166,6 +166,18 @@ def test_layers_that_are_left_out_are_named_with_the_reason() -> None:
     assert f"Reason Layers Names {LEFT_OUT} 1 classifier" in shown
     answer = flask.current_app.test_client().get("/download/overview/left_out.csv?images=painted")
     assert answer.text.splitlines()[1].startswith(f'"{LEFT_OUT}",1,')
+
+
+def test_an_index_that_did_not_record_the_modules_says_how_to_list_them(empty_context: Context) -> None:
+    settings = empty_context.settings
+    import_pictures(settings, painted_pictures(4), image_set="painted")
+    add_run(settings, image_set="painted", divide=96, over=("embeddings",))
+    with empty_context.atlas.publish() as connection:
+        connection.execute("DELETE FROM modules")
+    shown = " ".join(text(overview.show_overview("", None, "/overview")).split())
+    assert (
+        "The index of synthetic did not record them. To list them: convscope models show synthetic" in shown
+    )
 
 
 @pytest.mark.usefixtures("context")

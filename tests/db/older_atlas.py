@@ -1,12 +1,15 @@
-"""Atlases as older versions of the schema had them, from their recorded tables, with a few rows."""
+"""Atlases in the shapes that published code gave them, from their recorded tables, with a few rows."""
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from db.atlas import schema
+
 MOMENT = datetime(2026, 11, 20, 1, 2, 3)
-VERSION_3 = """
+_VERSION_3 = """
 CREATE TABLE image_sets (image_set VARCHAR, source VARCHAR, images INTEGER, labelled INTEGER, created TIMESTAMP);
 CREATE TABLE images (
     image_set VARCHAR, image_id INTEGER, key VARCHAR, name VARCHAR, path VARCHAR, width INTEGER, height INTEGER,
@@ -44,49 +47,117 @@ CREATE SEQUENCE run_numbers;
 CREATE TABLE atlas_info (schema_version INTEGER);
 INSERT INTO atlas_info VALUES (3);
 """
-VERSION_1 = (
-    VERSION_3.replace(", dhash UBIGINT", "")
-    .replace("CREATE TABLE responses (run INTEGER, layer VARCHAR, channel INTEGER, activations FLOAT[]);", "")
-    .replace("VALUES (3)", "VALUES (1)")
+_RESPONSES = "CREATE TABLE responses (run INTEGER, layer VARCHAR, channel INTEGER, activations FLOAT[]);"
+_VERSION_1 = (
+    _VERSION_3.replace(", dhash UBIGINT", "").replace(_RESPONSES, "").replace("VALUES (3)", "VALUES (1)")
 )
-TABLES = {1: VERSION_1, 3: VERSION_3}
+_VERSION_4 = (
+    _VERSION_3.replace(
+        "CREATE SEQUENCE",
+        """
+CREATE TABLE label_matches (
+    run INTEGER, label VARCHAR, wnid VARCHAR, images INTEGER, how VARCHAR, class_index INTEGER, candidates INTEGER[]);
+CREATE TABLE label_choices (model VARCHAR, image_set VARCHAR, label VARCHAR, class_index INTEGER);
+CREATE SEQUENCE""",
+    )
+).replace("VALUES (3)", "VALUES (4)")
+# Tables by version; a letter for what was added to a version after its first files.
+TABLES = {
+    "1": _VERSION_1.replace(" crop_rounding VARCHAR,", "")
+    .replace(" rf_exact BOOLEAN,", "")
+    .replace(" digest VARCHAR,", ""),
+    "1b": _VERSION_1,
+    "3": _VERSION_3.replace(_RESPONSES, ""),
+    "3b": _VERSION_3,
+    "4": _VERSION_4,
+    "4b": _VERSION_4.replace("mean FLOAT[3], std FLOAT[3]", "fit VARCHAR, mean FLOAT[], std FLOAT[]")
+    .replace("dhash UBIGINT", "dhash UBIGINT, colors UTINYINT[]")
+    .replace(
+        "CREATE SEQUENCE",
+        "CREATE TABLE modules (model VARCHAR, position INTEGER, module VARCHAR, kind VARCHAR, left_out VARCHAR);"
+        "CREATE SEQUENCE",
+    ),
+}
 
 
-def write_older_atlas(home: Path, version: int) -> None:
+def write_older_atlas(home: Path, shape: str) -> None:
     """Publish, as that version did, an atlas of two images and run 3 with one channel (runs 1 and 2 were replaced)."""
     folder = home / "atlas"
     folder.mkdir(parents=True)
     with duckdb.connect(str(folder / "000007.duckdb")) as connection:
-        connection.execute(TABLES[version])
-        connection.execute("INSERT INTO image_sets VALUES ('s', '/s', 2, 1, ?)", [MOMENT])
-        dhash = ", 77" if version > 1 else ""
-        for number, label in enumerate(["crane", None]):
-            connection.execute(
-                f"INSERT INTO images VALUES ('s', ?, ?, 'n', 'p', 9, 8, 5, 'val', NULL, NULL, ?{dhash})",
-                [number, str(number) * 64, label],
-            )
-        connection.execute("INSERT INTO classes VALUES ('v', 0, NULL, 'crane, the bird', 'd')")
-        connection.execute(
-            "INSERT INTO models VALUES ('m', 'src', 'a', 1, 'w', 'd', 8, 10, NULL, 12, 'bilinear', 'half_even', "
-            "[0.1, 0.2, 0.3], [1, 1, 1], 'v', 1)"
-        )
-        connection.execute(
-            "INSERT INTO layers VALUES ('m', 'l', 0, 'l', 'l', 'conv', 'd', NULL, NULL, 1, 4, 5, 5, 5, 2, 2, -2, -2, "
-            "FALSE, TRUE, 3)"
-        )
+        connection.execute(TABLES[shape])
+        if shape == "4b":  # the present version: nothing gives it its views any more
+            connection.execute(schema._NEAR_DUPLICATES + schema._VIEWS)
         for _ in range(3):
             connection.execute("SELECT nextval('run_numbers')")
-        connection.execute(
-            "INSERT INTO runs VALUES (3, 'm', 's', 2, 'float32', 'cpu', 1, 2, 0, 1.5, $1, $1, '0.1.0')",
-            [MOMENT],
-        )
-        connection.execute(
-            "INSERT INTO activations VALUES (3, 'l', 0, 1, 1, 0.5, 3, 4), (3, 'l', 0, 2, 0, 0.25, 0, 0)"
-        )
-        connection.execute(
-            "INSERT INTO activations_by_image SELECT run, image_id, layer, channel, rank, activation, y, x "
-            "FROM activations ORDER BY image_id"
-        )
-        connection.execute("INSERT INTO predictions VALUES (3, 0, 1, 0, 0.75, 2.5, TRUE)")
-        connection.execute("INSERT INTO channel_stats VALUES (3, 'l', 0, 0.5, 0.25, 0, 1, FALSE, 0)")
+        for table, rows in _ROWS.items():
+            for row in rows:
+                _insert(connection, table, row)
     (folder / "CURRENT").write_text("000007\n")
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: dict[str, Any]) -> None:
+    """The columns that the table has, in a shape whose tables and columns are not those of the present."""
+    found = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]
+    ).fetchall()
+    names = [name for (name,) in found if name in row]
+    if names:
+        marks = ", ".join("?" * len(names))
+        connection.execute(
+            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", [row[name] for name in names]
+        )
+
+
+_UNIT = {"run": 3, "layer": "l", "channel": 0}
+_TOP = [
+    {**_UNIT, "rank": 1, "image_id": 1, "activation": 0.5, "y": 3, "x": 4},
+    {**_UNIT, "rank": 2, "image_id": 0, "activation": 0.25, "y": 0, "x": 0},
+]
+_ROWS: dict[str, list[dict[str, Any]]] = {
+    "image_sets": [{"image_set": "s", "source": "/s", "images": 2, "labelled": 1, "created": MOMENT}],
+    "images": [
+        {
+            "image_set": "s", "image_id": number, "key": str(number) * 64, "name": "n", "path": "p", "width": 9,
+            "height": 8, "bytes": 5, "split": "val", "label": label, "dhash": 77, "colors": [number] * 192,
+        }
+        for number, label in enumerate(["crane", None])
+    ],
+    "classes": [{"vocabulary": "v", "class_index": 0, "name": "Crane", "description": "d"}],
+    "models": [
+        {
+            "model": "m", "source": "src", "architecture": "a", "parameters": 1, "weights_sha256": "w", "digest": "d",
+            "input_height": 8, "input_width": 10, "resize_width": 12, "interpolation": "bilinear",
+            "crop_rounding": "down", "fit": "contain", "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "vocabulary": "v",
+            "classes": 1,
+        }
+    ],
+    "layers": [
+        {
+            "model": "m", "layer": "l", "position": 0, "label": "l", "module": "l", "kind": "conv",
+            "description": "d", "channels": 1, "height": 4, "width": 5, "rf_size_y": 5, "rf_size_x": 5, "jump_y": 2,
+            "jump_x": 2, "start_y": -2, "start_x": -2, "rf_global": False, "rf_exact": True, "erf_size": 3,
+        }
+    ],
+    "runs": [
+        {
+            "run": 3, "model": "m", "image_set": "s", "k": 2, "dtype": "float32", "device": "cpu", "layers": 1,
+            "images": 2, "unreadable": 0, "seconds": 1.5, "started": MOMENT, "finished": MOMENT, "version": "0.1.0",
+        }
+    ],
+    "activations": _TOP,
+    "activations_by_image": _TOP[::-1],
+    "predictions": [
+        {"run": 3, "image_id": 0, "rank": 1, "class_index": 0, "probability": 0.75, "logit": 2.5, "is_label": True}
+    ],
+    "channel_stats": [
+        {**_UNIT, "mean": 0.5, "std": 0.25, "min": 0, "max": 1, "dead": False, "nonfinite": 0}
+    ],
+    "channel_histograms": [{**_UNIT, "low": 0, "high": 1, "images": 2}],
+    "responses": [{**_UNIT, "activations": [0.25, 0.5]}],
+    "label_matches": [
+        {"run": 3, "label": "crane", "images": 1, "how": "settled", "class_index": 0, "candidates": []}
+    ],
+    "label_choices": [{"model": "m", "image_set": "s", "label": "crane", "class_index": 0}],
+    "modules": [{"model": "m", "position": 0, "module": "l", "kind": "Conv2d"}],
+}  # fmt: skip

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from older_atlas import MOMENT, write_older_atlas
+from older_atlas import MOMENT, TABLES, write_older_atlas
 from sqlalchemy import text
 
-from db.atlas.schema import SCHEMA_VERSION
+from db.atlas.migrations import latest_version
 from db.atlas.store import Atlas, AtlasError, Query
 from db.home import HomeError, open_atlas, open_home
 from db.ledger.engine import Ledger, LedgerError, ReadOnlyHome, head
@@ -22,11 +22,11 @@ OnlyRead = Callable[[Path], AbstractContextManager[None]]
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Homes as older versions left them, with a saved query, by the version of their atlas."""
+    """Homes as older versions left them, with a saved query, by the shape of their atlas."""
     folder = tmp_path_factory.mktemp("older")
-    for version in (1, 3):
-        settings = read_settings({"CONVSCOPE_HOME": str(folder / str(version))})
-        write_older_atlas(settings.home, version)
+    for shape in TABLES:
+        settings = read_settings({"CONVSCOPE_HOME": str(folder / shape)})
+        write_older_atlas(settings.home, shape)
         ledger = Ledger(settings)
         ledger.migrate("0004")
         with ledger.write() as connection:
@@ -43,7 +43,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def older(settings: Settings, templates: Path) -> Settings:
     """Settings of a copy of such a home, with an atlas of version 3."""
-    shutil.copytree(templates / "3", settings.home)
+    shutil.copytree(templates / "3b", settings.home)
     return settings
 
 
@@ -56,29 +56,49 @@ def rows(settings: Settings, sql: str) -> list[tuple[object, ...]]:
     return [tuple(row.values()) for row in Atlas(settings).fetch(Query(sql))]
 
 
-@pytest.mark.parametrize("version", [1, 3])
-def test_an_older_home_opens_with_all_that_it_had(settings: Settings, templates: Path, version: int) -> None:
-    shutil.copytree(templates / str(version), settings.home)
+# What each shape of an atlas kept of what later ones know: dhash, fit, crop_rounding, digest, rf_exact, how a label
+# was matched, whether responses and modules are there.
+KEPT: dict[str, tuple[object, ...]] = {
+    "1": (None, "exact", "half_even", "w", None, "case", 0, 0),
+    "1b": (None, "exact", "down", "d", True, "case", 0, 0),
+    "3": (77, "exact", "down", "d", True, "case", 0, 0),
+    "3b": (77, "exact", "down", "d", True, "case", 1, 0),
+    "4": (77, "exact", "down", "d", True, "settled", 1, 0),
+    "4b": (77, "contain", "down", "d", True, "settled", 1, 1),
+}
+
+
+@pytest.mark.parametrize("shape", TABLES)
+def test_an_older_home_opens_with_all_that_it_had(settings: Settings, templates: Path, shape: str) -> None:
+    shutil.copytree(templates / shape, settings.home)
     ledger = open_home(settings)
     assert ledger.revision() == head()
     with ledger.read() as connection:
         assert connection.execute(text("SELECT name FROM saved_queries")).scalars().all() == ["kept"]
     ledger.close()
-    assert [path.name for path in (settings.home / "atlas").glob("*.duckdb*")] == ["000008.duckdb"]
-    assert Atlas(settings).schema() == SCHEMA_VERSION
+    published = "000007.duckdb" if shape == "4b" else "000008.duckdb"
+    assert [path.name for path in (settings.home / "atlas").glob("*.duckdb*")] == [published]
+    assert Atlas(settings).schema() == latest_version()
     assert rows(
         settings, "SELECT image_id, label, dhash, created FROM images JOIN image_sets USING (image_set)"
     ) == [
-        (0, "crane", 77 if version == 3 else None, MOMENT),
-        (1, None, 77 if version == 3 else None, MOMENT),
+        (0, "crane", KEPT[shape][0], MOMENT),
+        (1, None, KEPT[shape][0], MOMENT),
     ]
-    [(mean, fit, name)] = rows(settings, "SELECT mean, fit, name FROM models JOIN classes USING (vocabulary)")
-    assert (mean, fit, name) == (pytest.approx([0.1, 0.2, 0.3]), "exact", "crane, the bird")
+    [(mean, name, *kept)] = rows(
+        settings,
+        "SELECT mean, c.name, fit, crop_rounding, digest, rf_exact, how, (SELECT count(*) FROM responses), "
+        "(SELECT count(*) FROM modules) FROM models JOIN classes c USING (vocabulary) JOIN layers USING (model) "
+        "JOIN label_matches USING (class_index)",
+    )
+    assert (mean, name) == (pytest.approx([0.1, 0.2, 0.3]), "Crane")
+    assert tuple(kept) == KEPT[shape][1:]
     # cell (3, 4) sees [2y - 2, 2y + 3) x [2x - 2, 2x + 3) of an input of 8 x 10
     box = {"y0": 4, "x0": 6, "y1": 8, "x1": 10}
     assert rows(settings, "SELECT image_id, activation, box FROM patches WHERE rank = 1") == [(1, 0.5, box)]
     assert rows(settings, "SELECT run, seconds, finished FROM runs") == [(3, 1.5, MOMENT)]
-    assert rows(settings, "SELECT * FROM label_matches") == []
+    matches = [(3, "crane", None, 1, KEPT[shape][5], 0, [])]
+    assert rows(settings, "SELECT * FROM label_matches") == matches
     with Atlas(settings).publish() as connection:
         assert connection.execute("SELECT nextval('run_numbers')").fetchone() == (4,)
     before = contents(settings.home)
@@ -206,7 +226,7 @@ def test_an_upgrade_that_was_killed_between_both_stores_is_ended_by_the_next_ope
     assert Atlas(older).schema() == 3
     ledger.close()
     open_home(older).close()
-    assert Atlas(older).schema() == SCHEMA_VERSION
+    assert Atlas(older).schema() == latest_version()
 
 
 def test_an_older_home_that_is_read_only_is_refused_and_left(older: Settings, only_read: OnlyRead) -> None:

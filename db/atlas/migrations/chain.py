@@ -1,0 +1,112 @@
+"""The steps between an older atlas and the present schema, run one after the other into a new file."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+
+from db.atlas import migrations
+from db.atlas.migrations.steps import OlderAtlas, Step
+from db.atlas.schema import ddl
+
+_OLDER = "older_atlas"  # the older file, attached
+_VIEWS = "migration"  # a database in memory: a schema of views for the tables after each step
+
+
+class WrongStep(RuntimeError):
+    """The steps do not lead to the present tables; the message names the tables that differ."""
+
+
+def is_older(version: int, columns: Mapping[str, list[str]]) -> bool:
+    """Whether an atlas of a known version, with these columns by table, has to be migrated."""
+    if version != migrations.latest_version():
+        return True
+    found = OlderAtlas("unused", columns)
+    return any(step.tables(found) for step in steps_from(version))
+
+
+def steps_from(version: int) -> list[Step]:
+    """The steps that an atlas of `version` takes, in their order."""
+    return [step for step in migrations.STEPS if step.before >= version]
+
+
+def attach(connection: duckdb.DuckDBPyConnection, older: Path, steps: Sequence[Step]) -> OlderAtlas:
+    """The atlas in the file `older` after all `steps`: each is a schema of views over the one before."""
+    connection.execute(f"ATTACH '{_quoted(older)}' AS {_OLDER} (READ_ONLY)")
+    connection.execute(f"ATTACH ':memory:' AS {_VIEWS}")
+    reached = OlderAtlas(f"{_OLDER}.main", columns_of(connection, _OLDER))
+    for number, step in enumerate(steps):
+        schema = f"{_VIEWS}.step_{number}"
+        kept = {table: f"SELECT * FROM {reached.schema}.{table}" for table in reached.columns}
+        connection.execute(f"CREATE SCHEMA {schema}")
+        columns: dict[str, list[str]] = {}
+        for table, query in (kept | dict(step.tables(reached))).items():
+            connection.execute(f"CREATE VIEW {schema}.{table} AS {query}")
+            described = connection.execute(f"DESCRIBE {schema}.{table}").fetchall()
+            columns[table] = [row[0] for row in described]
+        reached = OlderAtlas(schema, columns)
+    return reached
+
+
+def migrate(older: Path, version: int, connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the present tables in an empty database, with the rows of the atlas of `version` in the file `older`.
+
+    Raises:
+        WrongStep: the steps lead to other columns than those of the present schema.
+    """
+    (row,) = connection.execute("SELECT current_database()").fetchall()
+    present = str(row[0])
+    found = attach(connection, older, steps_from(version))
+    connection.execute("BEGIN")  # else each of the many comments is written to the disk separately
+    connection.execute(ddl())
+    wanted = columns_of(connection, present)
+    _check(found.columns, wanted)
+    for table in wanted:
+        connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM {found.schema}.{table}")
+    _go_on_with_run_numbers(connection)
+    connection.execute("COMMIT")
+    connection.execute(f"DETACH {_VIEWS}")
+    connection.execute(f"DETACH {_OLDER}")
+
+
+def columns_of(
+    connection: duckdb.DuckDBPyConnection, database: str, schema: str = "main"
+) -> dict[str, list[str]]:
+    """Names of columns by table, of all tables with rows of people; views are left out."""
+    rows = connection.execute(
+        """
+SELECT table_name, list(column_name ORDER BY column_index)
+FROM duckdb_columns() JOIN duckdb_tables() USING (database_name, schema_name, table_name)
+WHERE database_name = ? AND schema_name = ? AND table_name <> 'atlas_info'
+GROUP BY table_name""",
+        [database, schema],
+    ).fetchall()
+    return dict(rows)
+
+
+def _check(reached: Mapping[str, Collection[str]], wanted: Mapping[str, Collection[str]]) -> None:
+    """No column may be lost in silence, and none be NULL because a step forgot it; tables may go."""
+    for table, columns in wanted.items():
+        found = reached.get(table, ())
+        if set(found) != set(columns):
+            raise WrongStep(
+                f"after all steps to version {migrations.latest_version()} its table {table} has the columns "
+                f"{', '.join(found) or 'of none'}, expected {', '.join(columns)}"
+            )
+
+
+def _go_on_with_run_numbers(connection: duckdb.DuckDBPyConnection) -> None:
+    """Numbers of runs are never given twice, those of removed runs included."""
+    (found,) = connection.execute(
+        """
+SELECT greatest(
+    coalesce((SELECT max(greatest(start_value, coalesce(last_value + 1, 1))) FROM duckdb_sequences()
+              WHERE database_name = ? AND sequence_name = 'run_numbers'), 1),
+    coalesce((SELECT max(run) + 1 FROM runs), 1))""",
+        [_OLDER],
+    ).fetchall()
+    connection.execute(f"CREATE OR REPLACE SEQUENCE run_numbers START {int(found[0])}")
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
