@@ -24,19 +24,20 @@ from instances import SKIPPED, instances  # noqa: E402
 
 from workers.layers.taps import LeftOut, by_reason  # noqa: E402
 
-_HEAD = """# The zoo
+_HEAD = """# Architectures that were tried
 
-What Convscope makes of one or two networks of each family of transformers, timm and torchvision. Made by
-`make zoo`, with random weights and cut to few blocks; the input is square.
+One or two networks of each family of transformers, timm and torchvision, with random weights, few blocks and a square
+input. `make zoo` writes this page.
 
-- **taps**: layers whose channels can be looked at; *reordered* are tokens whose order was derived.
-- **left out**: layers that are no taps; their reasons are listed below the table.
-- **places**: of the taps examined against autograd, those where the gradient's mass moves right and down with the
-  unit. A unit that sees the whole image through attention looks anywhere with random weights, so that this is a
-  count there and no verdict; the verdict is that the pixels with a gradient lie in the box that is claimed.
-- **faults**: what failed among: a layer is neither a tap nor listed; channels or map size are not the layer's;
-  predictions change when taps are recorded, or are not finite; a receptive field does not hold the gradient's
-  support; the drawing of the network has a cycle.
+- **taps**: layers whose channels can be indexed; *reordered* are layers with tokens whose order was derived.
+- **left out**: layers with channels that cannot be indexed; the reasons are listed below the table.
+- **places**: of the taps that were compared with autograd, those where the center of the gradient moves right and
+  down with the unit. With random weights, a unit that sees the whole image through attention has its gradient
+  anywhere, so this number is a count and not a verdict. The verdict is that all pixels with a gradient lie in the
+  stated box.
+- **faults**: the checks that failed. They are: each layer is a tap or listed as left out; channels and map size are
+  those of the layer; predictions are finite and do not change when taps are recorded; the receptive field contains
+  the support of the gradient; the drawing of the network has no cycle.
 """
 
 _NOT_REACHED = "the sweep was stopped before it"
