@@ -1,41 +1,32 @@
 """The index: one forward pass over an image set that leaves, for each channel, the images that drive it most."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from importlib import metadata
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from db.atlas.runs import effective_sizes_of, set_images
+from db.atlas.runs import effective_sizes_of
 from db.atlas.store import Atlas
-from db.queries.inventory import image_sets
-from db.queries.labels import settled_labels
 from db.stores.images import ImageStore, UnreadableImage
-from db.suggestions import hint
 from precompute.index.checkpoint import Checkpoint, Progress
-from precompute.index.forward import Dtype, manner, run_pass
+from precompute.index.forward import Dtype, run_pass
 from precompute.index.loading import Unreadable
+from precompute.index.plan import CannotIndex, Plan, plan_run
 from precompute.index.publish import (
     AlreadyIndexed,
     AnotherModel,
     ImagesChanged,
     ModelRows,
     Pass,
-    check_publishable,
     publish_run,
 )
 from precompute.index.state import IndexState
 from workers.jobs.stored_images import StoredImage, read_image
-from workers.layers.receptive_field.fields import effective_sizes, receptive_fields
-from workers.layers.taps import Tap, by_reason, find_left_out, find_taps, tap_edges
-from workers.models.devices import find_device
-from workers.models.label_matching import LabelMatch, SetLabel, match_labels
+from workers.layers.receptive_field.fields import effective_sizes
+from workers.layers.taps import tap_edges
 from workers.models.vision import VisionModel
 
 __all__ = [
@@ -55,10 +46,6 @@ _FIELD_IMAGES = 16
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 # Images x channels up to which every response is kept: 200 MB, the probe pictures with two networks' worth to spare.
 _MOST_RESPONSES = 50_000_000
-
-
-class CannotIndex(ValueError):
-    """The index that was asked for cannot be made; the message is one sentence for the person who asked."""
 
 
 @dataclass(frozen=True)
@@ -133,133 +120,135 @@ def run_index(
     """
     started = datetime.now(UTC).replace(tzinfo=None)
     tell = progress or (lambda _done, _total, _phase: None)
-    if dtype not in get_args(Dtype):
-        raise CannotIndex(f"dtype: expected one of {', '.join(get_args(Dtype))}, got {dtype!r}")
-    images = _images(atlas, image_set)
-    tell(0, len(images), "loading")
-    weights = model.weights_sha256()
-    digest = model.digest(weights)
-    check_publishable(atlas.fetch, model=model.name, digest=digest, image_set=image_set, replace=replace)
-    try:
-        place = find_device(device)
-    except ValueError as error:
-        raise CannotIndex(str(error)) from error
-    model.to(place)
-    taps = find_taps(model)
-    chosen = _matching(taps, layers)
-    left_out = find_left_out(model)
-    if say is not None and left_out:
-        say(
-            f"leaves out {len(left_out)} of {len(left_out) + len(taps)} layers: "
-            + "; ".join(f"{len(modules)} x {reason}" for reason, modules in by_reason(left_out).items())
-        )
-    fields = receptive_fields(model, taps)
-    how = manner(taps, device=place, dtype=dtype, batch_size=batch_size)
-    matches = _match_labels(atlas, model, image_set, images)
-    checkpoint = Checkpoint(
-        atlas.home,
-        {
-            "model": model.name,
-            "image set": image_set,
-            "weights": weights,
-            "preprocessing": repr(model.preprocessing),
-            "classes": _digest(model.vocabulary.classes)[:8],
-            "images": _digest((image.image_id, image.key) for image in images),
-            "labels": _digest(
-                (image.wnid, image.label, matches[SetLabel(image.wnid, image.label)].index)
-                for image in images
-            ),
-            "layers": f"{len(chosen)} of {len(taps)}, {_digest(chosen)[:8]}",
-            "k": k,
-            "dtype": dtype,
-            "batch size": how.batch_size,
-            "device": how.hardware(),
-            "torch": torch.__version__,
-            "version": metadata.version("convscope"),
-        },
+    comment = say or (lambda _sentence: None)
+    plan = plan_run(
+        atlas,
+        model,
+        image_set,
+        k=k,
+        layers=layers,
+        dtype=dtype,
+        batch_size=batch_size,
+        device=device,
+        replace=replace,
+        tell=tell,
+        say=comment,
     )
+    checkpoint = plan.checkpoint(atlas)
     with checkpoint.held():
-        state = IndexState(
-            chosen,
-            k=k,
-            batch_size=how.batch_size,
-            device=how.state_device(),
-            keep_responses=len(images) * sum(tap.channels for tap in chosen) <= _MOST_RESPONSES,
-        )
-        done = Progress(0, 0.0, ())
-        if resume:
-            stored = checkpoint.load()
-            if stored is not None:
-                done, tensors = stored
-                state.restore(tensors)
-            remark = _resumption(checkpoint, done, len(images))
-            if say is not None and remark is not None:
-                say(remark)
-        resumed_at = done.next_place
+        state = _new_state(plan)
+        before = _resume(checkpoint, state, plan, comment) if resume else Progress(0, 0.0, ())
         done = run_pass(
             model,
             store,
-            images,
-            {image.image_id: matches[SetLabel(image.wnid, image.label)].index for image in images},
+            plan.images,
+            {image.image_id: plan.class_of(image) for image in plan.images},
             state,
-            done,
-            manner=how,
+            before,
+            manner=plan.forward,
             checkpoint=checkpoint,
             seconds_between_checkpoints=seconds_between_checkpoints,
             tell=lambda count, total: tell(count, total, "indexing"),
         )
         unreadable = tuple(Unreadable(*facts) for facts in done.unreadable)
-        if len(unreadable) == len(images):
+        if len(unreadable) == len(plan.images):
             checkpoint.remove()  # the images may come back, with the drive they are on
             raise CannotIndex(f"no image of {image_set!r} can be read any more; the first is {unreadable[0]}")
         tell(0, None, "receptive fields")
-        # They are the layers' own, so a run over another set has measured them already.
-        measured = atlas.fetch(effective_sizes_of(model.name, digest))
-        sizes = {row["layer"]: row["erf_size"] for row in measured}
-        if sizes.keys() != {tap.layer for tap in taps}:
-            gone = {entry.image_id for entry in unreadable}
-            sample = _sample(store, [image for image in images if image.image_id not in gone], model)
-            sizes = effective_sizes(
-                model,
-                taps,
-                how.pixels(sample),
-                tell=lambda count, total: tell(count, total, "receptive fields"),
-            )
+        sizes = _effective_sizes(atlas, store, plan, unreadable, tell)
         tell(0, None, "publishing")
         run = publish_run(
             atlas,
-            described=ModelRows(
-                model, weights, digest, taps, tap_edges(model, taps), fields, sizes, left_out
-            ),
-            made=Pass(
-                image_set=image_set,
-                listed=images,
-                matches=matches,
-                k=k,
-                dtype=dtype,
-                device=str(place),
-                images=len(images) - len(unreadable),
-                unreadable=len(unreadable),
-                seconds=done.seconds,
-                started=started,
-                finished=datetime.now(UTC).replace(tzinfo=None),
-            ),
+            described=_model_rows(plan, sizes),
+            made=_pass(plan, done, started),
             state=state,
             replace=replace,
         )
         checkpoint.remove()
-    read = len(images) - len(unreadable)
+    read = len(plan.images) - len(unreadable)
     return IndexReport(
         run=run,
         images=read,
         unreadable=unreadable,
-        layers=len(chosen),
-        channels=sum(tap.channels for tap in chosen),
-        resumed_at=resumed_at,
+        layers=len(plan.chosen),
+        channels=plan.channels,
+        resumed_at=before.next_place,
         seconds=done.seconds,
         images_per_second=read / done.seconds,
         unpredicted=read - len(np.unique(state.predictions().image_ids)),
         nonfinite_channels=int(np.count_nonzero(state.statistics.rows().nonfinite)),
+    )
+
+
+def _new_state(plan: Plan) -> IndexState:
+    return IndexState(
+        plan.chosen,
+        k=plan.k,
+        batch_size=plan.forward.batch_size,
+        device=plan.forward.state_device(),
+        keep_responses=len(plan.images) * plan.channels <= _MOST_RESPONSES,
+    )
+
+
+def _resume(
+    checkpoint: Checkpoint, state: IndexState, plan: Plan, say: Callable[[str], None]
+) -> Progress:
+    """Restore the state from the checkpoint, if it is of the same run; how far that run got."""
+    done = Progress(0, 0.0, ())
+    stored = checkpoint.load()
+    if stored is not None:
+        done, tensors = stored
+        state.restore(tensors)
+    remark = _resumption(checkpoint, done, len(plan.images))
+    if remark is not None:
+        say(remark)
+    return done
+
+
+def _effective_sizes(
+    atlas: Atlas, store: ImageStore, plan: Plan, unreadable: Sequence[Unreadable], tell: Report
+) -> Mapping[str, int]:
+    """Sides of the effective receptive fields by layer; a run over another set has measured the same ones."""
+    measured = atlas.fetch(effective_sizes_of(plan.model.name, plan.digest))
+    sizes: dict[str, int] = {row["layer"]: row["erf_size"] for row in measured}
+    if sizes.keys() == {tap.layer for tap in plan.taps}:
+        return sizes
+    gone = {entry.image_id for entry in unreadable}
+    sample = _sample(store, [image for image in plan.images if image.image_id not in gone], plan.model)
+    return effective_sizes(
+        plan.model,
+        plan.taps,
+        plan.forward.pixels(sample),
+        tell=lambda count, total: tell(count, total, "receptive fields"),
+    )
+
+
+def _model_rows(plan: Plan, sizes: Mapping[str, int]) -> ModelRows:
+    return ModelRows(
+        plan.model,
+        plan.weights,
+        plan.digest,
+        plan.taps,
+        tap_edges(plan.model, plan.taps),
+        plan.fields,
+        sizes,
+        plan.left_out,
+    )
+
+
+def _pass(plan: Plan, done: Progress, started: datetime) -> Pass:
+    return Pass(
+        image_set=plan.image_set,
+        listed=plan.images,
+        matches=plan.matches,
+        k=plan.k,
+        dtype=plan.forward.dtype,
+        device=str(plan.forward.device),
+        images=len(plan.images) - len(done.unreadable),
+        unreadable=len(done.unreadable),
+        seconds=done.seconds,
+        started=started,
+        finished=datetime.now(UTC).replace(tzinfo=None),
     )
 
 
@@ -268,45 +257,6 @@ def _resumption(checkpoint: Checkpoint, done: Progress, images: int) -> str | No
         return f"goes on after {done.next_place:,} of {images:,} images"
     why = checkpoint.why_not_used()
     return None if why is None else f"starts with the first image: {why}"
-
-
-def _images(atlas: Atlas, image_set: str) -> list[StoredImage]:
-    images = [StoredImage(**row) for row in atlas.fetch(set_images(image_set))]
-    if not images:
-        names = [row["image_set"] for row in atlas.fetch(image_sets())]
-        raise CannotIndex(
-            f"expected an image set among {', '.join(names) or 'none: import one first'}, got {image_set!r}"
-            f"{hint(image_set, names)}"
-        )
-    return images
-
-
-def _match_labels(
-    atlas: Atlas, model: VisionModel, image_set: str, images: Sequence[StoredImage]
-) -> dict[SetLabel, LabelMatch]:
-    settled = settled_labels(atlas, model.name, image_set)
-    last = len(model.vocabulary.classes) - 1
-    for label, index in settled.items():
-        if index is not None and index > last:
-            raise CannotIndex(
-                f"label {label!r} of {image_set!r} was settled as class {index}, {model.name} has classes 0 to {last}: "
-                f"convscope models map-labels {model.name} --images {image_set} --unset {label!r}"
-            )
-    return match_labels(model.vocabulary, (SetLabel(image.wnid, image.label) for image in images), settled)
-
-
-def _matching(taps: Sequence[Tap], patterns: str) -> tuple[Tap, ...]:
-    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
-    chosen = tuple(tap for tap in taps if any(fnmatchcase(tap.layer, pattern) for pattern in wanted))
-    if not taps:
-        raise CannotIndex("this model has no layer that keeps its channels and positions apart")
-    if not chosen:
-        examples = [taps[place].layer for place in sorted({0, len(taps) // 2, len(taps) - 1})]
-        raise CannotIndex(
-            f"layers: expected a pattern that matches some of {len(taps)} layers such as {', '.join(examples)}, "
-            f"got {patterns!r}"
-        )
-    return chosen
 
 
 def _sample(store: ImageStore, images: Sequence[StoredImage], model: VisionModel) -> Tensor:
@@ -322,10 +272,3 @@ def _sample(store: ImageStore, images: Sequence[StoredImage], model: VisionModel
     if not read:
         raise CannotIndex("the images went away while they were indexed; the checkpoint is kept")
     return torch.stack(read)
-
-
-def _digest(facts: Iterable[object]) -> str:
-    whole = hashlib.sha256()
-    for fact in facts:
-        whole.update(f"{fact!r}\n".encode())
-    return whole.hexdigest()
