@@ -29,112 +29,108 @@ def layout() -> Component:
     return html.Div(
         [
             html.Section(
-                [
-                    html.Div(
-                        [
-                            labelled(
-                                "Layer",
-                                html.Div(id=patches_id("layers")),  # filled by assets/layers.js
-                                control_id=patches_id("layer"),
-                                className="layer-search",
-                            ),
-                            html.Div(
-                                [
-                                    _step("previous", "chevron-up", "Previous layer"),
-                                    _step("next", "chevron-down", "Next layer"),
-                                ],
-                                className="steps",
-                            ),
-                        ],
-                        className="layer-picker",
-                    ),
-                    html.Details(
-                        [
-                            html.Summary("Drawing of the network"),
-                            html.Div(
-                                [
-                                    html.Button(
-                                        "−",
-                                        className="zoom",
-                                        type="button",
-                                        title="Smaller",
-                                        **attributes(data_zoom="-1", aria_label="Smaller drawing"),
-                                    ),
-                                    html.Button(
-                                        "+",
-                                        className="zoom",
-                                        type="button",
-                                        title="Larger",
-                                        **attributes(data_zoom="1", aria_label="Larger drawing"),
-                                    ),
-                                ],
-                                className="zooms",
-                            ),
-                            html.Div(
-                                cyto.Cytoscape(
-                                    id=patches_id("drawing"),
-                                    elements=[],
-                                    stylesheet=[],
-                                    layout={"name": "preset", "fit": False},
-                                    style={"width": "316px", "height": "400px"},
-                                    zoom=1,
-                                    pan={"x": 0, "y": 0},
-                                    minZoom=0.3,
-                                    maxZoom=4,
-                                    userZoomingEnabled=False,
-                                    userPanningEnabled=False,
-                                    autoungrabify=True,
-                                    boxSelectionEnabled=False,
-                                    autoRefreshLayout=True,
-                                    responsive=False,
-                                ),
-                                className="drawing-scroll",
-                                role="img",
-                                tabIndex="0",
-                                **attributes(
-                                    aria_label="Drawing of the network; the list above holds the same layers"
-                                ),
-                            ),
-                        ],
-                        open=True,
-                        className="drawing-panel",
-                    ),
-                ],
-                className="side",
-                **attributes(aria_label="Layers"),
+                [_layer_picker(), _drawing_panel()], className="side", **attributes(aria_label="Layers")
             ),
-            html.Section(
-                [
-                    html.Div(id=patches_id("tour")),
-                    html.Div(id=patches_id("heading")),
-                    html.Div(
-                        _controls(),
-                        className="controls",
-                        id=patches_id("controls"),
-                        role="group",
-                        **attributes(aria_label="What is shown"),
-                    ),
-                    html.Div(id=patches_id("problems")),
-                    html.Div(
-                        id=patches_id("grid"),
-                        className="grid",
-                        role="region",
-                        **attributes(aria_label="Patches"),
-                    ),
-                    html.Div(id=patches_id("pager")),
-                ],
-                className="content",
-            ),
-            dcc.Store(id=patches_id("rows")),
-            dcc.Store(id=patches_id("chosen")),
-            dcc.Store(id=patches_id("drawn")),
-            html.Div(id=patches_id("painted"), hidden=True),
-            html.Div(id=patches_id("lit"), hidden=True),
-            dcc.Store(id=patches_id("layer_list")),
-            html.Div(id=patches_id("listed"), hidden=True),
+            html.Section(_content(), className="content"),
+            *_state(),
         ],
         className="patches-page",
     )
+
+
+def _layer_picker() -> Component:
+    layers = html.Div(id=patches_id("layers"))  # filled by assets/layers.js
+    steps = [
+        _step("previous", "chevron-up", "Previous layer"),
+        _step("next", "chevron-down", "Next layer"),
+    ]
+    return html.Div(
+        [
+            labelled("Layer", layers, control_id=patches_id("layer"), className="layer-search"),
+            html.Div(steps, className="steps"),
+        ],
+        className="layer-picker",
+    )
+
+
+def _drawing_panel() -> Component:
+    zooms = [_zoom("−", -1, "Smaller"), _zoom("+", 1, "Larger")]
+    return html.Details(
+        [
+            html.Summary("Drawing of the network"),
+            html.Div(zooms, className="zooms"),
+            html.Div(
+                _drawing(),
+                className="drawing-scroll",
+                role="img",
+                tabIndex="0",
+                **attributes(aria_label="Drawing of the network; the list above holds the same layers"),
+            ),
+        ],
+        open=True,
+        className="drawing-panel",
+    )
+
+
+def _zoom(symbol: str, direction: int, title: str) -> Component:
+    return html.Button(
+        symbol, className="zoom", type="button", title=title,
+        **attributes(data_zoom=str(direction), aria_label=f"{title} drawing"),
+    )  # fmt: skip
+
+
+def _drawing() -> Component:
+    return cyto.Cytoscape(
+        id=patches_id("drawing"),
+        elements=[],
+        stylesheet=[],
+        layout={"name": "preset", "fit": False},
+        style={"width": "316px", "height": "400px"},
+        zoom=1,
+        pan={"x": 0, "y": 0},
+        minZoom=0.3,
+        maxZoom=4,
+        userZoomingEnabled=False,
+        userPanningEnabled=False,
+        autoungrabify=True,
+        boxSelectionEnabled=False,
+        autoRefreshLayout=True,
+        responsive=False,
+    )
+
+
+def _content() -> list[Component]:
+    controls = html.Div(
+        _controls(),
+        className="controls",
+        id=patches_id("controls"),
+        role="group",
+        **attributes(aria_label="What is shown"),
+    )
+    grid = html.Div(
+        id=patches_id("grid"), className="grid", role="region", **attributes(aria_label="Patches")
+    )
+    return [
+        html.Div(id=patches_id("tour")),
+        html.Div(id=patches_id("heading")),
+        controls,
+        html.Div(id=patches_id("problems")),
+        grid,
+        html.Div(id=patches_id("pager")),
+    ]
+
+
+def _state() -> list[Component]:
+    """Stores of the page, and the outputs of callbacks that return nothing to show."""
+    return [
+        dcc.Store(id=patches_id("rows")),
+        dcc.Store(id=patches_id("chosen")),
+        dcc.Store(id=patches_id("drawn")),
+        html.Div(id=patches_id("painted"), hidden=True),
+        html.Div(id=patches_id("lit"), hidden=True),
+        dcc.Store(id=patches_id("layer_list")),
+        html.Div(id=patches_id("listed"), hidden=True),
+    ]
 
 
 def _step(direction: str, symbol: str, title: str) -> Component:

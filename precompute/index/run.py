@@ -190,9 +190,7 @@ def _new_state(plan: Plan) -> IndexState:
     )
 
 
-def _resume(
-    checkpoint: Checkpoint, state: IndexState, plan: Plan, say: Callable[[str], None]
-) -> Progress:
+def _resume(checkpoint: Checkpoint, state: IndexState, plan: Plan, say: Callable[[str], None]) -> Progress:
     """Restore the state from the checkpoint, if it is of the same run; how far that run got."""
     done = Progress(0, 0.0, ())
     stored = checkpoint.load()
