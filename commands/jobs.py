@@ -1,12 +1,13 @@
-"""`convscope jobs`: list, show, cancel, retry and wait for jobs."""
+"""`convscope jobs`: submit, list, show, cancel, retry and wait for jobs."""
 
+import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from commands.output import CommandFailed, duration, print_fields, print_table, progress_bar, remark
-from commands.stores import open_ledger, read_settings
+from commands.stores import named_values, open_ledger, open_stores, read_settings
 
 if TYPE_CHECKING:
     from db.ledger.engine import Ledger
@@ -14,7 +15,50 @@ if TYPE_CHECKING:
 
 @click.group("jobs")
 def jobs_group() -> None:
-    """List, show, cancel, retry and wait for jobs."""
+    """Submit, list, show, cancel, retry and wait for jobs."""
+
+
+class _ListsKinds(click.Command):
+    """Its help ends with the kinds of jobs and what each is asked by."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from workers.jobs.registry import JOB_KINDS
+
+        with formatter.section("Kinds and what they are asked by"):
+            formatter.write_dl([(kind.name, ", ".join(kind.members)) for kind in JOB_KINDS.values()])
+
+
+@jobs_group.command("submit", cls=_ListsKinds)
+@click.argument("kind")
+@click.argument("members", metavar="[NAME=VALUE]...", nargs=-1)
+@click.option("--wait", is_flag=True, help="Show progress, and end as the job ends.")
+def submit_job(kind: str, members: tuple[str, ...], wait: bool) -> None:
+    """Queue a job of any KIND, as a POST to /api/jobs does, and print its number.
+
+    A VALUE is JSON, or else a text: ids=0-9, models=["first","second"], parameters={"samples":50}.
+    """
+    from workers.jobs.kind import Stores
+    from workers.jobs.registry import read_request
+    from workers.requests.submit import Office
+
+    settings = read_settings()
+    atlas, _ = open_stores()
+    ledger = open_ledger()
+    body = {name: _json_or_text(value) for name, value in named_values(members, "NAME=VALUE").items()}
+    submitted = Office(settings, ledger).submit(
+        read_request(body | {"kind": kind}, Stores(atlas, ledger, settings))
+    )
+    click.echo(f"{submitted.job}")
+    remark(submitted.sentence())
+    if wait:
+        wait_for(ledger, submitted.job)
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 @jobs_group.command("list")
@@ -56,8 +100,6 @@ def list_jobs(states: tuple[str, ...], limit: int) -> None:
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 def show_job(number: int) -> None:
     """Show what is known of job ID, and its items."""
-    import json
-
     from db.queries import jobs as job_queries
 
     ledger = open_ledger()

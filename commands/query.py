@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.output import CommandFailed, error_sentence, print_table, printable, remark
-from commands.requests import named_values
-from commands.stores import open_ledger, open_stores, read_settings
+from commands.stores import named_values, open_ledger, open_stores, read_settings
 
 if TYPE_CHECKING:
     from db.atlas.store import Atlas

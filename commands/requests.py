@@ -1,14 +1,14 @@
 """`convscope saliency`, `attack` and `ablate`: queue a job, and wait for it if asked."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from commands.jobs import wait_for
 from commands.models import check_model, load
 from commands.output import CommandFailed, remark
-from commands.stores import check_set, open_ledger, open_stores, read_settings
+from commands.stores import check_set, named_values, open_ledger, open_stores, read_settings
 
 if TYPE_CHECKING:
     from db.atlas.store import Atlas
@@ -34,17 +34,6 @@ def _write_methods(formatter: click.HelpFormatter, methods: "Iterable[MethodDesc
                 for method in methods
             ]
         )
-
-
-def named_values(given: tuple[str, ...]) -> dict[str, Any]:
-    """`NAME=VALUE` words as a dictionary."""
-    values: dict[str, Any] = {}
-    for words in given:
-        name, equals, value = words.partition("=")
-        if not equals:
-            raise click.BadParameter(f"expected NAME=VALUE, got {words!r}", param_hint="--set")
-        values[name.strip()] = value.strip()
-    return values
 
 
 @click.command(cls=_ListsMethods)

@@ -1,6 +1,8 @@
 """What the commands open, and the checks of names that several of them share."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from commands.output import CommandFailed
 from db.plurals import count as counted
@@ -62,3 +64,14 @@ def restart_for_torch() -> None:
     from workers.models.speedups.runtime import restart_with_settings
 
     restart_with_settings()
+
+
+def named_values(given: tuple[str, ...], hint: str = "--set") -> dict[str, Any]:
+    """`NAME=VALUE` words as a dictionary."""
+    values: dict[str, Any] = {}
+    for words in given:
+        name, equals, value = words.partition("=")
+        if not equals:
+            raise click.BadParameter(f"expected NAME=VALUE, got {words!r}", param_hint=hint)
+        values[name.strip()] = value.strip()
+    return values

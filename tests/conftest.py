@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,9 +49,21 @@ def settings(tmp_path: Path) -> Settings:
     return read_settings({"CONVSCOPE_HOME": str(tmp_path / "home")})
 
 
+@pytest.fixture(scope="session")
+def migrated_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a ledger with its tables and no rows, to be copied: migrations take a third of a second."""
+    made = Ledger(read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("migrated"))}))
+    made.migrate()
+    made.close()
+    assert made.file is not None
+    return made.file
+
+
 @pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
+def ledger(settings: Settings, migrated_ledger: Path) -> Iterator[Ledger]:
     """A ledger with its tables and no rows."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(migrated_ledger, settings.home / migrated_ledger.name)
     found = Ledger(settings)
     found.migrate()
     yield found

@@ -5,19 +5,17 @@ import math
 from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
 
 import flask
 
 from dashboard.security.prefix import local
-from dashboard.state.address import ImagesAddress, PatchesAddress
 from dashboard.state.context import Record, current
 from db.ledger.engine import LedgerError
 from db.ledger.jobs import IllegalMove, NoSuchJob
 from db.stores.results import ResultGone
 from db.suggestions import hint
+from workers.jobs.registry import JOB_KINDS
 from workers.requests.parameters import WrongRequest
-from workers.requests.submit import DEFAULT_STEPS, short_ids
 
 MOST_NUMBER = 2**31 - 1
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -161,54 +159,22 @@ def job_record(job: Mapping[str, Any]) -> Record:
         "note", "error", "traceback", "worker", "silent", "cancel_requested", "seconds_left", "item_seconds", "age",
         "created", "started", "finished",
     )  # fmt: skip
+    kind = JOB_KINDS.get(job["kind"])
     return {name: job[name] for name in shown} | {
         "models": job["models"].split(", ") if job["models"] else [],
         "progress": share(job),
         "url": local(f"/api/jobs/{job['job']}"),
         "page": result_page(job),
+        "title": job["kind"] if kind is None else kind.title,
+        "link": None if kind is None else {"icon": kind.link[0], "text": kind.link[1]},
     }
 
 
 def result_page(job: Mapping[str, Any]) -> str | None:
     """Address of the page that shows what a job makes; None where no one page does."""
-    request = job["parameters"]
-    if job["kind"] in ("import", "index"):
-        if job["state"] != "done":
-            return None
-        images = {"images": job["image_set"]}
-        return (
-            local(ImagesAddress.path) + "?" + urlencode(images)
-            if job["kind"] == "import"
-            else (local(PatchesAddress.path) + "?" + urlencode({"model": job["models"]} | images))
-        )
-    if job["kind"] in ("comparison", "ablation", "transfer"):
-        first = request["attacks"].partition(",")[0].partition("-")[0]
-        return local(f"/attack?attack={first}")
-    if "ids" not in request:
-        return None
-    if job["kind"] == "attack":
-        shown = {
-            "model": job["models"].split(", ")[0],
-            "models": job["models"].replace(", ", ","),
-            "images": job["image_set"],
-            "ids": request["ids"],
-            "method": request["method"],
-            "target": request["relative_to"] if request["target"] is None else request["target"],
-            **{f"p_{name}": value for name, value in request["parameters"].items()},
-        }
-        return local("/attack?") + urlencode(shown)
-    given = {
-        "model": job["models"].split(", ")[0],
-        "models": job["models"].replace(", ", ","),
-        "images": job["image_set"],
-        "ids": short_ids(request["ids"]),
-        "method": request["method"],
-        "target": request["target"],
-        **{f"p_{name}": value for name, value in request["parameters"].items()},
-    }
-    if job["kind"] == "faithfulness" and request["steps"] != DEFAULT_STEPS:
-        given["steps"] = request["steps"]
-    return local("/saliency?") + urlencode(given)
+    kind = JOB_KINDS.get(job["kind"])  # an older home may have others
+    page = None if kind is None else kind.page(job)
+    return None if page is None else local(page)
 
 
 def map_record(found: Mapping[str, Any]) -> Record:

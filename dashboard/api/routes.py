@@ -1,7 +1,6 @@
-"""The HTTP interface: `/api/…`. `openapi.json` beside this file describes it, and a test holds the two together."""
+"""The HTTP interface: `/api/…`. `openapi` beside it describes it, and a test holds the two together."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import flask
@@ -18,12 +17,12 @@ from dashboard.api.answers import (
     kept,
     map_record,
     number,
-    only,
     result_bytes,
     sorry,
     words,
 )
 from dashboard.api.attack_answers import attack_record
+from dashboard.api.openapi import document
 from dashboard.pictures import heat
 from dashboard.security.prefix import local
 from dashboard.state.context import Record, current
@@ -32,29 +31,12 @@ from db.ledger.tables import STATES
 from db.queries import jobs as job_queries
 from db.queries.attacks import job_attacks
 from db.stores.results import ResultGone
-from db.suggestions import hint
-from workers.attribution.registry import DEFAULT_METHOD
-from workers.requests.image_sets import LAYOUT_WORDS, folder_job, index_job, layout_words
-from workers.requests.parameters import WrongRequest
+from workers.jobs.kind import Stores
+from workers.jobs.registry import JOB_KINDS, read_request
 from workers.requests.submit import (
     DEFAULT_STEPS,
     MOST_STEPS,
-    choose_models,
-    faithfulness_job,
-    parse_ids,
-    saliency_job,
 )
-from workers.requests.submit_attacks import (
-    DRAWS,
-    MOST_ATTACKS,
-    MOST_FOLLOWED,
-    ablation_job,
-    attack_job,
-    comparison_job,
-    transfer_job,
-)
-
-KINDS = ("saliency", "faithfulness", "attack", "comparison", "transfer", "ablation", "import", "index")
 
 api = flask.Blueprint("api", __name__, url_prefix="/api")
 for _kind in STATUS:
@@ -64,10 +46,8 @@ for _kind in STATUS:
 @api.get("/openapi.json")
 def openapi() -> flask.Response:
     """The description of this interface."""
-    described = Path(__file__).with_name("openapi.json").read_bytes()
-    if local(""):
-        described = json.dumps(json.loads(described) | {"servers": [{"url": local("")}]}).encode()
-    return flask.Response(described, mimetype="application/json")
+    servers = {"servers": [{"url": local("")}]} if local("") else {}
+    return flask.Response(json.dumps(document() | servers), mimetype="application/json")
 
 
 @api.post("/jobs")
@@ -75,145 +55,10 @@ def submit() -> flask.Response:
     """Ask for work: 201 where there is something to do, 200 where it was asked for before."""
     context = current()
     body = json_body()
-    kind = body.get("kind")
-    if kind == "saliency":
-        new = _saliency(body)
-    elif kind == "faithfulness":
-        only(body, "kind", "maps", "steps", "queue")
-        new = faithfulness_job(
-            context.ledger,
-            _whole_numbers("maps", body.get("maps")),
-            steps=body.get("steps", DEFAULT_STEPS),
-            queue=_word(body, "queue", "batch"),
-        )
-    elif kind == "attack":
-        new = _attack(body)
-    elif kind == "comparison":
-        only(body, "kind", "attacks", "parameters", "queue")
-        attacks = _attack_numbers(body)
-        queue = _word(body, "queue", "interactive")
-        new = comparison_job(context.ledger, attacks, _object(body, "parameters"), queue=queue)
-    elif kind == "transfer":
-        only(body, "kind", "attacks", "judges", "queue")
-        new = transfer_job(
-            context.ledger,
-            _attack_numbers(body),
-            choose_models(context.atlas, _names(body, "judges")),
-            queue=_word(body, "queue", "batch"),
-        )
-    elif kind == "ablation":
-        only(body, "kind", "attacks", "channels", "draws", "seed", "layer", "queue")
-        new = ablation_job(
-            context.ledger,
-            context.atlas,
-            _attack_numbers(body),
-            channels=body.get("channels", 10),
-            draws=body.get("draws", DRAWS),
-            seed=body.get("seed", 0),
-            layer=body.get("layer", ""),
-            queue=_word(body, "queue", "interactive"),
-        )
-    elif kind == "import":
-        only(body, "kind", "images", "folder", "queue", "preview", "labels", *LAYOUT_WORDS)
-        new = folder_job(
-            context.ledger,
-            context.settings.image_roots,
-            folder=_word(body, "folder", ""),
-            image_set=_word(body, "images", ""),
-            queue=_word(body, "queue", "interactive"),
-            preview=body.get("preview", False),
-            words=layout_words(body),
-            labels=body.get("labels"),
-        )
-    elif kind == "index":
-        new = _index(body)
-    else:
-        raise WrongRequest(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}{hint(kind, KINDS)}")
+    new = read_request(body, Stores(context.atlas, context.ledger, context.settings))
     submitted = context.office.submit(new)
     record = _job(submitted.job) | {"notice": submitted.sentence()}
     return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))
-
-
-def _saliency(body: Record) -> Any:
-    only(body, "kind", "models", "images", "ids", "method", "parameters", "target", "queue")
-    ids = body.get("ids")
-    atlas = current().atlas
-    return saliency_job(
-        atlas,
-        models=choose_models(atlas, _names(body, "models")),
-        image_set=_word(body, "images", ""),
-        image_ids=parse_ids(ids) if isinstance(ids, str) else _whole_numbers("ids", ids),
-        method=_word(body, "method", DEFAULT_METHOD),
-        parameters=_object(body, "parameters"),
-        target=body.get("target", "prediction"),
-        queue=_word(body, "queue", "interactive"),
-    )
-
-
-def _attack(body: Record) -> Any:
-    only(body, "kind", "models", "images", "ids", "method", "parameters", "relative_to", "target", "queue")
-    ids = body.get("ids")
-    atlas = current().atlas
-    return attack_job(
-        atlas,
-        models=choose_models(atlas, _names(body, "models")),
-        image_set=_word(body, "images", ""),
-        image_ids=parse_ids(ids, most=MOST_ATTACKS) if isinstance(ids, str) else _whole_numbers("ids", ids),
-        method=_word(body, "method", "fgsm"),
-        parameters=_object(body, "parameters"),
-        relative_to=_word(body, "relative_to", "prediction"),
-        target=body.get("target"),
-        queue=_word(body, "queue", "interactive"),
-    )
-
-
-def _index(body: Record) -> Any:
-    only(body, "kind", "model", "images", "k", "layers", "dtype", "batch_size", "replace", "queue")
-    return index_job(
-        current().atlas,
-        model=_word(body, "model", ""),
-        image_set=_word(body, "images", ""),
-        k=body.get("k", 20),
-        layers=body.get("layers", "*"),
-        dtype=body.get("dtype", "float32"),
-        batch_size=body.get("batch_size"),
-        replace=body.get("replace", False),
-        queue=_word(body, "queue", "batch"),
-    )
-
-
-def _attack_numbers(body: Record) -> list[int]:
-    given = body.get("attacks")
-    if isinstance(given, str):
-        return parse_ids(given, most=MOST_FOLLOWED, name="attacks")
-    return _whole_numbers("attacks", given)
-
-
-def _names(body: Record, name: str) -> list[str]:
-    given = body.get(name)
-    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
-        raise WrongRequest(f"{name}: expected a list of names, got {given!r}")
-    return given
-
-
-def _object(body: Record, name: str) -> Record:
-    given = body.get(name, {})
-    if not isinstance(given, dict):
-        raise WrongRequest(f"{name}: expected an object, got {given!r}")
-    return given
-
-
-def _word(body: Record, name: str, default: str) -> str:
-    value = body.get(name, default)
-    if not isinstance(value, str):
-        raise WrongRequest(f"{name}: expected a text, got {value!r}")
-    return value
-
-
-def _whole_numbers(name: str, given: Any) -> list[int]:
-    if not isinstance(given, list) or not all(type(n) is int and 0 <= n <= MOST_NUMBER for n in given):
-        raise WrongRequest(f"{name}: expected a list of whole numbers, got {given!r}")
-    return given
 
 
 @api.get("/jobs")
@@ -221,7 +66,7 @@ def list_jobs() -> flask.Response:
     """Jobs, newest first."""
     ledger = current().ledger
     states = [choice("state", "", ("", *STATES))] if "state" in flask.request.args else []
-    kinds = [choice("kind", "", ("", *KINDS))] if "kind" in flask.request.args else []
+    kinds = [choice("kind", "", ("", *JOB_KINDS))] if "kind" in flask.request.args else []
     filters: dict[str, Any] = {
         "states": [state for state in states if state],
         "kinds": [kind for kind in kinds if kind],
@@ -248,19 +93,20 @@ def show_job(job: int) -> flask.Response:
         "limit": number("limit", 1000, low=1, high=10_000),
         "offset": number("offset", 0, low=0, high=MOST_NUMBER),
     }
-    shown = ("position", "model", "image_id", "state", "error", "seconds", "result")
+    shown = ("position", "model", "image_id", "state", "error", "seconds", "result", "value")
     items = [{name: item[name] for name in shown} for item in job_queries.job_items(ledger, job, **part)]
-    has_maps, has_attacks = record["kind"] in ("saliency", "faithfulness"), record["kind"] == "attack"
+    kind = JOB_KINDS.get(record["kind"])
+    result = "" if kind is None else kind.result
     steps = number("steps", record["parameters"].get("steps", DEFAULT_STEPS), low=2, high=MOST_STEPS)
-    maps = job_queries.job_maps(ledger, job, steps=steps, **part) if has_maps else []
-    attacks = job_attacks(ledger, job, **part) if has_attacks else []
+    maps = job_queries.job_maps(ledger, job, steps=steps, **part) if result == "map" else []
+    attacks = job_attacks(ledger, job, **part) if result == "attack" else []
     return answer(
         record
         | {
             "item_list": items,
             "maps": [map_record(found) for found in maps],
             "attacks": [attack_record(found) for found in attacks],
-            "image_import": job_queries.image_import(ledger, job) if record["kind"] == "import" else None,
+            "image_import": job_queries.image_import(ledger, job) if result == "import" else None,
         }
     )
 

@@ -6,24 +6,20 @@
     const { make, icon, duration, ask, UNFINISHED } = convscope;
     const PER_PAGE = 50;
     const STATES = ["queued", "running", "done", "failed", "cancelled"];
-    const KINDS = { saliency: "Saliency", faithfulness: "Deletion and insertion", attack: "Attack", comparison: "Saliency before and after",
-        transfer: "Other models' judgement", ablation: "Channels held", import: "Import of images", index: "Index" };
-    const ACTION = { saliency: ["bullseye", "Maps"], faithfulness: ["bullseye", "Maps"], import: ["images", "Images"],
-        index: ["grid-3x3-gap", "Patches"] };
 
     let root = null, poller = null, rows = new Map(), parts = {}, listed = null, said = "", detail = null;
 
     const query = () => new URLSearchParams(location.search);
     const opened = () => Number(query().get("job") || 0);
 
-    convscope.drawJobs = function (path, _search, work) {
+    convscope.drawJobs = function (path, _search, work, kinds) {
         const now = document.getElementById("jobs-root");
         if (convscope.pagePath(path) !== "/jobs" || !now) {
             if (poller) poller.stop();
             root = null;
             return ns.no_update;
         }
-        if (now !== root) mount(now);
+        if (now !== root) mount(now, kinds);
         parts.work = work;
         fillControls();
         if (detail && detail.job !== opened()) detail = null;
@@ -31,7 +27,7 @@
         return ns.no_update;
     };
 
-    function mount(element) {
+    function mount(element, kinds) {
         root = element;
         rows = new Map();
         listed = null;
@@ -51,7 +47,7 @@
             make("div", { class: "heading" }, make("div", { class: "title" }, make("h1", {}, "Jobs"), parts.count)),
             make("div", { class: "controls", role: "group", "aria-label": "What is shown" },
                 select("state", "State", Object.fromEntries(STATES.map((s) => [s, s[0].toUpperCase() + s.slice(1)]))),
-                select("kind", "Kind", KINDS)),
+                select("kind", "Kind", kinds)),
             parts.note, parts.body, parts.pager);
         if (poller) poller.stop();
         poller = convscope.every(refresh);
@@ -171,7 +167,7 @@
         const toggle = make("a", { id: `job-${job.job}`, class: "job-name", href: address({ job: open ? "" : job.job }),
             "aria-expanded": String(open) },
         make("span", { class: "num job-number" }, `#${job.job}`),
-        make("span", {}, make("b", {}, KINDS[job.kind] || job.kind), make("small", {}, job.models.join(", ") || job.parameters.source || "")));
+        make("span", {}, make("b", {}, job.title), make("small", {}, job.models.join(", ") || job.parameters.source || "")));
         return make("div", { class: "job-head" },
             toggle,
             make("div", { class: "job-what" }, make("span", {}, job.image_set),
@@ -189,8 +185,7 @@
     }
 
     function shows(job) {
-        const [symbol, words] = ACTION[job.kind] || ["lightning-charge", job.items > 1 ? "Attacks" : "Attack"];
-        return [icon(symbol), words];
+        return [icon(job.link.icon), job.link.text];
     }
 
     function actions(job) {

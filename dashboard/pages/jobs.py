@@ -3,13 +3,14 @@
 address, work --(browser)--> list, the opened job; asks again every second while something of it runs
 """
 
-from dash import Dash, Input, Output, dcc, html
+from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.components.callbacks import drawn_once, in_browser
 from dashboard.components.elements import Component
 from dashboard.pages.page import Page
 from dashboard.state.address import JobsAddress
 from dashboard.state.ids import LOCATION, make_id
+from workers.jobs.registry import JOB_KINDS
 
 TITLE = "Jobs · Convscope"
 
@@ -21,6 +22,9 @@ def layout() -> Component:
         [
             html.Div(html.Div(className="skeleton tall"), id=make_id("jobs", "root")),
             dcc.Store(id=make_id("jobs", "drawn")),
+            dcc.Store(
+                id=make_id("jobs", "kinds"), data={kind.name: kind.title for kind in JOB_KINDS.values()}
+            ),
         ],
         className="single-page jobs-page",
     )
@@ -35,6 +39,7 @@ def register(app: Dash) -> None:
         Input(LOCATION, "pathname"),
         Input(LOCATION, "search"),
         Input(make_id("shell", "work"), "data"),
+        State(make_id("jobs", "kinds"), "data"),
     )
 
 

@@ -82,6 +82,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "seconds": _SECONDS,
             "finished": "When it ended, UTC.",
             "result": "Row of the kind's own table: saliency_maps.map, attacks.attack, runs.run, ...",
+            "value": "The result itself as JSON, of a kind of job without a table of its own.",
         },
     ),
     "saliency_maps": (

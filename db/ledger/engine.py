@@ -5,6 +5,7 @@ Every process that opens a ledger brings it to the newest tables first; starters
 
 import contextlib
 import fcntl
+import functools
 import os
 import sqlite3
 import stat
@@ -180,7 +181,9 @@ class Ledger:
             present = _revision(connection)
             self._check_known(present)
             try:
-                if revision == "base" or (present and revision != "head" and revision < present):
+                if revision == "head" and present == head():
+                    pass  # nothing to load the migrations for
+                elif revision == "base" or (present and revision != "head" and revision < present):
                     command.downgrade(config, revision)
                 else:
                     command.upgrade(config, revision)
@@ -216,11 +219,10 @@ class Ledger:
         return present
 
     def _check_known(self, present: str | None) -> None:
-        script = ScriptDirectory.from_config(_alembic())
-        if present is not None and present not in {found.revision for found in script.walk_revisions()}:
+        if present is not None and present not in _revisions():
             raise LedgerError(
                 f"the ledger at {self._shown()} has tables of revision {present}, Convscope "
-                f"{metadata.version('convscope')} knows up to {script.get_current_head()}: use the newer Convscope "
+                f"{metadata.version('convscope')} knows up to {head()}: use the newer Convscope "
                 "that wrote it, or another CONVSCOPE_HOME"
             )
 
@@ -261,9 +263,16 @@ class Ledger:
         return make_url(self.url).render_as_string(hide_password=True)
 
 
-def head() -> str | None:
+def head() -> str:
     """Revision of the tables that this Convscope uses."""
-    return ScriptDirectory.from_config(_alembic()).get_current_head()
+    return _revisions()[0]
+
+
+@functools.cache
+def _revisions() -> tuple[str, ...]:
+    """All revisions that there are migrations for, the newest first."""
+    script = ScriptDirectory.from_config(_alembic())
+    return tuple(found.revision for found in script.walk_revisions())
 
 
 def _alembic() -> Config:

@@ -70,7 +70,12 @@ class NewItem:
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job on its way into the ledger; see `Job`."""
+    """A job on its way into the ledger; see `Job`.
+
+    Attributes:
+        about: of what the items' subjects are numbers: map or attack.
+        restores: results, map or attack, that are computed again where the job is done and their files are gone.
+    """
 
     key: str
     kind: str
@@ -80,6 +85,8 @@ class NewJob:
     parameters: Mapping[str, Any]
     items: tuple[NewItem, ...]
     question: str | None = None
+    about: str = ""
+    restores: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,16 @@ def submit_job(ledger: Ledger, new: NewJob, *, set_changes: int | None = None) -
     raise RuntimeError(f"the job with key {new.key} can neither be found nor made")
 
 
+# Numbers of the results that jobs can be about.
+_SUBJECTS = {"map": SaliencyMap.map, "attack": Attack.attack}
+
+
 def _check_subjects(connection: Connection, new: NewJob) -> None:
     """Whether the results that the job is about are there."""
-    number = SaliencyMap.map if new.kind == "faithfulness" else Attack.attack
     wanted = sorted({item.subject for item in new.items if item.subject is not None})
+    if not wanted:
+        return
+    number = _SUBJECTS[new.about]
     for first in range(0, len(wanted), 500):  # databases take only so many values in one statement
         some = wanted[first : first + 500]
         found = set(connection.execute(select(number).where(number.in_(some))).scalars())
@@ -226,7 +239,7 @@ def requeue_items(ledger: Ledger, job: int, items: Sequence[int], *, set_changes
         connection.execute(
             update(JobItem)
             .where(JobItem.job == job, JobItem.item.in_(items))
-            .values(state="queued", result=None, error=None, finished=None)
+            .values(state="queued", result=None, value=None, error=None, finished=None)
         )
         return _requeue(connection, job)
 
@@ -321,9 +334,17 @@ def open_items(ledger: Ledger, claim: Claim) -> list[Record]:
 
 
 def finish_item(
-    ledger: Ledger, claim: Claim, item: int, *, seconds: float, store: Callable[[Connection], int]
+    ledger: Ledger,
+    claim: Claim,
+    item: int,
+    *,
+    seconds: float,
+    store: Callable[[Connection], int | None],
+    value: Any = None,
 ) -> None:
-    """Keep an item's result, in one transaction with its being done. `store` writes it and returns its number.
+    """Keep an item's result, in one transaction with its being done.
+
+    `store` writes its row and returns the row's number, None where it has none; `value` is kept as JSON.
 
     Raises:
         LostClaim: the job was taken from this worker; nothing is kept.
@@ -332,7 +353,7 @@ def finish_item(
     with ledger.write() as connection:
         _count(connection, claim, items_done=Job.items_done + 1)
         result = store(connection)
-        _end_item(connection, item, "done", seconds=seconds, result=result, error=None)
+        _end_item(connection, item, "done", seconds=seconds, result=result, value=value, error=None)
 
 
 def fail_item(ledger: Ledger, claim: Claim, item: int, *, seconds: float, error: str) -> None:

@@ -91,7 +91,7 @@ class Job(Table):
 
 
 class JobItem(Table):
-    """One image under one model, or whatever a job has several of; `result` is a row of the kind's own table."""
+    """One image under one model, or whatever a job has several of; `result` is a row of the kind's table, if any."""
 
     __tablename__ = "job_items"
     __table_args__ = (
@@ -112,6 +112,8 @@ class JobItem(Table):
     seconds: Mapped[float | None]
     finished: Mapped[datetime | None]
     result: Mapped[int | None]
+    # the result itself, of a kind without a table of its own
+    value: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class SaliencyMap(Table):

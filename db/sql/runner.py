@@ -152,6 +152,7 @@ class Result:
     ) -> None:
         self._process = process
         self._done: Callable[[bool], None] | None = done
+        self._dropped = weakref.finalize(self, process.end)  # one that nobody closed leaves no process
         self._begun = begun
         self.kinds: list[str] = [kind for _, kind in told["columns"]]
         self.plan: str = told["plan"]
@@ -197,6 +198,7 @@ class Result:
     def _end(self, *, well: bool) -> None:
         done, self._done = self._done, None
         if done is not None:
+            self._dropped.detach()
             self.seconds = time.monotonic() - self._begun
             done(well)
 

@@ -18,6 +18,7 @@ from openapi_spec_validator import validate
 from PIL import Image
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from dashboard.api.openapi import document
 from dashboard.app import create_app
 from dashboard.downloads.attacks import TABLES
 from dashboard.downloads.tables import OVERVIEW
@@ -37,7 +38,7 @@ from db.ledger import jobs
 from db.settings import read_settings
 from workers.requests.submit import parse_ids, short_ids
 
-OPENAPI = json.loads((Path(__file__).parents[2] / "dashboard" / "api" / "openapi.json").read_text())
+OPENAPI = document()
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
 
 

@@ -1,15 +1,17 @@
 """A ledger on each database that Convscope works with."""
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from postgres import installed_postgres
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from db.atlas.store import Atlas
 from db.ledger.engine import Ledger
-from db.settings import Settings
+from db.settings import Settings, read_settings
 from db.sql.runner import SQLRunner
 
 
@@ -20,24 +22,47 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def migrated_database(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a database with the ledger's tables and no rows, to be copied."""
+    url = make_database(postgres_url, "migrated")
+    home = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("migrated"))})
+    made = Ledger(dataclasses.replace(home, ledger_url=url))
+    made.migrate()
+    made.close()
+    return "migrated"
+
+
+def make_database(server: str, name: str, *, template: str = "template1") -> str:
+    """URL of a database of that name, made anew as a copy of `template`."""
+    engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    engine.dispose()
+    return server.replace("/postgres?", f"/{name}?")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
     """Settings of an empty ledger on each kind of database."""
     if request.param == "sqlite":
         return settings
-    url = request.getfixturevalue("postgres_url")
-    emptied = dataclasses.replace(settings, ledger_url=url)
-    ledger = Ledger(emptied)
-    with ledger.write() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    ledger.close()
-    return emptied
+    server = request.getfixturevalue("postgres_url")
+    return dataclasses.replace(settings, ledger_url=make_database(server, "tests"))
 
 
 @pytest.fixture
-def ledger(ledger_settings: Settings) -> Iterator[Ledger]:
+def ledger(
+    request: pytest.FixtureRequest, ledger_settings: Settings, migrated_ledger: Path
+) -> Iterator[Ledger]:
     """A ledger with its tables and no rows."""
+    if not ledger_settings.ledger_url:
+        ledger_settings.home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(migrated_ledger, ledger_settings.home / migrated_ledger.name)
+    else:
+        template = request.getfixturevalue("migrated_database")
+        make_database(request.getfixturevalue("postgres_url"), "tests", template=template)
     found = Ledger(ledger_settings)
     found.migrate()
     yield found

@@ -1,6 +1,7 @@
 """How people's SQL ends: always with a sentence, within its memory and time, and without leaving anything behind."""
 
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -223,3 +224,15 @@ def test_an_owned_folder_is_locked_from_the_moment_it_can_be_seen(
     remove()
     remove_second()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_that_is_dropped_unread_leaves_no_process(runner: SQLRunner) -> None:
+    result = runner.run("SELECT * FROM range(1000000)", rows=1_000_000, size=10**9)
+    child = result._process.child
+    assert child.poll() is None
+    runner._places.give_back()  # the place is the application's to lose, not this test's
+    del result
+    gc.collect()
+    assert child.poll() is not None
+    assert child.stdout is not None
+    assert child.stdout.closed

@@ -37,14 +37,14 @@ def get(url: str) -> bytes:
 class Running:
     """A `convscope WORDS` over a home, with what it said so far."""
 
-    def __init__(self, home: Path, *words: str, **environment: str) -> None:
+    def __init__(self, home: Path, *words: str, root: Path = ROOT, **environment: str) -> None:
         home.parent.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.log = home.parent / f"{words[0]}-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "convscope", *words],
-                cwd=ROOT,
+                cwd=root,
                 env={**os.environ, "CONVSCOPE_HOME": str(home), **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -24,6 +24,8 @@ from db.ledger.tables import QUEUES, Worker
 from db.settings import Settings
 from db.stores.images import ImageStore
 from db.stores.results import ResultStore
+from workers.jobs.kind import WorkerContext
+from workers.jobs.registry import JOB_KINDS
 from workers.models.devices import find_device
 from workers.queue.events import log
 from workers.queue.messages import TASK, celery_app
@@ -33,8 +35,7 @@ from workers.queue.sweeper import Sweeper
 _SECONDS_BETWEEN_SIGNS = 2.0
 
 
-# Makes kinds of jobs, by name, that are computed elsewhere than in this package. They may be kept waiting wherever
-# they report progress (see `Runner`).
+# Makes what computes kinds of jobs that are computed elsewhere than in this package, by name.
 MoreKinds = Callable[[Settings, Any], Mapping[str, Kind]]
 
 
@@ -59,15 +60,14 @@ def run_worker(
     ledger = open_home(settings)
     stopping = threading.Event()
     name = f"{socket.gethostname()}:{os.getpid()}"
-    others = more(settings, place)
     runner = Runner(
         settings,
         ledger,
-        {**_kinds(settings, ledger, place), **others},
+        {**_kinds(settings, ledger, place), **more(settings, place)},
         worker=name,
         queues=queues,
         stopping=stopping,
-        pausing=others,
+        pausing=[kind.name for kind in JOB_KINDS.values() if kind.long],
     )
     app = celery_app(settings, patient=True)
     app.task(name=TASK, ignore_result=True)(runner.run)
@@ -106,13 +106,11 @@ def run_worker(
     return int(worker.exitcode or 0)
 
 
-def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Any]:
-    from workers.jobs.attack import AttackJobs
+def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Kind]:
+    """What computes each kind of job that is not handed in from outside."""
     from workers.jobs.attack_context import AttackBench
     from workers.jobs.context import Bench
-    from workers.jobs.followups import AblationJobs, ComparisonJobs, TransferJobs
     from workers.jobs.loaded_models import LoadedModels
-    from workers.jobs.saliency import FaithfulnessJobs, SaliencyJobs
 
     bench = Bench(
         Atlas(settings),
@@ -121,15 +119,8 @@ def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Any]:
         ledger,
         LoadedModels(settings, device),
     )
-    attacks = AttackBench(bench)
-    return {
-        "saliency": SaliencyJobs(bench),
-        "faithfulness": FaithfulnessJobs(bench),
-        "attack": AttackJobs(attacks),
-        "comparison": ComparisonJobs(attacks),
-        "ablation": AblationJobs(attacks),
-        "transfer": TransferJobs(attacks),
-    }
+    context = WorkerContext(settings, device, bench, AttackBench(bench))
+    return {kind.name: kind.compute(context) for kind in JOB_KINDS.values() if kind.compute is not None}
 
 
 class _Sign(threading.Thread):

@@ -54,13 +54,17 @@ class Stopping(Exception):
 
 @dataclass(frozen=True)
 class Computed:
-    """An item's result; `store` writes its row and returns its number, within the transaction that ends the item.
+    """An item's result.
 
-    `after` is called once that is kept.
+    Attributes:
+        store: writes its row and returns its number, within the transaction that ends the item; None: it has no row.
+        after: called once that is kept.
+        value: what can be kept as JSON beside the item, for a kind without a table of its own.
     """
 
-    store: Callable[[Connection], int]
+    store: Callable[[Connection], int | None] = lambda _connection: None
     after: Callable[[], None] = lambda: None
+    value: Any = None
 
 
 class Report(Protocol):
@@ -273,7 +277,15 @@ class Runner:
                 self._end_item(claim, watch, item, jobs.fail_item, begun=begun, error=str(error))
                 log("item.failed", job=claim.job, item=item["position"], error=error)
             else:
-                self._end_item(claim, watch, item, jobs.finish_item, begun=begun, store=computed.store)
+                self._end_item(
+                    claim,
+                    watch,
+                    item,
+                    jobs.finish_item,
+                    begun=begun,
+                    store=computed.store,
+                    value=computed.value,
+                )
                 computed.after()
                 self._met_full_disk.pop(claim.job, None)
         return watch.keep(lambda: jobs.finish(self._ledger, claim))

@@ -133,6 +133,7 @@ def saliency_job(
         queue=queue,
         most=MOST_ITEMS,
         noun="maps",
+        restores="map",
         by_label=asked == "label",
     )
     if asked == "label":
@@ -290,6 +291,7 @@ def job_over(
     queue: str,
     most: int,
     noun: str,
+    restores: str,
     by_label: bool = False,
 ) -> NewJob:
     """A job with an item for each of `ids` of the request's image set under each model.
@@ -324,6 +326,7 @@ def job_over(
         image_set=request["image_set"],
         parameters=request,
         items=tuple(NewItem(model.name, image_id, keys[image_id]) for image_id in ids for model in models),
+        restores=restores,
     )
 
 
@@ -382,6 +385,7 @@ def faithfulness_job(
         key=key_in_set(question, image_set),
         question=question,
         kind="faithfulness",
+        about="map",
         queue=queue,
         models=", ".join(models),
         image_set=image_set,
@@ -470,9 +474,9 @@ def image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, st
     return {row["image_id"]: row["key"] for row in atlas.fetch(images_by_id(image_set, ids))}
 
 
-# Kinds whose items have a file: the table of their results, its number and its file.
+# Of results that have a file: their table, its number and its file.
 _FILES: dict[str, tuple[Any, Any, Any]] = {
-    "saliency": (SaliencyMap, SaliencyMap.map, SaliencyMap.file),
+    "map": (SaliencyMap, SaliencyMap.map, SaliencyMap.file),
     "attack": (Attack, Attack.attack, Attack.file),
 }
 
@@ -498,7 +502,7 @@ class Office:
         try:
             job, queued = jobs.submit_job(self._ledger, new, set_changes=changes)
             if not queued:
-                gone = self._items_without_files(job, new.kind)
+                gone = self._items_without_files(job, new.restores)
                 queued = bool(gone) and jobs.requeue_items(self._ledger, job, gone, set_changes=changes)
         except (SetChanged, NoSuchSubject) as error:
             raise WrongRequest(str(error)) from error
@@ -506,10 +510,10 @@ class Office:
 
     def _check_images(self, new: NewJob) -> None:
         """Whether the set still has the images that the request is about: it was made from an older atlas."""
-        if new.kind == "import":
-            return  # makes the set
         # what is about a result is held together with it, in the transaction that makes the job
         asked = [item for item in new.items if item.image_key and item.subject is None]
+        if not asked:
+            return
         wanted = {item.image_id: item.image_key for item in asked}
         found = image_keys(self._atlas, new.image_set, list(wanted))
         for image_id, key in wanted.items():
@@ -539,11 +543,11 @@ class Office:
         jobs.mark_sent(self._ledger, job)
         return True
 
-    def _items_without_files(self, job: int, kind: str) -> list[int]:
+    def _items_without_files(self, job: int, restores: str) -> list[int]:
         """Items of a job that is done whose results were removed from the disk."""
-        if kind not in _FILES:
+        if not restores:
             return []
-        table, number, file = _FILES[kind]
+        table, number, file = _FILES[restores]
         with self._ledger.read() as connection:
             rows = connection.execute(
                 select(JobItem.item, file)

@@ -93,6 +93,7 @@ def attack_job(
         queue=queue,
         most=MOST_ATTACKS,
         noun="attacks",
+        restores="attack",
         by_label=request["relative_to"] == "label",
     )
     if request["relative_to"] == "label":
@@ -280,6 +281,7 @@ def _about(
         key=key_in_set(question, image_set),
         question=question,
         kind=kind,
+        about="attack",
         queue=queue,
         models=", ".join(used),
         image_set=image_set,

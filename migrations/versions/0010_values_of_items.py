@@ -1,0 +1,20 @@
+"""Results of items as JSON, for kinds of jobs without a table of their own.
+
+Revision: 0010
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+
+
+def upgrade() -> None:
+    """Add the column; items of before have none."""
+    op.add_column("job_items", sa.Column("value", sa.JSON(none_as_null=True), nullable=True))
+
+
+def downgrade() -> None:
+    """Remove it."""
+    op.drop_column("job_items", "value")

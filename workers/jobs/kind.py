@@ -1,0 +1,157 @@
+"""What a kind of job is. One is a module of `workers.jobs.kinds` with `KIND`, and one line in `workers.jobs.registry`.
+
+The web process reads the descriptions, so a module imports torch, and what needs it, inside its functions.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from db.atlas.store import Atlas
+from db.ledger.engine import Ledger
+from db.ledger.jobs import NewJob
+from db.ledger.tables import QUEUES
+from db.settings import Settings
+from db.suggestions import hint
+from workers.requests.parameters import WrongRequest
+
+if TYPE_CHECKING:
+    import torch
+
+    from workers.jobs.attack_context import AttackBench
+    from workers.jobs.context import Bench
+    from workers.queue.runner import Kind
+
+MAX_NUMBER = 2**31 - 1
+_SHOWN = 200  # characters of a value that is refused
+
+
+def expected(what: str, description: str = "", **schema: Any) -> Meta:
+    """What a member of a request is: `what` completes "expected …" where it is something else.
+
+    `description` and `schema` (members of JSON Schema) are for readers of the OpenAPI document.
+    """
+    return Meta(description=description or None, extra_json_schema=schema or None, extra={"expected": what})
+
+
+Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
+Names = Annotated[list[str], expected("a list of names", "Names of indexed models.", minItems=1)]
+Numbers = Annotated[list[Number], expected("a list of whole numbers")]
+# As a text such as 0,1,4-7, or as a list.
+Ids = Annotated[
+    str | list[Number],
+    expected("a list of whole numbers", "By number, as a list or as a text.", examples=["0,1,4-7"]),
+]
+Text = Annotated[str, expected("a text")]
+ImageSet = Annotated[str, expected("a text", "Name of an image set.")]
+Queue = Annotated[str, expected("a text", "interactive passes batch.", enum=list(QUEUES))]
+Parameters = Annotated[
+    dict[str, Any], expected("an object", "Of the method; what is not given is at its default.")
+]
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of a request for a job of some kind, beside `kind` itself."""
+
+    queue: Queue = "interactive"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What a request is checked against."""
+
+    atlas: Atlas
+    ledger: Ledger
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What a worker has for the kinds it computes."""
+
+    settings: Settings
+    device: "torch.device"
+    bench: "Bench"
+    attacks: "AttackBench"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobKind:
+    """One kind of job.
+
+    Attributes:
+        name: in the ledger, over HTTP and on the command line.
+        title: in lists of jobs.
+        request: what is asked for, member by member; unknown members and other types are refused.
+        parse: makes the job of a request.
+        compute: what computes the items, in a worker; None: a kind that is handed to the worker from outside.
+        page: path and query of the page that shows what a job made; None where no page does.
+        link: icon and words of the link to that page.
+        result: of what table an item's result is a row: map, attack, import, or none ("").
+        long: items take minutes; they pause for jobs of other kinds that somebody waits for.
+    """
+
+    RESULTS: ClassVar[tuple[str, ...]] = ("", "map", "attack", "import")
+
+    name: str
+    title: str
+    request: type[Request]
+    parse: Callable[[Any, Stores], NewJob]
+    compute: "Callable[[WorkerContext], Kind] | None"
+    page: Callable[[Mapping[str, Any]], str | None] = lambda _job: None
+    link: tuple[str, str] = ("box-arrow-up-right", "Result")
+    result: str = ""
+    long: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a result that no table has."""
+        if self.result not in self.RESULTS:
+            raise ValueError(f"result: expected one of {self.RESULTS}, got {self.result!r}")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of what a request of this kind may say, the queue last."""
+        names = [field.encode_name for field in msgspec.structs.fields(self.request)]
+        return tuple(sorted(names, key=lambda name: name == "queue"))
+
+    def read(self, body: Mapping[str, Any], stores: Stores) -> NewJob:
+        """The job that a request's body asks for; its member `kind` is not looked at.
+
+        Raises:
+            WrongRequest: something in it cannot be; the message names it.
+        """
+        members = {name: value for name, value in body.items() if name != "kind"}
+        try:
+            request = msgspec.convert(members, self.request)
+        except msgspec.ValidationError as error:
+            raise WrongRequest(_sentence(str(error), members, self)) from None
+        return self.parse(request, stores)
+
+
+def _sentence(error: str, members: Mapping[str, Any], kind: JobKind) -> str:
+    """One sentence in our words for what msgspec found."""
+    unknown = re.search(r"unknown field `(.*)`", error, re.DOTALL)
+    if unknown:
+        name = unknown[1]
+        names = ["kind", *kind.members]
+        return f"body: expected members among {', '.join(names)}, got {name!r}{hint(name, names)}"
+    missing = re.search(r"missing required field `(\w+)`", error)
+    at = missing or re.search(r"at `\$\.(\w+)", error)
+    if at is None:
+        raise AssertionError(f"no member is named in {error!r}")
+    name = at[1]
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(kind.request)}
+    value = repr(members.get(name))
+    shown = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
+    return f"{name}: expected {_expected(types[name])}, got {shown}"
+
+
+def _expected(kind: Any) -> str:
+    for meta in getattr(kind, "__metadata__", ()):
+        if meta.extra and "expected" in meta.extra:
+            return str(meta.extra["expected"])
+    raise AssertionError(f"{kind} does not say what is expected: see `expected`")

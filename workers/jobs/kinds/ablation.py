@@ -1,0 +1,60 @@
+"""Ablation: one attack searched again an item, with the channels clamped that it shifts most."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
+
+from db.ledger.jobs import NewJob
+from workers.jobs.kind import Ids, JobKind, Request, Stores, WorkerContext, expected
+from workers.jobs.kinds.comparison import attack_numbers, attack_page
+from workers.requests.submit_attacks import DRAWS, MOST_CHANNELS, MOST_DRAWS, ablation_job
+
+if TYPE_CHECKING:
+    from workers.queue.runner import Kind
+
+_MAX_SEED = 2**31 - 1
+_LAYER = "a layer such as stage2.block1.dwconv or the path of a module such as layer4.1"
+
+
+class AblationRequest(Request, kw_only=True):
+    """Attacks searched again with channels clamped, beside random draws of as many."""
+
+    attacks: Ids
+    channels: Annotated[
+        int, Meta(ge=1, le=MOST_CHANNELS), expected(f"a whole number from 1 to {MOST_CHANNELS}")
+    ] = 10
+    draws: Annotated[int, Meta(ge=1, le=MOST_DRAWS), expected(f"a whole number from 1 to {MOST_DRAWS}")] = (
+        DRAWS
+    )
+    seed: Annotated[int, Meta(ge=0, le=_MAX_SEED), expected(f"a whole number from 0 to {_MAX_SEED}")] = 0
+    layer: Annotated[str, expected(_LAYER)] = ""
+
+
+def _parse(asked: AblationRequest, stores: Stores) -> NewJob:
+    return ablation_job(
+        stores.ledger,
+        stores.atlas,
+        attack_numbers(asked.attacks),
+        channels=asked.channels,
+        draws=asked.draws,
+        seed=asked.seed,
+        layer=asked.layer,
+        queue=asked.queue,
+    )
+
+
+def _compute(context: WorkerContext) -> "Kind":
+    from workers.jobs.followups import AblationJobs
+
+    return AblationJobs(context.attacks)
+
+
+KIND = JobKind(
+    name="ablation",
+    title="Channels clamped",
+    request=AblationRequest,
+    parse=_parse,
+    compute=_compute,
+    page=attack_page,
+    link=("lightning-charge", "Attack"),
+)

@@ -1,0 +1,89 @@
+"""Attacks: one image under one model an item."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
+
+from msgspec import field
+
+from db.ledger.jobs import NewJob
+from workers.attacks.registry import ATTACKS, DEFAULT_ATTACK
+from workers.jobs.kind import (
+    Ids,
+    ImageSet,
+    JobKind,
+    Names,
+    Parameters,
+    Request,
+    Stores,
+    WorkerContext,
+    expected,
+)
+from workers.requests.submit import choose_models, parse_ids
+from workers.requests.submit_attacks import MOST_ATTACKS, RELATIVE_TO, attack_job
+
+if TYPE_CHECKING:
+    from workers.queue.runner import Kind
+
+
+class AttackRequest(Request, kw_only=True):
+    """Attacks on images of a set under indexed models; `target` is a class to reach, else one is left."""
+
+    models: Names
+    images: ImageSet
+    ids: Ids
+    method: Annotated[str, expected("a text", enum=list(ATTACKS))] = DEFAULT_ATTACK
+    parameters: Parameters = field(default_factory=dict)
+    relative_to: Annotated[str, expected("a text", "The class to leave.", enum=list(RELATIVE_TO))] = (
+        "prediction"
+    )
+    target: Annotated[Any, expected("the index of a class", "A class to reach instead, by its index.")] = None
+
+
+def _parse(asked: AttackRequest, stores: Stores) -> NewJob:
+    return attack_job(
+        stores.atlas,
+        models=choose_models(stores.atlas, asked.models),
+        image_set=asked.images,
+        image_ids=parse_ids(asked.ids, most=MOST_ATTACKS) if isinstance(asked.ids, str) else asked.ids,
+        method=asked.method,
+        parameters=asked.parameters,
+        relative_to=asked.relative_to,
+        target=asked.target,
+        queue=asked.queue,
+    )
+
+
+def _compute(context: WorkerContext) -> "Kind":
+    from workers.jobs.attack import AttackJobs
+
+    return AttackJobs(context.attacks)
+
+
+def _page(job: Mapping[str, Any]) -> str | None:
+    request = job["parameters"]
+    if "ids" not in request:
+        return None
+    return "/attack?" + urlencode(
+        {
+            "model": job["models"].split(", ")[0],
+            "models": job["models"].replace(", ", ","),
+            "images": job["image_set"],
+            "ids": request["ids"],
+            "method": request["method"],
+            "target": request["relative_to"] if request["target"] is None else request["target"],
+            **{f"p_{name}": value for name, value in request["parameters"].items()},
+        }
+    )
+
+
+KIND = JobKind(
+    name="attack",
+    title="Attack",
+    request=AttackRequest,
+    parse=_parse,
+    compute=_compute,
+    page=_page,
+    link=("lightning-charge", "Attacks"),
+    result="attack",
+)

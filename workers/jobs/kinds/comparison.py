@@ -1,0 +1,52 @@
+"""Saliency before and after: maps of one attack an item, with the noise of their difference."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import field
+
+from db.ledger.jobs import NewJob
+from workers.jobs.kind import Ids, JobKind, Parameters, Request, Stores, WorkerContext
+from workers.requests.submit import parse_ids
+from workers.requests.submit_attacks import MOST_FOLLOWED, comparison_job
+
+if TYPE_CHECKING:
+    from workers.queue.runner import Kind
+
+
+class ComparisonRequest(Request, kw_only=True):
+    """Maps before and after attacks, by their numbers."""
+
+    attacks: Ids
+    parameters: Parameters = field(default_factory=dict)
+
+
+def attack_numbers(given: str | list[int]) -> list[int]:
+    """Numbers of attacks, as a text such as 1,4-7 or as a list."""
+    return parse_ids(given, most=MOST_FOLLOWED, name="attacks") if isinstance(given, str) else given
+
+
+def attack_page(job: Mapping[str, Any]) -> str:
+    """The Attack page with the first attack that a job is about."""
+    return f"/attack?attack={job['parameters']['attacks'].partition(',')[0].partition('-')[0]}"
+
+
+def _parse(asked: ComparisonRequest, stores: Stores) -> NewJob:
+    return comparison_job(stores.ledger, attack_numbers(asked.attacks), asked.parameters, queue=asked.queue)
+
+
+def _compute(context: WorkerContext) -> "Kind":
+    from workers.jobs.followups import ComparisonJobs
+
+    return ComparisonJobs(context.attacks)
+
+
+KIND = JobKind(
+    name="comparison",
+    title="Saliency before and after",
+    request=ComparisonRequest,
+    parse=_parse,
+    compute=_compute,
+    page=attack_page,
+    link=("lightning-charge", "Attack"),
+)

@@ -1,0 +1,94 @@
+"""Saliency maps: one map of one image under one model an item."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
+
+from msgspec import field
+
+from db.ledger.jobs import NewJob
+from workers.attribution.registry import DEFAULT_METHOD, METHODS
+from workers.jobs.kind import (
+    Ids,
+    ImageSet,
+    JobKind,
+    Names,
+    Parameters,
+    Request,
+    Stores,
+    WorkerContext,
+    expected,
+)
+from workers.requests.submit import choose_models, parse_ids, saliency_job, short_ids
+
+if TYPE_CHECKING:
+    from workers.queue.runner import Kind
+
+Target = Annotated[
+    Any,
+    expected(
+        "prediction, label or the index of a class",
+        "The class that is explained: prediction or label of each image, or one index for all.",
+    ),
+]
+
+
+class SaliencyRequest(Request, kw_only=True):
+    """Maps of images of a set under indexed models."""
+
+    models: Names
+    images: ImageSet
+    ids: Ids
+    method: Annotated[str, expected("a text", enum=list(METHODS))] = DEFAULT_METHOD
+    parameters: Parameters = field(default_factory=dict)
+    target: Target = "prediction"
+
+
+def _parse(asked: SaliencyRequest, stores: Stores) -> NewJob:
+    return saliency_job(
+        stores.atlas,
+        models=choose_models(stores.atlas, asked.models),
+        image_set=asked.images,
+        image_ids=parse_ids(asked.ids) if isinstance(asked.ids, str) else asked.ids,
+        method=asked.method,
+        parameters=asked.parameters,
+        target=asked.target,
+        queue=asked.queue,
+    )
+
+
+def _compute(context: WorkerContext) -> "Kind":
+    from workers.jobs.saliency import SaliencyJobs
+
+    return SaliencyJobs(context.bench)
+
+
+def maps_page(job: Mapping[str, Any], **more: Any) -> str | None:
+    """The Saliency page with the maps that a job asks for; None where no one request names them all."""
+    request = job["parameters"]
+    if "ids" not in request:
+        return None
+    return "/saliency?" + urlencode(
+        {
+            "model": job["models"].split(", ")[0],
+            "models": job["models"].replace(", ", ","),
+            "images": job["image_set"],
+            "ids": short_ids(request["ids"]),
+            "method": request["method"],
+            "target": request["target"],
+            **{f"p_{name}": value for name, value in request["parameters"].items()},
+            **more,
+        }
+    )
+
+
+KIND = JobKind(
+    name="saliency",
+    title="Saliency",
+    request=SaliencyRequest,
+    parse=_parse,
+    compute=_compute,
+    page=maps_page,
+    link=("bullseye", "Maps"),
+    result="map",
+)

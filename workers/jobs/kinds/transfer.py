@@ -1,0 +1,42 @@
+"""Transfer: what another model says of one attacked image an item."""
+
+from typing import TYPE_CHECKING
+
+from db.ledger.jobs import NewJob
+from workers.jobs.kind import Ids, JobKind, Names, Queue, Request, Stores, WorkerContext
+from workers.jobs.kinds.comparison import attack_numbers, attack_page
+from workers.requests.submit import choose_models
+from workers.requests.submit_attacks import transfer_job
+
+if TYPE_CHECKING:
+    from workers.queue.runner import Kind
+
+
+class TransferRequest(Request, kw_only=True):
+    """What the models `judges` say of attacked images; a model does not judge attacks on itself."""
+
+    attacks: Ids
+    judges: Names
+    queue: Queue = "batch"
+
+
+def _parse(asked: TransferRequest, stores: Stores) -> NewJob:
+    judges = choose_models(stores.atlas, asked.judges)
+    return transfer_job(stores.ledger, attack_numbers(asked.attacks), judges, queue=asked.queue)
+
+
+def _compute(context: WorkerContext) -> "Kind":
+    from workers.jobs.followups import TransferJobs
+
+    return TransferJobs(context.attacks)
+
+
+KIND = JobKind(
+    name="transfer",
+    title="Transfer to other models",
+    request=TransferRequest,
+    parse=_parse,
+    compute=_compute,
+    page=attack_page,
+    link=("lightning-charge", "Attack"),
+)

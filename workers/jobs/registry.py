@@ -1,0 +1,38 @@
+"""The kinds of jobs, in the order in which lists of them are shown."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from db.ledger.jobs import NewJob
+from db.suggestions import hint
+from workers.jobs.kind import JobKind, Stores
+from workers.requests.parameters import WrongRequest
+
+# One line a kind: its module in `workers.jobs.kinds`.
+_MODULES = (
+    "saliency",
+    "faithfulness",
+    "attack",
+    "comparison",
+    "transfer",
+    "ablation",
+    "image_import",
+    "index",
+)
+_FOUND: tuple[JobKind, ...] = tuple(import_module(f"workers.jobs.kinds.{name}").KIND for name in _MODULES)
+JOB_KINDS: dict[str, JobKind] = {kind.name: kind for kind in _FOUND}
+
+
+def read_request(body: Mapping[str, Any], stores: Stores) -> NewJob:
+    """The job that a body asks for, by its member `kind`.
+
+    Raises:
+        WrongRequest: there is no such kind, or something else in it cannot be.
+    """
+    name = body.get("kind")
+    if not isinstance(name, str) or name not in JOB_KINDS:
+        raise WrongRequest(
+            f"kind: expected one of {', '.join(JOB_KINDS)}, got {name!r}{hint(name, JOB_KINDS)}"
+        )
+    return JOB_KINDS[name].read(body, stores)
