@@ -85,7 +85,8 @@ def test_the_site_has_every_page_of_the_documentation_and_loads_nothing_from_els
     in_menu = re.findall(r"[\w-]+\.md", str(configuration["nav"]))
     assert sorted(in_menu) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
     assert configuration["theme"]["font"] is False
-    assert not {"extra_css", "extra_javascript"} & configuration.keys()
+    for file in configuration["extra_css"] + configuration.get("extra_javascript", []):
+        assert (ROOT / "docs" / file).is_file()
 
 
 def test_the_findings_page_lists_every_finding() -> None:
