@@ -18,6 +18,7 @@ from dashboard.app import create_app
 from dashboard.pages import channel, image, images, overview, patches
 from dashboard.pictures.routes import row_address
 from db.atlas.migrations import latest_version
+from db.atlas.schema import VIEW_NAMES
 from db.atlas.store import Atlas, Query
 from db.home import open_home
 from db.ledger.engine import head
@@ -160,6 +161,15 @@ def test_a_home_of_the_first_version_shows_the_same_patches_and_predictions(vers
     assert atlas_rows(version_1, "predictions", expected["predictions"][0]) == expected["predictions"]
     matches = dict.fromkeys(("label", "wnid", "images", "how", "class_index", "candidates"))
     assert atlas_rows(version_1, "label_matches", matches) == as_written(expected["label_matches"], matches)
+
+
+# How many rows each view gives: no probe images there, and no responses or hashes that version 1 could keep.
+VIEWS = {"patches": 210, "selectivity": 70} | dict.fromkeys(VIEW_NAMES - {"patches", "selectivity"}, 0)
+
+
+@pytest.mark.parametrize("view", sorted(VIEW_NAMES))
+def test_views_answer_over_a_home_of_the_first_version(version_1: Settings, view: str) -> None:
+    assert len(Atlas(version_1).fetch(Query(f"SELECT * FROM {view}"))) == VIEWS[view]
 
 
 PAGES: dict[str, Callable[[], object]] = {
