@@ -2,7 +2,9 @@
 
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,10 @@ from workers.attacks.steps import to_uint8
 from workers.attacks.walk import Checked, Search
 from workers.jobs.attack_context import AttackBench
 from workers.jobs.context import ITS_OWN, class_of, digest_of
+from workers.jobs.stored_images import StoredImage
 from workers.models.probabilities import class_probabilities
 from workers.models.vision import VisionModel
+from workers.models.vocabularies import ClassEntry
 from workers.queue.runner import Computed, ItemFailed, Report
 from workers.requests.epsilons import Epsilons, GeometricGrid, grid_of
 from workers.requests.keys import key_in_set
@@ -32,6 +36,20 @@ FOLDER = "attacks"
 UNITS_A_LAYER = 5
 TOP = 5  # classes kept for each epsilon
 _FILES = ("file", "input_file", "change_file", "steps_file")
+
+
+Inside = tuple[list[Record], list[Record]]  # rows of `attack_units` and of `attack_layers`
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One item's attack: `label` is a class of the model, where the attack goes by labels; see `attack_question`."""
+
+    digest: str
+    image: StoredImage
+    label: int | None
+    question: str
+    key: str
 
 
 class AttackJobs:
@@ -52,6 +70,47 @@ class AttackJobs:
         self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Report
     ) -> Computed:
         begun = time.monotonic()
+        asked = self._asked(item, parameters)
+        known = self._known(asked.key)
+        if known is not None:
+            return self._again(known, item, parameters)
+        bench = self._bench
+        model = bench.model(item["model"], parameters)
+        picture = bench.picture(model, asked.image)
+        pixels = bench.pixels(picture)
+        grid = grid_of(parameters["parameters"])
+        found = self._search(model, pixels, parameters, asked.label, grid, on_progress)
+        row: Record = {
+            "key": asked.key,
+            "question": asked.question,
+            "job": job,
+            "model": model.name,
+            "model_digest": asked.digest,
+            "image_set": parameters["image_set"],
+            "image_id": asked.image.image_id,
+            "image_key": asked.image.key,
+            "method": parameters["method"],
+            "relative_to": parameters["relative_to"],
+            **search_columns(found, model.vocabulary.classes),
+            **grid_columns(grid, parameters["parameters"]),
+            "input_file": bench.keep_input(model, asked.image, picture),
+            "steps_file": bench.results.write_array(
+                FOLDER, f"{asked.question}-steps", steps_array(found, grid)
+            ),
+            "parameters": dict(parameters["parameters"]),
+            "device": str(bench.models.device),
+            "created": now(),
+            **self._keep_attacked(model, asked.question, pixels, found, parameters),
+        }
+        inside: Inside = [], []
+        if found.attacked is not None and not torch.equal(found.attacked, pixels[0].cpu()):
+            on_progress(1, 1, "what moved inside")
+            attacked = found.attacked.to(pixels.device)
+            inside = self._inside(model, asked.digest, parameters["image_set"], pixels[0], attacked)
+        row["seconds"] = time.monotonic() - begun
+        return Computed(partial(_store, row=row, inside=inside))
+
+    def _asked(self, item: Record, parameters: Mapping[str, Any]) -> Asked:
         bench = self._bench
         digest = digest_of(item["model"], parameters)
         image = bench.image(parameters["image_set"], item)
@@ -60,82 +119,7 @@ class AttackJobs:
             label = bench.label_of(bench.model(item["model"], parameters), parameters["image_set"], image)
         question = attack_question(digest, parameters, image.key, label)
         key = key_in_set(question, parameters["image_set"], image.image_id)
-        known = self._known(key)
-        if known is not None and all(
-            known[file] is None or bench.results.path(known[file]).exists() for file in _FILES
-        ):
-            return self._again(int(known["attack"]), item, parameters)
-        model = bench.model(item["model"], parameters)
-        picture = bench.picture(model, image)
-        pixels = bench.pixels(picture)
-        grid = grid_of(parameters["parameters"])
-        found = self._search(model, pixels, parameters, label, grid, on_progress)
-        classes = model.vocabulary.classes
-        shown = found.shown
-        row: Record = {
-            "key": key,
-            "question": question,
-            "job": job,
-            "model": model.name,
-            "model_digest": digest,
-            "image_set": parameters["image_set"],
-            "image_id": image.image_id,
-            "image_key": image.key,
-            "method": parameters["method"],
-            "relative_to": parameters["relative_to"],
-            "class_index": found.reference,
-            "class_name": classes[found.reference].name,
-            "outcome": found.outcome,
-            "epsilon": found.epsilon,
-            "grid": "fixed"
-            if parameters["parameters"]["mode"] == "fixed"
-            else "geometric"
-            if isinstance(grid, GeometricGrid)
-            else "linear",
-            "ratio": grid.ratio if isinstance(grid, GeometricGrid) else None,
-            "parts": grid.parts if isinstance(grid, GeometricGrid) else None,
-            "step": grid.step,
-            "last_failure": found.last_failure,
-            "at_most": found.at_most,
-            "cap": grid.cap,
-            "minimum": grid.minimum,
-            "eight_bit": grid.integer,
-            "full_scan": parameters["parameters"].get("scan") == "full",
-            "class_before": found.before.predicted,
-            "name_before": classes[found.before.predicted].name,
-            "probability_before": found.before.probability,
-            "attacked_epsilon": None if shown is None else shown.epsilon,
-            "class_after": None if shown is None else shown.predicted,
-            "name_after": None if shown is None else classes[shown.predicted].name,
-            "probability_after": None if shown is None else shown.probability,
-            "gradient_norm": found.gradient_norm,
-            "checked": len(found.checked),
-            "successes": [list(run) for run in found.successes],
-            "input_file": bench.keep_input(model, image, picture),
-            "steps_file": bench.results.write_array(FOLDER, f"{question}-steps", steps_array(found, grid)),
-            "parameters": dict(parameters["parameters"]),
-            "device": str(bench.models.device),
-            "created": now(),
-            **self._keep_attacked(model, question, pixels, found, parameters),
-        }
-        inside: tuple[list[Record], list[Record]] = [], []
-        if found.attacked is not None and not torch.equal(found.attacked, pixels[0].cpu()):
-            on_progress(1, 1, "what moved inside")
-            attacked = found.attacked.to(pixels.device)
-            inside = self._inside(model, digest, parameters["image_set"], pixels[0], attacked)
-        row["seconds"] = time.monotonic() - begun
-
-        def store(connection: Connection) -> int:
-            number = connection.execute(select(Attack.attack).where(Attack.key == key)).scalar()
-            if number is not None:  # another job's, or this one's with its files restored
-                files = {name: row[name] for name in _FILES}
-                connection.execute(update(Attack).where(Attack.attack == number).values(files))
-                return int(number)
-            number = connection.execute(insert(Attack).values(row).returning(Attack.attack)).scalar_one()
-            _keep_inside(connection, number, inside)
-            return number
-
-        return Computed(store)
+        return Asked(digest, image, label, question, key)
 
     def _again(self, number: int, item: Record, parameters: Mapping[str, Any]) -> Computed:
         """The attack that is known; what moved inside is measured anew where that was ranked by an earlier rule."""
@@ -159,18 +143,24 @@ class AttackJobs:
 
     def _inside(
         self, model: VisionModel, digest: str, image_set: str, before: Tensor, after: Tensor
-    ) -> tuple[list[Record], list[Record]]:
+    ) -> Inside:
         """Rows of `attack_units` and of `attack_layers`, without the attack's number."""
         spreads = self._shared.spreads(model.name, digest, image_set)
         moved = shifts(model, self._shared.taps(model, digest), before, after)
         units = [unit for shift in moved for unit in unit_rows(shift, spreads.get(shift.tap.layer))]
         return units, [layer_row(shift, spreads.get(shift.tap.layer)) for shift in moved]
 
-    def _known(self, key: str) -> Record | None:
+    def _known(self, key: str) -> int | None:
+        """The number of the attack with that key, if all its files are there."""
         columns = [Attack.attack, *(getattr(Attack, file) for file in _FILES)]
         with self._bench.ledger.read() as connection:
             found = connection.execute(select(*columns).where(Attack.key == key)).mappings().one_or_none()
-        return None if found is None else dict(found)
+        if found is None:
+            return None
+        files = [found[file] for file in _FILES if found[file] is not None]
+        return (
+            int(found["attack"]) if all(self._bench.results.path(file).exists() for file in files) else None
+        )
 
     def _search(
         self,
@@ -244,7 +234,57 @@ class AttackJobs:
         }
 
 
-def _keep_inside(connection: Connection, attack: int, inside: tuple[list[Record], list[Record]]) -> None:
+def search_columns(found: Search, classes: Sequence[ClassEntry]) -> Record:
+    """What a row of `attacks` says of the search's outcome."""
+    shown = found.shown
+    return {
+        "class_index": found.reference,
+        "class_name": classes[found.reference].name,
+        "outcome": found.outcome,
+        "epsilon": found.epsilon,
+        "last_failure": found.last_failure,
+        "at_most": found.at_most,
+        "class_before": found.before.predicted,
+        "name_before": classes[found.before.predicted].name,
+        "probability_before": found.before.probability,
+        "attacked_epsilon": None if shown is None else shown.epsilon,
+        "class_after": None if shown is None else shown.predicted,
+        "name_after": None if shown is None else classes[shown.predicted].name,
+        "probability_after": None if shown is None else shown.probability,
+        "gradient_norm": found.gradient_norm,
+        "checked": len(found.checked),
+        "successes": [list(run) for run in found.successes],
+    }
+
+
+def grid_columns(grid: Epsilons, options: Mapping[str, Any]) -> Record:
+    """What a row of `attacks` says of the epsilons that were tried."""
+    geometric = isinstance(grid, GeometricGrid)
+    return {
+        "grid": "fixed" if options["mode"] == "fixed" else "geometric" if geometric else "linear",
+        "ratio": grid.ratio if isinstance(grid, GeometricGrid) else None,
+        "parts": grid.parts if isinstance(grid, GeometricGrid) else None,
+        "step": grid.step,
+        "cap": grid.cap,
+        "minimum": grid.minimum,
+        "eight_bit": grid.integer,
+        "full_scan": options.get("scan") == "full",
+    }
+
+
+def _store(connection: Connection, *, row: Record, inside: Inside) -> int:
+    """Write an attack with what moved inside; its number."""
+    number = connection.execute(select(Attack.attack).where(Attack.key == row["key"])).scalar()
+    if number is not None:  # another job's, or this one's with its files restored
+        files = {name: row[name] for name in _FILES}
+        connection.execute(update(Attack).where(Attack.attack == number).values(files))
+        return int(number)
+    number = connection.execute(insert(Attack).values(row).returning(Attack.attack)).scalar_one()
+    _keep_inside(connection, number, inside)
+    return int(number)
+
+
+def _keep_inside(connection: Connection, attack: int, inside: Inside) -> None:
     for table, rows in zip((AttackUnit, AttackLayer), inside, strict=True):
         if rows:
             connection.execute(insert(table), [{"attack": attack, **row} for row in rows])
