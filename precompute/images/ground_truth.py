@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from precompute.images.sources.archive import TAR_ERRORS, is_tar
 from precompute.images.sources.source import GROUND_TRUTH_FILES, ImportRefused, check_truth_size
+from precompute.images.sources.tar import TAR_ERRORS, is_tar
 from precompute.images.wordnet import WNID, Label, label_of_wnid
 
 _DEVKIT_LIST = "ILSVRC2012_validation_ground_truth.txt"

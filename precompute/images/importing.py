@@ -34,9 +34,10 @@ from precompute.images.files import Progress, store_images
 from precompute.images.ground_truth import GroundTruth, load_ground_truth
 from precompute.images.layouts import Layout, LayoutOptions, work_out
 from precompute.images.rows import ImageRows, Refusal
-from precompute.images.sources.archive import TarSource, ZipSource, is_tar
 from precompute.images.sources.folder import FolderSource
 from precompute.images.sources.source import Columns, ImportRefused, Source, Step
+from precompute.images.sources.tar import TarSource, is_tar
+from precompute.images.sources.zip import ZipSource
 from workers.queue.runner import Stopping
 
 _SECONDS_BETWEEN_STEPS = 0.5

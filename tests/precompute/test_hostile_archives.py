@@ -17,7 +17,7 @@ from db.atlas.image_sets import known_images
 from db.atlas.store import Atlas
 from db.stores.images import ImageStore
 from precompute.images.importing import ImportReport
-from precompute.images.sources import archive as source_archive
+from precompute.images.sources import unpacking
 from precompute.images.sources.source import ImportRefused
 
 Photo = Callable[..., bytes]
@@ -208,7 +208,7 @@ def test_names_that_lie_about_their_encoding_refuse_the_archive(
 def test_an_archive_that_unpacks_to_too_much_is_refused_while_it_is_read(
     bring: Bring, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, atlas: Atlas
 ) -> None:
-    monkeypatch.setattr(source_archive, "MIN_TOTAL_BYTES", 4 * MEGABYTE)
+    monkeypatch.setattr(unpacking, "MIN_TOTAL_BYTES", 4 * MEGABYTE)
     pack = Pack(photo(1))
     (tmp_path / "a.zip").write_bytes(pack.zip(*((f"{n}.png", bytes(MEGABYTE)) for n in range(9))))
     (tmp_path / "a.tar.gz").write_bytes(

@@ -23,7 +23,7 @@ from precompute.images import importing as images
 from precompute.images import parquet_pages
 from precompute.images.importing import ImportReport
 from precompute.images.layouts.tables import read_table
-from precompute.images.sources import archive as source_archive
+from precompute.images.sources import unpacking
 from precompute.images.sources.parquet import parquet_rows
 from precompute.images.sources.source import ImportRefused
 from workers.queue.runner import Cancelled
@@ -68,9 +68,10 @@ from pathlib import Path
 from db.atlas.store import Atlas
 from db.stores.images import ImageStore
 from db.settings import read_settings
-from precompute import parquet_pages, source_archive
+from precompute.images import parquet_pages
 from precompute.images.importing import import_images
-parquet_pages.MIN_TOTAL_BYTES = source_archive.MIN_TOTAL_BYTES = 48 * 2**20
+from precompute.images.sources import unpacking
+parquet_pages.MIN_TOTAL_BYTES = unpacking.MIN_TOTAL_BYTES = 48 * 2**20
 parquet_pages.MAX_BATCH_BYTES = 12 * 2**20
 settings = read_settings({"CONVSCOPE_HOME": sys.argv[1]})
 atlas, store = Atlas(settings), ImageStore(settings)
@@ -209,7 +210,7 @@ def _headers(count: int, photo: bytes) -> bytes:
 def test_entries_that_a_small_archive_cannot_hold_are_refused(
     bring: Bring, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_archive, "MIN_ENTRIES", 1000)
+    monkeypatch.setattr(unpacking, "MIN_ENTRIES", 1000)
     (tmp_path / "a.tar.gz").write_bytes(_headers(2000, photo(1)))
     with pytest.raises(
         ImportRefused, match=r"a.tar.gz has more than 1,000 entries, the limit for a file of its size"
@@ -222,7 +223,7 @@ def test_entries_that_a_small_archive_cannot_hold_are_refused(
 def test_long_names_count_as_what_an_archive_unpacks_to(
     bring: Bring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_archive, "MIN_TOTAL_BYTES", MEGABYTE)
+    monkeypatch.setattr(unpacking, "MIN_TOTAL_BYTES", MEGABYTE)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for number in range(100):

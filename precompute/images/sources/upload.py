@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from precompute.images.packed import packed_facts, packed_rows
-from precompute.images.sources.archive import ARCHIVE_SUFFIXES, TarSource, ZipSource, is_tar
 from precompute.images.sources.source import (
     Columns,
     ImportRefused,
@@ -20,6 +19,9 @@ from precompute.images.sources.source import (
     no_step,
     too_big,
 )
+from precompute.images.sources.tar import TarSource, is_tar
+from precompute.images.sources.unpacking import ARCHIVE_SUFFIXES
+from precompute.images.sources.zip import ZipSource
 from precompute.images.survey import Survey, idx_of
 
 

@@ -1,0 +1,222 @@
+"""Images in tar files as they come (plain, gz, bz2, xz). Members are streamed and never extracted.
+
+A member's name is only ever a name: no path on this machine is made from it.
+"""
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from db.plurals import count as counted
+from precompute.images.packed import packed_facts, packed_rows
+from precompute.images.sources.source import (
+    Columns,
+    ImportRefused,
+    SourceImage,
+    Step,
+    is_picture,
+    name_problem,
+    no_step,
+    too_big,
+)
+from precompute.images.sources.unpacking import CLOSED, INNER_ARCHIVE, Unpacked, is_archive, is_wanted
+from precompute.images.survey import Survey
+
+# A tar's own records of long names; they are read into memory.
+MAX_RECORD_BYTES = 2**20
+# RecursionError: tarfile calls itself for each header that follows one of a long name
+TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RecursionError)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether `path` begins as a tar file does, packed or not."""
+    # tarfile lets an end within the first block through
+    with contextlib.suppress(EOFError, zlib.error, lzma.LZMAError, RecursionError):
+        return tarfile.is_tarfile(path)
+    return False
+
+
+_UNPACKERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]  # readers, as they are opened
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+
+
+class TarSource:
+    """Pictures and parquet shards in a tar file; tars in it (ILSVRC's training set) count as folders.
+
+    `shown` is what people call it.
+    """
+
+    def __init__(self, path: Path, *, shown: str = "", columns: Columns | None = None) -> None:
+        self.path = path
+        self.shown = shown or str(path)
+        self._columns = columns or Columns()
+        self._survey: Survey | None = None
+
+    def survey(self, step: Step = no_step) -> Survey:
+        """What is packed in it, in the order of the archive: headers and small files, pictures are skipped."""
+        if self._survey is None:
+            found = Survey(self.shown)
+            for entry in self._entries():
+                step()
+                if entry.problem is None:
+                    found.add(entry.name, entry.size, entry.head, companions=True)
+                    if found.packed and found.packed[-1] == entry.name:
+                        with _spooled(entry.open()) as file:
+                            found.add_facts(entry.name, packed_facts(file, entry.name, self._columns))
+                elif not is_wanted(entry.name):
+                    found.pass_over(CLOSED, entry.name)
+            self._survey = found
+        return self._survey
+
+    def count(self) -> int | None:
+        """Number of pictures; None where only reading tells."""
+        found = self.survey()
+        return None if found.rows is None else len(found.pictures) + found.rows
+
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
+        """The pictures in the order of the archive.
+
+        Raises:
+            ImportRefused: the archive is damaged or cut short: a set from a part of it would look whole.
+        """
+        found = self.survey()
+        packed = set(found.packed)
+        for entry in self._entries():
+            if entry.name in skip:
+                continue
+            if entry.problem is not None:
+                if is_wanted(entry.name):
+                    yield SourceImage(entry.name, entry.size, problem=entry.problem)
+            elif entry.name in packed:
+                with _spooled(entry.open()) as file:
+                    yield from packed_rows(file, entry.name, found.tables, self._columns)
+            elif is_picture(entry.name) or entry.name in found.odd:
+                yield SourceImage(entry.name, entry.size, data=entry.open().read())
+
+    def _entries(self) -> Iterator["_Entry"]:
+        seen = 0
+        try:
+            with self._opened() as archive:
+                for entry in self._members(archive, Unpacked(self.path, self.shown), prefix=""):
+                    seen += entry.problem is None and is_picture(entry.name)
+                    yield entry
+        except TAR_ERRORS as error:
+            raise ImportRefused(
+                f"{self.shown} is damaged or cut short after {counted(seen, 'image')} ({error}): get it again"
+            ) from error
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tarfile.TarFile]:
+        """With seeking over what is not read where nothing is packed, else as a stream.
+
+        Streams of tarfile's own unpack all that they have read at once; these unpack what is asked for.
+        """
+        with self.path.open("rb") as file:
+            head = file.read(6)
+        unpacker = next((opener for magic, opener in _UNPACKERS.items() if head.startswith(magic)), None)
+        with contextlib.ExitStack() as stack:
+            if unpacker is None:
+                yield stack.enter_context(tarfile.open(self.path, "r:", tarinfo=_Member))
+                return
+            stream = stack.enter_context(unpacker(self.path))
+            yield stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member))
+
+    def _members(self, archive: tarfile.TarFile, unpacked: Unpacked, prefix: str) -> Iterator["_Entry"]:
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
+            name = prefix + member.name.removeprefix("./")
+            unpacked.enter()
+            if not prefix:  # what lies in an inner tar was counted with it
+                unpacked.reach(archive.offset)  # headers and long names included
+            if member.isdir():
+                continue
+            if member.issparse():
+                unpacked.take(member.size)
+            is_tar_inside = name.endswith(".tar") and not prefix
+            problem = _problem_of_member(member, name, but=is_tar_inside)
+            if problem is None and is_tar_inside:
+                yield from self._inner(_content(archive, member), unpacked, name)
+            else:
+                yield _Entry(name, member.size, problem, partial(_content, archive, member))
+
+    def _inner(self, content: IO[bytes], unpacked: Unpacked, name: str) -> Iterator["_Entry"]:
+        with contextlib.ExitStack() as stack:
+            try:
+                inner = stack.enter_context(tarfile.open(fileobj=content, mode="r|", tarinfo=_Member))
+            except tarfile.ReadError:
+                yield _Entry(name, 0, "it is no tar archive, or a damaged one", io.BytesIO)
+                return
+            yield from self._members(inner, unpacked, prefix=name.removesuffix(".tar") + "/")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A member of a tar that is no folder; `open` it before the next one is asked for."""
+
+    name: str
+    size: int
+    problem: str | None
+    open: Callable[[], IO[bytes]]
+
+    def head(self, count: int) -> bytes:
+        """The first bytes."""
+        return self.open().read(count)
+
+
+class _Member(tarfile.TarInfo):
+    """A header that refuses records of names which would fill the memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isfile() and self.type in _RECORDS and self.size > MAX_RECORD_BYTES:
+            raise tarfile.ReadError(f"a name of {self.size:,} bytes, the limit is {MAX_RECORD_BYTES:,}")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
+_RECORDS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+def _problem_of_member(member: tarfile.TarInfo, name: str, *, but: bool) -> str | None:
+    """Why a tar member is not read; None where it is. `but`: archives inside are."""
+    if member.issym() or member.islnk():
+        return "it is a link inside the archive"
+    if not member.isfile():
+        return "it is a device or a pipe, not a file"
+    if is_archive(name) and not but:
+        return INNER_ARCHIVE
+    return name_problem(name) or (too_big(member.size) if is_picture(name) else None)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    content = archive.extractfile(member)
+    assert content is not None, "only regular files are asked for"
+    return content
+
+
+@contextlib.contextmanager
+def _spooled(member: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A member as a file on disk: what is asked of it needs its end first."""
+    with tempfile.TemporaryFile() as file:
+        shutil.copyfileobj(member, file, 2**20)
+        file.seek(0)
+        yield file

@@ -1,0 +1,89 @@
+"""What archives may unpack to, and which of their members are images; for zip and tar alike.
+
+Archives may come from strangers: what one unpacks to is counted while it is read, and bounded by its own size.
+"""
+
+from pathlib import Path
+
+from precompute.images.sources.source import ImportRefused, is_parquet, is_picture
+from precompute.images.survey import idx_of, is_hidden
+
+ARCHIVE_SUFFIXES = (
+    ".zip",
+    ".tar",
+    ".tar.gz",
+    ".tgz",
+    ".tar.bz2",
+    ".tbz2",
+    ".tar.xz",
+    ".txz",
+    ".7z",
+    ".rar",
+    ".gz",
+)
+# Pictures are packed already: an archive of photographs unpacks to its own size, one of drawings to some 50 times.
+MAX_RATIO = 200
+# Below these sizes a ratio says nothing.
+MIN_MEMBER_BYTES = 8 * 2**20
+MIN_TOTAL_BYTES = 256 * 2**20
+MAX_ENTRIES = 4_000_000
+# A file takes at least its header, which packs to some 30 bytes: fewer bytes an entry are headers without files.
+MIN_ENTRIES = 20_000
+_BYTES_AN_ENTRY = 16
+
+CLOSED = "members of the archive that are links, devices, encrypted or hostile"
+INNER_ARCHIVE = "it is an archive inside the archive: import it by itself"
+
+
+class Unpacked:
+    """How much an archive unpacked to so far, and how many entries it has had."""
+
+    def __init__(self, path: Path, shown: str) -> None:
+        self._shown = shown
+        size = path.stat().st_size
+        self._most_bytes = max(MIN_TOTAL_BYTES, MAX_RATIO * size)
+        self._most_entries = min(MAX_ENTRIES, max(MIN_ENTRIES, size // _BYTES_AN_ENTRY))
+        self._bytes = self._entries = 0
+
+    def take(self, size: int) -> None:
+        """Count a member before it is read.
+
+        Raises:
+            ImportRefused: it is too much by now.
+        """
+        self.reach(self._bytes + size)
+
+    def reach(self, size: int) -> None:
+        """Note that it has unpacked to `size` bytes; raises as `take`."""
+        self._bytes = max(self._bytes, size)
+        if self._bytes > self._most_bytes:
+            raise ImportRefused(
+                f"{self._shown} unpacks to more than {self._most_bytes:,} bytes, {MAX_RATIO} times its size: "
+                "it is no archive of pictures"
+            )
+
+    def enter(self) -> None:
+        """Count an entry; raises as `take`."""
+        self._entries += 1
+        if self._entries > self._most_entries:
+            raise ImportRefused(
+                f"{self._shown} has more than {self._most_entries:,} entries, the limit for a file of its size: "
+                "it is no archive of pictures"
+            )
+
+
+def too_packed(size: int, packed: int) -> str | None:
+    """Why a member that unpacks from `packed` to `size` bytes is not read; None where it is."""
+    if size <= MIN_MEMBER_BYTES or size <= MAX_RATIO * packed:
+        return None
+    return f"it unpacks to {size:,} bytes from {packed:,}, the limit is {MAX_RATIO} times as many"
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is an archive; arrays of MNIST's kind are packed files of images."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES) and idx_of(name) is None
+
+
+def is_wanted(name: str) -> bool:
+    """Whether a member is named where it cannot be read; what else lies in archives is passed over in silence."""
+    return is_picture(name) or is_parquet(name) or (is_archive(name) and not is_hidden(name))
