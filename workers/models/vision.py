@@ -180,7 +180,7 @@ def load_model(
     return model.to(device)
 
 
-DEMO_FOLDER = Path(__file__).parents[1] / "convnext_demo"
+DEMO_FOLDER = Path(__file__).with_name("convnext_demo")
 
 
 def _load(spec: str, *, name: str, models_folder: Path | None, hub_timeout: float) -> LoadedNetwork:
