@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -35,17 +35,31 @@ def get(url: str) -> bytes:
 
 
 class Running:
-    """A `convscope WORDS` over a home, with what it said so far."""
+    """A `convscope WORDS` over a home, with what it said so far.
 
-    def __init__(self, home: Path, *words: str, root: Path = ROOT, **environment: str) -> None:
+    Args:
+        program: the command, as words; default: the checkout's.
+        root: the folder that it starts in; default: the checkout.
+        inherited: environment variables, to which `environment` is added; default: this process's.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *words: str,
+        program: Sequence[str] = (sys.executable, "-m", "convscope"),
+        root: Path = ROOT,
+        inherited: Mapping[str, str] = os.environ,
+        **environment: str,
+    ) -> None:
         home.parent.mkdir(parents=True, exist_ok=True)
         self.home = home
         self.log = home.parent / f"{words[0]}-{time.monotonic_ns()}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "convscope", *words],
+                [*program, *words],
                 cwd=root,
-                env={**os.environ, "CONVSCOPE_HOME": str(home), **environment},
+                env={**inherited, "CONVSCOPE_HOME": str(home), **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
