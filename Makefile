@@ -19,7 +19,7 @@ $(BIN)/python:
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
-	@# an oracle of the attacks' tests; alone, for it asks for a requests of 2021
+	@# an oracle of the attacks' tests; without its dependencies, see pyproject.toml
 	$(PIP) install --no-deps torchattacks==3.5.1
 	@touch $@
 

@@ -184,9 +184,16 @@ def scene(seed: int) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(2))
 
 
-def test_the_hash_is_the_library_s_and_survives_what_copies_go_through() -> None:
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("size", [(1, 1), (9, 8), (7, 300), (290, 217)])
+def test_the_perceptual_hash_is_that_of_imagehash(mode: str, size: tuple[int, int]) -> None:
+    for seed in range(5):
+        image = scene(seed).resize(size).convert(mode)
+        assert perceptual_hash(image) == int(str(imagehash.dhash(image)), 16)
+
+
+def test_the_perceptual_hash_survives_resizing_and_compression() -> None:
     original = scene(1)
-    assert perceptual_hash(original) == int(str(imagehash.dhash(original)), 16)
     small = original.resize((160, 120), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     original.save(buffer, "JPEG", quality=30)
