@@ -60,10 +60,11 @@ def open_stores() -> tuple["Atlas", "ImageStore"]:
 
 
 def restart_for_torch() -> None:
-    """Before torch starts: see `workers.models.speedups.runtime` for what it is worth."""
+    """Before torch starts, unless CONVSCOPE_SPEEDUPS leaves it out: see `workers.models.speedups.runtime`."""
     from workers.models.speedups.runtime import restart_with_settings
 
-    restart_with_settings()
+    if "runtime" in read_settings().speedups:
+        restart_with_settings()
 
 
 def named_values(given: tuple[str, ...], hint: str = "--set") -> dict[str, Any]:

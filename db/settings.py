@@ -13,6 +13,8 @@ from pathlib import Path
 
 LEAST_PASSWORD = 8
 MAX_URL_PREFIX = 200
+# Modules of `workers.models.speedups`: the same results, up to rounding, in less time.
+SPEEDUPS = ("folding", "pointwise", "runtime")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -55,6 +57,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("CONVSCOPE_ATTEMPTS", "5", "Times a job is tried before it counts as failed."),
     Setting("CONVSCOPE_LOADED_MODELS", "3", "Most models a worker keeps loaded."),
+    Setting(
+        "CONVSCOPE_SPEEDUPS",
+        "all",
+        "Optimizations of torch, with commas: `folding` (batch normalization merged into convolutions, for attacks), "
+        "`pointwise` (linear layers of ConvNeXt as 1 x 1 convolutions), `runtime` (settings of memory allocator and "
+        "OpenMP, for which a command restarts itself); `all` or `none`.",
+    ),
     Setting(
         "CONVSCOPE_ATLAS_MEMORY",
         "2GB",
@@ -140,6 +149,7 @@ class Settings:
     sql_per_minute: int = 120
     upload_gb: int = 20
     image_roots: tuple[Path, ...] = ()
+    speedups: frozenset[str] = frozenset(SPEEDUPS)
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -179,6 +189,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         sql_per_minute=_number(values, "CONVSCOPE_SQL_PER_MINUTE", low=1, high=1_000_000),
         upload_gb=_number(values, "CONVSCOPE_UPLOAD_GB", low=1, high=10_000),
         image_roots=_folders(values, "CONVSCOPE_IMAGE_ROOTS"),
+        speedups=_speedups(values, "CONVSCOPE_SPEEDUPS"),
     )
 
 
@@ -265,6 +276,19 @@ def _is_address(word: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _speedups(values: Mapping[str, str], name: str) -> frozenset[str]:
+    words = _words(values[name])
+    if words == ["all"]:
+        return frozenset(SPEEDUPS)
+    if words == ["none"]:
+        return frozenset()
+    if not words or not set(words) <= set(SPEEDUPS):
+        raise SettingError(
+            f"{name}: expected all, none or some of {', '.join(SPEEDUPS)}, got {values[name]!r}"
+        )
+    return frozenset(words)
 
 
 def _words(text: str) -> list[str]:

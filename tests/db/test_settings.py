@@ -91,6 +91,13 @@ def test_a_password_is_not_in_what_a_traceback_shows_of_the_settings() -> None:
         ("CONVSCOPE_URL_PREFIX", "https://lab/x", "expected a path"),
         ("CONVSCOPE_JOBS_PER_MINUTE", "0", "from 1 to 1000000, got '0'"),
         ("CONVSCOPE_SQL_PER_MINUTE", "many", "from 1 to 1000000, got 'many'"),
+        (
+            "CONVSCOPE_SPEEDUPS",
+            "fold",
+            "expected all, none or some of folding, pointwise, runtime, got 'fold'",
+        ),
+        ("CONVSCOPE_SPEEDUPS", "none,folding", "expected all, none or some of .*, got 'none,folding'"),
+        ("CONVSCOPE_SPEEDUPS", ",", "expected all, none or some of"),
     ],
 )
 def test_a_setting_of_who_may_that_is_none_is_refused_by_name(name: str, value: str, sentence: str) -> None:
@@ -109,6 +116,12 @@ def test_a_proxy_is_believed_once_one_of_its_settings_is_set() -> None:
         "172.16.0.0/12",
         "::1/128",
     ]
+
+
+def test_speedups_are_all_in_force_unless_some_are_named() -> None:
+    assert read_settings({}).speedups == {"folding", "pointwise", "runtime"}
+    assert read_settings({"CONVSCOPE_SPEEDUPS": "none"}).speedups == frozenset()
+    assert read_settings({"CONVSCOPE_SPEEDUPS": "runtime, folding"}).speedups == {"folding", "runtime"}
 
 
 def test_heroku_style_postgres_urls_are_understood() -> None:

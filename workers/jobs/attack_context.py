@@ -37,7 +37,9 @@ class AttackBench:
         return self._taps[key]
 
     def folded(self, model: VisionModel, pixels: Tensor) -> Network | None:
-        """The model with quicker forward passes, made once; nothing where it has none."""
+        """A copy of the model with faster forward passes, made once; None if it has none or the setting is off."""
+        if "folding" not in self.bench.models.speedups:
+            return None
         if model not in self._folded:
             made = folded(model, pixels)
             # a value that is its own key would keep a model that was dropped

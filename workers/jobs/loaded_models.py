@@ -16,6 +16,7 @@ class LoadedModels:
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.device = device
+        self.speedups = settings.speedups
         self._settings = settings
         self._kept: OrderedDict[tuple[str, str], VisionModel] = OrderedDict()
 
@@ -45,7 +46,8 @@ class LoadedModels:
                 f"{name} ({source}) has other weights, preprocessing or classes than when this was asked for: "
                 "index it again, or ask again"
             )
-        quicken(model.network)
+        if "pointwise" in self.speedups:
+            quicken(model.network)
         self._kept[key] = model
         log("model.loaded", model=name, source=source, device=self.device)
         return model
