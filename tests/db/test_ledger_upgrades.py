@@ -166,6 +166,10 @@ def to_0009(rows: Rows) -> None:
     )  # fmt: skip
 
 
+def to_0010(rows: Rows) -> None:
+    add(rows, "job_items", value=None)
+
+
 CHANGES: dict[str, Callable[[Rows], None]] = {
     "0002": to_0002,
     "0003": to_0003,
@@ -175,6 +179,7 @@ CHANGES: dict[str, Callable[[Rows], None]] = {
     "0007": to_0007,
     "0008": to_0008,
     "0009": to_0009,
+    "0010": to_0010,
 }
 
 
