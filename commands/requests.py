@@ -243,8 +243,9 @@ def attack(
 def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, condition: str) -> list[int]:
     from db.atlas.runs import run_of
     from db.queries.conditions import images_that
+    from db.sql.child import SQLFailed
     from db.sql.guard import RefusedSQL
-    from db.sql.runner import SQLFailed, SQLRunner
+    from db.sql.runner import SQLRunner
     from workers.requests.submit_attacks import MOST_ATTACKS
 
     runs = atlas.fetch(run_of(model, image_set))

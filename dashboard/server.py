@@ -26,7 +26,7 @@ from db.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-THREADS = 16  # user queries may hold eight of them, running and waiting (see db/sql/runner.py)
+THREADS = 16  # user queries may hold eight of them, running and waiting (see db/sql/places.py)
 MAX_CONNECTIONS = 1000
 MAX_HEADER = 64 * 2**10  # bytes of a request line and its headers; see address.MOST_ADDRESS
 MAX_BODY = 24 * 2**20  # bytes that any route takes; most take far less (see gate.MAX_BODIES)

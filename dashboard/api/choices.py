@@ -10,8 +10,9 @@ from dashboard.state.selections import images_query
 from db.queries.conditions import images_that
 from db.queries.images import image_classes
 from db.queries.inventory import classes_of
+from db.sql.child import SQLFailed
 from db.sql.guard import RefusedSQL
-from db.sql.runner import SQLFailed, TooManyQueries
+from db.sql.places import TooManyQueries
 from workers.requests.parameters import WrongRequest
 from workers.requests.submit import short_ids
 from workers.requests.submit_attacks import MOST_ATTACKS

@@ -26,10 +26,12 @@ from db.ledger.saved_queries import (
     saved_queries,
 )
 from db.sql.catalog import catalogue, row_counts
+from db.sql.child import Result, SQLFailed, SQLStopped
 from db.sql.formats import csv_lines, distinct, json_lines, parquet_pieces, plain, values
 from db.sql.functions import by_kind
 from db.sql.guard import MOST_CHARACTERS, RefusedSQL
-from db.sql.runner import Result, SQLFailed, SQLStopped, TooManyQueries, as_value
+from db.sql.places import TooManyQueries
+from db.sql.runner import as_value
 from workers.requests.parameters import WrongRequest
 
 STANDARD_ROWS = 1000

@@ -18,9 +18,11 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from db.atlas.store import Atlas
 from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
+from db.sql.child import SQLFailed, SQLStopped
 from db.sql.guard import RefusedSQL
+from db.sql.places import MOST_WAITING, TooManyQueries
 from db.sql.process import Session
-from db.sql.runner import MOST_WAITING, SQLFailed, SQLRunner, SQLStopped, TooManyQueries
+from db.sql.runner import SQLRunner
 
 SECRET = "the secret of the server"  # what no statement may bring out
 

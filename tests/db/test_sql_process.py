@@ -16,8 +16,9 @@ import pytest
 from db.atlas.store import Atlas
 from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
+from db.sql.child import SQLFailed, SQLStopped
 from db.sql.guard import NEEDS_MORE_MEMORY, RefusedSQL
-from db.sql.runner import SQLFailed, SQLRunner, SQLStopped
+from db.sql.runner import SQLRunner
 from db.sql.temporary_folders import LOCK, UNOWNED_SECONDS, own_folder
 
 ROOT = Path(__file__).parents[2]
