@@ -204,8 +204,7 @@ def test_a_ledger_of_each_revision_keeps_every_value(ledger_settings: Settings, 
     with ledger.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
-    numbers = number_anew(ledger)
-    assert numbers["jobs"] == 3, "the next job has the next number"
+    assert next_job(ledger) == 3, "numbers go on"
 
     ledger.migrate(revision)
     after = read(ledger)
@@ -214,20 +213,13 @@ def test_a_ledger_of_each_revision_keeps_every_value(ledger_settings: Settings, 
     ledger.close()
 
 
-def number_anew(ledger: Ledger) -> dict[str, int]:
-    """The numbers that the database gives to the next row, where it gives any."""
-    found = {}
+def next_job(ledger: Ledger) -> int:
+    """The number that the database gives to another job."""
     with ledger.write() as connection:
-        for table in reflect(connection):
-            generated = table.autoincrement_column
-            if table.name == "jobs" and generated is not None:
-                row = {
-                    column.name: value(table, column, 1)
-                    for column in table.columns
-                    if column is not generated
-                } | {"key": "another"}
-                found[table.name] = connection.execute(table.insert().values(row)).inserted_primary_key[0]
-    return found
+        jobs = sa.Table("jobs", sa.MetaData(), autoload_with=connection)
+        row = {column.name: value(jobs, column, 1) for column in jobs.columns if column is not jobs.c.job}
+        made = connection.execute(jobs.insert().values(row | {"key": "another"}))
+    return int(made.inserted_primary_key[0])
 
 
 def gone_back(before: Rows, upgraded: Rows, revision: str) -> Rows:
