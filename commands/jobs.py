@@ -39,13 +39,13 @@ def submit_job(kind: str, members: tuple[str, ...], wait: bool) -> None:
     """
     from workers.jobs.kind import Stores
     from workers.jobs.registry import read_request
-    from workers.requests.submit import Office
+    from workers.requests.submit import JobSubmitter
 
     settings = read_settings()
     atlas, _ = open_stores()
     ledger = open_ledger()
     body = {name: _json_or_text(value) for name, value in named_values(members, "NAME=VALUE").items()}
-    submitted = Office(settings, ledger).submit(
+    submitted = JobSubmitter(settings, ledger).submit(
         read_request(body | {"kind": kind}, Stores(atlas, ledger, settings))
     )
     click.echo(f"{submitted.job}")
@@ -147,9 +147,9 @@ def cancel_job(number: int) -> None:
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 def retry_job(number: int) -> None:
     """Queue job ID again, which failed or was cancelled."""
-    from workers.requests.submit import Office
+    from workers.requests.submit import JobSubmitter
 
-    click.echo(Office(read_settings(), open_ledger()).retry(number).sentence())
+    click.echo(JobSubmitter(read_settings(), open_ledger()).retry(number).sentence())
 
 
 @jobs_group.command("wait")

@@ -78,7 +78,7 @@ def saliency(
     same is one job.
     """
     from workers.attribution.registry import parse_method
-    from workers.requests.submit import Office, image_keys, parse_ids, parse_target, saliency_job
+    from workers.requests.submit import JobSubmitter, image_keys, parse_ids, parse_target, saliency_job
 
     parameters = named_values(settings_)
     parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
@@ -100,7 +100,7 @@ def saliency(
         queue=queue,
     )
     ledger = open_ledger()
-    submitted = Office(settings, ledger).submit(new)
+    submitted = JobSubmitter(settings, ledger).submit(new)
     click.echo(f"{submitted.job}")
     remark(submitted.sentence())
     if wait:
@@ -200,8 +200,8 @@ def attack(
     Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
     """
     from workers.attacks.registry import parse_attack
-    from workers.requests.submit import Office, image_keys, parse_ids
-    from workers.requests.submit_attacks import MOST_ATTACKS, attack_job
+    from workers.requests.submit import JobSubmitter, image_keys, parse_ids
+    from workers.requests.submit_attacks import MAX_ATTACKS, attack_job
 
     if ids is not None and where is not None:
         raise click.UsageError("--ids and --where both choose images: expected one of them")
@@ -213,11 +213,11 @@ def attack(
     settings = read_settings()
     atlas, _ = open_stores()
     parse_attack(method, parameters)
-    image_keys(atlas, image_set, parse_ids(ids, most=MOST_ATTACKS) if ids is not None else [])
+    image_keys(atlas, image_set, parse_ids(ids, most=MAX_ATTACKS) if ids is not None else [])
     references = model_references(atlas, models)
     ledger = open_ledger()
     chosen = (
-        parse_ids(ids, most=MOST_ATTACKS)
+        parse_ids(ids, most=MAX_ATTACKS)
         if ids is not None
         else _images_where(atlas, ledger, image_set, references[0].name, where or "true")
     )
@@ -232,7 +232,7 @@ def attack(
         target=target,
         queue=queue,
     )
-    submitted = Office(settings, ledger).submit(new)
+    submitted = JobSubmitter(settings, ledger).submit(new)
     click.echo(f"{submitted.job}")
     remark(submitted.sentence())
     if wait:
@@ -242,24 +242,24 @@ def attack(
 
 def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, condition: str) -> list[int]:
     from db.atlas.runs import run_of
-    from db.queries.conditions import images_that
+    from db.queries.conditions import images_matching
     from db.sql.child import SQLFailed
     from db.sql.guard import RefusedSQL
     from db.sql.runner import SQLRunner
-    from workers.requests.submit_attacks import MOST_ATTACKS
+    from workers.requests.submit_attacks import MAX_ATTACKS
 
     runs = atlas.fetch(run_of(model, image_set))
     runner = SQLRunner(read_settings(), atlas, ledger)
     try:
         number = runs[0]["run"] if runs else None
-        chosen, more = images_that(runner, image_set, number, condition, most=MOST_ATTACKS)
+        chosen, more = images_matching(runner, image_set, number, condition, most=MAX_ATTACKS)
     except (RefusedSQL, SQLFailed) as error:
         raise click.BadParameter(str(error), param_hint="--where") from error
     finally:
         runner.close()
     if more:
         raise CommandFailed(
-            f"--where: more than {MOST_ATTACKS:,} images are like that, as many as a job may have"
+            f"--where: more than {MAX_ATTACKS:,} images are like that, as many as a job may have"
         )
     if not chosen:
         check_set(atlas, image_set)
@@ -317,17 +317,17 @@ def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue
     longer than the random ones do.
     """
     from db.queries.attacks import job_ablations
-    from workers.requests.submit import Office, parse_ids
-    from workers.requests.submit_attacks import MOST_FOLLOWED, ablation_job
+    from workers.requests.submit import JobSubmitter, parse_ids
+    from workers.requests.submit_attacks import MAX_FOLLOWED, ablation_job
 
     settings = read_settings()
     ledger = open_ledger()
     atlas, _ = open_stores()
-    numbers = parse_ids(attacks, most=MOST_FOLLOWED, name="attacks")
+    numbers = parse_ids(attacks, most=MAX_FOLLOWED, name="attacks")
     new = ablation_job(
         ledger, atlas, numbers, channels=channels, draws=draws, seed=seed, layer=layer, queue=queue
     )
-    submitted = Office(settings, ledger).submit(new)
+    submitted = JobSubmitter(settings, ledger).submit(new)
     click.echo(f"{submitted.job}")
     remark(submitted.sentence())
     if wait:

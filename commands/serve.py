@@ -56,7 +56,7 @@ def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
     given = [("host", host), ("port", port), ("url-prefix", url_prefix)]
     where = [f"--{name}={value}" for name, value in given if value is not None]
     with Supervisor() as children:
-        server = children.start("web server", _words("serve", *where), again=True, stdout=subprocess.PIPE)
+        server = children.start("web server", _words("serve", *where), restart=True, stdout=subprocess.PIPE)
         assert server.stdout is not None
         address = server.stdout.readline().strip()  # it says where it is as soon as it answers
         if not address:
@@ -70,7 +70,7 @@ def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
         keep_broker = broker_keeper(children, settings)
         keep_broker()
         wait_until(lambda: is_there(settings), seconds=5)
-        children.start("worker", _words("worker"), again=True, came_up=_has_registered(ledger))
+        children.start("worker", _words("worker"), restart=True, came_up=_has_registered(ledger))
         sweeper.start()
         try:
             _watch(children, settings, filling, keep_broker)
@@ -118,7 +118,7 @@ def broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], 
         elif not is_there(settings):
             started = True
             try:
-                children.start("broker", server_command(settings), again=True)
+                children.start("broker", server_command(settings), restart=True)
             except NoBroker as error:
                 click.echo(f"convscope: jobs wait: {error}", err=True)
         looked = time.monotonic()
@@ -133,7 +133,7 @@ def _watch(
     from db.first_run import stopped
 
     if filling:
-        children.start("first run", _words("first-run"), again=False)
+        children.start("first run", _words("first-run"), restart=False)
     else:
         click.echo("Ready (Ctrl-C stops)")
     while True:
@@ -259,6 +259,6 @@ def worker(queues: str, device: str) -> None:
     from workers.queue.events import write_events
 
     write_events()
-    code = run_worker(read_settings(), queues=chosen, device=device, more=set_kinds)
+    code = run_worker(read_settings(), queues=chosen, device=device, extra_kinds=set_kinds)
     if code:
         sys.exit(code)

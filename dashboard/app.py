@@ -38,12 +38,12 @@ from dashboard.state.health import Health
 from dashboard.state.ids import MOUNTED
 from db.atlas.store import Atlas
 from db.home import open_to_serve
-from db.queries.federation import Both
+from db.queries.federation import AtlasWithLedger
 from db.settings import Settings
 from db.sql.runner import SQLRunner
 from db.stores.images import ImageStore
 from db.stores.results import ResultStore
-from workers.requests.submit import Office
+from workers.requests.submit import JobSubmitter
 
 HERE = Path(__file__).parent
 
@@ -85,9 +85,9 @@ def create_app(settings: Settings) -> Dash:
         ImageStore(settings),
         ledger,
         ResultStore(settings),
-        Office(settings, ledger),
+        JobSubmitter(settings, ledger),
         Health(settings),
-        Both(atlas, ledger),
+        AtlasWithLedger(atlas, ledger),
         SQLRunner(settings, atlas, ledger),
     )
     server.register_blueprint(api)
@@ -112,7 +112,7 @@ def create_app(settings: Settings) -> Dash:
 def not_found(**_: Any) -> Any:
     """The page for an address that is none."""
     return html.Div(
-        components.sorry("There is no such page.", link=(local("/"), "Show the patches")),
+        components.error_message("There is no such page.", link=(local("/"), "Show the patches")),
         className="single-page",
     )
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 THREADS = 16  # user queries may hold eight of them, running and waiting (see db/sql/places.py)
 MAX_CONNECTIONS = 1000
-MAX_HEADER = 64 * 2**10  # bytes of a request line and its headers; see address.MOST_ADDRESS
+MAX_HEADER = 64 * 2**10  # bytes of a request line and its headers; see address.MAX_ADDRESS
 MAX_BODY = 24 * 2**20  # bytes that any route takes; most take far less (see gate.MAX_BODIES)
 BUFFER = 64 * 2**20  # bytes of an answer that wait for a slow client, on disk, before its thread waits too
 

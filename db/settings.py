@@ -1,6 +1,6 @@
 """Settings of a Convscope installation, all read from the environment.
 
-`SETTINGS` is the one table: the README's table and `convscope --help` are written from it, and a test
+`SETTINGS` is the one table: docs/settings.md and `convscope --help` are written from it, and a test
 holds them together.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LEAST_PASSWORD = 8
+MIN_PASSWORD = 8
 MAX_URL_PREFIX = 200
 # Modules of `workers.models.speedups`: the same results, up to rounding, in less time.
 SPEEDUPS = ("folding", "pointwise", "runtime")
@@ -196,9 +196,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
 def _password(values: Mapping[str, str], name: str) -> str:
     """The value is not repeated where it is refused."""
     password = values[name]
-    if password and (len(password.strip()) < LEAST_PASSWORD or not password.isprintable()):
+    if password and (len(password.strip()) < MIN_PASSWORD or not password.isprintable()):
         raise SettingError(
-            f"{name}: expected {LEAST_PASSWORD} printable characters or more, got {len(password)} characters"
+            f"{name}: expected {MIN_PASSWORD} printable characters or more, got {len(password)} characters"
             + ("" if password.isprintable() else ", not all printable")
         )
     return password

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-MOST_LISTED = 12
+MAX_LISTED = 12
 
 
 def meant(given: str, known: Iterable[str]) -> str | None:
@@ -24,8 +24,8 @@ def choices(given: str, known: Iterable[str], *, nouns: str = "there are") -> st
     if not names:
         return "there is none yet"
     near = meant(given, names)
-    more = f" and {len(names) - MOST_LISTED:,} more" if len(names) > MOST_LISTED else ""
-    listed = f"{nouns} {', '.join(names[:MOST_LISTED])}{more}"
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    listed = f"{nouns} {', '.join(names[:MAX_LISTED])}{more}"
     return listed if near is None else f"did you mean {near!r}? {listed}"
 
 

@@ -36,7 +36,7 @@ def fill(atlas: Atlas, store: ImageStore, steps: Sequence[Step], *, device: str 
         Exception: whatever a step raised; the pages tell it, and the next first run goes on there.
     """
     models: dict[str, VisionModel] = {}
-    with filling(atlas.home), _Teller(atlas.home, steps) as tell:
+    with filling(atlas.home), _ProgressWriter(atlas.home, steps) as tell:
         for at, step in enumerate(steps):
             began = time.monotonic()
             tell.step(at)
@@ -60,7 +60,7 @@ def fill(atlas: Atlas, store: ImageStore, steps: Sequence[Step], *, device: str 
             yield f"{step.words()}: {time.monotonic() - began:.0f} s"
 
 
-class _Teller:
+class _ProgressWriter:
     """Writes down how far the first run is, now and then: as often as a page can look, and as a sign of life."""
 
     def __init__(self, home: Path, steps: Sequence[Step]) -> None:
@@ -86,7 +86,7 @@ class _Teller:
                     write_first_run(self._home, now)
                 written, due = now, time.monotonic() + HEARTBEAT
 
-    def __enter__(self) -> "_Teller":
+    def __enter__(self) -> "_ProgressWriter":
         self._writer.start()
         return self
 

@@ -30,16 +30,16 @@ from precompute.index.checkpoint import BuildBusy, CheckpointFailed
 from precompute.index.run import AlreadyIndexed, AnotherModel, CannotIndex, ImagesChanged, run_index
 from workers.models.networks import ModelError
 from workers.models.vision import load_model
-from workers.queue.runner import Computed, ItemFailed, Kind, MayPass, Report, TryLater
+from workers.queue.runner import Computed, ItemFailed, Kind, Postponed, Report, RetryableError
 from workers.requests.image_sets import allowed_labels, allowed_path, matching_layers
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
-MOST_REFUSALS = 1000
-MOST_SHOWN = 50
+MAX_REFUSALS = 1000
+MAX_SHOWN = 50
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 # What belongs to the request, and another attempt would meet again.
-_ITS_OWN = (
-    ImportRefused, WrongRequest, NoSuchUpload, ModelError, CannotIndex, AlreadyIndexed, AnotherModel, ImagesChanged,
+_PERMANENT_ERRORS = (
+    ImportRefused, InvalidRequest, NoSuchUpload, ModelError, CannotIndex, AlreadyIndexed, AnotherModel, ImagesChanged,
     NoAtlas,
 )  # fmt: skip
 
@@ -92,12 +92,12 @@ class ImportJobs:
                 options=options,
                 progress=tell,
             )
-        except _ITS_OWN as error:
+        except _PERMANENT_ERRORS as error:
             raise ItemFailed(" ".join(str(error).split())) from error
         except StoreBusy as error:
-            raise TryLater(str(error)) from error
+            raise Postponed(str(error)) from error
         except AtlasError as error:
-            raise MayPass(str(error)) from error
+            raise RetryableError(str(error)) from error
         row = _import_row(report, parameters, job)
 
         def done_with() -> None:
@@ -135,19 +135,19 @@ def _layout_facts(layout: Layout, notes: Sequence[str] = ()) -> dict[str, Any]:
     """What the page shows of a layout, with `notes` on the images."""
     return {
         "sentence": layout.sentence(),
-        "notes": [*layout.notes, *notes][:MOST_SHOWN],
-        "unused": [asdict(one) for one in layout.unused[:MOST_SHOWN]],
+        "notes": [*layout.notes, *notes][:MAX_SHOWN],
+        "unused": [asdict(one) for one in layout.unused[:MAX_SHOWN]],
     }
 
 
 def _preview_row(preview: Preview, parameters: Mapping[str, Any], job: int) -> dict[str, Any]:
     """A row that says what would be imported; it counts no image as added."""
     counts = ("added", "known", "refused", "labelled", "relabelled", "moved", "changed", "duplicates")
-    labels = dict(list(preview.labels.items())[:MOST_SHOWN])
+    labels = dict(list(preview.labels.items())[:MAX_SHOWN])
     facts = {
         "preview": True,
         "images": preview.images,
-        "splits": dict(list(preview.splits.items())[:MOST_SHOWN]),
+        "splits": dict(list(preview.splits.items())[:MAX_SHOWN]),
         "labels": labels,
         "classes": len(preview.labels),
     }
@@ -163,7 +163,7 @@ def _preview_row(preview: Preview, parameters: Mapping[str, Any], job: int) -> d
 
 
 def _import_row(report: ImportReport, parameters: Mapping[str, Any], job: int) -> dict[str, Any]:
-    refused = [{"name": one.name, "reason": one.reason} for one in report.refused[:MOST_REFUSALS]]
+    refused = [{"name": one.name, "reason": one.reason} for one in report.refused[:MAX_REFUSALS]]
     return {
         "job": job,
         "image_set": parameters["image_set"],
@@ -213,12 +213,12 @@ class IndexJobs:
         """See `workers.queue.runner.Kind`."""
         try:
             run = self._published(parameters) or self._index(parameters, on_progress)
-        except _ITS_OWN as error:
+        except _PERMANENT_ERRORS as error:
             raise ItemFailed(" ".join(str(error).split())) from error
         except BuildBusy as error:
-            raise TryLater(str(error)) from error
+            raise Postponed(str(error)) from error
         except (AtlasError, CheckpointFailed) as error:
-            raise MayPass(str(error)) from error
+            raise RetryableError(str(error)) from error
         return Computed(lambda _connection: run)
 
     def _published(self, parameters: Mapping[str, Any]) -> int | None:

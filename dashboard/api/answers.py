@@ -15,9 +15,9 @@ from db.ledger.jobs import IllegalMove, NoSuchJob
 from db.stores.results import ResultGone
 from db.suggestions import hint
 from workers.jobs.registry import JOB_KINDS
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
-MOST_NUMBER = 2**31 - 1
+MAX_NUMBER = 2**31 - 1
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -26,7 +26,7 @@ class NotFound(LookupError):
 
 
 STATUS: dict[type[Exception], int] = {
-    WrongRequest: 400,
+    InvalidRequest: 400,
     NoSuchJob: 404,
     NotFound: 404,
     IllegalMove: 409,
@@ -51,7 +51,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"expected a value for JSON, got {type(value).__name__}")
 
 
-def sorry(error: Exception) -> flask.Response:
+def error_response(error: Exception) -> flask.Response:
     """The sentence of an error that has one."""
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
     return answer({"error": " ".join(str(error).split())}, status)
@@ -64,16 +64,16 @@ def json_body() -> dict[str, Any]:
     request with 415.
 
     Raises:
-        WrongRequest: it is no object in JSON.
+        InvalidRequest: it is no object in JSON.
     """
     if flask.request.mimetype != "application/json":
         flask.abort(answer({"error": "expected a body of type application/json"}, 415))
     try:
         body = json.loads(flask.request.get_data(as_text=True))
     except (ValueError, RecursionError) as error:
-        raise WrongRequest("body: expected a JSON object, got something else") from error
+        raise InvalidRequest("body: expected a JSON object, got something else") from error
     if not isinstance(body, dict):
-        raise WrongRequest(f"body: expected a JSON object, got {type(body).__name__}")
+        raise InvalidRequest(f"body: expected a JSON object, got {type(body).__name__}")
     return body
 
 
@@ -81,24 +81,24 @@ def only(body: Mapping[str, Any], *names: str) -> None:
     """Refuse members that nobody reads: they are misspelt ones.
 
     Raises:
-        WrongRequest: there is another than `names`.
+        InvalidRequest: there is another than `names`.
     """
     for name in body:
         if name not in names:
-            raise WrongRequest(f"body: expected members among {', '.join(names)}, got {name!r}")
+            raise InvalidRequest(f"body: expected members among {', '.join(names)}, got {name!r}")
 
 
 def number(name: str, default: int, *, low: int, high: int) -> int:
     """A whole number of the query string.
 
     Raises:
-        WrongRequest: it is none, or out of range.
+        InvalidRequest: it is none, or out of range.
     """
     text = flask.request.args.get(name)
     if text is None:
         return default
     if not text.isascii() or not text.isdecimal() or len(text) > 20 or not low <= int(text) <= high:
-        raise WrongRequest(f"{name}: expected a whole number from {low} to {high}, got {text!r}")
+        raise InvalidRequest(f"{name}: expected a whole number from {low} to {high}, got {text!r}")
     return int(text)
 
 
@@ -106,7 +106,7 @@ def fraction(name: str, default: float | None, *, low: float, high: float) -> fl
     """A number of the query string.
 
     Raises:
-        WrongRequest: it is none, or out of range.
+        InvalidRequest: it is none, or out of range.
     """
     text = flask.request.args.get(name)
     if text is None:
@@ -116,7 +116,7 @@ def fraction(name: str, default: float | None, *, low: float, high: float) -> fl
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise WrongRequest(f"{name}: expected a number from {low:g} to {high:g}, got {text!r}")
+        raise InvalidRequest(f"{name}: expected a number from {low:g} to {high:g}, got {text!r}")
     return value
 
 
@@ -124,11 +124,13 @@ def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     """A word of the query string.
 
     Raises:
-        WrongRequest: it is another.
+        InvalidRequest: it is another.
     """
     text = flask.request.args.get(name, default)
     if text not in choices:
-        raise WrongRequest(f"{name}: expected one of {', '.join(choices)}, got {text!r}{hint(text, choices)}")
+        raise InvalidRequest(
+            f"{name}: expected one of {', '.join(choices)}, got {text!r}{hint(text, choices)}"
+        )
     return text
 
 
@@ -136,11 +138,11 @@ def words(name: str) -> str:
     """A text of the query string, empty where it is not given.
 
     Raises:
-        WrongRequest: it holds what no name holds.
+        InvalidRequest: it holds what no name holds.
     """
     text = flask.request.args.get(name, "")
     if not text.isprintable() or len(text) > 200:
-        raise WrongRequest(f"{name}: expected at most 200 printable characters, got {text!r}")
+        raise InvalidRequest(f"{name}: expected at most 200 printable characters, got {text!r}")
     return text
 
 

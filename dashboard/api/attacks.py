@@ -2,14 +2,23 @@
 
 import flask
 
-from dashboard.api.answers import MOST_NUMBER, STATUS, NotFound, answer, choice, kept, result_bytes, sorry
+from dashboard.api.answers import (
+    MAX_NUMBER,
+    STATUS,
+    NotFound,
+    answer,
+    choice,
+    error_response,
+    kept,
+    result_bytes,
+)
 from dashboard.api.attack_answers import attack_record, whole_attack
 from dashboard.state.context import Record, current
 from db.queries import attacks as attack_queries
 
 attack_api = flask.Blueprint("attack_api", __name__, url_prefix="/api")
 for _kind in STATUS:
-    attack_api.register_error_handler(_kind, sorry)
+    attack_api.register_error_handler(_kind, error_response)
 
 
 @attack_api.get("/attacks/<int:attack>")
@@ -46,7 +55,7 @@ def attack_change(attack: int) -> flask.Response:
 def attack_map(number: int) -> flask.Response:
     """A map before or after an attack, its difference to the clean map, or that difference's standard error."""
     part = choice("part", "map", ("map", "difference", "standard_error"))
-    found = attack_queries.attack_map(current().ledger, number) if number <= MOST_NUMBER else None
+    found = attack_queries.attack_map(current().ledger, number) if number <= MAX_NUMBER else None
     if found is None:
         raise NotFound(f"there is no map {number} of an attack")
     file = found["file" if part == "map" else f"{part}_file"]
@@ -56,7 +65,7 @@ def attack_map(number: int) -> flask.Response:
 
 
 def _attack(number: int) -> Record:
-    found = attack_queries.attack(current().ledger, number) if number <= MOST_NUMBER else None
+    found = attack_queries.attack(current().ledger, number) if number <= MAX_NUMBER else None
     if found is None:
         raise NotFound(f"there is no attack {number}")
     return found

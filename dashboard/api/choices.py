@@ -3,24 +3,24 @@
 import flask
 import numpy as np
 
-from dashboard.api.answers import MOST_NUMBER, answer, number, sorry, words
+from dashboard.api.answers import MAX_NUMBER, answer, error_response, number, words
 from dashboard.state.address import ImagesAddress
 from dashboard.state.context import current
 from dashboard.state.selections import images_query
-from db.queries.conditions import images_that
+from db.queries.conditions import images_matching
 from db.queries.images import image_classes
 from db.queries.inventory import classes_of
 from db.sql.child import SQLFailed
 from db.sql.guard import RefusedSQL
 from db.sql.places import TooManyQueries
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 from workers.requests.submit import short_ids
-from workers.requests.submit_attacks import MOST_ATTACKS
+from workers.requests.submit_attacks import MAX_ATTACKS
 
 MOST = 240
 
 choices = flask.Blueprint("choices", __name__, url_prefix="/choices")
-choices.register_error_handler(WrongRequest, sorry)
+choices.register_error_handler(InvalidRequest, error_response)
 
 
 @choices.get("/ids.json")
@@ -30,12 +30,12 @@ def ids() -> flask.Response:
     wanted = number("n", 6, low=1, high=MOST)
     address, problems = ImagesAddress.read(flask.request.query_string.decode(errors="replace"))
     if problems:
-        raise WrongRequest(next(iter(problems.values())))
+        raise InvalidRequest(next(iter(problems.values())))
     run = context.catalogue().run(address.model, address.images)
     if "seed" in flask.request.args:
         query = images_query(run, address, limit=None)
         there = np.array([row["image_id"] for row in context.atlas.fetch(query)], int)
-        random = np.random.default_rng(number("seed", 0, low=0, high=MOST_NUMBER))
+        random = np.random.default_rng(number("seed", 0, low=0, high=MAX_NUMBER))
         chosen = sorted(random.choice(there, min(wanted, len(there)), replace=False).tolist())
     else:
         chosen = [row["image_id"] for row in context.atlas.fetch(images_query(run, address, limit=wanted))]
@@ -49,18 +49,18 @@ def where() -> flask.Response:
     image_set, condition = words("images"), flask.request.args.get("where", "").strip()
     run = context.catalogue().run(words("model"), image_set)
     try:
-        chosen, more = images_that(
+        chosen, more = images_matching(
             context.sql,
             image_set,
             None if run is None else run["run"],
             condition or "true",
-            most=MOST_ATTACKS,
+            most=MAX_ATTACKS,
         )
     except (RefusedSQL, SQLFailed, TooManyQueries) as error:
-        raise WrongRequest(f"where: {error}") from error
+        raise InvalidRequest(f"where: {error}") from error
     if more:
-        raise WrongRequest(
-            f"where: more than {MOST_ATTACKS:,} images are like that, as many as a job may have"
+        raise InvalidRequest(
+            f"where: more than {MAX_ATTACKS:,} images are like that, as many as a job may have"
         )
     return answer({"ids": short_ids(chosen), "images": len(chosen)})
 

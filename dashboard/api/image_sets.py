@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import flask
 
-from dashboard.api.answers import answer, json_body, only, sorry, words
+from dashboard.api.answers import answer, error_response, json_body, only, words
 from dashboard.state.context import Record, current
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
 from db.queries.set_changes import (
-    MOST_DESCRIPTION,
+    MAX_DESCRIPTION,
     NoSuchSet,
     SetBusy,
     SetNameTaken,
@@ -22,7 +22,7 @@ from db.queries.set_changes import (
 )
 from db.stores.images import StoreBusy
 from workers.models.names import NAMED_MODELS
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 set_api = flask.Blueprint("set_api", __name__, url_prefix="/api/image_sets")
 STATUS: dict[type[Exception], int] = {
@@ -33,8 +33,8 @@ STATUS: dict[type[Exception], int] = {
     StoreBusy: 409,
     AtlasError: 503,
 }
-for _general in (WrongRequest, LedgerError):
-    set_api.register_error_handler(_general, sorry)
+for _general in (InvalidRequest, LedgerError):
+    set_api.register_error_handler(_general, error_response)
 
 
 def sorry_for_set(error: Exception) -> flask.Response:
@@ -102,9 +102,9 @@ def change_set(image_set: str) -> flask.Response:
     context = current()
     name, text = body.get("name", image_set), body.get("description")
     if not body:
-        raise WrongRequest("body: expected a name, a description, or both, got none")
+        raise InvalidRequest("body: expected a name, a description, or both, got none")
     if not isinstance(name, str):
-        raise WrongRequest(f"name: expected a text, got {name!r}")
+        raise InvalidRequest(f"name: expected a text, got {name!r}")
     if text is not None:
         describe_set(context.atlas, context.ledger, image_set, _description(text))
     if name != image_set:
@@ -113,14 +113,14 @@ def change_set(image_set: str) -> flask.Response:
 
 
 def _description(text: object) -> str:
-    if not isinstance(text, str) or len(text) > MOST_DESCRIPTION or "\0" in text:
-        raise WrongRequest(
-            f"description: expected a text of at most {MOST_DESCRIPTION:,} characters, got another"
+    if not isinstance(text, str) or len(text) > MAX_DESCRIPTION or "\0" in text:
+        raise InvalidRequest(
+            f"description: expected a text of at most {MAX_DESCRIPTION:,} characters, got another"
         )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise WrongRequest("description: expected a text, got half of a surrogate pair") from error
+        raise InvalidRequest("description: expected a text, got half of a surrogate pair") from error
     return text.strip()
 
 
@@ -128,7 +128,7 @@ def _description(text: object) -> str:
 def remove_set(image_set: str) -> flask.Response:
     """Remove a set with all that depends on it; `confirm` repeats its name."""
     if words("confirm") != image_set:
-        raise WrongRequest(
+        raise InvalidRequest(
             f"confirm: expected the set's name {image_set!r} once more, got {words('confirm')!r}"
         )
     context = current()

@@ -6,11 +6,12 @@ from typing import Any
 import flask
 
 from dashboard.api.answers import (
-    MOST_NUMBER,
+    MAX_NUMBER,
     STATUS,
     NotFound,
     answer,
     choice,
+    error_response,
     fraction,
     job_record,
     json_body,
@@ -18,7 +19,6 @@ from dashboard.api.answers import (
     map_record,
     number,
     result_bytes,
-    sorry,
     words,
 )
 from dashboard.api.attack_answers import attack_record
@@ -35,12 +35,12 @@ from workers.jobs.kind import Stores
 from workers.jobs.registry import JOB_KINDS, read_request
 from workers.requests.submit import (
     DEFAULT_STEPS,
-    MOST_STEPS,
+    MAX_STEPS,
 )
 
 api = flask.Blueprint("api", __name__, url_prefix="/api")
 for _kind in STATUS:
-    api.register_error_handler(_kind, sorry)
+    api.register_error_handler(_kind, error_response)
 
 
 @api.get("/openapi.json")
@@ -56,7 +56,7 @@ def submit() -> flask.Response:
     context = current()
     body = json_body()
     new = read_request(body, Stores(context.atlas, context.ledger, context.settings))
-    submitted = context.office.submit(new)
+    submitted = context.submitter.submit(new)
     record = _job(submitted.job) | {"notice": submitted.sentence()}
     return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))
 
@@ -77,7 +77,7 @@ def list_jobs() -> flask.Response:
         ledger,
         **filters,
         limit=number("limit", 100, low=1, high=1000),
-        offset=number("offset", 0, low=0, high=MOST_NUMBER),
+        offset=number("offset", 0, low=0, high=MAX_NUMBER),
     )
     return answer(
         {"jobs": [job_record(job) for job in found], "total": job_queries.count_jobs(ledger, **filters)}
@@ -91,13 +91,13 @@ def show_job(job: int) -> flask.Response:
     record = _job(job)
     part = {
         "limit": number("limit", 1000, low=1, high=10_000),
-        "offset": number("offset", 0, low=0, high=MOST_NUMBER),
+        "offset": number("offset", 0, low=0, high=MAX_NUMBER),
     }
     shown = ("position", "model", "image_id", "state", "error", "seconds", "result", "value")
     items = [{name: item[name] for name in shown} for item in job_queries.job_items(ledger, job, **part)]
     kind = JOB_KINDS.get(record["kind"])
     result = "" if kind is None else kind.result
-    steps = number("steps", record["parameters"].get("steps", DEFAULT_STEPS), low=2, high=MOST_STEPS)
+    steps = number("steps", record["parameters"].get("steps", DEFAULT_STEPS), low=2, high=MAX_STEPS)
     maps = job_queries.job_maps(ledger, job, steps=steps, **part) if result == "map" else []
     attacks = job_attacks(ledger, job, **part) if result == "attack" else []
     return answer(
@@ -115,7 +115,7 @@ def show_job(job: int) -> flask.Response:
 def cancel(job: int) -> flask.Response:
     """Cancel a job."""
     _check(job)
-    current().office.cancel(job)
+    current().submitter.cancel(job)
     return answer(_job(job))
 
 
@@ -123,7 +123,7 @@ def cancel(job: int) -> flask.Response:
 def retry(job: int) -> flask.Response:
     """Queue a job again that failed or was cancelled."""
     _check(job)
-    submitted = current().office.retry(job)
+    submitted = current().submitter.retry(job)
     return answer(_job(job) | {"notice": submitted.sentence()})
 
 
@@ -133,14 +133,14 @@ def _job(job: int) -> Record:
 
 
 def _check(job: int) -> None:
-    if job > MOST_NUMBER:
+    if job > MAX_NUMBER:
         raise NoSuchJob(f"there is no job {job}")
 
 
 @api.get("/maps/<int:map>")
 def show_map(map: int) -> flask.Response:
     """What is known of a map, with its curves of as many steps as are asked for."""
-    found = map_record(_map(map, steps=number("steps", DEFAULT_STEPS, low=2, high=MOST_STEPS)))
+    found = map_record(_map(map, steps=number("steps", DEFAULT_STEPS, low=2, high=MAX_STEPS)))
     return answer(found | {"scored_steps": job_queries.scored_steps(current().ledger, map)})
 
 
@@ -184,7 +184,7 @@ def map_input(map: int) -> flask.Response:
 
 
 def _map(number: int, *, steps: int = DEFAULT_STEPS) -> Record:
-    found = job_queries.saliency_map(current().ledger, number, steps=steps) if number <= MOST_NUMBER else None
+    found = job_queries.saliency_map(current().ledger, number, steps=steps) if number <= MAX_NUMBER else None
     if found is None:
         raise NotFound(f"there is no map {number}")
     return found

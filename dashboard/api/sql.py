@@ -11,14 +11,23 @@ from typing import Any
 import flask
 import pyarrow as pa
 
-from dashboard.api.answers import NotFound, answer, for_spreadsheet, json_body, number, only, sorry, words
-from dashboard.components.sql_cards import MOST_CARDS, cards, has_pictures
+from dashboard.api.answers import (
+    NotFound,
+    answer,
+    error_response,
+    for_spreadsheet,
+    json_body,
+    number,
+    only,
+    words,
+)
+from dashboard.components.sql_cards import MAX_CARDS, cards, has_pictures
 from dashboard.state.context import Record, current
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
 from db.ledger.saved_queries import (
-    MOST_NAME,
-    MOST_TEXT,
+    MAX_NAME,
+    MAX_TEXT,
     NameTaken,
     NoSuchQuery,
     delete_query,
@@ -29,14 +38,14 @@ from db.sql.catalog import catalogue, row_counts
 from db.sql.child import Result, SQLFailed, SQLStopped
 from db.sql.formats import csv_lines, distinct, json_lines, parquet_pieces, plain, values
 from db.sql.functions import by_kind
-from db.sql.guard import MOST_CHARACTERS, RefusedSQL
+from db.sql.guard import MAX_CHARACTERS, RefusedSQL
 from db.sql.places import TooManyQueries
 from db.sql.runner import as_value
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 STANDARD_ROWS = 1000
-MOST_ROWS = 20_000
-MOST_BYTES = 32 << 20  # of an answer that a browser shows
+MAX_ROWS = 20_000
+MAX_BYTES = 32 << 20  # of an answer that a browser shows
 ALL_ROWS = 1 << 40
 ALL_BYTES = 8 << 30
 FORMS = {"csv": "text/csv", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
@@ -51,8 +60,8 @@ STATUS: dict[type[Exception], int] = {
     NoSuchQuery: 404,
     AtlasError: 503,
 }
-for _general in (WrongRequest, NotFound, LedgerError):
-    sql_api.register_error_handler(_general, sorry)
+for _general in (InvalidRequest, NotFound, LedgerError):
+    sql_api.register_error_handler(_general, error_response)
 
 
 def sorry_for_sql(error: Exception) -> flask.Response:
@@ -68,9 +77,9 @@ for _kind in STATUS:
 @sql_api.get("/api/sql")
 def run_sql() -> flask.Response:
     """The first rows of a statement, with its columns; `cards=1` adds a picture for each row that has one."""
-    most = number("limit", STANDARD_ROWS, low=1, high=MOST_ROWS)
+    most = number("limit", STANDARD_ROWS, low=1, high=MAX_ROWS)
     wants_cards = number("cards", 0, low=0, high=1)
-    found = _run(rows=most, size=MOST_BYTES)
+    found = _run(rows=most, size=MAX_BYTES)
     table = found.table()
     columns = [
         {"name": name, "type": kind} for name, kind in zip(table.column_names, found.kinds, strict=True)
@@ -85,7 +94,7 @@ def run_sql() -> flask.Response:
         "pictures": has_pictures(table.column_names),
     }
     if wants_cards:
-        rows = [dict(zip(table.column_names, row, strict=True)) for row in told["rows"][:MOST_CARDS]]
+        rows = [dict(zip(table.column_names, row, strict=True)) for row in told["rows"][:MAX_CARDS]]
         rows = rows if distinct(table.column_names) == table.column_names else []
         told["cards"] = cards(current(), rows, image_set=words("images"))
     return answer(told)
@@ -128,7 +137,7 @@ def _whole(result: Result) -> Iterator[pa.RecordBatch]:
 def _run(*, rows: int, size: int) -> Result:
     sql = flask.request.args.get("q", "")
     if not sql.strip():
-        raise WrongRequest("q: expected an SQL statement, got none")
+        raise InvalidRequest("q: expected an SQL statement, got none")
     values = {
         name.removeprefix("p."): as_value(text)
         for name, text in flask.request.args.items()
@@ -171,15 +180,15 @@ def keep_query() -> flask.Response:
     name, description, sql = (_text(body, part) for part in ("name", "description", "sql"))
     replace = body.get("replace", False)
     if not isinstance(replace, bool):
-        raise WrongRequest(f"replace: expected true or false, got {replace!r}")
-    for part, text, most in (("name", name, MOST_NAME), ("sql", sql, MOST_CHARACTERS)):
+        raise InvalidRequest(f"replace: expected true or false, got {replace!r}")
+    for part, text, most in (("name", name, MAX_NAME), ("sql", sql, MAX_CHARACTERS)):
         if not text or len(text) > most:
-            raise WrongRequest(f"{part}: expected 1 to {most:,} characters, got {len(text):,}")
+            raise InvalidRequest(f"{part}: expected 1 to {most:,} characters, got {len(text):,}")
     if not name.isprintable():
-        raise WrongRequest("name: expected one line of printable characters")
-    if len(description) > MOST_TEXT:
-        raise WrongRequest(
-            f"description: expected at most {MOST_TEXT:,} characters, got {len(description):,}"
+        raise InvalidRequest("name: expected one line of printable characters")
+    if len(description) > MAX_TEXT:
+        raise InvalidRequest(
+            f"description: expected at most {MAX_TEXT:,} characters, got {len(description):,}"
         )
     found = save_query(current().ledger, name=name, description=description, sql=sql, replace=replace)
     return answer(found, 201)
@@ -188,11 +197,11 @@ def keep_query() -> flask.Response:
 def _text(body: Record, name: str) -> str:
     text = body.get(name, "")
     if not isinstance(text, str) or "\0" in text:
-        raise WrongRequest(f"{name}: expected a text, got {text!r}")
+        raise InvalidRequest(f"{name}: expected a text, got {text!r}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise WrongRequest(f"{name}: expected a text, got half of a surrogate pair") from error
+        raise InvalidRequest(f"{name}: expected a text, got half of a surrogate pair") from error
     return text.strip()
 
 

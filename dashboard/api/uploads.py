@@ -10,24 +10,24 @@ from typing import Any, BinaryIO, cast
 
 import flask
 
-from dashboard.api.answers import NotFound, answer, job_record, json_body, number, only, sorry
+from dashboard.api.answers import NotFound, answer, error_response, job_record, json_body, number, only
 from dashboard.security.prefix import local
 from dashboard.state.context import Record, current
 from db.ledger.engine import LedgerError
 from db.queries import jobs as job_queries
-from db.stores.uploads import MOST_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
+from db.stores.uploads import MAX_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
 from workers.requests.image_sets import LAYOUT_WORDS, labels_problem, layout_words, upload_job
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 MAX_PIECE = 16 * 2**20
 PIECE = 4 * 2**20  # what to send at once
-MOST_LABELS_NAME = 255
+MAX_LABELS_NAME = 255
 MAX_LIST = 24 * 2**20  # 200,000 files with names of 100 characters
 
 uploads = flask.Blueprint("uploads", __name__, url_prefix="/api/uploads")
 STATUS: dict[type[Exception], int] = {NoSuchUpload: 404, NoRoom: 507, WrongOffset: 409, UploadRefused: 409}
-for _general in (WrongRequest, NotFound, LedgerError):
-    uploads.register_error_handler(_general, sorry)
+for _general in (InvalidRequest, NotFound, LedgerError):
+    uploads.register_error_handler(_general, error_response)
 
 
 def sorry_for_upload(error: Exception) -> flask.Response:
@@ -54,7 +54,7 @@ def begin_upload() -> flask.Response:
     only(body, "files")
     listed = body.get("files")
     if not isinstance(listed, list) or not listed:
-        raise WrongRequest("files: expected a list of objects with name and size, got none")
+        raise InvalidRequest("files: expected a list of objects with name and size, got none")
     files = [_file(one) for one in listed]
     with _wrong_where_refused():
         key = _store().begin(files)
@@ -69,7 +69,7 @@ def _wrong_where_refused() -> Iterator[None]:
     except NoRoom:
         raise
     except UploadRefused as error:
-        raise WrongRequest(str(error)) from error
+        raise InvalidRequest(str(error)) from error
 
 
 @uploads.post("/<upload>/labels")
@@ -78,16 +78,16 @@ def add_labels(upload: str) -> flask.Response:
     body = json_body()
     only(body, "name", "size")
     if body.keys() != {"name", "size"}:
-        raise WrongRequest("body: expected name and size of a labels file, got another")
+        raise InvalidRequest("body: expected name and size of a labels file, got another")
     given, size = _file(body)
     name = given.replace("\\", "/").rpartition("/")[2]
-    if not 1 <= len(name) <= MOST_LABELS_NAME or not name.isprintable():
-        raise WrongRequest(
-            f"name: expected a printable file name of 1 to {MOST_LABELS_NAME} characters, got {name!r:.200}"
+    if not 1 <= len(name) <= MAX_LABELS_NAME or not name.isprintable():
+        raise InvalidRequest(
+            f"name: expected a printable file name of 1 to {MAX_LABELS_NAME} characters, got {name!r:.200}"
         )
     problem = labels_problem(name, size)
     if problem is not None:
-        raise WrongRequest(f"labels: {problem}")
+        raise InvalidRequest(f"labels: {problem}")
     with _wrong_where_refused():
         file = _store().add_labels(upload, name, size)
     place = f"/api/uploads/{upload}/files/{file}"
@@ -96,12 +96,14 @@ def add_labels(upload: str) -> flask.Response:
 
 def _file(given: Any) -> tuple[str, int]:
     if not isinstance(given, dict) or given.keys() != {"name", "size"}:
-        raise WrongRequest("files: expected objects with name and size, got another")
+        raise InvalidRequest("files: expected objects with name and size, got another")
     name, size = given["name"], given["size"]
-    if not isinstance(name, str) or not 1 <= len(name) <= MOST_NAME:
-        raise WrongRequest(f"name: expected a text of 1 to {MOST_NAME:,} characters, got {str(name)[:100]!r}")
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
+        raise InvalidRequest(
+            f"name: expected a text of 1 to {MAX_NAME:,} characters, got {str(name)[:100]!r}"
+        )
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**53:
-        raise WrongRequest(f"size: expected a whole number of bytes, got {size!r}")
+        raise InvalidRequest(f"size: expected a whole number of bytes, got {size!r}")
     return name, size
 
 
@@ -136,7 +138,7 @@ def receive(upload: str, file: int) -> flask.Response:
         return answer({"error": "expected a body of type application/octet-stream"}, 415)
     length = flask.request.content_length
     if length is None or not 0 <= length <= MAX_PIECE:
-        raise WrongRequest(f"body: expected at most {MAX_PIECE:,} bytes with their length, got {length}")
+        raise InvalidRequest(f"body: expected at most {MAX_PIECE:,} bytes with their length, got {length}")
     offset = number("offset", 0, low=0, high=2**53)
     stream = cast(BinaryIO, flask.request.stream)
     received = _store().write(upload, file, offset, length, stream)
@@ -159,7 +161,7 @@ def import_upload(upload: str) -> flask.Response:
     only(body, "images", "queue", "preview", "labels", *LAYOUT_WORDS)
     name, queue = body.get("images", ""), body.get("queue", "interactive")
     if not isinstance(name, str) or not isinstance(queue, str):
-        raise WrongRequest("images: expected a text, got something else")
+        raise InvalidRequest("images: expected a text, got something else")
     context = current()
     new = upload_job(
         _store(),
@@ -170,6 +172,6 @@ def import_upload(upload: str) -> flask.Response:
         words=layout_words(body),
         labels=body.get("labels"),
     )
-    submitted = context.office.submit(new)
+    submitted = context.submitter.submit(new)
     record = job_record(job_queries.job(context.ledger, submitted.job)) | {"notice": submitted.sentence()}
     return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))

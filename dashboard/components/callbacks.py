@@ -8,7 +8,7 @@ from dash import ClientsideFunction
 from dash.exceptions import PreventUpdate
 
 
-def drawn_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]:
+def render_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]:
     """A page's layout. Dash calls it on every change of the address: while the page is shown, it stays."""
 
     def decorate(draw: Callable[[], Any]) -> Callable[..., Any]:

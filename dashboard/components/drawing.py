@@ -20,7 +20,7 @@ BLOCK_GAP = 10
 STAGE_PADDING = 8
 STAGE_HEAD = 20
 STAGE_GAP = 22
-MOST_IN_ROW = 4
+MAX_IN_ROW = 4
 LETTER = 6.2  # mean width of a letter of 11 px
 
 
@@ -135,8 +135,8 @@ def _runs(layers: Iterable[Record], of: Any) -> list[tuple[tuple[int, str | None
 
 
 def _chunks(layers: Sequence[Record]) -> list[Sequence[Record]]:
-    """Lines of nearly equal length, at most MOST_IN_ROW each."""
-    lines = -(-len(layers) // MOST_IN_ROW)
+    """Lines of nearly equal length, at most MAX_IN_ROW each."""
+    lines = -(-len(layers) // MAX_IN_ROW)
     size = -(-len(layers) // lines)
     return [layers[start : start + size] for start in range(0, len(layers), size)]
 

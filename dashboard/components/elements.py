@@ -7,7 +7,7 @@ from typing import Any
 import dash_bootstrap_components as dbc
 from dash import html
 
-from dashboard.state.address import MOST_ADDRESS, SQLAddress
+from dashboard.state.address import MAX_ADDRESS, SQLAddress
 from db.atlas.store import Query
 
 Component = Any
@@ -89,7 +89,7 @@ def sql_tools(query: Query, download: str, *, rows: int | None = None) -> Compon
 def open_in_sql(text: str) -> Component:
     """To the SQL page with this statement; nothing where it is too long for an address."""
     href = SQLAddress(q=text).href()
-    if len(href) > MOST_ADDRESS:
+    if len(href) > MAX_ADDRESS:
         return None
     return html.A(
         [icon("database"), html.Span("Open in SQL")],
@@ -144,7 +144,7 @@ def thumbnails_gone(number: int, image_set: str, source: str) -> Component:
     )
 
 
-def sorry(
+def error_message(
     sentence: str,
     *,
     link: tuple[str, str] | None = None,

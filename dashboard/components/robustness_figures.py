@@ -15,10 +15,10 @@ from dashboard.state.context import Record
 # Distinguishable without seeing red and green apart (Okabe and Ito), readable on light and dark.
 COLOURS = ("#0f9d8f", "#d95f02", "#7570b3", "#cc79a7", "#b8860b", "#3b82c4")
 INK = "#7d8792"
-MOST_POINTS = 3000
+MAX_POINTS = 3000
 # That many stand beside each other on a phone.
-MOST_TICKS = 5
-MOST_CLASSES = 20
+MAX_TICKS = 5
+MAX_CLASSES = 20
 
 
 def colours(models: Sequence[str]) -> dict[str, str]:
@@ -144,8 +144,8 @@ def strip_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) 
     by_model = {model: list(found) for model, found in itertools.groupby(rows, lambda row: row["model"])}
     for lane, (model, colour) in enumerate(colours(list(by_model)).items()):
         found = by_model[model]
-        if len(found) > MOST_POINTS:
-            chosen = random.choice(len(found), MOST_POINTS, replace=False)
+        if len(found) > MAX_POINTS:
+            chosen = random.choice(len(found), MAX_POINTS, replace=False)
             found = [found[place] for place in sorted(chosen)]
         figure.add_scatter(
             x=[max(left, row["smallest"]) for row in found],
@@ -224,7 +224,7 @@ def _most(rows: Sequence[Record], side: str) -> dict[int, str]:
         index = row[f"{side}_index"]
         totals[index] = totals.get(index, 0) + row["images"]
         names[index] = row[f"{side}_class"]
-    chosen = sorted(totals, key=lambda index: (-totals[index], names[index], index))[:MOST_CLASSES]
+    chosen = sorted(totals, key=lambda index: (-totals[index], names[index], index))[:MAX_CLASSES]
     shared = [names[index] for index in chosen]
     return {
         index: names[index] if shared.count(names[index]) == 1 else f"{names[index]} ({index})"
@@ -252,7 +252,7 @@ def _dressed(
     ticks = [
         n for n in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 127) if left * 255 * 0.999 <= n <= cap * 255 * 1.001
     ]
-    if len(ticks) > MOST_TICKS:
+    if len(ticks) > MAX_TICKS:
         ticks = ticks[
             len(ticks) % 2 == 0 :: 2
         ]  # the last one stays; two at the left end would touch on a phone

@@ -10,7 +10,7 @@ from dashboard.state.address import AttackAddress, ChannelAddress, ImageAddress
 from dashboard.state.context import Catalogue, Context, Record
 from db.atlas.image_sets import images_by_id
 
-MOST_CARDS = 240
+MAX_CARDS = 240
 Row = Mapping[str, Any]
 
 
@@ -26,7 +26,7 @@ def cards(context: Context, rows: Sequence[Row], *, image_set: str) -> list[Reco
         image_set: whose images those are that neither `image_set` nor `run` tells of.
     """
     catalogue = context.catalogue()
-    places = [_place(catalogue, row, image_set) for row in rows[:MOST_CARDS]]
+    places = [_place(catalogue, row, image_set) for row in rows[:MAX_CARDS]]
     wanted: dict[str, set[int]] = {}
     for place in places:
         if place is not None:

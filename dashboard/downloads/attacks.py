@@ -6,13 +6,13 @@ import flask
 import pyarrow as pa
 
 from dashboard.api.answers import (
-    MOST_NUMBER,
+    MAX_NUMBER,
     STATUS,
     NotFound,
+    error_response,
     file_name,
     for_spreadsheet,
     result_line,
-    sorry,
 )
 from dashboard.api.answers import number as whole_number
 from dashboard.api.attack_answers import attack_record, steps
@@ -27,12 +27,12 @@ from db.queries.jobs import job, job_items
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from db.suggestions import hint
-from workers.requests.parameters import WrongRequest
-from workers.requests.submit_attacks import MOST_ATTACKS
+from workers.requests.parameters import InvalidRequest
+from workers.requests.submit_attacks import MAX_ATTACKS
 
 attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
 for _kind in STATUS:
-    attack_downloads.register_error_handler(_kind, sorry)
+    attack_downloads.register_error_handler(_kind, error_response)
 
 
 # Facts of the job that are no facts of an attack, and what a table cannot hold.
@@ -46,13 +46,13 @@ def attacks_csv() -> flask.Response:
     """
     context = current()
     if "job" in flask.request.args:
-        number = whole_number("job", 0, low=1, high=MOST_NUMBER)
+        number = whole_number("job", 0, low=1, high=MAX_NUMBER)
         image_set, items, attacks = _of_job(context, number)
         return _csv(
             [line(item, attacks.get(item["position"]), image_set) for item in items], f"attacks-job-{number}"
         )
     page, wanted = chosen_here(context, read_page)
-    request = ask(context, wanted, most=MOST_ATTACKS)
+    request = ask(context, wanted, most=MAX_ATTACKS)
     stored = {row["position"]: row for row in request.stored}
     items = [
         {"position": at, "model": item.model, "image_id": item.image_id, "state": "queued", "error": None}
@@ -85,7 +85,7 @@ def line(item: Record, found: Record | None, image_set: str) -> Record:
 @attack_downloads.get("/attack-steps.csv")
 def steps_csv() -> flask.Response:
     """A line for each epsilon of one attack: the classes that the model named, best first."""
-    number = whole_number("attack", 0, low=1, high=MOST_NUMBER)
+    number = whole_number("attack", 0, low=1, high=MAX_NUMBER)
     context = current()
     found = attack_queries.attack(context.ledger, number)
     if found is None:
@@ -130,7 +130,7 @@ def robustness_csv(table: str) -> flask.Response:
         raise NotFound(f"table: expected one of {', '.join(TABLES)}, got {table!r}{hint(table, TABLES)}")
     address, problems = RobustnessAddress.read(flask.request.query_string.decode(errors="replace"))
     if problems:
-        raise WrongRequest(next(iter(problems.values())).rstrip("."))
+        raise InvalidRequest(next(iter(problems.values())).rstrip("."))
     found = current().both.fetch_arrow(TABLES[table](address))
     return _file(
         "".join(csv_lines(found.schema, found.to_batches(), spreadsheet=for_spreadsheet())),

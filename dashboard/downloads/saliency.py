@@ -13,20 +13,20 @@ import flask
 import pyarrow as pa
 
 from dashboard.api.answers import (
-    MOST_NUMBER,
+    MAX_NUMBER,
     STATUS,
     NotFound,
     choice,
+    error_response,
     file_name,
     for_spreadsheet,
     fraction,
     result_line,
-    sorry,
 )
 from dashboard.api.answers import number as whole_number
 from dashboard.components.formatting import activation, percent
 from dashboard.pages.request_state import chosen_here
-from dashboard.pages.saliency import MOST_MAPS, ask, read_page
+from dashboard.pages.saliency import MAX_MAPS, ask, read_page
 from dashboard.pictures import figure, heat
 from dashboard.pictures.figure import ColourBar, FigureCell, FigureRow
 from dashboard.state.context import Context, Record, current
@@ -35,8 +35,8 @@ from db.queries.patches import pictured
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from workers.attribution.registry import METHODS
-from workers.requests.parameters import WrongRequest
-from workers.requests.submit import DEFAULT_STEPS, MOST_STEPS
+from workers.requests.parameters import InvalidRequest
+from workers.requests.submit import DEFAULT_STEPS, MAX_STEPS
 
 DEFAULT_STRENGTH = 0.65
 SCALES = ("own", "model", "all")
@@ -59,7 +59,7 @@ saliency_downloads = flask.Blueprint("saliency_downloads", __name__, url_prefix=
 
 
 for _kind in STATUS:
-    saliency_downloads.register_error_handler(_kind, sorry)
+    saliency_downloads.register_error_handler(_kind, error_response)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def read_view() -> View:
     """What the query string says of how maps are shown.
 
     Raises:
-        WrongRequest: a choice that there is not.
+        InvalidRequest: a choice that there is not.
     """
     clip = fraction("clip", heat.DEFAULT_CLIP, low=heat.LOWEST_CLIP, high=heat.HIGHEST_CLIP)
     strength = fraction("strength", DEFAULT_STRENGTH, low=0, high=1)
@@ -111,9 +111,9 @@ class Asked:
 
 
 def _asked(context: Context) -> Asked:
-    steps = whole_number("steps", DEFAULT_STEPS, low=2, high=MOST_STEPS)
+    steps = whole_number("steps", DEFAULT_STEPS, low=2, high=MAX_STEPS)
     if "job" in flask.request.args:
-        return _of_job(context, whole_number("job", 0, low=1, high=MOST_NUMBER), steps)
+        return _of_job(context, whole_number("job", 0, low=1, high=MAX_NUMBER), steps)
     page, wanted = chosen_here(context, read_page)
     request = ask(context, wanted, steps=steps)
     stored = {row["position"]: row for row in request.stored}
@@ -134,8 +134,8 @@ def _of_job(context: Context, number: int, steps: int) -> Asked:
     found = job(context.ledger, number)
     if found["kind"] != "saliency":
         raise NotFound(f"job {number} computes no maps but {found['kind']}")
-    if found["items"] > MOST_MAPS:
-        raise WrongRequest(f"a figure holds up to {MOST_MAPS} maps, job {number} has {found['items']:,}")
+    if found["items"] > MAX_MAPS:
+        raise InvalidRequest(f"a figure holds up to {MAX_MAPS} maps, job {number} has {found['items']:,}")
     maps = {row["position"]: row for row in job_maps(context.ledger, number, steps=steps)}
     return Asked(found, job_items(context.ledger, number), maps)
 

@@ -45,7 +45,7 @@ ROWS_AT_ONCE = 2000
 @downloads.errorhandler(NothingSelected)
 @downloads.errorhandler(ChannelsError)
 @downloads.errorhandler(NoAtlas)
-def sorry(error: Exception) -> flask.Response:
+def error_response(error: Exception) -> flask.Response:
     """What was asked for is not there: one sentence."""
     return flask.Response(f"{error}\n", 404, mimetype="text/plain")
 

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from dash import Dash
 
 from dashboard.api.attack_answers import attack_record
-from dashboard.components.callbacks import drawn_once
+from dashboard.components.callbacks import render_once
 from dashboard.components.drawing import as_picture, draw
 from dashboard.components.elements import Component
 from dashboard.pages.page import Page
@@ -30,12 +30,12 @@ from workers.requests.submit import choose_models
 from workers.requests.submit_attacks import MAP_PARAMETERS, attack_job, parse_class, stored_attacks
 
 TITLE = "Attack · Convscope"
-MOST_SHOWN = 240
+MAX_SHOWN = 240
 # More than these are a night's work: they let pass what somebody waits for.
-MOST_INTERACTIVE = 24
+MAX_INTERACTIVE = 24
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return asking_layout("attack", constants())
@@ -53,7 +53,7 @@ def constants() -> Record:
         "maps": [dataclasses.asdict(parameter) for parameter in MAP_PARAMETERS],
         "colours": {name: list(heat.COLOUR_MAPS[name]) for name in ("inferno", heat.DIVERGING)},
         "diverging": heat.DIVERGING,
-        "most": MOST_SHOWN,
+        "most": MAX_SHOWN,
         "spread": RULE,
         "dead": DEAD,
     }
@@ -71,9 +71,7 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
                 address, _ = AttackAddress.read(search := request_of(found))
         except LedgerError as error:  # nobody knows whether there is one
             problems["ledger"] = f"{error}."
-    page = read_request(
-        context, catalogue, search, address, problems, ATTACKS, MOST_SHOWN, ask, attack_record
-    )
+    page = read_request(context, catalogue, search, address, problems, ATTACKS, MAX_SHOWN, ask, attack_record)
     drawings = {
         model: as_picture(draw(catalogue.layers[model], catalogue.edges[model]))
         for model in page["chosen"]
@@ -97,11 +95,11 @@ def request_of(found: Record) -> str:
     return "?" + urlencode(given)
 
 
-def ask(context: Context, chosen: Chosen, *, most: int = MOST_SHOWN) -> Asked:
+def ask(context: Context, chosen: Chosen, *, most: int = MAX_SHOWN) -> Asked:
     """The job that a choice asks for, and those of its first `most` attacks that other jobs have made.
 
     Raises:
-        WrongRequest: something in it cannot be.
+        InvalidRequest: something in it cannot be.
     """
     leaves = chosen.target in ("prediction", "label")
     items = len(chosen.ids) * len(chosen.models)
@@ -109,7 +107,7 @@ def ask(context: Context, chosen: Chosen, *, most: int = MOST_SHOWN) -> Asked:
         "kind": "attack",
         "relative_to": chosen.target if leaves else "prediction",
         "target": None if leaves else parse_class(chosen.target),
-        "queue": "interactive" if items <= MOST_INTERACTIVE else "batch",
+        "queue": "interactive" if items <= MAX_INTERACTIVE else "batch",
     }
     new = attack_job(
         context.atlas,

@@ -13,7 +13,7 @@ from dash import Dash, Input, Output, State, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import drawn_once
+from dashboard.components.callbacks import render_once
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import activation, count, patch_sentence, percent
 from dashboard.components.grid import tied
@@ -37,7 +37,7 @@ BODY = make_id("channel", "body")
 TUNING = make_id("channel", "tuning")
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(
@@ -74,10 +74,10 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
     except NothingSelected as nothing:
         way_out = (PatchesAddress(model=address.model, images=address.images).href(), "Show the layers")
         to_type = nothing.command if isinstance(nothing, NotIndexed) else ""
-        return components.sorry(str(nothing), link=way_out, choices=nothing.choices, to_type=to_type)
+        return components.error_message(str(nothing), link=way_out, choices=nothing.choices, to_type=to_type)
     last = selection.layer["channels"] - 1
     if address.channel > last:
-        return components.sorry(
+        return components.error_message(
             f"{selection.layer['label']} has channels 0 to {last}, not {address.channel}.",
             link=(selection.address.href(), "Show its channels"),
         )

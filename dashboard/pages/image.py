@@ -14,7 +14,7 @@ from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, icon
 from dashboard.components.formatting import activation, byte_size, count, percent
 from dashboard.components.onboarding import nothing_yet
@@ -37,7 +37,7 @@ PAINTED = make_id("image", "painted")
 PER_LAYER = 24
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(
@@ -89,10 +89,12 @@ def show_image(
         there = next((known for known in catalogue.image_sets if known["image_set"] == image_set), None)
         if there is None:
             link = (ImagesAddress().href(), "Show the images there are")
-            return components.sorry(f"There is no image set “{image_set}”.", link=link, choices=sets), None
+            return components.error_message(
+                f"There is no image set “{image_set}”.", link=link, choices=sets
+            ), None
         link = (ImagesAddress(model=address.model, images=image_set).href(), f"Show {image_set}")
         wrong = f"{image_set} has images 0 to {there['images'] - 1}, not {address.id}."
-        return components.sorry(wrong, link=link), None
+        return components.error_message(wrong, link=link), None
     model = run["model"] if run else ""
     here = replace(address, model=model, images=image_set)
     page, channels = image_page(context, here, found[0], run)

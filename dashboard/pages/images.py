@@ -16,7 +16,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes, icon, labelled, select
 from dashboard.components.formatting import count, percent
 from dashboard.components.onboarding import nothing_yet
@@ -50,7 +50,7 @@ def _id(name: str) -> str:
     return make_id("images", name)
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(
@@ -184,7 +184,8 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
         sets = tuple(row["image_set"] for row in catalogue.image_sets)
         link = (ImagesAddress().href(), "Show the images there are")
         return _blank(
-            components.sorry(f"There is no image set “{address.images}”.", link=link, choices=sets), address
+            components.error_message(f"There is no image set “{address.images}”.", link=link, choices=sets),
+            address,
         )
     if run is None and address.model:
         problems["model"] = not_indexed(catalogue, address)

@@ -5,7 +5,7 @@ address, work --(browser)--> list, the opened job; asks again every second while
 
 from dash import Dash, Input, Output, State, dcc, html
 
-from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component
 from dashboard.pages.page import Page
 from dashboard.state.address import JobsAddress
@@ -15,7 +15,7 @@ from workers.jobs.registry import JOB_KINDS
 TITLE = "Jobs · Convscope"
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

@@ -17,7 +17,7 @@ from dash import Dash, Input, Output, State, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import drawn_once
+from dashboard.components.callbacks import render_once
 from dashboard.components.confusion import Matrix, confusion_matrix
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import byte_size, count, percent
@@ -38,15 +38,15 @@ from db.queries.labels import in_words, label_matches, unindexed_choices
 TITLE = "Overview · Convscope"
 BODY = make_id("overview", "body")
 REPEATS = make_id("overview", "repeats")
-MOST_CLASSES = 24  # rows of the matrix, bars of a list
-MOST_SIZES = 8
-MOST_MISTAKES = 18
-MOST_PAIRS = 12
-_MOST_NAMES = 4  # of layers in a cell
+MAX_CLASSES = 24  # rows of the matrix, bars of a list
+MAX_SIZES = 8
+MAX_MISTAKES = 18
+MAX_PAIRS = 12
+_MAX_NAMES = 4  # of layers in a cell
 ORDERS = {"images": "most images", "worst": "worst", "best": "best", "name": "name"}
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(
@@ -84,7 +84,7 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
     if not any(row["image_set"] == listed.images for row in catalogue.image_sets):
         sets = tuple(row["image_set"] for row in catalogue.image_sets)
         link = (OverviewAddress().href(), "Show the newest set")
-        return components.sorry(f"There is no image set “{listed.images}”.", link=link, choices=sets)
+        return components.error_message(f"There is no image set “{listed.images}”.", link=link, choices=sets)
     if run is None and address.model:
         problems["model"] = not_indexed(catalogue, listed)
     here = replace(address, images=listed.images, model=listed.model)
@@ -139,7 +139,7 @@ def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Comp
     else:
         same = sum(row["identical"] for row in rows)
         told = f"{count(same, 'pair')} of the same file, {len(rows) - same:,} that look alike"
-        shown = f"; the nearest {MOST_PAIRS}" if len(rows) > MOST_PAIRS else ""
+        shown = f"; the nearest {MAX_PAIRS}" if len(rows) > MAX_PAIRS else ""
         inside = html.Div(
             [
                 html.P(
@@ -148,7 +148,7 @@ def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Comp
                     f"alone.{earlier}",
                     className="quiet",
                 ),
-                html.Ul([_pair(here, row) for row in rows[:MOST_PAIRS]], className="pairs"),
+                html.Ul([_pair(here, row) for row in rows[:MAX_PAIRS]], className="pairs"),
             ]
         )
     return _card("Pictures that repeat", query, here, "repeats", inside)
@@ -265,9 +265,9 @@ def _classes(context: Context, here: OverviewAddress, run: Record | None) -> Com
             title=f"{row['class']}: {count(row['images'], 'image')}"
             + (f", {percent(row['top1'])} right" if row["judged"] else ""),
         )
-        for row in rows[:MOST_CLASSES]
+        for row in rows[:MAX_CLASSES]
     )
-    more = f"{MOST_CLASSES} of {len(rows):,} classes; the CSV has all." if len(rows) > MOST_CLASSES else None
+    more = f"{MAX_CLASSES} of {len(rows):,} classes; the CSV has all." if len(rows) > MAX_CLASSES else None
     return _card(
         "Classes",
         query,
@@ -283,13 +283,13 @@ def _sizes(context: Context, here: OverviewAddress) -> Component:
     query = overview_queries.sizes(here.images, limit=None)
     rows = context.atlas.fetch(query)
     most = max(row["images"] for row in rows)
-    others = sum(row["images"] for row in rows[MOST_SIZES:])
+    others = sum(row["images"] for row in rows[MAX_SIZES:])
     listed = [
         components.bar(f"{row['width']:,} × {row['height']:,}", row["images"] / most, f"{row['images']:,}")
-        for row in rows[:MOST_SIZES]
+        for row in rows[:MAX_SIZES]
     ]
     if others:
-        name = count(len(rows) - MOST_SIZES, "other")
+        name = count(len(rows) - MAX_SIZES, "other")
         listed.append(components.bar(name, others / most, f"{others:,}"))
     return _card("Sizes, width × height", query, here, "sizes", components.bars(listed))
 
@@ -337,9 +337,9 @@ def _labels(context: Context, here: OverviewAddress, run: Record) -> Component:
     left = [row for row in rows if row["how"] in ("ambiguous", "none")]
     shown = [
         [row["label"] or row["wnid"], f"{row['images']:,}", ", ".join(row["candidates"] or ()) or "no class"]
-        for row in left[:MOST_CLASSES]
+        for row in left[:MAX_CLASSES]
     ]
-    more = f"{MOST_CLASSES} of {len(left):,} labels; the CSV has all." if len(left) > MOST_CLASSES else None
+    more = f"{MAX_CLASSES} of {len(left):,} labels; the CSV has all." if len(left) > MAX_CLASSES else None
     settled = context.atlas.fetch(unindexed_choices(run["run"]))
     parts: list[Component] = [html.P(in_words(rows, here.model))]
     if left:
@@ -375,7 +375,7 @@ def _left_out(context: Context, here: OverviewAddress, run: Record) -> Component
             [
                 html.Span(row["reason"], className="sentence"),
                 f"{row['modules']:,}",
-                ", ".join(row["named"][:_MOST_NAMES]) + (", …" if row["modules"] > _MOST_NAMES else ""),
+                ", ".join(row["named"][:_MAX_NAMES]) + (", …" if row["modules"] > _MAX_NAMES else ""),
             ]
             for row in rows
         ],
@@ -395,7 +395,7 @@ def _matrix(here: OverviewAddress, run: Record, pairs: Sequence[Record]) -> Comp
             "confusions",
             html.P("No image has a label among the model's classes.", className="quiet"),
         )
-    matrix = confusion_matrix(pairs, MOST_CLASSES)
+    matrix = confusion_matrix(pairs, MAX_CLASSES)
     told = (
         f"Rows: the label. Columns: the prediction. {len(matrix.classes)} classes that are confused most; "
         f"{matrix.left_out:,} more in the CSV."
@@ -480,7 +480,7 @@ def _cell(images: int, of: int, href: str, words: str, *, right: bool) -> Compon
 
 def _mistakes(context: Context, here: OverviewAddress, run: Record, pairs: Sequence[Record]) -> Component:
     listed = here.at(ImagesAddress, verdict="wrong", sort="surest")
-    query = images_query(run, listed, limit=MOST_MISTAKES)
+    query = images_query(run, listed, limit=MAX_MISTAKES)
     rows = context.atlas.fetch(query)
     wrong = sum(row["images"] for row in pairs if row["class_index"] != row["predicted_index"])
     title = f"Surest mistakes of {here.model}"

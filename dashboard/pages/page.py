@@ -17,7 +17,7 @@ class Page:
         name: of its module and of its elements.
         title: of the browser's window.
         address: what its query string says; `address.path` is where the page is.
-        layout: what Dash shows there; see `dashboard.components.callbacks.drawn_once`.
+        layout: what Dash shows there; see `dashboard.components.callbacks.render_once`.
         register: adds its callbacks to the app.
         label, icon: of its link in the header, a Bootstrap icon's name; empty: it has none.
         part_of: name of the page whose link is marked while this one is shown.

@@ -218,7 +218,7 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
             link = PatchesAddress().href()
         to_type = nothing.command if isinstance(nothing, NotIndexed) else ""
         return _blank(
-            components.sorry(
+            components.error_message(
                 str(nothing), link=(link, "Show what there is"), choices=nothing.choices, to_type=to_type
             ),
             address,

@@ -3,7 +3,7 @@
 import dash_cytoscape as cyto
 from dash import dcc, html
 
-from dashboard.components.callbacks import drawn_once
+from dashboard.components.callbacks import render_once
 from dashboard.components.elements import Component, attributes, icon, labelled, select
 from dashboard.pictures.compose import TILE_SIZES
 from dashboard.pictures.geometry import CROPS
@@ -23,7 +23,7 @@ def patches_id(name: str) -> str:
     return make_id("patches", name)
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

@@ -21,9 +21,9 @@ from db.ledger.engine import LedgerError
 from db.ledger.jobs import NewJob
 from db.queries.jobs import job_with_key
 from db.queries.patches import labelled_classes, pictured
-from workers.requests.parameters import MethodDescription, WrongRequest
+from workers.requests.parameters import InvalidRequest, MethodDescription
 from workers.requests.submit import parse_ids, short_ids
-from workers.requests.submit_attacks import MOST_ATTACKS
+from workers.requests.submit_attacks import MAX_ATTACKS
 
 FIRST_IMAGES = 3
 
@@ -95,7 +95,7 @@ def read_request(
         "rows": [],
     }
     try:
-        ids = parse_ids(page["ids"], most=MOST_ATTACKS)
+        ids = parse_ids(page["ids"], most=MAX_ATTACKS)
         shown = ids[: most // max(1, len(chosen))]
         runs = [found for model in chosen if (found := catalogue.run(model, image_set))]
         page["rows"] = rows(context, image_set, shown, address.model, runs)
@@ -113,7 +113,7 @@ def read_request(
         page["stored"] = [show(row) for row in asked.stored]
         found = job_with_key(context.ledger, asked.new.key)
         page["job"] = None if found is None else found["job"]
-    except WrongRequest as error:
+    except InvalidRequest as error:
         problems["request"] = str(error)
         if address.method in methods:
             page["parameters"] = {p.name: p.default for p in methods[address.method].parameters} | given
@@ -130,7 +130,7 @@ def chosen_here(
     Raises:
         AtlasError, LedgerError: a store cannot be read at the moment.
         NotFound: there is nothing to ask of.
-        WrongRequest: something in it cannot be.
+        InvalidRequest: something in it cannot be.
     """
     catalogue = context.catalogue()
     if catalogue.trouble:
@@ -142,8 +142,8 @@ def chosen_here(
     if "ledger" in problems:
         raise LedgerError(problems["ledger"].rstrip("."))
     for problem in problems.values():
-        raise WrongRequest(problem.rstrip("."))
-    ids = parse_ids(page["ids"], most=MOST_ATTACKS)
+        raise InvalidRequest(problem.rstrip("."))
+    ids = parse_ids(page["ids"], most=MAX_ATTACKS)
     return page, Chosen(
         page["chosen"], page["image_set"], ids, page["method"], page["parameters"], page["target"]
     )

@@ -14,12 +14,12 @@ from dash.exceptions import PreventUpdate
 
 from dashboard.api.answers import job_record
 from dashboard.components import elements as components
-from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import count
 from dashboard.components.onboarding import nothing_yet
 from dashboard.components.robustness_figures import (
-    MOST_POINTS,
+    MAX_POINTS,
     curve_figure,
     epsilon_words,
     fixed_figure,
@@ -38,7 +38,7 @@ from db.ledger.engine import LedgerError
 from db.queries import jobs as job_queries
 from db.queries import robustness as robustness_queries
 from workers.requests.submit import short_ids
-from workers.requests.submit_attacks import MOST_FOLLOWED
+from workers.requests.submit_attacks import MAX_FOLLOWED
 
 TITLE = "Robustness · Convscope"
 BODY = make_id("robustness", "body")
@@ -46,13 +46,13 @@ CLOCK = make_id("robustness", "clock")
 CURVE = make_id("robustness", "curve")
 STRIP = make_id("robustness", "strip")
 MATRIX = make_id("robustness", "matrix")
-MOST_CLASSES = 30
-MOST_LISTED = 60
+MAX_CLASSES = 30
+MAX_LISTED = 60
 REFRESH_MILLISECONDS = 5000
 QUIET_MODEBAR: Any = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(
@@ -364,7 +364,7 @@ def _listed_section(rows: Sequence[Record], words: str, model: str, epsilon: flo
         else f"{row['class_name']}, still {row['name_after']}"
         if row["verdict"] == "resisted"
         else f"{row['name_before']} → {row['name_after']}"
-        for row in rows[:MOST_LISTED]
+        for row in rows[:MAX_LISTED]
     ]
     return html.Div(
         [
@@ -383,7 +383,7 @@ def _listed_section(rows: Sequence[Record], words: str, model: str, epsilon: flo
                 ],
                 className="thumbnails",
             ),
-            html.P(f"The first {MOST_LISTED}.", className="quiet") if len(rows) > MOST_LISTED else None,
+            html.P(f"The first {MAX_LISTED}.", className="quiet") if len(rows) > MAX_LISTED else None,
         ]
     )
 
@@ -401,8 +401,8 @@ def _strip(context: Context, here: RobustnessAddress, way: Record) -> list[Compo
         told += " Images that are wrong before any attack are left out."
     if censored:
         told += f" Open triangles ({censored:,}) resist up to the largest epsilon: theirs lies beyond."
-    if len(rows) > MOST_POINTS:
-        told += f" {MOST_POINTS:,} images of each model, drawn at random."
+    if len(rows) > MAX_POINTS:
+        told += f" {MAX_POINTS:,} images of each model, drawn at random."
     return [
         _card(
             "Smallest epsilon of each image",
@@ -515,7 +515,7 @@ def _transfers(context: Context, catalogue: Catalogue, here: RobustnessAddress) 
         row["attack"]
         for row in context.both.fetch(robustness_queries.strip(here.images, here.protocol))
         if row["model"] == here.model and row["verdict"] == "changed"
-    ][:MOST_FOLLOWED]
+    ][:MAX_FOLLOWED]
     ask = (
         html.Button(
             [icon("people"), f"Ask {', '.join(others)} about {here.model}"],
@@ -575,7 +575,7 @@ def _matrix(context: Context, here: RobustnessAddress, way: Record) -> Component
 
 def _classes(context: Context, here: RobustnessAddress, way: Record) -> Component:
     query = robustness_queries.by_class(
-        here.images, here.protocol, here.model, order=here.sort, limit=MOST_CLASSES
+        here.images, here.protocol, here.model, order=here.sort, limit=MAX_CLASSES
     )
     rows = context.both.fetch(query)
     of_label = way["measure"] == "robust accuracy"

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from dash import Dash
 
 from dashboard.api.answers import map_record
-from dashboard.components.callbacks import drawn_once
+from dashboard.components.callbacks import render_once
 from dashboard.components.elements import Component
 from dashboard.components.formatting import count as counted
 from dashboard.pages.page import Page
@@ -28,14 +28,14 @@ from dashboard.security.prefix import local
 from dashboard.state.address import SaliencyAddress
 from dashboard.state.context import Catalogue, Context, Record
 from workers.attribution.registry import METHODS
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 from workers.requests.submit import choose_models, parse_target, saliency_job, short_ids, stored_maps
 
 TITLE = "Saliency · Convscope"
-MOST_MAPS = 240
+MAX_MAPS = 240
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return asking_layout("saliency", constants())
@@ -52,7 +52,7 @@ def constants() -> Record:
         "methods": {name: method.facts() for name, method in METHODS.items()},
         "colours": {name: list(table) for name, table in heat.COLOUR_MAPS.items()},
         "diverging": heat.DIVERGING,
-        "most": MOST_MAPS,
+        "most": MAX_MAPS,
     }
 
 
@@ -60,7 +60,7 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
     """What the page shows for an address: what is chosen, what is wrong with it, the request, its job and rows."""
     address, problems = SaliencyAddress.read(search)
     asks = functools.partial(ask, steps=address.steps)
-    page = read_request(context, catalogue, search, address, problems, METHODS, MOST_MAPS, asks, map_record)
+    page = read_request(context, catalogue, search, address, problems, METHODS, MAX_MAPS, asks, map_record)
     method = METHODS.get(page["method"])
     unit = "" if method is None else method.unit_of(page["parameters"])
     return page | {"steps": address.steps, "unit": unit}
@@ -70,12 +70,12 @@ def ask(context: Context, chosen: Chosen, *, steps: int) -> Asked:
     """The job that a choice asks for, and the maps of it that other jobs have made, with scores of so many steps.
 
     Raises:
-        WrongRequest: something in it cannot be.
+        InvalidRequest: something in it cannot be.
     """
     count = len(chosen.ids) * len(chosen.models)
-    if count > MOST_MAPS:
-        raise WrongRequest(
-            f"ids: this page shows up to {MOST_MAPS} maps, these are {counted(len(chosen.ids), 'image')} by "
+    if count > MAX_MAPS:
+        raise InvalidRequest(
+            f"ids: this page shows up to {MAX_MAPS} maps, these are {counted(len(chosen.ids), 'image')} by "
             f"{counted(len(chosen.models), 'model')}: choose fewer, or queue them with convscope saliency"
         )
     new = saliency_job(

@@ -15,10 +15,10 @@ import dash_ag_grid
 import flask
 from dash import Dash, Input, Output, State, dcc, html
 
-from dashboard.components.callbacks import drawn_once, in_browser
+from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes
 from dashboard.pages.page import Page
-from dashboard.state.address import MOST_ADDRESS, SQLAddress
+from dashboard.state.address import MAX_ADDRESS, SQLAddress
 from dashboard.state.context import Record
 from dashboard.state.ids import LOCATION, make_id
 from db.sql.examples import EXAMPLES
@@ -45,7 +45,7 @@ GRID: dict[str, Any] = {
 }
 
 
-@drawn_once(TITLE)
+@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(
@@ -83,7 +83,7 @@ def layout() -> Component:
 
 def constants() -> Record:
     """What the page's script needs once."""
-    return {"examples": [asdict(example) for example in EXAMPLES], "most_address": MOST_ADDRESS}
+    return {"examples": [asdict(example) for example in EXAMPLES], "most_address": MAX_ADDRESS}
 
 
 def _panel(view: str, *content: Component) -> Component:

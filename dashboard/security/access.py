@@ -21,7 +21,7 @@ EXTENSION = "convscope-access"
 SESSION = "session"  # what a cookie holds: a number of its own, which limits count
 WILDCARDS = ("", "0.0.0.0", "::", "0", "*")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-MOST_NAME = 100
+MAX_NAME = 100
 
 
 class NoLogin(RuntimeError):
@@ -72,7 +72,7 @@ class Access:
             return ""
         sent = request.headers.get(self.settings.user_header, "")
         name = sent.encode("latin-1", "replace").decode("utf-8", "replace").strip()
-        return "".join(letter for letter in name if letter.isprintable())[:MOST_NAME]
+        return "".join(letter for letter in name if letter.isprintable())[:MAX_NAME]
 
     def try_password(self, given: str, address: str) -> bool:
         """Whether it is the password. False for any, right or wrong, while `address` has been wrong too often."""

@@ -1,6 +1,6 @@
 """How often one person may ask for what is costly: token buckets of a minute's worth that fill evenly.
 
-In this process's memory alone, for it is the one web process. At most MOST_KNOWN persons are remembered per bucket;
+In this process's memory alone, for it is the one web process. At most MAX_KNOWN persons are remembered per bucket;
 who asked longest ago is forgotten first.
 """
 
@@ -8,7 +8,7 @@ import math
 
 from throttled import MemoryStore, RateLimiterType, Throttled, per_min
 
-MOST_KNOWN = 10_000
+MAX_KNOWN = 10_000
 WRONG_PASSWORDS = 6  # a minute, once ten in a row were wrong
 FIRST_WRONG_PASSWORDS = 10
 
@@ -31,7 +31,7 @@ class Limits:
             name: Throttled(
                 using=RateLimiterType.GCRA.value,
                 quota=quota,
-                store=MemoryStore(options={"MAX_SIZE": MOST_KNOWN}),
+                store=MemoryStore(options={"MAX_SIZE": MAX_KNOWN}),
             )
             for name, quota in quotas.items()
         }

@@ -25,8 +25,8 @@ from db.settings import Settings
 
 LIFETIME = timedelta(days=30)
 SECRET_BYTES = 32
-MOST_FORM = 16 << 10
-MOST_NEXT = 4000
+MAX_FORM = 16 << 10
+MAX_NEXT = 4000
 FIRST_PAGE = "/"
 
 login = flask.Blueprint("login", __name__, template_folder="templates")
@@ -113,7 +113,7 @@ def show_login() -> flask.Response:
 @login.post("/login")
 def log_in() -> flask.Response:
     """Begin a session where the password is right."""
-    flask.request.max_content_length = MOST_FORM
+    flask.request.max_content_length = MAX_FORM
     access = rules()
     there = own_path(flask.request.form.get("next", ""))
     if not access.settings.password:
@@ -152,7 +152,7 @@ def own_path(given: str) -> str:
     Browsers take a backslash for a slash and leave out tabs and line ends, so a path has none.
     """
     first = local(FIRST_PAGE)
-    wrong = "\\" in given or not given.isprintable() or len(given) > MOST_NEXT
+    wrong = "\\" in given or not given.isprintable() or len(given) > MAX_NEXT
     if wrong or not given.startswith(first) or given.startswith("//"):
         return first
     try:

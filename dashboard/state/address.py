@@ -18,10 +18,10 @@ from db.queries.overview import CLASS_ORDERS as OVERVIEW_ORDERS
 from db.queries.patches import CHANNEL_ORDERS
 from db.queries.robustness import CLASS_ORDERS
 from workers.attribution.registry import DEFAULT_METHOD
-from workers.requests.submit import DEFAULT_STEPS, MOST_STEPS
+from workers.requests.submit import DEFAULT_STEPS, MAX_STEPS
 
 K_MOST = 20
-MOST_ADDRESS = 8000  # characters; the server takes request lines of 8190, which hold a little more
+MAX_ADDRESS = 8000  # characters; the server takes request lines of 8190, which hold a little more
 ROWS_PER_PAGE = 30
 CHANNEL_PATTERN = re.compile(r"\s*([0-9]{1,7})\s*(?:-\s*([0-9]{1,7})\s*)?")
 
@@ -172,7 +172,7 @@ class SaliencyAddress(Address):
     ids: str = ""
     method: str = DEFAULT_METHOD
     target: str = "prediction"
-    steps: int = _number(DEFAULT_STEPS, 2, MOST_STEPS)
+    steps: int = _number(DEFAULT_STEPS, 2, MAX_STEPS)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from db.atlas.store import Atlas, AtlasError, NoAtlas
 from db.first_run import STIMULI
 from db.ledger.engine import Ledger
 from db.queries import inventory as queries
-from db.queries.federation import Both
+from db.queries.federation import AtlasWithLedger
 from db.settings import Settings
 from db.sql.runner import SQLRunner
 from db.stores.images import ImageStore
 from db.stores.results import ResultStore
-from workers.requests.submit import Office
+from workers.requests.submit import JobSubmitter
 
 Record = dict[str, Any]
 EXTENSION = "convscope"
@@ -93,9 +93,9 @@ class Context:
     store: ImageStore
     ledger: Ledger
     results: ResultStore
-    office: Office
+    submitter: JobSubmitter
     health: Health
-    both: Both
+    both: AtlasWithLedger
     sql: SQLRunner
     thumbnails: Cache[str, Pixels] = field(
         default_factory=lambda: Cache(256 * MEGABYTE, lambda pixels: int(pixels.nbytes))

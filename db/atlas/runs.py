@@ -60,7 +60,7 @@ WHERE model = $model AND digest = $digest AND erf_size IS NOT NULL""",
     )
 
 
-def channel_spreads(model: str, digest: str, image_set: str) -> Query:
+def channel_stds(model: str, digest: str, image_set: str) -> Query:
     """Spread of each channel (`db.atlas.stds`) over a set, in channel order by layer, of this model; NULL: dead."""
     return Query(
         f"""

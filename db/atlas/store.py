@@ -38,7 +38,7 @@ _DAMAGE = (
 _VERSION = re.compile(rb"\d{6,9}\s*")
 
 # Each of these must return no row, or the version is not published.
-_LAWS: dict[str, str] = {
+_INVARIANTS: dict[str, str] = {
     "image ids are dense from 0": """
         SELECT image_set FROM images GROUP BY image_set
         HAVING count(*) <> max(image_id) + 1 OR count(DISTINCT image_id) <> count(*)""",
@@ -455,7 +455,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def _check_laws(connection: duckdb.DuckDBPyConnection) -> None:
-    for law, query in _LAWS.items():
+    for law, query in _INVARIANTS.items():
         row = connection.execute(query).fetchone()
         if row is not None:
             raise AtlasError(f"not published: the law '{law}' does not hold for {row[0]!r}")

@@ -32,7 +32,7 @@ MOVES: dict[str, tuple[str, ...]] = {
     "cancelled": ("queued",),
 }
 ENDED = tuple(state for state in MOVES if state not in ("queued", "running"))
-MOST_BACKOFF = 60.0
+MAX_BACKOFF = 60.0
 MAX_PAUSE = 3600.0  # of a job that waits for what somebody else holds, or for space on the disk
 ERROR_LENGTH = 1000
 TRACEBACK_LENGTH = 20_000
@@ -455,12 +455,12 @@ def _queue_again(ledger: Ledger, claim: Claim, *, pause: float = 0.0, **values: 
 
 
 def end_attempt(
-    ledger: Ledger, claim: Claim, *, error: str, traceback: str | None, again: bool, attempts: int
+    ledger: Ledger, claim: Claim, *, error: str, traceback: str | None, retryable: bool, attempts: int
 ) -> str | None:
     """End an attempt that raised: queued again after a pause, or failed; None where the claim was lost.
 
     Args:
-        again: whether trying again can help.
+        retryable: whether trying again can help.
         attempts: how many a job has.
     """
     said = {
@@ -468,8 +468,8 @@ def end_attempt(
         "traceback": None if traceback is None else traceback[-TRACEBACK_LENGTH:],
     }
     with ledger.write() as connection:
-        if again and claim.attempts < attempts:
-            pause = timedelta(seconds=min(MOST_BACKOFF, 2.0**claim.attempts))
+        if retryable and claim.attempts < attempts:
+            pause = timedelta(seconds=min(MAX_BACKOFF, 2.0**claim.attempts))
             moved = move(
                 connection,
                 claim.job,

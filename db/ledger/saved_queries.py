@@ -8,8 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from db.ledger.engine import Ledger, now
 from db.ledger.tables import SavedQuery
 
-MOST_NAME = 200
-MOST_TEXT = 10_000
+MAX_NAME = 200
+MAX_TEXT = 10_000
 Record = dict[str, Any]
 
 

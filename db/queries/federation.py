@@ -14,7 +14,7 @@ from db.ledger.engine import Ledger
 from db.sql.views import VIEWS, ledger_tables_of, with_what_they_read
 
 
-class Both:
+class AtlasWithLedger:
     """Atlas and ledger. Safe to share between threads."""
 
     def __init__(self, atlas: Atlas, ledger: Ledger) -> None:

@@ -40,7 +40,7 @@ from db.stores.images import ImageStore
 from db.stores.results import remove_results
 from db.suggestions import choices
 
-MOST_DESCRIPTION = 10_000
+MAX_DESCRIPTION = 10_000
 # Results with files: the table, its number, columns of files.
 _RESULTS: tuple[tuple[Any, Any, tuple[Any, ...]], ...] = (
     (

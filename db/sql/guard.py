@@ -14,7 +14,7 @@ import duckdb
 from db.sql.functions import AGGREGATES, BY_NAME, FUNCTIONS, TABLE_FUNCTIONS, near
 from db.suggestions import hint
 
-MOST_CHARACTERS = 100_000
+MAX_CHARACTERS = 100_000
 QUERY_NODES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
 _WRITES = "SQL here only reads"
 _OTHERS = {
@@ -61,8 +61,8 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[st
     Raises:
         RefusedSQL: it is none, several, not one that reads, or names what is not there.
     """
-    if len(sql) > MOST_CHARACTERS:
-        raise RefusedSQL(f"the statement has {len(sql):,} characters; up to {MOST_CHARACTERS:,} are read")
+    if len(sql) > MAX_CHARACTERS:
+        raise RefusedSQL(f"the statement has {len(sql):,} characters; up to {MAX_CHARACTERS:,} are read")
     if "\0" in sql:
         raise RefusedSQL("the statement holds a NUL character")
     plan, text = _without_explain(sql)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from db.sql.child import SQLStopped
 
 WAIT_SECONDS = 20.0  # eight people who ask for two seconds of work each are all served
-MOST_WAITING = 5  # each holds a thread of the web server, which has others for its pages
+MAX_WAITING = 5  # each holds a thread of the web server, which has others for its pages
 LOOK_SECONDS = 0.05
 NOBODY = "stopped: nobody waits for it any more"
 
@@ -36,7 +36,7 @@ class FairSemaphore:
             if self._free:
                 self._free -= 1
                 return
-            if len(self._waiting) == MOST_WAITING:
+            if len(self._waiting) == MAX_WAITING:
                 raise too_many
             turn = threading.Event()
             self._waiting.append(turn)

@@ -37,8 +37,8 @@ from db.sql.guard import RefusedSQL, check, one_sentence
 from db.sql.views import VIEWS, ledger_tables_of, with_what_they_read
 
 BATCH = 2048
-MOST_TRIED = 5  # parameters whose texts and numbers are tried in all combinations
-MOST_THREADS = 4
+MAX_TRIED = 5  # parameters whose texts and numbers are tried in all combinations
+MAX_THREADS = 4
 # Of the memory that is left, DuckDB may count so much: it does not count single values, and tables that it builds.
 DUCKDB_SHARE = 0.75
 STARTED_BYTES = 128 << 20  # what this process holds before it reads a row
@@ -103,7 +103,7 @@ def _with_values(cursor: duckdb.DuckDBPyConnection, sql: str, values: dict[str, 
     typed = {name: value["whole"] for name, value in values.items() if isinstance(value, dict)}
     if not typed:
         return cursor.sql(sql, params=values or None)
-    few = len(typed) <= MOST_TRIED
+    few = len(typed) <= MAX_TRIED
     for count in range(len(typed) + 1) if few else (0, len(typed)):
         for numbers in itertools.combinations(typed, count):
             tried = values | typed | {name: int(typed[name]) for name in numbers}
@@ -186,7 +186,7 @@ def _say(out: BinaryIO, **told: Any) -> None:
 
 def threads() -> int:
     """How many threads a statement has."""
-    return min(MOST_THREADS, os.cpu_count() or 1)
+    return min(MAX_THREADS, os.cpu_count() or 1)
 
 
 def _failed(error: Exception) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from db.sql.places import LOOK_SECONDS, NOBODY, FairSemaphore
 from db.sql.temporary_folders import own_folder
 
 CHECK_SECONDS = 5.0
-MOST_KEPT = 0.1  # of the memory limit: a process that keeps more after a statement is replaced
+MAX_KEPT = 0.1  # of the memory limit: a process that keeps more after a statement is replaced
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 Values = Mapping[str, Any]
@@ -154,7 +154,7 @@ class SQLRunner:
 
     def _give_back(self, process: SQLProcess, *, well: bool) -> None:
         # what a large statement freed stays with the process: another one would find less than it may take
-        grown = process.data() - process.data_at_start > self._most_memory * MOST_KEPT
+        grown = process.data() - process.data_at_start > self._most_memory * MAX_KEPT
         if well and not grown and not process.spent and process.child.poll() is None:
             with self._lock:
                 self._idle.append(process)

@@ -336,7 +336,7 @@ FROM shares""",
             "channel": _CHANNEL,
             "rank": "1 moved most in its layer.",
             "shift": "Largest activation after, less that before.",
-            "deviations": "The shift over the channel's spread (see `channel_spreads`); NULL without an index.",
+            "deviations": "The shift over the channel's spread (see `channel_stds`); NULL without an index.",
             "dead": "Channels of the layer that are left out of the ranks, as dead.",
             "activation_before": "Largest activation over the clean image's feature map.",
             "activation_after": "Largest activation over the attacked image's feature map.",
@@ -353,7 +353,7 @@ JOIN attack_layers l USING (attack, layer)
 JOIN attacked a USING (attack)
 WHERE l.dead IS NOT NULL""",
     ),
-    "channel_spreads": View(
+    "channel_stds": View(
         f"By what deviations of a channel are measured: {RULE}. NULL where the channel is {DEAD}.",
         {
             "run": "Run.",
@@ -379,17 +379,17 @@ WHERE l.dead IS NOT NULL""",
             "rank": "Place of the image among those of the channel; 1 is the strongest.",
             "activation": "Value at the image's best position.",
             "deviations": "That value less the channel's mean over the image set, over its spread (see "
-            "`channel_spreads`); NULL of a dead channel.",
+            "`channel_stds`); NULL of a dead channel.",
             "y": "Row of that position in the feature map.",
             "x": "Column of that position in the feature map.",
         },
-        ("channel_spreads",),
+        ("channel_stds",),
         """
 SELECT a.run, r.model, r.image_set, a.image_id, a.layer, a.channel, a.rank, a.activation,
        (a.activation - s.mean) / s.spread AS deviations, a.y, a.x
 FROM activations_by_image a
 JOIN runs r USING (run)
-JOIN channel_spreads s USING (run, layer, channel)""",
+JOIN channel_stds s USING (run, layer, channel)""",
     ),
     "channel_classes": View(
         "Classes of the images that drive a channel: how many of its top-k each has.",

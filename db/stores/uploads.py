@@ -20,8 +20,8 @@ from typing import BinaryIO
 from db.files import make_home, write_file
 from db.settings import Settings
 
-MOST_FILES = 200_000
-MOST_NAME = 4096
+MAX_FILES = 200_000
+MAX_NAME = 4096
 # Kept free for everything else on the disk: an atlas that is published, results, the ledger.
 RESERVE_BYTES = 512 * 2**20
 UNFINISHED_SECONDS = 24 * 3600.0
@@ -261,8 +261,8 @@ class UploadStore:
             raise NoSuchUpload(f"{folder / 'upload.json'} is damaged: begin the upload anew") from error
 
     def _check_size(self, sizes: Sequence[int]) -> int:
-        if not 1 <= len(sizes) <= MOST_FILES:
-            raise UploadRefused(f"files: expected 1 to {MOST_FILES:,} files, got {len(sizes):,}")
+        if not 1 <= len(sizes) <= MAX_FILES:
+            raise UploadRefused(f"files: expected 1 to {MAX_FILES:,} files, got {len(sizes):,}")
         total = sum(sizes)
         if total > self._most_bytes:
             raise UploadRefused(

@@ -15,7 +15,7 @@ from db.queries.inventory import image_sets
 from db.queries.labels import settled_labels
 from db.suggestions import hint
 from precompute.index.checkpoint import Checkpoint
-from precompute.index.forward import Dtype, Manner, manner
+from precompute.index.forward import Dtype, ForwardConfig, manner
 from precompute.index.publish import check_publishable
 from workers.jobs.stored_images import StoredImage
 from workers.layers.receptive_field.fields import ReceptiveField, receptive_fields
@@ -54,7 +54,7 @@ class Plan:
     left_out: Sequence[LeftOut]
     fields: Mapping[str, ReceptiveField]
     k: int
-    forward: Manner
+    forward: ForwardConfig
 
     @property
     def channels(self) -> int:

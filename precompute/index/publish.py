@@ -47,7 +47,7 @@ class ModelRows:
 
 
 @dataclass(frozen=True)
-class Pass:
+class RunMetadata:
     """A pass over an image set: what the atlas says of it, apart from its results. Times are UTC, naive.
 
     `listed` are the set's images as the atlas listed them at the start, `matches` what their labels are to the model.
@@ -93,7 +93,7 @@ def check_publishable(
 
 
 def publish_run(
-    atlas: Atlas, *, described: ModelRows, made: Pass, state: IndexState, replace: bool = False
+    atlas: Atlas, *, described: ModelRows, made: RunMetadata, state: IndexState, replace: bool = False
 ) -> int:
     """Publish a run, with `replace` in place of the one of the same model and set; gives its number.
 
@@ -138,7 +138,7 @@ def publish_run(
         )
 
 
-def _check_images(now: Sequence[Mapping[str, Any]], made: Pass) -> None:
+def _check_images(now: Sequence[Mapping[str, Any]], made: RunMetadata) -> None:
     """Images that an import added meanwhile have higher ids and are no harm; their paths may change too."""
     before = [(image.image_id, image.key, image.wnid, image.label) for image in made.listed]
     if [(row["image_id"], row["key"], row["wnid"], row["label"]) for row in now[: len(before)]] != before:
@@ -148,7 +148,7 @@ def _check_images(now: Sequence[Mapping[str, Any]], made: Pass) -> None:
         )
 
 
-def _run(model: VisionModel, made: Pass, *, layers: int) -> pa.Table:
+def _run(model: VisionModel, made: RunMetadata, *, layers: int) -> pa.Table:
     row = {
         "model": model.name,
         "image_set": made.image_set,
@@ -262,7 +262,7 @@ def _modules(described: ModelRows) -> pa.Table:
     )
 
 
-def _label_matches(made: Pass) -> pa.Table:
+def _label_matches(made: RunMetadata) -> pa.Table:
     """A row for each label of the set."""
     counted = Counter(SetLabel(image.wnid, image.label) for image in made.listed)
     rows = [

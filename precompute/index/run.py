@@ -20,7 +20,7 @@ from precompute.index.publish import (
     AnotherModel,
     ImagesChanged,
     ModelRows,
-    Pass,
+    RunMetadata,
     publish_run,
 )
 from precompute.index.state import IndexState
@@ -45,7 +45,7 @@ Report = Callable[[int, int | None, str], None]
 _FIELD_IMAGES = 16
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 # Images x channels up to which every response is kept: 200 MB, the probe pictures with two networks' worth to spare.
-_MOST_RESPONSES = 50_000_000
+_MAX_RESPONSES = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def run_index(
     """Index `image_set` with `model` and publish the run.
 
     The same images, model, batch size and machine give the same bits, interrupted or not. Another batch size
-    or device may change the last bits of the network's own sums (see the README), nothing else.
+    or device may change the last bits of the network's own sums (see docs/methods.md), nothing else.
     SIGINT, SIGTERM and SIGKILL leave a checkpoint below `<home>/builds`.
 
     Args:
@@ -186,7 +186,7 @@ def _new_state(plan: Plan) -> IndexState:
         k=plan.k,
         batch_size=plan.forward.batch_size,
         device=plan.forward.state_device(),
-        keep_responses=len(plan.images) * plan.channels <= _MOST_RESPONSES,
+        keep_responses=len(plan.images) * plan.channels <= _MAX_RESPONSES,
     )
 
 
@@ -234,8 +234,8 @@ def _model_rows(plan: Plan, sizes: Mapping[str, int]) -> ModelRows:
     )
 
 
-def _pass(plan: Plan, done: Progress, started: datetime) -> Pass:
-    return Pass(
+def _pass(plan: Plan, done: Progress, started: datetime) -> RunMetadata:
+    return RunMetadata(
         image_set=plan.image_set,
         listed=plan.images,
         matches=plan.matches,

@@ -30,7 +30,7 @@ STEP = 0.001
 CAPS = (0.5, 0.1)
 PHOTOGRAPHS = 24
 # A plain scan that needs more epsilons for an image than these is not walked to its end.
-MOST_SCANNED = 60
+MAX_SCANNED = 60
 FOOLBOX_EPSILONS = 40
 FOOLBOX_PHOTOGRAPHS = 4
 ROUNDS = 3
@@ -96,7 +96,7 @@ def ours(
 
 
 def scan(model: Any, image: Any, cap: float, *, weights: bool) -> tuple[float | None, int, float]:
-    """The plain scan: the epsilon, how many it looked at, and seconds; at most MOST_SCANNED."""
+    """The plain scan: the epsilon, how many it looked at, and seconds; at most MAX_SCANNED."""
     import torch
     from torch.nn import functional as F
 
@@ -113,7 +113,7 @@ def scan(model: Any, image: Any, cap: float, *, weights: bool) -> tuple[float | 
         with torch.no_grad():
             if int(model(moved).argmax()) != int(label):
                 return i * STEP, i, time.perf_counter() - begun
-        if i == MOST_SCANNED:
+        if i == MAX_SCANNED:
             return None, i, time.perf_counter() - begun
     return None, i, time.perf_counter() - begun
 
@@ -164,12 +164,12 @@ def measure(method: str) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     from workers.attacks.search import smallest_epsilons
     from workers.models.speedups.folding import folded
-    from workers.models.speedups.pointwise import quicken
+    from workers.models.speedups.pointwise import optimize_for_inference
     from workers.requests.epsilons import Grid
 
     model, pixels = photographs()
     if method.startswith("ours") or method == "default grid":
-        quicken(model.network)
+        optimize_for_inference(model.network)
         forward = folded(model, pixels[:1])  # as a worker has it
         ours(model, forward, pixels[:2], 0.01)
         told: dict[str, Any] = {}

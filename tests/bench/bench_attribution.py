@@ -64,14 +64,14 @@ def one(name: str) -> None:
     from captum.attr import NoiseTunnel, Saliency
 
     from workers.attribution.smoothgrad import smoothgrad
-    from workers.models.speedups.pointwise import quicken
+    from workers.models.speedups.pointwise import optimize_for_inference
 
     options = METHODS[name]
     model = convnext()
     if "captum" in options:
         model.network_logits = lambda x: model.network(x).logits
     else:
-        quicken(model.network)  # as a worker keeps it
+        optimize_for_inference(model.network)  # as a worker keeps it
     pixels = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         target = model(pixels).argmax(1)

@@ -129,7 +129,7 @@ def test_an_address_without_anything_asks_for_the_first_images(site: tuple[Flask
 def test_many_images_wait_behind_what_somebody_waits_for(site: tuple[FlaskClient, Context]) -> None:
     assert shown(site, "?ids=0-11&models=synthetic&target=7")["request"]["queue"] == "interactive"
     assert shown(site, "?ids=0-11&models=synthetic&target=7")["request"]["target"] == 7
-    assert attack.MOST_INTERACTIVE == 24
+    assert attack.MAX_INTERACTIVE == 24
 
 
 def test_an_attack_alone_brings_its_request(site: tuple[FlaskClient, Context]) -> None:

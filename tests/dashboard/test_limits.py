@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from dashboard.app import create_app
-from dashboard.security.limits import MOST_KNOWN, Limits, spent_by
+from dashboard.security.limits import MAX_KNOWN, Limits, spent_by
 from db.settings import Settings
 
 ADA, BEN = {"REMOTE_ADDR": "10.0.0.1"}, {"REMOTE_ADDR": "10.0.0.2"}
@@ -57,12 +57,12 @@ def test_threads_share_a_bucket_and_none_gets_more() -> None:
 
 def test_no_more_persons_are_remembered_than_said() -> None:
     limits = Limits(jobs=1, sql=1)
-    for number in range(MOST_KNOWN + 500):
+    for number in range(MAX_KNOWN + 500):
         limits.spend("jobs", f"somebody {number}")
     store = limits._buckets["jobs"]._store
-    assert len(store._backend.get_client()) == MOST_KNOWN
-    assert len(store._backend.expire_info) == MOST_KNOWN
-    assert limits.spend("jobs", f"somebody {MOST_KNOWN + 499}") > 0, "the latest are"
+    assert len(store._backend.get_client()) == MAX_KNOWN
+    assert len(store._backend.expire_info) == MAX_KNOWN
+    assert limits.spend("jobs", f"somebody {MAX_KNOWN + 499}") > 0, "the latest are"
 
 
 def test_jobs_that_come_too_fast_are_refused_with_a_time(server: flask.Flask) -> None:

@@ -18,7 +18,7 @@ from db.ledger.saved_queries import save_query
 from db.ledger.set_states import SetChanged, set_changes_of
 from db.ledger.tables import Attack, ImageSetNote, Job, JobItem, SaliencyMap
 from db.settings import Settings
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 from workers.requests.submit import choose_models, faithfulness_job, saliency_job
 
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
@@ -162,7 +162,7 @@ def test_a_publication_that_fails_leaves_the_old_name_in_both_stores(
     client: FlaskClient, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_results(client, context)
-    monkeypatch.setattr("db.atlas.store._LAWS", {"never": "SELECT 1"})
+    monkeypatch.setattr("db.atlas.store._INVARIANTS", {"never": "SELECT 1"})
     answer = post(client, "painted", name="new")
     assert answer.status_code == 503
     assert counted(context, "painted")[:3] == [1, 2, 1]
@@ -224,13 +224,13 @@ def test_no_job_is_made_for_a_set_that_was_renamed_or_removed_since_it_was_looke
     new = built(context)
     before = set_changes_of(context.ledger, "painted")
     assert post(client, "painted", name="renamed").status_code == 200
-    with pytest.raises(WrongRequest, match="there is no image set 'painted'"):
-        context.office.submit(new)
+    with pytest.raises(InvalidRequest, match="there is no image set 'painted'"):
+        context.submitter.submit(new)
     # whoever looked at the atlas before the change, and comes to the ledger after it
     with pytest.raises(SetChanged, match="'painted' was renamed or removed meanwhile: ask again"):
         jobs.submit_job(context.ledger, new, set_changes=before)
     assert counted(context, "painted")[0] == 0
-    assert context.office.submit(built(context, "renamed")).queued
+    assert context.submitter.submit(built(context, "renamed")).queued
 
 
 @pytest.mark.parametrize("change", ["rename", "remove"])
@@ -265,8 +265,8 @@ def test_what_is_about_a_result_that_was_removed_is_refused(client: FlaskClient,
     new = faithfulness_job(context.ledger, [1])
     with context.ledger.write() as connection:
         connection.execute(SaliencyMap.__table__.delete().where(SaliencyMap.map == 1))
-    with pytest.raises(WrongRequest, match="map 1 was removed meanwhile"):
-        context.office.submit(new)
+    with pytest.raises(InvalidRequest, match="map 1 was removed meanwhile"):
+        context.submitter.submit(new)
 
 
 def test_a_removal_takes_builds_along_and_the_atlas_shrinks(client: FlaskClient, context: Context) -> None:

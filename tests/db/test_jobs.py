@@ -184,7 +184,7 @@ def test_asking_again_for_what_failed_or_was_cancelled_queues_it_again(ledger: L
     job = submitted(ledger)
     claim = claimed(ledger, job)
     if end == "failed":
-        jobs.end_attempt(ledger, claim, error="no", traceback="…", again=False, attempts=3)
+        jobs.end_attempt(ledger, claim, error="no", traceback="…", retryable=False, attempts=3)
     else:
         jobs.end_cancelled(ledger, claim)
     assert jobs.submit_job(ledger, new_job()) == (job, True)
@@ -246,7 +246,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(ledger: Ledger) -> None:
     assert jobs.finish(ledger, late) is None
     assert not jobs.end_cancelled(ledger, late)
     assert not jobs.give_back(ledger, late)
-    assert jobs.end_attempt(ledger, late, error="no", traceback=None, again=True, attempts=3) is None
+    assert jobs.end_attempt(ledger, late, error="no", traceback=None, retryable=True, attempts=3) is None
     do_all_items(ledger, punctual)
     assert jobs.finish(ledger, punctual) == "done"
     assert job_queries.job(ledger, job)["worker"] == "punctual"
@@ -343,7 +343,9 @@ def test_an_attempt_that_may_succeed_later_waits_longer_each_time(ledger: Ledger
         with ledger.write() as connection:
             connection.execute(update(Job).values(not_before=None))
         claim = claimed(ledger, job)
-        outcome = jobs.end_attempt(ledger, claim, error="disk full", traceback="…", again=True, attempts=3)
+        outcome = jobs.end_attempt(
+            ledger, claim, error="disk full", traceback="…", retryable=True, attempts=3
+        )
         assert outcome == "queued"
         with ledger.read() as connection:
             pauses.append((connection.execute(select(Job.not_before)).scalar_one() - now()).total_seconds())
@@ -354,7 +356,8 @@ def test_an_attempt_that_may_succeed_later_waits_longer_each_time(ledger: Ledger
         connection.execute(update(Job).values(not_before=None))
     claim = claimed(ledger, job)
     assert (
-        jobs.end_attempt(ledger, claim, error="disk full", traceback="…", again=True, attempts=3) == "failed"
+        jobs.end_attempt(ledger, claim, error="disk full", traceback="…", retryable=True, attempts=3)
+        == "failed"
     )
 
 
@@ -427,7 +430,7 @@ def test_whatever_happens_a_job_is_in_one_known_state_and_moves_legally(
         elif step == "end_cancelled" and last:
             jobs.end_cancelled(ledger, last)
         elif step == "raise" and last:
-            jobs.end_attempt(ledger, last, error="no", traceback=None, again=False, attempts=9)
+            jobs.end_attempt(ledger, last, error="no", traceback=None, retryable=False, attempts=9)
         elif step == "lapse":
             sweep_after_a_lease(ledger, attempts=9)
         elif step == "submit":

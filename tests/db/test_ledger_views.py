@@ -21,7 +21,7 @@ from db.ledger.jobs import NewItem, NewJob, submit_job
 from db.ledger.tables import AttackTransfer
 from db.queries import attacks as attack_queries
 from db.queries import robustness as robustness_queries
-from db.queries.federation import Both
+from db.queries.federation import AtlasWithLedger
 from db.settings import Settings
 
 WAY = "FGSM, leaves the label, step 0.001 to 0.5"
@@ -29,11 +29,11 @@ IMAGES = 12
 
 
 @pytest.fixture
-def both(settings: Settings, ledger: Ledger) -> Both:
+def both(settings: Settings, ledger: Ledger) -> AtlasWithLedger:
     import_pictures(settings, painted_pictures(IMAGES), image_set="painted")
     add_run(settings, image_set="painted")
     submit_job(ledger, NewJob("k", "attack", "batch", "m", "painted", {}, (NewItem("m", 0, "0"),)))
-    return Both(Atlas(settings), ledger)
+    return AtlasWithLedger(Atlas(settings), ledger)
 
 
 def fill(ledger: Ledger, found: list[dict[str, Any]]) -> list[int]:
@@ -59,7 +59,7 @@ def attacks(model: str = "synthetic", shift: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_curve_is_scipys_estimate_and_the_pages_own(both: Both, ledger: Ledger) -> None:
+def test_the_curve_is_scipys_estimate_and_the_pages_own(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, attacks())
     rows = both.fetch(robustness_queries.curve("painted", WAY))
     data = CensoredData(
@@ -118,7 +118,9 @@ def test_where_all_are_alike_there_is_no_band() -> None:
     assert (low.tolist(), high.tolist()) == ([1.0], [1.0])
 
 
-def test_an_image_attacked_again_counts_once_and_a_target_never(both: Both, ledger: Ledger) -> None:
+def test_an_image_attacked_again_counts_once_and_a_target_never(
+    both: AtlasWithLedger, ledger: Ledger
+) -> None:
     old = {"image_id": 0, "epsilon": 0.4, "model_digest": "1" * 64}
     fill(ledger, [old, *attacks(), {"image_id": 1, "relative_to": "target"}])
     rows = both.fetch(Query("SELECT * FROM attacked ORDER BY image_id"))
@@ -131,14 +133,14 @@ def test_an_image_attacked_again_counts_once_and_a_target_never(both: Both, ledg
     ]  # fmt: skip
 
 
-def test_what_was_written_since_is_read(both: Both, ledger: Ledger) -> None:
+def test_what_was_written_since_is_read(both: AtlasWithLedger, ledger: Ledger) -> None:
     asked = Query("SELECT count(*) AS n FROM attacked")
     assert both.fetch(asked) == [{"n": 0}]
     fill(ledger, attacks()[:3])
     assert both.fetch(asked) == [{"n": 3}]
 
 
-def test_no_gradient_is_no_robustness(both: Both, ledger: Ledger) -> None:
+def test_no_gradient_is_no_robustness(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, [*attacks(), {"image_id": 11, "outcome": "no_gradient"}])
     rows = both.fetch(robustness_queries.curve("painted", WAY))
     # known at epsilon 0 alone, where it is right
@@ -147,7 +149,7 @@ def test_no_gradient_is_no_robustness(both: Both, ledger: Ledger) -> None:
     assert (row["images"], row["no_gradient"], row["wrong_before"]) == (11, 1, 1)
 
 
-def test_classes_and_flips_are_counted(both: Both, ledger: Ledger) -> None:
+def test_classes_and_flips_are_counted(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, attacks())
     images = {row["image_id"]: row for row in both.fetch(Query("SELECT * FROM images"))}
     by_class: dict[str, list[float]] = {}
@@ -177,7 +179,7 @@ def test_classes_and_flips_are_counted(both: Both, ledger: Ledger) -> None:
         assert len(rows) == 3
 
 
-def test_a_curve_of_one_class_is_of_its_images(both: Both, ledger: Ledger) -> None:
+def test_a_curve_of_one_class_is_of_its_images(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, attacks())
     row = both.fetch(Query("SELECT coalesce(wnid, label) AS class FROM images WHERE image_id = 3"))[0]
     found = both.fetch(robustness_queries.curve("painted", WAY, image_class=row["class"]))
@@ -185,7 +187,7 @@ def test_a_curve_of_one_class_is_of_its_images(both: Both, ledger: Ledger) -> No
     assert sum(one["flipped"] + one["censored"] for one in found) == len(strip) < len(SMALLEST)
 
 
-def test_the_leaderboard_is_over_the_images_that_all_have(both: Both, ledger: Ledger) -> None:
+def test_the_leaderboard_is_over_the_images_that_all_have(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, attacks())
     fill(ledger, attacks("other", shift=2)[:6])
     rows = {row["model"]: row for row in both.fetch(robustness_queries.leaderboard("painted", WAY))}
@@ -200,7 +202,7 @@ def test_the_leaderboard_is_over_the_images_that_all_have(both: Both, ledger: Le
     assert shares == sorted(shares, reverse=True), "the most robust model first"
 
 
-def test_beyond_the_cap_nothing_is_known(both: Both, ledger: Ledger) -> None:
+def test_beyond_the_cap_nothing_is_known(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, [{"image_id": image, "outcome": "resisted", "cap": 0.01} for image in range(3)])
     (row,) = both.fetch(Query("SELECT * FROM leaderboard"))
     assert (row["right_at_0"], row["right_at_1"], row["right_at_4"], row["right_at_8"]) == (
@@ -212,7 +214,7 @@ def test_beyond_the_cap_nothing_is_known(both: Both, ledger: Ledger) -> None:
     assert row["median_epsilon"] is None
 
 
-def test_transfer_counts_those_that_the_judge_had_right(both: Both, ledger: Ledger) -> None:
+def test_transfer_counts_those_that_the_judge_had_right(both: AtlasWithLedger, ledger: Ledger) -> None:
     numbers = fill(ledger, attacks()[1:6])
     told = [(True, True), (True, False), (False, True), (None, True), (True, True)]
     with ledger.write() as connection:

@@ -15,7 +15,7 @@ from db.ledger.engine import Ledger, now
 from db.ledger.jobs import NewItem, NewJob, submit_job
 from db.ledger.tables import AttackTransfer
 from db.queries import robustness as asked
-from db.queries.federation import Both
+from db.queries.federation import AtlasWithLedger
 from db.settings import Settings
 
 LABEL = "FGSM, leaves the label, step 0.001 to 0.5"
@@ -61,11 +61,11 @@ TARGETED = [changed(0, 0.05, relative_to="target"), changed(1, 0.0, relative_to=
 
 
 @pytest.fixture
-def both(settings: Settings, ledger: Ledger) -> Both:
+def both(settings: Settings, ledger: Ledger) -> AtlasWithLedger:
     import_pictures(settings, painted_pictures(12), image_set="painted")
     add_run(settings, image_set="painted")
     submit_job(ledger, NewJob("k", "attack", "batch", "m", "painted", {}, (NewItem("m", 0, "0"),)))
-    return Both(Atlas(settings), ledger)
+    return AtlasWithLedger(Atlas(settings), ledger)
 
 
 def fill(ledger: Ledger, found: list[Row]) -> list[int]:
@@ -74,12 +74,12 @@ def fill(ledger: Ledger, found: list[Row]) -> list[int]:
 
 
 @pytest.fixture
-def filled(both: Both, ledger: Ledger) -> Both:
+def filled(both: AtlasWithLedger, ledger: Ledger) -> AtlasWithLedger:
     fill(ledger, [*BY_LABEL, *BY_PREDICTION, *BY_FIXED, *BY_KEPT, *TARGETED])
     return both
 
 
-def test_protocols_are_apart_and_targeted_attacks_are_in_none(filled: Both) -> None:
+def test_protocols_are_apart_and_targeted_attacks_are_in_none(filled: AtlasWithLedger) -> None:
     found = {row["protocol"]: row for row in filled.fetch(asked.protocols("painted"))}
     told = {name: (row["attacks"], row["measure"], row["fixed"]) for name, row in found.items()}
     assert told == {
@@ -89,7 +89,7 @@ def test_protocols_are_apart_and_targeted_attacks_are_in_none(filled: Both) -> N
     assert (found[LABEL]["lowest"], found[FIXED]["lowest"]) == (0.001, FOUR)
 
 
-def test_outcomes_are_counted(filled: Both) -> None:
+def test_outcomes_are_counted(filled: AtlasWithLedger) -> None:
     names = ("images", "wrong_before", "changed", "resisted", "no_gradient")
     for protocol, expected in (
         (LABEL, (10, 2, 5, 2, 1)), (PREDICTION, (4, None, 3, 1, 0)), (FIXED, (5, 1, 2, 2, 0)),
@@ -99,7 +99,7 @@ def test_outcomes_are_counted(filled: Both) -> None:
         assert tuple(row[name] for name in names) == expected
 
 
-def test_curves_begin_at_the_clean_accuracy(filled: Both) -> None:
+def test_curves_begin_at_the_clean_accuracy(filled: AtlasWithLedger) -> None:
     def curve(protocol: str) -> dict[float, float]:
         return {row["epsilon"]: row["share"] for row in filled.fetch(asked.curve("painted", protocol))}
 
@@ -119,7 +119,7 @@ def test_curves_begin_at_the_clean_accuracy(filled: Both) -> None:
     assert curve(KEPT) == pytest.approx({0: 1, 0.2: 1 / 3})
 
 
-def test_the_leaderboard_never_mixes_right_and_kept(filled: Both) -> None:
+def test_the_leaderboard_never_mixes_right_and_kept(filled: AtlasWithLedger) -> None:
     rows = {row["protocol"]: row for row in filled.fetch(Query("SELECT * FROM leaderboard"))}
     names = ("right_at_0", "right_at_1", "right_at_4", "right_at_8", "kept_at_1", "kept_at_4", "kept_at_8",
              "median_epsilon")  # fmt: skip
@@ -133,7 +133,7 @@ def test_the_leaderboard_never_mixes_right_and_kept(filled: Both) -> None:
         assert [rows[protocol][name] for name in names] == pytest.approx(list(expected)), protocol
 
 
-def test_an_image_wrong_before_is_not_changed(filled: Both) -> None:
+def test_an_image_wrong_before_is_not_changed(filled: AtlasWithLedger) -> None:
     flips = filled.fetch(asked.flips("painted", LABEL, "synthetic", limit=None))
     ways = {
         (row["from_index"], row["from_class"], row["to_index"], row["to_class"]): row["images"]
@@ -161,7 +161,7 @@ def test_an_image_wrong_before_is_not_changed(filled: Both) -> None:
     ]
 
 
-def test_transfer_is_of_images_that_the_attack_changed(both: Both, ledger: Ledger) -> None:
+def test_transfer_is_of_images_that_the_attack_changed(both: AtlasWithLedger, ledger: Ledger) -> None:
     numbers = dict(zip([row["image_id"] for row in BY_LABEL], fill(ledger, BY_LABEL), strict=True))
     # image: right before, moved. 4 resisted and 2 was wrong before: neither fooled its own model
     told = {
@@ -188,7 +188,9 @@ def test_transfer_is_of_images_that_the_attack_changed(both: Both, ledger: Ledge
     }  # fmt: skip
 
 
-def test_attacks_of_other_weights_or_other_iterations_are_apart(both: Both, ledger: Ledger) -> None:
+def test_attacks_of_other_weights_or_other_iterations_are_apart(
+    both: AtlasWithLedger, ledger: Ledger
+) -> None:
     pgd = {"method": "pgd", "parameters": {"mode": "smallest", "steps": 10, "step_size": 0.25, "seed": 0}}
     more = pgd | {"parameters": pgd["parameters"] | {"steps": 40}}  # type: ignore[operator]
     late = {"minimum": 0.1}
@@ -210,7 +212,7 @@ def test_attacks_of_other_weights_or_other_iterations_are_apart(both: Both, ledg
     assert rows[f"{LABEL}, from 0.1"]["right_at_0"] == 1
 
 
-def test_a_grid_too_coarse_for_a_level_says_nothing_there(both: Both, ledger: Ledger) -> None:
+def test_a_grid_too_coarse_for_a_level_says_nothing_there(both: AtlasWithLedger, ledger: Ledger) -> None:
     coarse = {"step": 0.02, "cap": 0.5}
     geometric = {"step": 1 / 4080, "cap": 0.5, "grid": "geometric", "ratio": 1.2, "parts": 16}
     wide = geometric | {"ratio": 3.0}
@@ -234,7 +236,7 @@ def test_a_grid_too_coarse_for_a_level_says_nothing_there(both: Both, ledger: Le
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_number_is_what_counting_finds(both: Both, ledger: Ledger, seed: int) -> None:
+def test_every_number_is_what_counting_finds(both: AtlasWithLedger, ledger: Ledger, seed: int) -> None:
     random = np.random.default_rng(seed)
     rows: list[Row] = []
     for model in ("A", "B"):

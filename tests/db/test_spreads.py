@@ -62,7 +62,7 @@ def test_the_view_of_an_image_divides_by_that_spread(atlas: duckdb.DuckDBPyConne
         "CREATE TABLE activations_by_image AS SELECT run, layer, channel, 0 AS image_id, 1 AS rank, "
         "2.5::FLOAT AS activation, 0 AS y, 0 AS x FROM channel_stats"
     )
-    for name in ("channel_spreads", "image_channels"):
+    for name in ("channel_stds", "image_channels"):
         atlas.execute(f"CREATE VIEW {name} AS {VIEWS[name].sql}")
     found = atlas.execute(
         "SELECT layer, channel, deviations FROM image_channels WHERE image_set = 's'"

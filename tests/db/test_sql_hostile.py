@@ -20,7 +20,7 @@ from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
 from db.sql.child import SQLFailed, SQLStopped
 from db.sql.guard import RefusedSQL
-from db.sql.places import MOST_WAITING, TooManyQueries
+from db.sql.places import MAX_WAITING, TooManyQueries
 from db.sql.process import Session
 from db.sql.runner import SQLRunner
 
@@ -296,15 +296,15 @@ def test_who_waits_is_served_in_turn(home: Settings) -> None:
         with runner.run("SELECT 1", rows=1, size=1000):
             served.append(number)
 
-    with contextlib.closing(runner), ThreadPoolExecutor(MOST_WAITING) as pool:
+    with contextlib.closing(runner), ThreadPoolExecutor(MAX_WAITING) as pool:
         asked = []
         with runner.run("SELECT 1", rows=1, size=1000):
-            for number in range(MOST_WAITING):
+            for number in range(MAX_WAITING):
                 asked.append(pool.submit(ask, number))
                 time.sleep(0.1)  # longer than a look at the clock, many times over
         for future in asked:
             future.result()
-    assert served == list(range(MOST_WAITING))
+    assert served == list(range(MAX_WAITING))
 
 
 def line(statement: str, what: str, told: str) -> str:
@@ -351,9 +351,9 @@ def test_few_queries_wait_for_a_place_and_none_for_somebody_who_left(home: Setti
     with contextlib.closing(runner):
         with (
             contextlib.closing(runner.run("SELECT 1", rows=1, size=1000)),
-            ThreadPoolExecutor(MOST_WAITING) as pool,
+            ThreadPoolExecutor(MAX_WAITING) as pool,
         ):
-            waiting = [pool.submit(wait) for _ in range(MOST_WAITING)]
+            waiting = [pool.submit(wait) for _ in range(MAX_WAITING)]
             while not isinstance(ask(lambda: True), TooManyQueries):
                 time.sleep(0.01)  # until all of them wait: the test's time limit ends it
             assert not any(future.done() for future in waiting)

@@ -29,7 +29,7 @@ from db.stores.results import ResultStore
 from workers.models.vision import load_model
 from workers.queue.broker import connect, is_there
 from workers.queue.messages import celery_app, send
-from workers.requests.submit import ModelRef, Office, saliency_job
+from workers.requests.submit import JobSubmitter, ModelRef, saliency_job
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 # A dead worker is noticed after the lease; the tests need not wait for half a minute.
@@ -46,7 +46,7 @@ class Lab:
         self.model = model
         self.ledger = Ledger(settings)
         self.ledger.migrate()
-        self.office = Office(settings, self.ledger)
+        self.submitter = JobSubmitter(settings, self.ledger)
         self.commands: list[Running] = []
         self.environment = ENVIRONMENT
 
@@ -80,7 +80,7 @@ class Lab:
             target=target,
             queue=queue,
         )
-        return self.office.submit(new).job
+        return self.submitter.submit(new).job
 
     def state(self, job: int) -> str:
         return str(job_queries.job(self.ledger, job)["state"])
@@ -235,22 +235,22 @@ def test_a_job_is_cancelled_at_whatever_stage(running_lab: Lab, told: Told) -> N
     queued = lab.submit(target=1, **LONG | {"seed": 3})
     lab.wait_for_progress(running)
     assert jobs.cancel(lab.ledger, queued) == "cancelled"
-    lab.office.cancel(running)
+    lab.submitter.cancel(running)
     lab.wait_for(running, "cancelled", seconds=60)
     lab.kill("worker")
     loading = lab.submit(target=0, **LONG | {"seed": 3})  # by a new process, which has no model yet
     lab.wait_for(loading, "running")
-    lab.office.cancel(loading)
+    lab.submitter.cancel(loading)
     lab.wait_for(loading, "cancelled", seconds=60)
     orphaned = lab.submit(target=3, **LONG | {"seed": 3})
     lab.wait_for_progress(orphaned)
-    lab.office.cancel(orphaned)
+    lab.submitter.cancel(orphaned)
     lab.kill("worker")  # before or after it noticed
     lab.wait_for(orphaned, "cancelled", seconds=120)
     done = lab.submit(target=4, **SHORT | {"seed": 3})
     lab.wait_for(done, "done")
     with pytest.raises(jobs.IllegalMove):
-        lab.office.cancel(done)
+        lab.submitter.cancel(done)
     submitted = (running, queued, loading, orphaned, done)
     told("cancel while queued, loading, running, its worker killed, done", states(lab, submitted))
     assert states(lab, submitted) == {"cancelled": 4, "done": 1}

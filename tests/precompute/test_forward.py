@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from precompute.index.forward import Dtype, Manner
+from precompute.index.forward import Dtype, ForwardConfig
 
 
-def manner(device: str, dtype: Dtype) -> Manner:
-    return Manner(torch.device(device), dtype, batch_size=1, memory_format=torch.contiguous_format)
+def manner(device: str, dtype: Dtype) -> ForwardConfig:
+    return ForwardConfig(torch.device(device), dtype, batch_size=1, memory_format=torch.contiguous_format)
 
 
 def test_float32_on_cuda_is_not_tf32_and_repeats_itself() -> None:

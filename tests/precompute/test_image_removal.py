@@ -102,7 +102,7 @@ def test_a_removal_that_breaks_a_law_removes_no_file(
 ) -> None:
     bring(write_tar({"1.jpg": photo(1)}))
     before = files_below(store.home)
-    monkeypatch.setattr("db.atlas.store._LAWS", {"never": "SELECT 1"})
+    monkeypatch.setattr("db.atlas.store._INVARIANTS", {"never": "SELECT 1"})
     with pytest.raises(AtlasError, match="not published"):
         remove_image_set(atlas, store, ledger, "pictures")
     assert files_below(store.home) - {"IMAGES.LOCK"} == before - {"IMAGES.LOCK"}

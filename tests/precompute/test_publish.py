@@ -9,7 +9,7 @@ import torch
 from db.atlas.runs import set_images
 from db.atlas.store import Atlas, Query
 from db.settings import Settings
-from precompute.index.publish import ModelRows, Pass, publish_run
+from precompute.index.publish import ModelRows, RunMetadata, publish_run
 from precompute.index.state import IndexState
 from workers.jobs.stored_images import StoredImage
 from workers.layers.receptive_field.fields import ReceptiveField
@@ -87,7 +87,7 @@ def publish(atlas: Atlas, model: VisionModel, state: IndexState) -> int:
     )
     listed = [StoredImage(**row) for row in atlas.fetch(set_images("photos"))]
     now = np.datetime64("2026-01-02T03:04:05", "us").item()
-    made = Pass(
+    made = RunMetadata(
         image_set="photos", listed=listed, k=20, dtype="float32", device="cpu", images=IMAGES, unreadable=0,
         seconds=1.0, started=now, finished=now,
         matches=match_labels(model.vocabulary, [SetLabel(image.wnid, image.label) for image in listed]),

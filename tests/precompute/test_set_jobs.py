@@ -30,8 +30,8 @@ from precompute.index.checkpoint import Checkpoint
 from precompute.jobs import ImportJobs, IndexJobs, set_kinds
 from workers.queue.runner import Runner
 from workers.requests.image_sets import folder_job, index_job, upload_job
-from workers.requests.parameters import WrongRequest
-from workers.requests.submit import Office
+from workers.requests.parameters import InvalidRequest
+from workers.requests.submit import JobSubmitter
 
 ROOT = Path(__file__).parents[2]
 Photo = Callable[..., bytes]
@@ -44,7 +44,7 @@ class Site:
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self.settings, self.ledger = settings, ledger
         self.atlas, self.uploads = Atlas(settings), UploadStore(settings)
-        self.office = Office(settings, ledger)
+        self.submitter = JobSubmitter(settings, ledger)
         self.stopping = threading.Event()
         self.kinds: dict[str, Any] = dict(set_kinds(settings, torch.device("cpu")))
 
@@ -70,10 +70,10 @@ class Site:
 
     def import_upload(self, files: dict[str, bytes], image_set: str = "mine") -> dict[str, Any]:
         new = upload_job(self.uploads, upload=self.upload(files), image_set=image_set)
-        return self.run(self.office.submit(new).job)
+        return self.run(self.submitter.submit(new).job)
 
     def index(self, **options: Any) -> int:
-        return self.office.submit(
+        return self.submitter.submit(
             index_job(self.atlas, **({"model": "convnext-tiny", "image_set": "mine"} | options))
         ).job
 
@@ -119,19 +119,19 @@ def test_an_upload_becomes_a_set_and_is_gone(site: Site, few: dict[str, bytes]) 
 def test_a_preview_says_what_would_enter_and_keeps_the_upload(site: Site, few: dict[str, bytes]) -> None:
     key = site.upload({f"site/{number % 2}/{name}": data for number, (name, data) in enumerate(few.items())})
     asked = {"upload": key, "image_set": "mine", "preview": True}
-    plain = site.run(site.office.submit(upload_job(site.uploads, **asked)).job)
+    plain = site.run(site.submitter.submit(upload_job(site.uploads, **asked)).job)
     layout = site.report(plain["job"])["layout"]
     assert (layout["preview"], layout["images"], layout["labels"]) == (True, 6, {"0": 3, "1": 3})
     assert layout["sentence"].startswith(
         "class folders: split from nothing; class from the first folder (2: 0, 1)"
     )
     words = {"class_level": 1, "split_from": "2"}
-    site.run(job := site.office.submit(upload_job(site.uploads, **asked, words=words)).job)
+    site.run(job := site.submitter.submit(upload_job(site.uploads, **asked, words=words)).job)
     layout = site.report(job)["layout"]
     assert (layout["labels"], layout["splits"]) == ({"site": 6}, {"0": 3, "1": 3})
     assert site.atlas.version() is None
     site.run(
-        job := site.office.submit(upload_job(site.uploads, upload=key, image_set="mine", words=words)).job
+        job := site.submitter.submit(upload_job(site.uploads, upload=key, image_set="mine", words=words)).job
     )
     assert (site.report(job)["added"], site.report(job)["labelled"]) == (6, 6)
     assert list(site.uploads.folder.iterdir()) == []
@@ -149,7 +149,7 @@ def test_an_import_that_is_cancelled_leaves_no_file_and_no_set(
     site: Site, few: dict[str, bytes], settings: Settings
 ) -> None:
     new = upload_job(site.uploads, upload=site.upload(few), image_set="mine")
-    number = site.office.submit(new).job
+    number = site.submitter.submit(new).job
 
     class Cancels(ImportJobs):
         def compute(self, item: Any, parameters: Any, job: int, on_progress: Any) -> Any:
@@ -167,7 +167,7 @@ def test_an_import_that_is_cancelled_leaves_no_file_and_no_set(
     assert left == []
     assert site.atlas.version() is None
     site.kinds.update(set_kinds(settings, torch.device("cpu")))
-    site.office.retry(number)
+    site.submitter.retry(number)
     assert site.run(number)["state"] == "done"
     assert names(site) == sorted(few)
 
@@ -195,15 +195,15 @@ def test_a_folder_below_a_root_is_read_in_place_and_links_out_of_it_are_refused(
     (root / "set" / "inside.jpg").symlink_to(root / "set" / "a.jpg")
     (root / "way_out").symlink_to(outside)
     site = Site(settings, ledger)
-    with pytest.raises(WrongRequest, match="set CONVSCOPE_IMAGE_ROOTS"):
+    with pytest.raises(InvalidRequest, match="set CONVSCOPE_IMAGE_ROOTS"):
         folder_job(ledger, (), folder=str(root), image_set="mine")
     for wrong in (outside, root / "way_out", root / ".." / "outside", "/", "allowed", "/etc\0", "\ud800"):
-        with pytest.raises(WrongRequest, match="expected a folder below"):
+        with pytest.raises(InvalidRequest, match="expected a folder below"):
             folder_job(ledger, (root,), folder=str(wrong), image_set="mine")
     object.__setattr__(settings, "image_roots", (root,))
     site.kinds.update(set_kinds(settings, torch.device("cpu")))
     job = site.run(
-        site.office.submit(folder_job(ledger, (root,), folder=str(root / "set"), image_set="mine")).job
+        site.submitter.submit(folder_job(ledger, (root,), folder=str(root / "set"), image_set="mine")).job
     )
     assert job["state"] == "done", job["error"]
     assert names(site) == ["a.jpg", "b.jpg", "inside.jpg"]
@@ -211,13 +211,13 @@ def test_a_folder_below_a_root_is_read_in_place_and_links_out_of_it_are_refused(
     assert sorted(one["name"] for one in refusals) == ["file.jpg", "folder"]
     assert {one["reason"] for one in refusals} == {f"it is a link that leads out of {root}"}
     again = folder_job(ledger, (root,), folder=str(root / "set"), image_set="mine")
-    assert site.office.submit(again).job != job["job"], "its files may be others by now"
+    assert site.submitter.submit(again).job != job["job"], "its files may be others by now"
 
 
 def test_an_index_is_published_and_asked_for_again_only_to_replace(site: Site, few: dict[str, bytes]) -> None:
-    with pytest.raises(WrongRequest, match=r"model: expected one of convnext-tiny, .*, got 'resnet'"):
+    with pytest.raises(InvalidRequest, match=r"model: expected one of convnext-tiny, .*, got 'resnet'"):
         index_job(site.atlas, model="resnet", image_set="mine")
-    with pytest.raises(WrongRequest, match="there is no image set yet"):
+    with pytest.raises(InvalidRequest, match="there is no image set yet"):
         index_job(site.atlas, model="convnext-tiny", image_set="mine")
     site.import_upload(few)
     number = site.index(k=3, layers="stage1*")
@@ -227,7 +227,7 @@ def test_an_index_is_published_and_asked_for_again_only_to_replace(site: Site, f
     (run,) = site.atlas.fetch(runs())
     assert (run["model"], run["image_set"], run["k"], run["images"]) == ("convnext-tiny", "mine", 3, 6)
     assert job_queries.job_items(site.ledger, number)[0]["result"] == run["run"]
-    with pytest.raises(WrongRequest, match="is indexed with 'convnext-tiny' already"):
+    with pytest.raises(InvalidRequest, match="is indexed with 'convnext-tiny' already"):
         site.index()
     again = site.run(site.index(k=4, layers="stage1*", replace=True))
     assert again["state"] == "done"
@@ -250,7 +250,7 @@ def test_a_run_whose_worker_died_before_it_said_so_is_not_made_again(
     assert published(asked) is not None
     for other in ({"layers": "stage2*"}, {"layers": "*"}, {"k": 3}):
         assert published(asked | other) is None, f"{other} asks for another run"
-    with pytest.raises(WrongRequest, match="layers: expected a pattern that matches some of"):
+    with pytest.raises(InvalidRequest, match="layers: expected a pattern that matches some of"):
         site.index(layers="nothing*", replace=True)
 
 
@@ -266,7 +266,7 @@ def test_an_index_lets_jobs_pass_that_somebody_waits_for_and_ends_the_same(
         def compute(self, item: Any, parameters: Any, job: int, on_progress: Any) -> Any:
             def report(done: int, total: int, note: str | None = None) -> None:
                 if done == 3 and not passed:
-                    asked = site.office.submit(upload_job(site.uploads, upload=key, image_set="late")).job
+                    asked = site.submitter.submit(upload_job(site.uploads, upload=key, image_set="late")).job
                     on_progress(done, total, note)
                     passed.append(job_queries.job(site.ledger, asked)["state"])
                 on_progress(done, total, note)

@@ -139,7 +139,7 @@ def test_responses_are_the_best_activations_of_every_image(indexed: Atlas) -> No
 
 
 def test_responses_of_a_large_set_are_not_kept(indexed: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "_MOST_RESPONSES", 400 * (len(GABORS) + len(COLOURS)) - 1)
+    monkeypatch.setattr(index, "_MAX_RESPONSES", 400 * (len(GABORS) + len(COLOURS)) - 1)
     store = ImageStore(read_settings({"CONVSCOPE_HOME": str(indexed.home)}))
     run = run_index(indexed, store, model=filters(), image_set="stimuli", k=5, replace=True).run
     assert indexed.fetch(Query("SELECT count(*) AS n FROM responses")) == [{"n": 0}]

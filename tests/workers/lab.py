@@ -13,13 +13,13 @@ from db.settings import Settings
 from db.stores.images import ImageStore
 from db.stores.results import ResultStore
 from workers.jobs.attack import AttackJobs
-from workers.jobs.attack_context import AttackBench
-from workers.jobs.context import Bench
+from workers.jobs.attack_context import AttackContext
+from workers.jobs.context import JobContext
 from workers.jobs.followups import AblationJobs, ComparisonJobs, TransferJobs
 from workers.jobs.loaded_models import LoadedModels
 from workers.jobs.saliency import FaithfulnessJobs, SaliencyJobs
 from workers.queue.runner import Runner
-from workers.requests.submit import ModelRef, Office, saliency_job
+from workers.requests.submit import JobSubmitter, ModelRef, saliency_job
 from workers.requests.submit_attacks import attack_job
 
 
@@ -32,17 +32,19 @@ class Lab:
         import_pictures(settings, painted_pictures(4), image_set="painted")
         self.ledger = Ledger(settings)
         self.ledger.migrate()
-        self.office = Office(settings, self.ledger)
+        self.submitter = JobSubmitter(settings, self.ledger)
         self.results = ResultStore(settings)
         self.models = LoadedModels(settings, torch.device("cpu"))
-        self.bench = Bench(Atlas(settings), ImageStore(settings), self.results, self.ledger, self.models)
-        self.attacks = AttackBench(self.bench)
+        self.context = JobContext(
+            Atlas(settings), ImageStore(settings), self.results, self.ledger, self.models
+        )
+        self.attacks = AttackContext(self.context)
         self.runner = Runner(
             settings,
             self.ledger,
             {
-                "saliency": SaliencyJobs(self.bench),
-                "faithfulness": FaithfulnessJobs(self.bench),
+                "saliency": SaliencyJobs(self.context),
+                "faithfulness": FaithfulnessJobs(self.context),
                 "attack": AttackJobs(self.attacks),
                 "comparison": ComparisonJobs(self.attacks),
                 "transfer": TransferJobs(self.attacks),
@@ -55,7 +57,7 @@ class Lab:
 
     def do(self, new: NewJob) -> int:
         """Submit a request and run its job."""
-        job = self.office.submit(new).job
+        job = self.submitter.submit(new).job
         self.runner.run(job)
         return job
 
@@ -68,7 +70,7 @@ class Lab:
             "method": "smoothgrad",
             "parameters": {"samples": 4},
         }
-        return self.do(saliency_job(self.bench.atlas, **(options | changes)))
+        return self.do(saliency_job(self.context.atlas, **(options | changes)))
 
     def attack(self, **changes: Any) -> int:
         """An attack job."""
@@ -78,4 +80,4 @@ class Lab:
             "image_ids": [0, 1],
             "parameters": {"cap": 0.05, "step": 0.002},
         }
-        return self.do(attack_job(self.bench.atlas, **(options | changes)))
+        return self.do(attack_job(self.context.atlas, **(options | changes)))

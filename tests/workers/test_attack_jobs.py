@@ -86,13 +86,13 @@ def test_what_another_job_attacked_is_found_by_a_request_for_it(lab: Lab) -> Non
 
     def stored(ids: list[int], **changed: Any) -> list[int]:
         new = attack_job(
-            lab.bench.atlas,
+            lab.context.atlas,
             models=[lab.reference],
             image_set="painted",
             image_ids=ids,
             parameters={"step": 0.002, "cap": 0.05} | changed,
         )
-        return [found["attack"] for found in stored_attacks(lab.bench.atlas, lab.ledger, new, most=3)]
+        return [found["attack"] for found in stored_attacks(lab.context.atlas, lab.ledger, new, most=3)]
 
     assert stored([0, 1]) == [row["attack"]]
     assert stored([0]) == []
@@ -304,7 +304,7 @@ def test_another_model_judges_what_it_sees(lab: Lab, lite0: VisionModel) -> None
     job = lab.do(transfer_job(lab.ledger, [row["attack"]], [other]))
     assert "has other weights" in job_queries.job(lab.ledger, job)["error"]
     lab.models._kept[(judge.source, other.digest)] = lite0
-    lab.runner.run(lab.office.retry(job).job)
+    lab.runner.run(lab.submitter.retry(job).job)
     (said,) = rows(lab, AttackTransfer)
     assert (said["class_before"], said["class_after"]) == (row["class_before"], row["class_after"])
     assert said["probability_after"] == pytest.approx(row["probability_after"], rel=1e-2)
@@ -314,7 +314,7 @@ def test_another_model_judges_what_it_sees(lab: Lab, lite0: VisionModel) -> None
 
 def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
     lab.attack(image_ids=[0])
-    job = lab.do(ablation_job(lab.ledger, lab.bench.atlas, [1], channels=6, draws=2))
+    job = lab.do(ablation_job(lab.ledger, lab.context.atlas, [1], channels=6, draws=2))
     assert job_queries.job(lab.ledger, job)["state"] == "done"
     (found,) = rows(lab, AttackAblation)
     assert len(found["units"]) == 6
@@ -327,11 +327,11 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
         assert draw["outcome"] in ("flipped", "resisted")
         assert (draw["epsilon"] is None) == (draw["outcome"] == "resisted")
         assert 0 <= draw["probability"] <= 1
-    other = lab.do(ablation_job(lab.ledger, lab.bench.atlas, [1], channels=6, draws=1, seed=4))
+    other = lab.do(ablation_job(lab.ledger, lab.context.atlas, [1], channels=6, draws=1, seed=4))
     assert other != job
     kept = next(row for row in rows(lab, AttackAblation) if row["draws"] == 2)
     assert kept == found, "another request leaves it as it is"
-    lab.do(ablation_job(lab.ledger, lab.bench.atlas, [1], channels=3, draws=1, layer="blocks.2.0"))
+    lab.do(ablation_job(lab.ledger, lab.context.atlas, [1], channels=3, draws=1, layer="blocks.2.0"))
     asked = [
         (row["draws"], row["seed"], row["layer"]) for row in attack_queries.attack_ablations(lab.ledger, 1)
     ]
@@ -339,7 +339,7 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
     of_block = next(row for row in rows(lab, AttackAblation) if row["layer"])
     assert {layer for layer, _ in of_block["units"]} == {"blocks.2.0"}
     assert len(of_block["units"]) == 3
-    job = lab.do(ablation_job(lab.ledger, lab.bench.atlas, [1], layer="blocks.2.9"))
+    job = lab.do(ablation_job(lab.ledger, lab.context.atlas, [1], layer="blocks.2.9"))
     assert "layer: expected one of" in job_queries.job(lab.ledger, job)["error"]
 
 
@@ -349,7 +349,7 @@ def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:
     with pytest.raises(ValueError, match="there is no attack 9"):
         comparison_job(lab.ledger, [9], {})
     with pytest.raises(ValueError, match="attack 2 changed nothing"):
-        ablation_job(lab.ledger, lab.bench.atlas, [2])
+        ablation_job(lab.ledger, lab.context.atlas, [2])
     with pytest.raises(ValueError, match="from 1 to 10,000 attacks, got 0"):
         comparison_job(lab.ledger, [], {})
     with pytest.raises(ValueError, match="samples: expected 2 or more"):
@@ -357,9 +357,9 @@ def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:
     with pytest.raises(ValueError, match="maps have no parameter 'variant'"):
         comparison_job(lab.ledger, [1], {"variant": "squared"})
     with pytest.raises(ValueError, match="channels: expected a whole number from 1 to 100, got 0"):
-        ablation_job(lab.ledger, lab.bench.atlas, [1], channels=0)
+        ablation_job(lab.ledger, lab.context.atlas, [1], channels=0)
     with pytest.raises(ValueError, match=r"layer: expected a layer such as .*, got 'a..b'"):
-        ablation_job(lab.ledger, lab.bench.atlas, [1], layer="a..b")
+        ablation_job(lab.ledger, lab.context.atlas, [1], layer="a..b")
 
 
 def test_the_job_says_which_epsilon_it_is_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +368,7 @@ def test_the_job_says_which_epsilon_it_is_at(lab: Lab, monkeypatch: pytest.Monke
     def note(_watch: Any, done: int, total: int, note: str | None = None) -> None:
         said.append((done, total, note))
 
-    monkeypatch.setattr("workers.queue.runner.Watch.progress", note)
+    monkeypatch.setattr("workers.queue.runner.LeaseKeeper.progress", note)
     lab.attack(image_ids=[0], parameters={"step": 1e-4, "cap": 0.02})
     spoken = [words for _, _, words in said if words]
     assert spoken[0] == "gradient"

@@ -10,14 +10,14 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from workers.attacks.ablation import clean_means, held, judge, random_sets
+from workers.attacks.ablation import clamp_channels, clean_means, judge, random_sets
 from workers.attacks.search import smallest_epsilons
 from workers.attacks.shifts import Shift, shifts
 from workers.attribution.gradcam import choose_map
 from workers.attribution.gradients import logit_gradients
 from workers.layers.module_maps import as_tap
 from workers.layers.taps import Tap, as_nchw, find_taps, record_taps
-from workers.models.speedups.pointwise import quicken
+from workers.models.speedups.pointwise import optimize_for_inference
 from workers.models.vision import VisionModel, load_model
 
 Wrap = Callable[..., VisionModel]
@@ -74,7 +74,7 @@ def test_layers_have_the_names_that_the_index_gave_them(small_convnext: Path) ->
     """A worker's model has its linear layers taken as convolutions."""
     model = load_model(str(small_convnext))
     names = [(tap.layer, tap.kind, tap.channels) for tap in find_taps(model)]
-    quicken(model.network)
+    optimize_for_inference(model.network)
     assert [(tap.layer, tap.kind, tap.channels) for tap in find_taps(model)] == names
 
 
@@ -117,7 +117,7 @@ def test_a_held_channel_is_one_with_no_weights_and_that_bias(network: VisionMode
     for tap in taps:
         assert torch.allclose(means[tap.layer], whole[tap.layer].mean((1, 2)), atol=1e-6)
     units = {taps[0].layer: [1, 4], taps[1].layer: [0]}
-    with held(network, taps, [units], means):
+    with clamp_channels(network, taps, [units], means):
         ours = network(others)
         gradients = logit_gradients(network, others, torch.tensor([0, 1, 2]))
     assert isinstance(network.network, nn.Sequential)
@@ -137,9 +137,9 @@ def test_holding_nothing_changes_nothing_and_no_hook_stays(network: VisionModel)
     taps = find_taps(network)
     image = torch.rand(2, 3, 16, 16)
     plain = network(image)
-    with held(network, taps, [{taps[0].layer: []}], clean_means(network, taps, image[0])):
+    with clamp_channels(network, taps, [{taps[0].layer: []}], clean_means(network, taps, image[0])):
         assert torch.equal(network(image), plain)
-    with held(network, taps, [{taps[0].layer: [0]}], clean_means(network, taps, image[0])):
+    with clamp_channels(network, taps, [{taps[0].layer: [0]}], clean_means(network, taps, image[0])):
         assert not torch.equal(network(image), plain)
     assert torch.equal(network(image), plain)
 
@@ -155,7 +155,7 @@ def test_channels_are_held_in_every_layout(convnext: VisionModel, pair: tuple[Te
             seen[tap.layer] = as_nchw(tap, output).clone()
 
         # hooks run in the order in which they came: this one sees what the first gives
-        with held(convnext, taps, [{tap.layer: [2]}], means), record_taps(convnext, [tap], note):
+        with clamp_channels(convnext, taps, [{tap.layer: [2]}], means), record_taps(convnext, [tap], note):
             convnext(pair[1][None])
         there = seen[tap.layer][0]
         assert torch.all(there[2] == means[tap.layer][2])
@@ -170,9 +170,9 @@ def test_each_row_has_its_own_channels_held(network: VisionModel) -> None:
     order = torch.tensor([2, 0, 1])
     alone = []
     for image, number in zip(images, order.tolist(), strict=True):
-        with held(network, taps, [sets[number]], means):
+        with clamp_channels(network, taps, [sets[number]], means):
             alone.append(network(image[None])[0])
-    with held(network, taps, sets, means) as rows:
+    with clamp_channels(network, taps, sets, means) as rows:
         rows.choose(order)
         together = network(images)
     assert torch.allclose(together, torch.stack(alone), atol=1e-6)
@@ -213,7 +213,7 @@ def test_channels_of_any_module_are_held(as_model: Wrap) -> None:
     image = torch.rand(3, 16, 16)
     means = clean_means(model, [block], image)
     other = torch.rand(1, 3, 16, 16)
-    with held(model, [block], [{"block": [0, 1, 2, 3]}], means):
+    with clamp_channels(model, [block], [{"block": [0, 1, 2, 3]}], means):
         ours = model(other)[0]
     network = model.network
     assert isinstance(network, WithBlock)
@@ -314,12 +314,12 @@ def test_a_channel_that_carries_the_attack_is_told_from_those_that_do_not(as_mod
         others = [one for one in range(24) if one not in (0, 5)]
         random, short = random_sets({tap.layer: [channel, *others]}, {tap.layer: [channel]}, draws=20, seed=0)
         sets = [{tap.layer: [channel]}, *random]
-        with held(model, [tap], sets, clean_means(model, [tap], image)) as rows:
+        with clamp_channels(model, [tap], sets, clean_means(model, [tap], image)) as rows:
             together = smallest_epsilons(
                 model, image.expand(21, -1, -1, -1), torch.zeros(21, dtype=torch.int64), on_pass=rows.choose
             )
         for number in (0, 1, 20):
-            with held(model, [tap], [sets[number]], clean_means(model, [tap], image)):
+            with clamp_channels(model, [tap], [sets[number]], clean_means(model, [tap], image)):
                 (alone,) = smallest_epsilons(model, image[None], torch.zeros(1, dtype=torch.int64))
             assert alone.epsilon == together[number].epsilon, "searched together as alone"
         records = [found(search.epsilon, search.outcome) for search in together]

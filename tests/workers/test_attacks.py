@@ -27,7 +27,7 @@ from workers.attacks.walk import Search
 from workers.attribution.gradients import chunk_size
 from workers.models.vision import VisionModel, load_model
 from workers.requests.epsilons import START, GeometricGrid, Grid, grid_of
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it imports from a namespace of SciPy that will go
@@ -352,18 +352,18 @@ def test_a_grid_is_products_and_holds_its_cap() -> None:
     ],
 )
 def test_a_grid_that_cannot_be_walked_is_refused(wrong: dict[str, float], sentence: str) -> None:
-    with pytest.raises(WrongRequest, match=r".*") as refused:
+    with pytest.raises(InvalidRequest, match=r".*") as refused:
         Grid(**wrong)  # type: ignore[arg-type]
     assert sentence in str(refused.value)
 
 
 def test_classes_that_the_model_has_not_are_refused(model: VisionModel, pixels: Tensor) -> None:
     for wrong in (CLASSES, -1):
-        with pytest.raises(WrongRequest, match=f"class: expected one from 0 to {CLASSES - 1}, got {wrong}"):
+        with pytest.raises(InvalidRequest, match=f"class: expected one from 0 to {CLASSES - 1}, got {wrong}"):
             smallest_epsilons(model, pixels[:1], torch.tensor([wrong]))
-    with pytest.raises(WrongRequest, match="target: expected a class to reach, got none"):
+    with pytest.raises(InvalidRequest, match="target: expected a class to reach, got none"):
         smallest_epsilons(model, pixels, targeted=True)
-    with pytest.raises(WrongRequest, match="epsilon: expected a number from 0 to 1, got 2"):
+    with pytest.raises(InvalidRequest, match="epsilon: expected a number from 0 to 1, got 2"):
         fgsm(model, pixels[:1], torch.tensor([0]), 2.0)
 
 
@@ -570,7 +570,7 @@ def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
     ],
 )
 def test_a_wrong_request_is_named(method: str, given: dict[str, object], sentence: str) -> None:
-    with pytest.raises(WrongRequest, match=re.escape(sentence)):
+    with pytest.raises(InvalidRequest, match=re.escape(sentence)):
         parse_attack(method, given)
 
 

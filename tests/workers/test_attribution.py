@@ -21,7 +21,7 @@ from workers.layers.module_maps import module_maps
 from workers.layers.taps import as_nchw, find_taps
 from workers.models.probabilities import NotFinite
 from workers.models.vision import VisionModel
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]
@@ -201,7 +201,7 @@ def test_a_network_without_activations_has_no_guided_backprop(as_model: Wrap, pi
     model = as_model(
         nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CLASSES)), size=SIDE, classes=CLASSES
     )
-    with pytest.raises(WrongRequest, match="expected a model with activations"):
+    with pytest.raises(InvalidRequest, match="expected a model with activations"):
         attribute(model, pixels, TARGETS, "guided_backprop", {})
 
 
@@ -233,7 +233,7 @@ def test_gradcam_at_every_layer_is_the_formula(model: VisionModel, pixels: Tenso
 
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(as_model: Wrap, pixels: Tensor) -> None:
-    with pytest.raises(WrongRequest, match=r"layer: expected one of patch_embedding, .*, got 'layer99'"):
+    with pytest.raises(InvalidRequest, match=r"layer: expected one of patch_embedding, .*, got 'layer99'"):
         attribute(made("convnext", as_model), pixels, TARGETS, "gradcam", {"layer": "layer99"})
 
 
@@ -270,7 +270,7 @@ def test_occlusion_is_the_mean_fall_over_the_squares_that_hide_a_pixel(
 def test_squares_that_do_not_fit_are_refused(
     as_model: Wrap, pixels: Tensor, parameters: dict[str, int], sentence: str
 ) -> None:
-    with pytest.raises(WrongRequest, match=sentence):
+    with pytest.raises(InvalidRequest, match=sentence):
         attribute(made("mobilenet", as_model), pixels, TARGETS, "occlusion", parameters)
 
 
@@ -343,7 +343,7 @@ def _hooks(model: VisionModel) -> list[int]:
 
 @pytest.mark.parametrize("target", [CLASSES, -1])
 def test_a_class_that_the_model_has_not_is_refused(model: VisionModel, pixels: Tensor, target: int) -> None:
-    with pytest.raises(WrongRequest, match=f"expected a class from 0 to {CLASSES - 1}, got {target}"):
+    with pytest.raises(InvalidRequest, match=f"expected a class from 0 to {CLASSES - 1}, got {target}"):
         attribute(model, pixels[:1], torch.tensor([target]), "gradient", {})
 
 
@@ -376,7 +376,7 @@ def test_methods_and_parameters_that_are_none_are_refused_by_name(as_model: Wrap
         ("gradcam", {"layer": 3}, "layer: expected a layer's name, got 3"),
         ("smoothgrad", {"seed": True}, "seed: expected a whole number"),
     ]:
-        with pytest.raises(WrongRequest, match=sentence):
+        with pytest.raises(InvalidRequest, match=sentence):
             attribute(model, pixels, TARGETS, method, parameters)
 
 
@@ -392,7 +392,7 @@ def test_whatever_is_given_parameters_are_complete_and_in_range_or_refused(given
     for method in METHODS.values():
         try:
             parsed = method.parse(given)
-        except WrongRequest:
+        except InvalidRequest:
             continue
         assert list(parsed) == [parameter.name for parameter in method.parameters]
         for parameter in method.parameters:

@@ -17,7 +17,7 @@ from workers.models.networks import LoadedNetwork
 from workers.models.preprocessing import Preprocessing
 from workers.models.vision import VisionModel
 from workers.models.vocabularies import vocabulary_of_labels
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 from workers.torchvision_import import import_library
 
 Wrap = Callable[..., VisionModel]
@@ -269,19 +269,19 @@ def test_a_layer_behind_the_last_attention_is_refused_with_one_that_reaches(
 ) -> None:
     model = _made(name, as_model)
     blind = find_taps(model)[-1].layer
-    with pytest.raises(WrongRequest, match=f"no position of {blind} reaches the class.*; .* does"):
+    with pytest.raises(InvalidRequest, match=f"no position of {blind} reaches the class.*; .* does"):
         attribute(model, pixels, TARGETS, "gradcam", {"layer": blind})
 
 
 def test_a_layer_that_is_misspelled_is_refused_with_the_nearest(as_model: Wrap, pixels: Tensor) -> None:
     model = _made("torchvision resnet", as_model)
-    with pytest.raises(WrongRequest, match=r"default layer4\), got 'layr4.1'; did you mean layer4.1"):
+    with pytest.raises(InvalidRequest, match=r"default layer4\), got 'layr4.1'; did you mean layer4.1"):
         attribute(model, pixels, TARGETS, "gradcam", {"layer": "layr4.1"})
 
 
 def test_a_model_without_a_map_that_reaches_the_class_has_no_grad_cam(as_model: Wrap, pixels: Tensor) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CLASSES))
-    with pytest.raises(WrongRequest, match="this model has no layer that keeps positions apart"):
+    with pytest.raises(InvalidRequest, match="this model has no layer that keeps positions apart"):
         attribute(as_model(network, size=SIDE, classes=CLASSES), pixels, TARGETS, "gradcam", {})
 
 

@@ -54,14 +54,14 @@ def as_trained(model: VisionModel, image: Image.Image) -> torch.Tensor:
 
 
 def images(lab: Lab) -> list[Image.Image]:
-    rows = lab.bench.atlas.fetch(Query("SELECT path FROM images ORDER BY image_id"))
-    found = (lab.bench.images.original_path(row["path"]).read_bytes() for row in rows)
+    rows = lab.context.atlas.fetch(Query("SELECT path FROM images ORDER BY image_id"))
+    found = (lab.context.images.original_path(row["path"]).read_bytes() for row in rows)
     return [Image.open(io.BytesIO(data)) for data in found]
 
 
 def test_the_index_of_a_gray_model_is_that_of_gray_images(lab: Lab, gray: VisionModel) -> None:
     assert (gray.channels, gray.preprocessing.mean, gray.preprocessing_note) == (1, (MEAN,), None)
-    run_index(lab.bench.atlas, lab.bench.images, model=gray, image_set="painted", k=1)
+    run_index(lab.context.atlas, lab.context.images, model=gray, image_set="painted", k=1)
     pixels = torch.cat([as_trained(gray, image) for image in images(lab)])
     taps = find_taps(gray)
     best: dict[str, Any] = {}
@@ -74,17 +74,17 @@ def test_the_index_of_a_gray_model_is_that_of_gray_images(lab: Lab, gray: Vision
         ),
     ):
         logits = gray.network((pixels - MEAN) / STD)
-    rows = lab.bench.atlas.fetch(
+    rows = lab.context.atlas.fetch(
         Query("SELECT layer, list(activation ORDER BY channel) AS values FROM activations GROUP BY layer")
     )
     assert {row["layer"] for row in rows} == {tap.layer for tap in taps}
     for row in rows:
         assert np.allclose(row["values"], best[row["layer"]], rtol=1e-4, atol=1e-5)
-    predicted = lab.bench.atlas.fetch(
+    predicted = lab.context.atlas.fetch(
         Query("SELECT class_index FROM predictions WHERE rank = 1 ORDER BY image_id")
     )
     assert [row["class_index"] for row in predicted] == logits.argmax(1).tolist()
-    (kept,) = lab.bench.atlas.fetch(Query("SELECT mean, std, fit FROM models"))
+    (kept,) = lab.context.atlas.fetch(Query("SELECT mean, std, fit FROM models"))
     assert (kept["mean"], kept["std"]) == (pytest.approx([MEAN]), pytest.approx([STD]))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from workers.attribution.gradients import chunk_size, logit_gradients
 from workers.layers.taps import find_taps
-from workers.models.speedups.pointwise import PointwiseLinear, quicken
+from workers.models.speedups.pointwise import PointwiseLinear, optimize_for_inference
 from workers.models.vision import VisionModel
 from workers.torchvision_import import import_library
 
@@ -29,7 +29,7 @@ def model(as_model: Wrap) -> VisionModel:
 
 def test_logits_and_gradients_are_the_linear_layers(model: VisionModel) -> None:
     quick = copy.deepcopy(model)
-    quicken(quick.network)
+    optimize_for_inference(quick.network)
     layers = [module for module in quick.network.modules() if isinstance(module, PointwiseLinear)]
     assert len(layers) == 11, "two a block, and the classifier"
     pixels, targets = torch.rand(3, 3, 64, 64), torch.tensor([0, 3, 6])
@@ -42,7 +42,7 @@ def test_logits_and_gradients_are_the_linear_layers(model: VisionModel) -> None:
 def test_the_layer_alone_is_the_formula_in_float64() -> None:
     layer = nn.Sequential(nn.Linear(5, 9)).requires_grad_(False)
     weight, bias = layer[0].weight.double(), layer[0].bias.double()
-    quicken(layer)
+    optimize_for_inference(layer)
     x = torch.randn(2, 3, 4, 5, requires_grad=True)
     y = layer(x)
     torch.testing.assert_close(y.double(), x.double() @ weight.t() + bias, rtol=1e-6, atol=1e-6)
@@ -57,14 +57,14 @@ def test_the_layer_alone_is_the_formula_in_float64() -> None:
 
 def test_copies_of_weights_are_no_part_of_what_an_image_needs(model: VisionModel) -> None:
     quick = copy.deepcopy(model)
-    quicken(quick.network)
+    optimize_for_inference(quick.network)
     pixels = torch.rand(1, 3, 64, 64)
     assert chunk_size(quick, pixels) >= chunk_size(model, pixels)
 
 
 def test_weights_and_taps_stay_what_they_were(model: VisionModel) -> None:
     quick = copy.deepcopy(model)
-    quicken(quick.network)
+    optimize_for_inference(quick.network)
     assert quick.weights_sha256() == model.weights_sha256()
     assert quick.state_dict().keys() == model.state_dict().keys()
     assert [tap.layer for tap in find_taps(quick)] == [tap.layer for tap in find_taps(model)]
@@ -72,10 +72,10 @@ def test_weights_and_taps_stay_what_they_were(model: VisionModel) -> None:
 
 def test_bfloat16_and_networks_that_learn_are_left_alone(model: VisionModel) -> None:
     quick = copy.deepcopy(model)
-    quicken(quick.network)
+    optimize_for_inference(quick.network)
     pixels = torch.rand(1, 3, 64, 64)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(quick(pixels), model(pixels), rtol=2e-2, atol=2e-2)
     learning = nn.Sequential(nn.Linear(3, 3))
-    quicken(learning)
+    optimize_for_inference(learning)
     assert type(learning[0]) is nn.Linear

@@ -28,7 +28,7 @@ def results(lab: Lab, job: int) -> list[int]:
 def test_results_are_found_under_the_new_name_and_the_old_name_is_another_sets(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    atlas, store = lab.bench.atlas, ImageStore(lab.settings)
+    atlas, store = lab.context.atlas, ImageStore(lab.settings)
     maps = lab.run(method="gradient", parameters={})
     attacks = lab.attack(parameters=FIXED)
     before = rows(lab, SaliencyMap), rows(lab, Attack)

@@ -19,7 +19,7 @@ from workers.attribution.attribute import attribute
 from workers.jobs.loaded_models import LoadedModels
 from workers.models.networks import WrongWeights
 from workers.models.vision import VisionModel
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 from workers.requests.submit import ModelRef, faithfulness_job, saliency_job
 
 
@@ -88,10 +88,10 @@ def test_an_item_that_cannot_have_a_map_says_why(lab: Lab, changes: dict[str, An
 
 
 def test_an_image_whose_file_is_gone_fails_alone(lab: Lab) -> None:
-    rows = lab.bench.atlas.fetch(
+    rows = lab.context.atlas.fetch(
         __import__("db.atlas.image_sets", fromlist=["x"]).images_by_id("painted", [1])
     )
-    lab.bench.images.original_path(rows[0]["path"]).unlink()
+    lab.context.images.original_path(rows[0]["path"]).unlink()
     job = lab.run()
     found = job_queries.job(lab.ledger, job)
     assert (found["items_done"], found["items_failed"]) == (1, 1)
@@ -100,7 +100,7 @@ def test_an_image_whose_file_is_gone_fails_alone(lab: Lab) -> None:
 
 def test_an_image_that_is_another_by_now_is_refused(lab: Lab) -> None:
     new = saliency_job(
-        lab.bench.atlas,
+        lab.context.atlas,
         models=[lab.reference],
         image_set="painted",
         image_ids=[0],
@@ -108,8 +108,8 @@ def test_an_image_that_is_another_by_now_is_refused(lab: Lab) -> None:
         parameters={},
     )
     other = dataclasses.replace(new, items=(dataclasses.replace(new.items[0], image_key="0" * 64),))
-    with pytest.raises(WrongRequest, match="'painted' has another image 0 by now: ask again"):
-        lab.office.submit(other)
+    with pytest.raises(InvalidRequest, match="'painted' has another image 0 by now: ask again"):
+        lab.submitter.submit(other)
     job, _ = jobs.submit_job(
         lab.ledger, other
     )  # the set changed between being looked at and the job's being made

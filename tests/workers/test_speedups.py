@@ -16,8 +16,8 @@ from db.settings import SPEEDUPS, Settings
 from db.stores.images import ImageStore
 from db.stores.results import ResultStore
 from workers.attribution.gradients import logit_gradients
-from workers.jobs.attack_context import AttackBench
-from workers.jobs.context import Bench
+from workers.jobs.attack_context import AttackContext
+from workers.jobs.context import JobContext
 from workers.jobs.loaded_models import LoadedModels
 from workers.models import speedups
 from workers.models.speedups.pointwise import PointwiseLinear
@@ -73,12 +73,14 @@ def test_with_and_without_pointwise_layers_logits_and_gradients_are_equal_up_to_
 
 
 def test_with_and_without_folding_logits_are_equal_up_to_rounding(settings: Settings, ledger: Ledger) -> None:
-    def bench(*names: str) -> AttackBench:
+    def bench(*names: str) -> AttackContext:
         kept = models(settings, *names)
-        return AttackBench(Bench(Atlas(settings), ImageStore(settings), ResultStore(settings), ledger, kept))
+        return AttackContext(
+            JobContext(Atlas(settings), ImageStore(settings), ResultStore(settings), ledger, kept)
+        )
 
     on, off = bench("folding"), bench()
-    model = loaded(off.bench.models, "efficientnet-lite0")
+    model = loaded(off.context.models, "efficientnet-lite0")
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert off.folded(model, pixels) is None
     quick = on.folded(model, pixels)

@@ -11,10 +11,10 @@ from db.ledger.engine import Ledger
 from db.queries import jobs as job_queries
 from db.queries.inventory import layers, runs
 from db.settings import Settings
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 from workers.requests.submit import (
+    JobSubmitter,
     ModelRef,
-    Office,
     choose_models,
     faithfulness_job,
     label_classes,
@@ -78,11 +78,11 @@ def test_a_layer_that_an_indexed_model_cannot_have_is_refused_when_it_is_asked_f
     upper = rows[0]["layer"].upper() + "x"
     for wrong in ("nonsense", f"{block}.beside", f"{module}-1", "stage9.block1.dwconv.x.y", upper):
         with pytest.raises(
-            WrongRequest, match=f"layer: synthetic has no layer or module '{wrong}'; its layers"
+            InvalidRequest, match=f"layer: synthetic has no layer or module '{wrong}'; its layers"
         ):
             request(atlas, models=indexed, method="gradcam", parameters={"layer": wrong})
     near = rows[3]["layer"] + "n"
-    with pytest.raises(WrongRequest, match=f"did you mean '{rows[3]['layer']}'"):
+    with pytest.raises(InvalidRequest, match=f"did you mean '{rows[3]['layer']}'"):
         request(atlas, models=indexed, method="gradcam", parameters={"layer": near.replace(".", "-")})
     other = [ModelRef("synthetic", "elsewhere", "f" * 64)]
     assert request(atlas, models=other, method="gradcam", parameters={"layer": "nonsense"}).items, (
@@ -124,7 +124,7 @@ def test_every_image_under_every_model_is_an_item_and_an_images_maps_lie_togethe
 def test_what_cannot_be_is_refused(atlas: Atlas, changes: dict[str, object], sentence: str) -> None:
     if changes.get("models") == "synthetic":
         changes = changes | {"models": choose_models(atlas, ["synthetic"])}
-    with pytest.raises(WrongRequest, match=sentence):
+    with pytest.raises(InvalidRequest, match=sentence):
         request(atlas, **changes)
 
 
@@ -137,9 +137,9 @@ def test_what_no_image_or_model_has_is_refused(atlas: Atlas) -> None:
             "INSERT INTO label_matches (run, label, images, how) SELECT run, 'arc', 6, 'none' FROM runs"
         )
     sentence = "such as 'arc', is a class of synthetic: choose prediction or .* models map-labels synthetic"
-    with pytest.raises(WrongRequest, match=f"target: no label of these images, {sentence}"):
+    with pytest.raises(InvalidRequest, match=f"target: no label of these images, {sentence}"):
         request(atlas, models=models, target="label")
-    with pytest.raises(WrongRequest, match=f"relative_to: no label of these images, {sentence}"):
+    with pytest.raises(InvalidRequest, match=f"relative_to: no label of these images, {sentence}"):
         attack_job(
             atlas, models=models, image_set="painted", image_ids=[0], parameters={}, relative_to="label"
         )
@@ -147,14 +147,14 @@ def test_what_no_image_or_model_has_is_refused(atlas: Atlas) -> None:
         connection.execute("UPDATE images SET wnid = NULL, label = NULL")
         connection.execute("UPDATE image_sets SET labelled = 0")
     with pytest.raises(
-        WrongRequest, match="target: no image of this request has a label: choose prediction or"
+        InvalidRequest, match="target: no image of this request has a label: choose prediction or"
     ):
         request(atlas, models=models, target="label")
-    with pytest.raises(WrongRequest, match="relative_to: no image of this request has a label"):
+    with pytest.raises(InvalidRequest, match="relative_to: no image of this request has a label"):
         attack_job(
             atlas, models=models, image_set="painted", image_ids=[0], parameters={}, relative_to="label"
         )
-    with pytest.raises(WrongRequest, match="target: synthetic has classes 0 to"):
+    with pytest.raises(InvalidRequest, match="target: synthetic has classes 0 to"):
         attack_job(atlas, models=models, image_set="painted", image_ids=[0], parameters={}, target=5000)
 
 
@@ -187,21 +187,21 @@ def test_images_with_other_labels_are_another_request_where_it_goes_by_label(atl
 
 def test_only_indexed_models_can_be_chosen_by_name(atlas: Atlas) -> None:
     assert [model.name for model in choose_models(atlas, ["synthetic", "synthetic"])] == ["synthetic"]
-    with pytest.raises(WrongRequest, match="'net' was not indexed; indexed models are synthetic"):
+    with pytest.raises(InvalidRequest, match="'net' was not indexed; indexed models are synthetic"):
         choose_models(atlas, ["net"])
 
 
 def test_an_empty_home_has_nothing_to_ask_about(settings: Settings) -> None:
-    with pytest.raises(WrongRequest, match="there is no image set yet"):
+    with pytest.raises(InvalidRequest, match="there is no image set yet"):
         request(Atlas(settings))
-    with pytest.raises(WrongRequest, match="no model was indexed yet"):
+    with pytest.raises(InvalidRequest, match="no model was indexed yet"):
         choose_models(Atlas(settings), ["net"])
 
 
 def test_an_office_without_a_broker_keeps_the_request_and_says_so(
     settings: Settings, atlas: Atlas, ledger: Ledger
 ) -> None:
-    office = Office(settings, ledger)
+    office = JobSubmitter(settings, ledger)
     first = office.submit(request(atlas))
     assert (first.queued, first.sent) == (True, False)
     assert "the broker is away" in first.sentence()
@@ -214,7 +214,7 @@ def test_an_office_without_a_broker_keeps_the_request_and_says_so(
 
 
 def test_curves_of_maps_that_are_not_there_are_refused(ledger: Ledger) -> None:
-    with pytest.raises(WrongRequest, match="there is no map 3"):
+    with pytest.raises(InvalidRequest, match="there is no map 3"):
         faithfulness_job(ledger, [3])
 
 
@@ -230,7 +230,7 @@ def test_numbers_of_images_are_read_as_people_write_them(text: str, ids: list[in
 def test_a_text_is_numbers_or_refused_in_a_sentence(text: str) -> None:
     try:
         ids = parse_ids(text)
-    except WrongRequest as error:
+    except InvalidRequest as error:
         assert str(error).startswith("ids: expected")  # noqa: PT017  # either way is right
     else:
         assert ids
@@ -240,6 +240,6 @@ def test_a_text_is_numbers_or_refused_in_a_sentence(text: str) -> None:
 
 @pytest.mark.parametrize("given", ["cat", -1, 1.5, True, None, [], 10**9, "", "1.0"])
 def test_a_target_that_is_none_is_refused(given: object) -> None:
-    with pytest.raises(WrongRequest, match="target: expected prediction, label"):
+    with pytest.raises(InvalidRequest, match="target: expected prediction, label"):
         parse_target(given)
     assert parse_target("17") == parse_target(17) == 17

@@ -20,7 +20,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 def test_a_child_that_is_killed_is_started_again() -> None:
     with Supervisor() as children:
-        first = children.start("sleeper", SLEEP, again=True).pid
+        first = children.start("sleeper", SLEEP, restart=True).pid
         os.kill(first, signal.SIGKILL)
 
         def again() -> bool:
@@ -32,8 +32,8 @@ def test_a_child_that_is_killed_is_started_again() -> None:
 
 def test_a_child_whose_end_is_the_end_of_all_is_named() -> None:
     with Supervisor() as children:
-        children.start("sleeper", SLEEP, again=True)
-        children.start("brief", [sys.executable, "-c", "raise SystemExit(3)"], again=False)
+        children.start("sleeper", SLEEP, restart=True)
+        children.start("brief", [sys.executable, "-c", "raise SystemExit(3)"], restart=False)
         assert wait_until(lambda: children.look() == "brief", seconds=10)
         assert children.code("brief") == 3
         children.forget("brief")
@@ -46,7 +46,7 @@ def test_a_child_that_keeps_failing_at_its_start_is_given_up_with_a_sentence(
     monkeypatch.setattr("workers.queue.supervisor.FIRST_PAUSE", 0.01)
     monkeypatch.setattr("workers.queue.supervisor.MAX_EARLY_ENDS", 3)
     with Supervisor() as children:
-        children.start("brief", [sys.executable, "-S", "-c", "raise SystemExit(3)"], again=True)
+        children.start("brief", [sys.executable, "-S", "-c", "raise SystemExit(3)"], restart=True)
         assert wait_until(lambda: children.look() == "brief", seconds=20)
         assert children.why("brief") == (
             "the brief ended with exit code 3 within 30 seconds of its start, 3 times in a row: it is given up"
@@ -66,7 +66,7 @@ def test_a_child_that_came_up_is_started_again_however_often_it_ends(monkeypatch
 
     with Supervisor() as children:
         brief = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
-        children.start("brief", brief, again=True, came_up=came_up)
+        children.start("brief", brief, restart=True, came_up=came_up)
 
         def often() -> bool:
             assert children.look() is None
@@ -77,7 +77,7 @@ def test_a_child_that_came_up_is_started_again_however_often_it_ends(monkeypatch
 
 def test_pauses_grow_with_early_ends_in_a_row() -> None:
     with Supervisor() as children:
-        children.start("sleeper", SLEEP, again=True)
+        children.start("sleeper", SLEEP, restart=True)
         child = children._children["sleeper"]
         pauses = []
         for child.early_ends in range(7):
@@ -87,7 +87,7 @@ def test_pauses_grow_with_early_ends_in_a_row() -> None:
 
 def test_a_child_is_started_anew_as_it_was_last_told(tmp_path: Path) -> None:
     with Supervisor() as children:
-        first = children.start("sleeper", SLEEP, again=True, stdout=subprocess.PIPE)
+        first = children.start("sleeper", SLEEP, restart=True, stdout=subprocess.PIPE)
         told = tmp_path / "told"
         other = [sys.executable, "-S", "-c", f"open({str(told)!r}, 'w').close(); import time; time.sleep(60)"]
         children.restart_as("sleeper", other)
@@ -100,7 +100,7 @@ def test_a_child_is_started_anew_as_it_was_last_told(tmp_path: Path) -> None:
 def test_a_child_ends_with_its_killed_parent() -> None:
     program = (
         "import sys, time\nfrom workers.queue.supervisor import Supervisor\n"
-        f"print(Supervisor().start('sleeper', {SLEEP!r}, again=True).pid, flush=True)\ntime.sleep(60)"
+        f"print(Supervisor().start('sleeper', {SLEEP!r}, restart=True).pid, flush=True)\ntime.sleep(60)"
     )
     root = Path(__file__).parents[2]
     with subprocess.Popen(
@@ -123,7 +123,7 @@ def _has_ended(pid: int) -> bool:
 
 def test_a_program_that_cannot_be_started_is_named(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with Supervisor() as children:
-        children.start("broker", [str(tmp_path / "nowhere")], again=False)
+        children.start("broker", [str(tmp_path / "nowhere")], restart=False)
         assert wait_until(lambda: children.look() == "broker", seconds=10)
     assert capfd.readouterr().err.endswith(
         f"cannot start {tmp_path / 'nowhere'}: No such file or directory\n"
@@ -157,7 +157,7 @@ def test_children_that_hear_nothing_are_killed_in_time(monkeypatch: pytest.Monke
     deaf = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, "
             "flush=True); time.sleep(60)"]  # fmt: skip
     children = Supervisor()
-    started = [children.start(name, deaf, again=True, stdout=subprocess.PIPE) for name in "abc"]
+    started = [children.start(name, deaf, restart=True, stdout=subprocess.PIPE) for name in "abc"]
     for process in started:
         assert process.stdout is not None
         process.stdout.readline()

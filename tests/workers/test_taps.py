@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workers.attacks.ablation import held
+from workers.attacks.ablation import clamp_channels
 from workers.layers.receptive_field.fields import receptive_fields
 from workers.layers.taps import Tap, as_nchw, find_left_out, find_taps, record_taps, tap_edges
 from workers.models.vision import VisionModel
@@ -368,7 +368,7 @@ def test_reordered_tokens_are_put_back_in_the_images_rows(as_model: Wrap) -> Non
 def test_channels_of_reordered_tokens_are_clamped_everywhere(as_model: Wrap) -> None:
     model = as_model(transformers_net("Hiera", embed_dim=8, num_heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]))
     tap = next(tap for tap in find_taps(model) if tap.order is not None)
-    with held(model, [tap], [{tap.layer: [2]}], {tap.layer: torch.full((tap.channels,), 7.0)}):
+    with clamp_channels(model, [tap], [{tap.layer: [2]}], {tap.layer: torch.full((tap.channels,), 7.0)}):
         output = _output(model, tap, torch.rand(1, 3, 224, 224))
     assert bool((output[:, 2] == 7).all())
     assert not bool((output[:, 1] == 7).any())

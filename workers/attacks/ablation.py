@@ -25,7 +25,7 @@ Units = Mapping[str, Sequence[int]]
 # Chance that channels which are no more than random ones are said to carry the attack. The rank of one among n random
 # draws can be that rare from 1 / (n + 1) on: with 19 draws.
 LEVEL = 0.05
-FEWEST_DRAWS = 19
+MIN_DRAWS = 19
 
 
 def clean_means(model: Tappable, taps: Sequence[Tap], pixels: Tensor) -> dict[str, Tensor]:
@@ -52,7 +52,7 @@ class Rows:
 
 
 @contextmanager
-def held(
+def clamp_channels(
     model: Tappable, taps: Sequence[Tap], sets: Sequence[Units], means: Mapping[str, Tensor]
 ) -> Iterator[Rows]:
     """While open, the channels of one of the `sets` give their value in `means` at every position, for each image."""
@@ -174,11 +174,11 @@ def judge(
     needed = [_needed(draw) for draw in random if draw["outcome"] != "no_gradient" and draw["epsilon"] != 0]
     mine = _needed(chosen)
     less = sum(epsilon < mine for epsilon in needed)
-    if len(needed) < FEWEST_DRAWS:
+    if len(needed) < MIN_DRAWS:
         why = (
             short or f"{len(needed)} of {len(random)} random draws leave the class as it is before any attack"
         )
-        return Verdict("cannot_say", f"{why}; at least {FEWEST_DRAWS} have to be compared", len(needed), less)
+        return Verdict("cannot_say", f"{why}; at least {MIN_DRAWS} have to be compared", len(needed), less)
     share = binomtest(less, len(needed)).proportion_ci(0.95, method="exact")
     chance = (1 + len(needed) - less) / (len(needed) + 1)
     counts = f"{less} of {len(needed)} random draws need a smaller epsilon"

@@ -8,7 +8,7 @@ from torch import Tensor
 from workers.attacks.steps import Step, check_epsilon, check_inputs, loss_gradient, sign_direction
 from workers.attribution.gradients import Network
 from workers.requests.epsilons import LEVELS
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 
 @dataclass(frozen=True)
@@ -56,5 +56,5 @@ def pgd(
     check_inputs(model, pixels, classes)
     how = how or Pgd()
     if how.steps < 1:
-        raise WrongRequest(f"steps: expected a whole number from 1 up, got {how.steps}")
+        raise InvalidRequest(f"steps: expected a whole number from 1 up, got {how.steps}")
     return how(Step(model, pixels, classes, epsilon, targeted, integer))

@@ -7,7 +7,7 @@ from typing import Any
 
 from workers.attacks.attack import Attack
 from workers.requests.epsilons import LEVELS, grid_of
-from workers.requests.parameters import Value, WrongRequest, choose
+from workers.requests.parameters import InvalidRequest, Value, choose
 
 # Part of an attack's name: goes up when the same request finds another thing.
 ATTACK_VERSION = 2
@@ -28,19 +28,19 @@ def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
     """All that an attack of that method depends on: what the mode does not read is left out.
 
     Raises:
-        WrongRequest: there is no such method or parameter, or no epsilon is left to look at.
+        InvalidRequest: there is no such method or parameter, or no epsilon is left to look at.
     """
     method = choose(name, ATTACKS)
     values = method.parse(given)
     if "grid" not in given and ("step" in given or values["levels"] == "8-bit"):
         values["grid"] = "linear"
     elif values["mode"] == "smallest" and values["levels"] == "8-bit" and values["grid"] != "linear":
-        raise WrongRequest(
+        raise InvalidRequest(
             f"grid: expected linear where levels is 8-bit, for its epsilons are n/255, got {values['grid']!r}"
         )
     for unread, why in _unread(values).items():
         if unread in given and values[unread] != _default(method, unread):
-            raise WrongRequest(f"{unread}: is not read where {why}")
+            raise InvalidRequest(f"{unread}: is not read where {why}")
         del values[unread]
     if values["levels"] == "8-bit":
         for part, rounded in (("epsilon", round), ("step", round), ("cap", _floor), ("minimum", _ceil)):

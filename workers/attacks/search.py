@@ -24,7 +24,7 @@ from workers.attacks.walk import Checked, Search, Walk, checked_at
 from workers.attribution.gradients import Network, chunk_size, input_gradients, precision
 from workers.models.probabilities import check_finite
 from workers.requests.epsilons import Epsilons, GeometricGrid
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 # Images in one forward pass of a search.
 _FORWARD_IMAGES = {"cpu": 16, "cuda": 128, "mps": 64}
@@ -61,10 +61,10 @@ def smallest_epsilons(
         forward: the same model with quicker forward passes (`speedups.folding`), not asked for gradients.
 
     Raises:
-        WrongRequest: a class that the model has not, or a targeted search without classes.
+        InvalidRequest: a class that the model has not, or a targeted search without classes.
     """
     if targeted and classes is None:
-        raise WrongRequest("target: expected a class to reach, got none")
+        raise InvalidRequest("target: expected a class to reach, got none")
     grid = grid or GeometricGrid()
     pixels = pixels.detach()
     size = batch or _FORWARD_IMAGES.get(pixels.device.type, _FORWARD_IMAGES["cpu"])

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from workers.attribution.gradients import Network, input_gradients, precision
 from workers.requests.epsilons import LEVELS
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def to_uint8(pixels: Tensor) -> Tensor:
 
 
 def check_epsilon(epsilon: float) -> None:
-    """Raise WrongRequest where that is no epsilon."""
+    """Raise InvalidRequest where that is no epsilon."""
     if not 0 <= epsilon <= 1:
-        raise WrongRequest(f"epsilon: expected a number from 0 to 1, got {epsilon:g}")
+        raise InvalidRequest(f"epsilon: expected a number from 0 to 1, got {epsilon:g}")
 
 
 def check_inputs(model: Network, pixels: Tensor, classes: Tensor) -> None:
-    """Raise WrongRequest where the model has not such a class."""
+    """Raise InvalidRequest where the model has not such a class."""
     assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
     assert classes.shape == pixels.shape[:1], f"expected a class an image, got {tuple(classes.shape)}"
     with torch.inference_mode():
@@ -79,7 +79,7 @@ def check_inputs(model: Network, pixels: Tensor, classes: Tensor) -> None:
 
 
 def check_classes(classes: Tensor, known: int) -> None:
-    """Raise WrongRequest where one of `classes` is none of the `known` first."""
+    """Raise InvalidRequest where one of `classes` is none of the `known` first."""
     for index in classes.tolist():
         if not 0 <= index < known:
-            raise WrongRequest(f"class: expected one from 0 to {known - 1}, got {index}")
+            raise InvalidRequest(f"class: expected one from 0 to {known - 1}, got {index}")

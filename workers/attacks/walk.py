@@ -11,7 +11,7 @@ from workers.requests.epsilons import LEVELS, Epsilons, GeometricGrid
 
 # Points of the grid that one image puts into its first pass, each time twice as many up to the most.
 _FIRST_POINTS = 2
-_MOST_POINTS = 16
+_MAX_POINTS = 16
 # The same by FGSM on a geometric grid, whose first points few images fall at: a fuller pass costs less than two.
 _FIRST_GEOMETRIC = 8
 TOP_CLASSES = 5
@@ -143,7 +143,7 @@ class Walk:
     def next(self) -> Sequence[float]:
         """Epsilons to look at next."""
         found = self._scan[self._seen : self._seen + self._points]
-        self._points = min(2 * self._points, _MOST_POINTS)
+        self._points = min(2 * self._points, _MAX_POINTS)
         return found
 
     def enter(self, checked: Checked, attacked: Tensor) -> None:

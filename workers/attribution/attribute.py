@@ -17,7 +17,7 @@ from workers.attribution.gradients import Progress
 from workers.attribution.maps import Attribution, AttributionError, Differentiable, Inputs
 from workers.attribution.registry import METHODS, parse_method
 from workers.models.probabilities import check_finite
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 
 def attribute(
@@ -37,7 +37,7 @@ def attribute(
         chunk: images in one pass; by default as many as memory allows (see `workers.attribution.gradients.chunk_size`).
 
     Raises:
-        WrongRequest: no such method, parameter, class or layer.
+        InvalidRequest: no such method, parameter, class or layer.
         NotFinite: the logits are not finite, of the first image or of one that a map is made from.
         AttributionError: the map is not finite.
     """
@@ -60,4 +60,4 @@ def _check_targets(model: Differentiable, pixels: Tensor, targets: Tensor) -> No
     check_finite(logits)
     for target in targets.tolist():
         if not 0 <= target < classes:
-            raise WrongRequest(f"target: expected a class from 0 to {classes - 1}, got {target}")
+            raise InvalidRequest(f"target: expected a class from 0 to {classes - 1}, got {target}")

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from workers.layers.module_maps import ModuleMap, default_map, module_maps
 from workers.layers.taps import Tap, Tappable, find_taps, first_tensor
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 
 def gradcam(model: Tappable, pixels: Tensor, targets: Tensor, *, at: ModuleMap) -> Tensor:
@@ -36,24 +36,24 @@ def choose_map(model: Tappable, layer: str) -> ModuleMap:
     there is one; in a ViT that reads its class token, the last block but one.
 
     Raises:
-        WrongRequest: there is none, or none of its positions reaches the class; the message proposes another.
+        InvalidRequest: there is none, or none of its positions reaches the class; the message proposes another.
     """
     taps = find_taps(model)
     maps = module_maps(model, taps)
     default = default_map(maps)
     if not layer:
         if default is None:
-            raise WrongRequest(
+            raise InvalidRequest(
                 "layer: this model has no layer that keeps positions apart and whose every position reaches the class"
             )
         return default
     found = _named(maps, taps, layer)
     if found is None:
-        raise WrongRequest(_no_such_layer(maps, taps, layer, default))
+        raise InvalidRequest(_no_such_layer(maps, taps, layer, default))
     if found.reached == 0:
         why = " (behind it only the other tokens count)" if found.prefix_tokens else ""
         instead = f"; {default.name} does" if default else ""
-        raise WrongRequest(f"layer: no position of {layer} reaches the class{why}{instead}")
+        raise InvalidRequest(f"layer: no position of {layer} reaches the class{why}{instead}")
     return found
 
 

@@ -31,6 +31,6 @@ def parse_method(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
     """The parameters of method `name`, complete and checked.
 
     Raises:
-        WrongRequest: no such method, or a parameter that it has not or that is out of range.
+        InvalidRequest: no such method, or a parameter that it has not or that is out of range.
     """
     return choose(name, METHODS).parse(given)

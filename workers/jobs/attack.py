@@ -21,8 +21,8 @@ from workers.attacks.search import smallest_epsilons
 from workers.attacks.shifts import Shift, shifts
 from workers.attacks.steps import to_uint8
 from workers.attacks.walk import Checked, Search
-from workers.jobs.attack_context import AttackBench
-from workers.jobs.context import ITS_OWN, class_of, digest_of
+from workers.jobs.attack_context import AttackContext
+from workers.jobs.context import PERMANENT_ERRORS, class_of, digest_of
 from workers.jobs.stored_images import StoredImage
 from workers.models.probabilities import class_probabilities
 from workers.models.vision import VisionModel
@@ -55,15 +55,15 @@ class Asked:
 class AttackJobs:
     """Searches for the smallest epsilon, or attacks with one."""
 
-    def __init__(self, shared: AttackBench) -> None:
+    def __init__(self, shared: AttackContext) -> None:
         self._shared = shared
-        self._bench = shared.bench
+        self._context = shared.context
 
     def compute(self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Report) -> Computed:
         """See `workers.queue.runner.Kind`."""
         try:
             return self._compute(item, parameters, job, on_progress)
-        except ITS_OWN as error:
+        except PERMANENT_ERRORS as error:
             raise ItemFailed(" ".join(str(error).split())) from error
 
     def _compute(
@@ -74,10 +74,10 @@ class AttackJobs:
         known = self._known(asked.key)
         if known is not None:
             return self._again(known, item, parameters)
-        bench = self._bench
-        model = bench.model(item["model"], parameters)
-        picture = bench.picture(model, asked.image)
-        pixels = bench.pixels(picture)
+        context = self._context
+        model = context.model(item["model"], parameters)
+        picture = context.picture(model, asked.image)
+        pixels = context.pixels(picture)
         grid = grid_of(parameters["parameters"])
         found = self._search(model, pixels, parameters, asked.label, grid, on_progress)
         row: Record = {
@@ -93,12 +93,12 @@ class AttackJobs:
             "relative_to": parameters["relative_to"],
             **search_columns(found, model.vocabulary.classes),
             **grid_columns(grid, parameters["parameters"]),
-            "input_file": bench.keep_input(model, asked.image, picture),
-            "steps_file": bench.results.write_array(
+            "input_file": context.keep_input(model, asked.image, picture),
+            "steps_file": context.results.write_array(
                 FOLDER, f"{asked.question}-steps", steps_array(found, grid)
             ),
             "parameters": dict(parameters["parameters"]),
-            "device": str(bench.models.device),
+            "device": str(context.models.device),
             "created": now(),
             **self._keep_attacked(model, asked.question, pixels, found, parameters),
         }
@@ -111,26 +111,26 @@ class AttackJobs:
         return Computed(partial(_store, row=row, inside=inside))
 
     def _asked(self, item: Record, parameters: Mapping[str, Any]) -> Asked:
-        bench = self._bench
+        context = self._context
         digest = digest_of(item["model"], parameters)
-        image = bench.image(parameters["image_set"], item)
+        image = context.image(parameters["image_set"], item)
         label = None
         if parameters["relative_to"] == "label":
-            label = bench.label_of(bench.model(item["model"], parameters), parameters["image_set"], image)
+            label = context.label_of(context.model(item["model"], parameters), parameters["image_set"], image)
         question = attack_question(digest, parameters, image.key, label)
         key = key_in_set(question, parameters["image_set"], image.image_id)
         return Asked(digest, image, label, question, key)
 
     def _again(self, number: int, item: Record, parameters: Mapping[str, Any]) -> Computed:
         """The attack that is known; what moved inside is measured anew where that was ranked by an earlier rule."""
-        with self._bench.ledger.read() as connection:
+        with self._context.ledger.read() as connection:
             earlier = connection.execute(
                 select(AttackLayer.attack).where(AttackLayer.attack == number, AttackLayer.dead.is_(None))
             ).first()
         if earlier is None:
             return Computed(lambda _connection: number)
         found = self._shared.found(number)
-        model = self._bench.model(item["model"], parameters)
+        model = self._context.model(item["model"], parameters)
         inside = self._inside(model, found["model_digest"], found["image_set"], *self._shared.images(found))
 
         def store(connection: Connection) -> int:
@@ -153,13 +153,13 @@ class AttackJobs:
     def _known(self, key: str) -> int | None:
         """The number of the attack with that key, if all its files are there."""
         columns = [Attack.attack, *(getattr(Attack, file) for file in _FILES)]
-        with self._bench.ledger.read() as connection:
+        with self._context.ledger.read() as connection:
             found = connection.execute(select(*columns).where(Attack.key == key)).mappings().one_or_none()
         if found is None:
             return None
         files = [found[file] for file in _FILES if found[file] is not None]
         return (
-            int(found["attack"]) if all(self._bench.results.path(file).exists() for file in files) else None
+            int(found["attack"]) if all(self._context.results.path(file).exists() for file in files) else None
         )
 
     def _search(
@@ -211,7 +211,7 @@ class AttackJobs:
         none = ("file", "change_file", "png_class", "png_name", "png_probability", "png_succeeds")
         if found.attacked is None:
             return dict.fromkeys(none)
-        results = self._bench.results
+        results = self._context.results
         file = results.write_picture(FOLDER, question, to_uint8(found.attacked).permute(1, 2, 0).numpy())
         if ATTACKS[parameters["method"]].perturb is None:
             signs = (found.direction.to(torch.int16) * 127 + 128).to(torch.uint8)
@@ -222,7 +222,7 @@ class AttackJobs:
             )
         again = results.read_picture(file)
         with torch.inference_mode():
-            probabilities = class_probabilities(model(self._bench.pixels(again)))[0]
+            probabilities = class_probabilities(model(self._context.pixels(again)))[0]
         verdict = int(probabilities.argmax())
         return {
             "file": file,

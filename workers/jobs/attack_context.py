@@ -9,23 +9,23 @@ import torch
 from sqlalchemy import select
 from torch import Tensor
 
-from db.atlas.runs import channel_spreads
+from db.atlas.runs import channel_stds
 from db.ledger.jobs import Record
 from db.ledger.tables import Attack
 from workers.attacks.steps import perturbed
 from workers.attribution.gradients import Network
-from workers.jobs.context import Bench
+from workers.jobs.context import JobContext
 from workers.layers.taps import Tap, find_taps
 from workers.models.speedups.folding import folded
 from workers.models.vision import VisionModel
 from workers.queue.runner import ItemFailed
 
 
-class AttackBench:
-    """What the kinds below share beside their bench: taps of models, and attacks that were found."""
+class AttackContext:
+    """What the kinds below share beside their context: taps of models, and attacks that were found."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    def __init__(self, context: JobContext) -> None:
+        self.context = context
         self._taps: dict[tuple[str, str], tuple[Tap, ...]] = {}
         self._folded: WeakKeyDictionary[VisionModel, Any] = WeakKeyDictionary()
 
@@ -38,7 +38,7 @@ class AttackBench:
 
     def folded(self, model: VisionModel, pixels: Tensor) -> Network | None:
         """A copy of the model with faster forward passes, made once; None if it has none or the setting is off."""
-        if "folding" not in self.bench.models.speedups:
+        if "folding" not in self.context.models.speedups:
             return None
         if model not in self._folded:
             made = folded(model, pixels)
@@ -49,7 +49,7 @@ class AttackBench:
 
     def spreads(self, model: str, digest: str, image_set: str) -> dict[str, Tensor]:
         """Spread of each channel over the set (`db.atlas.stds`), by layer, NaN of a dead one; empty if not indexed."""
-        rows = self.bench.atlas.fetch(channel_spreads(model, digest, image_set))
+        rows = self.context.atlas.fetch(channel_stds(model, digest, image_set))
         nan = float("nan")
         return {
             row["layer"]: torch.tensor(
@@ -60,7 +60,7 @@ class AttackBench:
 
     def found(self, number: int) -> Record:
         """The row of an attack."""
-        with self.bench.ledger.read() as connection:
+        with self.context.ledger.read() as connection:
             rows = connection.execute(select(Attack.__table__).where(Attack.attack == number)).mappings()
             return dict(rows.one())
 
@@ -70,12 +70,12 @@ class AttackBench:
         Raises:
             ItemFailed: a file is gone.
         """
-        before = self.bench.pixels(self._picture(found["input_file"]))[0]
+        before = self.context.pixels(self._picture(found["input_file"]))[0]
         change = found["change_file"]
         if change is None:
             return before, before.clone()
         if change.endswith(".npy"):
-            moved = before + torch.from_numpy(self.bench.results.read_array(change)).to(
+            moved = before + torch.from_numpy(self.context.results.read_array(change)).to(
                 before.device
             ).view_as(before)
             return before, moved
@@ -85,6 +85,6 @@ class AttackBench:
 
     def _picture(self, file: str) -> npt.NDArray[np.uint8]:
         try:
-            return self.bench.results.read_picture(file)
+            return self.context.results.read_picture(file)
         except OSError as error:
             raise ItemFailed(f"the file {file} is gone: attack again") from error

@@ -24,14 +24,14 @@ from workers.models.networks import ModelError
 from workers.models.vision import VisionModel
 from workers.queue.runner import ItemFailed
 from workers.requests.keys import content_key
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 # What belongs to an item, and another attempt would meet again.
-ITS_OWN = (ModelError, UnreadableImage, WrongRequest, AttributionError, ResultGone, AtlasError)
+PERMANENT_ERRORS = (ModelError, UnreadableImage, InvalidRequest, AttributionError, ResultGone, AtlasError)
 
 
 @dataclass(frozen=True)
-class Bench:
+class JobContext:
     """What items are computed with."""
 
     atlas: Atlas

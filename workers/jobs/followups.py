@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from db.ledger.engine import now
 from db.ledger.jobs import Record
 from db.ledger.tables import AttackAblation, AttackMap, AttackTransfer
-from workers.attacks.ablation import Units, clean_means, held, judge, random_sets
+from workers.attacks.ablation import Units, clamp_channels, clean_means, judge, random_sets
 from workers.attacks.comparison import Panel, compare, random_signs
 from workers.attacks.registry import ATTACKS
 from workers.attacks.search import smallest_epsilons
@@ -21,8 +21,8 @@ from workers.attacks.shifts import Shift, shifts
 from workers.attacks.walk import Checked
 from workers.attribution.gradcam import choose_map
 from workers.jobs.attack import UNITS_A_LAYER
-from workers.jobs.attack_context import AttackBench
-from workers.jobs.context import ITS_OWN, digest_of
+from workers.jobs.attack_context import AttackContext
+from workers.jobs.context import PERMANENT_ERRORS, digest_of
 from workers.layers.module_maps import as_tap
 from workers.layers.taps import Tap
 from workers.models.probabilities import class_probabilities
@@ -38,9 +38,9 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 class ComparisonJobs:
     """SmoothGrad before and after an attack."""
 
-    def __init__(self, shared: AttackBench) -> None:
+    def __init__(self, shared: AttackContext) -> None:
         self._shared = shared
-        self._bench = shared.bench
+        self._context = shared.context
 
     def compute(self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Report) -> Computed:
         """See `workers.queue.runner.Kind`."""
@@ -49,7 +49,7 @@ class ComparisonJobs:
         number = int(item["subject"])
         found = self._shared.found(number)
         try:
-            model = self._bench.model(item["model"], parameters)
+            model = self._context.model(item["model"], parameters)
             before, after = self._shared.images(found)
             panels = _panels(found, before, after, seed=options["seed"])
             compared = compare(
@@ -59,7 +59,7 @@ class ComparisonJobs:
                 noise_level=options["noise_level"],
                 on_progress=on_progress,
             )
-        except ITS_OWN as error:
+        except PERMANENT_ERRORS as error:
             raise ItemFailed(" ".join(str(error).split())) from error
         request = content_key(options)
         classes = model.vocabulary.classes
@@ -103,7 +103,7 @@ class ComparisonJobs:
         return Computed(store)
 
     def _keep(self, name: str, values: Tensor) -> str:
-        return self._bench.results.write_array("comparisons", name, values.to(torch.float32).numpy())
+        return self._context.results.write_array("comparisons", name, values.to(torch.float32).numpy())
 
 
 def _panels(found: Record, before: Tensor, after: Tensor, *, seed: int) -> dict[str, Panel]:
@@ -122,9 +122,9 @@ def _panels(found: Record, before: Tensor, after: Tensor, *, seed: int) -> dict[
 class TransferJobs:
     """What other models say of attacked images."""
 
-    def __init__(self, shared: AttackBench) -> None:
+    def __init__(self, shared: AttackContext) -> None:
         self._shared = shared
-        self._bench = shared.bench
+        self._context = shared.context
 
     def compute(
         self,
@@ -137,8 +137,8 @@ class TransferJobs:
         number = int(item["subject"])
         found = self._shared.found(number)
         try:
-            judge = self._bench.model(item["model"], parameters)
-            image = self._bench.image(found["image_set"], item)
+            judge = self._context.model(item["model"], parameters)
+            image = self._context.image(found["image_set"], item)
             pair = torch.stack(self._shared.images(found))
             pair = _in_channels(pair, judge.preprocessing.channels)
             size = judge.preprocessing.input_size
@@ -146,10 +146,10 @@ class TransferJobs:
                 pair = F.interpolate(pair, size, mode="bilinear", antialias=True).clamp(0, 1)
             with torch.inference_mode():
                 probabilities = class_probabilities(judge(pair))
-        except ITS_OWN as error:
+        except PERMANENT_ERRORS as error:
             raise ItemFailed(" ".join(str(error).split())) from error
         classes = judge.vocabulary.classes
-        label = self._bench.label_index(judge, found["image_set"], image)
+        label = self._context.label_index(judge, found["image_set"], image)
         before, after = (int(index) for index in probabilities.argmax(1))
         row = {
             "attack": number,
@@ -193,9 +193,9 @@ def _in_channels(pixels: Tensor, channels: int) -> Tensor:
 class AblationJobs:
     """The search once more with the most moved channels held, next to as many random ones."""
 
-    def __init__(self, shared: AttackBench) -> None:
+    def __init__(self, shared: AttackContext) -> None:
         self._shared = shared
-        self._bench = shared.bench
+        self._context = shared.context
 
     def compute(self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Report) -> Computed:
         """See `workers.queue.runner.Kind`."""
@@ -204,7 +204,7 @@ class AblationJobs:
         found = self._shared.found(number)
         identity = {name: parameters[name] for name in ("channels", "draws", "seed", "layer")}
         try:
-            model = self._bench.model(item["model"], parameters)
+            model = self._context.model(item["model"], parameters)
             before, after = self._shared.images(found)
             taps = self._taps(model, found["model_digest"], identity["layer"])
             spreads = self._shared.spreads(model.name, found["model_digest"], found["image_set"])
@@ -225,7 +225,7 @@ class AblationJobs:
                 random, short = random_sets(live, units, draws=identity["draws"], seed=identity["seed"])
             held_taps = [tap for tap in taps if tap.layer in units]
             made = self._search(model, held_taps, before, found, [units, *random], on_progress)
-        except ITS_OWN as error:
+        except PERMANENT_ERRORS as error:
             raise ItemFailed(" ".join(str(error).split())) from error
         row = {
             "attack": number,
@@ -274,7 +274,7 @@ class AblationJobs:
             what = "the most moved channels held" if place == 0 else f"random channels, draw {place}"
             on_progress(round(1000 * sum(shares)), 1000 * len(sets), f"{what}: epsilon {checked.epsilon:.4g}")
 
-        with held(model, taps, sets, clean_means(model, taps, before)) as rows:
+        with clamp_channels(model, taps, sets, clean_means(model, taps, before)) as rows:
             searches = smallest_epsilons(
                 model,
                 before.expand(len(sets), -1, -1, -1),

@@ -17,13 +17,13 @@ from db.ledger.jobs import NewJob
 from db.ledger.tables import QUEUES
 from db.settings import Settings
 from db.suggestions import hint
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 if TYPE_CHECKING:
     import torch
 
-    from workers.jobs.attack_context import AttackBench
-    from workers.jobs.context import Bench
+    from workers.jobs.attack_context import AttackContext
+    from workers.jobs.context import JobContext
     from workers.queue.runner import Kind
 
 MAX_NUMBER = 2**31 - 1
@@ -75,8 +75,8 @@ class WorkerContext:
 
     settings: Settings
     device: "torch.device"
-    bench: "Bench"
-    attacks: "AttackBench"
+    job: "JobContext"
+    attacks: "AttackContext"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +122,13 @@ class JobKind:
         """The job that a request's body asks for; its member `kind` is not looked at.
 
         Raises:
-            WrongRequest: something in it cannot be; the message names it.
+            InvalidRequest: something in it cannot be; the message names it.
         """
         members = {name: value for name, value in body.items() if name != "kind"}
         try:
             request = msgspec.convert(members, self.request)
         except msgspec.ValidationError as error:
-            raise WrongRequest(_sentence(str(error), members, self)) from None
+            raise InvalidRequest(_sentence(str(error), members, self)) from None
         return self.parse(request, stores)
 
 

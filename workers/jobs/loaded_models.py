@@ -6,7 +6,7 @@ import torch
 
 from db.settings import Settings
 from workers.models.networks import WrongWeights
-from workers.models.speedups.pointwise import quicken
+from workers.models.speedups.pointwise import optimize_for_inference
 from workers.models.vision import VisionModel, load_model
 from workers.queue.events import log
 
@@ -47,7 +47,7 @@ class LoadedModels:
                 "index it again, or ask again"
             )
         if "pointwise" in self.speedups:
-            quicken(model.network)
+            optimize_for_inference(model.network)
         self._kept[key] = model
         log("model.loaded", model=name, source=source, device=self.device)
         return model

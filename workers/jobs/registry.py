@@ -7,7 +7,7 @@ from typing import Any
 from db.ledger.jobs import NewJob
 from db.suggestions import hint
 from workers.jobs.kind import JobKind, Stores
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 # One line a kind: its module in `workers.jobs.kinds`.
 _MODULES = (
@@ -28,11 +28,11 @@ def read_request(body: Mapping[str, Any], stores: Stores) -> NewJob:
     """The job that a body asks for, by its member `kind`.
 
     Raises:
-        WrongRequest: there is no such kind, or something else in it cannot be.
+        InvalidRequest: there is no such kind, or something else in it cannot be.
     """
     name = body.get("kind")
     if not isinstance(name, str) or name not in JOB_KINDS:
-        raise WrongRequest(
+        raise InvalidRequest(
             f"kind: expected one of {', '.join(JOB_KINDS)}, got {name!r}{hint(name, JOB_KINDS)}"
         )
     return JOB_KINDS[name].read(body, stores)

@@ -12,7 +12,7 @@ from db.ledger.jobs import Record
 from db.ledger.tables import MapScore, SaliencyMap
 from workers.attribution.attribute import attribute
 from workers.attribution.faithfulness import faithfulness
-from workers.jobs.context import ITS_OWN, Bench, class_of, digest_of
+from workers.jobs.context import PERMANENT_ERRORS, JobContext, class_of, digest_of
 from workers.jobs.stored_images import StoredImage
 from workers.models.probabilities import class_probabilities
 from workers.models.vision import VisionModel
@@ -27,8 +27,8 @@ _FILES = ("file", "input_file")
 class SaliencyJobs:
     """Computes maps."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
 
     def compute(
         self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Callable[[int, int], None]
@@ -36,18 +36,18 @@ class SaliencyJobs:
         """See `workers.queue.runner.Kind`."""
         try:
             return self._compute(item, parameters, job, on_progress)
-        except ITS_OWN as error:
+        except PERMANENT_ERRORS as error:
             raise ItemFailed(" ".join(str(error).split())) from error
 
     def _compute(
         self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Callable[[int, int], None]
     ) -> Computed:
         begun = time.monotonic()
-        bench = self._bench
-        model = bench.model(item["model"], parameters)
-        image = bench.image(parameters["image_set"], item)
-        picture = bench.picture(model, image)
-        pixels = bench.pixels(picture)
+        context = self._context
+        model = context.model(item["model"], parameters)
+        image = context.image(parameters["image_set"], item)
+        picture = context.picture(model, image)
+        pixels = context.pixels(picture)
         with torch.inference_mode():
             probabilities = class_probabilities(model(pixels))[0]
         predicted = int(probabilities.argmax())
@@ -76,8 +76,8 @@ class SaliencyJobs:
         )
         heat = made.map[0].numpy()
         error = None if made.standard_error is None else made.standard_error[0].numpy()
-        file = bench.results.write_array(FOLDER, question, heat)
-        error_file = None if error is None else bench.results.write_array(FOLDER, f"{question}-se", error)
+        file = context.results.write_array(FOLDER, question, heat)
+        error_file = None if error is None else context.results.write_array(FOLDER, f"{question}-se", error)
         classes = model.vocabulary.classes
         row = own | {
             "question": question,
@@ -106,8 +106,8 @@ class SaliencyJobs:
             "width": heat.shape[1],
             "file": file,
             "standard_error_file": error_file,
-            "input_file": bench.keep_input(model, image, picture),
-            "device": str(bench.models.device),
+            "input_file": context.keep_input(model, image, picture),
+            "device": str(context.models.device),
             "seconds": time.monotonic() - begun,
             "created": now(),
         }
@@ -115,14 +115,14 @@ class SaliencyJobs:
 
     def _known(self, question: str, key: str) -> Record | None:
         """A row with that question whose files are there, the one with that key first."""
-        with self._bench.ledger.read() as connection:
+        with self._context.ledger.read() as connection:
             rows = connection.execute(
                 select(SaliencyMap.__table__)
                 .where(SaliencyMap.question == question)
                 .order_by(SaliencyMap.key != key, SaliencyMap.map)
             ).mappings()
             found = [dict(row) for row in rows]
-        there = self._bench.results.path
+        there = self._context.results.path
         return next((row for row in found if all(there(row[file]).exists() for file in _FILES)), None)
 
     def _target_class(
@@ -132,7 +132,7 @@ class SaliencyJobs:
         if target == "prediction":
             return predicted
         if target == "label":
-            return self._bench.label_of(model, parameters["image_set"], image)
+            return self._context.label_of(model, parameters["image_set"], image)
         return class_of(model, int(target))
 
 
@@ -151,33 +151,33 @@ def _stored(connection: Connection, row: Record) -> int:
 class FaithfulnessJobs:
     """Computes the deletion and insertion curves of maps."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
 
     def compute(
         self, item: Record, parameters: Mapping[str, Any], job: int, on_progress: Callable[[int, int], None]
     ) -> Computed:
         """See `workers.queue.runner.Kind`."""
         begun = time.monotonic()
-        bench = self._bench
+        context = self._context
         number = item["subject"]
-        with bench.ledger.read() as connection:
+        with context.ledger.read() as connection:
             row = connection.execute(
                 select(SaliencyMap.__table__).where(SaliencyMap.map == number)
             ).mappings()
             found = row.one()
         try:
-            model = bench.model(item["model"], parameters)
-            image = bench.image(found["image_set"], item)
+            model = context.model(item["model"], parameters)
+            image = context.image(found["image_set"], item)
             curves = faithfulness(
                 model,
-                bench.pixels(bench.picture(model, image)),
+                context.pixels(context.picture(model, image)),
                 found["target_class"],
-                torch.from_numpy(bench.results.read_array(found["file"])),
+                torch.from_numpy(context.results.read_array(found["file"])),
                 steps=parameters["steps"],
                 on_progress=on_progress,
             )
-        except ITS_OWN as error:
+        except PERMANENT_ERRORS as error:
             raise ItemFailed(" ".join(str(error).split())) from error
         values = {
             "job": job,

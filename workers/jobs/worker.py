@@ -32,11 +32,11 @@ from workers.queue.messages import TASK, celery_app
 from workers.queue.runner import Kind, Runner
 from workers.queue.sweeper import Sweeper
 
-_SECONDS_BETWEEN_SIGNS = 2.0
+_SECONDS_BETWEEN_HEARTBEATS = 2.0
 
 
 # Makes what computes kinds of jobs that are computed elsewhere than in this package, by name.
-MoreKinds = Callable[[Settings, Any], Mapping[str, Kind]]
+ExtraKinds = Callable[[Settings, Any], Mapping[str, Kind]]
 
 
 def run_worker(
@@ -44,12 +44,12 @@ def run_worker(
     *,
     queues: tuple[str, ...] = QUEUES,
     device: str = "auto",
-    more: MoreKinds = lambda _settings, _device: {},
+    extra_kinds: ExtraKinds = lambda _settings, _device: {},
 ) -> int:
     """Work until told to stop (SIGTERM, SIGINT): then what is under way goes back to the ledger. The exit code.
 
     Args:
-        more: given the settings and the device, makes kinds beside those of this package.
+        extra_kinds: given the settings and the device, makes kinds beside those of this package.
 
     Raises:
         HomeError, AtlasError, LedgerError: the home cannot be used.
@@ -63,7 +63,7 @@ def run_worker(
     runner = Runner(
         settings,
         ledger,
-        {**_kinds(settings, ledger, place), **more(settings, place)},
+        {**_kinds(settings, ledger, place), **extra_kinds(settings, place)},
         worker=name,
         queues=queues,
         stopping=stopping,
@@ -78,8 +78,8 @@ def run_worker(
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.setup_logging.connect(lambda **_: None, weak=False)  # ours is set up already
     sweeper = Sweeper(settings, ledger)
-    sign = _Sign(ledger, runner, name=name, queues=queues, device=str(place), stopping=stopping)
-    sign.start()
+    heartbeat = _Heartbeat(ledger, runner, name=name, queues=queues, device=str(place), stopping=stopping)
+    heartbeat.start()
     sweeper.start()
     log("worker.started", worker=name, queues=",".join(queues), device=place)
     # Celery warns of root, since other applications take pickles from the broker; here messages are JSON alone
@@ -100,7 +100,7 @@ def run_worker(
     finally:
         stopping.set()
         sweeper.stop()
-        sign.stop()
+        heartbeat.stop()
         ledger.close()
         log("worker.ended", worker=name)
     return int(worker.exitcode or 0)
@@ -108,22 +108,22 @@ def run_worker(
 
 def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Kind]:
     """What computes each kind of job that is not handed in from outside."""
-    from workers.jobs.attack_context import AttackBench
-    from workers.jobs.context import Bench
+    from workers.jobs.attack_context import AttackContext
+    from workers.jobs.context import JobContext
     from workers.jobs.loaded_models import LoadedModels
 
-    bench = Bench(
+    job = JobContext(
         Atlas(settings),
         ImageStore(settings),
         ResultStore(settings),
         ledger,
         LoadedModels(settings, device),
     )
-    context = WorkerContext(settings, device, bench, AttackBench(bench))
+    context = WorkerContext(settings, device, job, AttackContext(job))
     return {kind.name: kind.compute(context) for kind in JOB_KINDS.values() if kind.compute is not None}
 
 
-class _Sign(threading.Thread):
+class _Heartbeat(threading.Thread):
     """Tells the ledger every few seconds that this worker is there, and what it works on."""
 
     def __init__(
@@ -158,22 +158,24 @@ class _Sign(threading.Thread):
                     present = moment(connection)
                     if is_new:  # there may be a row of a killed process that had this number
                         connection.execute(delete(Worker).where(Worker.worker == self._worker))
-                    sign = {"seen": present, "job": self._runner.current}
+                    heartbeat = {"seen": present, "job": self._runner.current}
                     known = connection.execute(
-                        update(Worker).where(Worker.worker == self._worker).values(**sign)
+                        update(Worker).where(Worker.worker == self._worker).values(**heartbeat)
                     )
                     if not known.rowcount:
                         connection.execute(
-                            insert(Worker).values(worker=self._worker, started=present, **self._facts, **sign)
+                            insert(Worker).values(
+                                worker=self._worker, started=present, **self._facts, **heartbeat
+                            )
                         )
                 is_new = False
             except Exception as error:  # a thread that ended would make a living worker look dead
                 log("heartbeat.failed", level=logging.WARNING, error=error)
-            if self._ended.wait(_SECONDS_BETWEEN_SIGNS):
+            if self._ended.wait(_SECONDS_BETWEEN_HEARTBEATS):
                 return
 
     def stop(self) -> None:
-        """End, and take the sign down."""
+        """End, and take the heartbeat down."""
         self._ended.set()
         self.join(5)
         try:

@@ -26,7 +26,7 @@ from workers.models.networks import WrongWeights, first_line
 # torchvision's references evaluate.
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 WEIGHTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
-_MOST_NESTED = 3
+_MAX_NESTED = 3
 # Counters that wrappers and profilers leave among the tensors; no part of a network.
 _LEFTOVERS = ("n_averaged", "total_ops", "total_params")
 _SAFE_GLOBALS = threading.Lock()
@@ -55,7 +55,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     notes: list[str] = []
     found = _read(path)
     taken: list[str] = []
-    for _ in range(_MOST_NESTED):
+    for _ in range(_MAX_NESTED):
         if not isinstance(found, dict) or _holds_tensors(found):
             break
         keys = [key for key in (*AVERAGES, *WEIGHTS) if isinstance(found.get(key), dict) and found[key]]

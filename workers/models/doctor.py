@@ -35,7 +35,7 @@ AS_CONFIGURED = "as configured"
 # An alternative is named when its mean cross-entropy is lower by this many standard errors of the paired
 # difference: with 14 alternatives, a right configuration is called wrong less than once in 50 times.
 _STANDARD_ERRORS = 3.0
-_FEWEST_IMAGES = 20
+_MIN_IMAGES = 20
 _RARE = 0.01  # of the exact binomial test, one-sided
 # log(1/C) is about 7 for 1,000 classes; a label outside the classes is as wrong as wrong gets
 _IMPOSSIBLE = 50.0
@@ -142,7 +142,7 @@ def diagnose(
     better = [
         trial
         for trial, tally in zip(trials, tallies.values(), strict=True)
-        if trial.images >= _FEWEST_IMAGES
+        if trial.images >= _MIN_IMAGES
         and trial.top1 >= trials[0].top1
         and _beats(tally.top1, trial.images, 1 / classes)
         and configured.standard_errors_above(tally) > _STANDARD_ERRORS
@@ -256,10 +256,10 @@ def _verdict(
         f"on {images:,} image{'s' if images != 1 else ''}; guessing among all {classes:,} classes gives "
         f"{1 / classes:.1%}, among the {chance.occurring:,} that occur {1 / chance.occurring:.1%}"
     )
-    if images < _FEWEST_IMAGES:
+    if images < _MIN_IMAGES:
         return (
             False,
-            f"Too few images for a verdict ({images}, at least {_FEWEST_IMAGES} are needed): {found}.",
+            f"Too few images for a verdict ({images}, at least {_MIN_IMAGES} are needed): {found}.",
         )
     if best is not configured:
         faults = []

@@ -34,7 +34,7 @@ Box = tuple[float, float, float, float]
 
 
 # Pixels of a resized picture before its crop, at 4 bytes each. A photograph has a thousandth of them.
-_MOST_RESIZED = 2**27
+_MAX_RESIZED = 2**27
 
 
 class TooThin(ValueError):
@@ -132,10 +132,10 @@ class Preprocessing:
         if image.mode != "RGB":
             raise ValueError(f"expected an RGB image, got mode {image.mode!r}")
         height, width = self.resized_size(image.width, image.height)
-        if height * width > _MOST_RESIZED:
+        if height * width > _MAX_RESIZED:
             raise TooThin(
                 f"it has {image.width:,} x {image.height:,} pixels, which resizing makes {width:,} x {height:,}, "
-                f"and the limit is {_MOST_RESIZED:,} pixels"
+                f"and the limit is {_MAX_RESIZED:,} pixels"
             )
         if self.channels == 1:
             image = image.convert("L")

@@ -17,7 +17,7 @@ from db.ledger.tables import QUEUES
 from db.settings import Settings
 
 # A socket's path must fit into 108 bytes, on macOS into 104.
-_LONGEST_PATH = 100
+_MAX_PATH = 100
 _SECONDS_TO_ANSWER = 1.0
 
 
@@ -33,7 +33,7 @@ def broker_url(settings: Settings) -> str:
 def socket_path(settings: Settings) -> Path:
     """Where the broker of this home listens."""
     path = settings.home / "broker" / "socket"
-    if len(str(path).encode()) <= _LONGEST_PATH:
+    if len(str(path).encode()) <= _MAX_PATH:
         return path
     home = hashlib.sha256(str(settings.home).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"convscope-{os.getuid()}-{home}" / "socket"

@@ -1,6 +1,6 @@
 """Runs one job after another: claims it, renews its lease, works through its items, ends it.
 
-What may happen to a job meanwhile is told by three exceptions, raised between chunks of work by `Watch.progress`:
+What may happen to a job meanwhile is told by three exceptions, raised between chunks of work by `LeaseKeeper.progress`:
 it is to be cancelled, it was taken away, or this worker stops. An error that another attempt may not meet (no
 memory) ends the attempt; one that belongs to the item (a broken image, a missing layer) ends the item. A full disk is
 waited for.
@@ -36,11 +36,11 @@ class ItemFailed(Exception):
     """An item has no result and will have none; the message is one sentence."""
 
 
-class TryLater(Exception):
+class Postponed(Exception):
     """Somebody else holds what the job needs: it is tried again soon, however often. The message is one sentence."""
 
 
-class MayPass(Exception):
+class RetryableError(Exception):
     """This attempt failed, and another may not; the message is one sentence."""
 
 
@@ -71,7 +71,7 @@ class Report(Protocol):
     """What work calls between chunks: how far it is and, in a few words, what it is at. May raise to stop it."""
 
     def __call__(self, done: int, total: int, note: str | None = None, /) -> None:
-        """See `Watch.progress`."""
+        """See `LeaseKeeper.progress`."""
 
 
 _Kept = TypeVar("_Kept")
@@ -88,7 +88,7 @@ class Kind(Protocol):
         """
 
 
-class Watch:
+class LeaseKeeper:
     """Renews a claim's lease in a thread of its own, and tells the work what it learns."""
 
     def __init__(self, ledger: Ledger, claim: Claim, *, lease: float, stopping: threading.Event) -> None:
@@ -106,7 +106,7 @@ class Watch:
         self.waits = False  # for another job, which this worker does first
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "LeaseKeeper":
         self._thread.start()
         return self
 
@@ -221,16 +221,16 @@ class Runner:
 
     def _attempt(self, claim: Claim) -> str | None:
         """One attempt at a job; the state it leaves the job in, None where the claim was lost."""
-        with Watch(self._ledger, claim, lease=self._settings.lease, stopping=self._stopping) as watch:
+        with LeaseKeeper(self._ledger, claim, lease=self._settings.lease, stopping=self._stopping) as keeper:
             try:
-                return self._work(claim, watch)
+                return self._work(claim, keeper)
             except LostClaim:
                 return None
             except Cancelled:
-                return "cancelled" if watch.keep(lambda: jobs.end_cancelled(self._ledger, claim)) else None
+                return "cancelled" if keeper.keep(lambda: jobs.end_cancelled(self._ledger, claim)) else None
             except Stopping:
                 return "queued" if jobs.give_back(self._ledger, claim) else None
-            except TryLater as error:
+            except Postponed as error:
                 log("job.postponed", job=claim.job, error=error)
                 held = jobs.postpone(self._ledger, claim, seconds=_LATER_SECONDS, note=f"waits: {error}")
                 return "queued" if held else None
@@ -238,48 +238,48 @@ class Runner:
                 raise
             except Exception as error:
                 if _is_full(error):
-                    return self._wait_for_space(claim, watch, error)
+                    return self._wait_for_space(claim, keeper, error)
                 again = _may_pass(error)
                 said, told = _sentence(error), traceback.format_exc()
-                log("job.raised", level=logging.WARNING, job=claim.job, error=repr(error), again=again)
-                return watch.keep(
+                log("job.raised", level=logging.WARNING, job=claim.job, error=repr(error), retryable=again)
+                return keeper.keep(
                     lambda: jobs.end_attempt(
                         self._ledger,
                         claim,
                         error=said,
                         traceback=told,
-                        again=again,
+                        retryable=again,
                         attempts=self._settings.attempts,
                     )
                 )
 
-    def _wait_for_space(self, claim: Claim, watch: Watch, error: Exception) -> str | None:
+    def _wait_for_space(self, claim: Claim, keeper: LeaseKeeper, error: Exception) -> str | None:
         """Queue a job again that met a full disk: no fault of its own, so it waits for as long as it takes."""
         tries = self._met_full_disk.get(claim.job, 0)
         self._met_full_disk[claim.job] = tries + 1
         pause = min(jobs.MAX_PAUSE, _FULL_DISK_SECONDS * 2.0**tries)
         log("job.waits_for_space", level=logging.WARNING, job=claim.job, error=repr(error), seconds=pause)
         note = f"waits for disk space ({_sentence(error)}); tries again after {pause:,.0f} s"
-        held = watch.keep(lambda: jobs.postpone(self._ledger, claim, seconds=pause, note=note))
+        held = keeper.keep(lambda: jobs.postpone(self._ledger, claim, seconds=pause, note=note))
         return "queued" if held else None
 
-    def _work(self, claim: Claim, watch: Watch) -> str | None:
+    def _work(self, claim: Claim, keeper: LeaseKeeper) -> str | None:
         kind = self._kinds.get(claim.kind)
         if kind is None:
             raise ValueError(f"expected a job of kind {', '.join(self._kinds)}, got {claim.kind!r}")
         for item in jobs.open_items(self._ledger, claim):
-            self._let_pass(claim, watch)
-            watch.progress(0, 1)
+            self._let_pass(claim, keeper)
+            keeper.progress(0, 1)
             begun = time.monotonic()
             try:
-                computed = kind.compute(item, claim.parameters, claim.job, self._report(claim, watch))
+                computed = kind.compute(item, claim.parameters, claim.job, self._report(claim, keeper))
             except ItemFailed as error:
-                self._end_item(claim, watch, item, jobs.fail_item, begun=begun, error=str(error))
+                self._end_item(claim, keeper, item, jobs.fail_item, begun=begun, error=str(error))
                 log("item.failed", job=claim.job, item=item["position"], error=error)
             else:
                 self._end_item(
                     claim,
-                    watch,
+                    keeper,
                     item,
                     jobs.finish_item,
                     begun=begun,
@@ -288,12 +288,12 @@ class Runner:
                 )
                 computed.after()
                 self._met_full_disk.pop(claim.job, None)
-        return watch.keep(lambda: jobs.finish(self._ledger, claim))
+        return keeper.keep(lambda: jobs.finish(self._ledger, claim))
 
     def _end_item(
         self,
         claim: Claim,
-        watch: Watch,
+        keeper: LeaseKeeper,
         item: Record,
         end: Callable[..., None],
         *,
@@ -312,25 +312,25 @@ class Runner:
                 if tries == 1:
                     raise  # else the try before was kept, and only its answer was lost
 
-        watch.keep(write)
+        keeper.keep(write)
 
-    def _report(self, claim: Claim, watch: Watch) -> Report:
+    def _report(self, claim: Claim, keeper: LeaseKeeper) -> Report:
         """What work calls between chunks."""
         if claim.kind not in self._pausing:
-            return watch.progress
+            return keeper.progress
         looked = time.monotonic()
 
         def report(done: int, total: int, note: str | None = None, /) -> None:
             nonlocal looked
-            watch.progress(done, total, note)
+            keeper.progress(done, total, note)
             if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
-                self._let_pass(claim, watch)
+                self._let_pass(claim, keeper)
                 looked = time.monotonic()
-                watch.progress(done, total, note)
+                keeper.progress(done, total, note)
 
         return report
 
-    def _let_pass(self, claim: Claim, watch: Watch) -> None:
+    def _let_pass(self, claim: Claim, keeper: LeaseKeeper) -> None:
         """Between two items of a night's work, or within a long one, do first what somebody waits for."""
         pauses = claim.kind in self._pausing
         if (claim.queue == "interactive" and not pauses) or "interactive" not in self._queues:
@@ -340,11 +340,11 @@ class Runner:
             waiting = jobs.next_interactive(self._ledger, but=(claim.kind,) if pauses else ())
             if waiting is None:
                 return
-            watch.waits = True
+            keeper.waits = True
             try:
                 self.run(waiting)
             finally:
-                watch.waits = False
+                keeper.waits = False
 
 
 def _is_full(error: BaseException) -> bool:
@@ -357,13 +357,13 @@ def _is_full(error: BaseException) -> bool:
 
 def _may_pass(error: Exception) -> bool:
     """Whether another attempt may not meet this error."""
-    return isinstance(error, OSError | MemoryError | MayPass) or "out of memory" in str(error).lower()
+    return isinstance(error, OSError | MemoryError | RetryableError) or "out of memory" in str(error).lower()
 
 
 def _sentence(error: Exception) -> str:
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         return file_sentence(error)
-    if isinstance(error, MayPass):
+    if isinstance(error, RetryableError):
         return words
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -13,7 +13,7 @@ from workers.queue.events import log
 # In seconds: until a child is told again, and until it is killed; all of them together.
 STOP_WITHIN = 8.0
 FIRST_PAUSE = 1.0  # before a child is started again; twice as long after each early end in a row
-_LONGEST_PAUSE = 16.0
+_MAX_PAUSE = 16.0
 # A child that lived for so many seconds did not fail at its start; nor did one that came up.
 SETTLED = 30.0
 MAX_EARLY_ENDS = 6  # in a row; then it is given up
@@ -42,7 +42,7 @@ class Child:
 
     name: str
     command: Sequence[str]
-    again: bool
+    restart: bool
     process: subprocess.Popen[str]
     started: float
     options: Mapping[str, Any]
@@ -53,7 +53,7 @@ class Child:
     @property
     def pause(self) -> float:
         """Seconds between its end and its next start."""
-        return float(min(_LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** max(0, self.early_ends - 1)))
+        return float(min(_MAX_PAUSE, FIRST_PAUSE * 2.0 ** max(0, self.early_ends - 1)))
 
 
 class Supervisor:
@@ -73,13 +73,13 @@ class Supervisor:
         name: str,
         command: Sequence[str],
         *,
-        again: bool,
+        restart: bool,
         came_up: Callable[[int], bool] = lambda _: False,
         **options: Any,
     ) -> subprocess.Popen[str]:
         """Start a child; `options` are Popen's."""
         process = _spawn(command, options)
-        self._children[name] = Child(name, command, again, process, time.monotonic(), options, came_up)
+        self._children[name] = Child(name, command, restart, process, time.monotonic(), options, came_up)
         log("child.started", name=name, pid=process.pid)
         return process
 
@@ -95,7 +95,7 @@ class Supervisor:
             if code is None:
                 continue
             now = time.monotonic()
-            if not child.again:
+            if not child.restart:
                 return child.name
             if child.ended is None:
                 child.ended = now

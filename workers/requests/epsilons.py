@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from workers.requests.parameters import Parameter, WrongRequest
+from workers.requests.parameters import InvalidRequest, Parameter
 
-MOST_POINTS = 10_000
+MAX_POINTS = 10_000
 LEVELS = 255  # of 8 bits: a step between two is 1/255
 START = 1 / (16 * LEVELS)  # lowest epsilon of a geometric grid: a sixteenth of a level
 
@@ -30,7 +30,7 @@ class Grid:
     integer: bool = False
 
     def __post_init__(self) -> None:
-        """Raise WrongRequest where it has no point, or too many."""
+        """Raise InvalidRequest where it has no point, or too many."""
         for name, value, low in (
             ("step", self.step, None),
             ("cap", self.cap, None),
@@ -39,20 +39,20 @@ class Grid:
             right = math.isfinite(value) and value <= 1 and (value > 0 if low is None else value >= low)
             if not right:
                 kind = "above 0 and" if low is None else "from 0 and"
-                raise WrongRequest(f"{name}: expected a number {kind} at most 1, got {value:g}")
+                raise InvalidRequest(f"{name}: expected a number {kind} at most 1, got {value:g}")
         if self.integer:
             for name, value in (("step", self.step), ("cap", self.cap), ("minimum", self.minimum)):
                 if abs(value * LEVELS - round(value * LEVELS)) > 1e-6:
-                    raise WrongRequest(
+                    raise InvalidRequest(
                         f"{name}: expected a multiple of 1/255 for an attack on 8 bits, got {value:g}"
                     )
         if not self.last >= self.first:
-            raise WrongRequest(
+            raise InvalidRequest(
                 f"cap: expected at least one step ({self.step:g}) above the minimum, got {self.cap:g}"
             )
-        if self.last - self.first >= MOST_POINTS:
-            raise WrongRequest(
-                f"step: expected at most {MOST_POINTS:,} points up to {self.cap:g}, got {self.step:g}"
+        if self.last - self.first >= MAX_POINTS:
+            raise InvalidRequest(
+                f"step: expected at most {MAX_POINTS:,} points up to {self.cap:g}, got {self.step:g}"
             )
 
     @property
@@ -95,21 +95,21 @@ class GeometricGrid:
     integer: bool = False
 
     def __post_init__(self) -> None:
-        """Raise WrongRequest where it has no point, or too many."""
+        """Raise InvalidRequest where it has no point, or too many."""
         if not (math.isfinite(self.ratio) and self.ratio > 1):
-            raise WrongRequest(f"ratio: expected a number above 1, got {self.ratio:g}")
+            raise InvalidRequest(f"ratio: expected a number above 1, got {self.ratio:g}")
         if self.parts < 1:
-            raise WrongRequest(f"parts: expected a whole number from 1 up, got {self.parts}")
+            raise InvalidRequest(f"parts: expected a whole number from 1 up, got {self.parts}")
         if not START * (1 - 1e-9) <= self.cap <= 1:
-            raise WrongRequest(
+            raise InvalidRequest(
                 f"cap: expected a number from {START:.6g} (1/{16 * LEVELS}) to 1 on a geometric grid, "
                 f"got {self.cap:g}"
             )
         if not 0 <= self.minimum <= self.cap:
-            raise WrongRequest(f"minimum: expected a number from 0 to the cap, got {self.minimum:g}")
-        if math.log(self.cap / START) / math.log(self.ratio) + self.parts >= MOST_POINTS:
-            raise WrongRequest(
-                f"ratio: expected at most {MOST_POINTS:,} points up to {self.cap:g}, got {self.ratio:g}"
+            raise InvalidRequest(f"minimum: expected a number from 0 to the cap, got {self.minimum:g}")
+        if math.log(self.cap / START) / math.log(self.ratio) + self.parts >= MAX_POINTS:
+            raise InvalidRequest(
+                f"ratio: expected at most {MAX_POINTS:,} points up to {self.cap:g}, got {self.ratio:g}"
             )
 
     @property
@@ -150,13 +150,13 @@ def grid_of(parameters: Mapping[str, Any]) -> Epsilons:
     """The epsilons of a parsed attack; a fixed one is a grid of one point, one without a grid is linear.
 
     Raises:
-        WrongRequest: there is none, or too many.
+        InvalidRequest: there is none, or too many.
     """
     integer = parameters["levels"] == "8-bit"
     if parameters["mode"] == "fixed":
         epsilon = parameters["epsilon"]
         if not epsilon > 0:
-            raise WrongRequest(
+            raise InvalidRequest(
                 f"epsilon: expected {'1/255 or more' if integer else 'a number above 0'}, got {epsilon:g}"
             )
         return Grid(step=epsilon, cap=epsilon, minimum=epsilon, integer=integer)

@@ -18,18 +18,18 @@ from db.stores.uploads import UploadStore
 from db.suggestions import hint
 from workers.models.names import NAMED_MODELS
 from workers.requests.keys import content_key, key_in_set
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 from workers.requests.submit import check_queue, indexed_models, no_such_set
 
 DTYPES = ("float32", "bfloat16")
-MOST_K = 100
-MOST_BATCH = 4096
+MAX_K = 100
+MAX_BATCH = 4096
 _SHOWN_NAMES = 3
 
 
 # What a person may say of a layout in the browser and over HTTP; see `precompute.images.layouts.asked`.
 LAYOUT_WORDS = ("label_column", "image_column", "class_level", "split_from", "class_names")
-_MOST_WORD = 200
+_MAX_WORD = 200
 # Tables of labels by their suffix, and the largest that is read.
 LABELS_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 MAX_LABELS_BYTES = 32 * 2**20
@@ -52,7 +52,7 @@ def layout_words(given: Mapping[str, Any]) -> dict[str, Any]:
     """The words of `LAYOUT_WORDS` in `given` that say something.
 
     Raises:
-        WrongRequest: one is of another type or too long, or a file of names is asked for.
+        InvalidRequest: one is of another type or too long, or a file of names is asked for.
     """
     words: dict[str, Any] = {}
     for name in LAYOUT_WORDS:
@@ -61,13 +61,13 @@ def layout_words(given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if name == "class_level":
             if isinstance(value, bool) or not isinstance(value, int) or not -100 <= value <= 100:
-                raise WrongRequest(f"class_level: expected a whole number from -100 to 100, got {value!r}")
-        elif not isinstance(value, str) or not 1 <= len(value) <= _MOST_WORD or not value.isprintable():
-            raise WrongRequest(
-                f"{name}: expected a text of at most {_MOST_WORD} characters, got {value!r:.100}"
+                raise InvalidRequest(f"class_level: expected a whole number from -100 to 100, got {value!r}")
+        elif not isinstance(value, str) or not 1 <= len(value) <= _MAX_WORD or not value.isprintable():
+            raise InvalidRequest(
+                f"{name}: expected a text of at most {_MAX_WORD} characters, got {value!r:.100}"
             )
         elif name == "class_names" and value != "imagenet-1k":
-            raise WrongRequest(f"class_names: expected imagenet-1k, got {value!r:.100}")
+            raise InvalidRequest(f"class_names: expected imagenet-1k, got {value!r:.100}")
         words[name] = value
     return words
 
@@ -89,13 +89,13 @@ def upload_job(
         labels: number of the upload's table of labels to take, None for none.
 
     Raises:
-        WrongRequest: the name is none that a set can have, or `labels` is no number.
+        InvalidRequest: the name is none that a set can have, or `labels` is no number.
         NoSuchUpload, UploadRefused: the upload is not there, or not whole; or its labels are not.
     """
     names = [file.name for file in uploads.check_complete(upload)]
     if labels is not None:
         if isinstance(labels, bool) or not isinstance(labels, int):
-            raise WrongRequest(f"labels: expected the number of a labels file, got {labels!r:.100}")
+            raise InvalidRequest(f"labels: expected the number of a labels file, got {labels!r:.100}")
         uploads.labels(upload, labels)
     asked = _asked(preview, words, labels)
     key = content_key("upload", upload, asked) if asked else content_key("upload", upload)
@@ -118,7 +118,7 @@ def folder_job(
     `labels`: path of a table of labels on the server, None for none.
 
     Raises:
-        WrongRequest: the name is none that a set can have, or the folder or `labels` is not below one of `roots`.
+        InvalidRequest: the name is none that a set can have, or the folder or `labels` is not below one of `roots`.
     """
     path = allowed_path(folder, roots)
     table = None if labels is None else str(allowed_labels(labels, roots))
@@ -135,7 +135,7 @@ def folder_job(
 
 def _asked(preview: bool, words: Mapping[str, Any] | None, labels: int | str | None) -> dict[str, Any]:
     if not isinstance(preview, bool):
-        raise WrongRequest(f"preview: expected true or false, got {preview!r}")
+        raise InvalidRequest(f"preview: expected true or false, got {preview!r}")
     return (
         ({"preview": True} if preview else {})
         | ({"words": dict(words)} if words else {})
@@ -147,16 +147,16 @@ def allowed_labels(given: Any, roots: Sequence[Path]) -> Path:
     """The table of labels behind a path that a person typed; see `allowed_path`.
 
     Raises:
-        WrongRequest: it is not below one of `roots`, no file, or no table of labels by its name and size.
+        InvalidRequest: it is not below one of `roots`, no file, or no table of labels by its name and size.
     """
     if not isinstance(given, str) or not given:
-        raise WrongRequest(f"labels: expected the path of a file, got {given!r:.100}")
+        raise InvalidRequest(f"labels: expected the path of a file, got {given!r:.100}")
     path = allowed_path(given, roots, "labels", "file")
     if not path.is_file():
-        raise WrongRequest(f"labels: expected a file, got the folder {given!r}")
+        raise InvalidRequest(f"labels: expected a file, got the folder {given!r}")
     problem = labels_problem(path.name, path.stat().st_size)
     if problem is not None:
-        raise WrongRequest(f"labels: {problem}")
+        raise InvalidRequest(f"labels: {problem}")
     return path
 
 
@@ -164,10 +164,10 @@ def allowed_path(folder: str, roots: Sequence[Path], what: str = "folder", noun:
     """The folder or file behind a path that a person typed, links resolved.
 
     Raises:
-        WrongRequest: it is not below one of `roots`, or there is nothing; the sentence begins with `what`.
+        InvalidRequest: it is not below one of `roots`, or there is nothing; the sentence begins with `what`.
     """
     if not roots:
-        raise WrongRequest(
+        raise InvalidRequest(
             f"{what}: none may be named: set CONVSCOPE_IMAGE_ROOTS to allow some, or upload the images"
         )
     allowed = f"expected a {noun} below {', '.join(map(str, roots))} (CONVSCOPE_IMAGE_ROOTS), got {folder!r}"
@@ -177,11 +177,11 @@ def allowed_path(folder: str, roots: Sequence[Path], what: str = "folder", noun:
             raise ValueError("it is no absolute path")
         path = Path(folder).resolve()
     except (ValueError, OSError, RuntimeError) as error:
-        raise WrongRequest(f"{what}: {allowed}") from error
+        raise InvalidRequest(f"{what}: {allowed}") from error
     if not any(path.is_relative_to(root) for root in roots):
-        raise WrongRequest(f"{what}: {allowed}")
+        raise InvalidRequest(f"{what}: {allowed}")
     if not path.exists():
-        raise WrongRequest(f"{what}: there is nothing at {folder!r}")
+        raise InvalidRequest(f"{what}: there is nothing at {folder!r}")
     return path
 
 
@@ -196,7 +196,7 @@ def _named(names: Sequence[str]) -> str:
 def _import_job(image_set: str, queue: str, key: str, *, source: str, **place: Any) -> NewJob:
     problem = set_name_problem(image_set)
     if problem is not None:
-        raise WrongRequest(f"images: {problem}")
+        raise InvalidRequest(f"images: {problem}")
     check_queue(queue)
     question = content_key("import", key)
     return NewJob(
@@ -226,36 +226,38 @@ def index_job(
     """A request to index an image set with a model that is named, or was indexed before.
 
     Raises:
-        WrongRequest: something in it cannot be; the message names it.
+        InvalidRequest: something in it cannot be; the message names it.
     """
     known = indexed_models(atlas)
     if model not in known and model not in NAMED_MODELS:
         names = list(dict.fromkeys([*known, *NAMED_MODELS]))
-        raise WrongRequest(f"model: expected one of {', '.join(names)}, got {model!r}{hint(model, names)}")
+        raise InvalidRequest(f"model: expected one of {', '.join(names)}, got {model!r}{hint(model, names)}")
     source = known[model].source if model in known else model
-    _check_number("k", k, MOST_K)
+    _check_number("k", k, MAX_K)
     if batch_size is not None:
-        _check_number("batch_size", batch_size, MOST_BATCH)
+        _check_number("batch_size", batch_size, MAX_BATCH)
     if not isinstance(layers, str) or not re.fullmatch(r"[\w.*?,\[\]! -]{1,500}", layers, re.ASCII):
-        raise WrongRequest(f"layers: expected patterns of layers' names such as *.dwconv, got {layers!r}")
+        raise InvalidRequest(f"layers: expected patterns of layers' names such as *.dwconv, got {layers!r}")
     if dtype not in DTYPES:
-        raise WrongRequest(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}{hint(dtype, DTYPES)}")
+        raise InvalidRequest(
+            f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}{hint(dtype, DTYPES)}"
+        )
     if not isinstance(replace, bool):
-        raise WrongRequest(f"replace: expected true or false, got {replace!r}")
+        raise InvalidRequest(f"replace: expected true or false, got {replace!r}")
     check_queue(queue)
     try:
         sets = {row["image_set"]: row for row in atlas.fetch(image_sets())}
     except NoAtlas:
         sets = {}
     if image_set not in sets:
-        raise WrongRequest(no_such_set(image_set, sets))
+        raise InvalidRequest(no_such_set(image_set, sets))
     known_layers = [row["layer"] for row in atlas.fetch(layers_of(model))]
     problem = layers_problem(known_layers, layers, model)
     if problem is not None:
-        raise WrongRequest(problem)
+        raise InvalidRequest(problem)
     there = atlas.fetch(run_of(model, image_set))
     if there and not replace:
-        raise WrongRequest(
+        raise InvalidRequest(
             f"replace: {image_set!r} is indexed with {model!r} already (run {there[0]['run']}); true makes it anew"
         )
     request: dict[str, Any] = {
@@ -303,4 +305,4 @@ def matching_layers(names: Sequence[str], patterns: str) -> list[str]:
 
 def _check_number(name: str, given: Any, most: int) -> None:
     if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= most:
-        raise WrongRequest(f"{name}: expected a whole number from 1 to {most:,}, got {given!r}")
+        raise InvalidRequest(f"{name}: expected a whole number from 1 to {most:,}, got {given!r}")

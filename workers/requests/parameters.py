@@ -15,7 +15,7 @@ from db.suggestions import hint
 Value = float | int | str
 
 
-class WrongRequest(ValueError):
+class InvalidRequest(ValueError):
     """A request cannot be understood; the message names what was given and what is valid."""
 
 
@@ -40,7 +40,7 @@ class Parameter:
         """`given`, typed by a person or read from JSON, as this parameter's value.
 
         Raises:
-            WrongRequest: it is of another type or outside the range.
+            InvalidRequest: it is of another type or outside the range.
         """
         if isinstance(self.default, str):
             known = (
@@ -51,7 +51,9 @@ class Parameter:
             if isinstance(given, str) and known:
                 return given
             expected = f"one of {', '.join(self.choices)}" if self.choices else "a layer's name"
-            raise WrongRequest(f"{self.name}: expected {expected}, got {given!r}{hint(given, self.choices)}")
+            raise InvalidRequest(
+                f"{self.name}: expected {expected}, got {given!r}{hint(given, self.choices)}"
+            )
         whole = isinstance(self.default, int)
         try:
             if isinstance(given, bool):
@@ -63,7 +65,7 @@ class Parameter:
                 raise ValueError
         except (TypeError, ValueError, OverflowError) as error:
             kind = "a whole number" if whole else "a number"
-            raise WrongRequest(
+            raise InvalidRequest(
                 f"{self.name}: expected {kind} from {self.low:g} to {self.high:g}, got {given!r}"
             ) from error
         return value
@@ -83,13 +85,15 @@ class MethodDescription:
         """All parameters of the method, those not given at their defaults.
 
         Raises:
-            WrongRequest: a name that the method has not, or a value out of range.
+            InvalidRequest: a name that the method has not, or a value out of range.
         """
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
             if name not in known:
                 have = ", ".join(known) or "none"
-                raise WrongRequest(f"{self.name} has no parameter {name!r}: it has {have}{hint(name, known)}")
+                raise InvalidRequest(
+                    f"{self.name} has no parameter {name!r}: it has {have}{hint(name, known)}"
+                )
         return {
             name: parameter.parse(given[name]) if name in given else parameter.default
             for name, parameter in known.items()
@@ -113,8 +117,8 @@ def choose(name: Any, known: Mapping[str, _Method]) -> _Method:
     """The one of the `known` methods that has that name.
 
     Raises:
-        WrongRequest: there is none.
+        InvalidRequest: there is none.
     """
     if name not in known:
-        raise WrongRequest(f"method: expected one of {', '.join(known)}, got {name!r}{hint(name, known)}")
+        raise InvalidRequest(f"method: expected one of {', '.join(known)}, got {name!r}{hint(name, known)}")
     return known[name]

@@ -31,10 +31,10 @@ from db.suggestions import choices, hint, meant
 from workers.attribution.registry import ATTRIBUTION_VERSION, parse_method
 from workers.queue.messages import BrokerAway, celery_app, send
 from workers.requests.keys import content_key, key_in_set
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
-MOST_ITEMS = 10_000
-MOST_STEPS = 224
+MAX_ITEMS = 10_000
+MAX_STEPS = 224
 DEFAULT_STEPS = 50  # of the curves of deletion and insertion
 
 
@@ -77,15 +77,15 @@ def choose_models(atlas: Atlas, names: Sequence[str]) -> tuple[ModelRef, ...]:
     """The indexed models of these names.
 
     Raises:
-        WrongRequest: none is named, or one that was not indexed.
+        InvalidRequest: none is named, or one that was not indexed.
     """
     known = indexed_models(atlas)
     for name in names:
         if name not in known:
             have = choices(name, known, nouns="indexed models are") if known else "no model was indexed yet"
-            raise WrongRequest(f"models: {name!r} was not indexed; {have}")
+            raise InvalidRequest(f"models: {name!r} was not indexed; {have}")
     if not names:
-        raise WrongRequest("models: expected at least one, got none")
+        raise InvalidRequest("models: expected at least one, got none")
     return tuple(known[name] for name in dict.fromkeys(names))
 
 
@@ -106,7 +106,7 @@ def saliency_job(
         target: the class that is explained: `prediction` or `label` of each image, or one index for all.
 
     Raises:
-        WrongRequest: something in it cannot be; the message names it.
+        InvalidRequest: something in it cannot be; the message names it.
     """
     complete = parse_method(method, parameters)
     asked = parse_target(target)
@@ -131,7 +131,7 @@ def saliency_job(
         ids,
         models=models,
         queue=queue,
-        most=MOST_ITEMS,
+        most=MAX_ITEMS,
         noun="maps",
         restores="map",
         by_label=asked == "label",
@@ -185,7 +185,7 @@ def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) 
     """Whether the indexed ones of the models have a class of that index.
 
     Raises:
-        WrongRequest: one has not; the message names its classes.
+        InvalidRequest: one has not; the message names its classes.
     """
     if target is None:
         return
@@ -196,7 +196,7 @@ def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) 
     for model in models:
         row = found.get(model.name)
         if row is not None and row["digest"] == model.digest and target >= row["classes"]:
-            raise WrongRequest(
+            raise InvalidRequest(
                 f"target: {model.name} has classes 0 to {row['classes'] - 1:,}, not {target:,}"
             )
 
@@ -208,7 +208,7 @@ def check_layer(atlas: Atlas, models: Sequence[ModelRef], layer: str) -> None:
     called, nor whether what it returns is a map: the worker does.
 
     Raises:
-        WrongRequest: one has none.
+        InvalidRequest: one has none.
     """
     try:
         if not atlas.fetch(keeps_modules()):
@@ -220,7 +220,7 @@ def check_layer(atlas: Atlas, models: Sequence[ModelRef], layer: str) -> None:
                 continue
             examples = [named[at] for at in sorted({0, len(named) // 2, len(named) - 1})]
             near = meant(layer, [*named, *known])
-            raise WrongRequest(
+            raise InvalidRequest(
                 f"layer: {model.name} has no layer or module {layer!r}; its layers are such as "
                 f"{', '.join(examples)}" + ("" if near is None else f"; did you mean {near!r}?")
             )
@@ -258,14 +258,14 @@ def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
     """Whether a request that goes by the images' labels can make anything.
 
     Raises:
-        WrongRequest: no image of it has a label, or none a label that is a class of any of its models, as far as
+        InvalidRequest: no image of it has a label, or none a label that is a class of any of its models, as far as
             these were indexed over the set; the message begins with `name`.
     """
     ids = list({item.image_id for item in new.items})
     rows = atlas.fetch(images_by_id(new.image_set, ids))
     labels = [label for row in rows if (label := row["wnid"] or row["label"])]
     if not labels:
-        raise WrongRequest(
+        raise InvalidRequest(
             f"{name}: no image of this request has a label: choose prediction or the index of a class"
         )
     models = sorted({item.model for item in new.items})
@@ -273,7 +273,7 @@ def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
         atlas.fetch(run_of(model, new.image_set)) and not label_classes(atlas, model, new.image_set, ids)
         for model in models
     ):
-        raise WrongRequest(
+        raise InvalidRequest(
             f"{name}: no label of these images, such as {labels[0]!r}, is a class of {' or '.join(models)}: choose "
             f"prediction or the index of a class, or settle them by `convscope models map-labels {models[0]} "
             f"--images {new.image_set}`"
@@ -299,12 +299,12 @@ def job_over(
     One that goes `by_label` is another request once images have other labels, or somebody has settled what they are.
 
     Raises:
-        WrongRequest: no image, an image that the set has not, or more than `most` items, which are called `noun`.
+        InvalidRequest: no image, an image that the set has not, or more than `most` items, which are called `noun`.
     """
     if not ids:
-        raise WrongRequest("images: expected at least one image id, got none")
+        raise InvalidRequest("images: expected at least one image id, got none")
     if len(ids) * len(models) > most:
-        raise WrongRequest(
+        raise InvalidRequest(
             f"images: expected at most {most:,} {noun} in a job, got {count(len(ids), 'image')} by "
             f"{count(len(models), 'model')}"
         )
@@ -336,14 +336,14 @@ def faithfulness_job(
     """A request for the deletion and insertion curves of maps.
 
     Raises:
-        WrongRequest: no map, one that is not there, or maps of two image sets.
+        InvalidRequest: no map, one that is not there, or maps of two image sets.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MOST_STEPS:
-        raise WrongRequest(f"steps: expected a whole number from 2 to {MOST_STEPS}, got {steps!r}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MAX_STEPS:
+        raise InvalidRequest(f"steps: expected a whole number from 2 to {MAX_STEPS}, got {steps!r}")
     check_queue(queue)
     wanted = list(dict.fromkeys(maps))
-    if not 1 <= len(wanted) <= MOST_ITEMS:
-        raise WrongRequest(f"maps: expected from 1 to {MOST_ITEMS:,} maps, got {len(wanted):,}")
+    if not 1 <= len(wanted) <= MAX_ITEMS:
+        raise InvalidRequest(f"maps: expected from 1 to {MAX_ITEMS:,} maps, got {len(wanted):,}")
     with ledger.read() as connection:
         rows = {
             row.map: row
@@ -363,10 +363,10 @@ def faithfulness_job(
         }
     missing = [number for number in wanted if number not in rows]
     if missing:
-        raise WrongRequest(f"maps: there is no map {missing[0]}")
+        raise InvalidRequest(f"maps: there is no map {missing[0]}")
     sets = {rows[number].image_set for number in wanted}
     if len(sets) > 1:
-        raise WrongRequest(f"maps: expected maps of one image set, got {', '.join(sorted(sets))}")
+        raise InvalidRequest(f"maps: expected maps of one image set, got {', '.join(sorted(sets))}")
     models = {
         model["name"]: model for number in wanted for model in rows[number].parameters["models"]
         if model["digest"] == rows[number].model_digest
@@ -398,42 +398,44 @@ def faithfulness_job(
 
 
 def check_queue(queue: str) -> None:
-    """Raise WrongRequest where there is no such queue."""
+    """Raise InvalidRequest where there is no such queue."""
     if queue not in QUEUES:
-        raise WrongRequest(f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}{hint(queue, QUEUES)}")
+        raise InvalidRequest(
+            f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}{hint(queue, QUEUES)}"
+        )
 
 
 def parse_target(given: Any) -> str | int:
     """`prediction`, `label`, or an index of a class, typed or from JSON.
 
     Raises:
-        WrongRequest: it is none of these.
+        InvalidRequest: it is none of these.
     """
     if given in ("prediction", "label"):
         return str(given)
     number = int(given) if isinstance(given, str) and given.isdecimal() and len(given) < 10 else given
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 10**9:
         return number
-    raise WrongRequest(
+    raise InvalidRequest(
         f"target: expected prediction, label or the index of a class, got {given!r}"
         + hint(given, ("prediction", "label"))
     )
 
 
-def parse_ids(text: str, *, most: int = MOST_ITEMS, name: str = "ids") -> list[int]:
+def parse_ids(text: str, *, most: int = MAX_ITEMS, name: str = "ids") -> list[int]:
     """Image ids in a text such as `0,1,4-7`, in the order in which they are named.
 
     Raises:
-        WrongRequest: it is not such a text, or names more than `most`.
+        InvalidRequest: it is not such a text, or names more than `most`.
     """
     ids: list[int] = []
     for part in text.split(","):
         first, dash, last = (word.strip() for word in part.partition("-"))
         ends = (first, last) if dash else (first, first)
         if not all(word.isdecimal() and len(word) < 10 for word in ends) or int(ends[1]) < int(ends[0]):
-            raise WrongRequest(f"{name}: expected numbers such as 0,1,4-7, got {text!r}")
+            raise InvalidRequest(f"{name}: expected numbers such as 0,1,4-7, got {text!r}")
         if len(ids) + int(ends[1]) - int(ends[0]) >= most:
-            raise WrongRequest(f"{name}: expected at most {most:,} numbers, got {text!r}")
+            raise InvalidRequest(f"{name}: expected at most {most:,} numbers, got {text!r}")
         ids += range(int(ends[0]), int(ends[1]) + 1)
     return list(dict.fromkeys(ids))
 
@@ -460,17 +462,19 @@ def image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, st
     """The content of the images of these ids.
 
     Raises:
-        WrongRequest: there is no such image set, or it has no such image.
+        InvalidRequest: there is no such image set, or it has no such image.
     """
     try:
         sets = {row["image_set"]: row["images"] for row in atlas.fetch(image_sets())}
     except NoAtlas:
         sets = {}
     if image_set not in sets:
-        raise WrongRequest(no_such_set(image_set, sets))
+        raise InvalidRequest(no_such_set(image_set, sets))
     for image_id in ids:
         if isinstance(image_id, bool) or not isinstance(image_id, int) or not 0 <= image_id < sets[image_set]:
-            raise WrongRequest(f"ids: {image_set} has images 0 to {sets[image_set] - 1:,}, not {image_id!r}")
+            raise InvalidRequest(
+                f"ids: {image_set} has images 0 to {sets[image_set] - 1:,}, not {image_id!r}"
+            )
     return {row["image_id"]: row["key"] for row in atlas.fetch(images_by_id(image_set, ids))}
 
 
@@ -481,7 +485,7 @@ _FILES: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-class Office:
+class JobSubmitter:
     """Where requests are handed in. One per process; safe to share between threads."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
@@ -495,7 +499,7 @@ class Office:
 
         Raises:
             LedgerError: the ledger cannot be used; nothing was asked for.
-            WrongRequest: the image set, or a result that it is about, was renamed or removed meanwhile.
+            InvalidRequest: the image set, or a result that it is about, was renamed or removed meanwhile.
         """
         changes = set_changes_of(self._ledger, new.image_set)
         self._check_images(new)
@@ -505,7 +509,7 @@ class Office:
                 gone = self._items_without_files(job, new.restores)
                 queued = bool(gone) and jobs.requeue_items(self._ledger, job, gone, set_changes=changes)
         except (SetChanged, NoSuchSubject) as error:
-            raise WrongRequest(str(error)) from error
+            raise InvalidRequest(str(error)) from error
         return Submitted(job, queued, queued and self._tell(job, new.queue))
 
     def _check_images(self, new: NewJob) -> None:
@@ -518,7 +522,7 @@ class Office:
         found = image_keys(self._atlas, new.image_set, list(wanted))
         for image_id, key in wanted.items():
             if found.get(image_id) != key:
-                raise WrongRequest(
+                raise InvalidRequest(
                     f"images: {new.image_set!r} has another image {image_id} by now: ask again"
                 )
 

@@ -17,7 +17,7 @@ from db.suggestions import hint
 from workers.attacks.registry import ATTACK_VERSION, parse_attack
 from workers.attribution.registry import METHODS
 from workers.requests.keys import content_key, key_in_set
-from workers.requests.parameters import Value, WrongRequest
+from workers.requests.parameters import InvalidRequest, Value
 from workers.requests.submit import (
     ModelRef,
     check_classes,
@@ -31,12 +31,12 @@ from workers.requests.submit import (
 
 # Of jobs alone: a higher one has what is stored of an attack completed, and keeps the attack.
 _JOB_VERSION = 3
-MOST_ATTACKS = 200_000
-MOST_FOLLOWED = 10_000
+MAX_ATTACKS = 200_000
+MAX_FOLLOWED = 10_000
 RELATIVE_TO = ("prediction", "label")
-MOST_CHANNELS = 100
+MAX_CHANNELS = 100
 _LAYER = re.compile(r"|[\w-]+(\.[\w-]+)*")
-MOST_DRAWS = 100
+MAX_DRAWS = 100
 # With it, channels that do more than all random draws carry the attack at 5 % (see `workers.attacks.ablation`).
 DRAWS = 20
 _MAPS = METHODS["smoothgrad"]
@@ -62,11 +62,11 @@ def attack_job(
         target: a class to reach instead, by its index; then `relative_to` is not read.
 
     Raises:
-        WrongRequest: something in it cannot be; the message names it.
+        InvalidRequest: something in it cannot be; the message names it.
     """
     complete = parse_attack(method, parameters)
     if relative_to not in RELATIVE_TO:
-        raise WrongRequest(
+        raise InvalidRequest(
             f"relative_to: expected one of {', '.join(RELATIVE_TO)}, got {relative_to!r}"
             + hint(relative_to, RELATIVE_TO)
         )
@@ -91,7 +91,7 @@ def attack_job(
         ids,
         models=models,
         queue=queue,
-        most=MOST_ATTACKS,
+        most=MAX_ATTACKS,
         noun="attacks",
         restores="attack",
         by_label=request["relative_to"] == "label",
@@ -145,14 +145,14 @@ def parse_class(given: Any) -> int | None:
     """The index of a class, typed or from JSON; None and an empty text are none.
 
     Raises:
-        WrongRequest: it is something else.
+        InvalidRequest: it is something else.
     """
     if given is None or given == "":
         return None
     number = int(given) if isinstance(given, str) and given.isdecimal() and len(given) < 10 else given
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 10**9:
         return number
-    raise WrongRequest(f"target: expected the index of a class, got {given!r}")
+    raise InvalidRequest(f"target: expected the index of a class, got {given!r}")
 
 
 def comparison_job(
@@ -164,7 +164,7 @@ def comparison_job(
         parameters: `samples` (2 or more), `noise_level` and `seed`, as of SmoothGrad.
 
     Raises:
-        WrongRequest: no such attack or parameter, or an attack that changed nothing.
+        InvalidRequest: no such attack or parameter, or an attack that changed nothing.
     """
     complete = parse_maps(parameters)
     return _about(ledger, "comparison", attacks, {"parameters": complete}, queue=queue)
@@ -174,12 +174,12 @@ def parse_maps(given: Mapping[str, Any]) -> dict[str, Value]:
     """The parameters of the maps before and after an attack, with defaults.
 
     Raises:
-        WrongRequest: there is no such parameter, or a value is out of range.
+        InvalidRequest: there is no such parameter, or a value is out of range.
     """
     known = {parameter.name: parameter for parameter in MAP_PARAMETERS}
     for name in given:
         if name not in known:
-            raise WrongRequest(
+            raise InvalidRequest(
                 f"maps have no parameter {name!r}: they have {', '.join(known)}{hint(name, known)}"
             )
     values = {
@@ -187,7 +187,7 @@ def parse_maps(given: Mapping[str, Any]) -> dict[str, Value]:
         for name, parameter in known.items()
     }
     if int(values["samples"]) < 2:
-        raise WrongRequest("samples: expected 2 or more, for a difference has its noise beside it, got 1")
+        raise InvalidRequest("samples: expected 2 or more, for a difference has its noise beside it, got 1")
     return values
 
 
@@ -209,17 +209,17 @@ def ablation_job(
             index.
 
     Raises:
-        WrongRequest: no such attack, an attack that changed nothing, a number out of range, or what is no name.
+        InvalidRequest: no such attack, an attack that changed nothing, a number out of range, or what is no name.
     """
     for name, value, low, high in (
-        ("channels", channels, 1, MOST_CHANNELS),
-        ("draws", draws, 1, MOST_DRAWS),
+        ("channels", channels, 1, MAX_CHANNELS),
+        ("draws", draws, 1, MAX_DRAWS),
         ("seed", seed, 0, 2**31 - 1),
     ):
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise WrongRequest(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
+            raise InvalidRequest(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
     if not isinstance(layer, str) or not _LAYER.fullmatch(layer):
-        raise WrongRequest(
+        raise InvalidRequest(
             "layer: expected a layer such as stage2.block1.dwconv or the path of a module such as layer4.1, "
             f"got {layer!r}"
         )
@@ -236,7 +236,7 @@ def transfer_job(
     """A request for what other models say of attacked images; a model does not judge its own.
 
     Raises:
-        WrongRequest: no such attack, an attack that changed nothing, or nobody to judge it.
+        InvalidRequest: no such attack, an attack that changed nothing, or nobody to judge it.
     """
     return _about(ledger, "transfer", attacks, {}, queue=queue, judges=judges)
 
@@ -253,17 +253,17 @@ def _about(
     """A job with an item for each attack or, with judges, for each attack under each other model."""
     check_queue(queue)
     wanted = list(dict.fromkeys(attacks))
-    if not 1 <= len(wanted) <= MOST_FOLLOWED:
-        raise WrongRequest(f"attacks: expected from 1 to {MOST_FOLLOWED:,} attacks, got {len(wanted):,}")
+    if not 1 <= len(wanted) <= MAX_FOLLOWED:
+        raise InvalidRequest(f"attacks: expected from 1 to {MAX_FOLLOWED:,} attacks, got {len(wanted):,}")
     rows = _attacks(ledger, wanted)
     for number in wanted:
         if number not in rows:
-            raise WrongRequest(f"attacks: there is no attack {number}")
+            raise InvalidRequest(f"attacks: there is no attack {number}")
         if not rows[number].attacked_epsilon:
-            raise WrongRequest(f"attacks: attack {number} changed nothing: there is nothing to look at")
+            raise InvalidRequest(f"attacks: attack {number} changed nothing: there is nothing to look at")
     sets = {row.image_set for row in rows.values()}
     if len(sets) > 1:
-        raise WrongRequest(f"attacks: expected attacks on one image set, got {', '.join(sorted(sets))}")
+        raise InvalidRequest(f"attacks: expected attacks on one image set, got {', '.join(sorted(sets))}")
     by_model = {row.model: _model_of(row) for row in rows.values()}
     used = {judge.name: asdict(judge) for judge in judges} if judges else by_model
     pairs = [
@@ -273,7 +273,7 @@ def _about(
         if not judges or used[name]["digest"] != rows[number].model_digest
     ]
     if not pairs:
-        raise WrongRequest("judges: expected another model than the one that was attacked, got none")
+        raise InvalidRequest("judges: expected another model than the one that was attacked, got none")
     request = {"models": list(used.values()), "attacks": short_ids(wanted), **asked}
     (image_set,) = sets
     question = content_key(kind, ATTACK_VERSION, request)

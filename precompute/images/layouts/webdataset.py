@@ -11,7 +11,7 @@ from precompute.images.sources.source import suffix_of
 from precompute.images.wordnet import Label
 
 _SHARE = 0.5  # of the pictures that have such a file
-_LONGEST_CLASS = 100
+_MAX_CLASS = 100
 
 
 def detect(scene: Scene) -> Layout | None:
@@ -69,6 +69,6 @@ def _json(content: bytes) -> Any:
 def _are_classes(values: Mapping[str, Any]) -> bool:
     """Whether texts are names of classes, which come again, and no captions."""
     texts = list(values.values())
-    return all(len(text) <= _LONGEST_CLASS and "\n" not in text for text in texts) and (
+    return all(len(text) <= _MAX_CLASS and "\n" not in text for text in texts) and (
         2 * len(set(texts)) <= len(texts)
     )

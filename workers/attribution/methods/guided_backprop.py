@@ -4,7 +4,7 @@
 from typing import TYPE_CHECKING
 
 from workers.attribution.method import Method, colors
-from workers.requests.parameters import WrongRequest
+from workers.requests.parameters import InvalidRequest
 
 if TYPE_CHECKING:
     from workers.attribution.maps import Attribution, Inputs
@@ -17,7 +17,7 @@ def _compute(inputs: "Inputs") -> "Attribution":
     with positive_gradients(inputs.model.network) as found:
         guided = in_chunks(inputs)
     if not found:
-        raise WrongRequest(
+        raise InvalidRequest(
             "guided_backprop: expected a model with activations such as ReLU or GELU, found none"
         )
     return as_maps(guided, inputs.options["colours"])

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from workers.attribution.method import BASELINE, Method
-from workers.requests.parameters import Parameter, WrongRequest
+from workers.requests.parameters import InvalidRequest, Parameter
 
 if TYPE_CHECKING:
     from workers.attribution.maps import Attribution, Inputs
@@ -20,9 +20,9 @@ def _compute(inputs: "Inputs") -> "Attribution":
     window, stride = int(inputs.options["window"]), int(inputs.options["stride"])
     height, width = inputs.pixels.shape[2:]
     if window > min(height, width):
-        raise WrongRequest(f"window: expected at most {min(height, width)}, the input's side, got {window}")
+        raise InvalidRequest(f"window: expected at most {min(height, width)}, the input's side, got {window}")
     if stride > window:
-        raise WrongRequest(f"stride: expected at most the window's {window}, or gaps stay, got {stride}")
+        raise InvalidRequest(f"stride: expected at most the window's {window}, or gaps stay, got {stride}")
     size = inputs.chunk or 4 * inputs.size  # no graph is kept
     channels = inputs.pixels.shape[1]
     squares = (-(-(height - window) // stride) + 1) * (-(-(width - window) // stride) + 1)

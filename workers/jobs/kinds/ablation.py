@@ -7,7 +7,7 @@ from msgspec import Meta
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import Ids, JobKind, Request, Stores, WorkerContext, expected
 from workers.jobs.kinds.comparison import attack_numbers, attack_page
-from workers.requests.submit_attacks import DRAWS, MOST_CHANNELS, MOST_DRAWS, ablation_job
+from workers.requests.submit_attacks import DRAWS, MAX_CHANNELS, MAX_DRAWS, ablation_job
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind
@@ -21,11 +21,9 @@ class AblationRequest(Request, kw_only=True):
 
     attacks: Ids
     channels: Annotated[
-        int, Meta(ge=1, le=MOST_CHANNELS), expected(f"a whole number from 1 to {MOST_CHANNELS}")
+        int, Meta(ge=1, le=MAX_CHANNELS), expected(f"a whole number from 1 to {MAX_CHANNELS}")
     ] = 10
-    draws: Annotated[int, Meta(ge=1, le=MOST_DRAWS), expected(f"a whole number from 1 to {MOST_DRAWS}")] = (
-        DRAWS
-    )
+    draws: Annotated[int, Meta(ge=1, le=MAX_DRAWS), expected(f"a whole number from 1 to {MAX_DRAWS}")] = DRAWS
     seed: Annotated[int, Meta(ge=0, le=_MAX_SEED), expected(f"a whole number from 0 to {_MAX_SEED}")] = 0
     layer: Annotated[str, expected(_LAYER)] = ""
 

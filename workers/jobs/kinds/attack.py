@@ -20,7 +20,7 @@ from workers.jobs.kind import (
     expected,
 )
 from workers.requests.submit import choose_models, parse_ids
-from workers.requests.submit_attacks import MOST_ATTACKS, RELATIVE_TO, attack_job
+from workers.requests.submit_attacks import MAX_ATTACKS, RELATIVE_TO, attack_job
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind
@@ -45,7 +45,7 @@ def _parse(asked: AttackRequest, stores: Stores) -> NewJob:
         stores.atlas,
         models=choose_models(stores.atlas, asked.models),
         image_set=asked.images,
-        image_ids=parse_ids(asked.ids, most=MOST_ATTACKS) if isinstance(asked.ids, str) else asked.ids,
+        image_ids=parse_ids(asked.ids, most=MAX_ATTACKS) if isinstance(asked.ids, str) else asked.ids,
         method=asked.method,
         parameters=asked.parameters,
         relative_to=asked.relative_to,

@@ -8,7 +8,7 @@ from msgspec import field
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import Ids, JobKind, Parameters, Request, Stores, WorkerContext
 from workers.requests.submit import parse_ids
-from workers.requests.submit_attacks import MOST_FOLLOWED, comparison_job
+from workers.requests.submit_attacks import MAX_FOLLOWED, comparison_job
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind
@@ -23,7 +23,7 @@ class ComparisonRequest(Request, kw_only=True):
 
 def attack_numbers(given: str | list[int]) -> list[int]:
     """Numbers of attacks, as a text such as 1,4-7 or as a list."""
-    return parse_ids(given, most=MOST_FOLLOWED, name="attacks") if isinstance(given, str) else given
+    return parse_ids(given, most=MAX_FOLLOWED, name="attacks") if isinstance(given, str) else given
 
 
 def attack_page(job: Mapping[str, Any]) -> str:

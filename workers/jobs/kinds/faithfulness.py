@@ -8,19 +8,19 @@ from msgspec import Meta
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import JobKind, Numbers, Queue, Request, Stores, WorkerContext, expected
 from workers.jobs.kinds.saliency import maps_page
-from workers.requests.submit import DEFAULT_STEPS, MOST_STEPS, faithfulness_job
+from workers.requests.submit import DEFAULT_STEPS, MAX_STEPS, faithfulness_job
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind
 
-_STEPS = f"a whole number from 2 to {MOST_STEPS}"
+_STEPS = f"a whole number from 2 to {MAX_STEPS}"
 
 
 class FaithfulnessRequest(Request, kw_only=True):
     """Curves of maps, by their numbers."""
 
     maps: Numbers
-    steps: Annotated[int, Meta(ge=2, le=MOST_STEPS), expected(_STEPS)] = DEFAULT_STEPS
+    steps: Annotated[int, Meta(ge=2, le=MAX_STEPS), expected(_STEPS)] = DEFAULT_STEPS
     queue: Queue = "batch"
 
 
@@ -31,7 +31,7 @@ def _parse(asked: FaithfulnessRequest, stores: Stores) -> NewJob:
 def _compute(context: WorkerContext) -> "Kind":
     from workers.jobs.saliency import FaithfulnessJobs
 
-    return FaithfulnessJobs(context.bench)
+    return FaithfulnessJobs(context.job)
 
 
 def _page(job: Mapping[str, Any]) -> str | None:

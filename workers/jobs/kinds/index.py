@@ -8,9 +8,9 @@ from msgspec import Meta
 
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import ImageSet, JobKind, Queue, Request, Stores, expected
-from workers.requests.image_sets import DTYPES, MOST_BATCH, MOST_K, index_job
+from workers.requests.image_sets import DTYPES, MAX_BATCH, MAX_K, index_job
 
-_BATCH = Annotated[int, Meta(ge=1, le=MOST_BATCH)]
+_BATCH = Annotated[int, Meta(ge=1, le=MAX_BATCH)]
 
 
 class IndexRequest(Request, kw_only=True):
@@ -18,10 +18,10 @@ class IndexRequest(Request, kw_only=True):
 
     model: Annotated[str, expected("a text", "A named model, or one that was indexed before.")]
     images: ImageSet
-    k: Annotated[int, Meta(ge=1, le=MOST_K), expected(f"a whole number from 1 to {MOST_K:,}")] = 20
+    k: Annotated[int, Meta(ge=1, le=MAX_K), expected(f"a whole number from 1 to {MAX_K:,}")] = 20
     layers: Annotated[str, expected("patterns of layers' names such as *.dwconv")] = "*"
     dtype: Annotated[str, expected("a text", enum=list(DTYPES))] = "float32"
-    batch_size: Annotated[_BATCH | None, expected(f"a whole number from 1 to {MOST_BATCH:,}")] = None
+    batch_size: Annotated[_BATCH | None, expected(f"a whole number from 1 to {MAX_BATCH:,}")] = None
     replace: Annotated[bool, expected("true or false")] = False
     queue: Queue = "batch"
 

@@ -60,7 +60,7 @@ def _parse(asked: SaliencyRequest, stores: Stores) -> NewJob:
 def _compute(context: WorkerContext) -> "Kind":
     from workers.jobs.saliency import SaliencyJobs
 
-    return SaliencyJobs(context.bench)
+    return SaliencyJobs(context.job)
 
 
 def maps_page(job: Mapping[str, Any], **more: Any) -> str | None:

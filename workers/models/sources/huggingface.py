@@ -27,7 +27,7 @@ from workers.torchvision_import import import_library
 
 # A pipeline in NumPy and one in Pillow may round one or two levels of 255 apart.
 _SAME_LEVELS = 2.0
-_MOST_CLASSES = 100_000
+_MAX_CLASSES = 100_000
 
 
 def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
@@ -143,8 +143,8 @@ def _label_lists(id2label: Any, path: Path) -> list[tuple[list[str] | None, tupl
         raise WrongWeights(f"expected keys of id2label from 0 up in {path}, got {min(labels)}")
     if set(labels) == set(range(len(labels))):
         return [(None, ())]
-    if max(labels) > _MOST_CLASSES:
-        raise WrongWeights(f"expected keys of id2label up to {_MOST_CLASSES} in {path}, got {max(labels)}")
+    if max(labels) > _MAX_CLASSES:
+        raise WrongWeights(f"expected keys of id2label up to {_MAX_CLASSES} in {path}, got {max(labels)}")
     absent = [index for index in range(max(labels)) if index not in labels]
     gaps = (
         [labels.get(index, f"class {index}") for index in range(max(labels) + 1)],

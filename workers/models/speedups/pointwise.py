@@ -47,7 +47,7 @@ class PointwiseLinear(nn.Linear):
         return result
 
 
-def quicken(network: nn.Module) -> None:
+def optimize_for_inference(network: nn.Module) -> None:
     """Set up a network for gradients of its input: convolutions channels last and, on a CPU, linear layers as above.
 
     In place, for a network whose parameters want no gradient and stay as they are: a transposed copy of the linear
