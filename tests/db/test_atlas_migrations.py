@@ -156,6 +156,19 @@ def test_a_version_that_no_published_code_wrote_is_refused(settings: Settings) -
         open_home(settings)
 
 
+def test_an_older_atlas_that_lost_a_table_is_left_as_it_is(settings: Settings) -> None:
+    write_older_atlas(settings.home, "1")
+    path = settings.home / "atlas" / "000007.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE activations")
+    before = path.read_bytes()
+    with pytest.raises(
+        AtlasError, match=r"cannot be upgraded: it has no table activations, and may be damaged"
+    ):
+        open_home(settings)
+    assert path.read_bytes() == before
+
+
 LABELS = """
 INSERT INTO images (image_set, image_id, wnid, label)
 SELECT 's', n, wnid, label FROM (VALUES

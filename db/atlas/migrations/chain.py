@@ -10,6 +10,8 @@ from db.atlas.migrations.steps import OlderAtlas, Step
 from db.atlas.schema import ddl
 
 _OLDER = "older_atlas"  # the older file, attached
+# In files of every version: one without them is damaged, not older.
+_ALWAYS = ("image_sets", "images", "models", "layers", "runs", "activations")
 _VIEWS = "migration"  # a database in memory: a schema of views for the tables after each step
 
 
@@ -21,6 +23,8 @@ def is_older(version: int, columns: Mapping[str, list[str]]) -> bool:
     """Whether an atlas of a known version, with these columns by table, has to be migrated."""
     if version != migrations.latest_version():
         return True
+    if any(table not in columns for table in _ALWAYS):
+        return False  # whoever reads it says so
     found = OlderAtlas("unused", columns)
     return any(step.tables(found) for step in steps_from(version))
 
@@ -35,6 +39,9 @@ def attach(connection: duckdb.DuckDBPyConnection, older: Path, steps: Sequence[S
     connection.execute(f"ATTACH '{_quoted(older)}' AS {_OLDER} (READ_ONLY)")
     connection.execute(f"ATTACH ':memory:' AS {_VIEWS}")
     reached = OlderAtlas(f"{_OLDER}.main", columns_of(connection, _OLDER))
+    for table in _ALWAYS:
+        if table not in reached.columns:
+            raise WrongStep(f"it has no table {table}, and may be damaged")
     for number, step in enumerate(steps):
         schema = f"{_VIEWS}.step_{number}"
         kept = {table: f"SELECT * FROM {reached.schema}.{table}" for table in reached.columns}
