@@ -31,7 +31,7 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     check_model(spec)
     restart_for_torch()
     from db.atlas.image_sets import labelled_images
-    from db.stores.images import UnreadableImage
+    from db.stores.decoding import UnreadableImage
     from workers.jobs.set_labels import match_set
     from workers.jobs.stored_images import StoredImage, read_image
     from workers.models.doctor import diagnose

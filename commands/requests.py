@@ -13,8 +13,8 @@ from commands.stores import check_set, named_values, open_ledger, open_stores, r
 if TYPE_CHECKING:
     from db.atlas.store import Atlas
     from db.ledger.engine import Ledger
+    from workers.requests.models import ModelRef
     from workers.requests.parameters import MethodDescription
-    from workers.requests.submit import ModelRef
 
 
 class _ListsMethods(click.Command):
@@ -78,7 +78,9 @@ def saliency(
     same is one job.
     """
     from workers.attribution.registry import parse_method
-    from workers.requests.submit import JobSubmitter, image_keys, parse_ids, parse_target, saliency_job
+    from workers.requests.images import image_keys, parse_ids
+    from workers.requests.saliency import parse_target, saliency_job
+    from workers.requests.submit import JobSubmitter
 
     parameters = named_values(settings_)
     parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
@@ -109,7 +111,7 @@ def saliency(
 
 def model_references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]":
     """The models of a request; all names are looked at before the first is loaded."""
-    from workers.requests.submit import indexed_models
+    from workers.requests.models import indexed_models
 
     known = indexed_models(atlas)
     for model in models:
@@ -120,7 +122,7 @@ def model_references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]
 
 def model_reference(atlas: "Atlas", model: str) -> "ModelRef":
     """An indexed model by its name, with no need to load it; any other by loading it once, for its digest."""
-    from workers.requests.submit import ModelRef, indexed_models
+    from workers.requests.models import ModelRef, indexed_models
 
     known = indexed_models(atlas)
     if model in known:
@@ -200,8 +202,9 @@ def attack(
     Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
     """
     from workers.attacks.registry import parse_attack
-    from workers.requests.submit import JobSubmitter, image_keys, parse_ids
-    from workers.requests.submit_attacks import MAX_ATTACKS, attack_job
+    from workers.requests.attacks import MAX_ATTACKS, attack_job
+    from workers.requests.images import image_keys, parse_ids
+    from workers.requests.submit import JobSubmitter
 
     if ids is not None and where is not None:
         raise click.UsageError("--ids and --where both choose images: expected one of them")
@@ -246,7 +249,7 @@ def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, 
     from db.sql.child import SQLFailed
     from db.sql.guard import RefusedSQL
     from db.sql.runner import SQLRunner
-    from workers.requests.submit_attacks import MAX_ATTACKS
+    from workers.requests.attacks import MAX_ATTACKS
 
     runs = atlas.fetch(run_of(model, image_set))
     runner = SQLRunner(read_settings(), atlas, ledger)
@@ -317,8 +320,9 @@ def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue
     longer than the random ones do.
     """
     from db.queries.attacks import job_ablations
-    from workers.requests.submit import JobSubmitter, parse_ids
-    from workers.requests.submit_attacks import MAX_FOLLOWED, ablation_job
+    from workers.requests.followups import MAX_FOLLOWED, ablation_job
+    from workers.requests.images import parse_ids
+    from workers.requests.submit import JobSubmitter
 
     settings = read_settings()
     ledger = open_ledger()

@@ -33,10 +33,7 @@ from db.queries.attacks import job_attacks
 from db.stores.results import ResultGone
 from workers.jobs.kind import Stores
 from workers.jobs.registry import JOB_KINDS, read_request
-from workers.requests.submit import (
-    DEFAULT_STEPS,
-    MAX_STEPS,
-)
+from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
 api = flask.Blueprint("api", __name__, url_prefix="/api")
 for _kind in STATUS:

@@ -27,8 +27,8 @@ from db.queries.jobs import job, job_items
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from db.suggestions import hint
+from workers.requests.attacks import MAX_ATTACKS
 from workers.requests.parameters import InvalidRequest
-from workers.requests.submit_attacks import MAX_ATTACKS
 
 attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
 for _kind in STATUS:

@@ -36,7 +36,7 @@ from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from workers.attribution.registry import METHODS
 from workers.requests.parameters import InvalidRequest
-from workers.requests.submit import DEFAULT_STEPS, MAX_STEPS
+from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
 DEFAULT_STRENGTH = 0.65
 SCALES = ("own", "model", "all")

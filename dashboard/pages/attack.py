@@ -26,8 +26,9 @@ from db.atlas.stds import DEAD, RULE
 from db.ledger.engine import LedgerError
 from db.queries import attacks as attack_queries
 from workers.attacks.registry import ATTACKS
-from workers.requests.submit import choose_models
-from workers.requests.submit_attacks import MAP_PARAMETERS, attack_job, parse_class, stored_attacks
+from workers.requests.attacks import attack_job, parse_class, stored_attacks
+from workers.requests.followups import MAP_PARAMETERS
+from workers.requests.models import choose_models
 
 TITLE = "Attack · Convscope"
 MAX_SHOWN = 240

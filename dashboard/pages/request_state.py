@@ -21,9 +21,9 @@ from db.ledger.engine import LedgerError
 from db.ledger.jobs import NewJob
 from db.queries.jobs import job_with_key
 from db.queries.patches import labelled_classes, pictured
+from workers.requests.attacks import MAX_ATTACKS
+from workers.requests.images import parse_ids, short_ids
 from workers.requests.parameters import InvalidRequest, MethodDescription
-from workers.requests.submit import parse_ids, short_ids
-from workers.requests.submit_attacks import MAX_ATTACKS
 
 FIRST_IMAGES = 3
 

@@ -37,8 +37,8 @@ from db.atlas.store import Query
 from db.ledger.engine import LedgerError
 from db.queries import jobs as job_queries
 from db.queries import robustness as robustness_queries
-from workers.requests.submit import short_ids
-from workers.requests.submit_attacks import MAX_FOLLOWED
+from workers.requests.followups import MAX_FOLLOWED
+from workers.requests.images import short_ids
 
 TITLE = "Robustness · Convscope"
 BODY = make_id("robustness", "body")

@@ -28,8 +28,10 @@ from dashboard.security.prefix import local
 from dashboard.state.address import SaliencyAddress
 from dashboard.state.context import Catalogue, Context, Record
 from workers.attribution.registry import METHODS
+from workers.requests.images import short_ids
+from workers.requests.models import choose_models
 from workers.requests.parameters import InvalidRequest
-from workers.requests.submit import choose_models, parse_target, saliency_job, short_ids, stored_maps
+from workers.requests.saliency import parse_target, saliency_job, stored_maps
 
 TITLE = "Saliency · Convscope"
 MAX_MAPS = 240

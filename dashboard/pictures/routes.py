@@ -22,7 +22,7 @@ from dashboard.state.address import K_MOST, as_crop
 from dashboard.state.context import Context, Record, current
 from db.queries import images as image_queries
 from db.queries import patches as patch_queries
-from db.stores.images import UnreadableImage, read_rgb
+from db.stores.decoding import UnreadableImage, read_rgb
 
 FOR_EVER = "public, max-age=31536000, immutable"
 LARGEST_SIDE = 1024

@@ -18,7 +18,7 @@ from db.queries.overview import CLASS_ORDERS as OVERVIEW_ORDERS
 from db.queries.patches import CHANNEL_ORDERS
 from db.queries.robustness import CLASS_ORDERS
 from workers.attribution.registry import DEFAULT_METHOD
-from workers.requests.submit import DEFAULT_STEPS, MAX_STEPS
+from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
 K_MOST = 20
 MAX_ADDRESS = 8000  # characters; the server takes request lines of 8190, which hold a little more

@@ -1,81 +1,27 @@
-"""Pictures: the one place that decodes them, and the files Convscope keeps of them.
-
-`read_rgb` is what every network and every thumbnail sees. Its conventions, the same for all formats:
-
-- EXIF orientation is applied; the first frame, page or panel of a file is the picture.
-- Transparency is laid over white, as a page shows it.
-- Grey becomes three equal channels; CMYK is converted without its ink profile, and colour profiles are not
-  applied, as in the pipelines that networks were trained with.
-- 16-bit samples keep their high byte (65535 is 255), as Pillow does for 16-bit colour; samples of 9 to 15 bits are
-  scaled to the whole range where the file says how many bits they have, and kept as they are where it does not.
-- Samples without an agreed range (signed or 32-bit integers, floating point) and bands that are not said to be colors
-  are refused rather than guessed.
-"""
+"""The files that Convscope keeps of images: originals without a file of their own, thumbnails, and their facts."""
 
 import contextlib
 import fcntl
 import io
 import os
 import re
-import threading
 import time
-import warnings
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from db.files import make_home, write_file
 from db.settings import Settings
-from db.stores.sample_formats import Header, header_of
+from db.stores.decoding import Note
+from db.stores.thumbnails import THUMBNAIL_QUALITY, cell_colors, perceptual_hash, thumbnail_size
 
-# Pillow keeps 4 bytes a pixel: a picture at the limit takes 320 MB, and converting it as much again.
-MAX_PIXELS = 80_000_000
-THUMBNAIL_SIDE = 256
-THUMBNAIL_QUALITY = 90
-# JPEG ends at 65,500 pixels a side, and a strip that long is no thumbnail.
-THUMBNAIL_LONGEST = 16 * THUMBNAIL_SIDE
-
-# Formats with a signature and a decoder that reads nothing but the bytes given (no EPS, no plugins that call
-# programs), with the suffix an original of that format gets. MPO, JPEGs in a row, is Pillow's JPEG to open.
-FORMATS: dict[str, str] = {
-    "JPEG": ".jpg",
-    "PNG": ".png",
-    "GIF": ".gif",
-    "BMP": ".bmp",
-    "TIFF": ".tif",
-    "WEBP": ".webp",
-    "AVIF": ".avif",
-    "JPEG2000": ".jp2",
-    "PPM": ".ppm",
-}
-FORMAT_NAMES = "JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF, JPEG 2000 or PPM"
-
-_TURNS: dict[int, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ORIENTATION = 0x0112
 _KEY = re.compile(r"[0-9a-f]{64}")
 _WRITTEN = re.compile(r"\.?(?P<key>[0-9a-f]{64})\.")  # with the dot before, on its way
 _FACTS = re.compile(rb"(\d{1,10})x(\d{1,10}) ([0-9a-f]{16}) ([0-9a-f]{384})(?: ([a-z]+))?")
-
-
-class Note(StrEnum):
-    """What a person should know of an image that was read; the value is how a thumbnail's comment has it."""
-
-    LOW_BITS = "d"  # 16-bit samples that are all below 4096, as 12-bit cameras leave them
-    FIRST_OF_SEVERAL = "p"  # the first of several pages or frames
 
 
 @dataclass(frozen=True)
@@ -89,213 +35,8 @@ class PictureFacts:
     notes: frozenset[Note] = frozenset()
 
 
-@dataclass(frozen=True)
-class DecodedPicture:
-    """A picture in mode RGB, the suffix a file of its bytes should have (`.jpg`), whatever it is called, and notes."""
-
-    image: Image.Image
-    suffix: str
-    notes: frozenset[Note]
-
-
-class UnreadableImage(ValueError):
-    """A file that is not read as a picture; `reason` says why in one sentence."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 class StoreBusy(RuntimeError):
     """Another process changes the image files; the message is one sentence for the person who asked."""
-
-
-def read_rgb(data: bytes) -> Image.Image:
-    """The picture in `data`, mode RGB, upright, 8 bits; see the module for the conventions.
-
-    Raises:
-        UnreadableImage: `data` is no picture, is cut short or damaged, has more than `MAX_PIXELS` pixels, or
-            holds samples without an agreed range.
-    """
-    return read_picture(data).image
-
-
-def read_picture(data: bytes) -> DecodedPicture:
-    """`read_rgb`, with what is said of the file.
-
-    Raises:
-        UnreadableImage: as `read_rgb`.
-    """
-    with _quiet_pillow():
-        header = header_of(data)
-        image: Image.Image = _open(data, header)
-        suffix = _suffix(image)
-        notes = {Note.FIRST_OF_SEVERAL} if _has_frames(image) else set()
-        try:
-            image.load()
-            # After load: TIFF turns itself there, and PNG may carry its EXIF behind the pixels.
-            turn = _turn(image)
-            image, is_dark = _to_rgb(image, header)
-        except UnreadableImage:
-            raise
-        except MemoryError as error:
-            raise UnreadableImage(f"there is no memory for {image.width} x {image.height} pixels") from error
-        except Exception as error:
-            # Decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on damaged
-            # files; whatever it is, the file cannot be read.
-            raise UnreadableImage(_damage(error)) from error
-    if is_dark:
-        notes.add(Note.LOW_BITS)
-    if turn is not None:
-        image = image.transpose(turn)
-    # Comments and profiles must not travel into files that are made from this picture.
-    image.info.clear()
-    return DecodedPicture(image, suffix, frozenset(notes))
-
-
-def _has_frames(image: Image.Image) -> bool:
-    if image.format == "MPO":  # a photograph with its preview or its depth
-        return False
-    try:
-        return bool(getattr(image, "is_animated", False))
-    except Exception:  # a damaged second frame; the first is read or refused for itself
-        return False
-
-
-def _open(data: bytes, header: Header) -> Image.Image:
-    if not data:
-        raise UnreadableImage("the file is empty")
-    if header.problem is not None:
-        raise UnreadableImage(header.problem)
-    try:
-        image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(
-            f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS):,} pixels, the limit is {MAX_PIXELS:,}"
-        ) from error
-    except UnidentifiedImageError as error:
-        if header.kind is not None:
-            raise UnreadableImage(f"TIFF files of this kind are not read: {header.kind}") from error
-        raise UnreadableImage(_what_it_is(data)) from error
-    except Exception as error:
-        raise UnreadableImage(_damage(error)) from error
-    # By the header, before a single pixel is decoded.
-    if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImage(
-            f"it has {image.width:,} x {image.height:,} pixels, the limit is {MAX_PIXELS:,} in all"
-        )
-    return image
-
-
-def _what_it_is(data: bytes) -> str:
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "it is a web page (HTML), not a picture"
-    if b"<svg" in head:
-        return "it is an SVG drawing, which has no pixels"
-    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        return f"HEIC is not supported: expected {FORMAT_NAMES}"
-    if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")):
-        return "its header is damaged or cut short"
-    return f"it is no picture that can be read: expected {FORMAT_NAMES}"
-
-
-def _damage(error: Exception) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    if "truncated" in text.lower() or isinstance(error, EOFError):
-        return f"the file is cut short ({text or 'no more data'})"
-    return f"the file is damaged ({text or type(error).__name__})"
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged EXIF says nothing about the orientation, and the pixels are fine
-        return None
-    return _TURNS.get(orientation) if isinstance(orientation, int) else None
-
-
-def _to_rgb(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
-    """The picture in mode RGB, and whether it has 16-bit samples that leave their upper four bits unused."""
-    mode = image.mode
-    is_dark = False
-    transparent = image.info.get("transparency")
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
-        samples = np.asarray(image).clip(0, 65535).astype(np.uint16)
-        hidden = samples == transparent if isinstance(transparent, int) else None
-        used = header.used or 16
-        top = int(samples.max(initial=0))
-        if top >> used:  # the header says less than the samples hold
-            used = 16
-        if header.white_is_zero:
-            samples = np.uint16(2**used - 1) - samples
-        is_dark = used == 16 and _is_low(top)
-        levels = (samples >> (used - 8)).astype(np.uint8)
-        if hidden is not None:
-            levels[hidden] = 255
-        image = Image.fromarray(levels)
-    elif mode in ("I", "F"):
-        kind = "32-bit integer" if mode == "I" else "floating-point"
-        raise UnreadableImage(f"its {kind} samples have no agreed range: save it with 8 or 16 bits")
-    else:
-        if header.bits == 16 and mode in ("LA", "RGB", "RGBA"):
-            tops = [high for _, high in image.getextrema()[: 1 if mode == "LA" else 3]]  # type: ignore[misc]
-            is_dark = _is_low(256 * int(max(tops)))  # of 16 bits, Pillow keeps the high byte
-        if mode == "L" and header.bits in (2, 4) and isinstance(transparent, int):
-            # the samples were scaled to 8 bits, the transparent one was not
-            image.info["transparency"] = transparent * 255 // (2**header.bits - 1)
-        if image.has_transparency_data:
-            layer = image if mode == "RGBA" else image.convert("RGBA")
-            image = Image.new("RGB", layer.size, "white")
-            image.paste(layer, mask=layer.getchannel("A"))
-    return image if image.mode == "RGB" else image.convert("RGB"), is_dark
-
-
-def _is_low(top: int) -> bool:
-    """Whether 16-bit samples up to `top` are those of 12 bits that nobody scaled. All black says nothing."""
-    return 0 < top < 4096
-
-
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL(\.|$)"), 0)
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Ignore Pillow's warnings (damaged EXIF, odd palettes): they are about pictures, not about the program.
-
-    `warnings.catch_warnings` swaps the whole list of filters and is not safe between threads; this adds one
-    filter while any thread decodes.
-    """
-    global _quiet_depth
-    filters: list[object] = warnings.filters  # type: ignore[assignment]
-    with _quiet_lock:
-        _quiet_depth += 1
-        if _QUIET not in filters:
-            filters.insert(0, _QUIET)
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0 and _QUIET in filters:
-                filters.remove(_QUIET)
-
-
-def original_suffix(data: bytes) -> str:
-    """The suffix of `read_picture` alone, from the header.
-
-    Raises:
-        UnreadableImage: as `read_rgb`, as far as the header tells.
-    """
-    with _quiet_pillow():
-        return _suffix(_open(data, header_of(data)))
-
-
-def _suffix(image: Image.Image) -> str:
-    assert image.format is not None, "only for pictures as they were opened"
-    return FORMATS["JPEG"] if image.format == "MPO" else FORMATS[image.format]
 
 
 class ImageStore:
@@ -457,30 +198,6 @@ class ImageStore:
         with ThreadPoolExecutor(8) as pool:
             for _ in pool.map(partial(Path.unlink, missing_ok=True), paths):
                 pass
-
-
-def perceptual_hash(image: Image.Image) -> int:
-    """64 bits that say where the picture, shrunk to 9 x 8 in grey, gets brighter from left to right (dHash).
-
-    Few bits change where a picture is resized, saved again or slightly edited. Row by row, the first is the highest.
-    Source: Krawetz, "Kind of Like That", The Hacker Factor Blog, 2013; as in the package imagehash.
-    """
-    gray = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.LANCZOS))
-    return int.from_bytes(np.packbits(gray[:, 1:] > gray[:, :-1]).tobytes())
-
-
-def cell_colors(image: Image.Image) -> bytes:
-    """Mean red, green and blue of the 8 x 8 cells of a picture (RGB), row by row: 192 bytes.
-
-    What a hash of gray levels cannot see: `near_duplicates` asks for both.
-    """
-    return image.resize((8, 8), Image.Resampling.BOX).tobytes()
-
-
-def thumbnail_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) of the thumbnail of a `width` x `height` picture; never larger than the picture."""
-    scale = min(1.0, THUMBNAIL_SIDE / min(width, height), THUMBNAIL_LONGEST / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _checked(key: str) -> str:

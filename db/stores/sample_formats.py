@@ -1,7 +1,7 @@
 """What a file's header says of its samples, and which of these files Pillow would read wrong.
 
 Pillow opens some files and gives other values than they hold, or says of a sound file that it is no image. What
-`header_of` finds decides how `db.stores.images` reads the samples, or why it refuses the file. Headers are read as the
+`header_of` finds decides how `decoding` reads the samples, or why it refuses the file. Headers are read as the
 specifications have them: TIFF 6.0 (1992) with its supplements, PNG (third edition), ISO/IEC 15444-1 (JPEG 2000),
 ITU-T T.81 (JPEG).
 """

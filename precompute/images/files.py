@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from db.stores.images import ImageStore, PictureFacts, UnreadableImage, original_suffix, read_picture
+from db.stores.decoding import UnreadableImage, original_suffix, read_picture
+from db.stores.images import ImageStore, PictureFacts
 from precompute.images.sources.source import Source, SourceImage
 
 Progress = Callable[[int, int | None], None]

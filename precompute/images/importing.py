@@ -27,9 +27,10 @@ from db.atlas.image_sets import (
     source_of,
 )
 from db.atlas.store import Atlas, AtlasError, NoAtlas, Query
-from db.ledger.jobs import LostClaim
+from db.ledger.claims import LostClaim
 from db.plurals import count
-from db.stores.images import ImageStore, Note
+from db.stores.decoding import Note
+from db.stores.images import ImageStore
 from precompute.images.files import Progress, store_images
 from precompute.images.ground_truth import GroundTruth, load_ground_truth
 from precompute.images.layouts import Layout, LayoutOptions, work_out

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from db.atlas.image_sets import IMAGE_ROWS
-from db.stores.images import Note
+from db.stores.decoding import Note
 from precompute.images.files import StoredImage
 from precompute.images.ground_truth import GroundTruth
 from precompute.images.labels import Place

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from db.stores.images import ImageStore, UnreadableImage
+from db.stores.decoding import UnreadableImage
+from db.stores.images import ImageStore
 from workers.jobs.stored_images import StoredImage, read_image
 from workers.models.preprocessing import Preprocessing
 

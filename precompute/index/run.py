@@ -10,7 +10,8 @@ from torch import Tensor
 
 from db.atlas.runs import effective_sizes_of
 from db.atlas.store import Atlas
-from db.stores.images import ImageStore, UnreadableImage
+from db.stores.decoding import UnreadableImage
+from db.stores.images import ImageStore
 from precompute.index.checkpoint import Checkpoint, Progress
 from precompute.index.forward import Dtype, run_pass
 from precompute.index.loading import Unreadable

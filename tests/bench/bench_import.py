@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from db.settings import read_settings
-from db.stores.images import ImageStore, read_rgb
+from db.stores.decoding import read_rgb
+from db.stores.images import ImageStore
 
 ARCHIVES = ("imagenet-sample-1000.tar", "imagenette-4500.zip", "tiny-imagenet-50k.zip")
 

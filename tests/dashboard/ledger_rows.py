@@ -6,15 +6,17 @@ import numpy as np
 from sqlalchemy import Connection, insert, select
 
 from db.atlas.store import Atlas
-from db.ledger import jobs
+from db.ledger import claims
+from db.ledger.claims import Claim
 from db.ledger.engine import Ledger, now
-from db.ledger.jobs import Claim, NewJob
+from db.ledger.jobs import NewJob
 from db.ledger.tables import Attack, Job, SaliencyMap
 from db.settings import Settings
 from db.stores.results import ResultStore
+from workers.requests.attacks import attack_question
+from workers.requests.images import label_classes
 from workers.requests.keys import content_key, key_in_set
-from workers.requests.submit import label_classes, map_question
-from workers.requests.submit_attacks import attack_question
+from workers.requests.saliency import map_question
 
 
 def values_of(image_id: int, *, signed: bool, side: int = 224) -> np.ndarray:
@@ -34,7 +36,7 @@ def picture_of(image_id: int, side: int = 224) -> np.ndarray:
 
 def claimed(ledger: Ledger, job: int) -> Claim:
     """The job, taken by a worker of the test's own."""
-    claim = jobs.claim_job(ledger, job, worker="host:1", lease=600)
+    claim = claims.claim_job(ledger, job, worker="host:1", lease=600)
     assert claim is not None
     return claim
 
@@ -67,8 +69,8 @@ def finish_items(
     settings: Settings, ledger: Ledger, claim: Claim, count: int = 10_000, *, signed: bool = False
 ) -> None:
     """Have the worker finish the next `count` items."""
-    for item in jobs.open_items(ledger, claim)[:count]:
-        jobs.finish_item(
+    for item in claims.open_items(ledger, claim)[:count]:
+        claims.finish_item(
             ledger,
             claim,
             item["item"],

@@ -34,9 +34,9 @@ from dashboard.state.address import (
     SaliencyAddress,
 )
 from dashboard.state.context import EXTENSION, Context
-from db.ledger import jobs
+from db.ledger import claims
 from db.settings import read_settings
-from workers.requests.submit import parse_ids, short_ids
+from workers.requests.images import parse_ids, short_ids
 
 OPENAPI = document()
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
@@ -68,7 +68,7 @@ def finished(
     if answer.json["state"] == "queued":
         claim = claimed(context.ledger, job)
         finish_items(context.settings, context.ledger, claim, signed=signed)
-        jobs.finish(context.ledger, claim)
+        claims.finish(context.ledger, claim)
     found: dict[str, Any] = client.get(f"/api/jobs/{job}").json  # type: ignore[assignment]
     return found
 
@@ -144,7 +144,7 @@ def test_a_running_job_shows_how_far_it_is_and_the_maps_it_has(client: FlaskClie
     job = asked(client, seed=9, ids=[0, 1, 2, 3]).json["job"]
     claim = claimed(context.ledger, job)
     finish_items(context.settings, context.ledger, claim, 2)
-    jobs.renew(context.ledger, claim, lease=600, progress=0.5)
+    claims.renew(context.ledger, claim, lease=600, progress=0.5)
     found: Any = client.get(f"/api/jobs/{job}").json
     assert (found["state"], found["progress"], found["worker"]) == ("running", 0.625, "host:1")
     assert found["seconds_left"] == pytest.approx(1.5 * 1.5)

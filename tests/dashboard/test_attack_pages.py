@@ -24,8 +24,8 @@ from db.settings import read_settings
 from db.stores.results import ResultStore
 from workers.attacks.registry import ATTACKS
 from workers.attribution.registry import METHODS
-from workers.requests.submit import choose_models
-from workers.requests.submit_attacks import attack_job
+from workers.requests.attacks import attack_job
+from workers.requests.models import choose_models
 
 LAYER = "stage1.block1.dwconv"
 

@@ -23,7 +23,7 @@ from dashboard.pages import request_page as asking
 from dashboard.pages.registry import PAGES
 from dashboard.state.context import EXTENSION
 from db.home import open_home
-from db.ledger import jobs
+from db.ledger import claims
 from db.ledger.jobs import NewItem, NewJob, submit_job
 from db.settings import Settings, read_settings
 from db.stores.results import ResultStore
@@ -54,7 +54,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     claim = claimed(ledger, maps)
     finish_items(settings, ledger, claim)
-    jobs.finish(ledger, claim)
+    claims.finish(ledger, claim)
     attack = models | asked | {"ids": "0-1", "method": "fgsm", "relative_to": "label", "target": None}
     attacks, _ = submit_job(
         ledger, NewJob("a" * 64, "attack", "batch", "synthetic", "painted", attack, items[:1])

@@ -14,7 +14,7 @@ from dashboard.pictures.routes import channel_cells, image_address, row_address,
 from dashboard.state.cache import Cache
 from dashboard.state.context import Context
 from db.queries import images as image_queries
-from db.stores.images import read_rgb
+from db.stores.decoding import read_rgb
 
 
 def decoded(data: bytes) -> np.ndarray:

@@ -23,15 +23,17 @@ from dashboard.pages import saliency
 from dashboard.pictures import figure, heat
 from dashboard.state.context import EXTENSION, Context
 from db.atlas.store import Query
-from db.ledger import jobs
+from db.ledger import claims, jobs
 from db.ledger.jobs import NewJob
 from db.ledger.tables import SaliencyMap
 from db.queries import jobs as job_queries
 from db.queries.jobs import job_maps
 from db.queries.labels import keep_choices
 from db.settings import Settings, read_settings
-from workers.requests.submit import choose_models, label_classes, parse_ids, saliency_job
-from workers.requests.submit_attacks import attack_job
+from workers.requests.attacks import attack_job
+from workers.requests.images import label_classes, parse_ids
+from workers.requests.models import choose_models
+from workers.requests.saliency import saliency_job
 
 WHAT = "model=synthetic&images=painted&ids=0,3,5"
 PAPER = (255, 255, 255)
@@ -151,8 +153,8 @@ def test_what_is_not_computed_is_said_in_its_cell(context: Context, client: Flas
     job = ask(context)
     claim = claimed(context.ledger, job)
     finish_items(context.settings, context.ledger, claim, 1)
-    failing = jobs.open_items(context.ledger, claim)[0]
-    jobs.fail_item(context.ledger, claim, failing["item"], seconds=0.1, error="=image 3 is too dark")
+    failing = claims.open_items(context.ledger, claim)[0]
+    claims.fail_item(context.ledger, claim, failing["item"], seconds=0.1, error="=image 3 is too dark")
     found = pixels_of(client.get(f"/download/saliency.png?{WHAT}").data)
     failed, waiting = (cell_of(found, row, 1, lines=2) for row in (1, 2))
     assert (failed != waiting).any()

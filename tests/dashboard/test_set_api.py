@@ -13,13 +13,14 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from dashboard.app import create_app
 from dashboard.state.context import EXTENSION, Context
 from db.atlas.store import Atlas, Query
-from db.ledger import jobs
+from db.ledger import claims, jobs
 from db.ledger.saved_queries import save_query
 from db.ledger.set_states import SetChanged, set_changes_of
 from db.ledger.tables import Attack, ImageSetNote, Job, JobItem, SaliencyMap
 from db.settings import Settings
+from workers.requests.models import choose_models
 from workers.requests.parameters import InvalidRequest
-from workers.requests.submit import choose_models, faithfulness_job, saliency_job
+from workers.requests.saliency import faithfulness_job, saliency_job
 
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
 
@@ -48,7 +49,7 @@ def with_results(client: FlaskClient, context: Context) -> int:
     job: int = client.post("/api/jobs", json=REQUEST).json["job"]  # type: ignore[index]
     claim = claimed(context.ledger, job)
     finish_items(context.settings, context.ledger, claim)
-    jobs.finish(context.ledger, claim)
+    claims.finish(context.ledger, claim)
     with context.ledger.write() as connection:
         add_attack(connection, job)
     save_query(

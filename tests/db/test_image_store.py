@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from db.settings import Settings
-from db.stores.images import (
-    THUMBNAIL_LONGEST,
-    ImageStore,
-    StoreBusy,
-    UnreadableImage,
-    original_suffix,
-    read_rgb,
-    thumbnail_size,
-)
+from db.stores.decoding import UnreadableImage, original_suffix, read_rgb
+from db.stores.images import ImageStore, StoreBusy
+from db.stores.thumbnails import THUMBNAIL_LONGEST, thumbnail_size
 
 KEY = "ab" * 32
 

@@ -15,12 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from db.stores.images import (
-    MAX_PIXELS,
-    UnreadableImage,
-    original_suffix,
-    read_rgb,
-)
+from db.stores.decoding import MAX_PIXELS, UnreadableImage, original_suffix, read_rgb
 
 Pixels = npt.NDArray[np.uint8]
 KEY = "ab" * 32

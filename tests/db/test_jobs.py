@@ -12,9 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select, text, update
 
-from db.ledger import jobs
+from db.ledger import claims, jobs
+from db.ledger.claims import Claim, ItemEnded, LostClaim
 from db.ledger.engine import Ledger, now
-from db.ledger.jobs import Claim, IllegalMove, ItemEnded, LostClaim, NewItem, NewJob, NoSuchJob
+from db.ledger.jobs import IllegalMove, NewItem, NewJob, NoSuchJob
 from db.ledger.leases import Leases
 from db.ledger.tables import STATES, Job, JobItem, Worker
 from db.queries import jobs as job_queries
@@ -34,7 +35,7 @@ def submitted(ledger: Ledger, key: str = "a", **options: object) -> int:
 
 
 def claimed(ledger: Ledger, job: int, worker: str = "w", lease: float = 30.0) -> Claim:
-    claim = jobs.claim_job(ledger, job, worker=worker, lease=lease)
+    claim = claims.claim_job(ledger, job, worker=worker, lease=lease)
     assert claim is not None
     return claim
 
@@ -44,8 +45,8 @@ def state(ledger: Ledger, job: int) -> str:
 
 
 def do_all_items(ledger: Ledger, claim: Claim) -> None:
-    for item in jobs.open_items(ledger, claim):
-        jobs.finish_item(ledger, claim, item["item"], seconds=0.5, store=lambda _connection: 7)
+    for item in claims.open_items(ledger, claim):
+        claims.finish_item(ledger, claim, item["item"], seconds=0.5, store=lambda _connection: 7)
 
 
 class Clock:
@@ -64,11 +65,11 @@ def sweep(
     *,
     attempts: int = 3,
     empty: frozenset[str] = ALL_QUEUES,
-) -> jobs.Swept:
-    return jobs.sweep(ledger, leases or Leases(30), attempts=attempts, resend_after=0.0, empty_queues=empty)
+) -> claims.Swept:
+    return claims.sweep(ledger, leases or Leases(30), attempts=attempts, resend_after=0.0, empty_queues=empty)
 
 
-def sweep_after_a_lease(ledger: Ledger, *, attempts: int = 3) -> jobs.Swept:
+def sweep_after_a_lease(ledger: Ledger, *, attempts: int = 3) -> claims.Swept:
     """What a sweeper finds that has seen no heartbeat for a whole lease."""
     clock = Clock()
     leases = Leases(30, clock)
@@ -108,7 +109,7 @@ def test_of_many_that_claim_a_job_one_gets_it(ledger: Ledger) -> None:
 
     def claim(worker: str) -> None:
         start.wait()
-        taken = jobs.claim_job(ledger, job, worker=worker, lease=30)
+        taken = claims.claim_job(ledger, job, worker=worker, lease=30)
         if taken is not None:
             got.append(taken)
 
@@ -125,7 +126,7 @@ def test_a_job_is_done_when_all_its_items_are(ledger: Ledger) -> None:
     job = submitted(ledger)
     claim = claimed(ledger, job)
     do_all_items(ledger, claim)
-    assert jobs.finish(ledger, claim) == "done"
+    assert claims.finish(ledger, claim) == "done"
     found = job_queries.job(ledger, job)
     assert (found["state"], found["items_done"], found["error"]) == ("done", 2, None)
     assert found["finished"] is not None
@@ -135,7 +136,7 @@ def test_a_job_is_done_when_all_its_items_are(ledger: Ledger) -> None:
 def test_an_items_result_and_its_state_are_kept_together_or_not_at_all(ledger: Ledger) -> None:
     job = submitted(ledger)
     claim = claimed(ledger, job)
-    item = jobs.open_items(ledger, claim)[0]["item"]
+    item = claims.open_items(ledger, claim)[0]["item"]
 
     def half(connection: object) -> int:
         connection.execute(insert(Worker).values(  # type: ignore[attr-defined]
@@ -143,19 +144,19 @@ def test_an_items_result_and_its_state_are_kept_together_or_not_at_all(ledger: L
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        jobs.finish_item(ledger, claim, item, seconds=1, store=half)
+        claims.finish_item(ledger, claim, item, seconds=1, store=half)
     assert job_queries.workers(ledger) == []
     assert job_queries.job(ledger, job)["items_done"] == 0
-    assert len(jobs.open_items(ledger, claim)) == 2
+    assert len(claims.open_items(ledger, claim)) == 2
 
 
 def test_a_failed_item_fails_the_job_and_the_others_keep_their_results(ledger: Ledger) -> None:
     job = submitted(ledger)
     claim = claimed(ledger, job)
-    first, second = (item["item"] for item in jobs.open_items(ledger, claim))
-    jobs.fail_item(ledger, claim, first, seconds=0.1, error="the file is gone")
-    jobs.finish_item(ledger, claim, second, seconds=0.1, store=lambda _connection: 3)
-    assert jobs.finish(ledger, claim) == "failed"
+    first, second = (item["item"] for item in claims.open_items(ledger, claim))
+    claims.fail_item(ledger, claim, first, seconds=0.1, error="the file is gone")
+    claims.finish_item(ledger, claim, second, seconds=0.1, store=lambda _connection: 3)
+    assert claims.finish(ledger, claim) == "failed"
     found = job_queries.job(ledger, job)
     assert found["error"] == "1 of 2 have no result, the first is image 0 with m: the file is gone"
     assert [item["result"] for item in job_queries.job_items(ledger, job)] == [None, 3]
@@ -164,18 +165,18 @@ def test_a_failed_item_fails_the_job_and_the_others_keep_their_results(ledger: L
 def test_trying_again_computes_what_failed_and_nothing_else(ledger: Ledger) -> None:
     job = submitted(ledger)
     claim = claimed(ledger, job)
-    first, second = (item["item"] for item in jobs.open_items(ledger, claim))
-    jobs.fail_item(ledger, claim, first, seconds=0.1, error="no")
-    jobs.finish_item(ledger, claim, second, seconds=0.1, store=lambda _connection: 3)
-    jobs.finish(ledger, claim)
+    first, second = (item["item"] for item in claims.open_items(ledger, claim))
+    claims.fail_item(ledger, claim, first, seconds=0.1, error="no")
+    claims.finish_item(ledger, claim, second, seconds=0.1, store=lambda _connection: 3)
+    claims.finish(ledger, claim)
     began = job_queries.job(ledger, job)["started"]
     assert jobs.retry(ledger, job) == "batch"
     assert job_queries.job(ledger, job)["started"] is None
     again = claimed(ledger, job)
     assert job_queries.job(ledger, job)["started"] > began, "its time is that of the new attempt"
-    assert [item["item"] for item in jobs.open_items(ledger, again)] == [first]
+    assert [item["item"] for item in claims.open_items(ledger, again)] == [first]
     do_all_items(ledger, again)
-    assert jobs.finish(ledger, again) == "done"
+    assert claims.finish(ledger, again) == "done"
     assert job_queries.job(ledger, job)["items_done"] == 2
 
 
@@ -184,9 +185,9 @@ def test_asking_again_for_what_failed_or_was_cancelled_queues_it_again(ledger: L
     job = submitted(ledger)
     claim = claimed(ledger, job)
     if end == "failed":
-        jobs.end_attempt(ledger, claim, error="no", traceback="…", retryable=False, attempts=3)
+        claims.end_attempt(ledger, claim, error="no", traceback="…", retryable=False, attempts=3)
     else:
-        jobs.end_cancelled(ledger, claim)
+        claims.end_cancelled(ledger, claim)
     assert jobs.submit_job(ledger, new_job()) == (job, True)
     found = job_queries.job(ledger, job)
     assert (found["state"], found["error"], found["traceback"], found["attempts"]) == (
@@ -200,12 +201,12 @@ def test_asking_again_for_what_failed_or_was_cancelled_queues_it_again(ledger: L
 def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_when_its_worker_looks(ledger: Ledger) -> None:
     waiting, running = submitted(ledger, "a"), submitted(ledger, "b")
     assert jobs.cancel(ledger, waiting) == "cancelled"
-    assert jobs.claim_job(ledger, waiting, worker="w", lease=30) is None
+    assert claims.claim_job(ledger, waiting, worker="w", lease=30) is None
     claim = claimed(ledger, running)
-    assert jobs.renew(ledger, claim, lease=30, progress=0.5) is False
+    assert claims.renew(ledger, claim, lease=30, progress=0.5) is False
     assert jobs.cancel(ledger, running) == "running"
-    assert jobs.renew(ledger, claim, lease=30, progress=0.5) is True
-    assert jobs.end_cancelled(ledger, claim)
+    assert claims.renew(ledger, claim, lease=30, progress=0.5) is True
+    assert claims.end_cancelled(ledger, claim)
     assert state(ledger, running) == "cancelled"
 
 
@@ -214,7 +215,7 @@ def test_asking_for_a_job_that_is_being_cancelled_withdraws_the_cancelling(ledge
     claim = claimed(ledger, job)
     jobs.cancel(ledger, job)
     jobs.submit_job(ledger, new_job())
-    assert jobs.renew(ledger, claim, lease=30, progress=0) is False
+    assert claims.renew(ledger, claim, lease=30, progress=0) is False
 
 
 def test_an_ended_job_cannot_be_cancelled_and_a_waiting_one_not_tried_again(ledger: Ledger) -> None:
@@ -223,7 +224,7 @@ def test_an_ended_job_cannot_be_cancelled_and_a_waiting_one_not_tried_again(ledg
         jobs.retry(ledger, job)
     claim = claimed(ledger, job)
     do_all_items(ledger, claim)
-    jobs.finish(ledger, claim)
+    claims.finish(ledger, claim)
     with pytest.raises(IllegalMove, match=f"job {job} is done and cannot be cancelled"):
         jobs.cancel(ledger, job)
     for call in (jobs.cancel, jobs.retry):
@@ -234,21 +235,21 @@ def test_an_ended_job_cannot_be_cancelled_and_a_waiting_one_not_tried_again(ledg
 def test_a_worker_that_lost_its_lease_writes_nothing(ledger: Ledger) -> None:
     job = submitted(ledger)
     late = claimed(ledger, job, worker="late")
-    item = jobs.open_items(ledger, late)[0]["item"]
+    item = claims.open_items(ledger, late)[0]["item"]
     assert sweep_after_a_lease(ledger).lapsed == (job,)
     punctual = claimed(ledger, job, worker="punctual")
     with pytest.raises(LostClaim):
-        jobs.renew(ledger, late, lease=30, progress=0)
+        claims.renew(ledger, late, lease=30, progress=0)
     with pytest.raises(LostClaim):
-        jobs.finish_item(ledger, late, item, seconds=1, store=lambda _connection: 1)
+        claims.finish_item(ledger, late, item, seconds=1, store=lambda _connection: 1)
     with pytest.raises(LostClaim):
-        jobs.fail_item(ledger, late, item, seconds=1, error="no")
-    assert jobs.finish(ledger, late) is None
-    assert not jobs.end_cancelled(ledger, late)
-    assert not jobs.give_back(ledger, late)
-    assert jobs.end_attempt(ledger, late, error="no", traceback=None, retryable=True, attempts=3) is None
+        claims.fail_item(ledger, late, item, seconds=1, error="no")
+    assert claims.finish(ledger, late) is None
+    assert not claims.end_cancelled(ledger, late)
+    assert not claims.give_back(ledger, late)
+    assert claims.end_attempt(ledger, late, error="no", traceback=None, retryable=True, attempts=3) is None
     do_all_items(ledger, punctual)
-    assert jobs.finish(ledger, punctual) == "done"
+    assert claims.finish(ledger, punctual) == "done"
     assert job_queries.job(ledger, job)["worker"] == "punctual"
 
 
@@ -265,7 +266,7 @@ def test_a_lease_depends_on_no_clock_of_another_host(ledger: Ledger, hours: int)
             connection.execute(update(Job).where(Job.job == job).values(lease_until=at))
         assert sweep(ledger, leases).lapsed == ()
         clock.seconds += 20
-    assert jobs.renew(ledger, claim, lease=30, progress=0) is False
+    assert claims.renew(ledger, claim, lease=30, progress=0) is False
     assert sweep(ledger, leases).lapsed == ()
     clock.seconds += 29
     assert sweep(ledger, leases).lapsed == ()
@@ -278,7 +279,7 @@ def test_a_pause_that_a_clocks_jump_made_endless_is_over(ledger: Ledger) -> None
     for hours, claimable in ((0.5, False), (24, True)):
         with ledger.write() as connection:
             connection.execute(update(Job).values(not_before=now() + timedelta(hours=hours)))
-        assert (jobs.claim_job(ledger, job, worker="w", lease=30) is not None) is claimable
+        assert (claims.claim_job(ledger, job, worker="w", lease=30) is not None) is claimable
 
 
 def test_a_message_that_a_clocks_jump_put_into_the_future_is_sent_again(ledger: Ledger) -> None:
@@ -296,7 +297,7 @@ def test_times_are_the_databases_own(ledger: Ledger, monkeypatch: pytest.MonkeyP
     job = submitted(ledger)
     claim = claimed(ledger, job)
     do_all_items(ledger, claim)
-    jobs.finish(ledger, claim)
+    claims.finish(ledger, claim)
     found = job_queries.job(ledger, job)
     assert min(found[name] for name in ("created", "started", "finished")).year > 2001
 
@@ -304,10 +305,10 @@ def test_times_are_the_databases_own(ledger: Ledger, monkeypatch: pytest.MonkeyP
 def test_an_item_whose_end_was_kept_before_is_said_to_have_ended(ledger: Ledger) -> None:
     job = submitted(ledger)
     claim = claimed(ledger, job)
-    item = jobs.open_items(ledger, claim)[0]["item"]
-    jobs.finish_item(ledger, claim, item, seconds=1, store=lambda _connection: 7)
+    item = claims.open_items(ledger, claim)[0]["item"]
+    claims.finish_item(ledger, claim, item, seconds=1, store=lambda _connection: 7)
     with pytest.raises(ItemEnded):
-        jobs.finish_item(ledger, claim, item, seconds=1, store=lambda _connection: 8)
+        claims.finish_item(ledger, claim, item, seconds=1, store=lambda _connection: 8)
     assert job_queries.job(ledger, job)["items_done"] == 1
     assert job_queries.job_items(ledger, job)[0]["result"] == 7
 
@@ -331,7 +332,7 @@ def test_a_lapsed_job_that_was_to_be_cancelled_is_cancelled(ledger: Ledger) -> N
 
 def test_a_job_that_a_stopping_worker_gives_back_lost_no_attempt(ledger: Ledger) -> None:
     job = submitted(ledger)
-    assert jobs.give_back(ledger, claimed(ledger, job))
+    assert claims.give_back(ledger, claimed(ledger, job))
     found = job_queries.job(ledger, job)
     assert (found["state"], found["attempts"], found["sent"]) == ("queued", 0, None)
 
@@ -343,20 +344,20 @@ def test_an_attempt_that_may_succeed_later_waits_longer_each_time(ledger: Ledger
         with ledger.write() as connection:
             connection.execute(update(Job).values(not_before=None))
         claim = claimed(ledger, job)
-        outcome = jobs.end_attempt(
+        outcome = claims.end_attempt(
             ledger, claim, error="disk full", traceback="…", retryable=True, attempts=3
         )
         assert outcome == "queued"
         with ledger.read() as connection:
             pauses.append((connection.execute(select(Job.not_before)).scalar_one() - now()).total_seconds())
-        assert jobs.claim_job(ledger, job, worker="w", lease=30) is None, "it waits"
+        assert claims.claim_job(ledger, job, worker="w", lease=30) is None, "it waits"
         assert sweep(ledger).to_send == ()
     assert 1 < pauses[0] <= 2 < pauses[1] <= 4
     with ledger.write() as connection:
         connection.execute(update(Job).values(not_before=None))
     claim = claimed(ledger, job)
     assert (
-        jobs.end_attempt(ledger, claim, error="disk full", traceback="…", retryable=True, attempts=3)
+        claims.end_attempt(ledger, claim, error="disk full", traceback="…", retryable=True, attempts=3)
         == "failed"
     )
 
@@ -371,20 +372,20 @@ def test_what_was_never_sent_is_sent_and_what_lies_in_a_queue_is_not_sent_twice(
 
 
 def test_the_interactive_job_that_waits_longest_comes_next(ledger: Ledger) -> None:
-    assert jobs.next_interactive(ledger) is None
+    assert claims.next_interactive(ledger) is None
     submitted(ledger, "a")
     first = submitted(ledger, "b", queue="interactive")
     submitted(ledger, "c", queue="interactive")
-    assert jobs.next_interactive(ledger) == first
+    assert claims.next_interactive(ledger) == first
 
 
 def test_time_left_follows_from_the_pace_so_far(ledger: Ledger) -> None:
     job = submitted(ledger, items=5)
     claim = claimed(ledger, job)
     assert job_queries.job(ledger, job)["seconds_left"] is None
-    for item, seconds in zip(jobs.open_items(ledger, claim)[:2], (1.0, 3.0), strict=True):
-        jobs.finish_item(ledger, claim, item["item"], seconds=seconds, store=lambda _connection: 1)
-    jobs.renew(ledger, claim, lease=30, progress=0.5)
+    for item, seconds in zip(claims.open_items(ledger, claim)[:2], (1.0, 3.0), strict=True):
+        claims.finish_item(ledger, claim, item["item"], seconds=seconds, store=lambda _connection: 1)
+    claims.renew(ledger, claim, lease=30, progress=0.5)
     assert job_queries.job(ledger, job)["seconds_left"] == pytest.approx(2.5 * 2.0)
 
 
@@ -419,18 +420,18 @@ def test_whatever_happens_a_job_is_in_one_known_state_and_moves_legally(
     for step in steps:
         last = claims[-1] if claims else None
         if step == "claim":
-            taken = jobs.claim_job(ledger, job, worker="w", lease=30)
+            taken = claims.claim_job(ledger, job, worker="w", lease=30)
             claims += [taken] if taken else []
         elif step == "finish" and last:
             with contextlib.suppress(LostClaim):
                 do_all_items(ledger, last)
-            jobs.finish(ledger, last)
+            claims.finish(ledger, last)
         elif step == "give_back" and last:
-            jobs.give_back(ledger, last)
+            claims.give_back(ledger, last)
         elif step == "end_cancelled" and last:
-            jobs.end_cancelled(ledger, last)
+            claims.end_cancelled(ledger, last)
         elif step == "raise" and last:
-            jobs.end_attempt(ledger, last, error="no", traceback=None, retryable=False, attempts=9)
+            claims.end_attempt(ledger, last, error="no", traceback=None, retryable=False, attempts=9)
         elif step == "lapse":
             sweep_after_a_lease(ledger, attempts=9)
         elif step == "submit":

@@ -16,7 +16,7 @@ from db.atlas.store import Atlas
 from db.queries import overview as overview_queries
 from db.queries.inventory import keeps_modules
 from db.settings import Settings
-from db.stores.images import cell_colors, perceptual_hash
+from db.stores.thumbnails import cell_colors, perceptual_hash
 from precompute.images.stimuli import design, paint
 
 Pair = tuple[int, int, int]

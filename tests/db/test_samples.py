@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from db.stores.images import Note, UnreadableImage, read_picture, read_rgb
+from db.stores.decoding import Note, UnreadableImage, read_picture, read_rgb
 
 Samples = npt.NDArray[Any]
 

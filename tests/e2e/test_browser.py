@@ -15,7 +15,8 @@ from dashboard.pictures.geometry import placement, read_layer_geometry, read_pre
 from db.atlas.store import Atlas, Query
 from db.queries.inventory import layers, runs
 from db.settings import Settings
-from db.stores.images import ImageStore, read_rgb
+from db.stores.decoding import read_rgb
+from db.stores.images import ImageStore
 
 pytestmark = pytest.mark.browser
 TAP = """(layer) => document.getElementById("patches-drawing")._cyreg.cy.nodes()

@@ -29,7 +29,9 @@ from db.stores.results import ResultStore
 from workers.models.vision import load_model
 from workers.queue.broker import connect, is_there
 from workers.queue.messages import celery_app, send
-from workers.requests.submit import JobSubmitter, ModelRef, saliency_job
+from workers.requests.models import ModelRef
+from workers.requests.saliency import saliency_job
+from workers.requests.submit import JobSubmitter
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 # A dead worker is noticed after the lease; the tests need not wait for half a minute.

@@ -19,7 +19,8 @@ from running import Running, get, kill_all, wait
 
 from db.atlas.store import Atlas, Query
 from db.settings import Settings
-from db.stores.images import ImageStore, read_rgb
+from db.stores.decoding import read_rgb
+from db.stores.images import ImageStore
 from workers.models.preprocessing import Preprocessing
 
 

@@ -29,8 +29,9 @@ from db.ledger.tables import MapScore
 from db.queries.jobs import job_maps
 from db.settings import Settings, read_settings
 from db.stores.results import ResultStore
-from workers.requests.submit import choose_models, saliency_job
-from workers.requests.submit_attacks import attack_job
+from workers.requests.attacks import attack_job
+from workers.requests.models import choose_models
+from workers.requests.saliency import saliency_job
 
 pytestmark = pytest.mark.browser
 SMALLEST = (0.001, 0.002, 0.003, 0.004, 0.01, 0.02, 0.03, 0.04)

@@ -22,7 +22,8 @@ from db.ledger.engine import Ledger, now
 from db.ledger.tables import MapScore
 from db.queries.jobs import job_maps
 from db.settings import Settings, read_settings
-from workers.requests.submit import choose_models, saliency_job
+from workers.requests.models import choose_models
+from workers.requests.saliency import saliency_job
 
 pytestmark = pytest.mark.browser
 IMAGES = (0, 3, 5)

@@ -18,7 +18,8 @@ import precompute.images.files
 from db.atlas.image_sets import labelled_images
 from db.atlas.store import Atlas, Query
 from db.settings import Settings
-from db.stores.images import ImageStore, read_rgb
+from db.stores.decoding import read_rgb
+from db.stores.images import ImageStore
 from precompute.images.importing import ImportReport, import_images
 from precompute.images.sources.source import ImportRefused
 

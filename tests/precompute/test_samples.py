@@ -9,7 +9,8 @@ import pytest
 import precompute.images.samples
 from db.atlas.store import Atlas, Query
 from db.first_run import SAMPLES
-from db.stores.images import ImageStore, read_rgb
+from db.stores.decoding import read_rgb
+from db.stores.images import ImageStore
 from precompute.images.samples import import_samples
 from precompute.images.sources.source import ImportRefused
 from precompute.images.wordnet import imagenet_wnids

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 
 from db.atlas.image_sets import known_images
 from db.atlas.store import Atlas
-from db.ledger import jobs
+from db.ledger import claims, jobs
 from db.ledger.engine import Ledger
 from db.ledger.jobs import NewItem, NewJob
 from db.ledger.leases import Leases
@@ -404,7 +404,7 @@ def test_a_worker_that_is_killed_costs_an_index_what_came_after_the_last_checkpo
     assert died.returncode == -signal.SIGKILL
     assert site.atlas.fetch(runs()) == []
     leases = Leases(0)
-    jobs.sweep(site.ledger, leases, attempts=5, resend_after=5, empty_queues=())
+    claims.sweep(site.ledger, leases, attempts=5, resend_after=5, empty_queues=())
     heard: list[str] = []
     site.kinds["index"] = Listens(heard, settings, site.atlas, ImageStore(settings), torch.device("cpu"))
     assert site.run(number)["state"] == "done"
@@ -414,11 +414,11 @@ def test_a_worker_that_is_killed_costs_an_index_what_came_after_the_last_checkpo
 def test_what_failed_of_a_whole_set_says_nothing_of_images(ledger: Ledger) -> None:
     new = NewJob("a" * 64, "import", "batch", "", "mine", {}, (NewItem("", 0, ""),))
     number, _ = jobs.submit_job(ledger, new)
-    claim = jobs.claim_job(ledger, number, worker="w", lease=9)
+    claim = claims.claim_job(ledger, number, worker="w", lease=9)
     assert claim is not None
-    item = jobs.open_items(ledger, claim)[0]["item"]
-    jobs.fail_item(ledger, claim, item, seconds=1, error="there is no picture")
-    assert jobs.finish(ledger, claim) == "failed"
+    item = claims.open_items(ledger, claim)[0]["item"]
+    claims.fail_item(ledger, claim, item, seconds=1, error="there is no picture")
+    assert claims.finish(ledger, claim) == "failed"
     assert job_queries.job(ledger, number)["error"] == "there is no picture"
     with ledger.read() as connection:
         assert connection.execute(select(ImageImport.job)).all() == []

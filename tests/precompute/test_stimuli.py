@@ -11,7 +11,8 @@ from convscope import convscope
 from db.atlas.store import Atlas, Query
 from db.first_run import STIMULI
 from db.settings import Settings
-from db.stores.images import ImageStore, read_rgb
+from db.stores.decoding import read_rgb
+from db.stores.images import ImageStore
 from precompute.images import stimuli
 from precompute.images.stimuli import KINDS, Stimulus, design, import_stimuli, paint, parse
 

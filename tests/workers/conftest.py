@@ -16,7 +16,7 @@ from workers.models.networks import LoadedNetwork
 from workers.models.preprocessing import HALF, Preprocessing
 from workers.models.vision import VisionModel, load_model
 from workers.models.vocabularies import vocabulary_of_labels
-from workers.requests.submit import ModelRef
+from workers.requests.models import ModelRef
 
 Wrap = Callable[..., VisionModel]
 

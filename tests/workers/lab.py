@@ -19,8 +19,10 @@ from workers.jobs.followups import AblationJobs, ComparisonJobs, TransferJobs
 from workers.jobs.loaded_models import LoadedModels
 from workers.jobs.saliency import FaithfulnessJobs, SaliencyJobs
 from workers.queue.runner import Runner
-from workers.requests.submit import JobSubmitter, ModelRef, saliency_job
-from workers.requests.submit_attacks import attack_job
+from workers.requests.attacks import attack_job
+from workers.requests.models import ModelRef
+from workers.requests.saliency import saliency_job
+from workers.requests.submit import JobSubmitter
 
 
 class Lab:

@@ -23,14 +23,9 @@ from workers.attacks.shifts import shifts
 from workers.attacks.steps import loss_gradient, perturbed
 from workers.layers.taps import find_taps
 from workers.models.vision import VisionModel
-from workers.requests.submit import ModelRef
-from workers.requests.submit_attacks import (
-    ablation_job,
-    attack_job,
-    comparison_job,
-    stored_attacks,
-    transfer_job,
-)
+from workers.requests.attacks import attack_job, stored_attacks
+from workers.requests.followups import ablation_job, comparison_job, transfer_job
+from workers.requests.models import ModelRef
 
 
 def rows(lab: Lab, table: Any, **wanted: Any) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from precompute.index.run import run_index
 from workers.attribution.attribute import attribute
 from workers.layers.taps import as_nchw, find_taps, record_taps
 from workers.models.vision import VisionModel, load_model
-from workers.requests.submit import ModelRef
-from workers.requests.submit_attacks import comparison_job, transfer_job
+from workers.requests.followups import comparison_job, transfer_job
+from workers.requests.models import ModelRef
 from workers.torchvision_import import import_library
 
 MEAN, STD = 0.13, 0.31

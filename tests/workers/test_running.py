@@ -13,7 +13,7 @@ import pytest
 from postgres import installed_postgres
 from sqlalchemy import Connection, select, update
 
-from db.ledger import jobs
+from db.ledger import claims, jobs
 from db.ledger.engine import Ledger, LedgerError, now
 from db.ledger.jobs import NewItem, NewJob, Record
 from db.ledger.leases import Leases
@@ -291,7 +291,7 @@ def test_the_lease_is_renewed_while_an_item_takes_long(settings: Settings, ledge
         for done in range(30):
             progress(done, 30)
             time.sleep(0.1)
-            swept = jobs.sweep(ledger, leases, attempts=3, resend_after=0, empty_queues=())
+            swept = claims.sweep(ledger, leases, attempts=3, resend_after=0, empty_queues=())
             assert swept.lapsed == ()
             shown.append(job_queries.job(ledger, job)["progress"])
 

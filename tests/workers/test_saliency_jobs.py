@@ -19,8 +19,9 @@ from workers.attribution.attribute import attribute
 from workers.jobs.loaded_models import LoadedModels
 from workers.models.networks import WrongWeights
 from workers.models.vision import VisionModel
+from workers.requests.models import ModelRef
 from workers.requests.parameters import InvalidRequest
-from workers.requests.submit import ModelRef, faithfulness_job, saliency_job
+from workers.requests.saliency import faithfulness_job, saliency_job
 
 
 def test_a_map_is_what_the_method_gives_for_what_the_model_sees(lab: Lab, lite0: VisionModel) -> None:

@@ -11,18 +11,12 @@ from db.ledger.engine import Ledger
 from db.queries import jobs as job_queries
 from db.queries.inventory import layers, runs
 from db.settings import Settings
+from workers.requests.attacks import attack_job
+from workers.requests.images import label_classes, parse_ids
+from workers.requests.models import ModelRef, choose_models
 from workers.requests.parameters import InvalidRequest
-from workers.requests.submit import (
-    JobSubmitter,
-    ModelRef,
-    choose_models,
-    faithfulness_job,
-    label_classes,
-    parse_ids,
-    parse_target,
-    saliency_job,
-)
-from workers.requests.submit_attacks import attack_job
+from workers.requests.saliency import faithfulness_job, parse_target, saliency_job
+from workers.requests.submit import JobSubmitter
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from workers.models.probabilities import class_probabilities
 from workers.models.vision import VisionModel
 from workers.models.vocabularies import ClassEntry
 from workers.queue.runner import Computed, ItemFailed, Report
+from workers.requests.attacks import attack_question
 from workers.requests.epsilons import Epsilons, GeometricGrid, grid_of
 from workers.requests.keys import key_in_set
-from workers.requests.submit_attacks import attack_question
 
 FOLDER = "attacks"
 UNITS_A_LAYER = 5

@@ -13,7 +13,8 @@ from db.atlas.image_sets import images_by_id
 from db.atlas.store import Atlas, AtlasError
 from db.ledger.engine import Ledger
 from db.ledger.jobs import Record
-from db.stores.images import ImageStore, UnreadableImage
+from db.stores.decoding import UnreadableImage
+from db.stores.images import ImageStore
 from db.stores.results import ResultGone, ResultStore
 from workers.attribution.maps import AttributionError
 from workers.jobs.loaded_models import LoadedModels

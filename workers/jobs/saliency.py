@@ -18,7 +18,7 @@ from workers.models.probabilities import class_probabilities
 from workers.models.vision import VisionModel
 from workers.queue.runner import Computed, ItemFailed
 from workers.requests.keys import key_in_set
-from workers.requests.submit import map_question
+from workers.requests.saliency import map_question
 
 FOLDER = "saliency"
 _FILES = ("file", "input_file")

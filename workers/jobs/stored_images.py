@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from db.stores.images import ImageStore, UnreadableImage, read_rgb
+from db.stores.decoding import UnreadableImage, read_rgb
+from db.stores.images import ImageStore
 from workers.models.preprocessing import Preprocessing, TooThin
 
 

@@ -19,9 +19,10 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection
 
 from db.files import file_sentence
-from db.ledger import jobs
+from db.ledger import claims
+from db.ledger.claims import Claim, LostClaim
 from db.ledger.engine import Ledger, LedgerError
-from db.ledger.jobs import Claim, LostClaim, Record
+from db.ledger.jobs import Record
 from db.settings import Settings
 from workers.queue.events import log
 
@@ -149,7 +150,7 @@ class LeaseKeeper:
         pause = min(1.0, self._lease / 4)
         while not self._ended.wait(pause):
             try:
-                self._cancelled |= jobs.renew(
+                self._cancelled |= claims.renew(
                     self._ledger, self._claim, lease=self._lease, progress=self._share, note=self._note
                 )
                 self._renewed = time.monotonic()
@@ -204,7 +205,7 @@ class Runner:
             return  # a sweeper sends another message
         outer = self.current
         try:
-            claim = jobs.claim_job(self._ledger, job, worker=self._worker, lease=self._settings.lease)
+            claim = claims.claim_job(self._ledger, job, worker=self._worker, lease=self._settings.lease)
             if claim is None:
                 log("job.skipped", job=job)
                 return
@@ -227,12 +228,12 @@ class Runner:
             except LostClaim:
                 return None
             except Cancelled:
-                return "cancelled" if keeper.keep(lambda: jobs.end_cancelled(self._ledger, claim)) else None
+                return "cancelled" if keeper.keep(lambda: claims.end_cancelled(self._ledger, claim)) else None
             except Stopping:
-                return "queued" if jobs.give_back(self._ledger, claim) else None
+                return "queued" if claims.give_back(self._ledger, claim) else None
             except Postponed as error:
                 log("job.postponed", job=claim.job, error=error)
-                held = jobs.postpone(self._ledger, claim, seconds=_LATER_SECONDS, note=f"waits: {error}")
+                held = claims.postpone(self._ledger, claim, seconds=_LATER_SECONDS, note=f"waits: {error}")
                 return "queued" if held else None
             except LedgerError:
                 raise
@@ -243,7 +244,7 @@ class Runner:
                 said, told = _sentence(error), traceback.format_exc()
                 log("job.raised", level=logging.WARNING, job=claim.job, error=repr(error), retryable=again)
                 return keeper.keep(
-                    lambda: jobs.end_attempt(
+                    lambda: claims.end_attempt(
                         self._ledger,
                         claim,
                         error=said,
@@ -257,38 +258,38 @@ class Runner:
         """Queue a job again that met a full disk: no fault of its own, so it waits for as long as it takes."""
         tries = self._met_full_disk.get(claim.job, 0)
         self._met_full_disk[claim.job] = tries + 1
-        pause = min(jobs.MAX_PAUSE, _FULL_DISK_SECONDS * 2.0**tries)
+        pause = min(claims.MAX_PAUSE, _FULL_DISK_SECONDS * 2.0**tries)
         log("job.waits_for_space", level=logging.WARNING, job=claim.job, error=repr(error), seconds=pause)
         note = f"waits for disk space ({_sentence(error)}); tries again after {pause:,.0f} s"
-        held = keeper.keep(lambda: jobs.postpone(self._ledger, claim, seconds=pause, note=note))
+        held = keeper.keep(lambda: claims.postpone(self._ledger, claim, seconds=pause, note=note))
         return "queued" if held else None
 
     def _work(self, claim: Claim, keeper: LeaseKeeper) -> str | None:
         kind = self._kinds.get(claim.kind)
         if kind is None:
             raise ValueError(f"expected a job of kind {', '.join(self._kinds)}, got {claim.kind!r}")
-        for item in jobs.open_items(self._ledger, claim):
+        for item in claims.open_items(self._ledger, claim):
             self._let_pass(claim, keeper)
             keeper.progress(0, 1)
             begun = time.monotonic()
             try:
                 computed = kind.compute(item, claim.parameters, claim.job, self._report(claim, keeper))
             except ItemFailed as error:
-                self._end_item(claim, keeper, item, jobs.fail_item, begun=begun, error=str(error))
+                self._end_item(claim, keeper, item, claims.fail_item, begun=begun, error=str(error))
                 log("item.failed", job=claim.job, item=item["position"], error=error)
             else:
                 self._end_item(
                     claim,
                     keeper,
                     item,
-                    jobs.finish_item,
+                    claims.finish_item,
                     begun=begun,
                     store=computed.store,
                     value=computed.value,
                 )
                 computed.after()
                 self._met_full_disk.pop(claim.job, None)
-        return keeper.keep(lambda: jobs.finish(self._ledger, claim))
+        return keeper.keep(lambda: claims.finish(self._ledger, claim))
 
     def _end_item(
         self,
@@ -308,7 +309,7 @@ class Runner:
             tries += 1
             try:
                 end(self._ledger, claim, item["item"], seconds=seconds, **what)
-            except jobs.ItemEnded:
+            except claims.ItemEnded:
                 if tries == 1:
                     raise  # else the try before was kept, and only its answer was lost
 
@@ -337,7 +338,7 @@ class Runner:
             return
         while not self._stopping.is_set():
             # one that pauses for others of its kind could never end
-            waiting = jobs.next_interactive(self._ledger, but=(claim.kind,) if pauses else ())
+            waiting = claims.next_interactive(self._ledger, but=(claim.kind,) if pauses else ())
             if waiting is None:
                 return
             keeper.waits = True

@@ -11,8 +11,8 @@ from celery import Celery
 
 from db.atlas.image_sets import UNFINISHED_SECONDS, remove_unlisted
 from db.atlas.store import Atlas, AtlasError
+from db.ledger.claims import Swept, sweep
 from db.ledger.engine import Ledger, LedgerError
-from db.ledger.jobs import Swept, sweep
 from db.ledger.leases import Leases
 from db.queries.jobs import unfinished_uploads
 from db.settings import Settings

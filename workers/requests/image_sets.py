@@ -17,9 +17,10 @@ from db.queries.jobs import count_jobs
 from db.stores.uploads import UploadStore
 from db.suggestions import hint
 from workers.models.names import NAMED_MODELS
+from workers.requests.images import check_queue, no_such_set
 from workers.requests.keys import content_key, key_in_set
+from workers.requests.models import indexed_models
 from workers.requests.parameters import InvalidRequest
-from workers.requests.submit import check_queue, indexed_models, no_such_set
 
 DTYPES = ("float32", "bfloat16")
 MAX_K = 100

@@ -7,7 +7,7 @@ from msgspec import Meta
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import Ids, JobKind, Request, Stores, WorkerContext, expected
 from workers.jobs.kinds.comparison import attack_numbers, attack_page
-from workers.requests.submit_attacks import DRAWS, MAX_CHANNELS, MAX_DRAWS, ablation_job
+from workers.requests.followups import DRAWS, MAX_CHANNELS, MAX_DRAWS, ablation_job
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind

@@ -19,8 +19,9 @@ from workers.jobs.kind import (
     WorkerContext,
     expected,
 )
-from workers.requests.submit import choose_models, parse_ids
-from workers.requests.submit_attacks import MAX_ATTACKS, RELATIVE_TO, attack_job
+from workers.requests.attacks import MAX_ATTACKS, RELATIVE_TO, attack_job
+from workers.requests.images import parse_ids
+from workers.requests.models import choose_models
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind

@@ -7,8 +7,8 @@ from msgspec import field
 
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import Ids, JobKind, Parameters, Request, Stores, WorkerContext
-from workers.requests.submit import parse_ids
-from workers.requests.submit_attacks import MAX_FOLLOWED, comparison_job
+from workers.requests.followups import MAX_FOLLOWED, comparison_job
+from workers.requests.images import parse_ids
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind

@@ -8,7 +8,7 @@ from msgspec import Meta
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import JobKind, Numbers, Queue, Request, Stores, WorkerContext, expected
 from workers.jobs.kinds.saliency import maps_page
-from workers.requests.submit import DEFAULT_STEPS, MAX_STEPS, faithfulness_job
+from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS, faithfulness_job
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind

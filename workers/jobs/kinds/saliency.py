@@ -19,7 +19,9 @@ from workers.jobs.kind import (
     WorkerContext,
     expected,
 )
-from workers.requests.submit import choose_models, parse_ids, saliency_job, short_ids
+from workers.requests.images import parse_ids, short_ids
+from workers.requests.models import choose_models
+from workers.requests.saliency import saliency_job
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind

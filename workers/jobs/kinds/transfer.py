@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import Ids, JobKind, Names, Queue, Request, Stores, WorkerContext
 from workers.jobs.kinds.comparison import attack_numbers, attack_page
-from workers.requests.submit import choose_models
-from workers.requests.submit_attacks import transfer_job
+from workers.requests.followups import transfer_job
+from workers.requests.models import choose_models
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind

@@ -1,0 +1,186 @@
+"""The images of a request: by number, with their content and labels; and the job over them. Imports no torch."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from db.atlas.image_sets import images_by_id
+from db.atlas.runs import run_of
+from db.atlas.store import Atlas, NoAtlas
+from db.ledger.jobs import NewItem, NewJob
+from db.ledger.tables import QUEUES
+from db.plurals import count
+from db.queries.inventory import image_sets
+from db.queries.labels import label_matches, settled_labels
+from db.queries.patches import labelled_classes
+from db.suggestions import choices, hint
+from workers.requests.keys import content_key, key_in_set
+from workers.requests.models import ModelRef
+from workers.requests.parameters import InvalidRequest
+
+MAX_ITEMS = 10_000
+
+
+def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) -> dict[int, int]:
+    """The present labels of images as classes of a model, by image: as people settled them, else as the index matched.
+
+    Jobs go by what is settled, and by labels that another import has changed, at once; predictions by the next index.
+    """
+    runs = atlas.fetch(run_of(model, image_set))
+    matched = {
+        row["wnid"] or row["label"]: row["class_index"]
+        for run in runs
+        for row in atlas.fetch(label_matches(run["run"]))
+    }
+    settled = settled_labels(atlas, model, image_set)
+    classes: dict[int, int | None] = {}
+    if not matched:  # an index from before matches were kept
+        classes = {
+            row["image_id"]: row["class_index"]
+            for run in runs
+            for row in atlas.fetch(labelled_classes(run["run"], list(ids)))
+        }
+    for row in atlas.fetch(images_by_id(image_set, list(ids))):
+        key = row["wnid"] or row["label"]
+        if key in settled or matched:
+            classes[row["image_id"]] = settled[key] if key in settled else matched.get(key)
+    return {image_id: index for image_id, index in classes.items() if index is not None}
+
+
+def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
+    """Whether a request that goes by the images' labels can make anything.
+
+    Raises:
+        InvalidRequest: no image of it has a label, or none a label that is a class of any of its models, as far as
+            these were indexed over the set; the message begins with `name`.
+    """
+    ids = list({item.image_id for item in new.items})
+    rows = atlas.fetch(images_by_id(new.image_set, ids))
+    labels = [label for row in rows if (label := row["wnid"] or row["label"])]
+    if not labels:
+        raise InvalidRequest(
+            f"{name}: no image of this request has a label: choose prediction or the index of a class"
+        )
+    models = sorted({item.model for item in new.items})
+    if all(
+        atlas.fetch(run_of(model, new.image_set)) and not label_classes(atlas, model, new.image_set, ids)
+        for model in models
+    ):
+        raise InvalidRequest(
+            f"{name}: no label of these images, such as {labels[0]!r}, is a class of {' or '.join(models)}: choose "
+            f"prediction or the index of a class, or settle them by `convscope models map-labels {models[0]} "
+            f"--images {new.image_set}`"
+        )
+
+
+def job_over(
+    atlas: Atlas,
+    kind: str,
+    version: int,
+    request: dict[str, Any],
+    ids: Sequence[int],
+    *,
+    models: Sequence[ModelRef],
+    queue: str,
+    most: int,
+    noun: str,
+    restores: str,
+    by_label: bool = False,
+) -> NewJob:
+    """A job with an item for each of `ids` of the request's image set under each model.
+
+    One that goes `by_label` is another request once images have other labels, or somebody has settled what they are.
+
+    Raises:
+        InvalidRequest: no image, an image that the set has not, or more than `most` items, which are called `noun`.
+    """
+    if not ids:
+        raise InvalidRequest("images: expected at least one image id, got none")
+    if len(ids) * len(models) > most:
+        raise InvalidRequest(
+            f"images: expected at most {most:,} {noun} in a job, got {count(len(ids), 'image')} by "
+            f"{count(len(models), 'model')}"
+        )
+    keys = image_keys(atlas, request["image_set"], ids)
+    unnamed = {name: value for name, value in request.items() if name != "image_set"}
+    names = [model.name for model in models] if by_label else []
+    settled = {name: found for name in names if (found := settled_labels(atlas, name, request["image_set"]))}
+    asked = [kind, version, unnamed, [keys[image_id] for image_id in ids]]
+    if by_label:
+        rows = {row["image_id"]: row for row in atlas.fetch(images_by_id(request["image_set"], list(ids)))}
+        asked += [[rows[image_id]["wnid"] or rows[image_id]["label"] for image_id in ids], settled]
+    question = content_key(*asked)
+    return NewJob(
+        key=key_in_set(question, request["image_set"]),
+        question=question,
+        kind=kind,
+        queue=queue,
+        models=", ".join(model.name for model in models),
+        image_set=request["image_set"],
+        parameters=request,
+        items=tuple(NewItem(model.name, image_id, keys[image_id]) for image_id in ids for model in models),
+        restores=restores,
+    )
+
+
+def check_queue(queue: str) -> None:
+    """Raise InvalidRequest where there is no such queue."""
+    if queue not in QUEUES:
+        raise InvalidRequest(
+            f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}{hint(queue, QUEUES)}"
+        )
+
+
+def parse_ids(text: str, *, most: int = MAX_ITEMS, name: str = "ids") -> list[int]:
+    """Image ids in a text such as `0,1,4-7`, in the order in which they are named.
+
+    Raises:
+        InvalidRequest: it is not such a text, or names more than `most`.
+    """
+    ids: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        ends = (first, last) if dash else (first, first)
+        if not all(word.isdecimal() and len(word) < 10 for word in ends) or int(ends[1]) < int(ends[0]):
+            raise InvalidRequest(f"{name}: expected numbers such as 0,1,4-7, got {text!r}")
+        if len(ids) + int(ends[1]) - int(ends[0]) >= most:
+            raise InvalidRequest(f"{name}: expected at most {most:,} numbers, got {text!r}")
+        ids += range(int(ends[0]), int(ends[1]) + 1)
+    return list(dict.fromkeys(ids))
+
+
+def short_ids(ids: Sequence[int]) -> str:
+    """`0,1,4-7` of image numbers, in their order: what `parse_ids` reads."""
+    runs: list[list[int]] = []
+    for image in ids:
+        if runs and image == runs[-1][1] + 1:
+            runs[-1][1] = image
+        else:
+            runs.append([image, image])
+    return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def no_such_set(image_set: str, known: Iterable[str]) -> str:
+    """A sentence for a name that no image set has."""
+    names = list(known)
+    have = choices(image_set, names, nouns="image sets are") if names else "there is no image set yet"
+    return f"images: there is no image set {image_set!r}; {have}"
+
+
+def image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, str]:
+    """The content of the images of these ids.
+
+    Raises:
+        InvalidRequest: there is no such image set, or it has no such image.
+    """
+    try:
+        sets = {row["image_set"]: row["images"] for row in atlas.fetch(image_sets())}
+    except NoAtlas:
+        sets = {}
+    if image_set not in sets:
+        raise InvalidRequest(no_such_set(image_set, sets))
+    for image_id in ids:
+        if isinstance(image_id, bool) or not isinstance(image_id, int) or not 0 <= image_id < sets[image_set]:
+            raise InvalidRequest(
+                f"ids: {image_set} has images 0 to {sets[image_set] - 1:,}, not {image_id!r}"
+            )
+    return {row["image_id"]: row["key"] for row in atlas.fetch(images_by_id(image_set, ids))}
