@@ -101,6 +101,7 @@ def layout() -> Any:
             html.Div(id="tip", role="tooltip", hidden=True),
         ],
         className="app",
+        **attributes(data_pages=" ".join(page.path for page in PAGES)),
     )
 
 

@@ -45,8 +45,9 @@
                 }
             } else if (name === "previous" || name === "next") {
                 if (!(name === "previous" ? previous : next)) continue;
-                // from the address: on a slow line it is ahead of what is shown
-                const here = new URLSearchParams(search || "").get("layer") || chosen.layer;
+                // from the address, which on a slow line is ahead of what is shown; or from the click before, of which
+                // on a busy machine the address knows nothing yet
+                const here = convscope.asked || new URLSearchParams(search || "").get("layer") || chosen.layer;
                 const list = (options || []).filter((option) => option.value === here || !option.disabled)
                     .map((option) => option.value);
                 const at = list.indexOf(here) + (name === "next" ? 1 : -1);
@@ -61,6 +62,7 @@
         if (!query) return ns.no_update;
         query.delete("page");
         if ("layer" in changes) query.delete("channels");
+        convscope.asked = changes.layer;
         return toSearch(query);
     };
 
@@ -98,7 +100,8 @@
         if (!link || event.defaultPrevented || event.button !== 0) return;
         if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
         if (link.target || link.hasAttribute("download") || link.origin !== location.origin) return;
-        if (!["/", "/channel", "/images", "/image", "/overview", "/saliency", "/attack", "/robustness", "/sql", "/jobs"].includes(convscope.pagePath(link.pathname)) || link.hash) return;
+        const pages = document.querySelector(".app").dataset.pages.split(" ");
+        if (!pages.includes(convscope.pagePath(link.pathname)) || link.hash) return;
         event.preventDefault();
         if (link.pathname + link.search === location.pathname + location.search) return;
         const moves = link.pathname !== location.pathname || link.search !== location.search;

@@ -141,6 +141,7 @@
     };
 
     convscope.subject = function (path, search, before) {
+        convscope.asked = null; // the address has followed the clicks
         const query = new URLSearchParams(search || "");
         const now = { path: convscope.pagePath(path) || "/", model: query.get("model") || "", images: query.get("images") || "" };
         const same = before && Object.keys(now).every((name) => now[name] === before[name]);

@@ -259,6 +259,25 @@ def test_next_counts_from_the_address_on_a_slow_line(page: Page, site: str) -> N
     page.wait_for_url(re.compile(r"layer=stage1\.block1\.pwconv2"))
 
 
+def test_next_counts_on_where_the_address_has_not_followed(page: Page, site: str) -> None:
+    """Two clicks before the first has reached the address, as on a busy machine."""
+    page.goto(f"{site}/?layer=embeddings")
+    ready(page)
+    layers = page.evaluate("""() => {
+        const here = dash_clientside.convscope;
+        const options = ["a", "b", "c", "d"].map((value) => ({ value }));
+        const next = (search) => {
+            dash_clientside.callback_context = { triggered: [{ prop_id: "patches-next.n_clicks" }] };
+            return here.patchesAddress(null, 0, 1, "", "", "", "", "", options, { layer: "a", shown: {} }, search);
+        };
+        here.subject("/", "?layer=a", null);
+        const found = [next("?layer=a"), next("?layer=a")];
+        here.subject("/", "?layer=a", null); // Back: the address is another
+        return [...found, next("?layer=a")];
+    }""")
+    assert layers == ["?layer=b", "?layer=c", "?layer=b"]
+
+
 def test_a_slash_finds_a_layer(page: Page, site: str) -> None:
     page.goto(site)
     ready(page)
