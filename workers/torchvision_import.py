@@ -1,10 +1,10 @@
-"""Makes `import torchvision` work beside a torch of another build.
+"""Makes `import torchvision` work next to a torch from a different build.
 
-torchvision's wheel on PyPI is compiled for one CUDA build of torch. Beside a CPU build its compiled operators
-do not load, and `import torchvision` then fails where it registers shape functions for `torchvision::nms` and
+torchvision's wheel on PyPI is compiled for one CUDA build of torch. With a CPU build its compiled operators
+do not load, and `import torchvision` fails where it registers shape functions for `torchvision::nms` and
 `torchvision::qnms`, two detection operators that no classifier calls. timm and transformers import
-torchvision, so this stands before them as well. Declaring the two schemas, without an implementation, is
-enough: calling `nms` still fails, loudly, and everything in Python works.
+torchvision too, so call this before importing them. Declaring the two schemas without an implementation is
+enough: calling `nms` still raises an error, and everything in Python works.
 """
 
 import importlib
@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 _MISSING = ("nms", "qnms")
-# A library's definitions vanish when it is collected.
+# A library's definitions disappear when it is garbage-collected.
 _KEPT: list[torch.library.Library] = []
 
 
 @cache
 def import_torchvision() -> ModuleType:
-    """The torchvision package; the two schemas are declared only when it does not import by itself.
+    """The torchvision package; the two schemas are declared only if a plain import fails.
 
     Raises:
         ImportError: torchvision is not installed.
@@ -43,7 +43,7 @@ def import_library(name: str) -> Any:
     """Module `name` of timm, transformers or torchvision, untyped: their annotations are partial.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: the module is not installed.
     """
     import_torchvision()
     return importlib.import_module(name)

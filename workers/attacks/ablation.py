@@ -1,9 +1,9 @@
-"""A causal check: do the channels that an attack moves most carry it?
+"""A causal check: do the channels that shift most under an attack carry it?
 
-Channels are held at a constant, the mean of the clean image's map, for every image that passes; then the attack is
-searched anew on the network so held. If they carry the attack, it needs a larger epsilon than where as many other live
-channels of the same layers are held: `judge` compares with many such random draws. All are searched together, a row of
-the batch for each.
+The channels are clamped to the mean of their map on the clean image, in every forward pass, and the search is
+repeated on the clamped network. If the channels carry the attack, it needs a larger epsilon than when equally
+many other live channels of the same layers are clamped: `judge` compares with many such random draws. All
+searches run together, with one batch row per set of channels.
 """
 
 import math
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from workers.attribution.gradients import precision
 from workers.layers.taps import Tap, Tappable, as_nchw, first_tensor, record_taps
 
-# Channels that are held, by layer.
+# Channels to clamp, by layer.
 Units = Mapping[str, Sequence[int]]
-# Chance that channels which are no more than random ones are said to carry the attack. The rank of one among n random
-# draws can be that rare from 1 / (n + 1) on: with 19 draws.
+# Significance level: the chance that channels no different from random ones are said to carry the attack. A
+# rank among n random draws can be that rare only if 1 / (n + 1) <= LEVEL, so from 19 draws.
 LEVEL = 0.05
 MIN_DRAWS = 19
 
@@ -41,13 +41,13 @@ def clean_means(model: Tappable, taps: Sequence[Tap], pixels: Tensor) -> dict[st
 
 
 class Rows:
-    """Which of the sets of held channels is meant for each image of the next forward pass; the first at first."""
+    """Which set of clamped channels applies to each image of the next forward pass; by default the first set."""
 
     def __init__(self) -> None:
         self.index: Tensor | None = None
 
     def choose(self, sets: Tensor) -> None:
-        """Let the set of each row be that of its number in `sets`, N."""
+        """Use set number `sets[i]` for row i; `sets` is N long."""
         self.index = sets
 
 
@@ -55,7 +55,7 @@ class Rows:
 def clamp_channels(
     model: Tappable, taps: Sequence[Tap], sets: Sequence[Units], means: Mapping[str, Tensor]
 ) -> Iterator[Rows]:
-    """While open, the channels of one of the `sets` give their value in `means` at every position, for each image."""
+    """Within it, each image's set of channels, one of `sets`, has its value in `means` at every position."""
     rows = Rows()
     by_module: dict[str, dict[int, tuple[Tap, Tensor]]] = {}
     for tap in taps:
@@ -67,7 +67,7 @@ def clamp_channels(
     calls: Counter[str] = Counter()
 
     def begin(_network: nn.Module, _arguments: tuple[Any, ...]) -> None:
-        calls.clear()  # counts calls of one forward pass
+        calls.clear()  # counts calls within one forward pass
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
         def hold(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Any:
@@ -83,7 +83,7 @@ def clamp_channels(
             assert len(chosen) == len(tensor), f"expected {len(chosen)} images, got {len(tensor)}"
             tensor = tensor.clone()
             maps = as_nchw(tap, tensor)
-            # a copy: means are made in inference mode, which autograd does not take
+            # a copy: the means were made in inference mode, which autograd rejects
             values = means[tap.layer].clone().view(1, -1, 1, 1)
             kept = torch.where(chosen[:, :, None, None], values, maps)
             if tap.order is None:
@@ -104,9 +104,9 @@ def clamp_channels(
 def random_sets(
     live: Mapping[str, Sequence[int]], units: Units, *, draws: int, seed: int
 ) -> tuple[list[dict[str, list[int]]], str | None]:
-    """As many live channels of the same layers, none of them among `units`, drawn several times, each set once.
+    """Distinct random sets of equally many live channels of the same layers, none of them among `units`.
 
-    Gives fewer than `draws` sets, and why, where there are not so many.
+    Returns fewer than `draws` sets, and the reason, if there are not enough.
     """
     pools = {layer: sorted(set(live[layer]) - set(taken)) for layer, taken in sorted(units.items())}
     for layer, pool in pools.items():
@@ -130,14 +130,15 @@ def random_sets(
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether held channels carry an attack.
+    """Whether clamped channels carry an attack.
 
     Attributes:
         verdict: `carry`, `no_more_than_random` or `cannot_say`.
         reason: a sentence with the numbers.
-        counted: random draws that count: those that leave the class as it is before any attack.
-        less: of them, those that need a smaller epsilon than the channels in question.
-        share_low, share_high: 95 % interval (Clopper and Pearson) of the share of random draws that need a smaller one.
+        counted: random draws that count: those that keep the class unchanged before any attack.
+        less: counted draws that need a smaller epsilon than the channels in question.
+        share_low, share_high: 95 % Clopper-Pearson interval of the share of random draws that need a smaller
+            epsilon.
     """
 
     verdict: str
@@ -155,15 +156,17 @@ def judge(
     *,
     short: str | None = None,
 ) -> Verdict:
-    """Compare a search with channels held with those where as many random ones are held, by rank.
+    """Compare, by rank, a search with the channels clamped to searches with random channels clamped.
 
-    Were the channels no more than random ones, each rank among n draws would be as likely: `less` of n are smaller, and
-    so large a rank has the chance (1 + n - less) / (n + 1). They carry the attack where that is at most `LEVEL`, and
-    where they need a larger epsilon than the network as it is.
+    If the channels were no different from random ones, every rank among n draws would be equally likely:
+    `less` of n are smaller, and a rank at least that large has probability (1 + n - less) / (n + 1). The
+    channels carry the attack if this is at most `LEVEL` and if they need a larger epsilon than the unmodified
+    network.
 
     Args:
-        attack, chosen, random: `outcome` and `epsilon` of the attack itself, and with channels held.
-        short: why there are fewer draws than were asked for.
+        attack, chosen, random: `outcome` and `epsilon` of the attack itself, and of those with channels
+            clamped.
+        short: why there are fewer draws than requested.
     """
     if attack["outcome"] != "flipped" or not attack["epsilon"]:
         return Verdict("cannot_say", "the attack itself changed no class")
@@ -197,5 +200,5 @@ def judge(
 
 
 def _needed(search: Mapping[str, Any]) -> float:
-    """The epsilon that a search needs: beyond all where it resists."""
+    """The epsilon that a search needs: infinity if the image resisted."""
     return math.inf if search["epsilon"] is None else float(search["epsilon"])

@@ -1,7 +1,8 @@
-"""What an attack is: a description, and how it moves an image within epsilon.
+"""The definition of an attack: a description, and how it perturbs an image within epsilon.
 
-An attack is one module of `workers.attacks.methods` with `ATTACK`, and one line in `workers.attacks.registry`. The web
-process reads the descriptions, so a module imports torch, and what needs it, inside its function.
+An attack is one module in `workers.attacks.methods` that defines `ATTACK`, and one line in
+`workers.attacks.registry`. The web process reads the descriptions, so a module imports torch and everything
+that needs torch inside its function.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,12 +20,12 @@ class Attack(MethodDescription):
     """One attack.
 
     Attributes:
-        perturb: of the parameters, what moves images within an epsilon; None: they move along the signs of the
-            gradient, which is computed once for all epsilons.
+        perturb: given the parameters, returns what perturbs images within an epsilon. None: images are
+            perturbed along the signs of the gradient, which is computed once for all epsilons.
     """
 
     perturb: "Callable[[Mapping[str, Any]], Perturb] | None"
 
     def perturbation(self, parameters: Mapping[str, Any]) -> "Perturb | None":
-        """What moves images, for these parameters; see `perturb`."""
+        """The perturbation for these parameters; see `perturb`."""
         return None if self.perturb is None else self.perturb(parameters)

@@ -1,8 +1,9 @@
-"""Maps of an image before and after an attack, and how much of their difference is the noise of SmoothGrad itself.
+"""Maps of an image before and after an attack, and how much of their difference is SmoothGrad's own noise.
 
-Both maps get the same draws of noise (common random numbers), so that what the draws do to both cancels; the standard
-error of what is left is that of the paired differences. The size of a difference is read beside two nulls: the clean
-image with other draws, and the clean image changed by random signs of the attack's epsilon.
+Both maps use the same noise draws (common random numbers), so that their common effect cancels; the standard
+error of the difference is that of the paired differences. The size of a difference is compared with two
+nulls: the clean image with other draws, and the clean image perturbed by random signs with the attack's
+epsilon.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from workers.attacks.steps import perturbed
 from workers.attribution.gradients import Progress, chunk_size, logit_gradients, precision
 from workers.attribution.smoothgrad import Normalising, noise_of, rank_correlation
 
-_ssim: Any = structural_similarity  # scikit-image gives it no types
+_ssim: Any = structural_similarity  # untyped in scikit-image
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Compared:
-    """One panel's map beside the first panel's; float64 H,W on the CPU.
+    """One panel's map compared with the first panel's; float64 H,W on the CPU.
 
     Attributes:
-        map: SmoothGrad's mean, the largest absolute value of three colours.
-        difference: this map less the first.
+        map: SmoothGrad's mean, the largest absolute value of three colors.
+        difference: this map minus the first.
         standard_error: of the difference, over paired samples; None for a single sample.
         rank_correlation: Spearman's with the first map, over pixels.
-        ssim: structural similarity to the first map over their shared range (Wang et al., Image quality assessment:
-            from error visibility to structural similarity, 2004; windows of 7 x 7).
+        ssim: structural similarity to the first map over their shared range (Wang et al., Image quality
+            assessment: from error visibility to structural similarity, 2004; windows of 7 x 7).
     """
 
     map: Tensor
@@ -50,7 +51,7 @@ class Compared:
 
     @property
     def beyond_noise(self) -> float | None:
-        """Share of pixels that differ by more than two standard errors."""
+        """Fraction of pixels that differ by more than two standard errors."""
         if self.standard_error is None:
             return None
         return float((self.difference.abs() > 2 * self.standard_error).double().mean())
@@ -64,10 +65,10 @@ def compare(
     noise_level: float,
     on_progress: Progress = lambda _done, _total: None,
 ) -> list[Compared]:
-    """SmoothGrad of each panel, as `workers.attribution.smoothgrad` computes it, beside that of the first.
+    """Compare SmoothGrad of each panel, as `workers.attribution.smoothgrad` computes it, with that of the first.
 
     Args:
-        noise_level: sigma divided by (max - min) of the normalised input of each panel.
+        noise_level: sigma divided by (max - min) of the normalized input of each panel.
     """
     pixels = torch.stack([panel.pixels for panel in panels])
     targets = torch.tensor([panel.target for panel in panels], device=pixels.device)
@@ -78,7 +79,7 @@ def compare(
     shape = pixels.shape
     sums = torch.zeros(shape, dtype=torch.float64)
     squares = torch.zeros(shape, dtype=torch.float64)
-    # colour of the first panel by colour of this one
+    # first panel's color by this panel's color
     products = torch.zeros(shape[0], 3, 3, *shape[2:], dtype=torch.float64)
     for sample in range(samples):
         on_progress(sample, samples)
@@ -99,7 +100,7 @@ def compare(
     variances = squares / samples - means**2
     covariances = products / samples - means[0, None, :, None] * means[:, None]
     maps = means.abs().amax(1)
-    colours = means.abs().argmax(1, keepdim=True)  # the one that each pixel's value is of
+    colours = means.abs().argmax(1, keepdim=True)  # the color that each pixel's value comes from
     signs = means.gather(1, colours).sign()[:, 0]
     return [
         _compared(maps, panel, _paired_error(variances, covariances[panel], colours, signs, panel, samples))
@@ -110,13 +111,13 @@ def compare(
 def _paired_error(
     variances: Tensor, covariances: Tensor, colours: Tensor, signs: Tensor, panel: int, samples: int
 ) -> Tensor | None:
-    """H,W: standard error of map[panel] - map[0], each the absolute mean of the colour that is largest there."""
+    """H,W: standard error of map[panel] - map[0], each the absolute mean of its largest color there."""
     if samples < 2:
         return None
     here, first = colours[panel], colours[0]
     own = variances[panel].gather(0, here)[0]
     its = variances[0].gather(0, first)[0]
-    # [first colour, this colour, H, W] at each pixel's own pair
+    # [first color, this color, H, W] at each pixel's own pair
     of_first = covariances.gather(0, first.unsqueeze(0).expand(1, 3, *first.shape[1:]))[0]
     shared = of_first.gather(0, here)[0] * signs[panel] * signs[0]
     return ((own + its - 2 * shared).clamp(min=0) / (samples - 1)).sqrt()
@@ -130,7 +131,7 @@ def _compared(maps: Tensor, panel: int, error: Tensor | None) -> Compared:
 
 
 def random_signs(pixels: Tensor, epsilon: float, *, seed: int, integer: bool = False) -> Tensor:
-    """`pixels` (3,H,W) changed by random signs of the same epsilon: as large as FGSM's change, and aimed at nothing."""
+    """`pixels` (3,H,W) perturbed by random signs: as large as FGSM's change at this epsilon, but without direction."""
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, pixels.shape, generator=generator).to(pixels) * 2 - 1
     return perturbed(pixels, signs, epsilon, integer=integer)

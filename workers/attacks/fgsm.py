@@ -15,7 +15,7 @@ def fgsm(
     targeted: bool = False,
     integer: bool = False,
 ) -> Tensor:
-    """Adversarial images N,3,H,W of `pixels` at one epsilon, away from `classes` or, targeted, towards them."""
+    """Adversarial images N,3,H,W of `pixels` at one epsilon, away from `classes` or, if targeted, toward them."""
     check_epsilon(epsilon)
     check_inputs(model, pixels, classes)
     direction = sign_direction(loss_gradient(model, pixels, classes), targeted=targeted)

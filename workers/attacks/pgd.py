@@ -13,9 +13,9 @@ from workers.requests.parameters import InvalidRequest
 
 @dataclass(frozen=True)
 class Pgd:
-    """How projected gradient descent walks: `step_size` is a share of epsilon.
+    """Parameters of projected gradient descent. `step_size` is a fraction of epsilon.
 
-    `seed` is that of the random start in the box; None starts at the image itself.
+    `seed` is that of the random start within the epsilon box; None starts at the image itself.
     """
 
     steps: int = 10
@@ -23,7 +23,7 @@ class Pgd:
     seed: int | None = 0
 
     def __call__(self, step: Step) -> Tensor:
-        """The images of `step`, moved."""
+        """The perturbed images of `step`."""
         pixels, epsilon = step.pixels, step.epsilon
         low, high = (pixels - epsilon).clamp(0, 1), (pixels + epsilon).clamp(0, 1)
         moved = pixels.detach()
@@ -50,7 +50,7 @@ def pgd(
 ) -> Tensor:
     """Projected gradient descent within L-infinity `epsilon` (a number, or N,1,1,1) of `pixels`.
 
-    The stronger attack to compare with: it costs `how.steps` backward passes where FGSM costs one.
+    The stronger attack, for comparison: it costs `how.steps` backward passes where FGSM costs one.
     """
     check_epsilon(float(torch.as_tensor(epsilon).max()))
     check_inputs(model, pixels, classes)

@@ -1,4 +1,4 @@
-"""The attacks, in the order in which forms list them, and the check of what is asked of one. Imports no torch."""
+"""The attacks, in the order in which forms list them, and the validation of a request. Imports no torch."""
 
 import math
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from workers.attacks.attack import Attack
 from workers.requests.epsilons import LEVELS, grid_of
 from workers.requests.parameters import InvalidRequest, Value, choose
 
-# Part of an attack's name: goes up when the same request finds another thing.
+# Part of an attack's key. Increase it when the same request gives a different result.
 ATTACK_VERSION = 2
 DEFAULT_ATTACK = "fgsm"
 
-# One line an attack: its module in `workers.attacks.methods`.
+# One line per attack: its module in `workers.attacks.methods`.
 _MODULES = (
     "fgsm",
     "pgd",
@@ -25,10 +25,10 @@ ATTACKS: dict[str, Attack] = {attack.name: attack for attack in _FOUND}
 
 
 def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
-    """All that an attack of that method depends on: what the mode does not read is left out.
+    """All parameters that an attack with this method depends on, without those that the mode does not read.
 
     Raises:
-        InvalidRequest: there is no such method or parameter, or no epsilon is left to look at.
+        InvalidRequest: unknown method or parameter, or no epsilon is left to try.
     """
     method = choose(name, ATTACKS)
     values = method.parse(given)

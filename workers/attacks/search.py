@@ -1,16 +1,16 @@
-"""Attacks: the smallest change of an image that changes what a network says.
+"""Attacks: the smallest perturbation of an image that changes the prediction.
 
-Everything is in pixels in [0, 1], normalisation happens inside the model, and epsilon is the largest change of a pixel
-(L-infinity). FGSM: Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015; PGD: Madry et al.,
-Towards deep learning models resistant to adversarial attacks, ICLR 2018.
+Pixels are in [0, 1], normalization happens inside the model, and epsilon is the largest change of a pixel
+(L-infinity). FGSM: Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015; PGD: Madry
+et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018.
 
-FGSM's direction, the sign of the gradient of the cross-entropy on logits, does not depend on epsilon: one backward
-pass per image, then forward passes alone. Success is not monotone in epsilon, so the grid is walked from its lowest
-point up; halving intervals would find some later success, and call it the smallest. A geometric grid is then scanned
-once more between the last failure and the first success, from below too.
+FGSM's direction, the sign of the gradient of the cross-entropy on logits, does not depend on epsilon: one
+backward pass per image, then only forward passes. Success is not monotone in epsilon, so the grid is walked
+from its lowest point up; bisection would find some later success and call it the smallest. A geometric grid
+is then scanned again between the last failure and the first success, also from below.
 
-All passes are float32: bfloat16 changes the smallest epsilon of a third of all images. Nothing of the caller's is
-changed.
+All passes are float32: bfloat16 changes the smallest epsilon of a third of all images. The caller's state is
+left unchanged.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from workers.models.probabilities import check_finite
 from workers.requests.epsilons import Epsilons, GeometricGrid
 from workers.requests.parameters import InvalidRequest
 
-# Images in one forward pass of a search.
+# Images per forward pass of a search.
 _FORWARD_IMAGES = {"cpu": 16, "cuda": 128, "mps": 64}
 
 
@@ -46,22 +46,22 @@ def smallest_epsilons(
 ) -> list[Search]:
     """The smallest epsilon of `grid` at which an attack succeeds, for each of `pixels` (N,3,H,W in [0, 1]).
 
-    `grid.points` are looked at in ascending order; from the first that succeeds, so is what `grid.between` gives for it
-    and the point before it.
+    Tries `grid.points` in ascending order up to the first success, then the points of `grid.between` that
+    success and the last failure below it.
 
-    A success is a prediction other than the reference class or, targeted, that class itself.
+    A success is a prediction other than the reference class or, if targeted, a prediction of that class.
 
     Args:
-        classes: N; the label, or any class; None takes each image's own prediction.
-        perturb: moves the images anew at each epsilon; None attacks by FGSM.
-        full_scan: look at the whole grid, and report all runs of successes.
-        on_checked: told of image and point after each pass, the latest of each image; may raise to stop.
-        on_pass: told before each pass which of `pixels` each of its rows is made from.
-        batch: images in one forward pass. The result does not depend on it, but for the network's rounding.
-        forward: the same model with quicker forward passes (`speedups.folding`), not asked for gradients.
+        classes: N; the label, or any class; None uses each image's own prediction.
+        perturb: perturbs the images again at each epsilon; None attacks with FGSM.
+        full_scan: try the whole grid, and report all runs of successes.
+        on_checked: called after each pass with each image and its latest point; may raise to stop.
+        on_pass: called before each pass with the index in `pixels` that each row is made from.
+        batch: images per forward pass. It does not affect the result, except for the network's rounding.
+        forward: the same model with faster forward passes (`speedups.folding`); not used for gradients.
 
     Raises:
-        InvalidRequest: a class that the model has not, or a targeted search without classes.
+        InvalidRequest: the model does not have the class, or a targeted search has no classes.
     """
     if targeted and classes is None:
         raise InvalidRequest("target: expected a class to reach, got none")
@@ -124,7 +124,7 @@ def smallest_epsilons(
             for (image, value), row, after in zip(
                 group, _log_probabilities(forward or model, moved), moved, strict=True
             ):
-                if walks[image].awaits(value):  # not behind a success
+                if walks[image].awaits(value):  # skip points above a success
                     latest[image] = checked_at(value, row, walks[image].reference)
                     walks[image].enter(latest[image], after)
             for image, found in latest.items():
@@ -136,7 +136,7 @@ def smallest_epsilons(
 
 
 def _clean(model: Network, pixels: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor]:
-    """`loss_gradient` of `classes`, or of the predictions, and log-probabilities, by one pass there and back."""
+    """`loss_gradient` of `classes` or of the predictions, and log-probabilities, in one forward and backward pass."""
     seen: list[Tensor] = []
 
     def objective(logits: Tensor) -> Tensor:
@@ -156,6 +156,6 @@ def _log_probabilities(model: Network, pixels: Tensor) -> Tensor:
 
 
 def _as_log_probabilities(logits: Tensor) -> Tensor:
-    """Logarithms of probabilities on the CPU, N,C, float64: the softmax of float32 saturates at 1."""
+    """Log-probabilities on the CPU, N,C, float64: the softmax of float32 saturates at 1."""
     check_finite(logits)
     return logits.to("cpu", torch.float32).to(torch.float64).log_softmax(1)

@@ -1,6 +1,6 @@
-"""What moves inside a network between two images: channels and layers.
+"""What changes inside a network between two images: channels and layers.
 
-A channel's activation is the largest over its map, as in the index of top-k patches, so that the two can be joined.
+A channel's activation is the maximum over its map, as in the top-k index, so that the two can be joined.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,9 @@ class Shift:
 
     Attributes:
         before, after: largest activation of each channel, float64.
-        at_before, at_after: C,2: row and column of it; the lowest position on ties.
-        relative_change: Euclidean norm of after - before over all positions and channels, over that of before.
+        at_before, at_after: C,2: its row and column; the lowest position on ties.
+        relative_change: Euclidean norm of after - before over all positions and channels, divided by that of
+            before.
     """
 
     tap: Tap
@@ -32,14 +33,14 @@ class Shift:
 
     @property
     def shift(self) -> Tensor:
-        """After less before."""
+        """After minus before."""
         return self.after - self.before
 
     def sizes(self, spreads: Tensor | None = None) -> Tensor:
-        """How far each channel moved, C; NaN of those that are dead or gave no number.
+        """How far each channel shifted, C; NaN for channels that are dead or have a non-finite value.
 
-        The absolute shift, over `spreads` (C, `db.atlas.stds`; NaN of a dead channel) where the set was indexed.
-        Without an index a channel is dead whose largest activation is 0 in both images.
+        The absolute shift, divided by `spreads` (C, `db.atlas.stds`; NaN for a dead channel) if the set is
+        indexed. Without an index, a channel is dead if its largest activation is 0 in both images.
         """
         size = self.shift.abs()
         if spreads is not None:
@@ -49,18 +50,18 @@ class Shift:
         return torch.where(torch.isfinite(size), size, torch.nan)
 
     def live(self, spreads: Tensor | None = None) -> list[int]:
-        """The channels that are ranked: neither dead nor without a number."""
+        """The channels that are ranked: neither dead nor non-finite."""
         return [int(channel) for channel in torch.nonzero(self.sizes(spreads).isfinite()).flatten()]
 
     def most_moved(self, number: int, spreads: Tensor | None = None) -> list[int]:
-        """The live channels that moved most by `sizes`, at most `number`, best first; ties go to the lowest."""
+        """At most `number` live channels with the largest `sizes`, largest first; ties go to the lowest channel."""
         size = self.sizes(spreads).nan_to_num(-1.0)
         order = torch.sort(size, descending=True, stable=True).indices
         return [int(channel) for channel in order[:number] if size[channel] >= 0]
 
 
 def shifts(model: Tappable, taps: Sequence[Tap], before: Tensor, after: Tensor) -> list[Shift]:
-    """What moves at each tap, in forward order, between two images 3,H,W in [0, 1]; one pass of both."""
+    """The shifts at each tap, in forward order, between two images 3,H,W in [0, 1]; one forward pass of both."""
     found: list[Shift] = []
 
     def note(tap: Tap, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The walk of one image up the grid of epsilons, and what it found."""
+"""The walk of one image up the grid of epsilons, and its result."""
 
 import math
 from collections.abc import Sequence
@@ -9,17 +9,18 @@ from torch import Tensor
 
 from workers.requests.epsilons import LEVELS, Epsilons, GeometricGrid
 
-# Points of the grid that one image puts into its first pass, each time twice as many up to the most.
+# Grid points per image in its first pass; doubled in each following pass, up to the maximum.
 _FIRST_POINTS = 2
 _MAX_POINTS = 16
-# The same by FGSM on a geometric grid, whose first points few images fall at: a fuller pass costs less than two.
+# The same for FGSM on a geometric grid. Few images flip at its first points, so one larger pass is cheaper
+# than two.
 _FIRST_GEOMETRIC = 8
 TOP_CLASSES = 5
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a network says of one image at one epsilon: its `top` classes with their probabilities, best first."""
+    """A prediction for one image at one epsilon: the `top` classes with their probabilities, highest first."""
 
     epsilon: float
     top: tuple[tuple[int, float], ...]
@@ -27,33 +28,35 @@ class Checked:
 
     @property
     def predicted(self) -> int:
-        """The class it names."""
+        """The predicted class."""
         return self.top[0][0]
 
     @property
     def probability(self) -> float:
-        """That of the class it names."""
+        """The probability of the predicted class."""
         return self.top[0][1]
 
 
 @dataclass(frozen=True)
 class Search:
-    """The smallest epsilon of one image.
+    """The smallest successful epsilon of one image.
 
     Attributes:
-        outcome: `flipped`; `resisted`, to the cap: censored, not robust; or `no_gradient`: the gradient is zero
-            everywhere, so FGSM has no direction, which says nothing of robustness.
+        outcome: `flipped`; `resisted` up to the cap, which is a censored result and no proof of robustness;
+            or `no_gradient`: the gradient is zero everywhere, so FGSM has no direction, which says nothing
+            about robustness.
         reference: the class to leave, or for a targeted search the class to reach.
-        epsilon: the smallest success; 0 where the image was one without any change; None without success.
-        before, after: at epsilon 0, and at `epsilon`.
-        attacked: float32 3,H,W on the CPU, the image at `attacked_epsilon`; None where there was no direction.
-        direction: int8 3,H,W, the signs that FGSM walks along.
+        epsilon: the smallest success; 0 if the unchanged image is one; None without success.
+        before, after: predictions at epsilon 0, and at `epsilon`.
+        attacked: float32 3,H,W on the CPU, the image at `shown.epsilon`; None if there was no direction.
+        direction: int8 3,H,W, the signs that FGSM follows.
         gradient_norm: Euclidean norm of d cross-entropy / d pixels.
-        checked: ascending epsilons, up to the grid's first success or, in a full scan, to the cap.
-        successes: of a full scan, first and last epsilon of each run of successes.
-        last_failure: the largest failure below `epsilon`, 0 among them, or without success the largest epsilon looked
-            at; None where the image was a success without any change, or nothing was attacked.
-        at_most: whether `epsilon` is the lowest that the grid has, so that a smaller one may succeed too.
+        checked: predictions at ascending epsilons, up to the grid's first success or, in a full scan, to the
+            cap.
+        successes: for a full scan, first and last epsilon of each run of successes.
+        last_failure: the largest failure below `epsilon`, with 0 included, or without success the largest
+            epsilon tried; None if the unchanged image was a success or nothing was attacked.
+        at_most: whether `epsilon` is the lowest point of the grid, so that a smaller one may also succeed.
     """
 
     outcome: str
@@ -71,22 +74,22 @@ class Search:
 
     @property
     def shown(self) -> Checked | None:
-        """What the network says of `attacked`: at the smallest success, else at the largest epsilon looked at."""
+        """The prediction for `attacked`: at the smallest success, else at the largest epsilon tried."""
         return None if self.attacked is None else self.after or self.checked[-1]
 
 
 def checked_at(epsilon: float, row: Tensor, reference: int) -> Checked:
-    """What log-probabilities (C, float64) say at an epsilon."""
+    """The prediction at one epsilon, from log-probabilities (C, float64)."""
     best = row.topk(min(TOP_CLASSES, len(row)))
     top = tuple(zip(best.indices.tolist(), best.values.exp().tolist(), strict=True))
-    first = int(row.argmax())  # of classes that are tied, the lowest, as everywhere else
+    first = int(row.argmax())  # the lowest of tied classes, as everywhere else
     if top[0][0] != first:
         top = ((first, top[0][1]), *(pair for pair in top if pair[0] != first))[:TOP_CLASSES]
     return Checked(epsilon, top, math.exp(row[reference]))
 
 
 class Walk:
-    """One image's way up the grid, and then up the gap below the first success."""
+    """One image's walk up the grid, and then through the gap below the first success."""
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class Walk:
         self._first: Checked | None = before if self._succeeds(before) else None
         self._checked: list[Checked] = []
         self._in_gap = False
-        # the epsilons of the present scan, and how many of them were looked at
+        # the epsilons of the current scan, and how many of them have been tried
         self._scan: Sequence[float] = grid.points
         self._seen = 0
         self._fewest = (
@@ -129,25 +132,25 @@ class Walk:
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing more to look at."""
+        """Whether no epsilon is left to try."""
         return self._seen == len(self._scan)
 
     def wants(self, epsilon: float) -> bool:
-        """Whether that epsilon is still to be looked at in this scan."""
+        """Whether that epsilon is still to be tried in this scan."""
         return epsilon in self._scan[self._seen :]
 
     def awaits(self, epsilon: float) -> bool:
-        """Whether that is the next epsilon to look at."""
+        """Whether that is the next epsilon to try."""
         return not self.ended and self._scan[self._seen] == epsilon
 
     def next(self) -> Sequence[float]:
-        """Epsilons to look at next."""
+        """The epsilons to try next."""
         found = self._scan[self._seen : self._seen + self._points]
         self._points = min(2 * self._points, _MAX_POINTS)
         return found
 
     def enter(self, checked: Checked, attacked: Tensor) -> None:
-        """Enter what was seen at the epsilon that `awaits` names, of which image."""
+        """Record the prediction and the attacked image at the epsilon that `awaits` confirmed."""
         self._seen += 1
         self._checked.append(checked)
         if self._succeeds(checked) and (self._first is None or checked.epsilon < self._first.epsilon):
@@ -162,12 +165,12 @@ class Walk:
             self._scan, self._seen, self._points = self._gap(self._first), 0, self._fewest
 
     def _gap(self, first: Checked) -> Sequence[float]:
-        """What is left to look at between the last failure and the first success of the grid."""
+        """The epsilons left to try between the grid's last failure and its first success."""
         below = [checked.epsilon for checked in self._checked if checked.epsilon < first.epsilon]
         return self._grid.between(max(below), first.epsilon) if below else ()
 
     def result(self, image: Tensor, direction: Tensor) -> Search:
-        """What was found for `image` along `direction`."""
+        """The result of the walk, for `image` along `direction`."""
         outcome = "flipped" if self._first else "no_gradient" if self._without_direction else "resisted"
         attacked = (
             image.to("cpu", torch.float32, copy=True) if self._first is self._before else self._attacked
@@ -185,7 +188,7 @@ class Walk:
             for checked in everything
             if not self._succeeds(checked) and (epsilon is None or checked.epsilon < epsilon)
         ]
-        finest = 1 / LEVELS if self._grid.integer else 0.0  # below it there is no change of whole levels
+        finest = 1 / LEVELS if self._grid.integer else 0.0  # below it, whole levels do not change
         return Search(
             outcome=outcome,
             reference=self.reference,

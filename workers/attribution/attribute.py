@@ -1,10 +1,10 @@
 """Attribution: which pixels the logit of a class depends on.
 
-All maps are about pixels in [0, 1] and about logits: the gradient of class c is d logit_c / d pixel. A method's
-three colours become one value a pixel (`colours`): their largest absolute value, or their signed sum. The methods are
-those of `workers.attribution.registry`.
+Maps are computed on pixels in [0, 1] and on logits: the gradient of class c is d logit_c / d pixel. A
+method's three color values are reduced to one value per pixel (`colours`): their largest absolute value or
+their signed sum. `workers.attribution.registry` lists the methods.
 
-Nothing of the caller's is changed: no tensor, no parameter, no hook stays, no global random state.
+The caller's state is left unchanged: tensors, parameters, hooks and the global random state.
 """
 
 from collections.abc import Mapping
@@ -30,15 +30,16 @@ def attribute(
     on_progress: Progress = lambda _done, _total: None,
     chunk: int | None = None,
 ) -> Attribution:
-    """Maps of `pixels` (N,3,H,W in [0, 1]) for the classes `targets` (N) by a method of `METHODS`.
+    """Compute maps of `pixels` (N,3,H,W in [0, 1]) for the classes `targets` (N) with one of `METHODS`.
 
     Args:
         on_progress: called with (done, total) between passes; may raise to stop.
-        chunk: images in one pass; by default as many as memory allows (see `workers.attribution.gradients.chunk_size`).
+        chunk: images per pass; by default as many as fit in memory (see
+            `workers.attribution.gradients.chunk_size`).
 
     Raises:
-        InvalidRequest: no such method, parameter, class or layer.
-        NotFinite: the logits are not finite, of the first image or of one that a map is made from.
+        InvalidRequest: unknown method, parameter, class or layer.
+        NotFinite: the logits of the first image, or of an image that a map is computed from, are not finite.
         AttributionError: the map is not finite.
     """
     options = parse_method(method, parameters)

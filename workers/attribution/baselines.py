@@ -1,4 +1,4 @@
-"""What stands for pixels that are missing."""
+"""Baselines: what replaces missing pixels."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ BLUR_SIGMA = 10.0
 
 
 def baseline_pixels(pixels: Tensor, mean: Tensor, kind: object) -> Tensor:
-    """N,3,H,W: `mean`, the colour that the model subtracts (1,3,1,1); `black`; or `blur`, sigma 10 pixels."""
+    """N,3,H,W: `mean`, the color that the model subtracts (1,3,1,1); `black`; or `blur`, with a sigma of 10 pixels."""
     if kind == "black":
         return torch.zeros_like(pixels)
     if kind == "mean":

@@ -1,4 +1,4 @@
-"""Deletion and insertion: whether the pixels that a map ranks first are those that the class needs.
+"""Deletion and insertion: test whether the pixels that a map ranks highest are the ones the class needs.
 
 Petsiuk et al., RISE: randomized input sampling for explanation of black-box models, BMVC 2018.
 """
@@ -18,7 +18,7 @@ _AT_ONCE = 8
 
 
 class Classifier(Protocol):
-    """A vision model as far as its answers are concerned."""
+    """The part of a vision model that deletion and insertion need: its logits and its mean color."""
 
     mean: Tensor
 
@@ -28,10 +28,10 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Probability of the class after each step, before the first step at the front, and the areas below.
+    """Probability of the class at each step, starting with the unchanged input, and the areas under both curves.
 
-    A good map's deletion falls fast (small area), its insertion rises fast (large area). Areas are over the share
-    of pixels, from 0 to 1.
+    With a good map the deletion curve falls fast (small area) and the insertion curve rises fast (large
+    area). Areas are over the fraction of pixels, from 0 to 1.
     """
 
     deletion: tuple[float, ...]
@@ -49,13 +49,13 @@ def faithfulness(
     steps: int = 50,
     on_progress: Progress = lambda _done, _total: None,
 ) -> Faithfulness:
-    """Take pixels away, and bring them in, in the order of a map's absolute values.
+    """Delete pixels, then insert them, in order of a map's absolute values.
 
-    Deleted pixels take the model's mean colour; insertion starts from the image blurred (sigma 10 pixels).
+    Deleted pixels take the model's mean color; insertion starts from the blurred image (sigma 10 pixels).
 
     Args:
         pixels: 1,3,H,W in [0, 1]; heat: H,W. Ties go to the lowest position.
-        steps: equal shares of the pixels, to a whole pixel.
+        steps: number of equal shares of the pixels, each rounded to whole pixels.
 
     Raises:
         NotFinite: a logit is NaN or infinite.
@@ -86,5 +86,5 @@ def faithfulness(
 
 
 def _area(curve: tuple[float, ...]) -> float:
-    """By the trapezoid rule over [0, 1]."""
+    """Area by the trapezoid rule over [0, 1]."""
     return (sum(curve) - (curve[0] + curve[-1]) / 2) / (len(curve) - 1)

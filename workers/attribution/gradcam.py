@@ -1,4 +1,7 @@
-"""Grad-CAM at any map (Selvaraju et al., Grad-CAM: visual explanations from deep networks, ICCV 2017)."""
+"""Grad-CAM at any feature map.
+
+Selvaraju et al., Grad-CAM: visual explanations from deep networks, ICCV 2017.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -16,8 +19,9 @@ from workers.requests.parameters import InvalidRequest
 def gradcam(model: Tappable, pixels: Tensor, targets: Tensor, *, at: ModuleMap) -> Tensor:
     """N,H,W: relu(sum over channels of mean gradient x activation) of a map, bilinear to the input's size.
 
-    Zero everywhere where nothing at this layer speaks for the class. Captum's LayerGradCam takes dimension 1 for the
-    channels; `ModuleMap` knows where they are (N,H,W,C in ConvNeXt's blocks, tokens in a ViT).
+    Zero everywhere if no position of the layer has positive evidence for the class. Captum's LayerGradCam
+    assumes that dimension 1 is the channels; `ModuleMap` knows where they are (N,H,W,C in ConvNeXt's blocks,
+    tokens in a ViT).
     """
     with torch.enable_grad():
         activation, logits = _tapped(model, pixels.detach().clone().requires_grad_(), at)
@@ -30,13 +34,14 @@ def gradcam(model: Tappable, pixels: Tensor, targets: Tensor, *, at: ModuleMap) 
 
 
 def choose_map(model: Tappable, layer: str) -> ModuleMap:
-    """The map of that name: a layer of the index, or the path of any module that returns a map.
+    """The map with this name: an indexed layer, or the path of any module that returns a map.
 
-    An empty name takes the last map of which the class depends on every position, after the residual join where
-    there is one; in a ViT that reads its class token, the last block but one.
+    An empty name selects the last map whose every position affects the class, after the residual join if
+    there is one; in a ViT that classifies from its class token, this is the last block but one.
 
     Raises:
-        InvalidRequest: there is none, or none of its positions reaches the class; the message proposes another.
+        InvalidRequest: there is no such map, or none of its positions affects the class; the message suggests
+            another.
     """
     taps = find_taps(model)
     maps = module_maps(model, taps)
@@ -88,9 +93,9 @@ def _tapped(model: Tappable, batch: Tensor, at: ModuleMap) -> tuple[Tensor, Tens
             return None
         tensor, rebuilt = first_tensor(output)
         assert tensor is not None, f"expected a map from {at.name}, got {type(output).__name__}"
-        # a copy of its own: what the module returned may be its input too, which other branches read
+        # clone: the module's output may also be its input, which other branches read
         found.append(tensor.clone())
-        return rebuilt(found[0].clone())  # what follows may work in place
+        return rebuilt(found[0].clone())  # later layers may work in place
 
     handle = model.network.get_submodule(at.module).register_forward_hook(keep)
     try:

@@ -1,4 +1,4 @@
-"""Gradients of logits with respect to pixels, in as much memory as one may take."""
+"""Gradients of logits with respect to pixels, within a memory budget."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,13 +12,14 @@ from workers.requests.parameters import Value
 
 Progress = Callable[[int, int], None]
 
-# What a pass may keep for its way back. On a CPU more gains no speed; beside it come buffers of almost as much.
+# Bytes that a pass may keep for its backward pass. On a CPU a larger budget is no faster. Buffers of almost
+# the same size come on top of it.
 _GRAPH_BYTES = {"cpu": 290 << 20, "cuda": 4 << 30, "mps": 1 << 30}
 _MOST = 64
 
 
 class Network(Protocol):
-    """A vision model as far as gradients are concerned."""
+    """The part of a vision model that gradients need."""
 
     network: nn.Module
 
@@ -27,10 +28,10 @@ class Network(Protocol):
 
 
 def input_gradients(model: Network, pixels: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
-    """d objective(logits) / d pixels, N,3,H,W, for a sum over images. Only the input gets a gradient."""
+    """d objective(logits) / d pixels, N,3,H,W. `objective` sums over images. Only the input gets a gradient."""
     with torch.enable_grad():
         batch = pixels.detach().clone().requires_grad_()
-        # images do not meet in the network: the sum's gradient is each one's own
+        # images do not interact in the network: each one's gradient of the sum is its own
         (gradient,) = torch.autograd.grad(objective(model(batch)), batch)
     return gradient
 
@@ -41,9 +42,9 @@ def logit_gradients(model: Network, pixels: Tensor, targets: Tensor) -> Tensor:
 
 
 def precision(dtype: Value, device: torch.device) -> AbstractContextManager[Any]:
-    """Within it the network computes in `dtype`: `float32` or `bfloat16`.
+    """Context manager in which the network computes in `dtype`: `float32` or `bfloat16`.
 
-    float32 on CUDA is all of float32, as in the index (`precompute.index.forward`).
+    float32 on CUDA means full float32 without TF32, as in the index (`precompute.index.forward`).
     """
     if dtype == "bfloat16":
         return torch.autocast(device.type, torch.bfloat16)
@@ -56,9 +57,9 @@ _graph_bytes: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKey
 
 
 def chunk_size(model: Network, pixels: Tensor) -> int:
-    """How many images to take through the network and back at once, so that their graph fits the budget.
+    """Number of images per forward and backward pass whose graph fits the memory budget.
 
-    Measured by one pass of one image, once per model and size.
+    Measured with one forward pass of one image, once per model and input size.
     """
     known = _graph_bytes.setdefault(model.network, {})
     size = tuple(pixels.shape[1:])
@@ -69,7 +70,7 @@ def chunk_size(model: Network, pixels: Tensor) -> int:
 
 
 def _kept_by_graph(model: Network, pixels: Tensor) -> int:
-    """Bytes that one image's graph keeps, without weights and with each memory counted once."""
+    """Bytes that one image's graph keeps, excluding weights and counting shared storage once."""
     weights = {
         tensor.untyped_storage().data_ptr()
         for tensor in (*model.network.parameters(), *model.network.buffers())

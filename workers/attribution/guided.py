@@ -1,7 +1,7 @@
-"""Guided Backprop's rule for every activation of a network, called as a module, a function or a tensor's method.
+"""Guided Backprop for every activation of a network, whether a module, a function or a tensor method.
 
-Springenberg et al., Striving for simplicity: the all convolutional net, 2015: only positive gradients pass back
-through an activation.
+Only positive gradients pass backward through an activation. Springenberg et al., Striving for simplicity: the
+all convolutional net, 2015.
 """
 
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# Functions of torch and methods of tensors, without the underscore of those that work in place. Sigmoid, tanh and
-# softmax are left out: networks use them as gates and weights.
+# torch functions and tensor methods; in-place variants are matched without their trailing underscore.
+# Sigmoid, tanh and softmax are excluded: networks use them as gates and weights.
 _ACTIVATIONS = {
     "relu", "relu6", "hardtanh", "leaky_relu", "rrelu", "prelu", "threshold", "elu", "celu", "selu", "gelu", "silu",
     "hardswish", "mish", "softplus",
@@ -21,10 +21,10 @@ _ACTIVATIONS = {
 
 @contextmanager
 def positive_gradients(network: nn.Module) -> Iterator[list[str]]:
-    """Within it, only positive gradients pass back through an activation; gives the names of those met so far.
+    """Context in which only positive gradients pass backward through an activation; yields the names met so far.
 
-    Activations that a library writes out in arithmetic (transformers' `NewGELUActivation`, timm's `QuickGELU`) are
-    known by their module.
+    Activations that a library implements in arithmetic (transformers' `NewGELUActivation`, timm's
+    `QuickGELU`) are recognized by their module.
     """
     met: list[str] = []
 
@@ -48,15 +48,15 @@ def _is_activation(module: nn.Module) -> bool:
 
 
 def _rectify(output: Any, name: str, met: list[str]) -> None:
-    # on the tensor itself, also where a later layer goes on in place: a hook sees the gradient of what the tensor
-    # held when the hook was made
+    # a tensor hook also works where a later layer continues in place: it sees the gradient of the value that
+    # the tensor had when the hook was registered
     if isinstance(output, Tensor) and output.requires_grad:
         met.append(name)
-        cast(Any, output).register_hook(lambda gradient: gradient.clamp(min=0))  # torch gives it no types
+        cast(Any, output).register_hook(lambda gradient: gradient.clamp(min=0))  # untyped in torch
 
 
 class _Functions(TorchFunctionMode):
-    """Rectifies what functions and methods return; `nn.ReLU` and its like call them too."""
+    """Rectifies the gradients of what functions and methods return; `nn.ReLU` and similar modules call them too."""
 
     def __init__(self, met: list[str]) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _Functions(TorchFunctionMode):
 
 
 def _is_relu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """A ReLU in other words: a clamp from zero up, or the maximum of something and zero."""
+    """Whether this is a ReLU under another name: a clamp at zero, or the maximum of something and zero."""
     if name in ("clamp", "clip", "clamp_min"):
         return _is_zero(kwargs.get("min", args[1] if len(args) > 1 else None))
     return name in ("maximum", "max") and len(args) == 2 and _is_zero(args[1])

@@ -1,4 +1,4 @@
-"""What attribution methods are made of: the inputs they get, the maps they give, and the passes they share."""
+"""Building blocks of attribution methods: their inputs, the maps they return and the passes they share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from workers.requests.parameters import Value
 
 
 class AttributionError(RuntimeError):
-    """A map cannot be computed; the message is one sentence."""
+    """A map cannot be computed. The message is one sentence."""
 
 
 class Differentiable(Protocol):
-    """A vision model as far as attribution is concerned."""
+    """The part of a vision model that attribution needs."""
 
     network: nn.Module
     preprocessing: Preprocessing
@@ -33,11 +33,13 @@ class Attribution:
     """Maps of N images, on the CPU.
 
     Attributes:
-        map: float32 N,H,W; `signed`: whether its sign means for and against the class.
-        standard_error: float32 N,H,W of the map's values, where it is a mean of random samples.
+        map: float32 N,H,W.
+        signed: whether the sign means evidence for or against the class.
+        standard_error: float32 N,H,W of the map's values, if the map is a mean over random samples.
         samples: noisy copies drawn for each image; 1 for methods without noise.
-        agreement: how alike two halves of the samples rank the pixels, see `workers.attribution.smoothgrad`.
-        layer: whose map it is, for a method that reads one layer.
+        agreement: how similarly two halves of the samples rank the pixels, see
+            `workers.attribution.smoothgrad`.
+        layer: the layer that the map is from, for a method that reads one layer.
     """
 
     map: Tensor
@@ -50,7 +52,7 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a method gets: see `workers.attribution.attribute.attribute`."""
+    """Inputs of a method; see `workers.attribution.attribute.attribute`."""
 
     model: Differentiable
     pixels: Tensor
@@ -61,17 +63,17 @@ class Inputs:
 
     @property
     def size(self) -> int:
-        """Images in one pass there and back."""
+        """Images per forward and backward pass."""
         return self.chunk or chunk_size(self.model, self.pixels)
 
 
 def reduce_colours(values: Tensor, colours: Value) -> Tensor:
-    """N,H,W of N,3,H,W: the largest absolute value, or the signed sum."""
+    """Reduce N,3,H,W to N,H,W: the largest absolute value, or the signed sum."""
     return values.abs().amax(1) if colours == "max_abs" else values.sum(1)
 
 
 def as_maps(values: Tensor, colours: Value) -> Attribution:
-    """Maps of N,3,H,W values without noise; signed where the colors are summed."""
+    """Maps from N,3,H,W values of a method without noise; signed if the colors are summed."""
     images = len(values)
     reduced = reduce_colours(values, colours).to("cpu", torch.float32)
     return Attribution(reduced, colours == "sum", None, (1,) * images, (None,) * images)
@@ -80,7 +82,7 @@ def as_maps(values: Tensor, colours: Value) -> Attribution:
 def in_chunks(
     inputs: Inputs, compute: Callable[[Differentiable, Tensor, Tensor], Tensor] = logit_gradients
 ) -> Tensor:
-    """What `compute` gives of the inputs, in passes of as many images as memory allows."""
+    """Results of `compute` over the inputs, in passes of as many images as fit in memory."""
     found = []
     for first in range(0, len(inputs.pixels), inputs.size):
         part = slice(first, first + inputs.size)
@@ -90,7 +92,7 @@ def in_chunks(
 
 
 def watched(model: Differentiable, on_progress: Progress, total: int) -> Callable[[Tensor], Tensor]:
-    """`model`, which tells of its progress: Captum has no other way to be watched or stopped."""
+    """`model`, wrapped to report progress: Captum offers no other way to monitor or stop a run."""
     done = 0
 
     def forward(batch: Tensor) -> Tensor:

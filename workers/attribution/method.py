@@ -1,7 +1,8 @@
-"""What an attribution method is: a description, and the function that computes its maps.
+"""The definition of an attribution method: a description, and the function that computes its maps.
 
-A method is one module of `workers.attribution.methods` with `METHOD`, and one line in `workers.attribution.registry`.
-The web process reads the descriptions, so a module imports torch, and what needs it, inside its function.
+A method is one module in `workers.attribution.methods` that defines `METHOD`, and one line in
+`workers.attribution.registry`. The web process reads the descriptions, so a module imports torch and
+everything that needs torch inside its function.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,8 +20,8 @@ class Method(MethodDescription):
     """One attribution method.
 
     Attributes:
-        unit: of a map's values, in words; a function of the parameters where these change it.
-        compute: makes the maps. Colors are reduced to one value a pixel.
+        unit: unit of the map's values, in words; a function of the parameters if it depends on them.
+        compute: makes the maps, with colors reduced to one value per pixel.
     """
 
     unit: str | Callable[[Mapping[str, Any]], str]
@@ -32,7 +33,7 @@ class Method(MethodDescription):
 
 
 def colors(default: str) -> Parameter:
-    """The parameter that says how a gradient's three colors become one value a pixel."""
+    """The parameter that sets how a gradient's three colors are reduced to one value per pixel."""
     return Parameter(
         "colours",
         default,

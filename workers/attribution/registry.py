@@ -7,11 +7,11 @@ from typing import Any
 from workers.attribution.method import Method
 from workers.requests.parameters import Value, choose
 
-# Part of a map's name: goes up when a method computes other numbers from the same request.
+# Part of a map's key. Increase it when a method computes different numbers for the same request.
 ATTRIBUTION_VERSION = 2
 DEFAULT_METHOD = "smoothgrad"
 
-# One line a method: its module in `workers.attribution.methods`.
+# One line per method: its module in `workers.attribution.methods`.
 _MODULES = (
     "smoothgrad",
     "gradient",
@@ -28,9 +28,9 @@ METHODS: dict[str, Method] = {method.name: method for method in _FOUND}
 
 
 def parse_method(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
-    """The parameters of method `name`, complete and checked.
+    """The parameters of method `name`, checked and with defaults filled in.
 
     Raises:
-        InvalidRequest: no such method, or a parameter that it has not or that is out of range.
+        InvalidRequest: unknown method or parameter, or a parameter out of range.
     """
     return choose(name, METHODS).parse(given)

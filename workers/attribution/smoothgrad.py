@@ -1,11 +1,11 @@
-"""SmoothGrad and its relatives: moments of the gradient over noisy copies of the image.
+"""SmoothGrad and its variants: moments of the gradient over noisy copies of the image.
 
 Smilkov et al., SmoothGrad: removing noise by adding noise, 2017; squared: Hooker et al., A benchmark for
-interpretability methods in deep neural networks, NeurIPS 2019; variance: Adebayo et al., Local explanation methods
-for deep neural networks lack sensitivity to parameter values, 2018.
+interpretability methods in deep neural networks, NeurIPS 2019; variance: Adebayo et al., Local explanation
+methods for deep neural networks lack sensitivity to parameter values, 2018.
 
-Laws: with noise level 0 the mean is the gradient, whatever the number of samples; sample i of a seed has the same
-noise in every image of one size, in any batch, chunk and device.
+Invariants: with noise level 0 the mean is the gradient, for any number of samples; sample i of a seed has the
+same noise in every image of one size, in any batch, chunk and device.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from workers.attribution.gradients import Progress, chunk_size, logit_gradients, precision
 
-# Where an early stop is considered: fixed counts, so that chunks do not decide.
+# Early stopping is checked at fixed sample counts, so that the chunk size does not affect the result.
 FIRST_LOOK = 8
 LOOK_EVERY = 4
 
 
 class Normalising(Protocol):
-    """A vision model that normalises its input by `mean` and `std`."""
+    """A vision model that normalizes its input by `mean` and `std`."""
 
     network: nn.Module
     mean: Tensor
@@ -41,9 +41,9 @@ class Smoothed:
     Attributes:
         map: float32 N,H,W.
         standard_error: float32 N,H,W of the map's values over the samples; None for a single sample.
-        samples: drawn for each image.
-        agreement: Spearman's rank correlation of the maps of the even and of the odd samples, corrected to all
-            samples by Spearman and Brown's 2r / (1 + r); None for a single sample.
+        samples: number drawn for each image.
+        agreement: Spearman's rank correlation between the maps of the even and the odd samples, extrapolated
+            to all samples with the Spearman-Brown formula 2r / (1 + r); None for a single sample.
     """
 
     map: Tensor
@@ -70,10 +70,11 @@ def smoothgrad(
     """Moments of the gradient over `samples` noisy copies of `pixels` (N,3,H,W in [0, 1]).
 
     Args:
-        noise_level: sigma divided by (max - min) of the normalised input of that image. The noise is isotropic
-            there; in pixels its sigma is that times the model's std, colour by colour.
-        variant: `mean`, `squared` (mean of squares) or `variance` (of the samples, not corrected for their number).
-        agreement: stop an image's sampling once its halves agree so well; 0 never does.
+        noise_level: sigma divided by (max - min) of that image's normalized input. The noise is isotropic in
+            normalized space; in pixels its sigma is multiplied by the model's std, color by color.
+        variant: `mean`, `squared` (mean of squares) or `variance` (over the samples, without Bessel's
+            correction).
+        agreement: stop sampling an image once its halves agree at least this well; 0 disables early stopping.
         colours: `max_abs` or `sum`.
     """
     normalised = (pixels - model.mean) / model.std
@@ -87,7 +88,7 @@ def smoothgrad(
         upto = min(samples, FIRST_LOOK if drawn == 0 else drawn + LOOK_EVERY) if agreement > 0 else samples
         pairs = [(image, sample) for sample in range(drawn, upto) for image in active]
         passes = -(-len(pairs) // size)
-        for number in range(passes):  # of equal size: a last pass of one sample would be a slow one
+        for number in range(passes):  # equal sizes: a last pass of one sample would be slow
             on_progress(done, len(pixels) * samples)
             group = pairs[number * len(pairs) // passes : (number + 1) * len(pairs) // passes]
             which = torch.tensor([image for image, _ in group], device=pixels.device)
@@ -112,19 +113,19 @@ def smoothgrad(
 
 
 def noise_of(seed: int, sample: int, shape: torch.Size) -> Tensor:
-    """Standard normal noise of one sample, 3,H,W; drawn on the CPU, so that devices agree."""
+    """Standard normal noise of one sample, 3,H,W; drawn on the CPU so that all devices agree."""
     generator = torch.Generator().manual_seed((seed << 20) + sample)
     return torch.randn(shape, generator=generator)
 
 
 class _Tally:
-    """Sums over the samples of one image: the values whose mean the map is, and their squares, by halves."""
+    """Sums over one image's samples, per half: the values that the map averages, and their powers."""
 
     def __init__(self, shape: torch.Size, *, variant: str, colours: str) -> None:
         self.count = 0
         self._variant = variant
         self._colours = colours
-        # a signed sum over colours is linear, so its samples can be summed as one
+        # a signed sum over colors is linear, so it can be taken before summing over samples
         self._summed = colours == "sum" and variant == "mean"
         values = torch.Size((1, *shape[1:])) if self._summed else shape
         powers = 2 if variant == "mean" else 4
@@ -132,7 +133,7 @@ class _Tally:
         self._counts = [0, 0]
 
     def add(self, gradient: Tensor, *, even: bool) -> None:
-        """Enter one sample's gradient, float64 3,H,W."""
+        """Add one sample's gradient, float64 3,H,W."""
         half = 0 if even else 1
         value = gradient.sum(0, keepdim=True) if self._summed else gradient
         power = value
@@ -143,13 +144,13 @@ class _Tally:
         self.count += 1
 
     def _moments(self, half: int | None = None) -> Tensor:
-        """Means of the powers over one half, or over all."""
+        """Means of the powers over one half, or over all samples."""
         if half is None:
             return self._halves.sum(0) / self.count
         return self._halves[half] / self._counts[half]
 
     def _values(self, moments: Tensor) -> Tensor:
-        """What the variant reports, before colours are reduced."""
+        """The values of the variant, before colors are reduced."""
         if self._variant == "variance":
             return (moments[1] - moments[0] ** 2).clamp(min=0)
         return moments[1] if self._variant == "squared" else moments[0]
@@ -161,11 +162,11 @@ class _Tally:
         return values.abs().amax(0) if self._colours == "max_abs" else values.sum(0)
 
     def map(self) -> Tensor:
-        """H,W."""
+        """The map, H,W."""
         return self._reduced(self._moments())
 
     def standard_error(self) -> Tensor | None:
-        """H,W: of the reported value, where colours are reduced to the largest that of the largest."""
+        """Standard error of the map, H,W; with `max_abs`, that of the color with the largest absolute value."""
         if self.count < 2:
             return None
         moments = self._moments()
@@ -184,7 +185,7 @@ class _Tally:
         if self._colours == "max_abs":
             largest = self._values(moments).abs().argmax(0, keepdim=True)
             return errors.gather(0, largest)[0]
-        return (errors**2).sum(0).sqrt()  # colours taken as independent: an approximation for squares
+        return (errors**2).sum(0).sqrt()  # treats colors as independent: an approximation for squares
 
     def agreement(self) -> float | None:
         """See `Smoothed`."""
@@ -195,8 +196,8 @@ class _Tally:
 
 
 def rank_correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """Spearman's, over all values; two constant maps agree, a constant and another do not."""
-    from scipy.stats import rankdata  # a second to import, which a worker's start need not take
+    """Spearman's, over all values: 1 for two constant maps, 0 for a constant map and another."""
+    from scipy.stats import rankdata  # takes a second to import, so not at worker start
 
     ranks = [rankdata(values, axis=None) for values in (one, other)]
     left, right = (rank - rank.mean() for rank in ranks)
@@ -207,5 +208,5 @@ def rank_correlation(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64
 
 
 def corrected_to_the_whole(halves: float) -> float:
-    """Spearman and Brown: the reliability of all samples from the correlation of their halves."""
+    """Spearman-Brown: the reliability of all samples from the correlation of their halves."""
     return 2 * halves / (1 + halves) if halves > 0 else halves

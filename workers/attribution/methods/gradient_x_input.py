@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def _compute(inputs: "Inputs") -> "Attribution":
-    """The input is the normalised one: its zero is the mean colour, and a black pixel counts."""
+    """Uses the normalized input: zero is the mean color, so a black pixel contributes."""
     from workers.attribution.maps import as_maps, in_chunks
 
     gradient = in_chunks(inputs)

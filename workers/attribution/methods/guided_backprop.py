@@ -1,5 +1,8 @@
-"""Guided Backprop. Captum's changes `nn.ReLU` alone, and gives the plain gradient for networks of ReLU6, GELU, SiLU or
-`F.relu` without saying so; ours (`workers.attribution.guided`) changes every activation."""
+"""Guided Backprop (`workers.attribution.guided`), for every activation.
+
+Captum's version modifies only `nn.ReLU` and silently returns the plain gradient for networks with ReLU6,
+GELU, SiLU or `F.relu`.
+"""
 
 from typing import TYPE_CHECKING
 

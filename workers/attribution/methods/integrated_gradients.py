@@ -1,4 +1,4 @@
-"""Integrated Gradients, by Captum: the gradient along the way from a baseline to the image."""
+"""Integrated Gradients, with Captum: the gradient along the path from a baseline to the image."""
 
 from typing import TYPE_CHECKING
 

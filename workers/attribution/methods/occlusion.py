@@ -1,4 +1,4 @@
-"""Occlusion, by Captum: how much the logit falls when a square is hidden."""
+"""Occlusion, with Captum: how much the logit drops when a square is hidden."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def _compute(inputs: "Inputs") -> "Attribution":
-    """How much the logit falls when a square is hidden; a pixel gets the mean over the squares that hide it."""
+    """How much the logit drops when a square is hidden; a pixel gets the mean over the squares that cover it."""
     import torch
     from captum.attr import Occlusion
 
@@ -37,7 +37,7 @@ def _compute(inputs: "Inputs") -> "Attribution":
             target=inputs.targets,
             perturbations_per_eval=max(1, size // len(inputs.pixels)),
         )
-    drop = found[:, 0].to("cpu", torch.float32)  # the same for all colours: they are hidden together
+    drop = found[:, 0].to("cpu", torch.float32)  # the same for all colors: they are hidden together
     return Attribution(drop, True, None, (1,) * len(drop), (None,) * len(drop))
 
 

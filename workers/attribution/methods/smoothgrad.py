@@ -1,4 +1,4 @@
-"""SmoothGrad and its relatives: moments of the gradient over noisy copies of the image."""
+"""SmoothGrad and its variants: moments of the gradient over noisy copies of the image."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
