@@ -16,7 +16,7 @@ from workers.requests.keys import content_key, key_in_set
 from workers.requests.models import ModelRef, check_classes
 from workers.requests.parameters import InvalidRequest
 
-# Of jobs alone: a higher one has what is stored of an attack completed, and keeps the attack.
+# Of jobs only: increasing it completes what is stored for an attack, and keeps the attack.
 _JOB_VERSION = 3
 MAX_ATTACKS = 200_000
 RELATIVE_TO = ("prediction", "label")
@@ -38,10 +38,10 @@ def attack_job(
 
     Args:
         relative_to: the class to leave: `prediction` or `label` of each image.
-        target: a class to reach instead, by its index; then `relative_to` is not read.
+        target: index of a class to reach instead; `relative_to` is then ignored.
 
     Raises:
-        InvalidRequest: something in it cannot be; the message names it.
+        InvalidRequest: something in it is invalid; the message names it.
     """
     complete = parse_attack(method, parameters)
     if relative_to not in RELATIVE_TO:
@@ -81,22 +81,22 @@ def attack_job(
 
 
 def attack_question(digest: str, parameters: Mapping[str, Any], image_key: str, label: int | None) -> str:
-    """SHA-256 over all that what an attack finds depends on; `key_in_set` of it is the row's key.
+    """SHA-256 over everything that the result of an attack depends on; the row's key is `key_in_set` of it.
 
-    An image in two sets has two rows: channels are compared by their spread over the set.
+    An image in two sets has two rows, because channels are compared by their standard deviation over the set.
 
     Args:
-        digest: that of the model.
-        parameters: those of the job.
+        digest: digest of the model.
+        parameters: parameters of the job.
         image_key: content of the image.
-        label: the image's label as a class of the model, where the attack is relative to it.
+        label: the image's label as a class of the model, if the attack is relative to it.
     """
     aim = {name: parameters[name] for name in ("method", "parameters", "relative_to", "target")}
     return content_key(ATTACK_VERSION, digest, image_key, aim, label)
 
 
 def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> list[Record]:
-    """Of the first `most` attacks of a request, those that are stored already, as `job_attacks` gives them."""
+    """Those of the first `most` attacks of a request that are already stored, in the format of `job_attacks`."""
     items = new.items[:most]
     ids = list({item.image_id for item in items})
     images = {row["image_id"]: row for row in atlas.fetch(images_by_id(str(new.image_set), ids))}
@@ -111,7 +111,7 @@ def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> l
         question = attack_question(digests[item.model], new.parameters, row["key"], label)
         keys.append(key_in_set(question, new.image_set, item.image_id))
     found = {row["key"]: row for row in attacks_with_keys(ledger, keys)}
-    # models of one digest share their attacks
+    # models with the same digest share their attacks
     asked = zip(keys, items, strict=True)
     return [
         found[key] | {"model": item.model, "position": position}
@@ -121,10 +121,10 @@ def stored_attacks(atlas: Atlas, ledger: Ledger, new: NewJob, *, most: int) -> l
 
 
 def parse_class(given: Any) -> int | None:
-    """The index of a class, typed or from JSON; None and an empty text are none.
+    """A class index, typed or from JSON; None for None or an empty text.
 
     Raises:
-        InvalidRequest: it is something else.
+        InvalidRequest: it is anything else.
     """
     if given is None or given == "":
         return None

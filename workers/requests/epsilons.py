@@ -1,6 +1,7 @@
-"""The epsilons that an attack looks at: linear and geometric grids, and the parameters that choose one.
+"""The epsilons that an attack tries: linear and geometric grids, and the parameters that select one.
 
-Imports no torch: forms, commands and checks of requests read them, and `workers.attacks.search` walks them.
+Imports no torch: forms, commands and request validation use this module, and `workers.attacks.search` walks
+the grids.
 """
 
 import math
@@ -12,16 +13,16 @@ from typing import Any
 from workers.requests.parameters import InvalidRequest, Parameter
 
 MAX_POINTS = 10_000
-LEVELS = 255  # of 8 bits: a step between two is 1/255
+LEVELS = 255  # of 8 bits: two levels are 1/255 apart
 START = 1 / (16 * LEVELS)  # lowest epsilon of a geometric grid: a sixteenth of a level
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A linear grid: i * step from the first that is at least `minimum` to the last that is at most `cap`.
+    """A linear grid: i * step, from the first point at or above `minimum` to the last at or below `cap`.
 
-    `integer` counts in whole 8-bit levels: step, minimum and cap are multiples of 1/255, and what is classified is
-    exactly what a PNG of it holds.
+    `integer` counts in whole 8-bit levels: step, minimum and cap are multiples of 1/255, and what is
+    classified is exactly what a PNG of it contains.
     """
 
     step: float = 0.001
@@ -30,7 +31,7 @@ class Grid:
     integer: bool = False
 
     def __post_init__(self) -> None:
-        """Raise InvalidRequest where it has no point, or too many."""
+        """Raise InvalidRequest if the grid has no point, or too many."""
         for name, value, low in (
             ("step", self.step, None),
             ("cap", self.cap, None),
@@ -57,7 +58,7 @@ class Grid:
 
     @property
     def first(self) -> int:
-        """The lowest i; epsilon 0 is looked at in any case and is none of the grid's."""
+        """The lowest i; epsilon 0 is always evaluated and is not part of the grid."""
         return max(1, math.ceil(self.minimum / self.step - 1e-9))
 
     @property
@@ -66,25 +67,26 @@ class Grid:
         return math.floor(self.cap / self.step + 1e-9)
 
     def epsilon(self, i: int) -> float:
-        """The epsilon of point i: a product, for sums of steps drift."""
+        """The epsilon of point i: a product, because sums of steps drift."""
         return round(i * self.step * LEVELS) / LEVELS if self.integer else i * self.step
 
     @property
     def points(self) -> tuple[float, ...]:
-        """All its epsilons, ascending."""
+        """All epsilons of the grid, ascending."""
         return tuple(self.epsilon(i) for i in range(self.first, self.last + 1))
 
     def between(self, _low: float, _high: float) -> tuple[float, ...]:
-        """None: a linear grid is as fine at a success as anywhere."""
+        """Empty: a linear grid is no finer at a success than elsewhere."""
         return ()
 
 
 @dataclass(frozen=True)
 class GeometricGrid:
-    """Epsilons START * ratio ** k from the first that is at least `minimum`, below `cap`, and then `cap` itself.
+    """Epsilons START * ratio ** k, from the first at or above `minimum` to the last below `cap`, then `cap` itself.
 
-    Once the first of them succeeds, the gap down to the epsilon before it is looked at in `parts` equal parts, so the
-    smallest epsilon is known to (ratio - 1) / parts of itself or better. Both scans ascend: success is not monotone.
+    After the first success, the gap down to the previous epsilon is tried in `parts` equal parts, so that the
+    smallest epsilon is known to within a factor of (ratio - 1) / parts. Both scans ascend: success is not
+    monotone.
     """
 
     ratio: float = 1.5
@@ -95,7 +97,7 @@ class GeometricGrid:
     integer: bool = False
 
     def __post_init__(self) -> None:
-        """Raise InvalidRequest where it has no point, or too many."""
+        """Raise InvalidRequest if the grid has no point, or too many."""
         if not (math.isfinite(self.ratio) and self.ratio > 1):
             raise InvalidRequest(f"ratio: expected a number above 1, got {self.ratio:g}")
         if self.parts < 1:
@@ -114,18 +116,18 @@ class GeometricGrid:
 
     @property
     def points(self) -> tuple[float, ...]:
-        """The epsilons that are looked at until the first succeeds, ascending."""
+        """The epsilons that are tried up to the first success, ascending."""
         count = math.ceil(math.log(self.cap / START) / math.log(self.ratio)) + 1
         grid = (START * self.ratio**k for k in range(count))
         inside = [epsilon for epsilon in grid if self.minimum * (1 - 1e-9) <= epsilon < self.cap * (1 - 1e-9)]
         return (*inside, self.cap)
 
     def between(self, low: float, high: float) -> tuple[float, ...]:
-        """What is looked at between the last failure and the first success, ascending."""
+        """The epsilons to try between the last failure and the first success, ascending."""
         return tuple(low + (high - low) * part / self.parts for part in range(1, self.parts))
 
     def number(self, epsilon: float) -> float:
-        """Where that epsilon stands: k for point k, from 1; k + part / parts between it and the next; 0 for none."""
+        """Position of that epsilon: k for point k, from 1; k + part / parts between points k and k + 1; 0 for none."""
         points = self.points
         k = bisect_right(points, epsilon)
         if k == 0 or points[k - 1] == epsilon:
@@ -134,7 +136,7 @@ class GeometricGrid:
         return k + round((epsilon - low) / (high - low) * self.parts) / self.parts
 
     def at(self, number: float) -> float:
-        """The epsilon of a `number`, which float32 may have rounded."""
+        """The epsilon at position `number`, which float32 may have rounded."""
         k, part = divmod(round(number * self.parts), self.parts)
         if k == 0:
             return 0.0
@@ -147,10 +149,10 @@ GRIDS = ("geometric", "linear")
 
 
 def grid_of(parameters: Mapping[str, Any]) -> Epsilons:
-    """The epsilons of a parsed attack; a fixed one is a grid of one point, one without a grid is linear.
+    """The epsilons of a parsed attack; a fixed epsilon is a grid of one point; without a grid parameter it is linear.
 
     Raises:
-        InvalidRequest: there is none, or too many.
+        InvalidRequest: there are no epsilons, or too many.
     """
     integer = parameters["levels"] == "8-bit"
     if parameters["mode"] == "fixed":

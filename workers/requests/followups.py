@@ -1,4 +1,4 @@
-"""Requests about attacks that were found: maps before and after, ablations, transfer. Imports no torch."""
+"""Requests about completed attacks: maps before and after, ablations, transfer. Imports no torch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,8 @@ MAX_FOLLOWED = 10_000
 MAX_CHANNELS = 100
 _LAYER = re.compile(r"|[\w-]+(\.[\w-]+)*")
 MAX_DRAWS = 100
-# With it, channels that do more than all random draws carry the attack at 5 % (see `workers.attacks.ablation`).
+# Enough draws that channels which beat all random draws carry the attack at the 5 % level (see
+# `workers.attacks.ablation`).
 DRAWS = 20
 _MAPS = METHODS["smoothgrad"]
 MAP_PARAMETERS = tuple(p for p in _MAPS.parameters if p.name in ("samples", "noise_level", "seed"))
@@ -35,10 +36,10 @@ def comparison_job(
     """A request for SmoothGrad before and after attacks, with the noise of the difference.
 
     Args:
-        parameters: `samples` (2 or more), `noise_level` and `seed`, as of SmoothGrad.
+        parameters: `samples` (2 or more), `noise_level` and `seed`, as for SmoothGrad.
 
     Raises:
-        InvalidRequest: no such attack or parameter, or an attack that changed nothing.
+        InvalidRequest: unknown attack or parameter, or an attack that changed nothing.
     """
     complete = parse_maps(parameters)
     return _about(ledger, "comparison", attacks, {"parameters": complete}, queue=queue)
@@ -48,7 +49,7 @@ def parse_maps(given: Mapping[str, Any]) -> dict[str, Value]:
     """The parameters of the maps before and after an attack, with defaults.
 
     Raises:
-        InvalidRequest: there is no such parameter, or a value is out of range.
+        InvalidRequest: unknown parameter, or a value out of range.
     """
     known = {parameter.name: parameter for parameter in MAP_PARAMETERS}
     for name in given:
@@ -76,14 +77,15 @@ def ablation_job(
     layer: str = "",
     queue: str = "interactive",
 ) -> NewJob:
-    """A request to search again with the most moved channels held, next to as many random ones.
+    """A request to repeat the search with the most shifted channels clamped, and with equally many random ones.
 
     Args:
-        layer: take the channels of this layer, or of any module's output by its path; empty takes all layers of the
-            index.
+        layer: use channels of this layer only, or of the output of the module at this path; empty uses all
+            indexed layers.
 
     Raises:
-        InvalidRequest: no such attack, an attack that changed nothing, a number out of range, or what is no name.
+        InvalidRequest: unknown attack, an attack that changed nothing, a number out of range, or an invalid
+            layer name.
     """
     for name, value, low, high in (
         ("channels", channels, 1, MAX_CHANNELS),
@@ -107,10 +109,10 @@ def ablation_job(
 def transfer_job(
     ledger: Ledger, attacks: Sequence[int], judges: Sequence[ModelRef], *, queue: str = "batch"
 ) -> NewJob:
-    """A request for what other models say of attacked images; a model does not judge its own.
+    """A request for predictions of other models on attacked images; a model does not judge its own.
 
     Raises:
-        InvalidRequest: no such attack, an attack that changed nothing, or nobody to judge it.
+        InvalidRequest: unknown attack, an attack that changed nothing, or no model left to judge it.
     """
     return _about(ledger, "transfer", attacks, {}, queue=queue, judges=judges)
 
@@ -124,7 +126,7 @@ def _about(
     queue: str,
     judges: Sequence[ModelRef] = (),
 ) -> NewJob:
-    """A job with an item for each attack or, with judges, for each attack under each other model."""
+    """A job with one item per attack or, with judges, one per attack and other model."""
     check_queue(queue)
     wanted = list(dict.fromkeys(attacks))
     if not 1 <= len(wanted) <= MAX_FOLLOWED:
@@ -181,7 +183,7 @@ def _attacks(ledger: Ledger, wanted: Sequence[int]) -> dict[int, Any]:
     with ledger.read() as connection:
         return {
             row.attack: row
-            for first in range(0, len(wanted), 500)  # databases take only so many values in one statement
+            for first in range(0, len(wanted), 500)  # databases limit the values in a statement
             for row in connection.execute(asked.where(Attack.attack.in_(wanted[first : first + 500])))
         }
 

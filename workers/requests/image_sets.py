@@ -1,4 +1,4 @@
-"""Requests that make image sets and runs: an import, an index. Imports no torch."""
+"""Requests that make image sets and runs: imports and indexes. Imports no torch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,17 @@ MAX_BATCH = 4096
 _SHOWN_NAMES = 3
 
 
-# What a person may say of a layout in the browser and over HTTP; see `precompute.images.layouts.asked`.
+# What a user may specify about a layout in the browser and over HTTP; see `precompute.images.layouts.asked`.
 LAYOUT_WORDS = ("label_column", "image_column", "class_level", "split_from", "class_names")
 _MAX_WORD = 200
-# Tables of labels by their suffix, and the largest that is read.
+# Label tables: their suffixes, and the maximum size that is read.
 LABELS_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 MAX_LABELS_BYTES = 32 * 2**20
-MAX_JSON_BYTES = 16 * 2**20  # parsed at once; takes some 30 times its size at worst
+MAX_JSON_BYTES = 16 * 2**20  # parsed at once; takes up to about 30 times its size in memory
 
 
 def labels_problem(name: str, size: int) -> str | None:
-    """Why a file of that name and size in bytes is taken for no table of labels; None where it may be one."""
+    """Why a file of that name and size in bytes cannot be a table of labels; None if it can."""
     suffix = "." + name.rsplit(".", 1)[-1].lower() if "." in name else ""
     if suffix not in LABELS_SUFFIXES:
         valid = f"{', '.join(LABELS_SUFFIXES[:-1])} or {LABELS_SUFFIXES[-1]}"
@@ -50,10 +50,10 @@ def labels_problem(name: str, size: int) -> str | None:
 
 
 def layout_words(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The words of `LAYOUT_WORDS` in `given` that say something.
+    """The non-empty members of `LAYOUT_WORDS` in `given`.
 
     Raises:
-        InvalidRequest: one is of another type or too long, or a file of names is asked for.
+        InvalidRequest: one has the wrong type or is too long, or a file of class names is requested.
     """
     words: dict[str, Any] = {}
     for name in LAYOUT_WORDS:
@@ -83,15 +83,15 @@ def upload_job(
     words: Mapping[str, Any] | None = None,
     labels: Any = None,
 ) -> NewJob:
-    """A request to import an upload that is whole, or to say what would be imported (`preview`).
+    """A request to import a complete upload, or to report what would be imported (`preview`).
 
     Args:
-        words: what a person says of the layout, see `layout_words`.
-        labels: number of the upload's table of labels to take, None for none.
+        words: what the user specified about the layout, see `layout_words`.
+        labels: number of the upload's label table to use, None for none.
 
     Raises:
-        InvalidRequest: the name is none that a set can have, or `labels` is no number.
-        NoSuchUpload, UploadRefused: the upload is not there, or not whole; or its labels are not.
+        InvalidRequest: the name is not valid for an image set, or `labels` is not a number.
+        NoSuchUpload, UploadRefused: the upload or its labels do not exist or are incomplete.
     """
     names = [file.name for file in uploads.check_complete(upload)]
     if labels is not None:
@@ -114,16 +114,17 @@ def folder_job(
     words: Mapping[str, Any] | None = None,
     labels: Any = None,
 ) -> NewJob:
-    """A request to import a folder or an archive of the server; see `upload_job`.
+    """A request to import a folder or an archive on the server; see `upload_job`.
 
-    `labels`: path of a table of labels on the server, None for none.
+    `labels`: path of a label table on the server, None for none.
 
     Raises:
-        InvalidRequest: the name is none that a set can have, or the folder or `labels` is not below one of `roots`.
+        InvalidRequest: the name is not valid for an image set, or the folder or `labels` is not below one of
+            `roots`.
     """
     path = allowed_path(folder, roots)
     table = None if labels is None else str(allowed_labels(labels, roots))
-    # each import of a folder is a new one, since its files change; two clicks are one
+    # each import of a folder is a new one, since its files change; two clicks count as one
     earlier = count_jobs(ledger, states=("done",), kinds=("import",), image_set=image_set)
     asked = _asked(preview, words, table)
     key = (
@@ -145,10 +146,10 @@ def _asked(preview: bool, words: Mapping[str, Any] | None, labels: int | str | N
 
 
 def allowed_labels(given: Any, roots: Sequence[Path]) -> Path:
-    """The table of labels behind a path that a person typed; see `allowed_path`.
+    """The label table at a path that a user typed; see `allowed_path`.
 
     Raises:
-        InvalidRequest: it is not below one of `roots`, no file, or no table of labels by its name and size.
+        InvalidRequest: it is not below one of `roots`, is not a file, or by name and size not a label table.
     """
     if not isinstance(given, str) or not given:
         raise InvalidRequest(f"labels: expected the path of a file, got {given!r:.100}")
@@ -162,10 +163,10 @@ def allowed_labels(given: Any, roots: Sequence[Path]) -> Path:
 
 
 def allowed_path(folder: str, roots: Sequence[Path], what: str = "folder", noun: str = "folder") -> Path:
-    """The folder or file behind a path that a person typed, links resolved.
+    """The folder or file at a path that a user typed, with links resolved.
 
     Raises:
-        InvalidRequest: it is not below one of `roots`, or there is nothing; the sentence begins with `what`.
+        InvalidRequest: it is not below one of `roots`, or does not exist; the message begins with `what`.
     """
     if not roots:
         raise InvalidRequest(
@@ -187,7 +188,7 @@ def allowed_path(folder: str, roots: Sequence[Path], what: str = "folder", noun:
 
 
 def _named(names: Sequence[str]) -> str:
-    """An upload by the names of its files."""
+    """A description of an upload by the names of its files."""
     plain = [name.encode("utf-8", "replace").decode().split("/")[-1][:100] for name in names[:_SHOWN_NAMES]]
     shown = ", ".join("".join(letter if letter.isprintable() else "?" for letter in name) for name in plain)
     more = len(names) - len(plain)
@@ -224,10 +225,10 @@ def index_job(
     replace: bool = False,
     queue: str = "batch",
 ) -> NewJob:
-    """A request to index an image set with a model that is named, or was indexed before.
+    """A request to index an image set with a named model, or with one that has been indexed before.
 
     Raises:
-        InvalidRequest: something in it cannot be; the message names it.
+        InvalidRequest: something in it is invalid; the message names it.
     """
     known = indexed_models(atlas)
     if model not in known and model not in NAMED_MODELS:
@@ -273,7 +274,7 @@ def index_job(
     }
     present = sets[image_set]
     unnamed = {name: value for name, value in request.items() if name != "image_set"}
-    # a set of the same name and size that was made anew is another
+    # a set recreated under the same name and size is a different set
     question = content_key("index", unnamed, present["images"], present["created"].isoformat())
     return NewJob(
         key=key_in_set(question, image_set),
@@ -288,7 +289,7 @@ def index_job(
 
 
 def layers_problem(known: Sequence[str], patterns: str, model: str) -> str | None:
-    """A sentence where no pattern matches a layer of a model; None where one does, or its layers are not known."""
+    """An error message if no pattern matches a layer of the model; None if one does or the layers are unknown."""
     if not known or matching_layers(known, patterns):
         return None
     examples = [known[at] for at in sorted({0, len(known) // 2, len(known) - 1})]
@@ -299,7 +300,7 @@ def layers_problem(known: Sequence[str], patterns: str, model: str) -> str | Non
 
 
 def matching_layers(names: Sequence[str], patterns: str) -> list[str]:
-    """The names that one of the patterns, separated by commas, matches as the shell does."""
+    """The names that match one of the comma-separated patterns, as in the shell."""
     wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in wanted)]
 

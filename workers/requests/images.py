@@ -1,4 +1,4 @@
-"""The images of a request: by number, with their content and labels; and the job over them. Imports no torch."""
+"""The images of a request, by number, with content and labels; and the job over them. Imports no torch."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,9 +21,10 @@ MAX_ITEMS = 10_000
 
 
 def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) -> dict[int, int]:
-    """The present labels of images as classes of a model, by image: as people settled them, else as the index matched.
+    """Current labels of images as classes of a model, by image: as users mapped them, else as the index matched them.
 
-    Jobs go by what is settled, and by labels that another import has changed, at once; predictions by the next index.
+    Jobs use new mappings and labels changed by another import immediately; predictions use them from the next
+    index on.
     """
     runs = atlas.fetch(run_of(model, image_set))
     matched = {
@@ -33,7 +34,7 @@ def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) 
     }
     settled = settled_labels(atlas, model, image_set)
     classes: dict[int, int | None] = {}
-    if not matched:  # an index from before matches were kept
+    if not matched:  # an index from before matches were stored
         classes = {
             row["image_id"]: row["class_index"]
             for run in runs
@@ -47,11 +48,11 @@ def label_classes(atlas: Atlas, model: str, image_set: str, ids: Sequence[int]) 
 
 
 def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
-    """Whether a request that goes by the images' labels can make anything.
+    """Check that a request that uses the images' labels can produce results.
 
     Raises:
-        InvalidRequest: no image of it has a label, or none a label that is a class of any of its models, as far as
-            these were indexed over the set; the message begins with `name`.
+        InvalidRequest: none of its images has a label, or none has a label that is a class of any of its
+            models, if all of these are indexed on the set; the message begins with `name`.
     """
     ids = list({item.image_id for item in new.items})
     rows = atlas.fetch(images_by_id(new.image_set, ids))
@@ -86,12 +87,13 @@ def job_over(
     restores: str,
     by_label: bool = False,
 ) -> NewJob:
-    """A job with an item for each of `ids` of the request's image set under each model.
+    """A job with one item for each of `ids`, in the request's image set, under each model.
 
-    One that goes `by_label` is another request once images have other labels, or somebody has settled what they are.
+    With `by_label`, the request changes when labels of the images or their mapping to classes change.
 
     Raises:
-        InvalidRequest: no image, an image that the set has not, or more than `most` items, which are called `noun`.
+        InvalidRequest: no image, an image that is not in the set, or more than `most` items, which the
+            message calls `noun`.
     """
     if not ids:
         raise InvalidRequest("images: expected at least one image id, got none")
@@ -123,7 +125,7 @@ def job_over(
 
 
 def check_queue(queue: str) -> None:
-    """Raise InvalidRequest where there is no such queue."""
+    """Raise InvalidRequest if there is no such queue."""
     if queue not in QUEUES:
         raise InvalidRequest(
             f"queue: expected one of {', '.join(QUEUES)}, got {queue!r}{hint(queue, QUEUES)}"
@@ -131,10 +133,10 @@ def check_queue(queue: str) -> None:
 
 
 def parse_ids(text: str, *, most: int = MAX_ITEMS, name: str = "ids") -> list[int]:
-    """Image ids in a text such as `0,1,4-7`, in the order in which they are named.
+    """Image ids in a text such as `0,1,4-7`, in the given order.
 
     Raises:
-        InvalidRequest: it is not such a text, or names more than `most`.
+        InvalidRequest: the text has another format, or contains more than `most` ids.
     """
     ids: list[int] = []
     for part in text.split(","):
@@ -149,7 +151,7 @@ def parse_ids(text: str, *, most: int = MAX_ITEMS, name: str = "ids") -> list[in
 
 
 def short_ids(ids: Sequence[int]) -> str:
-    """`0,1,4-7` of image numbers, in their order: what `parse_ids` reads."""
+    """Image ids as a text such as `0,1,4-7`, in their order, which `parse_ids` reads."""
     runs: list[list[int]] = []
     for image in ids:
         if runs and image == runs[-1][1] + 1:
@@ -160,17 +162,17 @@ def short_ids(ids: Sequence[int]) -> str:
 
 
 def no_such_set(image_set: str, known: Iterable[str]) -> str:
-    """A sentence for a name that no image set has."""
+    """An error message for a name that no image set has."""
     names = list(known)
     have = choices(image_set, names, nouns="image sets are") if names else "there is no image set yet"
     return f"images: there is no image set {image_set!r}; {have}"
 
 
 def image_keys(atlas: Atlas, image_set: str, ids: Sequence[int]) -> dict[int, str]:
-    """The content of the images of these ids.
+    """Content keys of the images with these ids.
 
     Raises:
-        InvalidRequest: there is no such image set, or it has no such image.
+        InvalidRequest: the image set or one of the images does not exist.
     """
     try:
         sets = {row["image_set"]: row["images"] for row in atlas.fetch(image_sets())}

@@ -1,4 +1,4 @@
-"""Names by content: equal requests and equal results have equal names."""
+"""Content keys: equal requests and equal results have equal keys."""
 
 from db.ledger.request_identity import content_key, key_in_set
 

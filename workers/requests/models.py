@@ -1,4 +1,4 @@
-"""The models of a request: which were indexed, and whether they have a class or a layer. Imports no torch."""
+"""The models of a request: whether they are indexed, and whether they have a class or a layer. Imports no torch."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from workers.requests.parameters import InvalidRequest
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model by what loads it and what its numbers depend on (`VisionModel.digest`)."""
+    """A model, by the specification that loads it and the digest that its numbers depend on (`VisionModel.digest`)."""
 
     name: str
     source: str
@@ -29,10 +29,10 @@ def indexed_models(atlas: Atlas) -> dict[str, ModelRef]:
 
 
 def choose_models(atlas: Atlas, names: Sequence[str]) -> tuple[ModelRef, ...]:
-    """The indexed models of these names.
+    """The indexed models with these names.
 
     Raises:
-        InvalidRequest: none is named, or one that was not indexed.
+        InvalidRequest: no name is given, or a model is not indexed.
     """
     known = indexed_models(atlas)
     for name in names:
@@ -45,10 +45,10 @@ def choose_models(atlas: Atlas, names: Sequence[str]) -> tuple[ModelRef, ...]:
 
 
 def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) -> None:
-    """Whether the indexed ones of the models have a class of that index.
+    """Check that those of the models that are indexed have a class with that index.
 
     Raises:
-        InvalidRequest: one has not; the message names its classes.
+        InvalidRequest: one has not; the message states its classes.
     """
     if target is None:
         return
@@ -65,13 +65,13 @@ def check_classes(atlas: Atlas, models: Sequence[ModelRef], target: int | None) 
 
 
 def check_layer(atlas: Atlas, models: Sequence[ModelRef], layer: str) -> None:
-    """Whether the indexed ones of the models have a layer or a module of that name.
+    """Check that those of the models that are indexed have a layer or a module with that name.
 
-    Of a module's later calls the names are its path with "-2" and so on. The atlas does not know how often it is
-    called, nor whether what it returns is a map: the worker does.
+    A module's later calls are named by its path with "-2" and so on. The atlas does not know how often a
+    module is called or whether it returns a map; the worker checks that.
 
     Raises:
-        InvalidRequest: one has none.
+        InvalidRequest: one has neither.
     """
     try:
         if not atlas.fetch(keeps_modules()):

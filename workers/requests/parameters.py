@@ -1,8 +1,8 @@
-"""What can be asked of a method: parameters with defaults, ranges and meaning. Imports no torch.
+"""Parameters of methods: defaults, ranges and meaning. Imports no torch.
 
-A method of attribution or attack describes itself by these (`workers.attribution.registry`,
-`workers.attacks.registry`). Forms, options of commands, checks of requests and the pages about methods are made from
-the description.
+Attribution methods and attacks describe themselves with these (`workers.attribution.registry`,
+`workers.attacks.registry`). Forms, command options, request validation and the pages about methods are
+generated from the description.
 """
 
 import re
@@ -16,15 +16,15 @@ Value = float | int | str
 
 
 class InvalidRequest(ValueError):
-    """A request cannot be understood; the message names what was given and what is valid."""
+    """A request is invalid; the message states what was given and what is valid."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a method. `choices` for a text, `low` and `high` (inclusive) for a number.
+    """One parameter of a method. `choices` applies to text, `low` and `high` (inclusive) to numbers.
 
-    A text without choices is a layer's name; empty means the default that `help` names. Forms call it by its `label`
-    and its choices by `words`, in their order, where the names do not speak for themselves.
+    A text without choices is a layer name; empty selects the default that `help` names. Forms show `label`
+    for the parameter and `words` for its choices, in the same order, where the names are not clear enough.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Parameter:
     words: tuple[str, ...] = ()
 
     def parse(self, given: Any) -> Value:
-        """`given`, typed by a person or read from JSON, as this parameter's value.
+        """`given`, typed by a user or read from JSON, as a value of this parameter.
 
         Raises:
-            InvalidRequest: it is of another type or outside the range.
+            InvalidRequest: it has the wrong type or is out of range.
         """
         if isinstance(self.default, str):
             known = (
@@ -73,7 +73,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class MethodDescription:
-    """A method as people see it. `reference` is where it was published; `seeded` says that it draws noise."""
+    """A method as users see it. `reference` is its publication; `seeded` means that it draws noise."""
 
     name: str
     title: str
@@ -82,10 +82,10 @@ class MethodDescription:
     seeded: bool = False
 
     def parse(self, given: Mapping[str, Any]) -> dict[str, Value]:
-        """All parameters of the method, those not given at their defaults.
+        """All parameters of the method, with defaults for those not given.
 
         Raises:
-            InvalidRequest: a name that the method has not, or a value out of range.
+            InvalidRequest: an unknown name, or a value out of range.
         """
         known = {parameter.name: parameter for parameter in self.parameters}
         for name in given:
@@ -100,7 +100,7 @@ class MethodDescription:
         }
 
     def facts(self) -> dict[str, Any]:
-        """The description as JSON holds it: without what computes."""
+        """The description as JSON, without the functions that compute."""
         return {
             "name": self.name,
             "title": self.title,
@@ -114,7 +114,7 @@ _Method = TypeVar("_Method", bound=MethodDescription)
 
 
 def choose(name: Any, known: Mapping[str, _Method]) -> _Method:
-    """The one of the `known` methods that has that name.
+    """The method with that name.
 
     Raises:
         InvalidRequest: there is none.

@@ -1,4 +1,4 @@
-"""Requests for saliency maps, and for curves of deletion and insertion. Imports no torch."""
+"""Requests for saliency maps, and for deletion and insertion curves. Imports no torch."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from workers.requests.models import ModelRef, check_classes, check_layer
 from workers.requests.parameters import InvalidRequest
 
 MAX_STEPS = 224
-DEFAULT_STEPS = 50  # of the curves of deletion and insertion
+DEFAULT_STEPS = 50  # of the deletion and insertion curves
 
 
 def saliency_job(
@@ -36,10 +36,10 @@ def saliency_job(
     """A request for one map of each image under each model.
 
     Args:
-        target: the class that is explained: `prediction` or `label` of each image, or one index for all.
+        target: the class to explain: `prediction` or `label` of each image, or one index for all.
 
     Raises:
-        InvalidRequest: something in it cannot be; the message names it.
+        InvalidRequest: something in it is invalid; the message names it.
     """
     complete = parse_method(method, parameters)
     asked = parse_target(target)
@@ -77,12 +77,12 @@ def saliency_job(
 def map_question(
     digest: str, image_key: str, method: str, parameters: Mapping[str, Any], target_class: int
 ) -> str:
-    """SHA-256 over all that a map's numbers depend on."""
+    """SHA-256 over everything that a map's numbers depend on."""
     return content_key(ATTRIBUTION_VERSION, digest, image_key, method, dict(parameters), target_class)
 
 
 def stored_maps(atlas: Atlas, ledger: Ledger, new: NewJob, *, steps: int) -> list[Record]:
-    """Of the maps that a request asks for, those that are stored, whichever job made them: as `job_maps` gives them."""
+    """The requested maps that are already stored, from any job, in the format of `job_maps`."""
     request = new.parameters
     digests = {model["name"]: model["digest"] for model in request["models"]}
     ids = list({item.image_id for item in new.items})
@@ -104,7 +104,7 @@ def stored_maps(atlas: Atlas, ledger: Ledger, new: NewJob, *, steps: int) -> lis
             question = map_question(
                 digest, row["image_key"], request["method"], request["parameters"], target
             )
-            # models of one digest share their maps; a map under the model's own name goes first
+            # models with the same digest share their maps; a map under the model's own name comes first
             if row["question"] == question and ((name, image) not in found or row["model"] == name):
                 found[name, image] = row
     return [
@@ -120,7 +120,7 @@ def faithfulness_job(
     """A request for the deletion and insertion curves of maps.
 
     Raises:
-        InvalidRequest: no map, one that is not there, or maps of two image sets.
+        InvalidRequest: no map is given, one does not exist, or the maps are from two image sets.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= MAX_STEPS:
         raise InvalidRequest(f"steps: expected a whole number from 2 to {MAX_STEPS}, got {steps!r}")
@@ -163,7 +163,7 @@ def faithfulness_job(
     if all(one == asked[0] for one in asked):  # one page shows them together
         request |= {"ids": list(dict.fromkeys(rows[number].image_id for number in wanted)), **asked[0]}
     (image_set,) = sets
-    # by number: the rows keep theirs when the set is renamed
+    # by number: map numbers stay the same when the set is renamed
     question = content_key("faithfulness", ATTRIBUTION_VERSION, wanted, steps)
     return NewJob(
         key=key_in_set(question, image_set),
@@ -182,7 +182,7 @@ def faithfulness_job(
 
 
 def parse_target(given: Any) -> str | int:
-    """`prediction`, `label`, or an index of a class, typed or from JSON.
+    """`prediction`, `label`, or a class index, typed or from JSON.
 
     Raises:
         InvalidRequest: it is none of these.

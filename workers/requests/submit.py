@@ -1,7 +1,7 @@
-"""Where requests are handed in: a checked request becomes a job in the ledger, and a message to the workers.
+"""Submits requests: a checked request becomes a job in the ledger and a message to the workers.
 
-Imports no torch. A request is named by its content (models with their weights, images with their bytes, method,
-parameters), so that asking twice for the same is one job.
+Imports no torch. A request is keyed by its content (models with their weights, images with their bytes,
+method, parameters), so that identical requests share one job.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from workers.requests.parameters import InvalidRequest
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that was asked for. `queued`: there is something to do; `sent`: the workers were told."""
+    """A submitted job. `queued`: there is work to do; `sent`: the workers were notified."""
 
     job: int
     queued: bool
     sent: bool
 
     def sentence(self) -> str:
-        """What to tell who asked."""
+        """A sentence for the user who submitted it."""
         if not self.queued:
             return f"job {self.job} was asked for before"
         if not self.sent:
@@ -39,7 +39,7 @@ class Submitted:
         return f"job {self.job} is queued"
 
 
-# Of results that have a file: their table, its number and its file.
+# Results that have a file: their table, number column and file column.
 _FILES: dict[str, tuple[Any, Any, Any]] = {
     "map": (SaliencyMap, SaliencyMap.map, SaliencyMap.file),
     "attack": (Attack, Attack.attack, Attack.file),
@@ -47,7 +47,7 @@ _FILES: dict[str, tuple[Any, Any, Any]] = {
 
 
 class JobSubmitter:
-    """Where requests are handed in. One per process; safe to share between threads."""
+    """Submits requests. One per process; safe to share between threads."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -56,11 +56,12 @@ class JobSubmitter:
         self._app = celery_app(settings, patient=False)
 
     def submit(self, new: NewJob) -> Submitted:
-        """Make the job, or find the one that was asked for before, and tell the workers.
+        """Create the job, or find the existing one for the same request, and notify the workers.
 
         Raises:
-            LedgerError: the ledger cannot be used; nothing was asked for.
-            InvalidRequest: the image set, or a result that it is about, was renamed or removed meanwhile.
+            LedgerError: the ledger cannot be used; nothing was submitted.
+            InvalidRequest: the image set, or a result that the request is about, was renamed or removed in
+                the meantime.
         """
         changes = set_changes_of(self._ledger, new.image_set)
         self._check_images(new)
@@ -74,8 +75,8 @@ class JobSubmitter:
         return Submitted(job, queued, queued and self._tell(job, new.queue))
 
     def _check_images(self, new: NewJob) -> None:
-        """Whether the set still has the images that the request is about: it was made from an older atlas."""
-        # what is about a result is held together with it, in the transaction that makes the job
+        """Check that the set still has the images of the request, which may come from an older atlas."""
+        # a result that the request is about is checked in the transaction that creates the job
         asked = [item for item in new.items if item.image_key and item.subject is None]
         if not asked:
             return
@@ -88,10 +89,10 @@ class JobSubmitter:
                 )
 
     def retry(self, job: int) -> Submitted:
-        """Queue a job again that failed or was cancelled.
+        """Re-queue a job that failed or was cancelled.
 
         Raises:
-            NoSuchJob, IllegalMove: it cannot be tried again.
+            NoSuchJob, IllegalMove: it cannot be retried.
         """
         queue = jobs.retry(self._ledger, job)
         return Submitted(job, True, self._tell(job, queue))
@@ -109,7 +110,7 @@ class JobSubmitter:
         return True
 
     def _items_without_files(self, job: int, restores: str) -> list[int]:
-        """Items of a job that is done whose results were removed from the disk."""
+        """Items of a finished job whose result files were removed from the disk."""
         if not restores:
             return []
         table, number, file = _FILES[restores]
