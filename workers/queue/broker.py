@@ -1,7 +1,7 @@
-"""The broker: a Redis that carries messages between those who submit and those who work.
+"""The broker: a Redis that carries messages between submitters and workers.
 
-It holds nothing that the ledger does not know, and may be emptied, killed or restarted at any time. Without
-`CONVSCOPE_REDIS_URL` it is a Valkey of one's own, reached by a socket that only its owner may open.
+It contains nothing that the ledger does not have, and may be emptied, killed or restarted at any time.
+Without `CONVSCOPE_REDIS_URL` it is a private Valkey server on a Unix socket that only its owner can open.
 """
 
 import contextlib
@@ -16,22 +16,22 @@ import redis
 from db.ledger.tables import QUEUES
 from db.settings import Settings
 
-# A socket's path must fit into 108 bytes, on macOS into 104.
+# A socket path is limited to 108 bytes, on macOS to 104.
 _MAX_PATH = 100
 _SECONDS_TO_ANSWER = 1.0
 
 
 class NoBroker(RuntimeError):
-    """No broker can be started; the message is one sentence for the person who runs Convscope."""
+    """No broker can be started; the message is one sentence for the user who runs Convscope."""
 
 
 def broker_url(settings: Settings) -> str:
-    """URL for Celery: the one that was set, or the socket of the broker below the home."""
+    """URL for Celery: the configured one, or the broker socket below the home."""
     return settings.redis_url or f"redis+socket://{socket_path(settings)}"
 
 
 def socket_path(settings: Settings) -> Path:
-    """Where the broker of this home listens."""
+    """The socket path of this home's broker."""
     path = settings.home / "broker" / "socket"
     if len(str(path).encode()) <= _MAX_PATH:
         return path
@@ -40,7 +40,7 @@ def socket_path(settings: Settings) -> Path:
 
 
 def connect(settings: Settings) -> redis.Redis:
-    """A client that gives up after a second."""
+    """A client with a timeout of one second."""
     url = broker_url(settings).replace("redis+socket://", "unix://")
     return redis.Redis.from_url(
         url, socket_connect_timeout=_SECONDS_TO_ANSWER, socket_timeout=_SECONDS_TO_ANSWER, protocol=2
@@ -55,7 +55,7 @@ def is_there(settings: Settings) -> bool:
 
 
 def is_silent(settings: Settings) -> bool:
-    """Whether there is no answer at all: not even that it still reads its messages."""
+    """Whether there is no answer at all, not even an error that shows the broker is alive."""
     with contextlib.closing(connect(settings)) as client:
         try:
             client.ping()
@@ -67,17 +67,17 @@ def is_silent(settings: Settings) -> bool:
 
 
 def empty_queues(settings: Settings) -> frozenset[str]:
-    """The queues without a message that waits; none where the broker does not answer."""
+    """The queues with no waiting messages; empty if the broker does not answer."""
     with contextlib.closing(connect(settings)) as client, contextlib.suppress(redis.RedisError, OSError):
         return frozenset(queue for queue in QUEUES if client.llen(queue) == 0)
     return frozenset()
 
 
 def server_command(settings: Settings) -> list[str]:
-    """What starts the broker of this home: it keeps its messages over a restart, and listens on no port.
+    """The command that starts this home's broker, which keeps its messages over a restart and listens on no port.
 
     Raises:
-        NoBroker: there is no server here that could be started.
+        NoBroker: no server that could be started is installed.
     """
     folder = settings.home / "broker"
     socket = socket_path(settings)

@@ -1,4 +1,4 @@
-"""Logs: one line an event, `TIME LEVEL event name=value …`, on stderr."""
+"""Logs: one line per event, `TIME LEVEL event name=value …`, on stderr."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ _LONGEST = 500
 
 
 def log(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
-    """Note an event, such as `job.started`, with its facts; None is left out."""
+    """Log an event, such as `job.started`, with its fields; None is left out."""
     told = [f"{name}={_value(value)}" for name, value in fields.items() if value is not None]
     _LOGGER.log(level, "%s", " ".join([event, *told]))
 
@@ -28,7 +28,7 @@ def _value(value: Any) -> str:
 
 
 class _OneLine(logging.Formatter):
-    """Ours as they are; a library's as `log logger=… message="…"`, its traceback within the line."""
+    """Formats our events as they are, a library's as `log logger=… message="…"` with the traceback in the same line."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
@@ -43,7 +43,7 @@ class _OneLine(logging.Formatter):
 
 
 def write_events(level: int = logging.INFO) -> None:
-    """Send this process's events, and libraries' warnings, to stderr. Call once, at the start of a process."""
+    """Send this process's events and libraries' warnings to stderr. Call once, at process start."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine())
     root = logging.getLogger()

@@ -1,6 +1,6 @@
-"""Celery, as far as those who only send are concerned: a message is a job's number on a queue.
+"""Celery for processes that only send: a message is a job number on a queue.
 
-Messages are JSON, acknowledged after the job, and answered by nobody: results are in the ledger.
+Messages are JSON, are acknowledged after the job, and get no reply: results are in the ledger.
 """
 
 from celery import Celery
@@ -11,7 +11,7 @@ from db.settings import Settings
 from workers.queue.broker import broker_url
 
 TASK = "convscope.run_job"
-# A message is delivered again when it was not acknowledged for so long; who gets it finds nothing to do.
+# An unacknowledged message is redelivered after this time; the worker that gets it finds nothing to do.
 _VISIBILITY_SECONDS = 6 * 3600
 
 
@@ -20,7 +20,7 @@ class BrokerAway(RuntimeError):
 
 
 def celery_app(settings: Settings, *, patient: bool) -> Celery:
-    """The Celery application of an installation. `patient` waits for a broker that is away; senders do not."""
+    """The Celery application of an installation. With `patient` it waits for an unreachable broker; senders do not."""
     app = Celery("convscope", broker=broker_url(settings), set_as_current=False, fixups=[])
     seconds = {} if patient else {"socket_connect_timeout": 1, "socket_timeout": 2}
     app.conf.update(
@@ -41,7 +41,7 @@ def celery_app(settings: Settings, *, patient: bool) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_SECONDS,
-            "queue_order_strategy": "priority",  # the first queue first, whatever waits in the others
+            "queue_order_strategy": "priority",  # the first queue first, regardless of what waits in the others
             **seconds,
         },
     )
@@ -49,17 +49,17 @@ def celery_app(settings: Settings, *, patient: bool) -> Celery:
 
 
 def send(app: Celery, job: int, queue: str) -> None:
-    """Tell the workers of `queue` that there is a job.
+    """Notify the workers of `queue` about a job.
 
     Raises:
-        BrokerAway: it was not told.
+        BrokerAway: the message could not be sent.
     """
     try:
         app.send_task(
             TASK,
             args=[job],
             queue=queue,
-            retry=True,  # once: a kept connection may be to a broker that was restarted
+            retry=True,  # once: a pooled connection may be to a broker that was restarted
             retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
         )
     except (OperationalError, OSError) as error:

@@ -1,9 +1,9 @@
-"""Runs one job after another: claims it, renews its lease, works through its items, ends it.
+"""Runs jobs one after another: claims a job, renews its lease, works through its items, finishes it.
 
-What may happen to a job meanwhile is told by three exceptions, raised between chunks of work by `LeaseKeeper.progress`:
-it is to be cancelled, it was taken away, or this worker stops. An error that another attempt may not meet (no
-memory) ends the attempt; one that belongs to the item (a broken image, a missing layer) ends the item. A full disk is
-waited for.
+Three exceptions, raised between chunks of work by `LeaseKeeper.progress`, signal what may happen to a job in
+the meantime: it is to be cancelled, its claim was lost, or this worker is stopping. An error that another
+attempt may not meet (out of memory) ends the attempt; an error of the item (a broken image, a missing layer)
+fails the item. A job that meets a full disk waits for space.
 """
 
 import errno
@@ -26,23 +26,23 @@ from db.ledger.jobs import Record
 from db.settings import Settings
 from workers.queue.events import log
 
-# Without a chunk finished for so long, the work hangs: the process ends, and another takes the job.
+# If no chunk finishes for this long, the work hangs: the process exits, and another worker takes the job.
 STALL_SECONDS = 1800.0
 _LATER_SECONDS = 5.0
 _SECONDS_BETWEEN_LOOKS = 1.0
-_FULL_DISK_SECONDS = 5.0  # the first pause of a job that met a full disk; each next one is twice as long
+_FULL_DISK_SECONDS = 5.0  # first pause of a job that met a full disk; each next one is twice as long
 
 
 class ItemFailed(Exception):
-    """An item has no result and will have none; the message is one sentence."""
+    """An item has no result and will never have one; the message is one sentence."""
 
 
 class Postponed(Exception):
-    """Somebody else holds what the job needs: it is tried again soon, however often. The message is one sentence."""
+    """Another worker or job has what this job needs: retry soon, without limit. The message is one sentence."""
 
 
 class RetryableError(Exception):
-    """This attempt failed, and another may not; the message is one sentence."""
+    """This attempt failed, and another may succeed; the message is one sentence."""
 
 
 class Cancelled(Exception):
@@ -50,7 +50,7 @@ class Cancelled(Exception):
 
 
 class Stopping(Exception):
-    """This worker stops."""
+    """This worker is stopping."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ class Computed:
     """An item's result.
 
     Attributes:
-        store: writes its row and returns its number, within the transaction that ends the item; None: it has no row.
-        after: called once that is kept.
-        value: what can be kept as JSON beside the item, for a kind without a table of its own.
+        store: writes its row and returns its number, in the transaction that finishes the item; None: it has
+            no row.
+        after: called once the result is committed.
+        value: a JSON value to store with the item, for a kind without its own table.
     """
 
     store: Callable[[Connection], int | None] = lambda _connection: None
@@ -69,7 +70,7 @@ class Computed:
 
 
 class Report(Protocol):
-    """What work calls between chunks: how far it is and, in a few words, what it is at. May raise to stop it."""
+    """The callback for progress between chunks: done, total and a short note on the current step. May raise to stop."""
 
     def __call__(self, done: int, total: int, note: str | None = None, /) -> None:
         """See `LeaseKeeper.progress`."""
@@ -85,12 +86,12 @@ class Kind(Protocol):
         """The result of one item. Calls `on_progress` between chunks.
 
         Raises:
-            ItemFailed: this item will have no result.
+            ItemFailed: this item will never have a result.
         """
 
 
 class LeaseKeeper:
-    """Renews a claim's lease in a thread of its own, and tells the work what it learns."""
+    """Renews a claim's lease in a separate thread, and signals cancellation and loss of the claim to the work."""
 
     def __init__(self, ledger: Ledger, claim: Claim, *, lease: float, stopping: threading.Event) -> None:
         self._ledger = ledger
@@ -104,7 +105,7 @@ class LeaseKeeper:
         self._note: str | None = None
         self._moved = time.monotonic()
         self._renewed = time.monotonic()
-        self.waits = False  # for another job, which this worker does first
+        self.waits = False  # waits for another job that this worker runs first
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def __enter__(self) -> "LeaseKeeper":
@@ -116,10 +117,10 @@ class LeaseKeeper:
         self._thread.join()
 
     def progress(self, done: int, total: int, note: str | None = None) -> None:
-        """Note how far the present item is, and what it is at.
+        """Record the progress of the current item, and its current step.
 
         Raises:
-            Cancelled, LostClaim, Stopping: see the module.
+            Cancelled, LostClaim, Stopping: see the module docstring.
         """
         self._share = done / total if total else 0.0
         self._note = note
@@ -132,10 +133,10 @@ class LeaseKeeper:
             raise Stopping
 
     def keep(self, write: Callable[[], _Kept]) -> _Kept:
-        """What `write` gives, which writes what was computed: tried again while the ledger is away and the lease lasts.
+        """Call `write`, which writes results, and retry while the ledger is unavailable and the lease lasts.
 
         Raises:
-            LedgerError: the ledger was away until the lease ended, or this worker stops.
+            LedgerError: the ledger was unavailable until the lease ended, or this worker is stopping.
         """
         while True:
             try:
@@ -157,9 +158,7 @@ class LeaseKeeper:
             except LostClaim:
                 self._lost = True
                 return
-            except (
-                Exception
-            ) as error:  # whatever it is, this thread goes on: without it the job is taken away
+            except Exception as error:  # keep this thread alive in any case: without it the lease expires
                 log("lease.not_renewed", level=logging.WARNING, job=self._claim.job, error=error)
                 if time.monotonic() - self._renewed > self._lease:
                     self._lost = True
@@ -168,14 +167,14 @@ class LeaseKeeper:
                 self._moved = time.monotonic()
             if time.monotonic() - self._moved > STALL_SECONDS:
                 log("job.stalled", level=logging.ERROR, job=self._claim.job)
-                os._exit(70)  # the thread that hangs cannot be stopped any other way
+                os._exit(70)  # a hanging thread cannot be stopped any other way
 
 
 class Runner:
-    """One worker's way of running jobs.
+    """Runs jobs in one worker.
 
-    `kinds` maps a job's kind to how it is computed. Those in `pausing` have long items, and may be kept waiting
-    wherever they report progress: jobs that somebody waits for are done in between.
+    `kinds` maps a job's kind to how it is computed. Kinds in `pausing` have long items and may be paused
+    wherever they report progress, to run interactive jobs in between.
     """
 
     def __init__(
@@ -200,7 +199,7 @@ class Runner:
         self.current: int | None = None
 
     def run(self, job: int) -> None:
-        """Run a job, if it is still there to be run; never raises for what went wrong with it."""
+        """Run a job if it is still queued; never raises for an error of the job."""
         if self._stopping.is_set():
             return  # a sweeper sends another message
         outer = self.current
@@ -215,13 +214,13 @@ class Runner:
             state = self._attempt(claim)
             log("job.ended", job=job, state=state or "lost", seconds=time.monotonic() - begun)
         except LedgerError as error:
-            # the lease lapses, and a sweeper gives the job to somebody whose ledger works
+            # the lease expires, and a sweeper re-queues the job for a worker whose ledger works
             log("job.abandoned", level=logging.ERROR, job=job, error=error)
         finally:
             self.current = outer
 
     def _attempt(self, claim: Claim) -> str | None:
-        """One attempt at a job; the state it leaves the job in, None where the claim was lost."""
+        """One attempt at a job; returns the state it leaves the job in, None if the claim was lost."""
         with LeaseKeeper(self._ledger, claim, lease=self._settings.lease, stopping=self._stopping) as keeper:
             try:
                 return self._work(claim, keeper)
@@ -255,7 +254,7 @@ class Runner:
                 )
 
     def _wait_for_space(self, claim: Claim, keeper: LeaseKeeper, error: Exception) -> str | None:
-        """Queue a job again that met a full disk: no fault of its own, so it waits for as long as it takes."""
+        """Re-queue a job that met a full disk: this is not the job's fault, so it waits without limit."""
         tries = self._met_full_disk.get(claim.job, 0)
         self._met_full_disk[claim.job] = tries + 1
         pause = min(claims.MAX_PAUSE, _FULL_DISK_SECONDS * 2.0**tries)
@@ -311,12 +310,12 @@ class Runner:
                 end(self._ledger, claim, item["item"], seconds=seconds, **what)
             except claims.ItemEnded:
                 if tries == 1:
-                    raise  # else the try before was kept, and only its answer was lost
+                    raise  # else the previous attempt was committed, and only its reply was lost
 
         keeper.keep(write)
 
     def _report(self, claim: Claim, keeper: LeaseKeeper) -> Report:
-        """What work calls between chunks."""
+        """The progress callback for the work."""
         if claim.kind not in self._pausing:
             return keeper.progress
         looked = time.monotonic()
@@ -332,12 +331,12 @@ class Runner:
         return report
 
     def _let_pass(self, claim: Claim, keeper: LeaseKeeper) -> None:
-        """Between two items of a night's work, or within a long one, do first what somebody waits for."""
+        """Between two items of a batch job, or within a long one, run waiting interactive jobs first."""
         pauses = claim.kind in self._pausing
         if (claim.queue == "interactive" and not pauses) or "interactive" not in self._queues:
             return
         while not self._stopping.is_set():
-            # one that pauses for others of its kind could never end
+            # a job that pauses for its own kind could never finish
             waiting = claims.next_interactive(self._ledger, but=(claim.kind,) if pauses else ())
             if waiting is None:
                 return
@@ -349,7 +348,7 @@ class Runner:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether the disk is full, or this user's share of it; libraries say so in words of the system's."""
+    """Whether the disk or the user's quota is full; libraries may report it only in the system's message."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     words = str(error).lower()
@@ -357,7 +356,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another attempt may not meet this error."""
+    """Whether another attempt may succeed after this error."""
     return isinstance(error, OSError | MemoryError | RetryableError) or "out of memory" in str(error).lower()
 
 

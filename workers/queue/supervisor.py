@@ -1,4 +1,4 @@
-"""Keeps child processes running, and ends them all: no orphan, also where this process is killed itself."""
+"""Keeps child processes running, and stops them all on exit: no orphans, even if this process is killed."""
 
 import os
 import subprocess
@@ -10,16 +10,17 @@ from typing import Any
 
 from workers.queue.events import log
 
-# In seconds: until a child is told again, and until it is killed; all of them together.
+# Seconds from terminating the children until those left are killed; for all of them together.
 STOP_WITHIN = 8.0
-FIRST_PAUSE = 1.0  # before a child is started again; twice as long after each early end in a row
+FIRST_PAUSE = 1.0  # before a child is restarted; doubles after each early exit in a row
 _MAX_PAUSE = 16.0
-# A child that lived for so many seconds did not fail at its start; nor did one that came up.
+# A child that lived this many seconds, or that came up, did not fail at startup.
 SETTLED = 30.0
-MAX_EARLY_ENDS = 6  # in a row; then it is given up
+MAX_EARLY_ENDS = 6  # in a row; then it is not restarted any more
 
-# Run by a Python of its own, which becomes the child: Linux then ends it when its parent dies, even by SIGKILL
-# (prctl(2); 1 is PR_SET_PDEATHSIG). Code between fork and exec, as `preexec_fn` is, may deadlock where threads run.
+# Run by a separate Python that then becomes the child: Linux terminates it when its parent dies, even by
+# SIGKILL (prctl(2); 1 is PR_SET_PDEATHSIG). Code between fork and exec, such as `preexec_fn`, may deadlock if
+# threads are running.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -35,9 +36,9 @@ except OSError as error:
 
 @dataclass
 class Child:
-    """A child process. `again`: it is started anew when it ends, unless it keeps failing at its start.
+    """A child process. `restart`: it is restarted when it exits, unless it keeps failing at startup.
 
-    `came_up` says of a process number whether that process had come to work before it ended.
+    `came_up` reports whether the process with a given id had started working before it exited.
     """
 
     name: str
@@ -52,12 +53,12 @@ class Child:
 
     @property
     def pause(self) -> float:
-        """Seconds between its end and its next start."""
+        """Seconds between its exit and its next start."""
         return float(min(_MAX_PAUSE, FIRST_PAUSE * 2.0 ** max(0, self.early_ends - 1)))
 
 
 class Supervisor:
-    """The children of one process. Start them from its main thread: Linux ends a child with its parent's thread."""
+    """The children of one process. Start them from its main thread: Linux ties a child to its parent's thread."""
 
     def __init__(self) -> None:
         self._children: dict[str, Child] = {}
@@ -77,19 +78,19 @@ class Supervisor:
         came_up: Callable[[int], bool] = lambda _: False,
         **options: Any,
     ) -> subprocess.Popen[str]:
-        """Start a child; `options` are Popen's."""
+        """Start a child; `options` are passed to Popen."""
         process = _spawn(command, options)
         self._children[name] = Child(name, command, restart, process, time.monotonic(), options, came_up)
         log("child.started", name=name, pid=process.pid)
         return process
 
     def restart_as(self, name: str, command: Sequence[str], **options: Any) -> None:
-        """What a running child is started with from its next start on."""
+        """Change the command and options for a running child's next start."""
         self._children[name].command = command
         self._children[name].options = options
 
     def look(self) -> str | None:
-        """Start what ended and should not have; the name of a child that ended and is not started again, if any."""
+        """Restart children that exited and should not have; return the name of one that exited for good, if any."""
         for child in self._children.values():
             code = child.process.poll()
             if code is None:
@@ -113,7 +114,7 @@ class Supervisor:
         return None
 
     def is_running(self, name: str) -> bool:
-        """Whether there is such a child, and it has not ended."""
+        """Whether this child exists and has not exited."""
         return name in self._children and self.code(name) is None
 
     def code(self, name: str) -> int | None:
@@ -121,7 +122,7 @@ class Supervisor:
         return self._children[name].process.poll()
 
     def why(self, name: str) -> str:
-        """A sentence of a child that ended and is not started again."""
+        """A sentence about a child that exited and is not restarted."""
         child = self._children[name]
         said = f"the {name} ended with exit code {child.process.poll()}"
         if child.early_ends < MAX_EARLY_ENDS:
@@ -129,15 +130,15 @@ class Supervisor:
         return f"{said} within {SETTLED:g} seconds of its start, {child.early_ends} times in a row: it is given up"
 
     def kill(self, name: str) -> None:
-        """Kill a child that hangs; where it is one to start again, `look` does."""
+        """Kill a child that hangs; `look` restarts it if it is set to restart."""
         self._children[name].process.kill()
 
     def forget(self, name: str) -> None:
-        """Look after a child no more that has ended."""
+        """Stop tracking a child that has exited."""
         assert self._children.pop(name).process.poll() is not None, f"{name} still runs"
 
     def stop(self) -> None:
-        """End all children within `STOP_WITHIN` seconds, in the reverse order of their start."""
+        """Stop all children within `STOP_WITHIN` seconds, in reverse order of their start."""
         running = [c.process for c in reversed(self._children.values()) if c.process.poll() is None]
         for process in running:
             process.terminate()
@@ -162,7 +163,7 @@ def wait_until(true: Callable[[], bool], *, seconds: float) -> bool:
 
 
 def _spawn(command: Sequence[str], options: Mapping[str, Any]) -> subprocess.Popen[str]:
-    """A child in a session of its own, so that Ctrl-C reaches this process alone, which then ends them in order."""
+    """Start a child in its own session, so that Ctrl-C reaches only this process, which then stops them in order."""
     launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
     return subprocess.Popen([*launcher, *command], text=True, start_new_session=True, **options)
 

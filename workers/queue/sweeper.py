@@ -1,4 +1,4 @@
-"""The sweeper: gives back what a dead worker held, and sends again what a dead broker lost.
+"""The sweeper: re-queues jobs of dead workers, and resends messages that a dead broker lost.
 
 Runs in `convscope run` and in every worker; any number may run at a time.
 """
@@ -24,15 +24,15 @@ from workers.queue.events import log
 from workers.queue.messages import BrokerAway, celery_app, send
 
 _SECONDS_BETWEEN = 2.0
-# Long enough for a worker to claim what it has just been sent.
+# Long enough for a worker to claim a job that was just sent to it.
 _RESEND_SECONDS = 5.0
-# Nobody takes so long to write one file.
+# Longer than writing one file ever takes.
 _UNFINISHED_SECONDS = 3600.0
 _SECONDS_BETWEEN_CLEANINGS = 900.0
 
 
 class Sweeper:
-    """Sweeps every few seconds in a thread of its own, between `start` and `stop`."""
+    """Sweeps every few seconds in its own thread, between `start` and `stop`."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self._settings = settings
@@ -41,11 +41,11 @@ class Sweeper:
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after the sweep that is under way."""
+        """Stop after the current sweep."""
         self._stopping.set()
         self._thread.join(5)
 
@@ -69,7 +69,7 @@ class Sweeper:
                 log("sweep.failed", level=logging.ERROR, error=repr(error))
 
     def _clean(self) -> None:
-        """Remove what was begun and never ended."""
+        """Remove files, uploads and images that were started and never finished."""
         try:
             files = ResultStore(self._settings).remove_unfinished(older_than=_UNFINISHED_SECONDS)
             uploads = UploadStore(self._settings).remove_stale(but=unfinished_uploads(self._ledger))
@@ -88,14 +88,14 @@ def sweep_once(settings: Settings, ledger: Ledger, leases: Leases, app: Celery) 
 
     Raises:
         LedgerError: the ledger cannot be used.
-        BrokerAway: not every message could be sent; the next sweep does it.
+        BrokerAway: not every message could be sent; the next sweep retries.
     """
     swept = sweep(
         ledger,
         leases,
         attempts=settings.attempts,
         resend_after=_RESEND_SECONDS,
-        # Where messages still wait, a queued job's may be among them: they are not multiplied.
+        # A queue with waiting messages may already contain that of a queued job: do not duplicate it.
         empty_queues=empty_queues(settings),
     )
     for job in swept.lapsed:
