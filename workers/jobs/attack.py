@@ -1,4 +1,4 @@
-"""Jobs of kind `attack`: one image under one model an item."""
+"""Jobs of kind `attack`: one image under one model per item."""
 
 import time
 from bisect import bisect_right
@@ -43,7 +43,7 @@ Inside = tuple[list[Record], list[Record]]  # rows of `attack_units` and of `att
 
 @dataclass(frozen=True)
 class Asked:
-    """One item's attack: `label` is a class of the model, where the attack goes by labels; see `attack_question`."""
+    """One item's attack. `label`: a class of the model, if the attack goes by labels; see `attack_question`."""
 
     digest: str
     image: StoredImage
@@ -53,7 +53,7 @@ class Asked:
 
 
 class AttackJobs:
-    """Searches for the smallest epsilon, or attacks with one."""
+    """Searches for the smallest epsilon, or attacks with a fixed one."""
 
     def __init__(self, shared: AttackContext) -> None:
         self._shared = shared
@@ -122,7 +122,7 @@ class AttackJobs:
         return Asked(digest, image, label, question, key)
 
     def _again(self, number: int, item: Record, parameters: Mapping[str, Any]) -> Computed:
-        """The attack that is known; what moved inside is measured anew where that was ranked by an earlier rule."""
+        """The known attack; shifts inside are measured again if they were ranked by an earlier rule."""
         with self._context.ledger.read() as connection:
             earlier = connection.execute(
                 select(AttackLayer.attack).where(AttackLayer.attack == number, AttackLayer.dead.is_(None))
@@ -151,7 +151,7 @@ class AttackJobs:
         return units, [layer_row(shift, spreads.get(shift.tap.layer)) for shift in moved]
 
     def _known(self, key: str) -> int | None:
-        """The number of the attack with that key, if all its files are there."""
+        """The number of the attack with that key, if all its files exist."""
         columns = [Attack.attack, *(getattr(Attack, file) for file in _FILES)]
         with self._context.ledger.read() as connection:
             found = connection.execute(select(*columns).where(Attack.key == key)).mappings().one_or_none()
@@ -194,7 +194,8 @@ class AttackJobs:
             targeted=target is not None,
             full_scan=options.get("scan") == "full",
             on_checked=tell,
-            # a folded network rounds otherwise: the signs of gradients next to zero are those of the network itself
+            # a folded network rounds differently, so the signs of near-zero gradients come from the network
+            # itself
             forward=self._shared.folded(model, pixels),
         )
         return found
@@ -207,7 +208,7 @@ class AttackJobs:
         found: Search,
         parameters: Mapping[str, Any],
     ) -> Record:
-        """Keep the attacked image and how it was made; what the model says of it as it lies on the disk."""
+        """Store the attacked image and its perturbation; returns the prediction for the image as stored on disk."""
         none = ("file", "change_file", "png_class", "png_name", "png_probability", "png_succeeds")
         if found.attacked is None:
             return dict.fromkeys(none)
@@ -235,7 +236,7 @@ class AttackJobs:
 
 
 def search_columns(found: Search, classes: Sequence[ClassEntry]) -> Record:
-    """What a row of `attacks` says of the search's outcome."""
+    """The columns of `attacks` for the search's outcome."""
     shown = found.shown
     return {
         "class_index": found.reference,
@@ -258,7 +259,7 @@ def search_columns(found: Search, classes: Sequence[ClassEntry]) -> Record:
 
 
 def grid_columns(grid: Epsilons, options: Mapping[str, Any]) -> Record:
-    """What a row of `attacks` says of the epsilons that were tried."""
+    """The columns of `attacks` for the epsilons that were tried."""
     geometric = isinstance(grid, GeometricGrid)
     return {
         "grid": "fixed" if options["mode"] == "fixed" else "geometric" if geometric else "linear",
@@ -273,7 +274,7 @@ def grid_columns(grid: Epsilons, options: Mapping[str, Any]) -> Record:
 
 
 def _store(connection: Connection, *, row: Record, inside: Inside) -> int:
-    """Write an attack with what moved inside; its number."""
+    """Write an attack with its shifts inside; returns its number."""
     number = connection.execute(select(Attack.attack).where(Attack.key == row["key"])).scalar()
     if number is not None:  # another job's, or this one's with its files restored
         files = {name: row[name] for name in _FILES}
@@ -291,9 +292,12 @@ def _keep_inside(connection: Connection, attack: int, inside: Inside) -> None:
 
 
 def steps_array(found: Search, grid: Epsilons) -> npt.NDArray[np.float32]:
-    """n, 2 + 2 * TOP: number of the epsilon (0: no change; i of a linear grid's i * step; of a geometric grid see
-    `GeometricGrid.number`), probability of the reference class, class and probability of the top classes, best first;
-    -1 and 0 where the model has fewer."""
+    """The steps of a search as an array of shape n, 2 + 2 * TOP.
+
+    Columns: number of the epsilon (0: no change; i of a linear grid's i * step; for a geometric grid see
+    `GeometricGrid.number`), probability of the reference class, class and probability of the top classes,
+    highest first; -1 and 0 if the model has fewer.
+    """
     table = np.zeros((len(found.checked), 2 + 2 * TOP), np.float32)
     for line, checked in zip(table, found.checked, strict=True):
         top = [*checked.top, *[(-1, 0.0)] * (TOP - len(checked.top))]
@@ -308,7 +312,7 @@ def steps_array(found: Search, grid: Epsilons) -> npt.NDArray[np.float32]:
 
 
 def unit_rows(shift: Shift, spreads: Tensor | None) -> list[Record]:
-    """Rows of `attack_units` for the channels that moved most at one tap."""
+    """Rows of `attack_units` for the channels that shifted most at one tap."""
     rows = []
     for rank, channel in enumerate(shift.most_moved(UNITS_A_LAYER, spreads), 1):
         moved = float(shift.shift[channel])

@@ -1,4 +1,4 @@
-"""What jobs that attack share: taps and folded copies of models, and the attacks that were found."""
+"""What the attack jobs share: taps and folded copies of models, and completed attacks."""
 
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from workers.queue.runner import ItemFailed
 
 
 class AttackContext:
-    """What the kinds below share beside their context: taps of models, and attacks that were found."""
+    """What attack jobs share in addition to their job context: taps of models, and completed attacks."""
 
     def __init__(self, context: JobContext) -> None:
         self.context = context
@@ -42,13 +42,16 @@ class AttackContext:
             return None
         if model not in self._folded:
             made = folded(model, pixels)
-            # a value that is its own key would keep a model that was dropped
+            # a value that is its own key would keep an evicted model alive
             self._folded[model] = None if made is model else made
         quicker: Network | None = self._folded[model]
         return quicker
 
     def spreads(self, model: str, digest: str, image_set: str) -> dict[str, Tensor]:
-        """Spread of each channel over the set (`db.atlas.stds`), by layer, NaN of a dead one; empty if not indexed."""
+        """Standard deviation of each channel over the set (`db.atlas.stds`), by layer.
+
+        NaN for dead channels; empty if the set is not indexed.
+        """
         rows = self.context.atlas.fetch(channel_stds(model, digest, image_set))
         nan = float("nan")
         return {
@@ -65,7 +68,7 @@ class AttackContext:
             return dict(rows.one())
 
     def images(self, found: Record) -> tuple[Tensor, Tensor]:
-        """The image before and the attacked image, float32 3,H,W in [0, 1], as they were classified.
+        """The clean and the attacked image, float32 3,H,W in [0, 1], as they were classified.
 
         Raises:
             ItemFailed: a file is gone.

@@ -1,4 +1,4 @@
-"""What items of jobs are computed with, and what can be wrong with one."""
+"""What items of jobs are computed with, and the errors that fail an item for good."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from workers.queue.runner import ItemFailed
 from workers.requests.keys import content_key
 from workers.requests.parameters import InvalidRequest
 
-# What belongs to an item, and another attempt would meet again.
+# Errors of an item that another attempt would meet again.
 PERMANENT_ERRORS = (ModelError, UnreadableImage, InvalidRequest, AttributionError, ResultGone, AtlasError)
 
 
@@ -42,12 +42,12 @@ class JobContext:
     models: LoadedModels
 
     def model(self, name: str, parameters: Mapping[str, Any]) -> VisionModel:
-        """The model of that name in a request."""
+        """The model with that name in a request."""
         reference = next(model for model in parameters["models"] if model["name"] == name)
         return self.models.get(**reference)
 
     def image(self, image_set: str, item: Record) -> StoredImage:
-        """The image of an item, the very one that the request was about."""
+        """The image of an item, checked to be the one that the request was about."""
         rows = self.atlas.fetch(images_by_id(image_set, [item["image_id"]]))
         if not rows or rows[0]["key"] != item["image_key"]:
             raise ItemFailed(
@@ -56,7 +56,7 @@ class JobContext:
         return StoredImage(**rows[0])
 
     def label_index(self, model: VisionModel, image_set: str, image: StoredImage) -> int | None:
-        """The image's label as a class of the model, as `label_matching` finds it; None where it is none."""
+        """The image's label as a class of the model, as `label_matching` finds it; None if it has none."""
         wanted = SetLabel(image.wnid, image.label)
         found = match_set(self.atlas, model.vocabulary, model=model.name, image_set=image_set)
         return next((one.match.index for one in found if one.match.label.key == wanted.key), None)
@@ -65,7 +65,7 @@ class JobContext:
         """The image's label as a class of the model.
 
         Raises:
-            ItemFailed: it has none, or one that the model has not.
+            ItemFailed: it has no label, or one that is not a class of the model.
         """
         label = self.label_index(model, image_set, image)
         if label is None and not image.label:
@@ -78,28 +78,28 @@ class JobContext:
         return label
 
     def picture(self, model: VisionModel, image: StoredImage) -> npt.NDArray[np.uint8]:
-        """uint8 H,W,C: what the model sees, before normalisation."""
+        """uint8 H,W,C: what the model sees, before normalization."""
         return read_image(self.images, image, model.preprocessing)
 
     def keep_input(self, model: VisionModel, image: StoredImage, picture: npt.NDArray[np.uint8]) -> str:
-        """Keep what the model sees as a PNG; its path below the home."""
+        """Store the model's input as a PNG; returns its path below the home."""
         return self.results.write_picture(
             "inputs", content_key(image.key, repr(model.preprocessing)), picture
         )
 
     def pixels(self, picture: npt.NDArray[np.uint8]) -> Tensor:
-        """float32 1,C,H,W in [0, 1] on the models' device, of uint8 H,W,C."""
+        """float32 1,C,H,W in [0, 1] on the models' device, from uint8 H,W,C."""
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1).unsqueeze(0)
         return pixels.to(self.models.device).to(torch.float32).div(255)
 
 
 def digest_of(model: str, parameters: Mapping[str, Any]) -> str:
-    """The digest of the model of that name in a request."""
+    """The digest of the model with that name in a request."""
     return next(str(found["digest"]) for found in parameters["models"] if found["name"] == model)
 
 
 def class_of(model: VisionModel, index: int) -> int:
-    """`index`, where the model has such a class.
+    """`index`, if the model has this class.
 
     Raises:
         ItemFailed: it has not.

@@ -1,4 +1,4 @@
-"""Jobs about attacks that were found: maps before and after, what other models say of them, channels held."""
+"""Jobs about completed attacks: maps before and after, transfer to other models, channel ablation."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from workers.queue.runner import Computed, ItemFailed, Report
 from workers.requests.epsilons import grid_of
 from workers.requests.keys import content_key
 
-# Weights of R, G, B in gray, as Pillow's mode L has them.
+# Weights of R, G, B in gray, as in Pillow's mode L.
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -68,7 +68,7 @@ class ComparisonJobs:
             key = content_key(number, request, name)
             first = name == "clean"
             spread = made.standard_error
-            assert spread is not None  # requests have two samples or more
+            assert spread is not None  # requests have at least two samples
             rows.append(
                 {
                     "attack": number,
@@ -107,7 +107,7 @@ class ComparisonJobs:
 
 
 def _panels(found: Record, before: Tensor, after: Tensor, *, seed: int) -> dict[str, Panel]:
-    """What is shown beside the clean map. The class explained is the one before, but for the attacked one's own."""
+    """What is compared with the clean map. All explain the class before, except `attacked_own`: the class after."""
     target, own = found["class_before"], found["class_after"]
     noisy = random_signs(before, found["attacked_epsilon"], seed=seed, integer=found["eight_bit"])
     return {
@@ -120,7 +120,7 @@ def _panels(found: Record, before: Tensor, after: Tensor, *, seed: int) -> dict[
 
 
 class TransferJobs:
-    """What other models say of attacked images."""
+    """Predictions of other models on attacked images."""
 
     def __init__(self, shared: AttackContext) -> None:
         self._shared = shared
@@ -182,7 +182,7 @@ class TransferJobs:
 
 
 def _in_channels(pixels: Tensor, channels: int) -> Tensor:
-    """Images N,C,H,W as a model of so many channels takes them: gray by ITU-R 601's luminance, or gray three times."""
+    """Images N,C,H,W for a model of `channels` channels: ITU-R 601 luminance for one, gray repeated for three."""
     if pixels.shape[1] == channels:
         return pixels
     if channels == 3:
@@ -191,7 +191,7 @@ def _in_channels(pixels: Tensor, channels: int) -> Tensor:
 
 
 class AblationJobs:
-    """The search once more with the most moved channels held, next to as many random ones."""
+    """The search repeated with the most shifted channels clamped, and with equally many random ones."""
 
     def __init__(self, shared: AttackContext) -> None:
         self._shared = shared
@@ -248,7 +248,7 @@ class AblationJobs:
         return Computed(store)
 
     def _taps(self, model: VisionModel, digest: str, layer: str) -> Sequence[Tap]:
-        """The layers whose channels may be held: all that the index has, or the output of one module."""
+        """The layers whose channels may be clamped: all indexed ones, or the output of one module."""
         taps = self._shared.taps(model, digest)
         if not layer:
             return taps
@@ -265,7 +265,7 @@ class AblationJobs:
         sets: Sequence[Units],
         on_progress: Report,
     ) -> list[Record]:
-        """What the search finds with each of the sets of channels held, all in the same passes."""
+        """The search's results with each set of channels clamped, all in the same passes."""
         grid = grid_of(found["parameters"])
         shares = [0.0] * len(sets)
 
@@ -298,10 +298,10 @@ class AblationJobs:
 def most_moved(
     moved: Sequence[Shift], spreads: Mapping[str, Tensor], channels: int, *, a_layer: int | None
 ) -> dict[str, list[int]]:
-    """The channels that moved most of all layers, at most `a_layer` of each.
+    """The most shifted channels over all layers, at most `a_layer` of each.
 
-    A shift over a channel's spread compares over layers: layers that were not indexed are left out, unless none was;
-    then there is only the shift itself.
+    Shifts divided by a channel's standard deviation are comparable between layers. Layers that are not
+    indexed are left out, unless none is; then the plain shift is used.
     """
     measured = [shift for shift in moved if shift.tap.layer in spreads] or moved
     ranked: list[tuple[float, str, int]] = []
@@ -310,7 +310,7 @@ def most_moved(
         sizes = shift.sizes(mine)
         best = shift.most_moved(a_layer or channels, mine)
         ranked += [(float(sizes[channel]), shift.tap.layer, channel) for channel in best]
-    ranked.sort(key=lambda one: -one[0])  # stable: ties go to the layer that comes first
+    ranked.sort(key=lambda one: -one[0])  # stable: ties go to the earlier layer
     units: dict[str, list[int]] = {}
     for _, layer, channel in ranked[:channels]:
         units.setdefault(layer, []).append(channel)

@@ -1,6 +1,7 @@
-"""What a kind of job is. One is a module of `workers.jobs.kinds` with `KIND`, and one line in `workers.jobs.registry`.
+"""The definition of a kind of job: a module in `workers.jobs.kinds` with `KIND`, and one line in the registry.
 
-The web process reads the descriptions, so a module imports torch, and what needs it, inside its functions.
+The registry is `workers.jobs.registry`. The web process reads the descriptions, so a module imports torch and
+everything that needs torch inside its functions.
 """
 
 import re
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from workers.queue.runner import Kind
 
 MAX_NUMBER = 2**31 - 1
-_SHOWN = 200  # characters of a value that is refused
+_SHOWN = 200  # characters shown of an invalid value
 
 
 def expected(what: str, description: str = "", **schema: Any) -> Meta:
-    """What a member of a request is: `what` completes "expected …" where it is something else.
+    """Annotation of a request member: `what` completes "expected …" in the error for an invalid value.
 
-    `description` and `schema` (members of JSON Schema) are for readers of the OpenAPI document.
+    `description` and `schema` (members of JSON Schema) go into the OpenAPI document.
     """
     return Meta(description=description or None, extra_json_schema=schema or None, extra={"expected": what})
 
@@ -62,7 +63,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Stores:
-    """What a request is checked against."""
+    """What a request is validated against."""
 
     atlas: Atlas
     ledger: Ledger
@@ -71,7 +72,7 @@ class Stores:
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker has for the kinds it computes."""
+    """What a worker provides to the kinds it computes."""
 
     settings: Settings
     device: "torch.device"
@@ -84,15 +85,16 @@ class JobKind:
     """One kind of job.
 
     Attributes:
-        name: in the ledger, over HTTP and on the command line.
-        title: in lists of jobs.
-        request: what is asked for, member by member; unknown members and other types are refused.
-        parse: makes the job of a request.
-        compute: what computes the items, in a worker; None: a kind that is handed to the worker from outside.
-        page: path and query of the page that shows what a job made; None where no page does.
-        link: icon and words of the link to that page.
-        result: of what table an item's result is a row: map, attack, import, or none ("").
-        long: items take minutes; they pause for jobs of other kinds that somebody waits for.
+        name: used in the ledger, over HTTP and on the command line.
+        title: shown in lists of jobs.
+        request: the members of a request; unknown members and wrong types are rejected.
+        parse: turns a request into a job.
+        compute: makes what computes the items in a worker; None for a kind that is passed to the worker from
+            outside.
+        page: path and query of the page that shows a job's results; None if there is no such page.
+        link: icon and text of the link to that page.
+        result: the table that an item's result is a row of: map, attack, import, or none ("").
+        long: items take minutes; they pause for waiting interactive jobs of other kinds.
     """
 
     RESULTS: ClassVar[tuple[str, ...]] = ("", "map", "attack", "import")
@@ -108,21 +110,21 @@ class JobKind:
     long: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a result that no table has."""
+        """Reject a result type that has no table."""
         if self.result not in self.RESULTS:
             raise ValueError(f"result: expected one of {self.RESULTS}, got {self.result!r}")
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Names of what a request of this kind may say, the queue last."""
+        """Names of the members of a request of this kind, the queue last."""
         names = [field.encode_name for field in msgspec.structs.fields(self.request)]
         return tuple(sorted(names, key=lambda name: name == "queue"))
 
     def read(self, body: Mapping[str, Any], stores: Stores) -> NewJob:
-        """The job that a request's body asks for; its member `kind` is not looked at.
+        """The job that a request body asks for; its member `kind` is ignored.
 
         Raises:
-            InvalidRequest: something in it cannot be; the message names it.
+            InvalidRequest: something in it is invalid; the message names it.
         """
         members = {name: value for name, value in body.items() if name != "kind"}
         try:
@@ -133,7 +135,7 @@ class JobKind:
 
 
 def _sentence(error: str, members: Mapping[str, Any], kind: JobKind) -> str:
-    """One sentence in our words for what msgspec found."""
+    """One sentence, in our terms, for an error that msgspec reported."""
     unknown = re.search(r"unknown field `(.*)`", error, re.DOTALL)
     if unknown:
         name = unknown[1]

@@ -1,4 +1,4 @@
-"""The models that a worker keeps loaded, so that the second map of a model starts at once."""
+"""The models that a worker keeps loaded, so that the next map of a model starts immediately."""
 
 from collections import OrderedDict
 
@@ -12,7 +12,7 @@ from workers.queue.events import log
 
 
 class LoadedModels:
-    """At most `settings.loaded_models` models on one device; the one that was not used for longest goes first."""
+    """An LRU cache of at most `settings.loaded_models` models on one device."""
 
     def __init__(self, settings: Settings, device: torch.device) -> None:
         self.device = device
@@ -21,10 +21,10 @@ class LoadedModels:
         self._kept: OrderedDict[tuple[str, str], VisionModel] = OrderedDict()
 
     def get(self, *, name: str, source: str, digest: str) -> VisionModel:
-        """The model of that specification, with just the weights, preprocessing and classes that `digest` names.
+        """The model of that specification, with the weights, preprocessing and classes that `digest` identifies.
 
         Raises:
-            ModelError: it cannot be loaded, or is another one by now.
+            ModelError: it cannot be loaded, or has changed.
         """
         key = (source, digest)
         if key in self._kept:

@@ -1,4 +1,4 @@
-"""The kinds of jobs, in the order in which lists of them are shown."""
+"""The kinds of jobs, in the order in which lists show them."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,7 +9,7 @@ from db.suggestions import hint
 from workers.jobs.kind import JobKind, Stores
 from workers.requests.parameters import InvalidRequest
 
-# One line a kind: its module in `workers.jobs.kinds`.
+# One line per kind: its module in `workers.jobs.kinds`.
 _MODULES = (
     "saliency",
     "faithfulness",
@@ -25,10 +25,10 @@ JOB_KINDS: dict[str, JobKind] = {kind.name: kind for kind in _FOUND}
 
 
 def read_request(body: Mapping[str, Any], stores: Stores) -> NewJob:
-    """The job that a body asks for, by its member `kind`.
+    """The job that a request body asks for, by its member `kind`.
 
     Raises:
-        InvalidRequest: there is no such kind, or something else in it cannot be.
+        InvalidRequest: unknown kind, or something else in it is invalid.
     """
     name = body.get("kind")
     if not isinstance(name, str) or name not in JOB_KINDS:

@@ -1,4 +1,4 @@
-"""Jobs of kind `saliency` and `faithfulness`: one map, or the curves of one map, an item."""
+"""Jobs of kind `saliency` and `faithfulness`: one map, or the curves of one map, per item."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -63,7 +63,7 @@ class SaliencyJobs:
         }
         known = self._known(question, own["key"])
         if known is not None:
-            # another set's map of the same picture is a row of this set's own, too
+            # another set's map of the same image also gets a row in this set
             copied = {name: value for name, value in known.items() if name != "map"} | own
             return Computed(lambda connection: _stored(connection, copied))
         made = attribute(
@@ -95,7 +95,7 @@ class SaliencyJobs:
             "noise_level": options.get("noise_level"),
             "seed": options.get("seed"),
             "dtype": options.get("dtype", "float32"),
-            # the layer that was read, also where the request left the choice open
+            # the layer that was used, even if the request left the choice open
             "parameters": options if made.layer is None else options | {"layer": made.layer},
             "agreement": made.agreement[0],
             "standard_error": None if error is None else float(error.mean(dtype="float64")),
@@ -114,7 +114,7 @@ class SaliencyJobs:
         return Computed(lambda connection: _stored(connection, row))
 
     def _known(self, question: str, key: str) -> Record | None:
-        """A row with that question whose files are there, the one with that key first."""
+        """A row with that question whose files exist, preferably the one with that key."""
         with self._context.ledger.read() as connection:
             rows = connection.execute(
                 select(SaliencyMap.__table__)
@@ -137,7 +137,7 @@ class SaliencyJobs:
 
 
 def _stored(connection: Connection, row: Record) -> int:
-    """The number of the map with the row's key, made where there is none."""
+    """The number of the map with the row's key, inserted if there is none."""
     same = SaliencyMap.key == row["key"]
     found = connection.execute(select(SaliencyMap.map).where(same)).scalar()
     if found is None:

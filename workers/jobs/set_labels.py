@@ -1,4 +1,4 @@
-"""The labels of an image set as classes of a model: the set and what people settled from the atlas, matched."""
+"""The labels of an image set matched to classes of a model, with the user's own mappings from the atlas."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from workers.models.vocabularies import ClassEntry, Vocabulary
 
 
 class UnknownClass(ValueError):
-    """No class, or several, are called so; the message is one sentence."""
+    """No class, or more than one, has this name; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class MatchedLabel:
-    """A label, how many images of the set have it, and what was found for it."""
+    """A label, how many images of the set have it, and its match."""
 
     match: LabelMatch
     images: int
 
     def row(self, vocabulary: Vocabulary) -> dict[str, Any]:
-        """As the atlas's `label_matches` has it, with names of classes."""
+        """The row, as in the atlas's `label_matches`, with class names."""
         index, classes = self.match.index, vocabulary.classes
         return {
             "label": self.match.label.label,
@@ -36,7 +36,7 @@ class MatchedLabel:
 
 
 def match_set(atlas: Atlas, vocabulary: Vocabulary, *, model: str, image_set: str) -> list[MatchedLabel]:
-    """All labels of a set, the most frequent first."""
+    """All labels of a set, most frequent first."""
     rows = atlas.fetch(set_labels(image_set))
     labels = [SetLabel(row["wnid"], row["label"]) for row in rows]
     found = match_labels(vocabulary, labels, settled_labels(atlas, model, image_set))
@@ -44,7 +44,7 @@ def match_set(atlas: Atlas, vocabulary: Vocabulary, *, model: str, image_set: st
 
 
 def stored_vocabulary(atlas: Atlas, model: str) -> Vocabulary | None:
-    """The classes of an indexed model, without loading it; None where it is not indexed."""
+    """The classes of an indexed model, without loading it; None if it is not indexed."""
     rows = atlas.fetch(vocabulary_of(model))
     if not rows:
         return None
@@ -53,7 +53,7 @@ def stored_vocabulary(atlas: Atlas, model: str) -> Vocabulary | None:
 
 
 def class_called(vocabulary: Vocabulary, text: str) -> int | None:
-    """The class that a person names by its WNID, its name where one class has it, or its index; None for "".
+    """The class that a user names by WNID, by a unique name or by index; None for "".
 
     Raises:
         UnknownClass: it is none of these.
@@ -75,11 +75,11 @@ def class_called(vocabulary: Vocabulary, text: str) -> int | None:
 def settled_from(
     vocabulary: Vocabulary, found: list[MatchedLabel], given: Mapping[str, str]
 ) -> dict[str, int | None]:
-    """Class index by label key of what a person gave: a class by a label of the set, as a WNID or a name.
+    """Class index by label key, from a user's mapping of the set's labels (by WNID or name) to classes.
 
     Raises:
-        UnknownClass: a class is none.
-        KeyError: a label is none of the set's; its argument is that label.
+        UnknownClass: a class does not exist.
+        KeyError: the set does not have a label; the argument is that label.
     """
     keys: dict[str, str] = {}
     for one in found:

@@ -1,4 +1,4 @@
-"""Pictures as the atlas lists them, as networks see them."""
+"""Images of the atlas, decoded as networks see them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ class StoredImage:
 
 
 def read_image(store: ImageStore, image: StoredImage, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """uint8 H,W,C of the network's input size.
+    """The image as uint8 H,W,C of the network's input size.
 
     Raises:
-        UnreadableImage: as `open_image`, or the picture is too long and thin to be resized.
+        UnreadableImage: as for `open_image`, or the image is too long and thin to be resized.
     """
     try:
         return preprocessing(open_image(store, image))
@@ -37,10 +37,10 @@ def read_image(store: ImageStore, image: StoredImage, preprocessing: Preprocessi
 
 
 def open_image(store: ImageStore, image: StoredImage) -> Image.Image:
-    """The picture as it was imported.
+    """The image as it was imported.
 
     Raises:
-        UnreadableImage: the file is gone, holds other bytes than at the import, or cannot be decoded.
+        UnreadableImage: the file is gone, has changed since the import, or cannot be decoded.
     """
     try:
         data = store.original_path(image.path).read_bytes()
@@ -48,7 +48,8 @@ def open_image(store: ImageStore, image: StoredImage) -> Image.Image:
         raise UnreadableImage("the file is gone") from error
     except OSError as error:
         raise UnreadableImage(f"the file cannot be opened ({error.strerror})") from error
-    # A tenth of a millisecond; without it a patch of another picture would be shown under this one's name.
+    # Takes a tenth of a millisecond; without it, a patch of another image could be shown under this one's
+    # name.
     if hashlib.sha256(data).hexdigest() != image.key:
         raise UnreadableImage("the file has changed since it was imported")
     return read_rgb(data)

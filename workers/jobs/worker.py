@@ -1,7 +1,7 @@
 """A worker process: takes job numbers from the broker and runs them, one at a time, in its main thread.
 
-One process, one device: torch's own threads use the cores, and more workers are more processes or hosts. Celery's
-pool is `solo`, since a fork would break torch's threads and CUDA.
+One process, one device: torch's own threads use the cores, and more workers are more processes or hosts.
+Celery's pool is `solo`, because a fork would break torch's threads and CUDA.
 """
 
 import logging
@@ -35,7 +35,7 @@ from workers.queue.sweeper import Sweeper
 _SECONDS_BETWEEN_HEARTBEATS = 2.0
 
 
-# Makes what computes kinds of jobs that are computed elsewhere than in this package, by name.
+# Makes, by name, the kinds that are computed outside this package.
 ExtraKinds = Callable[[Settings, Any], Mapping[str, Kind]]
 
 
@@ -46,10 +46,10 @@ def run_worker(
     device: str = "auto",
     extra_kinds: ExtraKinds = lambda _settings, _device: {},
 ) -> int:
-    """Work until told to stop (SIGTERM, SIGINT): then what is under way goes back to the ledger. The exit code.
+    """Work until SIGTERM or SIGINT, then return current work to the ledger. Returns the exit code.
 
     Args:
-        extra_kinds: given the settings and the device, makes kinds beside those of this package.
+        extra_kinds: given the settings and the device, makes kinds in addition to those of this package.
 
     Raises:
         HomeError, AtlasError, LedgerError: the home cannot be used.
@@ -76,13 +76,13 @@ def run_worker(
         stopping.set()
 
     signals.worker_shutting_down.connect(stop, weak=False)
-    signals.setup_logging.connect(lambda **_: None, weak=False)  # ours is set up already
+    signals.setup_logging.connect(lambda **_: None, weak=False)  # logging is already set up
     sweeper = Sweeper(settings, ledger)
     heartbeat = _Heartbeat(ledger, runner, name=name, queues=queues, device=str(place), stopping=stopping)
     heartbeat.start()
     sweeper.start()
     log("worker.started", worker=name, queues=",".join(queues), device=place)
-    # Celery warns of root, since other applications take pickles from the broker; here messages are JSON alone
+    # Celery warns about root because other applications accept pickles; our messages are JSON only
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         pool="solo",
@@ -107,7 +107,7 @@ def run_worker(
 
 
 def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Kind]:
-    """What computes each kind of job that is not handed in from outside."""
+    """How to compute each kind of job that is not passed in from outside."""
     from workers.jobs.attack_context import AttackContext
     from workers.jobs.context import JobContext
     from workers.jobs.loaded_models import LoadedModels
@@ -124,7 +124,7 @@ def _kinds(settings: Settings, ledger: Ledger, device: Any) -> dict[str, Kind]:
 
 
 class _Heartbeat(threading.Thread):
-    """Tells the ledger every few seconds that this worker is there, and what it works on."""
+    """Records in the ledger every few seconds that this worker is alive, and its current job."""
 
     def __init__(
         self,
@@ -150,13 +150,13 @@ class _Heartbeat(threading.Thread):
         self._stopping = stopping
 
     def run(self) -> None:
-        """The thread."""
+        """The thread's loop."""
         is_new = True
         while True:
             try:
                 with self._ledger.write() as connection:
                     present = moment(connection)
-                    if is_new:  # there may be a row of a killed process that had this number
+                    if is_new:  # a killed process with the same id may have left a row
                         connection.execute(delete(Worker).where(Worker.worker == self._worker))
                     heartbeat = {"seen": present, "job": self._runner.current}
                     known = connection.execute(
@@ -169,13 +169,13 @@ class _Heartbeat(threading.Thread):
                             )
                         )
                 is_new = False
-            except Exception as error:  # a thread that ended would make a living worker look dead
+            except Exception as error:  # if this thread died, a living worker would look dead
                 log("heartbeat.failed", level=logging.WARNING, error=error)
             if self._ended.wait(_SECONDS_BETWEEN_HEARTBEATS):
                 return
 
     def stop(self) -> None:
-        """End, and take the heartbeat down."""
+        """Stop, and delete the worker's row."""
         self._ended.set()
         self.join(5)
         try:

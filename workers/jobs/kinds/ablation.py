@@ -1,4 +1,4 @@
-"""Ablation: one attack searched again an item, with the channels clamped that it shifts most."""
+"""Ablation: repeats the search of one attack per item, with the channels clamped that it shifts most."""
 
 from typing import TYPE_CHECKING, Annotated
 

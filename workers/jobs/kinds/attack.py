@@ -1,4 +1,4 @@
-"""Attacks: one image under one model an item."""
+"""Attacks: one image under one model per item."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any

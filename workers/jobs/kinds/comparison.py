@@ -1,4 +1,4 @@
-"""Saliency before and after: maps of one attack an item, with the noise of their difference."""
+"""Saliency before and after: maps of one attack per item, with the noise of their difference."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,12 @@ class ComparisonRequest(Request, kw_only=True):
 
 
 def attack_numbers(given: str | list[int]) -> list[int]:
-    """Numbers of attacks, as a text such as 1,4-7 or as a list."""
+    """Attack numbers from a text such as 1,4-7 or from a list."""
     return parse_ids(given, most=MAX_FOLLOWED, name="attacks") if isinstance(given, str) else given
 
 
 def attack_page(job: Mapping[str, Any]) -> str:
-    """The Attack page with the first attack that a job is about."""
+    """The Attack page for the first attack of a job."""
     return f"/attack?attack={job['parameters']['attacks'].partition(',')[0].partition('-')[0]}"
 
 

@@ -1,4 +1,4 @@
-"""Deletion and insertion: the curves of one map an item."""
+"""Deletion and insertion: the curves of one map per item."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any

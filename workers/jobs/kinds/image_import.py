@@ -1,4 +1,4 @@
-"""Import: a folder or an archive of the server becomes an image set. Computed by `precompute.jobs`."""
+"""Import: makes an image set from a folder or an archive on the server. Computed by `precompute.jobs`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""Saliency maps: one map of one image under one model an item."""
+"""Saliency maps: one map of one image under one model per item."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,7 +66,7 @@ def _compute(context: WorkerContext) -> "Kind":
 
 
 def maps_page(job: Mapping[str, Any], **more: Any) -> str | None:
-    """The Saliency page with the maps that a job asks for; None where no one request names them all."""
+    """The Saliency page with the maps of a job; None if no single request covers them all."""
     request = job["parameters"]
     if "ids" not in request:
         return None

@@ -1,4 +1,4 @@
-"""Transfer: what another model says of one attacked image an item."""
+"""Transfer: another model's prediction for one attacked image per item."""
 
 from typing import TYPE_CHECKING
 
