@@ -1,4 +1,4 @@
-"""The architecture as text for Graphviz: nested stages and blocks, one node a layer."""
+"""The architecture in Graphviz format: nested stages and blocks, one node per layer."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from workers.layers.taps import Tap
 def to_dot(name: str, taps: Sequence[Tap], edges: Iterable[tuple[str, str]]) -> str:
     """The network's layers in the DOT language (https://graphviz.org/doc/info/lang.html).
 
-    Stages and, within them, blocks are clusters; an edge leads from a layer to each layer that it feeds.
+    Stages and the blocks inside them are clusters; an edge leads from a layer to each layer that it feeds.
     """
     lines = [f"digraph {_quoted(name)} {{", "  rankdir=TB;", '  node [shape=box, fontname="sans-serif"];']
     groups: dict[str | None, dict[str | None, list[Tap]]] = {}

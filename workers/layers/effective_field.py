@@ -1,4 +1,4 @@
-"""Gradients of single units with respect to the pixels, for many layers at little cost."""
+"""Gradients of single units with respect to the pixels, computed cheaply for many layers."""
 
 import zlib
 from collections import Counter
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from workers.layers.taps import Tap, Tappable, as_nchw
 
-# The faint rim of a field would be subnormal numbers, which processors compute with many times slower. A power
-# of two changes no other digit.
+# The faint margin of a field would be subnormal numbers, which processors compute many times more slowly.
+# Scaling by a power of two changes no other digit.
 _LIFT = 2.0**64
-# Images whose graph is held at a time: more cost memory and gain no speed.
+# Images whose graphs are kept at a time: more cost memory and are no faster.
 _AT_ONCE = 4
 
 
@@ -28,10 +28,10 @@ def unit_gradients(
     units: int,
     seed: int,
 ) -> None:
-    """Calls `on_gradient` with tap, position (y, x) and gradient of `units` units of every tap.
+    """Calls `on_gradient` with tap, position (y, x) and gradient for `units` units of every tap.
 
-    The gradient is absolute, summed over colours: H,W float64 on the CPU. Unit i sits in image i modulo N. One
-    unit of each image goes into one backward pass, since images do not meet in the network.
+    The gradient is absolute, summed over colors: H,W float64 on the CPU. Unit i is in image i modulo N. One
+    unit of each image shares a backward pass, since images do not interact in the network.
 
     Raises:
         ValueError: no unit or no image.
@@ -55,7 +55,7 @@ def unit_gradients(
 
 
 def _draw(tap: Tap, units: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Channel, row and column of `units` units: rows and columns within the middle third, rounded outwards."""
+    """Channel, row and column of `units` units: rows and columns within the middle third, rounded outward."""
     random = np.random.default_rng([seed, zlib.crc32(tap.layer.encode())])
     low = [0, tap.height // 3, tap.width // 3]
     high = [tap.channels, -(-2 * tap.height // 3), -(-2 * tap.width // 3)]

@@ -1,11 +1,12 @@
-"""The maps that the modules of a network return, and what the logits take from each of them.
+"""The feature maps that a network's modules return, and how the logits depend on each of them.
 
-A module is a layer, a block, a stage or a normalisation. Three facts decide whether its map explains a class:
+A module may be a layer, a block, a stage or a normalization. Three facts decide whether its map explains a
+class:
 
-- which positions the logits depend on: behind the last attention of a ViT the class token is the only one;
-- whether the logits depend on it alone (`whole`): a block's output after the residual join is such a map, and a
-  branch before the join is not, since the class may come by the other branch;
-- where its positions are: only grids that the model's own taps have are taken for maps.
+- which positions the logits depend on: after the last attention of a ViT only the class token;
+- whether the logits depend on this map alone (`whole`): true of a block's output after the residual join,
+  false of a branch before the join, because the class may depend on the other branch;
+- where its positions are: only grids that the model's own taps have count as maps.
 
 All three come from one forward and one backward pass; nothing depends on how a library names its modules.
 """
@@ -21,8 +22,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from workers.layers.taps import Layout, Tap, Tappable, first_tensor, rows_and_columns
 
-# More than one image, so that a tensor whose first axis is not the batch can be told apart; noise, so that a ReLU
-# which is closed at a position for one image is open for another.
+# More than one image, so that a tensor whose first axis is not the batch can be recognized; noise, so that a
+# ReLU that is inactive at a position for one image is active for another.
 _IMAGES = 3
 
 
@@ -31,12 +32,12 @@ class ModuleMap:
     """The map that one call of a module returns.
 
     Attributes:
-        name: dotted path of the module inside the network; its second call in a pass has "-2" after it.
+        name: dotted path of the module inside the network; "-2" is appended for its second call in a pass.
         module, call: the same as a path and a number from 0.
         kind: the module's class, "Conv2d".
         reached: how many of the height x width positions the logits depend on.
-        whole: the logits depend on the pixels through this map alone.
-        order: the token of each position, row by row, where tokens have another order; else None.
+        whole: the logits depend on the pixels only through this map.
+        order: the token at each position, row by row, if tokens are in another order; else None.
     """
 
     name: str
@@ -53,15 +54,15 @@ class ModuleMap:
     order: tuple[int, ...] | None = None
 
     def as_nchw(self, output: Tensor) -> Tensor:
-        """The module's raw output as N,C,H,W, its prefix tokens left out, other tokens row by row."""
+        """The module's raw output as N,C,H,W, without prefix tokens, other tokens row by row."""
         return rows_and_columns(self, output)
 
 
 def module_maps(model: Tappable, taps: Sequence[Tap]) -> tuple[ModuleMap, ...]:
     """Every map that a module of `model` returns, in the order in which the modules finish.
 
-    `taps` are the model's own (`workers.layers.taps.find_taps`): a map has the grid of one of them. One forward and one
-    backward pass of three images of noise.
+    `taps` are the model's own (`workers.layers.taps.find_taps`): a map must have the grid of one of them.
+    Takes one forward and one backward pass of three noise images.
     """
     grids = _Grids(taps)
     found: list[tuple[str, int, nn.Module, Tensor, GradientEdge]] = []
@@ -74,7 +75,7 @@ def module_maps(model: Tappable, taps: Sequence[Tap]) -> tuple[ModuleMap, ...]:
             tensor, rebuilt = first_tensor(output)
             if tensor is None or not tensor.requires_grad:
                 return None
-            # a copy has a node of its own in the graph, also where the module returns what it was given
+            # a copy has its own node in the graph, even if the module returns its input
             copy = tensor.clone()
             found.append((name, call, module, copy.detach(), get_gradient_edge(copy)))
             return rebuilt(copy)
@@ -124,9 +125,9 @@ def module_maps(model: Tappable, taps: Sequence[Tap]) -> tuple[ModuleMap, ...]:
 
 
 def default_map(maps: Sequence[ModuleMap]) -> ModuleMap | None:
-    """The last map of which the logits need every position: one that holds all they need, where there is one.
+    """The last map whose every position reaches the logits, preferably one that they depend on alone.
 
-    What a module passes on unchanged bears the name of the module that made it.
+    Identity and Dropout are skipped, so that their input is named after the module that produced it.
     """
     complete = [
         found
@@ -137,7 +138,7 @@ def default_map(maps: Sequence[ModuleMap]) -> ModuleMap | None:
 
 
 def as_tap(found: ModuleMap) -> Tap:
-    """The map as a layer whose channels can be recorded and held; its name is the module's."""
+    """The map as a layer whose channels can be recorded and clamped; its name is the module's."""
     return Tap(
         layer=found.name, label=found.name, module=found.module, call=found.call, kind=found.kind, description="",
         stage=None, block=None, layout=found.layout, prefix_tokens=found.prefix_tokens, channels=found.channels,
@@ -146,7 +147,7 @@ def as_tap(found: ModuleMap) -> Tap:
 
 
 class _Grids:
-    """The grids of positions that a model's taps have."""
+    """The position grids of a model's taps."""
 
     def __init__(self, taps: Sequence[Tap]) -> None:
         spatial = [tap for tap in taps if tap.height * tap.width > 1]
@@ -163,7 +164,7 @@ class _Grids:
     ) -> tuple[Layout, int, int, int, int, tuple[int, ...] | None] | None:
         """(layout, prefix tokens, channels, height, width, order).
 
-        None where it is no map, or not clear which axes are.
+        None if the output is not a map, or if it is unclear which axes are spatial.
         """
         if (name, call) in self._taps:
             tap = self._taps[name, call]
@@ -172,7 +173,7 @@ class _Grids:
             return None
         if output.ndim == 4:
             first, last = tuple(output.shape[2:]) in self._sides, tuple(output.shape[1:3]) in self._sides
-            if first and last:  # as many channels as columns: the module has to say
+            if first and last:  # as many channels as columns: ambiguous, so go by the module's type
                 last = isinstance(module, nn.Linear | nn.LayerNorm)
                 first = isinstance(module, nn.modules.batchnorm._BatchNorm | nn.Conv2d)
             if first and not last:
@@ -186,10 +187,10 @@ class _Grids:
 
 
 def _cuts(logits: Tensor, pixels: GradientEdge) -> set[Any]:
-    """Nodes of the graph that every way from the logits to the pixels passes.
+    """Graph nodes that lie on every path from the logits to the pixels.
 
-    In a topological order of the nodes that lie on such ways, a node is passed by all of them where no edge leads
-    from before it to behind it.
+    In a topological order of the nodes on such paths, a node lies on all of them if no edge leads from a node
+    before it to a node after it.
     """
     root, sink = get_gradient_edge(logits).node, pixels.node
     order: list[Any] = []  # children first

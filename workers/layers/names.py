@@ -1,9 +1,9 @@
-"""Where a layer stands: its stage, its block, and its name there, from the module tree and the data flow.
+"""Names of layers: stage, block and name within the block, from the module tree and the data flow.
 
-A *level* is a row of sibling modules that each hold several layers: the entries of a list-like container, or
-sibling attributes of one class. The outermost level whose members hold a level of their own are the stages, and
-what they hold are the blocks; with one level only, its members are the blocks, and a stage is a run of blocks
-at one resolution. Counting starts at 1, as in the ConvNeXt paper.
+A *level* is a row of sibling modules that each contain several layers: the entries of a list-like container,
+or sibling attributes of one class. The outermost level whose members contain a level themselves are the
+stages, and the members of that inner level are the blocks. With one level only, its members are the blocks,
+and a stage is a run of blocks at one resolution. Counting starts at 1, as in the ConvNeXt paper.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from workers.layers.trace import Call, Trace
 
 @dataclass(frozen=True)
 class Place:
-    """`stage` and `block` are "stage 2" and "block 1"; `name` and `kind` as in `Tap`; each None where it has none."""
+    """`stage` and `block` are "stage 2" and "block 1", each None if there is none; `name` and `kind` as in `Tap`."""
 
     stage: str | None
     block: str | None
@@ -27,22 +27,22 @@ class Place:
 
 @dataclass
 class _Node:
-    """A module on the way to a traced layer."""
+    """A module on the path to a traced layer."""
 
     path: str
     module: nn.Module
     children: dict[str, "_Node"] = field(default_factory=dict)
-    calls: list[int] = field(default_factory=list)  # of layers at or below this module
+    calls: list[int] = field(default_factory=list)  # of layers in or below this module
 
 
 @dataclass
 class _Group:
-    """Calls that share a stage and a block; a layer that stands alone outside all stages has its name here."""
+    """Calls that share a stage and a block; a single layer outside all stages has its name in `alone`."""
 
     stage: str | None
     block: str | None
     calls: list[int]
-    base: str = ""  # path of the module that holds them
+    base: str = ""  # path of the module that contains them
     alone: str | None = None
 
 
@@ -60,12 +60,12 @@ def places(network: nn.Module, trace: Trace) -> list[Place]:
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Whether a layer filters each channel alone."""
+    """Whether a layer filters each channel separately."""
     return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
 
 
 def is_pointwise(layer: nn.Module) -> bool:
-    """Whether a layer mixes channels at one position and does nothing else."""
+    """Whether a layer only mixes channels at one position."""
     if isinstance(layer, nn.Conv2d):
         return tuple(layer.kernel_size) == (1, 1) and layer.groups == 1
     return isinstance(layer, nn.Linear)
@@ -84,7 +84,7 @@ def _groups(network: nn.Module, calls: Sequence[Call]) -> list[_Group]:
     outer = _level(root)
     inner = {node.path: _level(node, whole=True) for node in outer}
     staged = any(inner.values())
-    # a stage of a single block shows no level of its own: its sisters of the same class tell
+    # a stage with a single block has no level of its own: sibling stages of the same class show what it is
     classes = {type(node.module) for node in outer if inner[node.path]}
     for node in outer:
         if not inner[node.path] and type(node.module) in classes:
@@ -172,10 +172,10 @@ def _tree(network: nn.Module, calls: Sequence[Call]) -> _Node:
 
 
 def _level(node: _Node, *, whole: bool = False) -> list[_Node]:
-    """The nearest level below `node`, in forward order; empty where there is none.
+    """The nearest level below `node`, in forward order; empty if there is none.
 
-    With `whole`, attributes of one class count only where they are all that the module has: the branches of an
-    Inception block stand beside single layers, and are no blocks in a row.
+    With `whole`, attributes of one class count only if the module contains nothing else: the branches of an
+    Inception block sit next to single layers, and are not consecutive blocks.
     """
     units = _units(node)
     if not units:
@@ -189,7 +189,7 @@ def _level(node: _Node, *, whole: bool = False) -> list[_Node]:
 
 
 def _units(node: _Node) -> list[_Node]:
-    """Modules right below `node` that hold several layers, in forward order."""
+    """Modules directly below `node` that contain several layers, in forward order."""
     holders = (child for child in node.children.values() if child.children and len(child.calls) > 1)
     return sorted(holders, key=lambda child: child.calls[0])
 
@@ -222,7 +222,7 @@ def _has_depthwise(group: _Group, trace: Trace) -> bool:
 
 
 def _is_shortcut(index: int, group: _Group, trace: Trace) -> bool:
-    """A pointwise layer beside the block's other layers: fed by the block's input, added to their result."""
+    """A pointwise layer parallel to the block's other layers: fed by the block's input, added to their output."""
     call = trace.calls[index]
     others = [other for other in group.calls if other != index]
     return (
@@ -235,7 +235,7 @@ def _is_shortcut(index: int, group: _Group, trace: Trace) -> bool:
 
 
 def _names(group: _Group, kinds: dict[int, str], calls: Sequence[Call]) -> dict[int, str]:
-    """A name for each call of a group: its kind, numbered where the kind repeats; linear layers by module."""
+    """A name for each call of a group: its kind, numbered if the kind repeats; linear layers by module."""
     if group.alone is not None:
         (index,) = group.calls
         return {index: kinds[index] if kinds[index] == "patch embedding" else group.alone}
@@ -254,7 +254,7 @@ def _names(group: _Group, kinds: dict[int, str], calls: Sequence[Call]) -> dict[
 
 
 def _module_name(module: str, base: str) -> str:
-    """`module`'s path below `base`, without list positions and without saying a word twice in a row."""
+    """`module`'s path below `base`, without list positions and without consecutive repeats of a word."""
     parts = [part for part in module.removeprefix(base).split(".") if part and not part.isdigit()]
     said_once = [part for place, part in enumerate(parts) if place == 0 or part != parts[place - 1]]
     return ".".join(said_once) or "linear"

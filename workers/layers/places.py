@@ -1,8 +1,9 @@
-"""Which layers' outputs are maps of the image, and where each of their positions lies.
+"""Finds which layers' outputs are maps of the image, and where each of their positions lies.
 
-Nothing is taken from shapes alone: tokens may be reordered, merged or not come from the image at all. A pass on
-tensors that know the place of every element (`workers.layers.receptive_field.tracing`) tells. A layer is a map where
-its rows follow the image's rows and its columns the image's columns; every other layer is left out, with a reason.
+Nothing is inferred from shapes alone: tokens may be reordered, merged or unrelated to the image. A pass on
+tensors that track the place of every element (`workers.layers.receptive_field.tracing`) decides. A layer is a
+map if its rows follow the image's rows and its columns the image's columns; every other layer is left out,
+with a reason.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +19,10 @@ from workers.layers.receptive_field.tracing import TracedTensor, UntraceableWrit
 
 Layout = Literal["NCHW", "NHWC", "NLC"]
 
-# Two images, so that a tensor whose first axis is not the batch (windows, merged tokens) can be told apart.
+# Two images, so that a tensor whose first axis is not the batch (windows, merged tokens) can be recognized.
 _BATCH = 2
 
-# What has channels and is no map of the image, or not one that can be followed.
+# Layers with channels, whether their outputs are maps of the image or not.
 _LAYERS = (
     nn.Conv1d,
     nn.Conv2d,
@@ -44,12 +45,12 @@ _NOT_CALLED = "is not called as a module: a function uses its weights, or nothin
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the positions of an output lie.
+    """Where the positions of an output are.
 
     Attributes:
         layout: of the output. NLC is tokens.
-        prefix_tokens: tokens before the patches, where the patches follow one another row by row.
-        order: the token of each position, row by row, where tokens have another order; else None.
+        prefix_tokens: tokens before the patches, if the patches follow one another row by row.
+        order: the token at each position, row by row, if tokens are in another order; else None.
         channels, height, width: of the map.
     """
 
@@ -63,7 +64,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A call of a layer with channels that is no tap, and why: `reason` completes a sentence about it."""
+    """A call of a layer with channels that is not a tap, and why: `reason` completes a sentence about it."""
 
     module: str
     call: int
@@ -127,7 +128,7 @@ def find_placements(
 def _placement(
     layer: nn.Module, given: Any, output: Any, grids: Sequence[tuple[int, int]]
 ) -> Placement | str:
-    """The placement of an output, or why it has none. `grids` are those of earlier maps."""
+    """The placement of an output, or the reason why it has none. `grids` are those of earlier maps."""
     if not isinstance(layer, nn.Conv2d | nn.Linear):
         return f"is a layer of another kind ({type(layer).__name__})"
     if not isinstance(given, Tensor) or not isinstance(output, Tensor):
@@ -159,7 +160,7 @@ def _placement(
 
 @dataclass(frozen=True)
 class _FairSemaphore:
-    """Intervals of input rows and of input columns of each position; infinite where a position has none."""
+    """Intervals of input rows and of input columns for each position; infinite for a position without one."""
 
     low: tuple[Tensor, Tensor]
     high: tuple[Tensor, Tensor]
@@ -169,7 +170,7 @@ class _FairSemaphore:
         return (self.low[0] + self.high[0]) / 2, (self.low[1] + self.high[1]) / 2
 
     def reshaped(self, start: int, height: int, width: int) -> "_FairSemaphore":
-        """Of the tokens from `start` on, as rows of a map."""
+        """The places of the tokens from `start` on, as rows of a map."""
         rows = slice(start, start + height * width)
         low, high = ((pair[0][rows], pair[1][rows]) for pair in (self.low, self.high))
         shape = (height, width)
@@ -188,7 +189,7 @@ def _places(boxes: Boxes, dims: tuple[int, ...]) -> _FairSemaphore:
 
 
 def _fault(places: _FairSemaphore) -> str | None:
-    """Why a map's places are not those of rows and columns of the image; None where they are."""
+    """The reason why a map's places are not rows and columns of the image; None if they are."""
     for axis, middle in enumerate(places.middle):
         if not bool(middle.isfinite().all()):
             # an axis of length one may be pooled away
@@ -206,7 +207,7 @@ def _fault(places: _FairSemaphore) -> str | None:
 
 
 def _token_placement(boxes: Boxes, channels: int, grids: Sequence[tuple[int, int]]) -> Placement | str:
-    """The grid that tokens lie on: from their places where each has its own, else a known one that agrees."""
+    """The grid of tokens: from their places if each has a distinct one, else a known grid that agrees."""
     places = _places(boxes, (1,))
     length = boxes.shape[1]
     if length == 1:
@@ -235,7 +236,7 @@ def _token_placement(boxes: Boxes, channels: int, grids: Sequence[tuple[int, int
 
 
 def _known(grids: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Grids that tokens can have here: those seen, the latest first, then the latest halved by merging patches."""
+    """Grids that tokens can have here: those seen so far, latest first, then the latest halved by merging patches."""
     yield from dict.fromkeys(reversed(grids))
     if grids:
         height, width = grids[-1]

@@ -1,9 +1,9 @@
-"""The layers of a network whose channels are looked at, found from the loaded module.
+"""The layers of a network whose channels are studied, found from the loaded module.
 
-A tap is the output of a convolution, or of a linear layer that acts at each position alone, as the layer itself
-returns it: before the normalisation and the activation that follow. For ConvNeXt-tiny these are the 58 layers
-of Liu et al., "A ConvNet for the 2020s" (CVPR 2022): patch embedding, three downsampling convolutions, and
-dwconv, pwconv1 and pwconv2 of 18 blocks.
+A tap is the output of a convolution, or of a linear layer applied at each position separately, as the layer
+itself returns it: before the normalization and the activation that follow. For ConvNeXt-tiny these are the 58
+layers of Liu et al., "A ConvNet for the 2020s" (CVPR 2022): patch embedding, three downsampling convolutions,
+and dwconv, pwconv1 and pwconv2 of 18 blocks.
 """
 
 from collections import Counter
@@ -40,17 +40,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Tap:
-    """One layer whose channels are looked at.
+    """One layer whose channels are studied.
 
     Attributes:
-        layer: unique id fit for addresses and globs, "stage2.block1.dwconv".
-        label: for people, "stage 2 > block 1 > dwconv".
+        layer: unique id for use in URLs and globs, "stage2.block1.dwconv".
+        label: display name, "stage 2 > block 1 > dwconv".
         module: dotted path inside the network; call: which of its calls in one forward pass, from 0.
         kind: "patch embedding", "downsampling", "dwconv", "pwconv1", "conv", "shortcut", "linear", ...
-        description: "d7x7 conv, 192, stride 1": kernel (d: depthwise), channels, stride, and the activation that
-            its output meets next, if one does.
-        layout: of the raw output. NLC is tokens, the first `prefix_tokens` of which are no patches.
-        order: the token of each position, row by row, where tokens do not follow the image's rows; else None.
+        description: "d7x7 conv, 192, stride 1": kernel (d: depthwise), channels, stride, and the activation
+            that its output meets next, if any.
+        layout: of the raw output. NLC is tokens; the first `prefix_tokens` of them are not patches.
+        order: the token at each position, row by row, if tokens do not follow the image's rows; else None.
         position: place in forward order, from 0.
     """
 
@@ -72,7 +72,7 @@ class Tap:
 
 
 class Tappable(Protocol):
-    """A vision model as far as taps are concerned."""
+    """The part of a vision model that taps need."""
 
     network: nn.Module
     preprocessing: Preprocessing
@@ -82,9 +82,9 @@ class Tappable(Protocol):
 
 
 def find_taps(model: Tappable) -> tuple[Tap, ...]:
-    """Every tap of `model` in forward order; makes two forward passes on two blank images, the first time.
+    """Every tap of `model` in forward order; the first call makes two forward passes on blank images.
 
-    Left out, since a channel of theirs has no position on the image: classifiers on pooled features, the
+    Left out, because their channels have no position on the image: classifiers on pooled features, the
     convolutions of squeeze-and-excitation, linear layers on windows of tokens, and functions called without a
     module. `find_left_out` lists them.
     """
@@ -114,13 +114,13 @@ def find_taps(model: Tappable) -> tuple[Tap, ...]:
 
 
 def find_left_out(model: Tappable) -> tuple[LeftOut, ...]:
-    """Every call of a layer with channels that is no tap, each with its reason."""
+    """Every call of a layer with channels that is not a tap, with the reason."""
     placements, _ = _survey(model)
     return placements.left_out
 
 
 def by_reason(left_out: Iterable[LeftOut]) -> dict[str, list[str]]:
-    """Modules by the reason they are left out for, each with the number of its call where that is not the first."""
+    """Modules by the reason for leaving them out, each with its call number if that is not the first."""
     found: dict[str, list[str]] = {}
     for entry in left_out:
         call = f" (call {entry.call + 1})" if entry.call else ""
@@ -128,8 +128,8 @@ def by_reason(left_out: Iterable[LeftOut]) -> dict[str, list[str]]:
     return found
 
 
-# What two passes found, by network and what it is made of: Grad-CAM asks for the taps once a map. Neither weights
-# nor hooks change the answer; a layer that is replaced does.
+# Results of the two passes, by network and its structure, because Grad-CAM needs the taps for every map.
+# Neither weights nor hooks change the result; a replaced layer does.
 _surveys: WeakKeyDictionary[nn.Module, tuple[object, Placements, Trace]] = WeakKeyDictionary()
 
 
@@ -146,10 +146,10 @@ def _survey(model: Tappable) -> tuple[Placements, Trace]:
 
 
 def tap_edges(model: Tappable, taps: Sequence[Tap]) -> tuple[tuple[str, str], ...]:
-    """(source, target) layers between which data flows with no other tap between, in forward order.
+    """Pairs (source, target) of layers between which data flows with no other tap in between, in forward order.
 
-    A residual join is an edge to the deeper of the two branches that are added: the skip over a block of three
-    layers ends at the block's third, whose sum the next block then reads.
+    A residual join is an edge to the deeper of the two branches that are added: the skip over a block of
+    three layers ends at the block's third layer, whose sum the next block then reads.
     """
     _, seen = _survey(model)
     layer_of = {(tap.module, tap.call): tap.layer for tap in taps}
@@ -166,7 +166,7 @@ def tap_edges(model: Tappable, taps: Sequence[Tap]) -> tuple[tuple[str, str], ..
 
 
 class record_taps:
-    """While open, every forward pass of `model` hands each tap's raw output to `on_output`, in forward order.
+    """Within it, every forward pass of `model` passes each tap's raw output to `on_output`, in forward order.
 
     The tensor is detached and shares the layer's memory: an in-place activation may overwrite it as soon as
     `on_output` returns. Reduce it there, or clone it to keep it.
@@ -200,7 +200,7 @@ class record_taps:
         self._handles.clear()
 
     def _begin(self, _network: nn.Module, _arguments: tuple[Any, ...]) -> None:
-        # a pass that an exception ended has left its counts behind
+        # a pass that an exception interrupted leaves its counts behind
         self._calls.clear()
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
@@ -216,10 +216,10 @@ class record_taps:
 
 
 def as_nchw(tap: Tap, output: Tensor) -> Tensor:
-    """`tap`'s raw output as N,C,H,W, its prefix tokens left out: a view, or a copy where tokens have an order.
+    """`tap`'s raw output as N,C,H,W without prefix tokens: a view, or a copy if tokens have an order.
 
-    H and W may differ from the tap's own where the pass had another input size, except for tokens, whose grid
-    is the tap's.
+    H and W may differ from the tap's own if the pass had another input size, except for tokens, whose grid is
+    the tap's.
     """
     channels = output.shape[1] if tap.layout == "NCHW" else output.shape[-1]
     assert channels == tap.channels, (
@@ -244,7 +244,7 @@ class Placed(Protocol):
 
 
 def rows_and_columns(placed: Placed, output: Tensor) -> Tensor:
-    """A raw output as N,C,H,W, its prefix tokens left out: a view, or a copy where tokens have an order."""
+    """A raw output as N,C,H,W without prefix tokens: a view, or a copy if tokens have an order."""
     if placed.layout == "NCHW":
         return output
     if placed.layout == "NHWC":
@@ -253,13 +253,13 @@ def rows_and_columns(placed: Placed, output: Tensor) -> Tensor:
         patches = output[:, placed.prefix_tokens : placed.prefix_tokens + placed.height * placed.width]
     else:
         patches = output[:, list(placed.order)]
-    # splitting one axis is a view of any strides; torch gives this method no types
+    # splitting one axis is a view for any strides; the method is untyped in torch
     grid: Tensor = patches.unflatten(1, (placed.height, placed.width))  # type: ignore[no-untyped-call]
     return grid.permute(0, 3, 1, 2)
 
 
 def first_tensor(output: Any) -> tuple[Tensor | None, Any]:
-    """The first tensor of what a module returned (a tensor, a tuple, a record), and how to put another in its place."""
+    """The first tensor in a module's output (a tensor, a tuple, a record), and a function that replaces it."""
     if isinstance(output, Tensor):
         return output, lambda tensor: tensor
     leaves, spec = tree_flatten(output)

@@ -1,4 +1,4 @@
-"""One dry forward pass that sees which layers ran, in what order, on what shapes, and what fed what.
+"""One dry forward pass that records which layers run, in what order, on what shapes, and what feeds what.
 
 Everything here comes from execution: nothing depends on how a library names its modules.
 """
@@ -43,10 +43,10 @@ class Call:
 
     Attributes:
         module: dotted path inside the network.
-        call: which call of that module within the pass, from 0.
-        place: where the positions of its output lie.
-        sources: earlier calls whose outputs reach this one's input with no other layer between.
-        before: what its output meets first, such as "batch norm and ReLU"; None where no activation follows
+        call: which call of that module in the pass, from 0.
+        place: where the positions of its output are.
+        sources: earlier calls whose outputs reach this one's input with no other layer in between.
+        before: what its output meets first, such as "batch norm and ReLU"; None if no activation follows
             directly.
     """
 
@@ -65,7 +65,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """`calls` in forward order; `joins` are (a, b): a's output is added to b's, beside b (a residual join)."""
+    """`calls` in forward order; a join (a, b) is a residual join: a's output is added to b's."""
 
     calls: tuple[Call, ...]
     joins: frozenset[tuple[int, int]]
@@ -80,9 +80,10 @@ def trace(
 ) -> Trace:
     """Run `forward`, which runs `network`, once on a blank image of `input_size` (height, width).
 
-    Calls are those in `maps`, by module and call. What is no map is passed through, as operators are.
+    Only calls in `maps`, by module and call, are recorded. Layers that are not maps are passed through, like
+    operators.
 
-    Memory: the activations of an image, all kept until the pass ends.
+    Memory: all activations of one image are kept until the pass ends.
     """
     flow = _Flow()
     found: list[dict[str, Any]] = []
@@ -136,10 +137,10 @@ def trace(
 
 
 class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Carries, for every tensor, the calls it comes from with no other call between.
+    """Tracks, for every tensor, the calls it comes from with no other call in between.
 
-    A sum of two branches is carried by its deeper branch, and noted as a join of the other branch to it: so a
-    residual stream through twenty blocks stays a chain with twenty joins and does not become every pair.
+    A sum of two branches is tracked as its deeper branch, and recorded as a join of the other branch to it:
+    so a residual stream through twenty blocks stays a chain with twenty joins instead of becoming every pair.
     """
 
     def __init__(self) -> None:
@@ -147,11 +148,11 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.joins: set[tuple[int, int]] = set()
         self.before: dict[int, str] = {}
         self._sources: dict[int, frozenset[int]] = {}
-        self._norm: dict[int, str] = {}  # the normalisation a tensor has been through since its call
+        self._norm: dict[int, str] = {}  # the normalization that a tensor has passed through since its call
         self._mixed: set[int] = set()  # sums of two branches: no longer one call's own output
         self._depth: dict[int, int] = {}
         self._size: dict[int, int] = {}
-        self._alive: list[Tensor] = []  # identities are only good while their tensors live
+        self._alive: list[Tensor] = []  # ids are valid only while their tensors are alive
 
     def sources_of(self, values: object) -> frozenset[int]:
         found: frozenset[int] = frozenset()
@@ -161,7 +162,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return found
 
     def born(self, index: int, output: Tensor, fed: frozenset[int]) -> None:
-        """`output` is call `index`'s own: what fed it lies behind it now."""
+        """`output` is call `index`'s own; whatever fed it is no longer a direct source of it."""
         self._alive.append(output)
         self._sources[id(output)] = frozenset([index])
         self._norm.pop(id(output), None)
@@ -199,7 +200,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return output
 
     def _met(self, index: int, operation: str, norm: str | None, size: int) -> None:
-        """Note the first activation that takes a call's whole map, not a pooled one (as a gate does)."""
+        """Record the first activation that takes a call's whole map, not a pooled one (as a gate does)."""
         activation = _ACTIVATIONS.get(operation)
         if activation is not None and size == self._size[index] and index not in self.before:
             self.before[index] = f"{norm} and {activation}" if norm else activation
@@ -212,7 +213,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._depth[index], index
 
         main, beside = (one, other) if max(map(reach, one)) >= max(map(reach, other)) else (other, one)
-        # only to what lies deeper: a side may hold several calls, some of them before those of the other
+        # only to deeper calls: a side may contain several calls, some of them before those of the other side
         self.joins |= {
             (source, target) for source in beside - main for target in main if reach(source) < reach(target)
         }

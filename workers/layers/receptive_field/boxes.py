@@ -1,12 +1,12 @@
 """Boxes of input pixels on which the elements of a tensor depend, and how they grow.
 
 Every element of an activation depends on a box of input pixels: an interval of rows and an interval of
-columns. `Boxes` holds these intervals for all elements of one tensor; a network's operators become operators on
-boxes (a convolution takes the union over its window, a reshape moves boxes about). Because boxes belong to
-elements, the layout of a tensor (N,C,H,W, N,H,W,C, tokens, attention windows) needs no special care.
+columns. `Boxes` stores these intervals for all elements of one tensor; a network's operators become operators
+on boxes (a convolution takes the union over its window, a reshape rearranges boxes). Because boxes belong to
+elements, the layout of a tensor (N,C,H,W, N,H,W,C, tokens, attention windows) needs no special treatment.
 
-Padding continues the boxes beyond the map's edge, as if the input went on without end. So a unit's box is the
-theoretical receptive field of a unit far from any border, even where that is larger than the input.
+Padding continues the boxes beyond the map's edge, as if the input were unbounded. So a unit's box is the
+theoretical receptive field of a unit far from any border, even if that is larger than the input.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,16 +29,17 @@ class Boxes:
 
     Attributes:
         shape: the tensor's shape.
-        bounds: for the input's rows and for its columns, a float64 tensor of shape (3, *compact): lowest pixel,
-            minus the end (half-open), and -1 where the interval is the whole axis whatever the input's size.
-            `compact` is `shape` with 1 wherever the bounds do not vary along that dimension. Lowest pixel and
-            end then tell of the remaining, local dependence; they are infinite where there is none.
-        jump: input pixels between neighbouring positions (y, x), for maps that have one position only.
+        bounds: for the input's rows and for its columns, a float64 tensor of shape (3, *compact): lowest
+            pixel, minus the end (half-open), and -1 if the interval is the whole axis whatever the input's
+            size. `compact` is `shape` with 1 wherever the bounds do not vary along that dimension. If the
+            interval is the whole axis, lowest pixel and end describe the remaining, local dependence; they
+            are infinite if there is none.
+        jump: input pixels between neighboring positions (y, x), for maps that have only one position.
         extent: rows and columns of the input.
-        exact: False where the boxes are only known to hold what the elements depend on.
-        narrow: the boxes are places and not receptive fields: a sum keeps the smallest place among its operands
-            (their intersection), a product of two activations the place of its query. So a residual stream keeps
-            the place of its patch, however many positions its branches mix.
+        exact: False if the boxes are only known to contain what the elements depend on.
+        narrow: the boxes are places, not receptive fields: a sum keeps the smallest place among its operands
+            (their intersection), a product of two activations the place of its query. So a residual stream
+            keeps the place of its patch, however many positions its branches mix.
     """
 
     shape: tuple[int, ...]
@@ -50,7 +51,7 @@ class Boxes:
 
     @classmethod
     def of_pixels(cls, shape: Sequence[int], *, narrow: bool = False) -> "Boxes":
-        """Boxes of an input of shape N,C,H,W: each element is its own pixel."""
+        """Boxes of an input of shape N,C,H,W: each element depends on its own pixel."""
         _, _, height, width = shape
         return cls(
             shape=tuple(shape),
@@ -62,7 +63,7 @@ class Boxes:
 
     @property
     def is_uniform(self) -> bool:
-        """True where all elements have one and the same box."""
+        """True if all elements have the same box."""
         return all(bounds.numel() == 3 for bounds in self.bounds)
 
     def nothing(self, shape: Sequence[int]) -> "Boxes":
@@ -71,7 +72,7 @@ class Boxes:
         return replace(self, shape=tuple(shape), bounds=(empty, empty))
 
     def everything(self, shape: Sequence[int]) -> "Boxes":
-        """Boxes that hold the whole input, for a tensor whose dependence is not known."""
+        """Boxes that cover the whole input, for a tensor whose dependence is unknown."""
         whole = torch.tensor((inf, inf, -1.0), dtype=torch.float64).reshape(3, *[1] * len(shape))
         return replace(self, shape=tuple(shape), bounds=(whole, whole), exact=False)
 
@@ -86,7 +87,7 @@ class Boxes:
     def hull(self, dims: Sequence[int], shape: Sequence[int]) -> "Boxes":
         """Union over `dims`; `shape` is the result's, with these dimensions kept at any length or dropped.
 
-        A union that leaves no difference between elements and reaches over the whole input is global.
+        A union that leaves no difference between elements and spans the whole input is global.
         """
         rank = len(self.shape)
         reduced = [dim % rank for dim in dims] if rank else []
@@ -105,12 +106,12 @@ class Boxes:
         return self.hull(range(len(self.shape)), (1,) * len(self.shape)).spread(shape)
 
     def equals(self, other: "Boxes") -> bool:
-        """True where both give every element the same box."""
+        """True if both give every element the same box."""
         pairs = zip(self.bounds, other.bounds, strict=True)
         return self.shape == other.shape and all(bool((a == b).all()) for a, b in pairs)
 
     def is_irregular(self, dim: int) -> bool:
-        """True where the boxes differ along `dim`, but not as positions of a map do."""
+        """True if the boxes differ along `dim`, but not like positions of a map."""
         for old in self.bounds:
             if old.shape[1 + dim] > 1:
                 found = progression(old.movedim(1 + dim, 0))
@@ -122,7 +123,7 @@ class Boxes:
         if bounds.numel() != 3:
             return bounds
         low, minus_high, _ = bounds.flatten().tolist()
-        # the last position of a strided map may leave less than one stride unseen
+        # the last position of a strided map may leave less than one stride uncovered
         if low <= 0 and -minus_high > self.extent[axis] - max(self.jump[axis], 1.0):
             return torch.tensor((inf, inf, -1.0), dtype=torch.float64).reshape(bounds.shape)
         return bounds
@@ -148,7 +149,7 @@ class Boxes:
         ]
 
     def reshaped(self, shape: Sequence[int]) -> "Boxes":
-        """Boxes after a reshape; only the dimensions along which they vary are written out."""
+        """Boxes after a reshape; only the dimensions along which they vary are expanded."""
         groups = list(_groups(self.shape, shape))
         bounds = []
         for old in self.bounds:
@@ -163,12 +164,12 @@ class Boxes:
     def windowed(
         self, dim: int, length: int, *, kernel: int, stride: int, dilation: int, before: int, axis: int | None
     ) -> "Boxes":
-        """Union over a sliding window along `dim`, as a convolution or a pooling takes it.
+        """Union over a sliding window along `dim`, as in a convolution or pooling.
 
         Args:
             length: number of windows.
             before: padding before the first position; after the last there is as much as the windows need.
-            axis: the input axis (0 or 1) that `dim` stands for, which a map of one position cannot tell.
+            axis: the input axis (0 or 1) of `dim`, which cannot be inferred from a map of one position.
         """
         dim %= len(self.shape)
         size = self.shape[dim]
@@ -275,7 +276,7 @@ def union(parts: Sequence[Boxes], shape: Sequence[int]) -> Boxes:
 
 
 def _narrowest(parts: Sequence[Tensor]) -> Tensor:
-    """Intersection of those intervals that are known, their union where it is empty."""
+    """Intersection of the known intervals; their union if the intersection is empty."""
     if len(parts) == 1:
         return parts[0]
     stacked = torch.stack(torch.broadcast_tensors(*parts))  # type: ignore[no-untyped-call]
@@ -319,7 +320,7 @@ def concatenated(parts: Sequence[Boxes], dim: int) -> Boxes:
 def progression(bounds: Tensor) -> tuple[int, Tensor] | None:
     """Period and step of bounds that advance by the same step every `period` positions of dimension 0.
 
-    The shortest such period, None where there is none. A period of 1 is an arithmetic progression.
+    The shortest such period; None if there is none. A period of 1 is an arithmetic progression.
     """
     for period in range(1, bounds.shape[0] // 2 + 1):
         # infinite stays infinite: no step
@@ -350,7 +351,7 @@ def _continued(bounds: Tensor, dim: int, before: int, after: int, step: Tensor |
 
 
 def _widened(moved: Tensor, index: Tensor) -> Tensor:
-    """Bounds without a regular step, continued so that they hold whatever the step may be."""
+    """Bounds without a regular step, continued so that they contain the field whatever the step is."""
     size = moved.shape[0]
     steps = torch.nan_to_num(moved[1:] - moved[:-1], nan=0.0, posinf=0.0, neginf=0.0)
     inside = moved.index_select(0, index.clamp(0, size - 1))
@@ -387,7 +388,7 @@ def _stacked(rows: Sequence[Tensor]) -> Tensor:
 
 
 def _compact(bounds: Tensor) -> Tensor:
-    """The same bounds with 1 wherever they do not vary along a dimension."""
+    """The same bounds with length 1 along each dimension where they do not vary."""
     for dim in range(1, bounds.dim()):
         first = bounds.narrow(dim, 0, 1)
         if bounds.shape[dim] > 1 and bool((bounds == first).all()):
@@ -396,7 +397,7 @@ def _compact(bounds: Tensor) -> Tensor:
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Shortest runs of dimensions of two shapes that hold equally many elements, in order."""
+    """Shortest runs of dimensions of two shapes that contain equally many elements, in order."""
     i = j = 0
     while i < len(old) or j < len(new):
         olds, news = [], []

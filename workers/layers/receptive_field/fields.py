@@ -1,9 +1,9 @@
-"""Receptive fields of a network's layers: what a unit can see, and what it mostly sees.
+"""Receptive fields of a network's layers: the theoretical field of a unit, and the effective one.
 
 The theoretical field is derived from the loaded network by following one real forward pass, operator by
-operator (`tracing` beside this module). The effective field is measured by gradients, after W. Luo, Y. Li, R. Urtasun
-and R. Zemel, "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", NeurIPS 2016
-(arXiv:1701.04128).
+operator (`tracing` in this package). The effective field is measured by gradients, after W. Luo, Y. Li, R.
+Urtasun and R. Zemel, "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks",
+NeurIPS 2016 (arXiv:1701.04128).
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from workers.layers.receptive_field.recurrent import recurrent_rules
 from workers.layers.receptive_field.tracing import TracedTensor, trace
 from workers.layers.taps import Tap, Tappable, as_nchw, record_taps
 
-# Share of the gradient's mass that the effective field holds.
+# Fraction of the gradient's mass inside the effective field.
 _SHARE = 0.95
 
 
@@ -32,19 +32,19 @@ class ReceptiveField:
     """The input pixels on which the units of a layer depend; pairs are (y, x), in pixels of the model's input.
 
     Unit (y, x) sees the rows [start[0] + jump[0] * y, ... + size[0]) and the columns likewise: the smallest
-    box that holds all it depends on. Positions beyond the input are padding. A layer that is global along one
-    axis only has the input's length as size, jump 0 and start 0 there.
+    box that contains everything it depends on. Positions beyond the input are padding. A layer that is global
+    along one axis only has the input's length as size, jump 0 and start 0 on that axis.
 
-    Where a layer is global, size is None, and start and jump tell of the middle of what unit (0, 0) sees by
-    convolutions alone, beside the operators that mix all positions; None where there is no such part.
+    If a layer is global, size is None, and start and jump describe the center of what unit (0, 0) sees
+    through convolutions alone, ignoring operators that mix all positions; None if there is no such part.
 
     Attributes:
-        is_global: True where every unit depends on the whole input.
-        size: height and width; None where global.
-        jump: pixels between the fields of neighbouring units.
+        is_global: True if every unit depends on the whole input.
+        size: height and width; None if global.
+        jump: pixels between the fields of neighboring units.
         start: top and left edge of the field of unit (0, 0), negative in padding.
-        exact: False where the box is only known to hold the field: units that see boxes of different sizes
-            (attention windows, uneven pooling, upsampling), or an operator that is not known.
+        exact: False if the box is only an upper bound: units see boxes of different sizes (attention windows,
+            uneven pooling, upsampling), or an operator is unknown.
     """
 
     is_global: bool
@@ -56,9 +56,9 @@ class ReceptiveField:
     def centre(
         self, position: tuple[int, int], *, grid: tuple[int, int], extent: tuple[int, int]
     ) -> tuple[float, float]:
-        """Middle (y, x) of the field of the unit at `position` of a map of `grid` units, in input pixels.
+        """Center (y, x) of the field of the unit at `position` of a map of `grid` units, in input pixels.
 
-        The middle of the unit's cell where the field is global and has no middle of its own.
+        The center of the unit's cell if the field is global and has no center of its own.
         """
         if self.start is None or self.jump is None:
             rows, columns = ((p + 0.5) * e / n for p, e, n in zip(position, extent, grid, strict=True))
@@ -75,7 +75,7 @@ def receptive_fields(model: Tappable, taps: Sequence[Tap]) -> dict[str, Receptiv
 
     Raises:
         NoPathFromInput: a tap's output does not depend on the pixels.
-        UntraceableWrite: the network assembles an activation in a tensor of its own making.
+        UntraceableWrite: the network assembles an activation in a tensor that it allocates itself.
     """
     fields: dict[str, ReceptiveField] = {}
 
@@ -101,17 +101,17 @@ def effective_sizes(
 ) -> dict[str, int]:
     """Side of every tap's effective receptive field in input pixels, by layer.
 
-    The side of the smallest square, centred on the theoretical field's centre, that holds 95 % of the mean
+    The side of the smallest square, centered on the theoretical field, that contains 95 % of the mean
     absolute gradient of a unit with respect to the pixels (summed over their channels). The mean is over
-    `units` pairs of a unit and an image: a random channel at a random position in the middle third of the map,
-    so that the input's border cuts few fields, and the images in turn. Never larger than the theoretical field
-    or the input; where no gradient arrives at all it is as large as these.
+    `units` pairs of a unit and an image: a random channel at a random position in the middle third of the
+    map, so that the input's border cuts few fields, and the images in turn. Never larger than the theoretical
+    field or the input; if no gradient arrives at all, as large as these.
 
     Args:
         pixels: images N,3,H,W in [0, 1], of the model's input size.
         units: number of pairs.
         seed: of channels and positions; a layer's draw depends on its name, not on the other taps.
-        tell: is told how many of all gradients are there.
+        tell: called with the number of gradients done and the total.
     """
     done = 0
     with torch.inference_mode(False):
@@ -131,13 +131,13 @@ def effective_sizes(
 
 
 def _mass_by_side(gradient: Tensor, centre: tuple[float, float], sides: int) -> Tensor:
-    """Sum of an H,W map over the pixels that a square of side s at `centre` holds, but no smaller one; by s."""
+    """Mass of an H,W map by s: the sum over pixels inside the square of side s at `centre` but no smaller one."""
     offsets = [
         (torch.arange(length, dtype=torch.float64) + 0.5 - middle).abs()
         for length, middle in zip(gradient.shape, centre, strict=True)
     ]
     distance = torch.maximum(offsets[0][:, None], offsets[1][None, :])
-    # a pixel is one wide; the tolerance is for centres that are no multiple of one half
+    # a pixel is one wide; the tolerance is for centers that are not multiples of one half
     side = (2 * distance + 1 - 1e-9).ceil().long().clamp(max=sides - 1)
     return torch.bincount(side.flatten(), weights=gradient.flatten(), minlength=sides)
 
@@ -189,7 +189,7 @@ class _Line:
     start: float
     exact: bool
     is_global: bool = False
-    middle: tuple[float, float] | None = None  # of a global field's local part: at unit 0, and its step
+    middle: tuple[float, float] | None = None  # of a global field: local center at unit 0, and step
 
 
 def _line(boxes: Boxes, axis: int, name: str) -> _Line:
@@ -216,7 +216,7 @@ def _line(boxes: Boxes, axis: int, name: str) -> _Line:
 
 
 def _straight(low: Tensor, high: Tensor, count: int, jump: float) -> _Line | None:
-    """The field of units whose intervals have one length and advance by one jump; None where they do not."""
+    """The field if all units' intervals have one length and advance by one jump; else None."""
     if len(low) != count or not bool(low.isfinite().all()):
         return None
     steps, sizes = low.diff(), high - low
@@ -228,7 +228,7 @@ def _straight(low: Tensor, high: Tensor, count: int, jump: float) -> _Line | Non
 
 
 def _fitted(low: Tensor, high: Tensor, *, jumps: list[float]) -> _Line:
-    """The smallest field that moves by one jump and holds the intervals of all units."""
+    """The smallest field that advances by one jump and contains the intervals of all units."""
     found = progression(torch.stack([low, -high], 1))
     if found is not None:
         period, step = found

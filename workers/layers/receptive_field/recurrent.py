@@ -1,7 +1,8 @@
 """Boxes of the outputs of recurrent layers (nn.LSTM, nn.GRU, nn.RNN and their cells) over parts of an image.
 
-What they compute with differs between devices and kinds, and some of it writes where boxes would be lost. So the layer
-computes on plain values, and the rule is that of the layer: step t sees the steps up to t, with two directions all.
+Their operators differ between devices and kinds, and some of them write in ways that would lose the boxes. So
+the layer computes on plain values, and the rule is that of the layer: step t depends on the steps up to t, or
+on all steps if the layer is bidirectional.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from workers.layers.receptive_field.tracing import TracedTensor
 
 @contextlib.contextmanager
 def recurrent_rules(network: nn.Module) -> Iterator[None]:
-    """While open, outputs of a network's recurrent layers get their boxes by the rule of the layer."""
+    """Within it, outputs of a network's recurrent layers get their boxes by the rule of the layer."""
     layers = [one for one in network.modules() if isinstance(one, nn.RNNBase | nn.RNNCellBase)]
     for layer in layers:
         layer.forward = _forward_of(layer)
@@ -32,11 +33,11 @@ def recurrent_rules(network: nn.Module) -> Iterator[None]:
 def _forward_of(layer: nn.Module) -> Callable[..., Any]:
     own = layer.forward
 
-    def forward(input: Any, hx: Any = None) -> Any:  # the layers' own names
+    def forward(input: Any, hx: Any = None) -> Any:  # parameter names as in torch
         states = [leaf for leaf in tree_leaves(hx) if isinstance(leaf, TracedTensor)]
         is_cell = isinstance(layer, nn.RNNCellBase)
         if not isinstance(input, TracedTensor) or (states and not is_cell):
-            return own(input, hx)  # packed sequences among them: the operators' own rules hold
+            return own(input, hx)  # includes packed sequences: the operators' own rules apply
         output = own(input.plain, tree_map_only(TracedTensor, lambda one: one.plain, hx))
         if is_cell:
             mixed = [one.boxes.hull([-1], (*one.shape[:-1], 1)) for one in (input, *states)]
@@ -55,7 +56,7 @@ def _forward_of(layer: nn.Module) -> Callable[..., Any]:
 def _of_steps(layer: nn.RNNBase, given: Boxes, shape: tuple[int, ...], along: int) -> Boxes:
     channels = len(shape) - 1
     one = given.hull([channels], (*shape[:-1], 1))
-    if given.narrow:  # the place of a step is that of what is read at it
+    if given.narrow:  # the place of a step is that of its input
         return replace(one, shape=shape)
     if layer.bidirectional:
         return replace(given.hull([along, channels], one.shape), shape=shape)
@@ -66,7 +67,7 @@ def _of_steps(layer: nn.RNNBase, given: Boxes, shape: tuple[int, ...], along: in
 
 
 def _of_state(given: Boxes, shape: tuple[int, ...], along: int) -> Boxes:
-    """The last state, (layers and directions, N, C) or without N: it sees all steps."""
+    """The last state, (layers and directions, N, C) or without N: it depends on all steps."""
     batch = tuple(n for dim, n in enumerate(given.shape[:-1]) if dim != along)
     kept = given.hull([along, len(given.shape) - 1], batch)
     return replace(kept.reshaped((1, *batch, 1)), shape=shape)

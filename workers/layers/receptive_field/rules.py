@@ -1,7 +1,7 @@
-"""How each ATen operator derives the boxes of its outputs from those of its inputs.
+"""Rules by which each ATen operator derives the boxes of its outputs from those of its inputs.
 
-A rule takes a `Call` and returns the boxes of the first output, or a list with those of all outputs. It raises
-`NoRule` where the operator, called this way, depends on the input in a manner that boxes cannot follow.
+A rule takes a `Call` and returns the boxes of the first output, or a list with those of all outputs. It
+raises `NoRule` if the operator, called this way, depends on the input in a way that boxes cannot express.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from workers.layers.receptive_field.boxes import Boxes, concatenated, union
 
 
 class NoRule(Exception):
-    """No rule is known for the operator, or not for this way of calling it."""
+    """There is no rule for the operator, or not for this way of calling it."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of an operator: its arguments by name, tensors that depend on the input replaced by their boxes."""
+    """A call of an operator: its arguments by name, with tensors that depend on the input replaced by their boxes."""
 
     func: Any
     arguments: dict[str, Any]
@@ -30,7 +30,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Name without namespace, overload and the underscore that marks a write in place."""
+        """Name without namespace, overload and the trailing underscore of in-place operators."""
         name: str = self.func._schema.name.split("::")[-1]
         return name.rstrip("_")
 
@@ -50,7 +50,7 @@ class Call:
 
     @property
     def source(self) -> Boxes:
-        """Boxes of the first argument, which alone may depend on the input."""
+        """Boxes of the first argument, which must be the only one that depends on the input."""
         first = next(iter(self.arguments.values()))
         if not isinstance(first, Boxes) or len(self.traced) > 1:
             raise NoRule
@@ -96,7 +96,7 @@ def _copy(call: Call) -> Boxes:
 
 def _moved(call: Call) -> list[Boxes]:
     first = next(iter(call.arguments))
-    # boxes live on the CPU, wherever the network runs
+    # boxes are on the CPU, whatever device the network runs on
     rest = {name: tree_map_only(torch.Tensor, torch.Tensor.cpu, call[name]) for name in call.arguments}
     del rest[first]
     return call.source.moved(lambda row: call.func(**{first: row}, **rest))
@@ -107,7 +107,7 @@ def _reshaped(call: Call) -> Boxes:
 
 
 def _restrided(call: Call) -> Boxes:
-    """Strides of axes of length one may say anything: global pooling sets them to keep the channels last."""
+    """Strides of axes of length one are arbitrary: global pooling sets them to keep channels-last order."""
     shape = call.source.shape
     contiguous: list[int] = []
     length = 1
@@ -127,7 +127,7 @@ def _cat(call: Call) -> Boxes:
     tensors = call["tensors"]
     known = call.traced[0]
     parts = [item if isinstance(item, Boxes) else known.nothing(item.shape) for item in tensors]
-    # also a legacy of torch: one-dimensional empty tensors are skipped
+    # torch's legacy behavior: one-dimensional empty tensors are skipped
     return concatenated([part for part in parts if prod(part.shape)], call["dim"])
 
 
@@ -178,7 +178,7 @@ def _group_norm(call: Call) -> Boxes:
 
 
 def _product(first: str, second: str, added: str | None = None) -> Rule:
-    """Matrix products: rows of the one with columns of the other."""
+    """Matrix products: rows of the first operand with columns of the second."""
 
     def rule(call: Call) -> Boxes:
         left, right = call[first], call[second]
@@ -199,7 +199,7 @@ def _product(first: str, second: str, added: str | None = None) -> Rule:
 
 
 def _query(left: Boxes, right: Boxes) -> Boxes:
-    """The place of a product of two activations: its row's where rows differ, else its column's.
+    """The place of a product of two activations: the row's if rows differ, else the column's.
 
     Queries are rows of Q K^T; attention weights are rows of A V, and columns of V A.
     """
@@ -209,7 +209,7 @@ def _query(left: Boxes, right: Boxes) -> Boxes:
 
 
 def _fused_cell(call: Call) -> list[Boxes]:
-    """One step of an LSTM or a GRU in one operator: gates of all channels make a new state."""
+    """One step of an LSTM or a GRU as a single operator: gates of all channels make a new state."""
     mixed = [boxes.hull([-1], (*boxes.shape[:-1], 1)) for boxes in call.traced]
     return [union(mixed, shape) for shape in call.shapes]
 
@@ -227,7 +227,7 @@ def _attention(call: Call) -> Boxes:
 
 
 def _token_mixing(call: Call) -> Boxes:
-    """Attention modules in one operator, over N,L,C: each token sees all tokens."""
+    """Attention modules as a single operator, over N,L,C: each token depends on all tokens."""
     traced = call.traced
     mixed = [boxes.hull([1, 2], (boxes.shape[0], 1, 1)) for boxes in traced]
     return union([traced[0].hull([2], (*traced[0].shape[:2], 1)), *mixed], call.shape)
@@ -239,7 +239,7 @@ def _sizes(value: Any, count: int) -> list[int]:
 
 
 def _axis(dim: int, count: int) -> int | None:
-    """The input axis that a spatial dimension of a two-dimensional operator stands for."""
+    """The input axis of a spatial dimension; None unless the operator is two-dimensional."""
     return dim if count == 2 else None
 
 
@@ -314,7 +314,7 @@ def _adaptive_pool(call: Call) -> Boxes:
 
 
 def _interpolation(call: Call) -> Boxes:
-    """Resampling: which positions a new one is made of, the operator itself tells on unit vectors."""
+    """Resampling: the operator itself, applied to unit vectors, shows which positions contribute to each new one."""
     source = call.source
     first = next(iter(call.arguments))
     count = len(call.shape) - 2
@@ -341,7 +341,7 @@ def _unfolding(call: Call) -> Boxes:
 
 
 def _folding(call: Call) -> Boxes:
-    """Columns N,C*h*w,L to N,C,H,W: windows are added where they overlap."""
+    """Columns N,C*h*w,L to N,C,H,W: overlapping windows are added."""
     sizes = {
         name: _sizes(call[name], 2)
         for name in ("output_size", "kernel_size", "dilation", "padding", "stride")
@@ -382,7 +382,7 @@ def _padding(call: Call) -> Boxes:
 
 
 def _constant_padding(call: Call) -> Boxes:
-    """Zeros around a map continue it; zeros beside channels depend on nothing."""
+    """Zeros around a map continue it; zero channels depend on nothing."""
     source = call.source
     amounts = list(call["pad"])
     for i in range(len(amounts) // 2):

@@ -1,8 +1,9 @@
-"""A tensor that knows, element by element, which box of input pixels it depends on.
+"""A tensor that tracks, for each element, which box of input pixels it depends on.
 
-`trace(pixels)` wraps a real input; what a network computes from it is wrapped again. Values are computed as ever,
-so the network takes the very path it takes in earnest, and each operator's rule derives the boxes of its outputs
-from those of its inputs. An operator without a rule makes its outputs global and not exact, and is logged.
+`trace(pixels)` wraps a real input; everything that a network computes from it is wrapped too. Values are
+computed as usual, so the network takes the same path as on real images, and each operator's rule derives the
+boxes of its outputs from those of its inputs. An operator without a rule makes its outputs global and
+inexact, and is logged.
 """
 
 import logging
@@ -23,19 +24,19 @@ _logger = logging.getLogger(__name__)
 
 
 class UntraceableWrite(RuntimeError):
-    """A network writes what depends on the input where its boxes would be lost."""
+    """A network writes data that depends on the input into a tensor where its boxes would be lost."""
 
 
 @dataclass(eq=False)
 class _Memory:
-    """What tensors that are views of one another share."""
+    """State shared by tensors that are views of one another."""
 
     views: "list[weakref.ref[TracedTensor]]" = field(default_factory=list)
     is_muddled: bool = False
 
     @property
     def is_shared(self) -> bool:
-        """True while more than one tensor lives on this memory."""
+        """True while more than one live tensor uses this memory."""
         return sum(view() is not None for view in self.views) > 1
 
 
@@ -76,17 +77,17 @@ class TracedTensor(Tensor):
         return self._boxes.everything(self._boxes.shape) if self.memory.is_muddled else self._boxes
 
     def overwrite(self, boxes: Boxes) -> None:
-        """Replaces the boxes after a write in place.
+        """Replaces the boxes after an in-place write.
 
-        Tensors that view the same memory would need them too; where that makes a difference they all become
-        global and not exact.
+        Tensors that view the same memory would need the update too; if it makes a difference they all become
+        global and inexact.
         """
         if self.memory.is_shared and not self._boxes.equals(boxes):
             self.memory.is_muddled = True
         self._boxes = boxes
 
     def derived(self, plain: Tensor, boxes: Boxes) -> "TracedTensor":
-        """A tensor of its own with `plain`'s values and these boxes, for what was computed beside the operators."""
+        """A separate tensor with `plain`'s values and these boxes, for results computed outside the operators."""
         return TracedTensor(plain, boxes, _Memory())
 
     @classmethod
@@ -101,9 +102,9 @@ class TracedTensor(Tensor):
 
 
 def trace(pixels: Tensor, *, narrow: bool = False) -> TracedTensor:
-    """`pixels` (N,3,H,W) as a tensor of which every element depends on its own pixel.
+    """`pixels` (N,3,H,W) as a tensor in which every element depends on its own pixel.
 
-    With `narrow` boxes are the places of elements in the image, see `Boxes`.
+    With `narrow`, boxes are the places of elements in the image, see `Boxes`.
     """
     return TracedTensor(pixels, Boxes.of_pixels(pixels.shape, narrow=narrow), _Memory())
 
@@ -152,20 +153,20 @@ def _boxes_of_outputs(call: Call) -> list[Boxes]:
     parts = call.traced
     if not any(
         math.prod(shape) for shape in call.shapes
-    ):  # such as the prefix tokens of a network without any
+    ):  # such as the prefix tokens of a network that has none
         return [parts[0].nothing(shape) for shape in call.shapes]
     try:
         derived = rule_for(call)(call)
     except NoRule:
         if all(part.is_uniform for part in parts):
-            # whatever an operator mixes, elements that all have one box cannot get another
+            # however an operator mixes its inputs, elements that all have the same box cannot get another one
             one = union([part.spread(()) for part in parts], ())
             return [one.spread(shape) for shape in call.shapes]
         _logger.warning("receptive_field.unknown_operator operator=%s", call.func)
         return [parts[0].everything(shape) for shape in call.shapes]
     if isinstance(derived, list):
         return derived
-    # further outputs are statistics over elements that are not told apart here
+    # further outputs are statistics over elements that are not distinguished here
     return [derived if shape == derived.shape else derived.hull_of_all(shape) for shape in call.shapes]
 
 
