@@ -1,7 +1,7 @@
-"""Vision models: where they come from, what they are fed, and which classes they know.
+"""Vision models: their sources, preprocessing and class vocabularies.
 
-`load_model` and `VisionModel` are importable from here. They load torch, so they are imported on first use: the web
-process reads `names` beside them and must not.
+`load_model` and `VisionModel` can be imported from here. They load torch, so they are imported on first use:
+the web process imports `names` from this package and must not load torch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,8 @@
-"""Files of weights in all their habits: which of their tensors are a network's, and what a file is that has none.
+"""Reads weight files in all their variants: which tensors are the network's, and what a file without any is.
 
-What is read: safetensors, and what `torch.save` wrote, as far as it holds tensors and plain values alone. Nothing in
-a file is ever run. A choice that was made for the reader (an average among several sets of weights, a prefix of the
-names) is a note of the checkpoint.
+Reads safetensors, and what `torch.save` wrote if it contains only tensors and plain values. Nothing in a file
+is ever executed. A choice made for the user (an average among several sets of weights, a prefix of the names)
+becomes a note of the checkpoint.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from workers.models.networks import WrongWeights, first_line
 
-# Where training scripts put the weights, the preferred first. An exponential moving average is what timm and
-# torchvision's references evaluate.
+# Where training scripts put the weights, in order of preference. timm's and torchvision's reference scripts
+# evaluate an exponential moving average.
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 WEIGHTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params")
 _MAX_NESTED = 3
-# Counters that wrappers and profilers leave among the tensors; no part of a network.
+# Counters that wrappers and profilers leave among the tensors; not part of a network.
 _LEFTOVERS = ("n_averaged", "total_ops", "total_params")
 _SAFE_GLOBALS = threading.Lock()
 _HOW = "save it again with torch.save(model.state_dict(), FILE)"
@@ -35,7 +35,7 @@ _HOW = "save it again with torch.save(model.state_dict(), FILE)"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, from `path`; `notes` are sentences about what was chosen."""
+    """Tensors by name, from `path`; `notes` are sentences about choices made while reading."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -43,10 +43,11 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The weights in a safetensors file, or in a torch file that holds tensors and plain values.
+    """The weights in a safetensors file, or in a torch file that contains only tensors and plain values.
 
     Raises:
-        WrongWeights: the file is something else, is damaged, or would run code when read; the sentence says which.
+        WrongWeights: the file is something else, is damaged, or would run code when read; the message says
+            which.
     """
     if not path.is_file():
         raise WrongWeights(
@@ -90,16 +91,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def fit_names(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
-    """The checkpoint with the names that `network` has: the prefix that a wrapper put before them is taken off.
+    """The checkpoint with the names that `network` has, without any prefix that a wrapper added.
 
-    `module.` (DataParallel), `_orig_mod.` (torch.compile), `model.`, `net.`, `backbone.` or any other, as long as all
-    of the network's names follow it. What lies outside the prefix is another network's, and is noted.
+    `module.` (DataParallel), `_orig_mod.` (torch.compile), `model.`, `net.`, `backbone.` or any other, if it
+    precedes at least half of the network's names. Tensors outside the prefix belong to another network, and
+    are noted.
 
     Raises:
         WrongWeights: the names of several networks fit.
     """
     expected = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
-    # compiled blocks put it in the middle of names, too
+    # compiled blocks also put it in the middle of names
     tensors = {name.replace("_orig_mod.", ""): value for name, value in checkpoint.tensors.items()}
     coverage = {
         prefix: sum(prefix + name in tensors for name in expected) for prefix in _prefixes(tensors, expected)
@@ -135,7 +137,7 @@ def fit_names(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
 def load_exactly(network: nn.Module, checkpoint: Checkpoint, *, architecture: str) -> None:
     """Load the checkpoint into `network` with every name and shape accounted for.
 
-    `num_batches_tracked` may be absent: it plays no part in inference.
+    `num_batches_tracked` may be absent: it is not used in inference.
 
     Raises:
         WrongWeights: names, shapes or types differ; the message names the first of each kind.
@@ -148,7 +150,7 @@ def load_exactly(network: nn.Module, checkpoint: Checkpoint, *, architecture: st
 
 
 def mismatches(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """What keeps `weights` from filling a network whose tensors are `expected`; empty where nothing does."""
+    """Why `weights` do not fill a network whose tensors are `expected`; empty if they do."""
     missing = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
     foreign = [name for name in weights if name not in expected]
     common = {name: tensor for name, tensor in weights.items() if name in expected}
@@ -169,7 +171,7 @@ def mismatches(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) ->
 
 
 def classes_in(tensors: Mapping[str, Tensor], network: nn.Module, classifier: str | None = None) -> int:
-    """Number of logits in `tensors`: rows of the classifier's tensors, by default the network's last tensor."""
+    """Number of logits in `tensors`: rows of the classifier's tensors, by default of the network's last tensor."""
     names = list(network.state_dict())
     last = names[-1]
     if classifier is not None:
@@ -178,7 +180,7 @@ def classes_in(tensors: Mapping[str, Tensor], network: nn.Module, classifier: st
 
 
 def input_channels_in(tensors: Mapping[str, Tensor], network: nn.Module) -> int:
-    """Channels that the first convolution in `tensors` takes; 3 where the network has none or the tensors lack it."""
+    """Input channels of the first convolution in `tensors`; 3 if the network has none or the tensors lack it."""
     name, convolution = first_convolution(network)
     weight = tensors.get(f"{name}.weight")
     return 3 if convolution is None or weight is None or weight.ndim != 4 else int(weight.shape[1])
@@ -193,7 +195,7 @@ def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d | None]:
 
 
 def explain(path: Path) -> str:
-    """What a file is that cannot be read as weights, for the end of a sentence: "got ..."."""
+    """What a file is that cannot be read as weights, to complete the sentence "got ..."."""
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
@@ -247,7 +249,7 @@ def _zip(path: Path) -> str:
 
 
 def _read(path: Path) -> Any:
-    """What the file holds; only tensors, containers, numbers, texts and a few plain classes are ever made."""
+    """The contents of the file; only tensors, containers, numbers, texts and a few plain classes are created."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -259,13 +261,13 @@ def _read(path: Path) -> Any:
         what = explain(path)
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is not None:
-            # torch's own text recommends to read it with code allowed
+            # torch's own message recommends reading the file with code execution allowed
             what = f"Python objects ({named.group(1)}), which only running code could make: {_HOW}"
         raise WrongWeights(f"expected a state dict in {path}, got {what}") from error
 
 
 def _plain_classes() -> contextlib.AbstractContextManager[None]:
-    """Allows what training scripts save beside the weights and what is data alone: NumPy's numbers, options."""
+    """Allows plain data that training scripts save with the weights: NumPy numbers, options."""
     numbers = (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_, np.uint8)
     kinds = [type(np.dtype(number)) for number in numbers]
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
@@ -280,7 +282,7 @@ def _plain_classes() -> contextlib.AbstractContextManager[None]:
 
 
 def _holds_tensors(found: Mapping[Any, Any]) -> bool:
-    """Whether most of its values are tensors: a state dict, and not a dict that has one."""
+    """Whether most values are tensors: a state dict, not a dict that contains one."""
     return 2 * sum(isinstance(value, Tensor) for value in found.values()) > len(found)
 
 
@@ -306,7 +308,7 @@ def _without_leftovers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _prefixes(tensors: Mapping[str, Tensor], expected: list[str]) -> Iterator[str]:
-    """Every text that stands before one of a few expected names; nothing first."""
+    """All prefixes of a few expected names, shortest first."""
     probes = {expected[0], expected[len(expected) // 2], expected[-1]} if expected else set()
     found = {
         name[: -len(probe)]
@@ -323,10 +325,11 @@ def _count(names: list[str]) -> str:
 
 
 def checked_folder(folder: Path) -> None:
-    """Nothing, where a folder's weights are files that transformers and timm read.
+    """Check that a folder's weights are files that transformers and timm read.
 
     Raises:
-        WrongWeights: there are none, parts are missing, or they are an adapter's; the sentence names what is there.
+        WrongWeights: there are none, parts are missing, or they are an adapter's; the message says what was
+            found.
     """
     names = sorted(path.name for path in folder.iterdir())
     if "adapter_config.json" in names:
@@ -368,7 +371,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        WrongWeights: it holds something else, or cannot be read.
+        WrongWeights: the file contains something else, or cannot be read.
     """
     try:
         found = json.loads(path.read_text())

@@ -1,13 +1,13 @@
-"""Where a network runs."""
+"""The device that a network runs on."""
 
 import torch
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
+    """The device with that name; "auto" selects CUDA, then MPS, then the CPU.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: no such device is available.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -15,7 +15,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).tolist()  # the device "meta" holds no values
+        torch.zeros(1, device=device).tolist()  # the device "meta" has no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device: expected auto, cpu, or one that torch finds here, got {name!r}") from error
     return device

@@ -1,8 +1,8 @@
-"""Is a model fed what its weights expect? Accuracies under other label offsets and normalisations, and a verdict.
+"""Checks a model's inputs: accuracy under other label offsets and normalizations, and a verdict.
 
-Wrong preprocessing fails quietly: a network that wants mean = std = 0.5 and gets ImageNet's loses five points of
-top-1 and nothing else shows. Every common alternative is tried on the same images, and one is named when it is
-better by more than chance.
+Wrong preprocessing fails silently: a network that expects mean = std = 0.5 and gets ImageNet's loses five
+points of top-1 without any other symptom. Every common alternative is tried on the same images, and one is
+reported if it is better by more than chance.
 """
 
 import itertools
@@ -32,17 +32,17 @@ NORMALISATIONS: tuple[tuple[str, Triple, Triple], ...] = (
 MNIST: tuple[str, Channels, Channels] = ("MNIST's mean and std", (0.1307,), (0.3081,))
 AS_CONFIGURED = "as configured"
 
-# An alternative is named when its mean cross-entropy is lower by this many standard errors of the paired
-# difference: with 14 alternatives, a right configuration is called wrong less than once in 50 times.
+# An alternative is reported if its mean cross-entropy is lower by this many standard errors of the paired
+# difference: with 14 alternatives, a correct configuration is flagged less than once in 50 times.
 _STANDARD_ERRORS = 3.0
 _MIN_IMAGES = 20
-_RARE = 0.01  # of the exact binomial test, one-sided
-# log(1/C) is about 7 for 1,000 classes; a label outside the classes is as wrong as wrong gets
+_RARE = 0.01  # significance level of the exact binomial test, one-sided
+# log(1/C) is about 7 for 1,000 classes; a label outside the classes gets the maximum loss
 _IMPOSSIBLE = 50.0
 
 
 class Diagnosable(Protocol):
-    """A vision model as far as its doctor is concerned."""
+    """The part of a vision model that `diagnose` needs."""
 
     network: nn.Module
     preprocessing: Preprocessing
@@ -56,7 +56,7 @@ class Diagnosable(Protocol):
 
 @dataclass(frozen=True)
 class Trial:
-    """Results with one normalisation and one label offset. top1 and top5 are shares in [0, 1]; loss in nats.
+    """Results with one normalization and one label offset. top1 and top5 are fractions in [0, 1]; loss in nats.
 
     `offset` is added to each label before it is compared with the logits' indices.
     """
@@ -71,13 +71,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found.
+    """The result of `diagnose`.
 
     Attributes:
-        images: number of labelled images; top1, top5: shares over all of them, as configured.
-        trials: the configured way first, then every alternative, all on the same images.
-        best: the trial with the lowest loss among those that beat the configured way by more than chance, or
-            the configured way itself.
+        images: number of labeled images.
+        top1, top5: accuracies over all of them, as configured.
+        trials: the configured trial first, then every alternative, all on the same images.
+        best: the trial with the lowest loss among those that beat the configured one by more than chance, or
+            the configured trial itself.
         healthy: nothing looks wrong.
         sentence: the verdict.
     """
@@ -98,10 +99,10 @@ def diagnose(
     batch_size: int = 32,
     trial_images: int = 200,
 ) -> Diagnosis:
-    """Run labelled images through `model`, the first `trial_images` of them under every alternative as well.
+    """Run labeled images through `model`, the first `trial_images` of them with every alternative as well.
 
-    Images are uint8 H,W,3 as `model.preprocessing` makes them. Labels are class indices of the model's vocabulary;
-    leave out images whose class it does not know. Memory does not depend on the number of images.
+    Images are uint8 H,W,3 as `model.preprocessing` makes them. Labels are class indices of the model's
+    vocabulary; leave out images whose class it does not know. Memory does not depend on the number of images.
 
     Raises:
         ValueError: there are no images.
@@ -157,12 +158,12 @@ def diagnose(
 
 @dataclass(frozen=True)
 class Chance:
-    """What blind guesses reach.
+    """What blind guesses achieve.
 
     Attributes:
-        occurring: classes that the images have.
-        agreement: expected share right if the model's own predictions were dealt to the images at random: the share
-            of the one class that a broken network always names, where it is one of the labels.
+        occurring: number of classes that occur in the images.
+        agreement: expected accuracy if the model's own predictions were assigned to the images at random. For
+            a broken network that always predicts one class, this is that class's share of the labels.
     """
 
     occurring: int
@@ -170,7 +171,7 @@ class Chance:
 
 
 class _Tally:
-    """Hits and losses of one trial; the losses are kept, since alternatives are compared image by image."""
+    """Hits and losses of one trial; losses are kept because alternatives are compared image by image."""
 
     def __init__(self) -> None:
         self.top1 = 0
@@ -203,7 +204,7 @@ class _Tally:
         )
 
     def standard_errors_above(self, other: "_Tally") -> float:
-        """By how many standard errors this trial's mean loss exceeds `other`'s, image by image."""
+        """How many standard errors this trial's mean loss exceeds `other`'s, paired by image."""
         difference = torch.cat(self.losses).double() - torch.cat(other.losses).double()
         mean = float(difference.mean())
         error = (
@@ -215,7 +216,7 @@ class _Tally:
 
 
 def _normalisations(channels: int) -> list[tuple[str, Channels, Channels]]:
-    """Those to try on a network of 3 channels, or of one."""
+    """The normalizations to try on a network of 3 channels, or of one."""
     if channels == 3:
         return [*NORMALISATIONS]
     alike = [(name, mean[:1], std[:1]) for name, mean, std in NORMALISATIONS if len(set(mean)) == 1]
@@ -229,7 +230,7 @@ def _pixels(model: Diagnosable, images: list[npt.NDArray[np.uint8]]) -> Tensor:
 
 
 def _renormalised(model: Diagnosable, pixels: Tensor, mean: Channels, std: Channels) -> Tensor:
-    """Pixels that reach the network, through the model's own normalisation, as (pixels - mean) / std."""
+    """Pixels that the model's own normalization turns into (pixels - mean) / std."""
     wanted = (pixels - pixels.new_tensor(mean).view(1, -1, 1, 1)) / pixels.new_tensor(std).view(1, -1, 1, 1)
     return wanted * model.std + model.mean
 
@@ -282,5 +283,5 @@ def _verdict(
 
 
 def _beats(hits: int, images: int, chance: float) -> bool:
-    """Whether guesses that are right with probability `chance` reach so many hits less than once in 100 times."""
+    """Whether guesses with success probability `chance` reach this many hits less than once in 100 times."""
     return bool(binomtest(hits, images, min(chance, 1.0), alternative="greater").pvalue < _RARE)

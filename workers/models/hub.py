@@ -1,10 +1,11 @@
-"""Fetching weights from a model hub in a process of its own, so that it can never hang the one who asked.
+"""Downloads weights from a model hub in a separate process, so a stalled download cannot block the caller.
 
-The libraries' own downloads retry and wait for minutes when a network swallows packets. Here a child process
-downloads into the same caches those libraries use, the parent watches the caches grow, and stops the child
-when nothing has arrived for `timeout` seconds.
+The libraries' own downloads retry and wait for minutes if a network drops packets. Here a child process
+downloads into the same caches that those libraries use, and the parent watches the caches grow and stops the
+child when nothing has arrived for `timeout` seconds.
 
-Run as a script it is that child: `python hub.py repository ORG/NAME` or `python hub.py file URL TARGET`.
+Run as a script, this module is that child: `python hub.py repository ORG/NAME` or `python hub.py file URL
+TARGET`.
 """
 
 import contextlib
@@ -22,11 +23,11 @@ _PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
 
 
 class HubUnreachable(RuntimeError):
-    """Nothing came from the hub; the message is a clause that says why ("no answer within 20 seconds")."""
+    """Nothing came from the hub; the message is a clause with the reason ("no answer within 20 seconds")."""
 
 
 def repository_in_cache(repository: str) -> Path | None:
-    """Folder of a repository that was fetched before, None where the cache lacks its configuration."""
+    """Folder of a repository in the cache, None if its configuration or weights are missing."""
     from huggingface_hub import try_to_load_from_cache
 
     config = try_to_load_from_cache(repository, "config.json")
@@ -41,7 +42,7 @@ def repository_in_cache(repository: str) -> Path | None:
 
 
 def fetch_repository(repository: str, *, timeout: float) -> Path:
-    """Folder with the configuration and weights of `repository` on the Hugging Face hub, fetched if need be.
+    """Folder with the configuration and weights of `repository` on the Hugging Face hub, downloaded if needed.
 
     Raises:
         HubUnreachable: nothing arrived for `timeout` seconds, or the hub refused.
@@ -60,9 +61,9 @@ def fetch_repository(repository: str, *, timeout: float) -> Path:
 
 
 def fetch_file(url: str, target: Path, *, timeout: float) -> Path:
-    """`target`, downloaded from `url` unless it is there.
+    """`target`, downloaded from `url` unless it exists.
 
-    A name that ends in a hash, as in `resnet50-0676ba61.pth`, is held against the contents.
+    If the name ends in a hash, as in `resnet50-0676ba61.pth`, the contents are checked against it.
 
     Raises:
         HubUnreachable: nothing arrived for `timeout` seconds, or the server refused.
@@ -78,7 +79,7 @@ def _run_child(arguments: list[str], *, watch: Path, timeout: float) -> None:
         **os.environ,
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        # plain HTTP grows a file that can be watched
+        # plain HTTP writes a growing file that can be watched
         "HF_HUB_DISABLE_XET": "1",
         "PYTHONWARNINGS": "ignore",
     }
@@ -112,7 +113,7 @@ def _run_child(arguments: list[str], *, watch: Path, timeout: float) -> None:
 
 def _bytes_below(folder: Path) -> int:
     total = 0
-    # The child makes and removes folders meanwhile: os.walk passes over one that is gone, Path.rglob raises.
+    # The child adds and removes folders meanwhile: os.walk skips one that is gone, Path.rglob raises.
     for parent, _, names in os.walk(folder):
         for name in names:
             path = Path(parent, name)
@@ -130,15 +131,15 @@ def _download_repository(repository: str) -> None:
     safe = any("/" not in name and name.endswith(".safetensors") for name in names)
     weights = _WEIGHTS if safe else _PICKLED_WEIGHTS
     wanted = [name for name in names if "/" not in name and _matches(name, (*weights, "*config.json"))]
-    # Weights last: a fetch that was cut short then lacks weights, and is not taken for a whole one.
+    # Weights last: an interrupted download then lacks weights, and is not mistaken for a complete one.
     for name in sorted(wanted, key=lambda name: (_matches(name, weights), not name.endswith(".json"), name)):
         hf_hub_download(repository, name)
 
 
 def _reach(address: str) -> None:
-    """Fail at once where there is no way to `address`: the hub's library would try again for half a minute.
+    """Fail at once if `address` is unreachable: the hub's library would retry for half a minute.
 
-    Behind a proxy only the proxy can tell.
+    Skipped behind a proxy, since only the proxy knows whether the hub is reachable.
     """
     import socket
     import urllib.request

@@ -1,18 +1,18 @@
-"""Which class of a model each label of an image set is: by tiers, never by a guess.
+"""Matches each label of an image set to a class of a model: by tiers, never by a guess.
 
-The tiers, in this order; the first that finds a class decides:
+The first tier that finds a class decides:
 
-1. `settled`: a person said so (`convscope models map-labels`).
-2. `wnid`: both sides have WordNet ids. A WNID that no class has ends the search: it says that it is another class.
-3. `exact`: the name of a class, letter for letter; of ImageNet's classes also WordNet's first name, which is what most
-   lists in circulation print, and the whole list ("tench, Tinca tinca").
+1. `settled`: set by a user (`convscope models map-labels`).
+2. `wnid`: both sides have WordNet ids. A WNID that no class has ends the search: it means another class.
+3. `exact`: the name of a class, letter for letter; for ImageNet's classes also WordNet's first name, which is what
+   most published lists use, and the whole list ("tench, Tinca tinca").
 4. `unicode`: equal in Unicode's composed form (NFC).
-5. `separators`: equal where underscores, hyphens and runs of spaces are one space.
-6. `case`: equal without regard to case.
+5. `separators`: equal if underscores, hyphens and runs of spaces count as one space.
+6. `case`: equal ignoring case.
 7. `synonym`: one of WordNet's other names, or a list of them.
 
-A tier that finds several classes ends the search as `ambiguous`: "crane" is a bird and a machine. So do two labels
-of one set that only separators or case tell apart and that would be the same class.
+A tier that finds several classes ends the search as `ambiguous`: "crane" is a bird and a machine. The same
+applies to two labels of one set that differ only in separators or case and would match the same class.
 """
 
 import unicodedata
@@ -26,23 +26,23 @@ from workers.models.vocabularies import ClassEntry, Vocabulary, imagenet, is_wni
 
 @dataclass(frozen=True)
 class SetLabel:
-    """A label of an image set; one of the two may be missing."""
+    """A label of an image set; one of the two fields may be missing."""
 
     wnid: str | None
     label: str | None
 
     @property
     def key(self) -> str:
-        """What people call it by: its WNID, else its name."""
+        """What users call it: its WNID, else its name."""
         return self.wnid or self.label or ""
 
 
 @dataclass(frozen=True)
 class LabelMatch:
-    """What was found for a label.
+    """The match of a label.
 
-    `how` is a tier's name, `ambiguous` or `none`; `index` is None in the last two, and where a person settled that
-    the label is no class. `candidates` are the classes of an ambiguous one.
+    `how` is a tier's name, `ambiguous` or `none`; `index` is None for the last two, and if a user set that
+    the label is no class. `candidates` are the classes of an ambiguous label.
     """
 
     label: SetLabel
@@ -54,7 +54,7 @@ class LabelMatch:
 def match_labels(
     vocabulary: Vocabulary, labels: Iterable[SetLabel], settled: Mapping[str, int | None] | None = None
 ) -> dict[SetLabel, LabelMatch]:
-    """The match of each label of one image set; which labels a set has decides on case and separators.
+    """The match of each label of one image set; case and separators depend on which labels the set has.
 
     Args:
         settled: class index, or None for no class, by `SetLabel.key`.
@@ -86,7 +86,7 @@ def _composed(text: str) -> str:
 
 
 def _spaced(text: str) -> str:
-    """Without letters (the sign "-") a name is what it is."""
+    """The name with spaces for separators; a name without letters (the sign "-") stays as it is."""
     told = unicodedata.normalize("NFKC", text)
     return " ".join(told.replace("_", " ").replace("-", " ").split()) or told.strip()
 
@@ -101,7 +101,8 @@ _TIERS: dict[str, Callable[[str], str]] = {
     "separators": _spaced,
     "case": _folded,
 }
-# What may tell two labels of one set apart. Unicode's forms of one text may not: file systems choose them.
+# Tiers in which two labels of one set may collide. Unicode's forms are not among them: file systems choose
+# those.
 _LOOSE = {how: _TIERS[how] for how in ("separators", "case")}
 
 
@@ -115,7 +116,7 @@ class _Names:
         self._synonyms: dict[str, set[int]] = defaultdict(set)
         self._meant: dict[str, set[int]] = defaultdict(
             set
-        )  # classes without a WNID, by the one their names mean
+        )  # classes without a WNID, by the one that their names mean
         for entry in vocabulary.classes:
             for name in _own_names(entry):
                 for how, key in _TIERS.items():
@@ -150,7 +151,7 @@ class _Names:
         meant = _wnid_of_list(name or "")
         if found or meant is None:
             return found
-        # a list of one WordNet class's names, and a class that has one of them for its only name
+        # a list of one WordNet class's names, and a class whose only name is one of them
         others = (self._tiers["case"].get(other, set()) for other in _imagenet_names()[meant])
         return set().union(*others)
 
@@ -167,7 +168,7 @@ def _decided(label: SetLabel, classes: set[int], how: str) -> LabelMatch:
 
 
 def _lemmas(entry: ClassEntry) -> str:
-    """WordNet's names of a class, separated by commas; "" where it has no WNID."""
+    """WordNet's names of a class, separated by commas; "" if it has no WNID."""
     return entry.description.split(":")[0] if entry.wnid is not None else ""
 
 
@@ -184,7 +185,7 @@ def _parts(names: str) -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _imagenet_names() -> dict[str, frozenset[str]]:
-    """All names of each ImageNet-1k class, folded, by WNID."""
+    """All names of each ImageNet-1k class, case-folded, by WNID."""
     return {str(entry.wnid): _parts(f"{entry.name},{_lemmas(entry)}") for entry in imagenet().classes}
 
 
@@ -198,7 +199,7 @@ def _wnids_of_name() -> dict[str, set[str]]:
 
 
 def _wnid_of_list(text: str) -> str | None:
-    """The ImageNet class that a list of names ("tench, Tinca tinca") means; None of one name, which may repeat."""
+    """The ImageNet class that a list of names ("tench, Tinca tinca") means; None for one name, which may repeat."""
     parts = _parts(text)
     if len(parts) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Models by their names and specifications. Loads no torch: pages offer them, commands check them before they load."""
+"""Names and specifications of models. Loads no torch: pages list them, and commands check them before loading."""
 
 import contextlib
 import re
@@ -10,8 +10,10 @@ from db.suggestions import hint
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model with a short name: the specification it stands for, a title for people, and what is fetched for it
-    in megabytes, 0 where the weights are installed with Convscope.
+    """A model with a short name.
+
+    `spec` is its specification and `title` its display name; `download` is the size of its download in
+    megabytes, 0 if the weights are installed with Convscope.
     """
 
     spec: str
@@ -31,7 +33,7 @@ NAMED_MODELS: dict[str, NamedModel] = {
     ),
 }
 LOADERS = ("hf", "torchvision", "timm")
-# What a model's folder has, one or the other; see `workers.models.sources.folder`.
+# The file that describes a model's folder, if `config.json` does not; see `workers.models.sources.folder`.
 DESCRIPTION = "convscope.json"
 
 
@@ -41,9 +43,10 @@ def is_model_folder(folder: Path) -> bool:
 
 
 def model_name(spec: str) -> str:
-    """Short name of the model that `spec` names, of letters, digits and ``._-``.
+    """Short name of the model that `spec` specifies, of letters, digits and ``._-``.
 
-    A named model keeps its name, also when its specification is typed out; a folder's is the folder's own.
+    A named model keeps its name even if its specification is written out; a folder's name is the folder's
+    own.
     """
     for known, named in NAMED_MODELS.items():
         if spec in (known, named.spec):
@@ -59,14 +62,14 @@ def model_name(spec: str) -> str:
 
 
 def spec_path(text: str) -> Path:
-    """`~` is the home of whoever asks; `~nobody` stays as it is, and is nowhere."""
+    """The path with `~` expanded to the current user's home; `~nobody` stays as it is and does not exist."""
     with contextlib.suppress(RuntimeError):
         return Path(text).expanduser()
     return Path(text)
 
 
 def placed_folder(spec: str, reference: str, models_folder: Path | None) -> Path | None:
-    """Folder below `models_folder` that a person filled for this model: by its short name or its hub name."""
+    """The folder below `models_folder` that a user filled for this model, by its short name or its hub name."""
     if models_folder is None:
         return None
     names = (model_name(spec), spec, reference, reference.replace("/", "--"), reference.rpartition("/")[2])
@@ -78,7 +81,7 @@ def placed_folder(spec: str, reference: str, models_folder: Path | None) -> Path
 
 
 def spec_problem(spec: str, models_folder: Path | None) -> str | None:
-    """A sentence where `spec` names no model, as far as that is known without loading one; None where it may."""
+    """An error message if `spec` names no model, as far as is known without loading one; None if it may."""
     kind, _, reference = spec.strip().partition(":")
     if spec.strip() in NAMED_MODELS or (kind in LOADERS and reference) or spec.startswith("package:"):
         return None
@@ -87,14 +90,14 @@ def spec_problem(spec: str, models_folder: Path | None) -> str | None:
 
 
 def name_problem(name: str | None) -> str | None:
-    """A sentence where a model cannot have that name."""
+    """An error message if a model cannot have that name."""
     if name is None or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         return None
     return f"name: expected up to 100 letters, digits and ._- after a letter or digit, got {name!r}"
 
 
 def unknown_model(spec: str, models_folder: Path | None) -> str:
-    """A sentence for a specification that names nothing."""
+    """An error message for a specification that names nothing."""
     placed = []
     if models_folder is not None and models_folder.is_dir():
         placed = [path.name for path in models_folder.iterdir() if is_model_folder(path)]

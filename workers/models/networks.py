@@ -1,4 +1,4 @@
-"""What every source of models hands over, and the ways in which loading can fail."""
+"""The result that every model source returns, and the ways in which loading can fail."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,34 +10,34 @@ from workers.models.vocabularies import Vocabulary
 
 
 class ModelError(Exception):
-    """A model cannot be had; the message is one sentence for the person who named it."""
+    """A model cannot be loaded; the message is one sentence for the user who named it."""
 
 
 class UnknownModel(ModelError, ValueError):
-    """What was typed names no model that any source knows."""
+    """The specification names no model that any source knows."""
 
 
 class ModelUnavailable(ModelError):
-    """The model exists, but its weights are not here and cannot be fetched."""
+    """The model exists, but its weights are neither installed nor downloadable."""
 
 
 class WrongWeights(ModelError):
-    """The weights at hand do not belong to the architecture, or are not an image classifier's."""
+    """The weights do not belong to the architecture, or are not an image classifier's."""
 
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A network with its weights, and all that its weights' configuration says.
+    """A network with its weights, and everything that the configuration of its weights specifies.
 
     Attributes:
-        network: takes normalised N,3,H,W; returns logits, or an object with `logits`.
+        network: takes normalized N,3,H,W; returns logits, or an object with `logits`.
         source: specification that loads this network again.
-        preprocessing_note: one sentence where the preprocessing is assumed or only near; None where it is the
+        preprocessing_note: one sentence if the preprocessing is assumed or approximate; None if it is the
             weights' own.
         preprocessing_source, vocabulary_source: where they were read, or whose they are assumed to be.
-        notes: sentences about what the loader chose for the reader.
-        variant: what else the numbers depend on that neither weights nor preprocessing show.
-        reverse_channels: the weights want B, G, R.
+        notes: sentences about choices that the loader made for the user.
+        variant: anything else that the numbers depend on and that neither weights nor preprocessing show.
+        reverse_channels: the weights expect B, G, R.
     """
 
     network: nn.Module
@@ -54,16 +54,16 @@ class LoadedNetwork:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """The first line of an error's text, or its type if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def check_problem(problem: object, folder: Path) -> None:
-    """Refuse heads whose numbers are not the logits of classes that exclude each other.
+    """Reject heads whose outputs are not the logits of mutually exclusive classes.
 
     Raises:
-        WrongWeights: `problem` is one of these values of a configuration's `problem_type`.
+        WrongWeights: `problem`, a configuration's `problem_type`, is one of the rejected values.
     """
     kinds = {
         "multi_label_classification": "a multi-label classifier, whose logits have a sigmoid each",

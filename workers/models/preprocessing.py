@@ -1,8 +1,8 @@
-"""How a photograph becomes a network's input: resize, centre crop, and the way back to the photograph's pixels.
+"""How an image becomes a network's input: resize, center crop, and the mapping back to the image's pixels.
 
-Only Pillow and NumPy: the web process uses this to place boxes, and must not load torch.
-Normalisation (mean, std) is carried here because it belongs to the same configuration, but it is applied by
-the model, whose input is pixels in [0, 1].
+Only Pillow and NumPy: the web process uses this to place boxes, and must not load torch. Normalization (mean,
+std) is stored here because it belongs to the same configuration, but it is applied by the model, whose input
+is pixels in [0, 1].
 """
 
 import math
@@ -27,18 +27,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
 Fit = Literal["exact", "cover", "contain"]
-# One number per channel: R, G, B, or one of gray.
+# One number per channel: R, G, B, or gray only.
 Channels = tuple[float, ...]
 Triple = tuple[float, float, float]
 Box = tuple[float, float, float, float]
 
 
-# Pixels of a resized picture before its crop, at 4 bytes each. A photograph has a thousandth of them.
+# Pixels of a resized image before its crop, at 4 bytes each. A photo has a thousandth of that.
 _MAX_RESIZED = 2**27
 
 
 class TooThin(ValueError):
-    """A picture is so long and thin that resizing its short side makes it enormous; the message is a sentence."""
+    """An image is so long and thin that resizing its short side makes it enormous; the message is a sentence."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,15 +49,16 @@ class Preprocessing:
         input_size: what the network sees.
         resize: shortest side before the crop, or a (height, width), which `fit` explains.
         interpolation: Pillow's filter of that name, always with antialiasing.
-        mean, std: per channel R, G, B; (0, 0, 0) and (1, 1, 1) where the weights want plain [0, 1]. One number
-            each where the network takes one channel: gray, by Pillow's luminance (ITU-R 601) before the resize.
-        crop_rounding: what becomes of half a pixel when an odd number of pixels is cropped. "half_even" is
+        mean, std: per channel R, G, B; (0, 0, 0) and (1, 1, 1) if the weights expect plain [0, 1]. One number
+            each if the network takes one channel: gray, by Pillow's luminance (ITU-R 601) before the resize.
+        crop_rounding: how half a pixel is rounded if an odd number of pixels is cropped. "half_even" is
             torchvision's and timm's `round`, "down" is transformers' integer division; they differ by one
             pixel.
-        fit: how an image gets the (height, width) of `resize`: "exact" may change the aspect ratio; "cover" and
-            "contain" keep it, so that the image just covers that size or just fits into it, as timm's
+        fit: how an image gets the (height, width) of `resize`: "exact" may change the aspect ratio; "cover"
+            and "contain" keep it, so that the image just covers that size or just fits into it, like timm's
             `ResizeKeepRatio`.
-        fill: level of 255 per channel of the border around an image that is smaller than the crop; empty for 0.
+        fill: 8-bit level per channel of the border around an image that is smaller than the crop; empty for
+            0.
     """
 
     input_size: tuple[int, int]
@@ -70,7 +71,7 @@ class Preprocessing:
     fill: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
-        """Model digests are made of this text: a field that came later appears only where it is used."""
+        """Model digests are computed from this text: a field added later appears only if it is not at its default."""
         names = [field.name for field in fields(self)]
         shown = names[:6] + [name for name in names[6:] if getattr(self, name) != _DEFAULTS[name]]
         return f"Preprocessing({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
@@ -81,7 +82,7 @@ class Preprocessing:
         return len(self.mean)
 
     def in_gray(self) -> "Preprocessing":
-        """The same for one channel, with the averages of mean and std."""
+        """A copy for one channel, with the averages of mean and std."""
         mean, std = (round(sum(values) / len(values), 6) for values in (self.mean, self.std))
         fill = (round(sum(self.fill) / len(self.fill)),) if self.fill else ()
         return replace(self, mean=(mean,), std=(std,), fill=fill)
@@ -110,7 +111,7 @@ class Preprocessing:
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) of a `width` x `height` image after the resize and before the crop.
 
-        The longer side is truncated, as torchvision, timm and transformers do.
+        The longer side is truncated, as in torchvision, timm and transformers.
         """
         if not isinstance(self.resize, int):
             if self.fit == "exact":
@@ -123,7 +124,7 @@ class Preprocessing:
         return (self.resize, resized_long) if height <= width else (resized_long, self.resize)
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """uint8 H,W,C of `input_size`, not normalised; an image smaller than the crop gets borders of `fill`.
+        """uint8 H,W,C of `input_size`, not normalized; an image smaller than the crop gets borders of `fill`.
 
         Raises:
             ValueError: the image is not RGB.
@@ -149,15 +150,15 @@ class Preprocessing:
             canvas.paste(image, (-left, -top))
             image = canvas
         else:
-            # Pillow fills what lies outside the image with zeros.
+            # Pillow fills what is outside the image with zeros.
             image = image.crop((left, top, left + self.input_size[1], top + self.input_size[0]))
         pixels = np.asarray(image)
         return pixels[:, :, None] if self.channels == 1 else pixels
 
     def box_in_image(self, box: Box, width: int, height: int) -> Box:
-        """`box` (y0, x0, y1, x1), in input pixels, as the same box in a `width` x `height` image's pixels.
+        """`box` (y0, x0, y1, x1), in input pixels, converted to pixels of a `width` x `height` image.
 
-        Clipped to the image; half-open as given.
+        Clipped to the image; half-open like the input.
         """
         resized_height, resized_width = self.resized_size(width, height)
         top, left = self._crop_corner(resized_height, resized_width)
@@ -171,7 +172,7 @@ class Preprocessing:
         )
 
     def _crop_corner(self, height: int, width: int) -> tuple[int, int]:
-        """(top, left) of the crop in the resized image; negative where the image is smaller than the crop."""
+        """(top, left) of the crop in the resized image; negative if the image is smaller than the crop."""
         return (
             self._centre(height, self.input_size[0]),
             self._centre(width, self.input_size[1]),
@@ -180,8 +181,8 @@ class Preprocessing:
     def _centre(self, size: int, crop: int) -> int:
         spare = size - crop
         if spare < 0:
-            # All three libraries pad the extra odd pixel at the far side, except that transformers' PIL
-            # pipeline pads it at the near side: one pixel of border, nothing else.
+            # All three libraries put the extra odd pixel of padding on the far side, except transformers' PIL
+            # pipeline, which puts it on the near side: a difference of one border pixel.
             return -(-spare // 2)
         return round(spare / 2) if self.crop_rounding == "half_even" else spare // 2
 

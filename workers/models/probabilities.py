@@ -1,4 +1,4 @@
-"""From logits to probabilities, in float64 on the CPU, and a sentence where there are none."""
+"""From logits to probabilities, in float64 on the CPU, with a clear error for non-finite logits."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from workers.models.networks import ModelError
 
 
 class NotFinite(ModelError):
-    """A model's logits are NaN or infinite, so that no class can be named."""
+    """A model's logits are NaN or infinite, so no class can be predicted."""
 
 
 def check_finite(logits: Tensor) -> None:
-    """Raise NotFinite where a logit is NaN or infinite: an arg-max would name a class all the same."""
+    """Raise NotFinite if a logit is NaN or infinite: an arg-max would return a class anyway."""
     wrong = int((~torch.isfinite(logits)).sum())
     if wrong:
         raise NotFinite(

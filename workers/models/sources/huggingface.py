@@ -25,18 +25,18 @@ from workers.models.preprocessing import (
 from workers.models.vocabularies import vocabulary_of_labels
 from workers.torchvision_import import import_library
 
-# A pipeline in NumPy and one in Pillow may round one or two levels of 255 apart.
+# A pipeline in NumPy and one in Pillow may differ by one or two 8-bit levels through rounding.
 _SAME_LEVELS = 2.0
 _MAX_CLASSES = 100_000
 
 
 def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
-    """The classifier that `save_pretrained` wrote to `folder`, or that the hub's repository holds.
+    """The classifier that `save_pretrained` wrote to `folder`, or that was downloaded from the hub.
 
-    Code that the folder brings along (`auto_map`) is never run, and nobody is asked whether to.
+    Custom code in the folder (`auto_map`) is never run, and the user is not prompted for it.
 
     Raises:
-        WrongWeights: the folder holds no image classifier, or its weights do not fill it.
+        WrongWeights: the folder contains no image classifier, or its weights do not fill it.
     """
     transformers = import_library("transformers")
     path = folder / "config.json"
@@ -48,7 +48,7 @@ def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
             config = transformers.AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-        except Exception as error:  # a configuration with a wrong value raises whatever that leads to
+        except Exception as error:  # an invalid value raises whatever it leads to
             raise WrongWeights(
                 f"expected an image classifier in {folder}, got a config.json that does not fit: {first_line(error)}"
             ) from error
@@ -80,7 +80,7 @@ def _check_settings(settings: dict[str, Any], path: Path) -> tuple[str, ...]:
     """Notes about a `config.json`.
 
     Raises:
-        WrongWeights: transformers knows no image classifier of this kind, or it needs what is not here.
+        WrongWeights: transformers has no image classifier of this kind, or it needs something unsupported.
     """
     auto = import_library("transformers.models.auto")
     kind, code = settings.get("model_type"), settings.get("auto_map")
@@ -126,10 +126,10 @@ def _near(name: str, names: list[str]) -> str:
 
 
 def _label_lists(id2label: Any, path: Path) -> list[tuple[list[str] | None, tuple[str, ...]]]:
-    """Ways to read `id2label`, likeliest first, each with notes: labels in the order of logits, or None as it is.
+    """Ways to read `id2label`, likeliest first, each with notes: labels in logit order, or None to use it as it is.
 
     Raises:
-        WrongWeights: its keys are no numbers.
+        WrongWeights: its keys are not numbers.
     """
     if not isinstance(id2label, dict) or not id2label:
         return [(None, ())]
@@ -188,7 +188,7 @@ def _network(folder: Path, config: Any) -> tuple[Any, str, tuple[str, ...]]:
     """(network, "", notes), or (None, why its weights do not fill it, ()).
 
     Raises:
-        WrongWeights: there is no reading them.
+        WrongWeights: the weights cannot be read.
     """
     transformers = import_library("transformers")
     with _quiet():
@@ -200,7 +200,7 @@ def _network(folder: Path, config: Any) -> tuple[Any, str, tuple[str, ...]]:
                 local_files_only=True,
                 output_loading_info=True,
                 trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # they are reported below, all of them
+                ignore_mismatched_sizes=True,  # all of them are reported below
             )
         except Exception as error:  # as above
             for file in sorted(folder.iterdir()):
@@ -238,8 +238,10 @@ def _some(names: list[str]) -> str:
 def _of_a_size_that_fits(
     network: Any, config: Any, preprocessing: Preprocessing
 ) -> tuple[Preprocessing, str | None, tuple[str, ...]]:
-    """(preprocessing, what it is instead of the processor's, notes): with the network's own input size where the
-    network takes no other, else with the processor's."""
+    """(preprocessing, how it differs from the processor's, notes), with an input size that the network accepts.
+
+    The processor's input size if the network accepts it, else the network's own.
+    """
     size = getattr(config, "image_size", None)
     sizes = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else None
     if sizes is None or len(sizes) != 2 or sizes == preprocessing.input_size:
@@ -267,14 +269,14 @@ def _takes(network: Any, preprocessing: Preprocessing) -> bool:
     try:
         with torch.inference_mode():
             network.eval()(torch.zeros(1, preprocessing.channels, *preprocessing.input_size))
-    except Exception:  # a network that does not take a size raises whatever its code meets
+    except Exception:  # the error depends on where in the network's code the size fails
         return False
     return True
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars or advice on stderr: what matters is checked and said by us."""
+    """Suppress the library's progress bars and advice on stderr: we check and report what matters."""
     logging = import_library("transformers.utils.logging")
     verbosity = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()
@@ -296,7 +298,7 @@ def _preprocessing(folder: Path, config: Any) -> tuple[Preprocessing, str | None
     _check_processor(read_json(path), path)
     with _quiet():
         try:
-            # Pillow's resize is what the weights were evaluated with, and what we do.
+            # Pillow's resize is what the weights were evaluated with, and what we use.
             processor = import_library("transformers").AutoImageProcessor.from_pretrained(
                 folder, local_files_only=True, backend="pil", config=config, trust_remote_code=False
             )
@@ -308,7 +310,7 @@ def _preprocessing(folder: Path, config: Any) -> tuple[Preprocessing, str | None
 
 
 def _check_processor(settings: dict[str, Any], path: Path) -> None:
-    """Refuses a processor that transformers lacks: it would take the one that is usual for the network, unasked."""
+    """Reject a processor that transformers lacks: it would silently use the network's default one instead."""
     kind = settings.get("image_processor_type") or settings.get("feature_extractor_type")
     known = isinstance(kind, str) and any(
         hasattr(import_library("transformers"), name)
@@ -326,7 +328,7 @@ def _check_processor(settings: dict[str, Any], path: Path) -> None:
 
 
 def _assumed(config: Any) -> tuple[Preprocessing, str, bool]:
-    """What most ImageNet classifiers of the hub use; said aloud, because it may be wrong for these weights."""
+    """What most ImageNet classifiers on the hub use; reported in a note, because it may be wrong for these weights."""
     size = getattr(config, "image_size", None) or 224
     try:
         height, width = (size, size) if isinstance(size, int) else tuple(size)
@@ -358,12 +360,13 @@ def _channels(config: Any) -> int:
 def preprocessing_of_processor(processor: Any, channels: int = 3) -> tuple[Preprocessing, str | None, bool]:
     """What `processor` does to an image, read from its settings and checked by running it.
 
-    Mean and std come from running it on a black and a white image, so that rescaling, offsets and double
-    normalization are all in them. The resize is the candidate that reproduces the processor's own output. For a network
-    of one channel the processor gets gray images, Pillow's mode L, as a dataset of gray images has them.
+    Mean and std come from running it on a black and a white image, so that they include rescaling, offsets
+    and double normalization. The resize is the candidate that reproduces the processor's own output. For a
+    network of one channel the processor gets gray images in Pillow's mode L, as a dataset of gray images has
+    them.
 
     Raises:
-        WrongWeights: the processor's output is no image of so many channels and of one fixed size.
+        WrongWeights: the processor's output is not an image with this many channels and a fixed size.
     """
     if channels == 1 and len(np.atleast_1d(getattr(processor, "image_mean", None) or [0.5])) == 3:
         made, note, _ = preprocessing_of_processor(processor)
@@ -414,7 +417,7 @@ def preprocessing_of_processor(processor: Any, channels: int = 3) -> tuple[Prepr
 
 
 def _resizes(processor: Any, height: int, width: int) -> list[tuple[int | tuple[int, int], Fit]]:
-    """Every resize, with how it fits, that some processor of the library makes from settings like these."""
+    """Every resize, with its fit, that some processor of the library derives from settings like these."""
     size = processor.size
     settings = dict(size) if size is not None else {}
     short = settings.get("shortest_edge") or min(
@@ -426,7 +429,7 @@ def _resizes(processor: Any, height: int, width: int) -> list[tuple[int | tuple[
     sizes += [int(short / ratio), int(256 / 224 * short)]
     found: list[tuple[int | tuple[int, int], Fit]] = [(size, "exact") for size in dict.fromkeys(sizes)]
     edge = getattr(processor, "resize_short", None)
-    if edge:  # PP-LCNet rounds the longer side, where all others truncate it
+    if edge:  # PP-LCNet rounds the longer side, all others truncate it
         found.insert(0, ((edge, edge), "cover"))
     return found
 
@@ -440,7 +443,7 @@ def _interpolation(processor: Any) -> Interpolation:
 
 
 def _run(processor: Any, image: Image.Image, channels: int) -> npt.NDArray[np.float64]:
-    """C,H,W as the processor hands it to a network, of an RGB image or of the same in gray."""
+    """C,H,W as the processor passes it to a network, for an RGB image or the same in gray."""
     options = {}
     if channels == 1:
         image = image.convert("L")
@@ -455,7 +458,7 @@ def _plain(colour: tuple[int, ...]) -> Image.Image:
 
 
 def _probe() -> Image.Image:
-    """A picture with coarse and fine structure and uneven sides, so that any other resize gives another result."""
+    """An image with coarse and fine structure and uneven sides, so that every other resize gives another result."""
     y, x = np.mgrid[0:509, 0:643]
     waves = [np.sin(x / period + phase) * np.cos(y / period) for period, phase in ((31, 0), (17, 1), (9, 2))]
     pixels = np.stack([(wave + 1) * 127.5 for wave in waves], axis=-1)

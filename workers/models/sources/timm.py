@@ -1,4 +1,4 @@
-"""timm's classifiers, with timm's weights, a folder in timm's hub layout, or a state dict of one's own."""
+"""timm's classifiers, with timm's weights, a folder in timm's hub layout, or a user's state dict."""
 
 import math
 from dataclasses import replace
@@ -43,11 +43,11 @@ from workers.torchvision_import import import_library
 
 
 def load_timm(reference: str, *, name: str, models_folder: Path | None, hub_timeout: float) -> LoadedNetwork:
-    """`reference` is a timm model name, with its pretrained tag or without (`resnet50.a1_in1k`, `resnet50`).
+    """Load `reference`: a timm model name, with or without its pretrained tag (`resnet50.a1_in1k`, `resnet50`).
 
     Raises:
         UnknownModel: timm has no such model, or no weights for it.
-        ModelUnavailable: the weights are neither here nor to be fetched.
+        ModelUnavailable: the weights are neither installed nor downloadable.
     """
     timm = _timm()
     config = _config(reference)
@@ -83,13 +83,13 @@ def load_timm(reference: str, *, name: str, models_folder: Path | None, hub_time
 
 
 def load_timm_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
-    """A folder as timm's `save_for_hf` writes it and the hub holds it: `config.json` and `model.safetensors`.
+    """Load a folder as timm's `save_for_hf` writes it and the hub stores it: `config.json` and `model.safetensors`.
 
-    transformers' TimmWrapper writes the same, with `timm_model.` before the tensors' names.
+    transformers' TimmWrapper writes the same, with the prefix `timm_model.` on tensor names.
 
     Raises:
-        UnknownModel: `config.json` names no architecture of timm's.
-        WrongWeights: the folder does not hold what its `config.json` says.
+        UnknownModel: `config.json` names no timm architecture.
+        WrongWeights: the folder does not contain what its `config.json` says.
     """
     timm = _timm()
     path = folder / "config.json"
@@ -99,7 +99,7 @@ def load_timm_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
         raise UnknownModel(f"{path}: architecture: {unknown('timm', str(architecture), timm.list_models())}")
     checked_folder(folder)
     described = isinstance(settings.get("pretrained_cfg"), dict)
-    # timm itself has no word for it; transformers' TimmWrapper writes its own, and people write it beside the labels
+    # timm does not define it; transformers' TimmWrapper writes it, and users put it next to the labels
     for place in (settings, settings["pretrained_cfg"] if described else {}):
         check_problem(place.get("problem_type"), folder)
     try:
@@ -112,7 +112,7 @@ def load_timm_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
             if isinstance(settings.get("num_classes"), int):
                 arguments["num_classes"] = settings["num_classes"]
             network = timm.create_model(architecture, pretrained=False, **arguments)
-    except Exception as error:  # a configuration with a wrong value raises whatever that leads to
+    except Exception as error:  # an invalid value raises whatever it leads to
         raise WrongWeights(f"expected a timm model in {path}, got: {first_line(error)}") from error
     file = next(folder / file for file in WHOLE_FILES if (folder / file).is_file())
     checkpoint = fit_names(read_checkpoint(file), network)
@@ -133,10 +133,10 @@ def load_timm_folder(folder: Path, *, name: str, source: str) -> LoadedNetwork:
 def _filled(
     network: nn.Module, checkpoint: Checkpoint, *, architecture: str, folder: Path | None = None
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """(`network` with the checkpoint's weights, notes); reparameterized where the checkpoint is.
+    """(`network` with the checkpoint's weights, notes); reparameterized if the checkpoint is.
 
     Args:
-        folder: where timm's own loader finds the same weights: it knows the names that other projects gave them.
+        folder: where timm's own loader finds the same weights: it knows the names used by other projects.
 
     Raises:
         WrongWeights: the weights do not fit.
@@ -152,19 +152,19 @@ def _filled(
     renamed = _renamed_by_timm(folder) if folder is not None else None
     if renamed is not None:
         return renamed, (*checkpoint.notes, f"timm translated the names in {checkpoint.path.name}")
-    load_exactly(network, checkpoint, architecture=architecture)  # raises, with the first of each fault
+    load_exactly(network, checkpoint, architecture=architecture)  # raises, with the mismatches
     raise AssertionError("mismatches that load_exactly accepts")
 
 
 def _renamed_by_timm(folder: Path) -> nn.Module | None:
-    """The folder's network as timm's own loader fills it; None where that leaves any tensor to chance."""
+    """The folder's network as timm's own loader fills it; None if any tensor stays randomly initialized."""
     made: list[nn.Module] = []
     try:
         for seed in (0, 1):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 made.append(_timm().create_model(f"local-dir:{folder}", pretrained=True))
-    except Exception:  # the caller says what does not fit
+    except Exception:  # the caller reports what does not fit
         return None
     first, second = (network.state_dict() for network in made)
     return made[0] if all(torch.equal(first[name], second[name]) for name in first) else None
@@ -214,7 +214,7 @@ def _config(reference: str) -> Any:
         raise UnknownModel(unknown("timm", reference, timm.list_models()))
     try:
         config = timm.get_pretrained_cfg(reference, allow_unregistered=True)
-    except RuntimeError:  # the architecture is there, the tag is not
+    except RuntimeError:  # the architecture exists, the tag does not
         config = None
     if config is None:
         tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
@@ -240,10 +240,10 @@ def _loaded(
 
 
 def preprocessing_of_timm(network: nn.Module) -> tuple[Preprocessing, str | None]:
-    """(what timm's `create_transform` does for evaluation, from the same configuration, and a note).
+    """(the preprocessing of timm's `create_transform` for evaluation, from the same configuration, and a note).
 
     Raises:
-        WrongWeights: the configuration asks for what no evaluation does, or the network takes neither 3 channels
+        WrongWeights: the configuration is not valid for evaluation, or the network takes neither 3 channels
             nor 1.
     """
     data = import_library("timm.data").resolve_model_data_config(network)
@@ -262,7 +262,7 @@ def preprocessing_of_timm(network: nn.Module) -> tuple[Preprocessing, str | None
     fill: tuple[int, ...] = ()
     if data["crop_mode"] == "border":
         fit, fill = "contain", tuple(round(255 * value) for value in mean)
-    elif data["crop_mode"] != "squash":  # timm takes any other text for its default, "center"
+    elif data["crop_mode"] != "squash":  # timm treats any other text as its default, "center"
         if scaled[0] == scaled[1]:
             resize = scaled[0]
         else:
@@ -300,13 +300,13 @@ def _channels(network: nn.Module, configured: int) -> int:
 def _vocabulary(
     network: nn.Module, *, name: str, whose: str, labels: list[str] | None
 ) -> tuple[Vocabulary, str]:
-    """(vocabulary, where its names come from)."""
+    """(vocabulary, source of its names)."""
     timm_data = import_library("timm.data")
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     classes: int = network.num_classes  # type: ignore[assignment]
     found = labels or config.get("label_names")
     descriptions = config.get("label_descriptions") or {}
-    if isinstance(found, dict):  # timm's own way for labels with gaps
+    if isinstance(found, dict):  # timm's format for labels with gaps
         found = [found.get(index, found.get(str(index), f"class {index}")) for index in range(classes)]
     if found and len(found) == classes:
         vocabulary = vocabulary_of_labels(list(found), model=name)

@@ -1,4 +1,4 @@
-"""torchvision's classifiers, with torchvision's weights or with a state dict of one's own."""
+"""torchvision's classifiers, with torchvision's weights or with a user's state dict."""
 
 import contextlib
 import re
@@ -31,7 +31,7 @@ _HUB_FOLDER = threading.Lock()
 def architectures() -> list[str]:
     """Names of torchvision's image classifiers."""
     models = _models()
-    # The other builders live in subpackages: torchvision.models.detection, .segmentation, .video, ...
+    # The other builders are in subpackages: torchvision.models.detection, .segmentation, .video, ...
     names: list[str] = models.list_models(module=models)
     return [name for name in names if not name.startswith("raft_")]
 
@@ -39,11 +39,11 @@ def architectures() -> list[str]:
 def load_torchvision(
     reference: str, *, name: str, models_folder: Path | None, hub_timeout: float
 ) -> LoadedNetwork:
-    """`reference` is `NAME`, for its default weights, or `NAME.WEIGHTS` such as `resnet50.IMAGENET1K_V1`.
+    """Load `reference`: `NAME` for its default weights, or `NAME.WEIGHTS` such as `resnet50.IMAGENET1K_V1`.
 
     Raises:
         UnknownModel: no such architecture or weights.
-        ModelUnavailable: the weights are neither here nor to be fetched.
+        ModelUnavailable: the weights are neither installed nor downloadable.
     """
     architecture, weights = _weights(reference)
     file_name = Path(weights.url).name
@@ -63,7 +63,7 @@ def load_torchvision(
     try:
         with _checkpoint(path):
             network: nn.Module = _models().get_model(architecture, weights=weights)
-    except Exception as error:  # torch.load's kinds, and a state dict of another network
+    except Exception as error:  # errors of torch.load, and a state dict of another network
         read_checkpoint(path)
         raise WrongWeights(
             f"expected the weights {weights.name} of {architecture} in {path}, got a file that does not fit: "
@@ -86,8 +86,8 @@ def load_torchvision_file(
     """torchvision's `architecture` with the state dict in `path`; the preprocessing is its default weights'.
 
     Args:
-        transform_input: whether GoogLeNet and Inception-v3 normalize once more, as the weights that were ported from
-            TensorFlow need; None takes what torchvision's own weights have, True.
+        transform_input: whether GoogLeNet and Inception-v3 normalize once more, as the weights ported from
+            TensorFlow need; None uses the value of torchvision's own weights, True.
 
     Raises:
         UnknownModel: no such architecture.
@@ -99,7 +99,7 @@ def load_torchvision_file(
         raise WrongWeights(
             f"transform_input: expected it for {' or '.join(_PORTED)} alone, got it for {architecture}"
         )
-    # their auxiliary classifiers serve training alone
+    # their auxiliary classifiers are only used in training
     options: dict[str, Any] = {"aux_logits": False, "init_weights": False} if ported else {}
     read = read_checkpoint(path)
     read = replace(read, tensors={_OLD_NAMES.sub(r"\1\2", key): value for key, value in read.tensors.items()})
@@ -145,14 +145,14 @@ def load_torchvision_file(
 
 
 _PORTED = ("googlenet", "inception_v3")
-# DenseNet checkpoints of torchvision's first years: norm.1 for norm1
+# DenseNet checkpoints of torchvision's first years: norm.1 instead of norm1
 _OLD_NAMES = re.compile(
     r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var|num_batches_tracked))$"
 )
 
 
 def _take_gray(network: nn.Module) -> None:
-    """Give `network` a first convolution of one channel."""
+    """Give `network` a first convolution with one channel."""
     name, first = first_convolution(network)
     assert first is not None
     parent, _, child = name.rpartition(".")
@@ -169,14 +169,14 @@ def _take_gray(network: nn.Module) -> None:
 
 
 def default_vocabulary(classes: int, *, model: str) -> Vocabulary:
-    """1,000 logits without names are taken for ImageNet-1k; any other number gets numbers for names."""
+    """The vocabulary of unnamed logits: ImageNet-1k for 1,000 of them; for any other number, numbers as names."""
     if classes == 1000:
         return imagenet()
     return vocabulary_of_labels([f"class {index}" for index in range(classes)], model=model)
 
 
 def vocabulary_assumed(classes: int) -> str:
-    """Whose `default_vocabulary` is."""
+    """The source of `default_vocabulary`, as shown to users."""
     return (
         "ImageNet-1k, assumed from 1,000 logits"
         if classes == 1000
@@ -204,7 +204,7 @@ def _weights(reference: str) -> tuple[str, Any]:
 
 
 def unknown(source: str, name: str, names: list[str]) -> str:
-    """Sentence for a name that `source` does not know, with near matches."""
+    """Error message for a name that `source` does not know, with near matches."""
     import difflib
 
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
@@ -214,9 +214,9 @@ def unknown(source: str, name: str, names: list[str]) -> str:
 
 @contextlib.contextmanager
 def _checkpoint(path: Path) -> Iterator[None]:
-    """Let torchvision's own builder find `path` where it looks for downloads.
+    """Make torchvision's own builder find `path` where it looks for downloads.
 
-    Its builders know renamed keys and auxiliary heads of old checkpoints, so they do the loading.
+    Its builders know the renamed keys and auxiliary heads of old checkpoints, so they do the loading.
     """
     import torch.hub
 
@@ -233,7 +233,7 @@ def _checkpoint(path: Path) -> Iterator[None]:
 
 
 def preprocessing_of_weights(weights: Any) -> Preprocessing:
-    """What the weights' own `transforms()` do to a picture."""
+    """The preprocessing that the weights' own `transforms()` apply to an image."""
     settings = weights.transforms()
     interpolation: Interpolation = settings.interpolation.value
     (crop,) = settings.crop_size

@@ -1,13 +1,13 @@
-"""Batch normalisation folded into the convolutions before it: for many forward passes of a network.
+"""Folds batch normalization into the preceding convolutions, for repeated forward passes of a network.
 
-In evaluation a batch normalisation is one factor and one term a channel, which the convolution can carry (Jacob et
-al., Quantization and training of neural networks for efficient integer-arithmetic-only inference, CVPR 2018, section
-3.2). The numbers are the same but for rounding. Layers keep their places, but what a folded convolution gives is what
-the normalisation gave: not for whoever looks inside.
+In evaluation mode a batch normalization is one factor and one term per channel, which the convolution can
+absorb (Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only
+inference, CVPR 2018, section 3.2). The results are equal up to rounding. Layers keep their names, but a
+folded convolution returns what the normalization returned, so the copy is not for inspecting layers.
 
-On a CPU the convolution then also does what came before and after it in passes over memory of their own: the rectifier
-that belongs to the normalisation, as oneDNN's post-operation, and the padding of TensorFlow's kind, which is wider on
-one side, as a kernel with zeros on the other. Neither changes a bit of the result.
+On a CPU the convolution also absorbs what would otherwise take separate passes over memory: the ReLU that
+belongs to the normalization, as oneDNN's post-operation, and TensorFlow's asymmetric "SAME" padding, as zeros
+added to the kernel. Neither changes a bit of the result.
 """
 
 import copy
@@ -20,17 +20,18 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
-# Largest difference of logits that is rounding, as a share of the largest logit.
+# Largest difference of logits that counts as rounding, as a fraction of the largest logit.
 _ROUNDING = 1e-3
 
 
 def folded(model: nn.Module, pixels: Tensor) -> nn.Module:
-    """A copy of a vision model with its batch normalisations folded; `model` itself where there is nothing to fold.
+    """A copy of a vision model with its batch normalizations folded; `model` itself if folding is not possible.
 
-    The copy takes batches of the height and width of `pixels`, and has no way back: no gradients.
+    The copy takes batches with the height and width of `pixels`, and supports only forward passes: no
+    gradients.
 
     Args:
-        pixels: N,3,H,W in [0, 1], to find by one pass which layer follows which, and to check the copy.
+        pixels: N,3,H,W in [0, 1], to find out in one pass which layer follows which, and to check the copy.
     """
     pairs, sizes = _pairs(model, pixels)
     if not pairs:
@@ -66,13 +67,13 @@ def _put(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _after(norm: Any) -> nn.Sequential:
-    """What a normalisation does after it normalised: timm's have an activation of their own."""
+    """What a normalization module does after normalizing: timm's have their own activation."""
     after = [part for name in ("drop", "act") if isinstance(part := getattr(norm, name, None), nn.Module)]
     return nn.Sequential(*(part for part in after if not isinstance(part, nn.Identity)))
 
 
 class _FusedConvolution(nn.Module):
-    """A convolution with its padding and a rectifier as one operation of oneDNN; float32 and only forward."""
+    """A convolution with its padding and a ReLU as one oneDNN operation; float32, forward only."""
 
     weight: Tensor
     bias: Tensor
@@ -92,7 +93,7 @@ class _FusedConvolution(nn.Module):
         self.stride, self.dilation, self.groups = conv.stride, conv.dilation, conv.groups
 
     def forward(self, batch: Tensor) -> Tensor:
-        """As of the convolution."""
+        """Same as the convolution."""
         assert batch.shape[-2:] == self.size, "the padding is that of another size"
         bounds = [0.0, 6.0] if self.post == "hardtanh" else []
         convolution: Any = torch.ops.mkldnn._convolution_pointwise
@@ -112,7 +113,7 @@ class _FusedConvolution(nn.Module):
 
 
 def _fused(conv: nn.Conv2d, after: nn.Sequential, size: tuple[int, int]) -> _FusedConvolution | None:
-    """The convolution with what follows it; None where oneDNN has no such operation."""
+    """The convolution fused with what follows it; None if oneDNN has no such operation."""
     post = _post(after)
     same: Any = getattr(sys.modules.get("timm.layers"), "Conv2dSame", ())
     if post is None or conv.weight.dtype != torch.float32 or conv.padding_mode != "zeros":
@@ -129,13 +130,13 @@ def _fused(conv: nn.Conv2d, after: nn.Sequential, size: tuple[int, int]) -> _Fus
 
 
 def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's padding "SAME" before and after: what ceil(size / stride) outputs need, more of it after."""
+    """TensorFlow's "SAME" padding before and after, for ceil(size / stride) outputs; the odd pixel goes after."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def _post(after: nn.Sequential) -> str | None:
-    """oneDNN's name of an activation."""
+    """oneDNN's name of an activation; None if it has none."""
     if len(after) == 0:
         return "none"
     names = {nn.ReLU: "relu", nn.ReLU6: "hardtanh"}
@@ -143,8 +144,10 @@ def _post(after: nn.Sequential) -> str | None:
 
 
 def _pairs(model: nn.Module, pixels: Tensor) -> tuple[list[tuple[str, str]], dict[str, tuple[int, int]]]:
-    """Convolutions and the normalisations that take what they give, each called once; and height and width of what
-    each convolution takes."""
+    """Convolutions with the normalizations that take their output, each called once, and the convolutions' input sizes.
+
+    Input sizes are (height, width).
+    """
     gave: dict[int, tuple[str, Tensor]] = {}
     pairs: list[tuple[str, str]] = []
     calls: dict[str, int] = {}

@@ -1,8 +1,9 @@
-"""Linear layers over maps N,H,W,C, as inside ConvNeXt's blocks, computed as 1 x 1 convolutions on a CPU.
+"""Linear layers over maps N,H,W,C, as in ConvNeXt's blocks, computed as 1 x 1 convolutions on a CPU.
 
-The numbers are the same but for rounding. oneDNN's 1 x 1 convolution is quicker than the general matrix product that
-torch takes for a linear layer (measured on an AMD EPYC: 1.1 to 1.3 times, a whole SmoothGrad map of ConvNeXt-tiny
-1.15 to 1.2 times), and its way back, written here, keeps no activation: only the input's gradient is wanted.
+The results are equal up to rounding. oneDNN's 1 x 1 convolution is faster than the general matrix product
+that torch uses for a linear layer (measured on an AMD EPYC: 1.1 to 1.3 times, a whole SmoothGrad map of
+ConvNeXt-tiny 1.15 to 1.2 times). The backward pass implemented here keeps no activations, because only the
+input's gradient is needed.
 """
 
 from typing import Any
@@ -29,12 +30,12 @@ class _Pointwise(torch.autograd.Function):
 
 
 class PointwiseLinear(nn.Linear):
-    """A linear layer that takes the quicker way where it can: float32 maps on a CPU, without a gradient of its own."""
+    """A linear layer that uses the faster path if it can: float32 maps on a CPU, without gradients of its weights."""
 
     transposed: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `nn.Linear`."""
+        """Same as `nn.Linear`."""
         if (
             x.ndim != 4
             or x.device.type != "cpu"
@@ -48,10 +49,10 @@ class PointwiseLinear(nn.Linear):
 
 
 def optimize_for_inference(network: nn.Module) -> None:
-    """Set up a network for gradients of its input: convolutions channels last and, on a CPU, linear layers as above.
+    """Prepare a network for gradients of its input: channels-last convolutions and, on a CPU, pointwise linear layers.
 
-    In place, for a network whose parameters want no gradient and stay as they are: a transposed copy of the linear
-    layers' weights is kept.
+    Works in place. The network's parameters must not require gradients and must not change: a transposed copy
+    of the linear layers' weights is kept.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in network.modules():
