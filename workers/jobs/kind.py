@@ -56,7 +56,7 @@ Parameters = Annotated[
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of a request for a job of some kind, beside `kind` itself."""
+    """The members of a request body that all kinds of jobs share, in addition to `kind`."""
 
     queue: Queue = "interactive"
 

@@ -17,7 +17,7 @@ from workers.layers.receptive_field.boxes import Boxes, concatenated, union
 
 
 class NoRule(Exception):
-    """There is no rule for the operator, or not for this way of calling it."""
+    """The operator has no rule, or none for this way of calling it."""
 
 
 @dataclass(frozen=True)
