@@ -28,7 +28,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Probability of the class at each step, starting with the unchanged input, and the areas under both curves.
+    """Probability of the class before the first step and after each step, and the areas under both curves.
 
     With a good map the deletion curve falls fast (small area) and the insertion curve rises fast (large
     area). Areas are over the fraction of pixels, from 0 to 1.

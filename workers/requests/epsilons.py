@@ -85,8 +85,8 @@ class GeometricGrid:
     """Epsilons START * ratio ** k, from the first at or above `minimum` to the last below `cap`, then `cap` itself.
 
     After the first success, the gap down to the previous epsilon is tried in `parts` equal parts, so that the
-    smallest epsilon is known to within a factor of (ratio - 1) / parts. Both scans ascend: success is not
-    monotone.
+    smallest epsilon is known with a relative error of at most (ratio - 1) / parts. Both scans ascend: success
+    is not monotone.
     """
 
     ratio: float = 1.5

@@ -23,7 +23,7 @@ MAX_FOLLOWED = 10_000
 MAX_CHANNELS = 100
 _LAYER = re.compile(r"|[\w-]+(\.[\w-]+)*")
 MAX_DRAWS = 100
-# Enough draws that channels which beat all random draws carry the attack at the 5 % level (see
+# Enough that channels which beat all random draws carry the attack at the 5 % level (see
 # `workers.attacks.ablation`).
 DRAWS = 20
 _MAPS = METHODS["smoothgrad"]

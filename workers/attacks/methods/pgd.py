@@ -1,4 +1,4 @@
-"""PGD: several steps along the signs of the gradient, each projected back into the box of epsilon."""
+"""PGD: several steps along the signs of the gradient, each projected back into the epsilon box."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
