@@ -101,7 +101,7 @@ def diagnose(
 ) -> Diagnosis:
     """Run labeled images through `model`, the first `trial_images` of them with every alternative as well.
 
-    Images are uint8 H,W,3 as `model.preprocessing` makes them. Labels are class indices of the model's
+    Images are uint8 H,W,C as `model.preprocessing` makes them. Labels are class indices of the model's
     vocabulary; leave out images whose class it does not know. Memory does not depend on the number of images.
 
     Raises:

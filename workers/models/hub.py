@@ -23,7 +23,7 @@ _PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
 
 
 class HubUnreachable(RuntimeError):
-    """Nothing came from the hub; the message is a clause with the reason ("no answer within 20 seconds")."""
+    """Nothing came from the hub; the message is a clause with the reason ("nothing arrived for 20 seconds")."""
 
 
 def repository_in_cache(repository: str) -> Path | None:
