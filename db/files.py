@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what to say where they cannot be read or written."""
+"""Atomic file writes, and readable messages for file errors."""
 
 import contextlib
 import errno
@@ -14,10 +14,10 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+?)\.\d+(\.\d+)?")
 
 
 class FileError(OSError):
-    """A file cannot be read or written; the message is one sentence for a person.
+    """A file cannot be read or written; the message is one sentence for the user.
 
     Attributes:
-        needed: bytes that were to be written, where that is known.
+        needed: number of bytes that were to be written, if known.
     """
 
     def __init__(self, error: OSError, path: Path, *, needed: int | None = None) -> None:
@@ -25,12 +25,12 @@ class FileError(OSError):
         self.needed = needed
 
     def __str__(self) -> str:
-        """The sentence."""
+        """The message."""
         return file_sentence(self)
 
 
 def file_sentence(error: OSError) -> str:
-    """An error of the operating system as one sentence: the file or folder, what is wrong, and what to do."""
+    """Describe an operating-system error in one sentence: the file or folder, what is wrong, and what to do."""
     named = error.filename2 if error.filename2 is not None else error.filename
     if not isinstance(named, str | bytes):
         words = " ".join((error.strerror or str(error)).split())
@@ -56,12 +56,12 @@ def file_sentence(error: OSError) -> str:
     return sentence or f"{path} cannot be read or written: {error.strerror or type(error).__name__}"
 
 
-# Errors that pass once there is room again.
+# Errors that go away once space is freed.
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def no_space_sentence(path: Path, *, needed: int | None = None, quota: bool = False) -> str:
-    """What to say where the disk of `path`, or this user's quota of it, is full."""
+    """The message for a full disk below `path`, or for this user's exhausted quota on it."""
     folder = next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))
     need = "" if needed is None else f", at least {byte_words(needed)} needed"
     if quota:
@@ -74,7 +74,7 @@ def no_space_sentence(path: Path, *, needed: int | None = None, quota: bool = Fa
 
 
 def byte_words(size: int) -> str:
-    """A number of bytes as people read it."""
+    """Format a number of bytes with a decimal unit."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
@@ -82,7 +82,7 @@ def byte_words(size: int) -> str:
 
 
 def _final(path: Path) -> Path:
-    """What a person knows of a file that is being written: its name, or for a new atlas its folder."""
+    """The path to show for a file that is being written: its final name, or the folder of a new atlas."""
     if ".duckdb.building" in path.name:
         return path.parent
     temporary = _TEMPORARY.fullmatch(path.name)
@@ -91,7 +91,7 @@ def _final(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _naming(path: Path, needed: int | None = None) -> Iterator[None]:
-    """The system's errors name `path` in place of a temporary name or nothing."""
+    """Re-raise OSErrors from the block as FileErrors that name `path` instead of a temporary file."""
     try:
         yield
     except FileError:
@@ -101,13 +101,13 @@ def _naming(path: Path, needed: int | None = None) -> Iterator[None]:
 
 
 def write_file(path: Path, data: bytes, *, synced: bool = False) -> None:
-    """Write `data` to `path` under a name of this thread's own, then rename; folders are made.
+    """Write `data` to `path` atomically, creating its folder: write a file unique to this thread, then rename it.
 
     Args:
-        synced: have it on the disk when this returns. A sync per file costs milliseconds.
+        synced: fsync before returning, which costs milliseconds per file.
 
     Raises:
-        FileError: it cannot be written; nothing is left behind.
+        FileError: the file cannot be written; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with _naming(path, len(data)):
@@ -131,10 +131,12 @@ def write_file(path: Path, data: bytes, *, synced: bool = False) -> None:
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write `pieces` to `path` as they come, whole or not at all.
+    """Write `pieces` to `path` as they arrive, all of them or nothing.
+
+    If writing or `pieces` itself raises, nothing is left behind and an existing file is kept.
 
     Raises:
-        FileError: it cannot be written; nothing is left behind, and an older file stays. So with what `pieces` raises.
+        FileError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
@@ -152,18 +154,18 @@ def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in the folder in which it would have to be made."""
+    """Whether files can be created in `folder`, or in its nearest existing parent if it does not exist yet."""
     present = next((one for one in (folder, *folder.parents) if one.exists()), Path("/"))
     return os.access(present, os.W_OK | os.X_OK)
 
 
 def make_home(home: Path) -> None:
-    """Make the folder of everything, for its owner alone; one that is there stays as it is."""
+    """Create the home folder, accessible to its owner only; an existing folder is left as it is."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Have a file or a folder on the disk."""
+    """Flush a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,9 @@
-"""The first run: what an empty installation gets to look at, and how far that is.
+"""The first run: what an empty installation is filled with, and its progress.
 
-A file of the home tells how far: who fills writes it every few seconds, pages read it. It is there while an
-installation is being filled and stays where that was stopped or failed, so that the next first run goes on. Where it
-was not written for a while nobody fills: whether a process lives, a page cannot know of one in another container.
+Progress is kept in a file in the home. The filling process rewrites it every few seconds, and the pages read
+it. The file exists while an installation is being filled; it stays after an interruption or a failure, so the
+next first run can resume. If it has not been written for a while, the filling process is presumed dead: a
+page cannot check for a process that runs in another container.
 """
 
 import contextlib
@@ -22,22 +23,22 @@ STIMULI = "stimuli"
 MODELS = ("efficientnet-lite0", "convnext-demo")
 FILE = "first-run.json"
 HEARTBEAT = 2.0  # seconds
-SILENT = 30.0  # seconds without a word after which nobody fills; torch takes some to load
+SILENT = 30.0  # seconds without an update before the filler is presumed dead; loading torch takes a few
 
 
 class FirstRunBusy(RuntimeError):
-    """Another process fills this installation."""
+    """Another process is already filling this installation."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A set to make, or, with a model, to index."""
+    """One step: import or create an image set or, if `model` is given, index that set with it."""
 
     image_set: str
     model: str = ""
 
     def words(self) -> str:
-        """What happens, for a person."""
+        """The step as the user reads it."""
         if self.model:
             return f"Index {self.image_set} with {self.model}"
         return {SAMPLES: "Import photographs as samples", STIMULI: "Paint probe pictures as stimuli"}[
@@ -55,15 +56,15 @@ STEPS = (
 
 @dataclass(frozen=True)
 class FirstRun:
-    """Where the first run stands.
+    """Progress of the first run.
 
     Attributes:
-        steps: what is made, one after the other, each in words.
-        at: place of the present step among `steps`.
-        done: units of the present step that are done.
-        total: its units in all, 0 where that is not known.
-        phase: what is done to them, in words; may be empty.
-        error: a sentence where it failed, else empty.
+        steps: descriptions of all steps, in order.
+        at: index of the current step in `steps`.
+        done: completed units of the current step.
+        total: total units of the current step, 0 if unknown.
+        phase: description of the current phase; may be empty.
+        error: one sentence if the run failed, otherwise empty.
     """
 
     steps: tuple[str, ...]
@@ -75,22 +76,22 @@ class FirstRun:
 
 
 def write_first_run(home: Path, first: FirstRun) -> None:
-    """Tell how far it is; whole at once, for pages read it at any time.
+    """Write the progress file atomically, because pages may read it at any time.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     make_home(home)
     write_file(home / FILE, json.dumps(asdict(first)).encode())
 
 
 def end_first_run(home: Path) -> None:
-    """It is done, or there is none."""
+    """Remove the progress file: the first run is finished, or there is none."""
     (home / FILE).unlink(missing_ok=True)
 
 
 def read_first_run(home: Path) -> FirstRun | None:
-    """Where the first run stands; None where there is none, nobody is at it, or the file is not one of ours."""
+    """Progress of the first run; None if there is no file, it is stale without an error, or it is not valid."""
     try:
         age = time.time() - (home / FILE).stat().st_mtime
         told = json.loads((home / FILE).read_text())
@@ -103,10 +104,10 @@ def read_first_run(home: Path) -> FirstRun | None:
 
 @contextlib.contextmanager
 def filling(home: Path) -> Iterator[None]:
-    """Nobody else fills this installation meanwhile.
+    """Hold the lock that lets only one process fill this installation.
 
     Raises:
-        FirstRunBusy: somebody does already.
+        FirstRunBusy: another process holds it.
     """
     make_home(home)
     with (home / "FIRST-RUN.LOCK").open("w") as lock:
@@ -118,9 +119,9 @@ def filling(home: Path) -> Iterator[None]:
 
 
 def missing_steps(atlas: Atlas) -> tuple[Step, ...]:
-    """What is to be made: all of it where nothing was ever published, the rest where a first run was stopped.
+    """The steps left to do: all if nothing was ever published, the remaining ones if a first run was interrupted.
 
-    Where a first run ended, nothing: who removes `stimuli` does not get it back.
+    None once a first run has finished: a user who removes `stimuli` does not get the set back.
     """
     if atlas.version() is None:
         return STEPS
@@ -132,7 +133,7 @@ def missing_steps(atlas: Atlas) -> tuple[Step, ...]:
 
 
 def announce(home: Path, steps: Sequence[Step]) -> None:
-    """Say on the pages what is about to be made, or that nothing is; not where somebody is at it."""
+    """Show the upcoming steps on the pages, unless a run is active; without steps, remove the progress file."""
     if not steps:
         end_first_run(home)
         return
@@ -142,7 +143,7 @@ def announce(home: Path, steps: Sequence[Step]) -> None:
 
 
 def stopped(home: Path, sentence: str) -> None:
-    """Say on the pages that the first run ended without a word of its own."""
+    """Record an error for a first run that ended without reporting one, so the pages can show it."""
     told = read_first_run(home)
     if told is not None and not told.error:
         write_first_run(home, FirstRun(told.steps, told.at, error=sentence))

@@ -1,10 +1,10 @@
-"""A home as a whole: looked at before anything of it is changed, upgraded where it is older, kept from others' eyes.
+"""Open a home: check all of it before changing anything, upgrade older stores, keep it private.
 
     opened by a command, the web server, a worker
       -> atlas: pointer, file, version   \\
-      -> ledger: file, revision           > all can be opened, or one sentence and nothing is changed
-      -> is there something to write, and may it be written?
-      -> the older atlas by its steps into a new file -> the ledger's migrations -> the new file is published
+      -> ledger: file, revision           > both can be opened, or one sentence and nothing is changed
+      -> if something has to be upgraded: is the home writable?
+      -> migrate the older atlas into a new file -> migrate the ledger -> publish the new file
 """
 
 import os
@@ -23,12 +23,12 @@ class HomeError(RuntimeError):
 
 
 def open_home(settings: Settings) -> Ledger:
-    """The ledger of a home whose atlas and ledger have this version's tables, upgraded where they were older.
+    """Open a home's ledger, after upgrading an older atlas or ledger to this version's tables.
 
-    A home that cannot be written is opened to read, where both are of this version.
+    A read-only home is opened for reading if both stores already have this version's tables.
 
     Raises:
-        HomeError, AtlasError, LedgerError: it cannot be opened; nothing was changed.
+        HomeError, AtlasError, LedgerError: the home cannot be opened; nothing was changed.
     """
     home = settings.home
     if home.exists() and not home.is_dir():
@@ -59,7 +59,7 @@ def open_home(settings: Settings) -> Ledger:
 
 
 def open_to_serve(settings: Settings) -> Ledger:
-    """Likewise, for pages that show whatever can be read and say of the rest why it cannot.
+    """Like `open_home`, but tolerates one damaged store: pages show what can be read and explain what cannot.
 
     Raises:
         HomeError, AtlasError, LedgerError: nothing can be shown, or a store is of another version.
@@ -76,7 +76,7 @@ def open_to_serve(settings: Settings) -> Ledger:
 
 
 def open_atlas(settings: Settings) -> Atlas:
-    """The atlas of a home, for what needs no ledger; where the atlas is older, both are upgraded.
+    """The atlas of a home, for callers that need no ledger; if the atlas is older, both stores are upgraded.
 
     Raises:
         HomeError, AtlasError, LedgerError: it cannot be opened; nothing was changed.
@@ -90,16 +90,16 @@ def open_atlas(settings: Settings) -> Atlas:
 
 
 def check_writable(settings: Settings, why: str) -> None:
-    """Raise HomeError where nothing can be written to a home; `why` says what would be."""
+    """Raise HomeError if the home is read-only; `why` ends the message with what needed writing."""
     if not is_writable(settings.home):
         raise HomeError(f"{settings.home} is read-only, and {why}")
 
 
 def make_private(settings: Settings) -> None:
-    """Keep a home from other users of the machine, where a password says that it is not for all: 0700 and 0600.
+    """Remove other users' access to a home that is protected by a password: modes 0700 and 0600.
 
-    (A home that Convscope makes has these modes from the start.) A home that is shared on purpose is marked by the
-    set-group-ID bit (`chmod 2770`): its group keeps its rights. What belongs to another user stays as it is.
+    A home that Convscope creates has these modes from the start. The set-group-ID bit (`chmod 2770`) marks a
+    home that is shared on purpose: its group keeps its access. Files of other users are left as they are.
     """
     home = settings.home
     if not settings.password:
@@ -107,7 +107,7 @@ def make_private(settings: Settings) -> None:
     found = list(home.iterdir())
     folders = [path for path in found if path.name in _FOLDERS and path.is_dir()]
     files = [path for path in found if path.name.startswith(_FILES) and path.is_file()]
-    if folders or files or not found:  # else the folder is somebody's for other things as well
+    if folders or files or not found:  # otherwise the folder also serves another purpose
         folders.append(home)
     rights = 0o007 if home.stat().st_mode & stat.S_ISGID else 0o077
     for path in (*folders, *files):
@@ -121,7 +121,7 @@ _FILES = ("ledger.sqlite", "convscope.duckdb", "sql_history", "session.key", "fi
 def _take_rights(path: Path, rights: int) -> None:
     found = path.lstat()
     mode = stat.S_IMODE(found.st_mode)
-    # a folder for all, such as /tmp, stays one
+    # leave symlinks, sticky folders such as /tmp, and other users' files alone
     left_alone = stat.S_ISLNK(found.st_mode) or mode & stat.S_ISVTX or found.st_uid != os.geteuid()
     if mode & rights and not left_alone:
         path.chmod(mode & ~rights)

@@ -1,4 +1,4 @@
-"""Counts with their nouns, as every part that speaks to people says them."""
+"""Counts with their nouns, for every message shown to users."""
 
 
 def count(number: int, noun: str) -> str:

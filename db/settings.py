@@ -1,7 +1,7 @@
 """Settings of a Convscope installation, all read from the environment.
 
-`SETTINGS` is the one table: docs/settings.md and `convscope --help` are written from it, and a test
-holds them together.
+`SETTINGS` is the single table: docs/settings.md and `convscope --help` are generated from it, and a test
+keeps them in sync.
 """
 
 import ipaddress
@@ -13,18 +13,18 @@ from pathlib import Path
 
 MIN_PASSWORD = 8
 MAX_URL_PREFIX = 200
-# Modules of `workers.models.speedups`: the same results, up to rounding, in less time.
+# Modules of `workers.models.speedups`: same results up to rounding, in less time.
 SPEEDUPS = ("folding", "pointwise", "runtime")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingError(ValueError):
-    """A setting has a value that cannot be used; the message names the setting, the value and the choice."""
+    """A setting has an invalid value; the message names the setting, the value and what is valid."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One environment variable: its name, its default as a person would type it, and what it does."""
+    """One environment variable: its name, its default as a user would type it, and its help text."""
 
     name: str
     default: str
@@ -121,10 +121,11 @@ SETTINGS: tuple[Setting, ...] = (
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings in force, parsed. Units: `hub_timeout` and `lease` in seconds, `port` a TCP port.
+    """The parsed settings. Units: `hub_timeout` and `lease` in seconds, `port` a TCP port.
 
-    An empty `ledger_url` means SQLite in the home, an empty `redis_url` the broker that `convscope run` starts.
-    `proxies` is empty, and nobody's word is taken for another's, unless one of the two settings of a proxy is set.
+    An empty `ledger_url` means SQLite in the home, an empty `redis_url` the broker that `convscope run`
+    starts. `proxies` is empty unless one of the two proxy settings is set; otherwise no forwarding header
+    is trusted.
     """
 
     home: Path
@@ -153,7 +154,7 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Parse `environment` (default: the process's own).
+    """Parse `environment` (default: the process's environment).
 
     Raises:
         SettingError: a value cannot be parsed.
@@ -194,7 +195,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _password(values: Mapping[str, str], name: str) -> str:
-    """The value is not repeated where it is refused."""
+    """Parse a password; error messages do not repeat it."""
     password = values[name]
     if password and (len(password.strip()) < MIN_PASSWORD or not password.isprintable()):
         raise SettingError(
@@ -205,7 +206,7 @@ def _password(values: Mapping[str, str], name: str) -> str:
 
 
 def _header(values: Mapping[str, str], name: str) -> str:
-    """Not one that browsers or proxies send for reasons of their own: it would name a user who is none."""
+    """Parse a header name; refuses headers that browsers and proxies send anyway, since they do not identify a user."""
     header = values[name].strip()
     if header and not re.fullmatch(r"[A-Za-z0-9-]{1,64}", header):
         raise SettingError(
@@ -239,7 +240,7 @@ def _networks(values: Mapping[str, str], name: str) -> tuple[Network, ...]:
 
 
 def _hosts(values: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """In small letters, an address of version 6 in brackets, as a browser sends them."""
+    """Host names as browsers send them: lower case, IPv6 addresses in brackets."""
     found = []
     for word in _words(values[name].lower()):
         bare = word.removeprefix("[").removesuffix("]")
@@ -255,10 +256,10 @@ def _hosts(values: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def url_prefix(given: str, name: str) -> str:
-    """A path as it stands before others: `/lab/convscope`, empty for none. `name` says who gave it.
+    """Normalize a URL path prefix: `/lab/convscope`, empty for none. `name` is the setting or option it came from.
 
     Raises:
-        SettingError: it is no path of letters, digits and `-._~`.
+        SettingError: it is not a path of letters, digits and `-._~`.
     """
     prefix = given.strip().rstrip("/")
     parts = prefix.split("/")[1:]
@@ -296,7 +297,7 @@ def _words(text: str) -> list[str]:
 
 
 def _url(values: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str:
-    """The value is not repeated where it is refused: it may hold a password."""
+    """Parse a URL; error messages do not repeat it, because it may contain a password."""
     scheme, separator, rest = values[name].partition("://")
     if not values[name]:
         return ""
@@ -306,7 +307,7 @@ def _url(values: Mapping[str, str], name: str, schemes: tuple[str, ...]) -> str:
 
 
 def _folders(values: Mapping[str, str], name: str) -> tuple[Path, ...]:
-    """A folder may come later, with the drive it is on; one below the place of the process means nothing to others."""
+    """Parse absolute folders, which need not exist yet. Relative ones would mean nothing to other processes."""
     given = [part for part in values[name].split(os.pathsep) if part.strip()]
     folders = []
     for part in given:
@@ -320,7 +321,7 @@ def _folders(values: Mapping[str, str], name: str) -> tuple[Path, ...]:
 
 
 def _memory(values: Mapping[str, str], name: str, *, least: int = 128) -> str:
-    """DuckDB needs some 100 MB to publish; below that it fails in the middle. A process that runs SQL holds 120 MB."""
+    """Parse a memory limit. DuckDB needs about 100 MB to publish, and an SQL process uses 120 MB."""
     match = re.fullmatch(r"([0-9]{1,6})\s*(MB|GB|TB|MiB|GiB|TiB)", values[name].strip())
     if match is None or int(match[1]) * (1 if match[2].startswith("M") else 1000) < least:
         raise SettingError(

@@ -1,4 +1,4 @@
-"""What a person may have meant by a name that there is none of."""
+"""Suggestions for misspelled names."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ MAX_LISTED = 12
 
 
 def meant(given: str, known: Iterable[str]) -> str | None:
-    """The known name nearest to `given`, None where none is near. Case, spaces and separators count little."""
+    """The known name closest to `given`, None if none is close; case, spaces and separators count little."""
     by_key: dict[str, str] = {}
     for name in known:
         by_key.setdefault(_key(name), name)
@@ -19,7 +19,7 @@ def meant(given: str, known: Iterable[str]) -> str | None:
 
 
 def choices(given: str, known: Iterable[str], *, nouns: str = "there are") -> str:
-    """Half a sentence for behind a semicolon: the nearest name, and what there is where that is not long."""
+    """Half a sentence to follow a semicolon: the closest name, then the valid names, of a long list only the first."""
     names = list(dict.fromkeys(known))
     if not names:
         return "there is none yet"
@@ -30,7 +30,7 @@ def choices(given: str, known: Iterable[str], *, nouns: str = "there are") -> st
 
 
 def hint(given: object, known: Iterable[str]) -> str:
-    """What to add to a sentence that refuses a name and lists what is valid: the nearest, empty where none is near."""
+    """A suggestion to append to an error that already lists the valid names: the closest one, or an empty string."""
     near = meant(given, known) if isinstance(given, str) else None
     return "" if near is None else f"; did you mean {near!r}?"
 
