@@ -1,4 +1,4 @@
-"""Image sets in the atlas: what is known of one, adding images, removing one with all that depends on it."""
+"""Image sets in the atlas: queries, adding images, and removing a set with everything that depends on it."""
 
 import re
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from db.atlas.runs import RUN_TABLES
 from db.atlas.store import Atlas, NoAtlas, Query
 from db.stores.images import ImageStore, StoreBusy
 
-# Age of a file from which on the import that wrote it does not go on: a job is taken up again sooner.
+# Age after which an unlisted file is abandoned: an import that is still wanted is retried sooner.
 UNFINISHED_SECONDS = 3600.0
 
-# Columns of a table of images on its way into the atlas; `moved` marks known images whose file is elsewhere now,
-# `formerly` is the name that the set has the same content under, of a file that is gone.
+# Columns of a table of images to be added to the atlas. `moved` marks known images whose file has a new path;
+# `formerly` is the name under which the set has the same content, if that file is gone.
 IMAGE_ROWS = pa.schema(
     [
         pa.field("name", pa.string(), nullable=False),
@@ -37,7 +37,7 @@ IMAGE_ROWS = pa.schema(
     ]
 )
 
-# Known images whose label is stated otherwise now; who states none takes none away, but from a file that was renamed.
+# Known images whose label has changed. An import without labels keeps old ones, except for renamed files.
 _RELABELLED = """
     i.image_set = $image_set AND i.name = coalesce(g.formerly, g.name) AND i.key = g.key
     AND (g.formerly IS NOT NULL OR (g.known AND g.label IS NOT NULL))
@@ -48,7 +48,7 @@ _SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
 def set_name_problem(image_set: str) -> str | None:
-    """Why `image_set` is no name that fits into addresses and file names, in one sentence; None where it is."""
+    """One sentence on why `image_set` cannot be used in URLs and file names; None if it can."""
     if _SET_NAME.fullmatch(image_set):
         return None
     return (
@@ -59,7 +59,7 @@ def set_name_problem(image_set: str) -> str | None:
 
 @dataclass(frozen=True)
 class Changes:
-    """What one import changed in the atlas, in images."""
+    """Number of images that one import changed in the atlas, by kind of change."""
 
     added: int
     relabelled: int
@@ -73,12 +73,12 @@ def source_of(image_set: str) -> Query:
 
 
 def known_images(image_set: str) -> Query:
-    """Name, content and file of each image of a set."""
+    """Name, content key and file of each image of a set."""
     return Query("SELECT name, key, path FROM images WHERE image_set = $image_set", {"image_set": image_set})
 
 
 def relabelled_images(connection: duckdb.DuckDBPyConnection, image_set: str, rows: pa.Table) -> int:
-    """How many known images of the set have another label in `rows` (see `IMAGE_ROWS`)."""
+    """Number of known images of the set whose label differs in `rows` (see `IMAGE_ROWS`)."""
     connection.register("given", rows)
     found = connection.execute(
         f"SELECT count(*) FROM images i, given g WHERE {_RELABELLED}", {"image_set": image_set}
@@ -88,7 +88,7 @@ def relabelled_images(connection: duckdb.DuckDBPyConnection, image_set: str, row
 
 
 def images_by_id(image_set: str, ids: Sequence[int]) -> Query:
-    """Images of a set by their numbers."""
+    """Images of a set by their ids."""
     return Query(
         """
 SELECT image_id, name, path, key, wnid, label
@@ -100,7 +100,7 @@ ORDER BY image_id""",
 
 
 def dependents(image_set: str) -> Query:
-    """A set's size and the models that ran over it, one row each; one row with NULL where none did."""
+    """A set's size and the models that were run over it, one row each; a single row with NULL if there are none."""
     return Query(
         """
 SELECT s.image_set, s.images, r.model
@@ -113,12 +113,12 @@ ORDER BY r.model""",
 
 
 def listed_keys() -> Query:
-    """Contents of all images of all sets."""
+    """Content keys of all images of all sets."""
     return Query("SELECT DISTINCT key FROM images")
 
 
 def labelled_images(image_set: str, limit: int) -> Query:
-    """At most `limit` labelled images, spread evenly over the set: ids often come sorted by class."""
+    """At most `limit` labeled images, spread evenly over the set, because ids are often sorted by class."""
     return Query(
         """
 SELECT image_id, name, path, key, wnid, label
@@ -134,7 +134,7 @@ ORDER BY image_id""",
 
 
 def fill_colors(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> int:
-    """Give the images of all sets their colors that were imported before these were kept; how many.
+    """Add colors to images of all sets that were imported before colors were stored; returns their number.
 
     `rows` has `key` and `colors`. Call inside `Atlas.publish`.
     """
@@ -150,10 +150,10 @@ def fill_colors(connection: duckdb.DuckDBPyConnection, rows: pa.Table) -> int:
 def add_images(
     connection: duckdb.DuckDBPyConnection, image_set: str, *, source: str, rows: pa.Table
 ) -> Changes:
-    """Add what is new of `rows` (see `IMAGE_ROWS`) to a set, made where it is not there yet.
+    """Add the new images of `rows` (see `IMAGE_ROWS`) to a set, which is created if needed.
 
-    An image is new where its name and content together are. New ids follow the highest in order of name, so
-    that ids are dense from 0 and, once given, never change. Call inside `Atlas.publish`.
+    An image is new if no image of the set has both its name and its content. New ids continue after the
+    highest one, in order of name, so ids are dense from 0 and never change. Call inside `Atlas.publish`.
     """
     values = {"image_set": image_set}
     connection.register("given", rows)
@@ -209,20 +209,20 @@ def add_images(
 
 @dataclass(frozen=True)
 class Orphans:
-    """Files nobody needs any more: thumbnails by content, copies of originals by `images.path`."""
+    """Files that are no longer needed: thumbnails by content key, copies of originals by `images.path`."""
 
     keys: list[str]
     originals: list[str]
 
 
 def remove_unlisted(atlas: Atlas, store: ImageStore, *, older_than: float = 0.0) -> int:
-    """Remove files that imports wrote which did not come to their end; gives how many. Nothing while images come in.
+    """Remove files left by imports that did not finish; returns their number. Does nothing while an import is running.
 
     Args:
-        older_than: only those that are so many seconds old; a killed import that is taken up again finds newer ones.
+        older_than: minimum age in seconds, so that a killed import finds its recent files when it is retried.
 
     Raises:
-        AtlasError: it cannot be said which files are needed; none was removed.
+        AtlasError: it cannot be determined which files are needed; none was removed.
     """
     try:
         with store.removing():
@@ -241,7 +241,7 @@ def remove_unlisted(atlas: Atlas, store: ImageStore, *, older_than: float = 0.0)
 def remove_images(connection: duckdb.DuckDBPyConnection, image_set: str) -> Orphans:
     """Remove a set, its images, its runs with their rows, and models that have no other run.
 
-    Call inside `Atlas.publish`; remove the files once it is published.
+    Call inside `Atlas.publish`; remove the returned files after publication.
     """
     values = {"image_set": image_set}
     keys = connection.execute(

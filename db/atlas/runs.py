@@ -1,4 +1,4 @@
-"""Runs of a model over an image set: what must be known to make one, and putting one into the atlas."""
+"""Runs of a model over an image set: the queries needed to make one, and its insertion into the atlas."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ RUN_TABLES = (
 
 
 def set_images(image_set: str) -> Query:
-    """All images of a set in the order of their ids."""
+    """All images of a set, ordered by id."""
     return Query(
         """
 SELECT image_id, name, path, key, wnid, label
@@ -27,7 +27,7 @@ ORDER BY image_id""",
 
 
 def run_of(model: str, image_set: str) -> Query:
-    """The run of a model over a set, if there is one."""
+    """The run of a model over a set, if it exists."""
     return Query(
         """
 SELECT run, k, dtype, layers, images, finished
@@ -38,7 +38,7 @@ WHERE model = $model AND image_set = $image_set""",
 
 
 def runs_of_another(model: str, digest: str, image_set: str) -> Query:
-    """Runs over other sets by another model of the same name."""
+    """Runs over other sets by a different model with the same name."""
     return Query(
         """
 SELECT run, image_set, source
@@ -50,7 +50,7 @@ ORDER BY image_set""",
 
 
 def effective_sizes_of(model: str, digest: str) -> Query:
-    """Effective field of each layer of this very model, if the atlas has it."""
+    """Effective receptive field size of each layer of exactly this model, if the atlas has it."""
     return Query(
         """
 SELECT layer, erf_size
@@ -61,7 +61,7 @@ WHERE model = $model AND digest = $digest AND erf_size IS NOT NULL""",
 
 
 def channel_stds(model: str, digest: str, image_set: str) -> Query:
-    """Spread of each channel (`db.atlas.stds`) over a set, in channel order by layer, of this model; NULL: dead."""
+    """Spread (`db.atlas.stds`) of each channel of exactly this model over a set, by layer and channel; NULL if dead."""
     return Query(
         f"""
 SELECT s.layer, list(s.spread ORDER BY s.channel) AS spreads
@@ -74,9 +74,10 @@ GROUP BY s.layer""",
 
 @dataclass(frozen=True)
 class RunTables:
-    """A finished run as Arrow tables with the atlas's column names; those of a run lack the column `run`.
+    """A finished run as Arrow tables with the atlas's column names; tables of a run lack the column `run`.
 
-    `activations` is in order of layer, channel and rank, `activations_by_image` holds the same rows by image.
+    `activations` is ordered by layer, channel and rank; `activations_by_image` has the same rows ordered by
+    image.
     """
 
     run: pa.Table
@@ -97,7 +98,7 @@ class RunTables:
 def insert_run(
     connection: duckdb.DuckDBPyConnection, tables: RunTables, *, model: str, vocabulary: str, image_set: str
 ) -> int:
-    """Enter a run with its model in place of what is there of both; gives the run's number.
+    """Insert a run and its model, replacing the existing ones; returns the run's number.
 
     Call inside `Atlas.publish`.
     """
@@ -117,9 +118,9 @@ def insert_run(
     }
     for table, rows in given.items():
         _insert(connection, table, rows, "SELECT * FROM given")
-    # the vocabulary that a model of this name had before
+    # drop the vocabulary of the replaced model
     connection.execute("DELETE FROM classes WHERE vocabulary NOT IN (SELECT vocabulary FROM models)")
-    # all, although it is one row: the connection takes nothing else while a result is open
+    # fetchall for a single row: the connection is blocked while a result is open
     run = int(connection.execute("SELECT nextval('run_numbers')").fetchall()[0][0])
     for table in ("runs", *RUN_TABLES):
         rows = tables.run if table == "runs" else getattr(tables, table)

@@ -1,7 +1,8 @@
-"""The atlas's tables, columns and views, each with the comment that people read.
+"""The atlas's tables, columns and views, each with a comment for users.
 
-The atlas holds facts that are computed once: images, models, runs and their top-k activations. Boxes are
-derived by the view `patches` from a layer's receptive field and a position, so they cannot disagree.
+The atlas stores facts that are computed once: images, models, runs and their top-k activations. Boxes are not
+stored: the view `patches` derives them from a layer's receptive field and a position, so they cannot
+disagree.
 """
 
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ CREATE SEQUENCE run_numbers;
 CREATE TABLE atlas_info (schema_version INTEGER);
 """
 
-# Parameters of probe pictures (`convscope images make stimuli`), which their names state.
+# Parameters of probe images (`convscope images make stimuli`), which are encoded in their names.
 _STIMULUS_NUMBERS = (
     "orientation", "angle", "frequency", "phase", "contrast", "hue", "saturation", "value", "size", "x", "y",
     "exponent", "bandwidth", "draw",
@@ -225,7 +226,7 @@ by_hue AS (
 SELECT g.*, h.hue, h.hue_selectivity FROM by_grating g JOIN by_hue h USING (run, layer, channel);
 """.replace("{stimulus columns}", _STIMULUS_COLUMNS)
 
-# Comments people see in SQL clients; `test_every_table_and_column_is_explained` holds this complete.
+# Comments shown in SQL clients; `test_every_table_and_column_is_explained` keeps this complete.
 COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     "image_sets": (
         "Image sets that were imported.",
@@ -591,7 +592,7 @@ def _literal(text: str) -> str:
 
 
 def comment_on(name: str, about: str, columns: Mapping[str, str], *, view: bool) -> list[str]:
-    """Statements that put comments on a table or a view, and on its columns."""
+    """Statements that set the comments of a table or view and of its columns."""
     return [
         f"COMMENT ON {'VIEW' if view else 'TABLE'} {name} IS {_literal(about)};",
         *(f'COMMENT ON COLUMN {name}."{column}" IS {_literal(text)};' for column, text in columns.items()),
@@ -599,7 +600,7 @@ def comment_on(name: str, about: str, columns: Mapping[str, str], *, view: bool)
 
 
 def ddl() -> str:
-    """All statements that make an empty atlas, comments included."""
+    """All statements that create an empty atlas, comments included."""
     comments = [
         statement
         for table, (about, columns) in COMMENTS.items()

@@ -1,10 +1,11 @@
-"""By what the values of a channel are measured: one rule for jobs, pages and SQL.
+"""The unit in which a channel's values are measured: one rule for jobs, pages and SQL.
 
-A channel that hardly varies over an image set makes any value look extreme, and one that never does has no spread at
-all. So the standard deviation has a floor by layer, and dead channels have none of these numbers.
+A channel that hardly varies over an image set would make any value look extreme, and one that never varies
+has a standard deviation of zero. So the standard deviation has a floor per layer, and dead channels have no
+spread.
 """
 
-# Least spread of a live channel, as a share of the median standard deviation of its layer's live channels.
+# Minimum spread of a live channel, as a fraction of its layer's median standard deviation over live channels.
 FLOOR = 0.25
 
 RULE = (
@@ -13,7 +14,7 @@ RULE = (
 )
 DEAD = "dead: the value is the same for all images, or the largest is 0"
 
-# For each channel of a run: `live`, and `spread`, NULL of a dead one. `max` is over the images, of their largest value.
+# For each channel of a run: `live`, and `spread`, NULL if dead. `max` is the largest per-image maximum.
 SPREADS = f"""
 SELECT run, layer, channel, mean, std, live,
        CASE WHEN live THEN

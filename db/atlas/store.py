@@ -1,10 +1,10 @@
 """The atlas: versioned, immutable DuckDB files behind a pointer that is replaced atomically.
 
-DuckDB allows one read-write process or many read-only ones. So nobody writes a file that is being read: a
-publisher copies the current version, changes the copy, checks it and moves the pointer; readers notice the
-new pointer at their next query. A publisher that dies leaves only a `.building` file, which the next one
-removes. A file of an older version of the schema enters the next file through the steps of `db.atlas.migrations`
-instead of a copy: when something is published, or when a home is opened (`db.home`).
+DuckDB allows one read-write process or many read-only ones. So a file that may be open for reading is never
+written: a publisher copies the current version, changes the copy, checks it and moves the pointer. Readers
+notice the new pointer at their next query. A publisher that dies leaves only a `.building` file, which the
+next one removes. A file with an older schema is not copied but migrated by the steps of
+`db.atlas.migrations`, on the next publication or when a home is opened (`db.home`).
 """
 
 import contextlib
@@ -30,14 +30,14 @@ from db.atlas.schema import ddl
 from db.files import file_sentence, make_home, no_space_sentence, sync, write_file
 from db.settings import Settings
 
-# What DuckDB raises where a file does not hold what it says, or lacks tables; not for what a statement asks.
+# Raised by DuckDB for a corrupt file or missing tables, never because of the statement itself.
 _DAMAGE = (
     duckdb.IOException, duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException,
     duckdb.CatalogException,
 )  # fmt: skip
 _VERSION = re.compile(rb"\d{6,9}\s*")
 
-# Each of these must return no row, or the version is not published.
+# A version is published only if each of these returns no row.
 _INVARIANTS: dict[str, str] = {
     "image ids are dense from 0": """
         SELECT image_set FROM images GROUP BY image_set
@@ -73,23 +73,23 @@ _INVARIANTS: dict[str, str] = {
 
 
 class AtlasError(RuntimeError):
-    """The atlas cannot be read or published; the message is one sentence for the person who asked."""
+    """The atlas cannot be read or published; the message is one sentence for the user."""
 
 
 class NoAtlas(AtlasError):
-    """Nothing was ever published: there are no images and no runs yet."""
+    """Nothing has been published yet: there are no images and no runs."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A SELECT with named parameters (`$name`); the one value behind a table, its SQL and its download."""
+    """A SELECT with named parameters (`$name`); one value serves a table, its SQL and its download."""
 
     sql: str
     values: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The statement with its values written in, ready to paste into any DuckDB client."""
-        # in one pass: a value that holds `$name` stays as it is
+        """The statement with its values as literals, ready to paste into any DuckDB client."""
+        # in one pass, so a value that contains `$name` is not replaced
         names = "|".join(sorted(map(re.escape, self.values), key=len, reverse=True))
         text = self.sql.strip()
         if names:
@@ -114,7 +114,7 @@ def _literal(value: Any) -> str:
 
 
 class Atlas:
-    """The atlas below one `CONVSCOPE_HOME`. Safe to share between threads; readers keep one file open."""
+    """The atlas in one `CONVSCOPE_HOME`. Thread-safe; readers share one open file."""
 
     def __init__(self, settings: Settings) -> None:
         self.home = settings.home
@@ -124,10 +124,10 @@ class Atlas:
         self._open: tuple[str, duckdb.DuckDBPyConnection] | None = None
 
     def version(self) -> str | None:
-        """Version that is current, None where nothing was published yet.
+        """The current version, None if nothing has been published.
 
         Raises:
-            AtlasError: the pointer cannot be read, or is none.
+            AtlasError: the pointer cannot be read or is invalid.
         """
         pointer = self.folder / "CURRENT"
         try:
@@ -135,7 +135,7 @@ class Atlas:
         except FileNotFoundError:
             self._check_no_versions()
             return None
-        except OSError as error:  # no permission, or a folder of that name
+        except OSError as error:  # no permission, or a folder with that name
             raise AtlasError(f"the atlas cannot be read: {file_sentence(error)}") from error
         if not _VERSION.fullmatch(text):
             raise AtlasError(
@@ -144,7 +144,7 @@ class Atlas:
         return text.decode().strip()
 
     def _check_no_versions(self) -> None:
-        """A first publication that died leaves a file and no pointer; a pointer that somebody removed leaves two."""
+        """Raise if the pointer was lost: without one, there is at most the file of an interrupted first publication."""
         versions = self._versions()
         if versions and versions != ["000001"]:
             raise AtlasError(
@@ -157,7 +157,7 @@ class Atlas:
         )
 
     def _repair(self) -> str:
-        """What a person can do about a pointer that names no atlas."""
+        """How the user can repair a pointer that names no atlas."""
         versions = self._versions()
         if versions:
             return f"write {versions[-1]} into it, the newest atlas in the folder, or restore a copy of the folder"
@@ -167,7 +167,7 @@ class Atlas:
         """The current file, for any DuckDB client.
 
         Raises:
-            NoAtlas: nothing was published yet.
+            NoAtlas: nothing has been published.
         """
         version = self.version()
         if version is None:
@@ -179,14 +179,14 @@ class Atlas:
         """A read-only cursor on the current version; it keeps showing that version until it is closed.
 
         Raises:
-            NoAtlas: nothing was published yet.
+            NoAtlas: nothing has been published.
             AtlasError: the file is damaged, or was written by another version of Convscope.
         """
         cursor = self._connection().cursor()
         try:
             yield cursor
         except _DAMAGE as error:
-            self.close()  # a database that met a fatal error answers nothing any more
+            self.close()  # after a fatal error DuckDB refuses every query
             raise AtlasError(
                 f"the atlas in {self.folder} cannot be read, and may be damaged: {_first_line(error)}; "
                 f"{_restore(self.folder)}"
@@ -195,27 +195,27 @@ class Atlas:
             cursor.close()
 
     def fetch(self, query: Query) -> list[dict[str, Any]]:
-        """Rows of `query` as dictionaries, on the current version."""
+        """Rows of `query` on the current version, as dictionaries."""
         rows: list[dict[str, Any]] = self.fetch_arrow(query).to_pylist()
         return rows
 
     def fetch_arrow(self, query: Query) -> pa.Table:
-        """Rows of `query` as an Arrow table, on the current version."""
+        """Rows of `query` on the current version, as an Arrow table."""
         with self.read() as cursor:
             return cursor.sql(query.sql, params=query.values or None).to_arrow_table()
 
     @contextlib.contextmanager
     def publish(self, *, compact: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A read-write connection to a copy of the current version, published when the block ends well.
+        """A read-write connection to a copy of the current version, published when the block succeeds.
 
-        An exception in the block, or a law that does not hold, leaves the current version as it is. Publishers
-        wait for each other. What is published has this version's tables, whatever the current file has.
+        If the block raises or an invariant is violated, the current version stays unchanged. Publishers wait
+        for each other. The published file always has this version's tables, whatever the current file has.
 
         Args:
-            compact: write the new version without the space of what the block removed, which a file keeps otherwise.
+            compact: reclaim the space of removed rows, which the file would otherwise keep.
 
         Raises:
-            AtlasError: a law does not hold for the changed copy, or it cannot be written.
+            AtlasError: the changed copy violates an invariant or cannot be written.
         """
         with self._next_version() as (before, building):
             older = self._older()
@@ -237,29 +237,29 @@ class Atlas:
                 smaller.rename(building)
 
     def schema(self) -> int | None:
-        """Version of the current file's tables, None where nothing was published; nothing is changed.
+        """Schema version of the current file, None if nothing has been published; read-only.
 
         Raises:
-            AtlasError: it is damaged, or neither this version's nor one that can be upgraded.
+            AtlasError: the file is damaged, or its version is neither current nor upgradable.
         """
         found = self._found()
         return None if found is None else found[0]
 
     def is_older(self) -> bool:
-        """Whether `upgrade` would publish: an older version, or one without columns that came to it later.
+        """Whether `upgrade` would publish: the file has an older version, or lacks columns added to its version later.
 
         Raises:
-            AtlasError: as `schema`.
+            AtlasError: see `schema`.
         """
         return self._older() is not None
 
     def _older(self) -> int | None:
-        """Version of the current file where it is to be upgraded."""
+        """Version of the current file if it needs an upgrade."""
         found = self._found()
         return found[0] if found is not None and is_older(*found) else None
 
     def _found(self) -> tuple[int, dict[str, list[str]]] | None:
-        """Version of the current file and its columns by table."""
+        """Version of the current file, and its columns by table."""
         for _ in range(10):
             version = self.version()
             if version is None:
@@ -280,15 +280,17 @@ class Atlas:
         raise self._restless()
 
     def upgrade(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Publish the current file's rows in the present tables; does nothing where they are there already.
+        """Publish the current file's rows in the current tables; does nothing if they are up to date.
 
-        The older file is removed at the very end; whatever fails before leaves it as it was.
+        The older file is removed last; any earlier failure leaves it unchanged.
 
         Args:
-            meanwhile: called once the new file is whole and before it is published, for what is to be changed with it.
+            meanwhile: called when the new file is complete but not yet published, for changes that belong
+                with it.
 
         Raises:
-            AtlasError: it is damaged or of a version that is not known, breaks a law, or cannot be written.
+            AtlasError: the file is damaged, has an unknown version, violates an invariant, or cannot be
+                written.
         """
         with self._next_version() as (before, building):
             older = self._older()
@@ -302,9 +304,9 @@ class Atlas:
 
     @contextlib.contextmanager
     def _next_version(self) -> Iterator[tuple[Path | None, Path]]:
-        """The current file, None where there is none, and where to build the next, which is published after the block.
+        """The current file (None if there is none) and the path for the next one, which is published after the block.
 
-        Whoever else publishes waits meanwhile. Where the block raises, all stays as it is.
+        Other publishers wait meanwhile. If the block raises, nothing changes.
         """
         make_home(self.home)
         self.folder.mkdir(exist_ok=True)
@@ -333,7 +335,7 @@ class Atlas:
             except BaseException:
                 _discard(building)
                 raise
-            # An open reader keeps its file's contents until it lets go: POSIX unlink.
+            # An open reader keeps its file's contents until it closes it: POSIX unlink.
             for old in self.folder.glob("*.duckdb"):
                 if old.stem != after:
                     old.unlink()
@@ -365,7 +367,7 @@ class Atlas:
         )
 
     def close(self) -> None:
-        """Let go of the open file."""
+        """Close the open file."""
         with self._lock:
             if self._open is not None:
                 self._open[1].close()
@@ -389,14 +391,14 @@ class Atlas:
                         continue  # replaced between reading the pointer and opening the file
                     raise self._unreadable(path, error) from error
                 _check_schema(connection, path)
-                # Not closed but dropped: closing would close the cursors that still read the old version.
+                # Dropped, not closed: closing would also close cursors that still read the old version.
                 self._open = (version, connection)
                 return connection
             raise self._restless()
 
 
 class _NothingNew(Exception):
-    """The block of `_next_version` found nothing to publish."""
+    """The block of `_next_version` has nothing to publish."""
 
 
 def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -446,7 +448,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Write all that `connection` has to a new file, tables in their order of rows."""
+    """Write everything in `connection` to a new file, preserving the row order of each table."""
     path.unlink(missing_ok=True)
     (row,) = connection.execute("SELECT current_database()").fetchall()
     connection.execute(f"ATTACH '{str(path).replace(chr(39), chr(39) * 2)}' AS smaller")

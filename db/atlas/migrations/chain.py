@@ -1,4 +1,4 @@
-"""The steps between an older atlas and the present schema, run one after the other into a new file."""
+"""Runs the steps from an older atlas to the current schema, one after the other, into a new file."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,32 +10,32 @@ from db.atlas.migrations.steps import OlderAtlas, Step
 from db.atlas.schema import ddl
 
 _OLDER = "older_atlas"  # the older file, attached
-# In files of every version: one without them is damaged, not older.
+# Tables present in every version: a file without them is damaged, not older.
 _ALWAYS = ("image_sets", "images", "models", "layers", "runs", "activations")
-_VIEWS = "migration"  # a database in memory: a schema of views for the tables after each step
+_VIEWS = "migration"  # in-memory database with one schema of views per step
 
 
 class WrongStep(RuntimeError):
-    """The steps do not lead to the present tables; the message names the tables that differ."""
+    """The steps do not produce the current tables; the message names the tables that differ."""
 
 
 def is_older(version: int, columns: Mapping[str, list[str]]) -> bool:
-    """Whether an atlas of a known version, with these columns by table, has to be migrated."""
+    """Whether an atlas of a known version, with these columns by table, needs migrating."""
     if version != migrations.latest_version():
         return True
     if any(table not in columns for table in _ALWAYS):
-        return False  # whoever reads it says so
+        return False  # damaged: reading it reports the error
     found = OlderAtlas("unused", columns)
     return any(step.tables(found) for step in steps_from(version))
 
 
 def steps_from(version: int) -> list[Step]:
-    """The steps that an atlas of `version` takes, in their order."""
+    """The steps that an atlas of `version` needs, in order."""
     return [step for step in migrations.STEPS if step.before >= version]
 
 
 def attach(connection: duckdb.DuckDBPyConnection, older: Path, steps: Sequence[Step]) -> OlderAtlas:
-    """The atlas in the file `older` after all `steps`: each is a schema of views over the one before."""
+    """Attach the file `older` and apply all `steps`: each is a schema of views over the one before."""
     connection.execute(f"ATTACH '{_quoted(older)}' AS {_OLDER} (READ_ONLY)")
     connection.execute(f"ATTACH ':memory:' AS {_VIEWS}")
     reached = OlderAtlas(f"{_OLDER}.main", columns_of(connection, _OLDER))
@@ -56,15 +56,15 @@ def attach(connection: duckdb.DuckDBPyConnection, older: Path, steps: Sequence[S
 
 
 def migrate(older: Path, version: int, connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the present tables in an empty database, with the rows of the atlas of `version` in the file `older`.
+    """Create the current tables in an empty database, filled from the atlas of `version` in the file `older`.
 
     Raises:
-        WrongStep: the steps lead to other columns than those of the present schema.
+        WrongStep: the steps produce columns other than those of the current schema.
     """
     (row,) = connection.execute("SELECT current_database()").fetchall()
     present = str(row[0])
     found = attach(connection, older, steps_from(version))
-    connection.execute("BEGIN")  # else each of the many comments is written to the disk separately
+    connection.execute("BEGIN")  # otherwise each comment is written to disk separately
     connection.execute(ddl())
     wanted = columns_of(connection, present)
     _check(found.columns, wanted)
@@ -79,7 +79,7 @@ def migrate(older: Path, version: int, connection: duckdb.DuckDBPyConnection) ->
 def columns_of(
     connection: duckdb.DuckDBPyConnection, database: str, schema: str = "main"
 ) -> dict[str, list[str]]:
-    """Names of columns by table, of all tables with rows of people; views are left out."""
+    """Column names by table, without `atlas_info` and views."""
     rows = connection.execute(
         """
 SELECT table_name, list(column_name ORDER BY column_index)
@@ -92,7 +92,7 @@ GROUP BY table_name""",
 
 
 def _check(reached: Mapping[str, Collection[str]], wanted: Mapping[str, Collection[str]]) -> None:
-    """No column may be lost in silence, and none be NULL because a step forgot it; tables may go."""
+    """Refuse steps that silently drop a column or forget to fill one; whole tables may be dropped."""
     for table, columns in wanted.items():
         found = reached.get(table, ())
         if set(found) != set(columns):
@@ -103,7 +103,7 @@ def _check(reached: Mapping[str, Collection[str]], wanted: Mapping[str, Collecti
 
 
 def _go_on_with_run_numbers(connection: duckdb.DuckDBPyConnection) -> None:
-    """Numbers of runs are never given twice, those of removed runs included."""
+    """Continue the sequence of run numbers: numbers are never reused, not even those of removed runs."""
     (found,) = connection.execute(
         """
 SELECT greatest(

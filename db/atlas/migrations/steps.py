@@ -1,4 +1,4 @@
-"""What a step of the atlas's schema is given and what it returns."""
+"""The input and output of a schema step."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -6,27 +6,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OlderAtlas:
-    """The tables of an opened atlas of some version.
+    """The tables of an attached atlas of some version.
 
     Attributes:
-        schema: what goes before the name of a table in SQL: `FROM {older.schema}.images`.
-        columns: names of columns in their order, by table.
+        schema: prefix for table names in SQL: `FROM {older.schema}.images`.
+        columns: column names in order, by table.
     """
 
     schema: str
     columns: Mapping[str, Collection[str]]
 
     def has(self, table: str, column: str) -> bool:
-        """Whether there is such a table with such a column."""
+        """Whether the table exists and has the column."""
         return column in self.columns.get(table, ())
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the schema, from version `before` to version `after`.
+    """One schema step, from version `before` to version `after`.
 
-    `tables` returns a SELECT for each table that is new or differs in version `after`; all other tables are kept as
-    they are. A step from a version to itself adds what came to that version later, and returns nothing if none lacks.
+    `tables` returns a SELECT for each table that is new or differs in version `after`; all other tables are
+    copied unchanged. A step from a version to itself adds columns or tables that were added to that version
+    later; it returns nothing if none is missing.
     """
 
     before: int
@@ -35,6 +36,6 @@ class Step:
 
 
 def no_rows(columns: str) -> str:
-    """A SELECT with no rows, of columns written as in CREATE TABLE: `run INTEGER, label VARCHAR`."""
+    """An empty SELECT with columns written as in CREATE TABLE: `run INTEGER, label VARCHAR`."""
     named = (column.split(maxsplit=1) for column in columns.split(","))
     return f"SELECT {', '.join(f'NULL::{kind.strip()} AS {name}' for name, kind in named)} WHERE FALSE"

@@ -1,8 +1,9 @@
-"""Version 3, from version 1: perceptual hashes of images, and every response of small sets.
+"""Version 1 to 3: perceptual hashes of images, and all responses of small sets.
 
-Neither can be derived from what version 1 kept: hashes are NULL until the images are imported again, and there are no
-responses. Three columns came to version 1 after its first files: where they lack, crops are rounded as most libraries
-do, receptive fields are only upper bounds (NULL), and the weights alone identify a model.
+Neither can be derived from a version 1 atlas: hashes are NULL until the images are imported again, and there
+are no responses. Three columns were added to version 1 after its first files. Where they are missing, crops
+are rounded as most libraries do, receptive fields are only upper bounds (NULL), and a model is identified by
+its weights alone.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""Version 4, from version 3: which class of the model each label is, and what people settled of it.
+"""Version 3 to 4: the model class that each label was matched to, and the user's decisions.
 
-Runs of version 3 judged images by their labels, so the class of a label is the one of its images' predictions, and how
-it was found follows from the names. What had no class because several have its name is ambiguous. `responses` came to
-version 3 after its first files.
+Version 3 runs judged images by their labels, so a label's class is taken from its images' predictions, and
+the matching method follows from the names. A label without a class whose name several classes share is
+ambiguous. `responses` was added to version 3 after its first files.
 """
 
 from collections.abc import Mapping

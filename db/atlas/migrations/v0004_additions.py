@@ -1,7 +1,8 @@
-"""What came to version 4 after its first files: how a resize fits, gray models, colors of images, modules of networks.
+"""Later additions to version 4: the fit of a resize, gray models, image colors, network modules.
 
-What was before `fit` resized to exactly the size that it names. Colors need the images: they are NULL until these are
-imported again. Modules need the network: there are none until the model is indexed the next time.
+Before `fit` was recorded, every resize was to exactly the stated size. Colors require the images: they are
+NULL until these are imported again. Modules require the network: they are missing until the model is indexed
+again.
 """
 
 from collections.abc import Mapping
@@ -10,10 +11,10 @@ from db.atlas.migrations.steps import OlderAtlas, no_rows
 
 
 def tables(older: OlderAtlas) -> Mapping[str, str]:
-    """Queries for the tables of version 4 that lack something; none where all is there."""
+    """Queries for the tables of version 4 in which something is missing; empty if nothing is."""
     queries = {}
     if not older.has("models", "fit"):
-        # mean and std were FLOAT[3]: three numbers, where a gray model has one
+        # mean and std used to be FLOAT[3]; a gray model has one value
         queries["models"] = (
             "SELECT * REPLACE (mean::FLOAT[] AS mean, std::FLOAT[] AS std), 'exact' AS fit "
             f"FROM {older.schema}.models"
