@@ -1,14 +1,14 @@
-"""The one place that decodes images.
+"""The only module that decodes images.
 
-`read_rgb` is what every network and every thumbnail sees. Its conventions, the same for all formats:
+`read_rgb` produces what every network and every thumbnail sees. Its conventions, the same for all formats:
 
-- EXIF orientation is applied; the first frame, page or panel of a file is the picture.
-- Transparency is laid over white, as a page shows it.
-- Grey becomes three equal channels; CMYK is converted without its ink profile, and colour profiles are not
-  applied, as in the pipelines that networks were trained with.
-- 16-bit samples keep their high byte (65535 is 255), as Pillow does for 16-bit colour; samples of 9 to 15 bits are
-  scaled to the whole range where the file says how many bits they have, and kept as they are where it does not.
-- Samples without an agreed range (signed or 32-bit integers, floating point) and bands that are not said to be colors
+- EXIF orientation is applied; of several frames, pages or panels, the first is read.
+- Transparent images are composited over white.
+- Grayscale becomes three equal channels. CMYK is converted without its ink profile, and color profiles are
+  not applied, as in the pipelines that networks are trained with.
+- 16-bit samples keep their high byte (65535 becomes 255), as Pillow does for 16-bit color. Samples of 9 to 15
+  bits are scaled to the full range if the file states their bit depth, and otherwise kept as they are.
+- Samples without an agreed range (signed or 32-bit integers, floating point) and bands not declared as colors
   are refused rather than guessed.
 """
 
@@ -26,10 +26,10 @@ from PIL import Image, UnidentifiedImageError
 
 from db.stores.sample_formats import Header, header_of
 
-# Pillow keeps 4 bytes a pixel: a picture at the limit takes 320 MB, and converting it as much again.
+# Pillow uses 4 bytes per pixel: an image at the limit takes 320 MB, and its conversion as much again.
 MAX_PIXELS = 80_000_000
-# Formats with a signature and a decoder that reads nothing but the bytes given (no EPS, no plugins that call
-# programs), with the suffix an original of that format gets. MPO, JPEGs in a row, is Pillow's JPEG to open.
+# Formats that have a signature and a decoder that reads only the given bytes (no EPS, no plugins that run
+# programs), with the suffix of a stored original. MPO (concatenated JPEGs) is opened by Pillow's JPEG plugin.
 FORMATS: dict[str, str] = {
     "JPEG": ".jpg",
     "PNG": ".png",
@@ -55,15 +55,15 @@ _ORIENTATION = 0x0112
 
 
 class Note(StrEnum):
-    """What a person should know of an image that was read; the value is how a thumbnail's comment has it."""
+    """A remark about a decoded image that the user should see; the value is its code in the thumbnail's comment."""
 
-    LOW_BITS = "d"  # 16-bit samples that are all below 4096, as 12-bit cameras leave them
+    LOW_BITS = "d"  # 16-bit samples all below 4096, as 12-bit cameras store them
     FIRST_OF_SEVERAL = "p"  # the first of several pages or frames
 
 
 @dataclass(frozen=True)
 class DecodedPicture:
-    """A picture in mode RGB, the suffix a file of its bytes should have (`.jpg`), whatever it is called, and notes."""
+    """An RGB image, the suffix for a file of its bytes (`.jpg`) regardless of its name, and notes."""
 
     image: Image.Image
     suffix: str
@@ -71,7 +71,7 @@ class DecodedPicture:
 
 
 class UnreadableImage(ValueError):
-    """A file that is not read as a picture; `reason` says why in one sentence."""
+    """A file that cannot be read as an image; `reason` says why in one sentence."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -79,20 +79,20 @@ class UnreadableImage(ValueError):
 
 
 def read_rgb(data: bytes) -> Image.Image:
-    """The picture in `data`, mode RGB, upright, 8 bits; see the module for the conventions.
+    """Decode `data` to an upright 8-bit RGB image; the module docstring states the conventions.
 
     Raises:
-        UnreadableImage: `data` is no picture, is cut short or damaged, has more than `MAX_PIXELS` pixels, or
-            holds samples without an agreed range.
+        UnreadableImage: `data` is not an image, is truncated or damaged, has more than `MAX_PIXELS` pixels,
+            or has samples without an agreed range.
     """
     return read_picture(data).image
 
 
 def read_picture(data: bytes) -> DecodedPicture:
-    """`read_rgb`, with what is said of the file.
+    """Like `read_rgb`, with the suffix and notes about the file.
 
     Raises:
-        UnreadableImage: as `read_rgb`.
+        UnreadableImage: see `read_rgb`.
     """
     with _quiet_pillow():
         header = header_of(data)
@@ -101,7 +101,7 @@ def read_picture(data: bytes) -> DecodedPicture:
         notes = {Note.FIRST_OF_SEVERAL} if _has_frames(image) else set()
         try:
             image.load()
-            # After load: TIFF turns itself there, and PNG may carry its EXIF behind the pixels.
+            # After load(): Pillow rotates TIFF there, and PNG may store its EXIF after the pixels.
             turn = _turn(image)
             image, is_dark = _to_rgb(image, header)
         except UnreadableImage:
@@ -110,23 +110,23 @@ def read_picture(data: bytes) -> DecodedPicture:
             raise UnreadableImage(f"there is no memory for {image.width} x {image.height} pixels") from error
         except Exception as error:
             # Decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on damaged
-            # files; whatever it is, the file cannot be read.
+            # files; in every case, the file cannot be read.
             raise UnreadableImage(_damage(error)) from error
     if is_dark:
         notes.add(Note.LOW_BITS)
     if turn is not None:
         image = image.transpose(turn)
-    # Comments and profiles must not travel into files that are made from this picture.
+    # Comments and profiles must not leak into files made from this image.
     image.info.clear()
     return DecodedPicture(image, suffix, frozenset(notes))
 
 
 def _has_frames(image: Image.Image) -> bool:
-    if image.format == "MPO":  # a photograph with its preview or its depth
+    if image.format == "MPO":  # a photo with its preview or depth map
         return False
     try:
         return bool(getattr(image, "is_animated", False))
-    except Exception:  # a damaged second frame; the first is read or refused for itself
+    except Exception:  # a damaged second frame; the first is read or refused on its own
         return False
 
 
@@ -147,7 +147,7 @@ def _open(data: bytes, header: Header) -> Image.Image:
         raise UnreadableImage(_what_it_is(data)) from error
     except Exception as error:
         raise UnreadableImage(_damage(error)) from error
-    # By the header, before a single pixel is decoded.
+    # Checked from the header, before any pixel is decoded.
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(
             f"it has {image.width:,} x {image.height:,} pixels, the limit is {MAX_PIXELS:,} in all"
@@ -178,13 +178,13 @@ def _damage(error: Exception) -> str:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged EXIF says nothing about the orientation, and the pixels are fine
+    except Exception:  # damaged EXIF gives no orientation; the pixels are fine
         return None
     return _TURNS.get(orientation) if isinstance(orientation, int) else None
 
 
 def _to_rgb(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
-    """The picture in mode RGB, and whether it has 16-bit samples that leave their upper four bits unused."""
+    """The image in mode RGB, and whether its 16-bit samples leave the upper four bits unused."""
     mode = image.mode
     is_dark = False
     transparent = image.info.get("transparency")
@@ -193,7 +193,7 @@ def _to_rgb(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
         hidden = samples == transparent if isinstance(transparent, int) else None
         used = header.used or 16
         top = int(samples.max(initial=0))
-        if top >> used:  # the header says less than the samples hold
+        if top >> used:  # the samples exceed the depth in the header
             used = 16
         if header.white_is_zero:
             samples = np.uint16(2**used - 1) - samples
@@ -208,9 +208,9 @@ def _to_rgb(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
     else:
         if header.bits == 16 and mode in ("LA", "RGB", "RGBA"):
             tops = [high for _, high in image.getextrema()[: 1 if mode == "LA" else 3]]  # type: ignore[misc]
-            is_dark = _is_low(256 * int(max(tops)))  # of 16 bits, Pillow keeps the high byte
+            is_dark = _is_low(256 * int(max(tops)))  # Pillow keeps the high byte of 16 bits
         if mode == "L" and header.bits in (2, 4) and isinstance(transparent, int):
-            # the samples were scaled to 8 bits, the transparent one was not
+            # the samples were scaled to 8 bits, the transparent value was not
             image.info["transparency"] = transparent * 255 // (2**header.bits - 1)
         if image.has_transparency_data:
             layer = image if mode == "RGBA" else image.convert("RGBA")
@@ -220,7 +220,7 @@ def _to_rgb(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
 
 
 def _is_low(top: int) -> bool:
-    """Whether 16-bit samples up to `top` are those of 12 bits that nobody scaled. All black says nothing."""
+    """Whether 16-bit samples up to `top` look like unscaled 12-bit samples. An all-black image is inconclusive."""
     return 0 < top < 4096
 
 
@@ -231,10 +231,10 @@ _QUIET = ("ignore", None, Warning, re.compile(r"PIL(\.|$)"), 0)
 
 @contextlib.contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Ignore Pillow's warnings (damaged EXIF, odd palettes): they are about pictures, not about the program.
+    """Ignore Pillow's warnings (damaged EXIF, odd palettes): they are about images, not about the program.
 
-    `warnings.catch_warnings` swaps the whole list of filters and is not safe between threads; this adds one
-    filter while any thread decodes.
+    `warnings.catch_warnings` swaps the whole list of filters and is not thread-safe; this adds one filter
+    while any thread decodes.
     """
     global _quiet_depth
     filters: list[object] = warnings.filters  # type: ignore[assignment]
@@ -252,10 +252,10 @@ def _quiet_pillow() -> Iterator[None]:
 
 
 def original_suffix(data: bytes) -> str:
-    """The suffix of `read_picture` alone, from the header.
+    """The suffix that `read_picture` would return, from the header alone.
 
     Raises:
-        UnreadableImage: as `read_rgb`, as far as the header tells.
+        UnreadableImage: see `read_rgb`, as far as the header shows.
     """
     with _quiet_pillow():
         return _suffix(_open(data, header_of(data)))

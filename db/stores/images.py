@@ -1,4 +1,4 @@
-"""The files that Convscope keeps of images: originals without a file of their own, thumbnails, and their facts."""
+"""Image files that Convscope stores: copies of originals without a file of their own, thumbnails with image facts."""
 
 import contextlib
 import fcntl
@@ -20,13 +20,13 @@ from db.stores.decoding import Note
 from db.stores.thumbnails import THUMBNAIL_QUALITY, cell_colors, perceptual_hash, thumbnail_size
 
 _KEY = re.compile(r"[0-9a-f]{64}")
-_WRITTEN = re.compile(r"\.?(?P<key>[0-9a-f]{64})\.")  # with the dot before, on its way
+_WRITTEN = re.compile(r"\.?(?P<key>[0-9a-f]{64})\.")  # a leading dot marks a temporary file
 _FACTS = re.compile(rb"(\d{1,10})x(\d{1,10}) ([0-9a-f]{16}) ([0-9a-f]{384})(?: ([a-z]+))?")
 
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """What is kept of a picture: size in pixels, upright, `perceptual_hash`, `cell_colors`, and notes."""
+    """Stored facts of an image: size in pixels after rotation, `perceptual_hash`, `cell_colors`, and notes."""
 
     width: int
     height: int
@@ -36,25 +36,25 @@ class PictureFacts:
 
 
 class StoreBusy(RuntimeError):
-    """Another process changes the image files; the message is one sentence for the person who asked."""
+    """Another process is changing the image files; the message is one sentence for the user."""
 
 
 class ImageStore:
-    """The thumbnails and the copies of originals below one `CONVSCOPE_HOME`, found by content.
+    """The thumbnails and copies of originals in one `CONVSCOPE_HOME`, addressed by content.
 
-    A file is named by the SHA-256 of the original's bytes, written under a temporary name and renamed: who
-    finds a file finds a whole one, and the same picture in several sets is one file.
+    A file is named by the SHA-256 of the original's bytes, written under a temporary name and renamed. So an
+    existing file is always complete, and an image in several sets is one file.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.home = settings.home
 
     def folders(self) -> tuple[Path, ...]:
-        """Where the pictures are kept; they need not exist."""
+        """The folders of image files; they need not exist."""
         return (self.home / "thumbnails", self.home / "originals")
 
     def original_path(self, path_column: str) -> Path:
-        """The file behind `images.path`: absolute paths stay, others are below the home.
+        """The file that `images.path` refers to: absolute paths are kept, others are relative to the home.
 
         Raises:
             ValueError: the path leaves the home.
@@ -67,11 +67,11 @@ class ImageStore:
         return self.home / path
 
     def thumbnail_path(self, key: str) -> Path:
-        """JPEG of the picture, shortest side min(256, its own); it need not exist."""
+        """JPEG of the image, whose shortest side is min(256, the image's own); it need not exist."""
         return self.home / "thumbnails" / _checked(key)[:2] / f"{key}.jpg"
 
     def add_original(self, key: str, data: bytes, suffix: str) -> str:
-        """Keep a copy of a picture that has no file of its own; the value for `images.path`.
+        """Store a copy of an image that has no file of its own; returns the value for `images.path`.
 
         Call `settle` before the atlas lists copies.
         """
@@ -88,16 +88,16 @@ class ImageStore:
     def add_thumbnail(
         self, key: str, image: Image.Image, notes: frozenset[Note] = frozenset()
     ) -> PictureFacts:
-        """Write the thumbnail of `image` (RGB); what it says of the picture."""
+        """Write the thumbnail of `image` (RGB); returns the image's facts."""
         width, height = thumbnail_size(image.width, image.height)
         small = image
         if (width, height) != image.size:
-            # Lanczos after a box reduction to no less than three times the size: within one grey level of
-            # Lanczos alone, and several times as quick on big photographs.
+            # Box reduction to at least three times the size, then Lanczos: within one gray level of Lanczos
+            # alone, and several times faster on large photos.
             small = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
         buffer = io.BytesIO()
         facts = PictureFacts(image.width, image.height, perceptual_hash(small), cell_colors(small), notes)
-        # The comment lets an interrupted import go on without decoding the original again.
+        # The comment lets an interrupted import resume without decoding the original again.
         told = (
             f"{facts.width}x{facts.height}",
             f"{facts.dhash:016x}",
@@ -110,7 +110,7 @@ class ImageStore:
         return facts
 
     def known_facts(self, key: str) -> PictureFacts | None:
-        """Size and hash of the picture with that content, if its thumbnail was made; None otherwise."""
+        """Facts of the image with this content key, if it has a thumbnail; otherwise None."""
         try:
             with self.thumbnail_path(key).open("rb") as file:
                 head = file.read(1024)
@@ -132,12 +132,12 @@ class ImageStore:
         )
 
     def settle(self) -> None:
-        """Have all files that were added on the disk. Once an import: a sync per file doubles its time."""
+        """Flush all added files to disk. Call once per import: a sync per file doubles its time."""
         os.sync()
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
-        """Hold while files are added for images that the atlas does not list yet: nobody removes any.
+        """Prevent removals while files are added for images that the atlas does not list yet.
 
         Raises:
             StoreBusy: files are being removed.
@@ -147,7 +147,7 @@ class ImageStore:
 
     @contextlib.contextmanager
     def removing(self) -> Iterator[None]:
-        """Hold while files are removed that the atlas does not list any more.
+        """Prevent additions while files that the atlas no longer lists are removed.
 
         Raises:
             StoreBusy: files are being added.
@@ -168,7 +168,7 @@ class ImageStore:
             yield
 
     def unlisted(self, listed: Collection[str], *, older_than: float = 0.0) -> list[Path]:
-        """Files of images whose contents are not `listed`, and temporary ones, at least `older_than` seconds old."""
+        """Files whose content key is not in `listed`, and temporary files, if at least `older_than` seconds old."""
         before = time.time() - older_than
         found = []
         for folder in self.folders():
@@ -184,17 +184,17 @@ class ImageStore:
     def remove(self, keys: Iterable[str], originals: Iterable[str] = ()) -> None:
         """Remove the thumbnails of `keys` and the copies at `originals` (values of `images.path`).
 
-        What is not there is not missed.
+        Missing files are ignored.
 
         Raises:
-            ValueError: an original is not one of ours.
+            ValueError: an original is not one of Convscope's copies.
         """
         paths = [self.thumbnail_path(key) for key in keys]
         for path_column in originals:
             if not path_column.startswith("originals/"):
                 raise ValueError(f"expected a copy in {self.home}, got {path_column!r}")
             paths.append(self.original_path(path_column))
-        # Each waits for the file system's journal: side by side they take a quarter of the time.
+        # Each removal waits for the file system's journal: in parallel they take a quarter of the time.
         with ThreadPoolExecutor(8) as pool:
             for _ in pool.map(partial(Path.unlink, missing_ok=True), paths):
                 pass

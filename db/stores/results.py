@@ -1,6 +1,6 @@
-"""Files of results below the home, named by content: float32 arrays as `.npy`.
+"""Result files in the home, named by content: float32 arrays as `.npy`, images as `.png`.
 
-A file is written under a temporary name, brought to the disk, and renamed: who finds a file finds a whole one.
+A file is written under a temporary name, synced to disk and renamed, so an existing file is always complete.
 """
 
 import io
@@ -17,14 +17,14 @@ from db.settings import Settings
 
 
 class ResultGone(LookupError):
-    """A result's file is not there, or is damaged; the message is one sentence."""
+    """A result's file is missing or damaged; the message is one sentence."""
 
 
 def remove_results(home: Path, files: Iterable[str]) -> None:
-    """Remove files of results below a home; what is not there is not missed.
+    """Remove result files in a home; missing files are ignored.
 
     Raises:
-        ValueError: a file is none of a result's.
+        ValueError: a path is not that of a result file.
     """
     for file in files:
         if not file.startswith("results/") or ".." in Path(file).parts:
@@ -33,13 +33,13 @@ def remove_results(home: Path, files: Iterable[str]) -> None:
 
 
 class ResultStore:
-    """The files of results below one `CONVSCOPE_HOME`."""
+    """The result files in one `CONVSCOPE_HOME`."""
 
     def __init__(self, settings: Settings) -> None:
         self.home = settings.home
 
     def write_array(self, folder: str, name: str, array: npt.NDArray[np.float32]) -> str:
-        """Keep an array as `results/FOLDER/NA/NAME.npy`; the path below the home.
+        """Store an array as `results/FOLDER/NA/NAME.npy`; returns its path relative to the home.
 
         Raises:
             OSError: it cannot be written; nothing is left behind.
@@ -51,9 +51,9 @@ class ResultStore:
         return file
 
     def write_picture(self, folder: str, name: str, pixels: npt.NDArray[np.uint8]) -> str:
-        """Keep uint8 H,W,3, or gray H,W,1, as `results/FOLDER/NA/NAME.png`; the path below the home.
+        """Store uint8 H,W,3, or gray H,W,1, as `results/FOLDER/NA/NAME.png`; returns its path relative to the home.
 
-        A file that is there already stays.
+        An existing file is kept.
 
         Raises:
             OSError: it cannot be written; nothing is left behind.
@@ -68,7 +68,7 @@ class ResultStore:
         return file
 
     def remove_unfinished(self, *, older_than: float) -> int:
-        """Remove what killed writers left half written, once it is `older_than` seconds old; gives how many files."""
+        """Remove partial files of killed writers that are at least `older_than` seconds old; returns their number."""
         before = time.time() - older_than
         removed = 0
         for file in (self.home / "results").rglob(".*"):
@@ -76,30 +76,30 @@ class ResultStore:
                 if file.stat().st_mtime < before:
                     file.unlink()
                     removed += 1
-            except FileNotFoundError:  # finished, or removed by another
+            except FileNotFoundError:  # finished, or removed by another process
                 continue
         return removed
 
     def read_picture(self, file: str) -> npt.NDArray[np.uint8]:
-        """uint8 H,W,3, or gray H,W,1, as it was kept.
+        """The stored image, uint8 H,W,3, or gray H,W,1.
 
         Raises:
-            OSError: the file is gone or damaged.
+            OSError: the file is missing or damaged.
         """
         pixels = np.array(Image.open(io.BytesIO(self.path(file).read_bytes())))
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
     def path(self, file: str) -> Path:
-        """The file behind a path below the home; it need not exist."""
+        """The file at a path relative to the home; it need not exist."""
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise ValueError(f"expected a path below {self.home}, got {file!r}")
         return self.home / file
 
     def read_array(self, file: str) -> npt.NDArray[np.float32]:
-        """The array that was kept.
+        """The stored array.
 
         Raises:
-            ResultGone: the file is gone or damaged.
+            ResultGone: the file is missing or damaged.
         """
         try:
             array: npt.NDArray[np.float32] = np.load(self.path(file), allow_pickle=False)

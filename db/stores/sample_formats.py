@@ -1,9 +1,9 @@
-"""What a file's header says of its samples, and which of these files Pillow would read wrong.
+"""Reads sample formats from file headers, and finds files that Pillow would decode incorrectly.
 
-Pillow opens some files and gives other values than they hold, or says of a sound file that it is no image. What
-`header_of` finds decides how `decoding` reads the samples, or why it refuses the file. Headers are read as the
-specifications have them: TIFF 6.0 (1992) with its supplements, PNG (third edition), ISO/IEC 15444-1 (JPEG 2000),
-ITU-T T.81 (JPEG).
+Pillow opens some files with wrong values, or reports a valid file as no image. The result of `header_of`
+decides how `decoding` reads the samples, or why it refuses the file. Headers are parsed according to the
+specifications: TIFF 6.0 (1992) with its supplements, PNG (third edition), ISO/IEC 15444-1 (JPEG 2000), ITU-T
+T.81 (JPEG).
 """
 
 import io
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from PIL import TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-# Pillow's own reader of uncompressed TIFF mixes the bytes of 16-bit bands that lie one after another (planar); libtiff,
-# which Pillow takes for compressed files, reads them right.
+# Pillow's own reader for uncompressed TIFF mixes up the bytes of planar 16-bit bands; libtiff, which Pillow
+# uses for compressed files, reads them correctly.
 TiffImagePlugin.READ_LIBTIFF = True
 
 _RANGE = "have no agreed range: save it with 8 or 16 bits"
 _EXPECTED = "expected gray, RGB, a palette or CMYK, each with alpha or without"
-# Tags of TIFF and what their values mean.
+# TIFF tags and their values.
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES = 258, 259, 262, 270, 277
 _EXTRA_SAMPLES, _SAMPLE_FORMAT = 338, 339
 _COMPRESSIONS = {
@@ -53,14 +53,14 @@ _SIGNIFICANT = re.compile(r'SignificantBits="(\d{1,2})"')
 
 @dataclass(frozen=True)
 class Header:
-    """What a header says of the samples.
+    """Sample format according to the header.
 
     Attributes:
-        bits: of each sample in the file.
-        used: bits from which the whole range is made: fewer than `bits` where the file says so.
-        white_is_zero: 0 is white (Pillow turns 8 bits and fewer around, and not 16).
-        problem: why the file is not read, in one sentence; None where Pillow reads it.
-        kind: its samples in words, for a file that Pillow does not know.
+        bits: bits per sample in the file.
+        used: bits that make up the full range; fewer than `bits` if the file says so.
+        white_is_zero: 0 is white (Pillow inverts samples of up to 8 bits, but not of 16).
+        problem: why the file is refused, in one sentence; None if Pillow reads it.
+        kind: description of the samples, for a file that Pillow does not recognize.
     """
 
     bits: int = 8
@@ -71,7 +71,7 @@ class Header:
 
 
 def header_of(data: bytes) -> Header:
-    """What the header of a file says; `Header()` where it is damaged or of another format."""
+    """Parse the header of a file; returns `Header()` if it is damaged or of another format."""
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _tiff(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) > 25:
@@ -95,7 +95,7 @@ def _tiff(data: bytes) -> Header:
             for tag, otherwise in ((_COMPRESSION, 1), (_PHOTOMETRIC, 0), (_SAMPLES, 1))
         )
         description = tags.get(_DESCRIPTION, "")
-    except Exception:  # a damaged directory raises whatever its bytes lead to; Pillow then says what is wrong
+    except Exception:  # a damaged directory may raise anything; Pillow reports the damage
         return Header()
     depths = set(numbers[_BITS] or (1,))
     formats = set(numbers[_SAMPLE_FORMAT] or (1,))
@@ -144,7 +144,7 @@ def _png(data: bytes) -> Header:
 
 
 def _has_chunk(data: bytes, name: bytes) -> bool:
-    """Whether a PNG has that chunk before its pixels."""
+    """Whether a PNG has the chunk before its pixels."""
     at = 8
     while at + 8 <= len(data) and data[at + 4 : at + 8] != b"IDAT":
         if data[at + 4 : at + 8] == name:
@@ -166,7 +166,7 @@ def _jpeg2000(data: bytes) -> Header:
             f"its {count} JPEG 2000 components have {max(depths)} bits, of which the decoder takes white for black: "
             "save it with 8 bits, or as PNG or TIFF"
         )
-    # Pillow moves gray of 9 to 15 bits to the upper end of 16
+    # Pillow shifts gray of 9 to 15 bits up to 16
     return Header(max(depths), problem=problem)
 
 

@@ -1,7 +1,7 @@
-"""Files on their way from a browser: below the home under numbers of their own, until they are imported.
+"""Uploads from a browser, kept in numbered files in the home until they are imported.
 
-What a browser calls a file is only a label, kept beside it: no path is made from it. A file grows from its start, a
-piece at a time, so that its size says where to go on.
+The browser's file name is only a label, stored next to the file; no path is derived from it. A file is
+appended to piece by piece, so its size is the offset at which to resume.
 """
 
 import contextlib
@@ -22,26 +22,26 @@ from db.settings import Settings
 
 MAX_FILES = 200_000
 MAX_NAME = 4096
-# Kept free for everything else on the disk: an atlas that is published, results, the ledger.
+# Space kept free for everything else on the disk: publishing an atlas, results, the ledger.
 RESERVE_BYTES = 512 * 2**20
 UNFINISHED_SECONDS = 24 * 3600.0
 _KEY = re.compile(r"[0-9a-f]{32}")
 _AT_ONCE = 256 * 2**10
 
-# Name, size in bytes, and whether it is a table of labels.
+# Name, size in bytes, and whether it is a label table.
 _Listed = tuple[str, int, bool]
 
 
 class NoSuchUpload(LookupError):
-    """There is no upload of that key, or no file of that number in it; the message is one sentence."""
+    """No upload has that key, or it has no file with that number; the message is one sentence."""
 
 
 class UploadRefused(ValueError):
-    """An upload, or a piece of it, cannot be taken; the message is one sentence."""
+    """An upload or a piece of it cannot be accepted; the message is one sentence."""
 
 
 class WrongOffset(UploadRefused):
-    """A piece does not begin where the file ends; `received` is where it does."""
+    """A piece does not start at the end of the file; `received` is where the file ends."""
 
     def __init__(self, received: int, offset: int) -> None:
         super().__init__(f"offset: expected {received}, where the file ends so far, got {offset}")
@@ -49,14 +49,14 @@ class WrongOffset(UploadRefused):
 
 
 class NoRoom(UploadRefused):
-    """The disk has no room for it; the message is one sentence."""
+    """The disk has no room for the upload; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A file as its sender calls it, with its size and what came of it so far, in bytes, and where it lies.
+    """An uploaded file: its name at the sender, its total and received size in bytes, and its path.
 
-    `labels`: it is a table of labels for the other files, and no part of what is imported.
+    `labels`: it is a label table for the other files, and is not imported as an image.
     """
 
     name: str
@@ -67,18 +67,18 @@ class UploadedFile:
 
 
 class UploadStore:
-    """The uploads below one `CONVSCOPE_HOME`. Safe to share between threads and processes."""
+    """The uploads in one `CONVSCOPE_HOME`. Safe to share between threads and processes."""
 
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.home / "uploads"
         self._most_bytes = settings.upload_gb * 10**9
 
     def begin(self, files: Sequence[tuple[str, int]]) -> str:
-        """Make room for files, given by name and size; gives the upload's key.
+        """Start an upload of files, given by name and size; returns the upload's key.
 
         Raises:
-            UploadRefused: there is no file, there are too many, or they are too big.
-            NoRoom: the disk is too full: what is imported is there twice for a moment.
+            UploadRefused: there are no files, too many, or they are too large.
+            NoRoom: the disk is too full; an import briefly needs space for two copies.
         """
         total = self._check_size([size for _, size in files])
         make_home(self.folder.parent)
@@ -95,19 +95,19 @@ class UploadStore:
         return key
 
     def add_labels(self, key: str, name: str, size: int) -> int:
-        """Make room for a table of labels beside the files of an upload; gives its number.
+        """Add a label table to an upload; returns its file number.
 
-        An upload may have several: an import names the one that it takes, so that another can be tried.
+        An upload may have several: the import names the one to use, so another can be tried.
 
         Raises:
-            NoSuchUpload: there is none of that key.
-            UploadRefused: there are too many files, or they are too big.
+            NoSuchUpload: no upload has that key.
+            UploadRefused: there are too many files, or they are too large.
             NoRoom: the disk is too full.
         """
         folder = self._place(key)
         lock = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would have one number
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two concurrent calls would get the same number
             listed = self._listed(folder)
             self._check_size([*(had for _, had, _ in listed), size])
             self._check_room(2 * size)
@@ -123,7 +123,7 @@ class UploadStore:
         """The files of an upload.
 
         Raises:
-            NoSuchUpload: there is none of that key.
+            NoSuchUpload: no upload has that key.
         """
         folder = self._place(key)
         return [_file(folder, number, *one) for number, one in enumerate(self._listed(folder))]
@@ -132,7 +132,7 @@ class UploadStore:
         """One file of an upload.
 
         Raises:
-            NoSuchUpload: there is none of that key, or it has no such file.
+            NoSuchUpload: no upload has that key, or it has no such file.
         """
         folder = self._place(key)
         listed = self._listed(folder)
@@ -141,15 +141,15 @@ class UploadStore:
         return _file(folder, number, *listed[number])
 
     def write(self, key: str, number: int, offset: int, length: int, stream: BinaryIO) -> int:
-        """Add a piece of `length` bytes to a file; gives how many bytes the file has then.
+        """Append a piece of `length` bytes to a file; returns the file's new size.
 
-        What came before a connection broke is kept.
+        Bytes received before a connection broke are kept.
 
         Raises:
-            NoSuchUpload: there is none of that key, or it has no such file.
+            NoSuchUpload: no upload has that key, or it has no such file.
             WrongOffset: the file does not end at `offset`.
-            UploadRefused: the file would be larger than it was said to be, or the piece broke off.
-            NoRoom: the disk is full; the file is as it was.
+            UploadRefused: the file would exceed its declared size, or the piece was cut short.
+            NoRoom: the disk is full; the file is unchanged.
         """
         file = self.file(key, number)
         if offset + length > file.size:
@@ -183,10 +183,10 @@ class UploadStore:
         return offset + came
 
     def check_complete(self, key: str) -> list[UploadedFile]:
-        """The files of an upload but for tables of labels, all of them whole.
+        """The files of an upload without label tables, once all are complete.
 
         Raises:
-            NoSuchUpload: there is none of that key.
+            NoSuchUpload: no upload has that key.
             UploadRefused: something is missing.
         """
         found = [(number, file) for number, file in enumerate(self.files(key)) if not file.labels]
@@ -200,11 +200,11 @@ class UploadStore:
         return [file for _, file in found]
 
     def labels(self, key: str, number: int) -> UploadedFile:
-        """A table of labels of an upload, whole.
+        """A complete label table of an upload.
 
         Raises:
-            NoSuchUpload: there is none of that key.
-            UploadRefused: the upload has no such table, or it is not whole.
+            NoSuchUpload: no upload has that key.
+            UploadRefused: the upload has no such table, or it is incomplete.
         """
         files = self.files(key)
         tables = [at for at, file in enumerate(files) if file.labels]
@@ -222,18 +222,18 @@ class UploadStore:
         """Remove an upload.
 
         Raises:
-            NoSuchUpload: there is none of that key.
+            NoSuchUpload: no upload has that key.
         """
         shutil.rmtree(self._place(key), ignore_errors=True)
 
     def remove_stale(self, *, but: Collection[str] = (), older_than: float = UNFINISHED_SECONDS) -> int:
-        """Remove uploads that nobody added to for `older_than` seconds, except those in `but`; gives how many."""
+        """Remove uploads idle for `older_than` seconds, except those in `but`; returns their number."""
         before = time.time() - older_than
         removed = 0
         for folder in self._folders():
             if folder.name in but:
                 continue
-            with contextlib.suppress(FileNotFoundError):  # another removed it
+            with contextlib.suppress(FileNotFoundError):  # removed by another process
                 if folder.stat().st_mtime < before:
                     shutil.rmtree(folder, ignore_errors=True)
                     removed += 1
@@ -290,7 +290,7 @@ def _file(folder: Path, number: int, name: str, size: int, labels: bool) -> Uplo
     path = folder / f"{number:06d}"
     try:
         received = path.stat().st_size
-    except FileNotFoundError:  # of an empty file nothing is sent
+    except FileNotFoundError:  # nothing is ever sent for an empty file
         received = 0
     return UploadedFile(name, size, received, path, labels)
 
