@@ -1,6 +1,6 @@
-"""Alembic's environment: runs the migrations on the connection that `db.ledger.engine.Ledger.migrate` hands over.
+"""Alembic environment: runs the migrations on the connection passed by `db.ledger.engine.Ledger.migrate`.
 
-Each migration is one transaction, so a failed one leaves the tables as they were.
+Each migration is one transaction, so a failed one leaves the tables unchanged.
 """
 
 from alembic import context
@@ -11,7 +11,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Table.metadata,
     transaction_per_migration=True,
-    transactional_ddl=True,  # SQLite rolls tables back too, once transactions begin where they should
+    transactional_ddl=True,  # SQLite rolls back DDL too, if transactions begin explicitly
     render_as_batch=True,
 )
 with context.begin_transaction():

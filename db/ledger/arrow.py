@@ -1,6 +1,6 @@
-"""The ledger's tables as Arrow, for DuckDB to read beside the atlas: fresh at each query.
+"""The ledger's tables as Arrow, for DuckDB to query together with the atlas; always up to date.
 
-A table is read again whenever its count of changes is another (`db.ledger.change_counts`).
+A table is read again only when its change count differs (`db.ledger.change_counts`).
 """
 
 import threading
@@ -20,15 +20,15 @@ _TABLES = {name: Table.metadata.tables[name] for name in COMMENTS}
 
 
 class LedgerTables:
-    """The tables and columns of `db.ledger.comments`. Safe to share between threads."""
+    """The tables and columns of `db.ledger.comments`. Thread-safe."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[int, pa.Table]] = {}  # by name: the count of changes, and the rows then
+        self._known: dict[str, tuple[int, pa.Table]] = {}  # by name: change count and rows
 
     def read(self, names: Collection[str]) -> dict[str, pa.Table]:
-        """Those tables, all of one state of the ledger; columns of JSON are text.
+        """The named tables, all from one state of the ledger; JSON columns are text.
 
         Raises:
             LedgerError: the ledger cannot be read.
@@ -51,12 +51,12 @@ class LedgerTables:
 
 
 def empty(name: str) -> pa.Table:
-    """That table without rows."""
+    """The named table without rows."""
     return pa.table([pa.array([], field.type) for field in schema(name)], schema=schema(name))
 
 
 def schema(name: str) -> pa.Schema:
-    """The columns of a table, as Arrow has them."""
+    """The columns of a table as an Arrow schema."""
     return pa.schema([(column.name, _arrow_type(column.type)) for column in _columns(name)])
 
 
@@ -66,7 +66,7 @@ def _columns(name: str) -> list[Any]:
 
 def _as_arrow(connection: Connection, name: str) -> pa.Table:
     columns = _columns(name)
-    # JSON as the database has it: text
+    # JSON as the database stores it: text
     asked = [column.cast(String) if isinstance(column.type, JSON) else column for column in columns]
     rows = connection.execute(select(*asked).order_by(*_TABLES[name].primary_key.columns)).all()
     values = list(zip(*rows, strict=True)) if rows else [()] * len(columns)

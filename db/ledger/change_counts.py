@@ -1,7 +1,7 @@
-"""Counts of changes of the ledger's tables, kept by triggers, for whoever caches what he read of a table.
+"""Change counts of the ledger's tables, kept by triggers, to invalidate cached rows.
 
-A count belongs to the transaction that makes the change, whichever program that is in, so a reader who sees equal
-counts sees equal rows. Row counts and highest numbers say less: results are replaced under the same number.
+A count is part of the transaction that makes the change, whichever program runs it, so equal counts mean
+equal rows. Row counts and highest ids are not enough: results are replaced under the same id.
 """
 
 from collections.abc import Collection
@@ -17,7 +17,7 @@ _EVENTS = ("INSERT", "UPDATE", "DELETE")
 
 
 def change_counts(connection: Connection, names: Collection[str]) -> dict[str, int]:
-    """How often each of those tables changed, as this transaction sees it."""
+    """How often each of the tables has changed, as seen by this transaction."""
     rows = connection.execute(
         select(TableChange.name, func.sum(TableChange.changes))
         .where(TableChange.name.in_(names))
@@ -27,9 +27,9 @@ def change_counts(connection: Connection, names: Collection[str]) -> dict[str, i
 
 
 def count_changes(connection: Connection) -> None:
-    """Make the triggers that are missing. A migration that makes a table anew takes its triggers away.
+    """Create missing triggers. A migration that recreates a table drops its triggers.
 
-    Begins a transaction and ends it; does nothing in a ledger of an older revision.
+    Begins and ends a transaction; does nothing in a ledger with an older revision.
     """
     there = inspect(connection)
     tables = [name for name in WATCHED if there.has_table(name)]
@@ -53,7 +53,7 @@ def count_changes(connection: Connection) -> None:
 
 
 def trigger_names(tables: Collection[str]) -> set[str]:
-    """Names of the triggers of those tables."""
+    """Names of the triggers of the tables."""
     return {_name(table, event) for table in tables for event in _EVENTS}
 
 
@@ -77,7 +77,7 @@ CREATE TRIGGER {name} AFTER {event} ON {table} BEGIN
     ON CONFLICT (name, writer) DO UPDATE SET changes = changes + 1;
 END"""
 
-# A row for each connection: transactions that run side by side never wait for one another's counter.
+# One row per connection, so concurrent transactions never wait for each other's counter.
 _POSTGRESQL_FUNCTION = f"""
 CREATE OR REPLACE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

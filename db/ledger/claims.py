@@ -1,6 +1,6 @@
-"""A claim on a job: one attempt of one worker, its lease, its items and its end; and what becomes of lapsed ones.
+"""A claim on a job: one worker's attempt, with its lease, its items and its end; and the sweep of lapsed claims.
 
-Whoever writes names the claim, so that a worker that lost its lease writes nothing.
+Every write names the claim, so a worker that lost its lease cannot write anything.
 """
 
 import uuid
@@ -17,22 +17,22 @@ from db.ledger.leases import Heartbeat, Leases
 from db.ledger.tables import Job, JobItem
 
 MAX_BACKOFF = 60.0
-MAX_PAUSE = 3600.0  # of a job that waits for what somebody else holds, or for space on the disk
+MAX_PAUSE = 3600.0  # of a job that waits for a resource in use, or for disk space
 ERROR_LENGTH = 1000
 TRACEBACK_LENGTH = 20_000
 
 
 class ItemEnded(RuntimeError):
-    """The item's end was kept before: a database that goes away may keep a transaction and not say so."""
+    """The item has already ended: a database may commit a transaction and disconnect before confirming it."""
 
 
 class LostClaim(RuntimeError):
-    """The job was taken from this worker: its lease lapsed, and another may run it now."""
+    """The worker lost the job: its lease lapsed, and another worker may be running it."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One attempt of one worker at a job. Nothing is written without it."""
+    """One worker's attempt at a job. Nothing is written without a claim."""
 
     job: int
     claim: str
@@ -43,7 +43,7 @@ class Claim:
 
 
 def claim_job(ledger: Ledger, job: int, *, worker: str, lease: float) -> Claim | None:
-    """Take a queued job for `worker`; None where there is nothing to take."""
+    """Claim a queued job for `worker`; None if the job cannot be claimed."""
     claim = str(uuid.uuid4())
     with ledger.write() as connection:
         present = moment(connection)
@@ -68,7 +68,7 @@ def claim_job(ledger: Ledger, job: int, *, worker: str, lease: float) -> Claim |
 
 
 def next_interactive(ledger: Ledger, *, but: Collection[str] = ()) -> int | None:
-    """The job that somebody waits for longest, if one is queued of another kind than those in `but`."""
+    """The interactive job that has waited longest, among queued jobs of kinds not in `but`; None if there is none."""
     with ledger.read() as connection:
         return connection.execute(
             select(Job.job)
@@ -84,7 +84,7 @@ def next_interactive(ledger: Ledger, *, but: Collection[str] = ()) -> int | None
 
 
 def _is_due(present: Any) -> ColumnElement[bool]:
-    """Whether a job's pause is over. One that is longer than any is one that a clock's jump back left behind."""
+    """Whether a job's pause is over; a pause longer than the maximum dates from before a clock was set back."""
     return or_(
         Job.not_before.is_(None),
         Job.not_before <= present,
@@ -93,10 +93,10 @@ def _is_due(present: Any) -> ColumnElement[bool]:
 
 
 def renew(ledger: Ledger, claim: Claim, *, lease: float, progress: float, note: str | None = None) -> bool:
-    """Say that the worker lives, how far the present item is and what it is at; whether the job is to be cancelled.
+    """Send a heartbeat with the current item's progress and note; returns whether cancellation was requested.
 
     Raises:
-        LostClaim: the job was taken from this worker.
+        LostClaim: the worker lost the job.
     """
     with ledger.write() as connection:
         row = connection.execute(
@@ -115,7 +115,7 @@ def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
 
 
 def open_items(ledger: Ledger, claim: Claim) -> list[Record]:
-    """The items that wait, in order."""
+    """The queued items, in order."""
     with ledger.read() as connection:
         rows = connection.execute(
             select(JobItem.__table__)
@@ -134,13 +134,14 @@ def finish_item(
     store: Callable[[Connection], int | None],
     value: Any = None,
 ) -> None:
-    """Keep an item's result, in one transaction with its being done.
+    """Store an item's result and mark the item done, in one transaction.
 
-    `store` writes its row and returns the row's number, None where it has none; `value` is kept as JSON.
+    `store` writes the result's row and returns its number, or None if it writes none; `value` is stored as
+    JSON.
 
     Raises:
-        LostClaim: the job was taken from this worker; nothing is kept.
-        ItemEnded: the item's end was kept before.
+        LostClaim: the worker lost the job; nothing is stored.
+        ItemEnded: the item has already ended.
     """
     with ledger.write() as connection:
         _count(connection, claim, items_done=Job.items_done + 1)
@@ -149,10 +150,10 @@ def finish_item(
 
 
 def fail_item(ledger: Ledger, claim: Claim, item: int, *, seconds: float, error: str) -> None:
-    """Note why an item has no result.
+    """Mark an item as failed, with the reason.
 
     Raises:
-        LostClaim: the job was taken from this worker.
+        LostClaim: the worker lost the job.
     """
     with ledger.write() as connection:
         _count(connection, claim, items_failed=Job.items_failed + 1)
@@ -171,12 +172,12 @@ def _end_item(connection: Connection, item: int, state: str, **values: Any) -> N
         .where(JobItem.item == item, JobItem.state == "queued")
         .values(state=state, finished=moment(connection), **values)
     )
-    if ended.rowcount != 1:  # its job's claim is held, so it was this very worker
+    if ended.rowcount != 1:  # the claim is still ours, so this worker ended it
         raise ItemEnded(f"item {item} has ended before")
 
 
 def finish(ledger: Ledger, claim: Claim) -> str | None:
-    """End a job whose items all ended; its state, None where the job was taken from this worker."""
+    """End a job whose items have all ended; returns its state, None if the worker lost the job."""
     with ledger.write() as connection:
         failures = connection.execute(
             select(JobItem.model, JobItem.image_id, JobItem.image_key, JobItem.error)
@@ -187,7 +188,7 @@ def finish(ledger: Ledger, claim: Claim) -> str | None:
         if failures:
             first = failures[0]
             items = connection.execute(select(Job.items).where(Job.job == claim.job)).scalar_one()
-            # an item without an image is a whole set's
+            # an item without an image is about a whole set
             of = f"image {first.image_id} with {first.model}: " if first.image_key else ""
             what = f"{of}{first.error}"
             error = what if items == 1 else f"{len(failures)} of {items} have no result, the first is {what}"
@@ -212,23 +213,23 @@ def _end(connection: Connection, claim: Claim, state: str, **values: Any) -> boo
 
 
 def end_cancelled(ledger: Ledger, claim: Claim) -> bool:
-    """End a job that was to be cancelled; what is finished stays."""
+    """End a job whose cancellation was requested; finished items are kept."""
     with ledger.write() as connection:
         return _end(connection, claim, "cancelled", cancel_requested=False)
 
 
 def give_back(ledger: Ledger, claim: Claim) -> bool:
-    """Queue a job again that its worker cannot go on with because it stops: not the job's fault."""
+    """Re-queue the job of a worker that is stopping. This does not count as an attempt."""
     return _queue_again(ledger, claim, note=None)
 
 
 def postpone(ledger: Ledger, claim: Claim, *, seconds: float, note: str) -> bool:
-    """Queue a job again for later, because of what somebody else does: not the job's fault. `note` says what."""
+    """Re-queue a job for later because a resource is in use, as `note` says. This does not count as an attempt."""
     return _queue_again(ledger, claim, pause=seconds, note=note[:ERROR_LENGTH])
 
 
 def _queue_again(ledger: Ledger, claim: Claim, *, pause: float = 0.0, **values: Any) -> bool:
-    """As if this attempt had not been."""
+    """Re-queue the job without counting this attempt."""
     with ledger.write() as connection:
         if pause:
             values["not_before"] = moment(connection) + timedelta(seconds=min(MAX_PAUSE, pause))
@@ -249,11 +250,13 @@ def _queue_again(ledger: Ledger, claim: Claim, *, pause: float = 0.0, **values: 
 def end_attempt(
     ledger: Ledger, claim: Claim, *, error: str, traceback: str | None, retryable: bool, attempts: int
 ) -> str | None:
-    """End an attempt that raised: queued again after a pause, or failed; None where the claim was lost.
+    """End an attempt that raised: the job is re-queued after a pause, or fails.
+
+    Returns the job's new state, None if the claim was lost.
 
     Args:
-        retryable: whether trying again can help.
-        attempts: how many a job has.
+        retryable: whether a retry can help.
+        attempts: maximum attempts per job.
     """
     said = {
         "error": error[:ERROR_LENGTH],
@@ -281,7 +284,7 @@ def end_attempt(
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep changed: jobs whose lease lapsed, and those whose message is to be sent (again)."""
+    """What a sweep did: jobs whose lease lapsed, and jobs whose message has to be sent (again)."""
 
     lapsed: tuple[int, ...]
     to_send: tuple[tuple[int, str], ...]  # number, queue
@@ -290,14 +293,14 @@ class Swept:
 def sweep(
     ledger: Ledger, leases: Leases, *, attempts: int, resend_after: float, empty_queues: Collection[str]
 ) -> Swept:
-    """Queue lapsed jobs again, and list the queued ones whose message is missing.
+    """Re-queue jobs whose lease lapsed, and list queued jobs whose message is missing.
 
-    A message is missing where none was sent, or where `resend_after` seconds later its queue is empty and the job
-    still waits. Several messages for one job do no harm. Any number of sweepers may run: each job is listed to
-    one of them, and listed again if that one dies before it sends.
+    A message is missing if none was sent, or if after `resend_after` seconds the queue is empty and the job
+    is still queued. Duplicate messages do no harm. Any number of sweepers may run: each job is listed for one
+    of them, and again later if that one dies before sending.
 
     Args:
-        leases: what this sweeper saw before; one for all its sweeps.
+        leases: what this sweeper has observed so far; the same object for all its sweeps.
     """
     lapsed: list[int] = []
     with ledger.write() as connection:
@@ -329,7 +332,7 @@ def sweep(
         stale = or_(
             Job.sent.is_(None),
             (Job.sent < present - timedelta(seconds=resend_after)) & Job.queue.in_(empty_queues),
-            Job.sent > present + timedelta(seconds=60),  # a clock jumped back
+            Job.sent > present + timedelta(seconds=60),  # the clock was set back
         )
         due = connection.execute(
             select(Job.job, Job.queue, Job.sent)

@@ -1,6 +1,6 @@
-"""What people's SQL sees of the ledger: its tables and columns, each with the comment that page and command show.
+"""The ledger's tables and columns that user SQL can read, each with the comment shown on the page and by the command.
 
-A column that is not named here is not seen: keys, claims, and paths of files say nothing in a table.
+Columns not listed here are hidden: keys, claims and file paths mean nothing in a result table.
 """
 
 _MODEL = "Name of the model."

@@ -1,6 +1,6 @@
-"""The ledger's database: SQLite in WAL mode below the home, or PostgreSQL by URL.
+"""The ledger's database: SQLite in WAL mode in the home, or PostgreSQL by URL.
 
-Every process that opens a ledger brings it to the newest tables first; starters wait for each other.
+Every process that opens a ledger first migrates it to the latest revision; concurrent starts take turns.
 """
 
 import contextlib
@@ -40,21 +40,19 @@ from db.ledger.write_turns import WriteTurns
 from db.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
-BUSY_SECONDS = 15.0  # for which a command or a worker waits for another writer
-PAGE_SECONDS = 3.0  # likewise the web server: a person looks at a page meanwhile
-PAGE_WRITERS = (
-    4  # of the web server, at once, where the database can: the others of its 15 connections are for pages
-)
-_LOCK_NOT_AVAILABLE = "55P03"  # of PostgreSQL's codes: lock_timeout has passed
-_MIGRATION_LOCK = 7_284_511  # PostgreSQL's advisory locks are numbers; this one is ours
+BUSY_SECONDS = 15.0  # how long a command or a worker waits for another writer
+PAGE_SECONDS = 3.0  # the same for the web server, where a user is waiting for a page
+PAGE_WRITERS = 4  # concurrent writers of the web server on PostgreSQL: its other 11 connections serve pages
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's error code for an expired lock_timeout
+_MIGRATION_LOCK = 7_284_511  # an arbitrary number for PostgreSQL's advisory lock
 
 
 class LedgerError(RuntimeError):
-    """The ledger cannot be used; the message is one sentence for the person who runs Convscope."""
+    """The ledger cannot be used; the message is one sentence for whoever runs Convscope."""
 
 
 class DamagedLedger(LedgerError):
-    """The ledger's file does not hold what it should; the message is one sentence."""
+    """The ledger's file is damaged; the message is one sentence."""
 
     def __init__(self, file: Path | str, what: str) -> None:
         super().__init__(
@@ -64,22 +62,22 @@ class DamagedLedger(LedgerError):
 
 
 class ReadOnlyHome(LedgerError):
-    """Something was to be written to a home that only reads; the message is one sentence."""
+    """A write was attempted in a read-only home; the message is one sentence."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(f"{home} is read-only: Convscope shows what is there and changes nothing")
 
 
 def now() -> datetime:
-    """The present time as the ledger keeps it: UTC, without a zone."""
+    """The current time in the ledger's format: UTC, without a time zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 def moment(connection: Connection) -> Any:
-    """The present time by the ledger's own clock, for statements: hosts that share a database have clocks that differ.
+    """The current time by the database's clock, for statements: clocks differ between hosts that share a database.
 
-    An SQL expression on PostgreSQL, a datetime on SQLite, whose processes share one host. Differences from timedelta
-    may be added to either.
+    An SQL expression on PostgreSQL, a datetime on SQLite, whose processes share one host. A timedelta can be
+    added to either.
     """
     if connection.dialect.name == "sqlite":
         return now()
@@ -87,7 +85,7 @@ def moment(connection: Connection) -> Any:
 
 
 def present(connection: Connection) -> datetime:
-    """The present time by the ledger's own clock, to compare with what was read from it."""
+    """The current time by the database's clock, to compare with times read from the ledger."""
     if connection.dialect.name == "sqlite":
         return now()
     found: datetime = connection.execute(select(moment(connection))).scalar_one()
@@ -95,14 +93,14 @@ def present(connection: Connection) -> datetime:
 
 
 class Ledger:
-    """The ledger below one `CONVSCOPE_HOME`, or at its `CONVSCOPE_LEDGER_URL`. Safe to share between threads."""
+    """The ledger in one `CONVSCOPE_HOME`, or at its `CONVSCOPE_LEDGER_URL`. Thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self.home = settings.home
         self.file = None if settings.ledger_url else settings.home / "ledger.sqlite"
         self.url = settings.ledger_url or f"sqlite:///{self.file}"
         self.engine = _engine(self.url)
-        # SQLite makes files beside its own, so it writes where the folder can be written
+        # SQLite creates files next to the database, so it can write only if the folder is writable
         self.read_only = (
             self.file is not None
             and self.file.exists()
@@ -114,32 +112,32 @@ class Ledger:
         self._turns: WriteTurns | None = None
 
     def serve_pages(self) -> None:
-        """From now on this process gives up soon where something is locked, and few of its writers wait at once."""
+        """From now on, give up quickly on locks, and limit how many writers of this process wait at once."""
         sqlite = self.engine.dialect.name == "sqlite"
         self._turns = WriteTurns(PAGE_SECONDS, 1 if sqlite else PAGE_WRITERS)
         if not sqlite:
             event.listen(self.engine, "connect", _wait_as_pages_do)
-            self.engine.dispose()  # those that are open wait for as long as it takes
+            self.engine.dispose()  # open connections still wait without a timeout
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one state of the ledger.
+        """A connection that sees one consistent state of the ledger.
 
         Raises:
             LedgerError: the database cannot be reached.
         """
         with _in_sentences(self.engine), self.engine.connect() as connection:
-            if self.engine.dialect.name == "postgresql":  # where each statement sees another state otherwise
+            if self.engine.dialect.name == "postgresql":  # by default each statement sees a new snapshot
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction: all of the block or, where it raises, nothing of it.
+        """A transaction, committed at the end of the block and rolled back if the block raises.
 
         Raises:
             ReadOnlyHome: the home is read-only.
-            LedgerError: the database cannot be reached, or written to.
+            LedgerError: the database cannot be reached or written to.
         """
         if self.read_only:
             raise ReadOnlyHome(self.home)
@@ -153,7 +151,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[float]:
-        """When this thread may write, and for how many seconds it waits for others then."""
+        """Wait for this thread's turn to write; yields how many seconds it may then wait for locks."""
         if self._turns is None:
             yield BUSY_SECONDS
             return
@@ -165,11 +163,11 @@ class Ledger:
             yield seconds
 
     def migrate(self, revision: str = "head") -> None:
-        """Bring the tables to `revision`; does nothing where they are there already.
+        """Migrate the tables to `revision`; does nothing if they already have it.
 
         Raises:
-            ReadOnlyHome: they are others, and the home is read-only.
-            LedgerError: the database cannot be reached, or was made by a newer Convscope.
+            ReadOnlyHome: the tables have another revision, and the home is read-only.
+            LedgerError: the database cannot be reached, or was created by a newer Convscope.
         """
         if self.read_only:
             if self.revision() != head():
@@ -182,7 +180,7 @@ class Ledger:
             self._check_known(present)
             try:
                 if revision == "head" and present == head():
-                    pass  # nothing to load the migrations for
+                    pass  # up to date: skip loading the migrations
                 elif revision == "base" or (present and revision != "head" and revision < present):
                     command.downgrade(config, revision)
                 else:
@@ -192,10 +190,10 @@ class Ledger:
             count_changes(connection)
 
     def revision(self) -> str | None:
-        """Revision of its tables, None where there are none yet; nothing is changed.
+        """Revision of the tables, None if there are none yet; read-only.
 
         Raises:
-            LedgerError: the database cannot be reached, is damaged, or was made by a newer Convscope.
+            LedgerError: the database cannot be reached, is damaged, or was created by a newer Convscope.
         """
         if self.file is None:
             with _in_sentences(self.engine), self.engine.connect() as connection:
@@ -232,7 +230,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[Connection]:
-        """A connection on which nobody else migrates meanwhile."""
+        """A connection under the migration lock: no other process migrates meanwhile."""
         if self.engine.dialect.name != "sqlite":
             with self.engine.connect() as connection:
                 connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
@@ -248,7 +246,7 @@ class Ledger:
             make_home(self.home)
             if (
                 self.file is not None and not self.file.exists()
-            ):  # SQLite gives its other files this one's mode
+            ):  # SQLite's other files get the mode of this one
                 shared = self.home.stat().st_mode & stat.S_ISGID
                 os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o660 if shared else 0o600))
             with (self.home / "ledger.LOCK").open("w") as lock:
@@ -264,13 +262,13 @@ class Ledger:
 
 
 def head() -> str:
-    """Revision of the tables that this Convscope uses."""
+    """The revision of the tables that this Convscope uses."""
     return _revisions()[0]
 
 
 @functools.cache
 def _revisions() -> tuple[str, ...]:
-    """All revisions that there are migrations for, the newest first."""
+    """All known revisions, newest first."""
     script = ScriptDirectory.from_config(_alembic())
     return tuple(found.revision for found in script.walk_revisions())
 
@@ -308,14 +306,14 @@ def _engine(url: str) -> Engine:
 
 
 def _read_only_engine(url: str, file: Path) -> Engine:
-    """An engine that makes no file. Each reader gets a connection of its own: another may write meanwhile."""
+    """An engine that creates no files. Each reader has its own connection: another process may write meanwhile."""
     engine = create_engine(make_url(url), creator=lambda: _connect_to_read(file), poolclass=NullPool)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _connect_to_read(file: Path) -> sqlite3.Connection:
-    """A connection that changes nothing. Where nobody has the file open, SQLite need not make its files beside it."""
+    """A read-only connection. If no other process has the file open, SQLite need not create files next to it."""
     beside = file.with_name(f"{file.name}-wal")
     alone = not (beside.exists() and beside.stat().st_size)
     how = "mode=ro&immutable=1" if alone else "mode=ro"
@@ -325,26 +323,24 @@ def _connect_to_read(file: Path) -> sqlite3.Connection:
 
 
 def _prepare_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
-    connection.isolation_level = (
-        None  # transactions begin where `_begin_sqlite` says, not at the first INSERT
-    )
+    connection.isolation_level = None  # `_begin_sqlite` begins transactions, not the first INSERT
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS:.0f}")
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")  # what was said to be kept is kept, also when the power goes
+    cursor.execute("PRAGMA synchronous = FULL")  # committed data survives a power failure
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 
 def _wait_as_pages_do(connection: Any, _record: ConnectionPoolEntry) -> None:
-    """PostgreSQL waits for locks without end unless it is told."""
+    """Limit waits for locks, which PostgreSQL does not limit by default."""
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = {1000 * PAGE_SECONDS:.0f}")
     connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Writers take the lock at once: one that began by reading could find the state changed, and fail."""
+    """Writers take the lock at the start: a transaction that begins by reading could fail when it first writes."""
     seconds = connection.get_execution_options().get("convscope_writes")
     if seconds is not None:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * seconds:.0f}")
@@ -353,9 +349,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 @contextlib.contextmanager
 def _in_sentences(engine: Engine) -> Iterator[None]:
-    """Whatever a database does wrong is a LedgerError: away, read-only after a failover, full, damaged, without tables.
+    """Turn database failures into LedgerErrors: unreachable, read-only after a failover, full, damaged, tables missing.
 
-    A row that may not be there twice is no such fault: whoever writes decides what it means.
+    A violated unique constraint is not a failure: the caller decides what it means.
     """
     try:
         yield
@@ -372,7 +368,7 @@ def _in_sentences(engine: Engine) -> Iterator[None]:
 
 
 def _read_by_sqlalchemy(error: BaseException) -> bool:
-    """Whether an error comes from SQLAlchemy's conversion of a row, and not from whoever works with rows."""
+    """Whether an error comes from SQLAlchemy's conversion of a row, and not from the code that uses the rows."""
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     while files and f"{os.sep}json{os.sep}" in files[-1]:
         files.pop()
@@ -410,7 +406,7 @@ def _locked(place: Path | str) -> str:
 
 
 def _what(error: SQLAlchemyError) -> str:
-    """What the database said, in one line."""
+    """The database's message, in one line."""
     if isinstance(error, NoConnectionFree):
         return "all connections are in use"
     said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error

@@ -1,9 +1,9 @@
-"""A job's life, as statements on the ledger.
+"""The life cycle of a job, as statements on the ledger.
 
     queued -> running -> done | failed | cancelled
 
-`move` is the one way from state to state. A worker claims a job with one conditional UPDATE, so that a job which is
-delivered twice is run once; it names its claim in everything it writes, so that one which lost its lease writes
+`move` makes all transitions. A worker claims a job with one conditional UPDATE, so a job that is
+delivered twice runs once. It names its claim in every write, so a worker that lost its lease writes
 nothing.
 """
 
@@ -19,7 +19,7 @@ from db.ledger.set_states import SetChanged, check_unchanged
 from db.ledger.tables import Attack, Job, JobItem, SaliencyMap
 
 Record = dict[str, Any]
-# From a state to those that may follow it. A finished job is queued again by `retry`, or by asking for it again.
+# Allowed transitions. A finished job is queued again by `retry`, or by submitting the same request again.
 MOVES: dict[str, tuple[str, ...]] = {
     "queued": ("running", "cancelled"),
     "running": ("done", "failed", "cancelled", "queued"),
@@ -31,20 +31,20 @@ ENDED = tuple(state for state in MOVES if state not in ("queued", "running"))
 
 
 class NoSuchJob(LookupError):
-    """There is no job of that number; the message is one sentence."""
+    """There is no job with that number; the message is one sentence."""
 
 
 class NoSuchSubject(LookupError):
-    """A result that a job is to be about is not there; the message is one sentence."""
+    """A result that a job refers to does not exist; the message is one sentence."""
 
 
 class IllegalMove(ValueError):
-    """The job is in a state from which it cannot go where it was told to; the message is one sentence."""
+    """The job's state does not allow the transition; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class NewItem:
-    """One item of a job on its way into the ledger; see `JobItem`. One that is about a whole set has no `image_key`."""
+    """An item to be added with its job; see `JobItem`. An item about a whole set has no `image_key`."""
 
     model: str
     image_id: int
@@ -54,11 +54,11 @@ class NewItem:
 
 @dataclass(frozen=True)
 class NewJob:
-    """A job on its way into the ledger; see `Job`.
+    """A job to be added; see `Job`.
 
     Attributes:
-        about: of what the items' subjects are numbers: map or attack.
-        restores: results, map or attack, that are computed again where the job is done and their files are gone.
+        about: what the items' subjects refer to: map or attack.
+        restores: results (map or attack) to compute again if the job is done but their files are gone.
     """
 
     key: str
@@ -74,23 +74,24 @@ class NewJob:
 
 
 def move(connection: Connection, job: int, to: str, *conditions: ColumnElement[bool], **values: Any) -> bool:
-    """Take a job to state `to` where it may go there and the conditions hold; whether it did."""
+    """Move a job to state `to` if the transition is allowed and the conditions hold; returns whether it did."""
     sources = [state for state, following in MOVES.items() if to in following]
     statement = update(Job).where(Job.job == job, Job.state.in_(sources), *conditions)
     return connection.execute(statement.values(state=to, **values)).rowcount == 1
 
 
 def submit_job(ledger: Ledger, new: NewJob, *, set_changes: int | None = None) -> tuple[int, bool]:
-    """(number, whether there is something to do) of the job with that key, made where there is none.
+    """(number, whether there is work to do) of the job with that key, which is created if needed.
 
-    One that failed or was cancelled is queued again: its finished items stay.
+    A job that failed or was cancelled is queued again; its finished items are kept.
 
     Args:
-        set_changes: what `set_states.set_changes_of` gave before the request was made; None: it is not compared.
+        set_changes: the value of `set_states.set_changes_of` from before the request was built; None skips
+            the check.
 
     Raises:
-        SetChanged: the image set was renamed or removed since, or is being so.
-        NoSuchSubject: a result that the job is about was removed since.
+        SetChanged: the image set was renamed or removed since, or is being changed now.
+        NoSuchSubject: a result that the job refers to was removed since.
     """
     for _ in range(3):
         try:
@@ -107,21 +108,21 @@ def submit_job(ledger: Ledger, new: NewJob, *, set_changes: int | None = None) -
                     connection.execute(withdraw.values(cancel_requested=False))
                 return found.job, False
         except IntegrityError:
-            continue  # somebody else submitted the same meanwhile: theirs is found now
+            continue  # submitted concurrently by another process: find that job now
     raise RuntimeError(f"the job with key {new.key} can neither be found nor made")
 
 
-# Numbers of the results that jobs can be about.
+# Number columns of the results that jobs can refer to.
 _SUBJECTS = {"map": SaliencyMap.map, "attack": Attack.attack}
 
 
 def _check_subjects(connection: Connection, new: NewJob) -> None:
-    """Whether the results that the job is about are there."""
+    """Raise NoSuchSubject unless the results that the job refers to exist."""
     wanted = sorted({item.subject for item in new.items if item.subject is not None})
     if not wanted:
         return
     number = _SUBJECTS[new.about]
-    for first in range(0, len(wanted), 500):  # databases take only so many values in one statement
+    for first in range(0, len(wanted), 500):  # databases limit the number of values per statement
         some = wanted[first : first + 500]
         found = set(connection.execute(select(number).where(number.in_(some))).scalars())
         if len(found) < len(some):
@@ -201,7 +202,7 @@ def _counted(job: int, state: str) -> Any:
 
 
 def requeue_items(ledger: Ledger, job: int, items: Sequence[int], *, set_changes: int | None = None) -> bool:
-    """Queue a finished job's items again whose results are gone; whether there is something to do.
+    """Queue items of a finished job again, because their results are gone; returns whether there is work to do.
 
     Raises:
         SetChanged: see `submit_job`.
@@ -217,17 +218,17 @@ def requeue_items(ledger: Ledger, job: int, items: Sequence[int], *, set_changes
 
 
 def mark_sent(ledger: Ledger, job: int) -> None:
-    """Note that a message with the job's number went out."""
+    """Record that a message with the job's number was sent."""
     with ledger.write() as connection:
         connection.execute(update(Job).where(Job.job == job).values(sent=moment(connection)))
 
 
 def cancel(ledger: Ledger, job: int) -> str:
-    """Cancel a job: at once where it waits, else as soon as its worker looks. Its state after.
+    """Cancel a job: at once if it is queued, otherwise at its worker's next heartbeat. Returns its new state.
 
     Raises:
-        NoSuchJob: there is none of that number.
-        IllegalMove: it has ended.
+        NoSuchJob: there is no job with that number.
+        IllegalMove: the job has ended.
     """
     with ledger.write() as connection:
         if move(
@@ -249,11 +250,11 @@ def cancel(ledger: Ledger, job: int) -> str:
 
 
 def retry(ledger: Ledger, job: int) -> str:
-    """Queue a job again that failed or was cancelled; its finished items stay. Gives its queue.
+    """Queue a job that failed or was cancelled again; finished items are kept. Returns its queue.
 
     Raises:
-        NoSuchJob: there is none of that number.
-        IllegalMove: it waits, runs, or is done.
+        NoSuchJob: there is no job with that number.
+        IllegalMove: the job is queued, running or done.
     """
     with ledger.write() as connection:
         state = _state(connection, job)

@@ -1,8 +1,8 @@
-"""Leases without clocks: a job's lease has lapsed where one observer saw no heartbeat for so long.
+"""Leases without clocks: a job's lease lapses when one observer has seen no heartbeat for that long.
 
-Hosts' clocks differ, and jump. So nobody compares a time that another process wrote with their own: a heartbeat writes
-another value into `jobs.lease_until`, and whoever sweeps measures with a monotonic clock of its own for how long that
-value has stayed the same. An observer that starts gives every job a whole lease first.
+Clocks differ between hosts, and jump. So a process never compares its own clock with a time written by
+another. A heartbeat writes a new value to `jobs.lease_until`, and each sweeper measures with its own
+monotonic clock how long that value has been unchanged. A new observer grants every job a full lease first.
 """
 
 import time
@@ -13,7 +13,7 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a running job's row says of its worker."""
+    """The worker's heartbeat in a running job's row."""
 
     job: int
     claim: str
@@ -21,7 +21,7 @@ class Heartbeat:
 
 
 class Leases:
-    """What one process saw of running jobs. Not for several threads."""
+    """What one process has observed of running jobs. Not thread-safe."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -29,7 +29,7 @@ class Leases:
         self._seen: dict[Heartbeat, float] = {}
 
     def lapsed(self, running: Iterable[Heartbeat]) -> list[Heartbeat]:
-        """Note the heartbeats of all jobs that run, and give those that have not changed for a lease."""
+        """Record the heartbeats of all running jobs; returns those that have not changed for the length of a lease."""
         moment = self._clock()
         self._seen = {beat: self._seen.get(beat, moment) for beat in running}
         return [beat for beat, since in self._seen.items() if moment - since >= self._seconds]

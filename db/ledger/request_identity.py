@@ -1,7 +1,7 @@
-"""What was asked, by content: equal questions have equal names, whatever the image set is called.
+"""The identity of a request, by content: equal requests have equal keys, whatever the image set is called.
 
-A result is found by its question, its set and its image. The set's name is folded into the key last, so that a set
-which is renamed takes its rows along, and another set that takes the old name finds none of them.
+A result is found by its question, its set and its image. The set's name is added to the key last: a renamed
+set takes its rows along, and another set that takes the old name finds none of them.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def content_key(*parts: Any) -> str:
-    """SHA-256 over the parts as JSON."""
+    """SHA-256 of the parts as JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""SQL that people keep, by name."""
+"""SQL queries that users save by name."""
 
 from typing import Any
 
@@ -18,21 +18,21 @@ class NameTaken(ValueError):
 
 
 class NoSuchQuery(LookupError):
-    """There is no saved query of that number; the message is one sentence."""
+    """There is no saved query with that number; the message is one sentence."""
 
 
 def saved_queries(ledger: Ledger) -> list[Record]:
-    """All saved queries by name."""
+    """All saved queries, by name."""
     with ledger.read() as connection:
         asked = select(SavedQuery.__table__).order_by(SavedQuery.name)
         return [dict(row) for row in connection.execute(asked).mappings()]
 
 
 def save_query(ledger: Ledger, *, name: str, description: str, sql: str, replace: bool) -> Record:
-    """Keep a query; `replace` the one of that name if there is one.
+    """Save a query; with `replace`, overwrite the one with that name.
 
     Raises:
-        NameTaken: there is one, and it is not to be replaced.
+        NameTaken: the name exists and `replace` is false.
     """
     moment = now()
     values = {"description": description, "sql": sql, "changed": moment}
@@ -50,10 +50,10 @@ def save_query(ledger: Ledger, *, name: str, description: str, sql: str, replace
 
 
 def delete_query(ledger: Ledger, query: int) -> None:
-    """Remove a saved query.
+    """Delete a saved query.
 
     Raises:
-        NoSuchQuery: there is none of that number.
+        NoSuchQuery: there is no query with that number.
     """
     with ledger.write() as connection:
         gone = connection.execute(delete(SavedQuery).where(SavedQuery.query == query))

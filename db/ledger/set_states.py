@@ -1,7 +1,8 @@
-"""Whether an image set stays what it was: one transaction decides between changing a set and making a job for it.
+"""Keeps an image set unchanged while a job for it is created: one transaction orders changes and submissions.
 
-A set's `changes` are odd while it is renamed or removed. Who submits a job reads them, looks at the set in the atlas,
-and makes the job only where they are the same and even in the very transaction that makes it.
+A set's `changes` count is odd while the set is being renamed or removed. To submit a job, read the count,
+look at the set in the atlas, and create the job only if the count is unchanged and even in the same
+transaction.
 """
 
 from collections.abc import Collection
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, insert, select, text, update
 from db.ledger.engine import Ledger
 from db.ledger.tables import ImageSetChange
 
-_LOCK = 7_284_512  # PostgreSQL's advisory locks are numbers; `db.ledger.engine` has the one before
+_LOCK = 7_284_512  # an advisory lock number; `db.ledger.engine` uses the one before it
 
 
 class SetChanged(RuntimeError):
@@ -19,27 +20,27 @@ class SetChanged(RuntimeError):
 
 
 def set_changes_of(ledger: Ledger, image_set: str) -> int:
-    """How often a set of that name was changed; to be read before looking at the set."""
+    """Change count of the set name; read it before looking at the set."""
     with ledger.read() as connection:
         return changes_in(connection, image_set)
 
 
 def changes_in(connection: Connection, image_set: str) -> int:
-    """How often a set of that name was changed, as this transaction sees it."""
+    """Change count of the set name, as seen by this transaction."""
     asked = select(ImageSetChange.changes).where(ImageSetChange.image_set == image_set)
     return connection.execute(asked).scalar_one_or_none() or 0
 
 
 def check_unchanged(connection: Connection, image_set: str, before: int | None = None) -> None:
-    """Hold the set as it is until the transaction ends. Call in a transaction that writes.
+    """Keep the set unchanged until the transaction ends. Call in a writing transaction.
 
     Args:
-        before: what `set_changes_of` gave; None where nothing was read of the set.
+        before: the earlier value of `set_changes_of`; None if nothing about the set was read.
 
     Raises:
-        SetChanged: it was changed since `before`, or is being changed.
+        SetChanged: the set was changed since `before`, or is being changed.
     """
-    if connection.dialect.name == "postgresql":  # SQLite's writers wait for each other anyway
+    if connection.dialect.name == "postgresql":  # SQLite serializes writers anyway
         connection.execute(text("SELECT pg_advisory_xact_lock_shared(:lock)"), {"lock": _LOCK})
     found = changes_in(connection, image_set)
     if found % 2:
@@ -51,7 +52,7 @@ def check_unchanged(connection: Connection, image_set: str, before: int | None =
 
 
 def begin_change(connection: Connection, names: Collection[str]) -> None:
-    """From the end of this transaction on, no job is made for sets of these names. Call first in it."""
+    """Block job creation for sets with these names once this transaction commits. Call first in the transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     for name in names:
@@ -60,7 +61,7 @@ def begin_change(connection: Connection, names: Collection[str]) -> None:
 
 
 def end_change(ledger: Ledger, names: Collection[str]) -> None:
-    """Jobs may be made again for sets of these names."""
+    """Allow jobs again for sets with these names."""
     with ledger.write() as connection:
         for name in names:
             found = changes_in(connection, name)

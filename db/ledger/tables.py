@@ -1,7 +1,7 @@
-"""Tables of the ledger: facts that change while people wait. Times are UTC without a zone.
+"""Tables of the ledger: facts that change while users wait. Times are UTC without a time zone.
 
-The tables are made by `migrations/`; a test holds the two together. People query them, so columns read well, and
-rows of results repeat what a reader wants beside them.
+The tables are created by `migrations/`; a test compares the two. Users query them directly, so column names
+are readable, and result rows repeat the context that a reader needs.
 """
 
 from datetime import datetime
@@ -47,11 +47,11 @@ class Table(DeclarativeBase):
 
 
 class Job(Table):
-    """One request that takes long: the one truth of its life. The broker only carries its number.
+    """One long-running request, and the single source of truth for its state. The broker only carries its number.
 
-    `question` is the content of the request without the name of its image set, and `key` is that with the name: the
-    same request twice is one job, and a set that is renamed takes its jobs along. `claim` names one attempt of one
-    worker; whoever writes names the claim, so that a worker that lost its lease writes nothing.
+    `question` is a hash of the request without the name of its image set, and `key` a hash that includes it:
+    submitting a request twice gives one job, and a renamed set takes its jobs along. `claim` identifies one
+    worker's attempt. Every write names the claim, so a worker that lost its lease cannot write anything.
     """
 
     __tablename__ = "jobs"
@@ -64,34 +64,34 @@ class Job(Table):
 
     job: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(64), unique=True)
-    question: Mapped[str | None] = mapped_column(String(64))  # null in rows of older versions
+    question: Mapped[str | None] = mapped_column(String(64))  # null in rows from older versions
     kind: Mapped[str] = mapped_column(String(40))
     queue: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20))
-    models: Mapped[str] = mapped_column(Text)  # names, joined by a comma
+    models: Mapped[str] = mapped_column(Text)  # comma-separated names
     image_set: Mapped[str] = mapped_column(Text)
     parameters: Mapped[dict[str, Any]]
     items: Mapped[int]
     items_done: Mapped[int] = mapped_column(default=0)
     items_failed: Mapped[int] = mapped_column(default=0)
     progress: Mapped[float] = mapped_column(default=0.0)  # of the item being computed, 0 to 1
-    note: Mapped[str | None] = mapped_column(Text)  # what the item being computed is at, in a few words
+    note: Mapped[str | None] = mapped_column(Text)  # current phase of the item being computed
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(Text)  # one sentence
     traceback: Mapped[str | None] = mapped_column(Text)
-    worker: Mapped[str | None] = mapped_column(Text)  # who runs it, or ran it last
+    worker: Mapped[str | None] = mapped_column(Text)  # the current or last worker
     claim: Mapped[str | None] = mapped_column(String(36))
     lease_until: Mapped[datetime | None]
-    not_before: Mapped[datetime | None]  # a failed attempt waits until then
+    not_before: Mapped[datetime | None]  # earliest next attempt
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     created: Mapped[datetime]
-    sent: Mapped[datetime | None]  # when a message last went to the broker
+    sent: Mapped[datetime | None]  # when the last message was sent to the broker
     started: Mapped[datetime | None]
     finished: Mapped[datetime | None]
 
 
 class JobItem(Table):
-    """One image under one model, or whatever a job has several of; `result` is a row of the kind's table, if any."""
+    """One unit of a job, such as one image under one model; `result` is a row of the kind's result table, if any."""
 
     __tablename__ = "job_items"
     __table_args__ = (
@@ -112,15 +112,15 @@ class JobItem(Table):
     seconds: Mapped[float | None]
     finished: Mapped[datetime | None]
     result: Mapped[int | None]
-    # the result itself, of a kind without a table of its own
+    # the result itself, for kinds without a result table
     value: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class SaliencyMap(Table):
-    """One map of one image under one model, float32 H,W of the model's input size, in `file` below the home.
+    """One map of one image under one model: float32 H,W at the model's input size, in `file` relative to the home.
 
-    `question` is the content of all that it depends on, and `key` is that with the set and the image's number: jobs
-    over one set that ask for the same map share it, and an image in two sets has two rows, which share the files.
+    `question` is a hash of everything the map depends on, and `key` adds the set and the image's id. Jobs
+    over one set that request the same map share it; an image in two sets has two rows, which share the files.
     """
 
     __tablename__ = "saliency_maps"
@@ -146,14 +146,14 @@ class SaliencyMap(Table):
     predicted_class: Mapped[int]
     predicted_name: Mapped[str | None] = mapped_column(Text)
     predicted_probability: Mapped[float]
-    samples: Mapped[int]  # noisy copies that were drawn; 1 for methods without noise
+    samples: Mapped[int]  # number of noisy copies; 1 for methods without noise
     noise_level: Mapped[float | None]
     seed: Mapped[int | None]
     dtype: Mapped[str] = mapped_column(String(20))
     parameters: Mapped[dict[str, Any]]
     agreement: Mapped[
         float | None
-    ]  # Spearman's correlation of two halves of the samples, corrected to the whole
+    ]  # Spearman correlation of two halves of the samples, corrected to full length
     standard_error: Mapped[float | None]  # mean over the pixels
     signed: Mapped[bool]
     lowest: Mapped[float]
@@ -162,16 +162,16 @@ class SaliencyMap(Table):
     width: Mapped[int]
     file: Mapped[str] = mapped_column(Text)
     standard_error_file: Mapped[str | None] = mapped_column(Text)
-    input_file: Mapped[str] = mapped_column(Text)  # PNG of what the model saw, before normalisation
+    input_file: Mapped[str] = mapped_column(Text)  # PNG of the model's input, before normalization
     device: Mapped[str] = mapped_column(String(20))
     seconds: Mapped[float]
     created: Mapped[datetime]
 
 
 class MapScore(Table):
-    """How fast the target's probability falls and rises when a map's pixels go and come, best first.
+    """Deletion and insertion curves: the target's probability as a map's highest pixels are removed or added.
 
-    One row for each number of steps that was asked for: areas of curves with other steps do not compare.
+    One row per number of steps: areas under curves with different steps are not comparable.
     """
 
     __tablename__ = "map_scores"
@@ -181,21 +181,22 @@ class MapScore(Table):
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
     deletion_auc: Mapped[float]  # lower is better
     insertion_auc: Mapped[float]  # higher is better
-    deletion: Mapped[list[float]]  # probability after each step, the untouched image first
+    deletion: Mapped[list[float]]  # probability after each step, starting with the intact image
     insertion: Mapped[list[float]]
     seconds: Mapped[float]
     created: Mapped[datetime]
 
 
 class Attack(Table):
-    """What an attack found for one image under one model.
+    """The result of an attack on one image under one model.
 
-    `epsilon` is the smallest on the grid that succeeds, null where none up to `cap` did; a smaller one above
-    `last_failure` may succeed, and below it too, for success is not monotone. The stored picture, and all
-    that is named `after` or `png`, is of `attacked_epsilon`: that epsilon, or else the largest looked at.
+    `epsilon` is the smallest epsilon of the grid that succeeded, null if none up to `cap` did. A smaller one
+    that was not tested may succeed too: between `last_failure` and `epsilon`, and even below, because success
+    is not monotone. The stored image, and all columns named `after` or `png`, belong to `attacked_epsilon`:
+    `epsilon`, or without success the largest one tested.
 
-    A success leaves `class_index` or, where `relative_to` is `target`, reaches it. `key` and `question` are as in
-    `SaliencyMap`.
+    Success means leaving `class_index` or, if `relative_to` is `target`, reaching it. `key` and `question`
+    are as in `SaliencyMap`.
     """
 
     __tablename__ = "attacks"
@@ -220,13 +221,13 @@ class Attack(Table):
     class_name: Mapped[str | None] = mapped_column(Text)
     outcome: Mapped[str] = mapped_column(String(20))
     epsilon: Mapped[float | None]
-    last_failure: Mapped[float | None]  # largest failure below epsilon; without success, largest looked at
-    at_most: Mapped[bool] = mapped_column(server_default=false())  # epsilon is the lowest that the grid has
+    last_failure: Mapped[float | None]  # largest failure below epsilon; without success, the largest tested
+    at_most: Mapped[bool] = mapped_column(server_default=false())  # epsilon is the grid's lowest value
     grid: Mapped[str] = mapped_column(String(20), server_default="linear")
-    ratio: Mapped[float | None]  # of a geometric grid: each epsilon over the one before
+    ratio: Mapped[float | None]  # of a geometric grid: factor between consecutive epsilons
     parts: Mapped[
         int | None
-    ]  # of a geometric grid: those in which the gap below the first success was looked at
+    ]  # of a geometric grid: parts into which the gap below the first success was divided
     step: Mapped[float]  # of a geometric grid: its lowest epsilon
     cap: Mapped[float]
     minimum: Mapped[float]
@@ -235,21 +236,21 @@ class Attack(Table):
     class_before: Mapped[int]
     name_before: Mapped[str | None] = mapped_column(Text)
     probability_before: Mapped[float]  # of class_before
-    attacked_epsilon: Mapped[float | None]  # null where the gradient is zero: nothing was attacked
+    attacked_epsilon: Mapped[float | None]  # null if the gradient is zero: nothing was attacked
     class_after: Mapped[int | None]
     name_after: Mapped[str | None] = mapped_column(Text)
     probability_after: Mapped[float | None]  # of class_after
-    png_class: Mapped[int | None]  # of the picture as stored: rounded to 8 bits, and read again
+    png_class: Mapped[int | None]  # of the stored image: rounded to 8 bits and read back
     png_name: Mapped[str | None] = mapped_column(Text)
     png_probability: Mapped[float | None]  # of png_class
     png_succeeds: Mapped[bool | None]
     gradient_norm: Mapped[float]
-    checked: Mapped[int]  # epsilons that were looked at, 0 among them
-    successes: Mapped[list[list[float]]]  # of a full scan: first and last epsilon of each run of successes
+    checked: Mapped[int]  # number of epsilons tested, including 0
+    successes: Mapped[list[list[float]]]  # of a full scan: first and last epsilon of each interval of success
     file: Mapped[str | None] = mapped_column(Text)  # the attacked image, PNG
-    input_file: Mapped[str] = mapped_column(Text)  # the image before, PNG
+    input_file: Mapped[str] = mapped_column(Text)  # the clean image, PNG
     change_file: Mapped[str | None] = mapped_column(Text)  # FGSM: signs as PNG; PGD: the change as .npy
-    steps_file: Mapped[str] = mapped_column(Text)  # what the model said at each epsilon, .npy
+    steps_file: Mapped[str] = mapped_column(Text)  # the model's output at each epsilon, .npy
     parameters: Mapped[dict[str, Any]]
     device: Mapped[str] = mapped_column(String(20))
     seconds: Mapped[float]
@@ -257,10 +258,11 @@ class Attack(Table):
 
 
 class AttackUnit(Table):
-    """A channel that an attack moved, among those of its layer that it moved most: joins with the atlas's patches.
+    """A channel among those of its layer that an attack shifted most; joins with the atlas's patches.
 
-    Activations are the largest over the layer's map, as in the atlas; `deviations` is the shift over the channel's
-    spread over the image set (`db.atlas.stds`), null where the set was not indexed with this very model.
+    Activations are maxima over the layer's map, as in the atlas. `deviations` is the shift divided by the
+    channel's spread over the image set (`db.atlas.stds`), null if the set was not indexed with exactly this
+    model.
     """
 
     __tablename__ = "attack_units"
@@ -280,7 +282,7 @@ class AttackUnit(Table):
 
 
 class AttackLayer(Table):
-    """How far an attack moved a layer."""
+    """How much an attack shifted a layer."""
 
     __tablename__ = "attack_layers"
 
@@ -288,18 +290,17 @@ class AttackLayer(Table):
     layer: Mapped[str] = mapped_column(String(200), primary_key=True)
     position: Mapped[int]
     mean_shift: Mapped[float]  # mean over channels of the absolute shift of the largest activation
-    mean_deviations: Mapped[float | None]  # of live channels, over their spreads
-    relative_change: Mapped[
-        float
-    ]  # Euclidean norm of the change of all values over that of the values before
-    dead: Mapped[int | None]  # channels left out of the ranks; null where an earlier rule ranked them
+    mean_deviations: Mapped[float | None]  # of live channels, in units of their spreads
+    relative_change: Mapped[float]  # Euclidean norm of the change divided by that of the clean activations
+    dead: Mapped[int | None]  # channels left out of the ranking; null if ranked by an earlier rule
 
 
 class AttackMap(Table):
-    """SmoothGrad of an attacked image or of a null beside the clean image's, with the same draws of noise.
+    """SmoothGrad of an attacked image or a control, compared with the clean image's.
 
-    `panel`: clean; attacked and attacked_own (its own prediction); other_seed (clean) and random_signs (clean changed
-    by random signs of the same epsilon). Distances are to the clean map; files are float32 .npy below the home.
+    `panel`: clean; attacked and attacked_own (for its own prediction); other_seed (clean image) and
+    random_signs (clean image plus random signs at the same epsilon). All but other_seed use the same noise
+    draws. Distances are to the clean map; files are float32 .npy relative to the home.
     """
 
     __tablename__ = "attack_maps"
@@ -319,7 +320,7 @@ class AttackMap(Table):
     samples: Mapped[int]
     noise_level: Mapped[float]
     seed: Mapped[int]
-    rank_correlation: Mapped[float | None]  # Spearman's, over pixels
+    rank_correlation: Mapped[float | None]  # Spearman, over pixels
     ssim: Mapped[float | None]  # structural similarity, over the shared range of the two maps
     mean_difference: Mapped[float | None]  # mean of the absolute differences
     mean_standard_error: Mapped[float | None]  # of the difference
@@ -332,7 +333,7 @@ class AttackMap(Table):
 
 
 class AttackTransfer(Table):
-    """What another model says of an attacked image, and of the image before; a row for each state of its weights."""
+    """Another model's predictions for the attacked and the clean image; one row per version of its weights."""
 
     __tablename__ = "attack_transfers"
 
@@ -346,30 +347,30 @@ class AttackTransfer(Table):
     class_after: Mapped[int]
     name_after: Mapped[str | None] = mapped_column(Text)
     probability_after: Mapped[float]
-    right_before: Mapped[bool | None]  # whether class_before is the image's label; null without one
+    right_before: Mapped[bool | None]  # whether class_before is the image's label; null without a label
     moved: Mapped[bool]  # whether the two classes differ
     created: Mapped[datetime]
 
 
 class AttackAblation(Table):
-    """The same search with the most moved channels held at their clean mean, next to as many random channels."""
+    """The same search with the most shifted channels clamped to their clean mean, compared with random channels."""
 
     __tablename__ = "attack_ablations"
     __table_args__ = (_one_of("verdict", VERDICTS),)
 
     attack: Mapped[int] = mapped_column(ForeignKey("attacks.attack"), primary_key=True, autoincrement=False)
-    channels: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # how many are held
-    # of random channels, for comparison
+    channels: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # how many are clamped
+    # sets of random channels, for comparison
     draws: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     seed: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    layer: Mapped[str] = mapped_column(String(200), primary_key=True)  # empty: all layers of the index
+    layer: Mapped[str] = mapped_column(String(200), primary_key=True)  # empty: all indexed layers
     job: Mapped[int] = mapped_column(ForeignKey("jobs.job"))
-    units: Mapped[list[list[Any]]]  # layer and channel of those that are held
+    units: Mapped[list[list[Any]]]  # layer and channel of the clamped ones
     outcome: Mapped[str] = mapped_column(String(20))
     epsilon: Mapped[float | None]
-    probability: Mapped[float]  # of the class to leave, held, before any attack
-    random: Mapped[list[dict[str, Any]]]  # of each random draw: outcome, epsilon, probability
-    # as in workers.attacks.ablation.Verdict
+    probability: Mapped[float]  # of the class to leave, with clamping, before any attack
+    random: Mapped[list[dict[str, Any]]]  # for each random draw: outcome, epsilon, probability
+    # values of workers.attacks.ablation.Verdict
     verdict: Mapped[str] = mapped_column(String(20))
     reason: Mapped[str] = mapped_column(Text)
     counted: Mapped[int]
@@ -381,7 +382,7 @@ class AttackAblation(Table):
 
 
 class ImageImport(Table):
-    """What a job of kind `import` did to an image set, in images; `refusals` are the first that were left out."""
+    """What an `import` job did to an image set, in numbers of images; `refusals` are the first refused ones."""
 
     __tablename__ = "image_imports"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -409,7 +410,7 @@ class ImageImport(Table):
 
 
 class ImageSetNote(Table):
-    """What people wrote about an image set."""
+    """A user's description of an image set."""
 
     __tablename__ = "image_set_notes"
 
@@ -419,7 +420,7 @@ class ImageSetNote(Table):
 
 
 class Upload(Table):
-    """An image that a person brought through the browser; the file is named by its content."""
+    """An image uploaded through the browser; the file is named by its content."""
 
     __tablename__ = "uploads"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -435,7 +436,7 @@ class Upload(Table):
 
 
 class SavedQuery(Table):
-    """SQL that somebody wants to run again."""
+    """SQL that a user saved."""
 
     __tablename__ = "saved_queries"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -449,9 +450,9 @@ class SavedQuery(Table):
 
 
 class ImageSetChange(Table):
-    """How often an image set was renamed or removed, or another one took its name; odd while that goes on.
+    """How often an image set was renamed or removed, or its name reused; odd while a change is in progress.
 
-    Whoever submits a job reads it before looking at the set, and again in the transaction that makes the job.
+    A submitter reads it before looking at the set, and again in the transaction that creates the job.
     """
 
     __tablename__ = "image_set_changes"
@@ -461,10 +462,10 @@ class ImageSetChange(Table):
 
 
 class TableChange(Table):
-    """How many changes of a table each writer made: triggers count them in the transaction that makes them.
+    """How many changes each writer made to a table; triggers count them in the transaction that makes the change.
 
-    The sum over writers grows with every change, so equal sums mean equal rows. A writer is a database connection
-    of PostgreSQL's (its process id), so that no two transactions wait for one counter; 0 in SQLite.
+    The sum over writers grows with every change, so equal sums mean equal rows. On PostgreSQL a writer is a
+    connection's process id, so transactions never wait for a shared counter; in SQLite it is 0.
     """
 
     __tablename__ = "table_changes"
@@ -475,7 +476,7 @@ class TableChange(Table):
 
 
 class Worker(Table):
-    """A worker process that said it is there; `seen` is renewed while it lives."""
+    """A registered worker process; `seen` is its last heartbeat."""
 
     __tablename__ = "workers"
 
@@ -486,4 +487,4 @@ class Worker(Table):
     device: Mapped[str] = mapped_column(String(20))
     started: Mapped[datetime]
     seen: Mapped[datetime]
-    job: Mapped[int | None]  # what it works on
+    job: Mapped[int | None]  # its current job

@@ -1,7 +1,8 @@
-"""Turns of a process's writers to a database, so that few threads wait where it, or a row of it, is locked.
+"""Takes turns among a process's database writers, so few threads block on a locked database or row.
 
-A database makes each writer wait by itself. Where another process holds the lock, a server's threads would all end up
-waiting there, and on PostgreSQL all connections: none is left for pages, which only read and need not wait.
+Databases make each writer wait on its own. While another process holds the lock, all of a server's threads
+could end up blocked there, and on PostgreSQL all its connections. None would be left for pages, which only
+read and need not wait.
 """
 
 import contextlib
@@ -10,26 +11,26 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-PATIENT = 4  # writers that wait for as long as may be, behind those whose turn it is
-BRIEF_SECONDS = 0.5  # for which the others wait while no turn ends: then their threads serve readers
+PATIENT = 4  # waiting writers that get the full timeout, behind those whose turn it is
+BRIEF_SECONDS = 0.5  # timeout of the others while no turn ends, to free their threads for readers
 
 
 class WriteTurns:
-    """`at_once` writers, who wait for the database, and others who wait for their turn, in their order."""
+    """Lets `at_once` writers wait for the database; others queue for their turn, in order of arrival."""
 
     def __init__(self, seconds: float, at_once: int = 1) -> None:
         self._seconds = seconds
         self._at_once = at_once
-        self._queue: deque[object] = deque()  # the first `at_once` have a turn
+        self._queue: deque[object] = deque()  # the first `at_once` entries have a turn
         self._moved = 0.0
         self._change = threading.Condition()
 
     @contextlib.contextmanager
     def one(self) -> Iterator[float]:
-        """A turn, with the seconds for which the database may be waited for.
+        """A turn; yields how many seconds to wait for the database.
 
         Raises:
-            TimeoutError: it did not come.
+            TimeoutError: no turn came in time.
         """
         begun = time.monotonic()
         me = object()

@@ -11,7 +11,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create the tables."""
     op.create_table(
         "jobs",
         sa.Column("job", sa.Integer(), nullable=False),
@@ -208,7 +208,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Drop the tables."""
     op.drop_table("map_scores")
     op.drop_index("saliency_maps_by_image", table_name="saliency_maps")
     op.drop_table("saliency_maps")

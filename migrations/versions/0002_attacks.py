@@ -1,6 +1,6 @@
-"""What attacks found, and what moves inside; what a job is at.
+"""Results of attacks, shifts of channels and layers, and the current activity of a job.
 
-Nothing could write the table of attacks before this revision, so it is made anew.
+Nothing could write the table of attacks before this revision, so it is recreated.
 
 Revision: 0002
 """
@@ -13,7 +13,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create the tables and columns."""
     op.add_column("jobs", sa.Column("note", sa.Text(), nullable=True))
     op.drop_index("attacks_by_image", table_name="attacks")
     op.drop_table("attacks")
@@ -193,7 +193,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to the empty table of revision 0001."""
+    """Restore the empty attack table of revision 0001."""
     op.drop_table("attack_units")
     op.drop_table("attack_transfers")
     op.drop_table("attack_maps")

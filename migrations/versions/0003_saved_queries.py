@@ -1,4 +1,4 @@
-"""What a saved query tells.
+"""Descriptions of saved queries.
 
 Revision: 0003
 """
@@ -11,10 +11,10 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add it."""
+    """Add the column."""
     op.add_column("saved_queries", sa.Column("description", sa.Text(), nullable=False, server_default=""))
 
 
 def downgrade() -> None:
-    """Take it out."""
+    """Drop the column."""
     op.drop_column("saved_queries", "description")

@@ -1,4 +1,4 @@
-"""What imports did, and what people wrote about image sets.
+"""Results of imports, and users' notes about image sets.
 
 Revision: 0004
 """
@@ -13,7 +13,7 @@ _COUNTS = ("added", "known", "refused", "labelled", "relabelled", "moved", "chan
 
 
 def upgrade() -> None:
-    """Make them."""
+    """Create the tables."""
     op.create_table(
         "image_imports",
         sa.Column("image_import", sa.Integer(), nullable=False),
@@ -38,7 +38,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them out, and the jobs of kinds that nobody knows any more."""
+    """Drop the tables, and the jobs of kinds that older versions do not know."""
     op.drop_table("image_imports")
     op.drop_table("image_set_notes")
     op.execute("DELETE FROM job_items WHERE job IN (SELECT job FROM jobs WHERE kind IN ('import', 'index'))")

@@ -1,4 +1,4 @@
-"""What imports took for split, class and label, and images that were renamed or are gone.
+"""The layout that imports used for split, class and label, and counts of renamed and missing images.
 
 Revision: 0005
 """
@@ -13,7 +13,7 @@ _COUNTS = ("renamed", "gone")
 
 
 def upgrade() -> None:
-    """Add the columns; older imports stated no layout."""
+    """Add the columns; older imports recorded no layout."""
     with op.batch_alter_table("image_imports") as table:
         for name in _COUNTS:
             table.add_column(sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
@@ -21,7 +21,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them out."""
+    """Drop the columns."""
     with op.batch_alter_table("image_imports") as table:
         for name in (*_COUNTS, "layout"):
             table.drop_column(name)

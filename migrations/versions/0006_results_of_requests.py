@@ -1,7 +1,7 @@
-"""A result belongs to its request: steps of curves, draws of held channels, weights of judges are part of its identity.
+"""A result belongs to its request: curve steps, ablation draws and judges' weights are part of its identity.
 
-Names of image sets are no part of a question any more, so that a set that is renamed takes its results along. Tables
-count their changes. A map that jobs over two sets share becomes a row for each set.
+Names of image sets are no longer part of a question, so a renamed set keeps its results. Tables count their
+changes. A map shared by jobs over two sets becomes one row per set.
 
 Revision: 0006
 """
@@ -17,12 +17,12 @@ from alembic import op
 revision = "0006"
 down_revision = "0005"
 
-_ATTACK_VERSION = 1  # of the attacks that older versions stored
+_ATTACK_VERSION = 1  # version of the attacks stored by older releases
 _ASKED = ("jobs", "saliency_maps", "attacks")
 
 
 def upgrade() -> None:
-    """Make the columns and tables, and give each result the identity of its request."""
+    """Create the columns and tables, and give each result the identity of its request."""
     op.create_table(
         "table_changes",
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -51,7 +51,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to one result under each old name: the newest."""
+    """Keep one result per old key: the newest."""
     connection = op.get_bind()
     if connection.dialect.name == "sqlite":
         for name in connection.scalars(
@@ -79,12 +79,12 @@ def downgrade() -> None:
 
 
 def _content_key(*parts: Any) -> str:
-    """`workers.requests.keys.content_key` as it is at this revision."""
+    """`workers.requests.keys.content_key` as of this revision."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _ask_for_maps() -> None:
-    """A map's old key is its question; jobs over another set that share a map have one of their own."""
+    """Turn a map's old key into its question; each job over another set that shares the map gets its own map."""
     connection = op.get_bind()
     maps, items, jobs = _reflected("saliency_maps"), _reflected("job_items"), _reflected("jobs")
     for row in connection.execute(sa.select(maps.c.map, maps.c.key, maps.c.image_set, maps.c.image_id)).all():
@@ -113,7 +113,7 @@ def _ask_for_maps() -> None:
 
 
 def _share_maps() -> None:
-    """One map for a question: the first; what was about the others is about it."""
+    """Keep the first map of each question, and let everything that refers to the others refer to it."""
     connection = op.get_bind()
     maps, items, jobs = _reflected("saliency_maps"), _reflected("job_items"), _reflected("jobs")
     scores = _reflected("map_scores")
@@ -135,7 +135,7 @@ def _share_maps() -> None:
 
 
 def _ask_for_attacks() -> None:
-    """An attack's question is its weights, its image, its aim and, where it is relative to the label, that class."""
+    """Compute each attack's question from its weights, image, aim and, if it is relative to the label, that class."""
     connection = op.get_bind()
     attacks = _reflected("attacks")
     rows = connection.execute(attacks.select()).mappings().all()
@@ -165,7 +165,7 @@ def _make_anew(
     *,
     names: Sequence[str] = (),
 ) -> None:
-    """The table with other columns and its rows; of those that agree in `names`, the newest."""
+    """Recreate a table with other columns and its rows; of rows that agree in `names`, the newest is kept."""
     connection = op.get_bind()
     before = _reflected(name)
     rows = [dict(row) for row in connection.execute(before.select().order_by(before.c.created)).mappings()]

@@ -1,4 +1,4 @@
-"""Which epsilons an attack looked at, and between which two the smallest lies.
+"""The epsilon grid of an attack, and the interval that contains the smallest success.
 
 Revision: 0007
 """
@@ -13,7 +13,7 @@ _LEVEL = 1 / 255
 
 
 def upgrade() -> None:
-    """Add the columns; until now grids were linear, or one fixed epsilon."""
+    """Add the columns; so far grids were linear, or a single fixed epsilon."""
     op.add_column("attacks", sa.Column("last_failure", sa.Double(), nullable=True))
     op.add_column("attacks", sa.Column("at_most", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("attacks", sa.Column("grid", sa.String(length=20), nullable=False, server_default="linear"))
@@ -51,6 +51,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Remove them."""
+    """Drop the columns."""
     for column in ("parts", "ratio", "grid", "at_most", "last_failure"):
         op.drop_column("attacks", column)

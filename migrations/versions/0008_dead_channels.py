@@ -1,4 +1,4 @@
-"""How many dead channels are left out where an attack's channels are ranked.
+"""The number of dead channels left out when an attack's channels are ranked.
 
 Revision: 0008
 """
@@ -11,10 +11,10 @@ down_revision = "0007"
 
 
 def upgrade() -> None:
-    """Add the column; it stays empty where channels were ranked by the rule of before."""
+    """Add the column; it stays empty for channels ranked by the earlier rule."""
     op.add_column("attack_layers", sa.Column("dead", sa.Integer(), nullable=True))
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Drop the column."""
     op.drop_column("attack_layers", "dead")

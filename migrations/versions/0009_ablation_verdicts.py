@@ -1,4 +1,4 @@
-"""Whether held channels carry an attack, and ablations of one layer.
+"""Whether the clamped channels carry an attack, and ablations of a single layer.
 
 Revision: 0009
 """
@@ -22,12 +22,12 @@ _EARLIER = {
 
 
 def upgrade() -> None:
-    """Add the layer to what identifies a row, and the verdict; rows of before have none."""
+    """Add the layer to a row's identity, and the verdict; existing rows have none."""
     _make_anew((*_BEFORE, "layer"), _EARLIER)
 
 
 def downgrade() -> None:
-    """Remove them; of rows that then agree, the newest stays."""
+    """Drop both; of rows that then have the same key, the newest is kept."""
     _make_anew(_BEFORE, {})
 
 

@@ -1,4 +1,4 @@
-"""Results of items as JSON, for kinds of jobs without a table of their own.
+"""Item results as JSON, for job kinds without a table of their own.
 
 Revision: 0010
 """
@@ -11,10 +11,10 @@ down_revision = "0009"
 
 
 def upgrade() -> None:
-    """Add the column; items of before have none."""
+    """Add the column; existing items have none."""
     op.add_column("job_items", sa.Column("value", sa.JSON(none_as_null=True), nullable=True))
 
 
 def downgrade() -> None:
-    """Remove it."""
+    """Drop the column."""
     op.drop_column("job_items", "value")
