@@ -1,4 +1,4 @@
-"""What people ask the ledger of attacks. Every function reads, and returns plain records."""
+"""Queries for attacks in the ledger. All functions are read-only and return plain records."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,26 +20,26 @@ from db.queries.jobs import named_as_asked
 
 
 def attack(ledger: Ledger, number: int) -> Record | None:
-    """One attack; None where there is none of that number."""
+    """The attack with that number; None if there is none."""
     return _one(ledger, Attack, Attack.attack == number)
 
 
 def attacks_with_keys(ledger: Ledger, keys: Sequence[str]) -> list[Record]:
-    """The attacks that are stored under those keys."""
+    """The stored attacks with those keys."""
     return [
         row
-        for first in range(0, len(keys), 500)  # databases take only so many values in one statement
+        for first in range(0, len(keys), 500)  # databases limit the number of values per statement
         for row in _all(ledger, Attack, Attack.key.in_(keys[first : first + 500]), Attack.attack)
     ]
 
 
 def attack_map(ledger: Ledger, number: int) -> Record | None:
-    """One map of a comparison; None where there is none of that number."""
+    """The comparison map with that number; None if there is none."""
     return _one(ledger, AttackMap, AttackMap.attack_map == number)
 
 
 def job_attacks(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: int = 0) -> list[Record]:
-    """The attacks of a job's items at positions from `offset` on, with their `position`."""
+    """The attacks of a job's items from position `offset` on, with their `position`."""
     with ledger.read() as connection:
         rows = connection.execute(
             select(JobItem.position, JobItem.model.label("asked_model"), Attack.__table__)
@@ -51,7 +51,7 @@ def job_attacks(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: 
 
 
 def job_outcomes(ledger: Ledger, number: int) -> dict[str, int]:
-    """How many attacks of a job had each outcome."""
+    """Number of attacks of a job by outcome."""
     with ledger.read() as connection:
         rows = connection.execute(
             select(Attack.outcome, func.count())
@@ -59,30 +59,30 @@ def job_outcomes(ledger: Ledger, number: int) -> dict[str, int]:
             .where(JobItem.job == number)
             .group_by(Attack.outcome)
         ).all()
-    return {outcome: count for outcome, count in rows}  # noqa: C416  # rows are no pairs to mypy
+    return {outcome: count for outcome, count in rows}  # noqa: C416  # mypy does not accept rows as pairs
 
 
 def attack_layers(ledger: Ledger, number: int) -> list[Record]:
-    """How far an attack moved each layer, in forward order."""
+    """How much an attack shifted each layer, in forward order."""
     return _all(ledger, AttackLayer, AttackLayer.attack == number, AttackLayer.position)
 
 
 def attack_units(ledger: Ledger, number: int) -> list[Record]:
-    """The channels that an attack moved most in each layer."""
+    """The channels of each layer that an attack shifted most."""
     return _all(ledger, AttackUnit, AttackUnit.attack == number, AttackUnit.layer, AttackUnit.rank)
 
 
 def attack_maps(ledger: Ledger, number: int) -> list[list[Record]]:
-    """The maps before and after an attack, a list for each request that was made, the newest first."""
+    """The comparison maps of an attack: one list per request, newest first."""
     found = _all(ledger, AttackMap, AttackMap.attack == number, AttackMap.attack_map)
     newest = dict.fromkeys(row["request"] for row in reversed(found))
     return [[row for row in found if row["request"] == request] for request in newest]
 
 
 def attack_transfers(ledger: Ledger, number: int) -> list[Record]:
-    """What other models say of an attacked image, each with the weights that it last judged any image with.
+    """Other models' predictions for an attacked image, each with the weights that it last judged any image with.
 
-    The view `transfer` has the same rule, so that what one judge says of several attacks compares.
+    The view `transfer` follows the same rule, so a judge's predictions are comparable across attacks.
     """
     last = func.max(AttackTransfer.created)
     asked = select(AttackTransfer.judge, AttackTransfer.judge_digest).group_by(
@@ -95,7 +95,7 @@ def attack_transfers(ledger: Ledger, number: int) -> list[Record]:
 
 
 def attack_ablations(ledger: Ledger, number: int) -> list[Record]:
-    """Searches with channels held, one for each request, the newest first."""
+    """Searches with clamped channels, one per request, newest first."""
     return _all(
         ledger,
         AttackAblation,
@@ -107,7 +107,7 @@ def attack_ablations(ledger: Ledger, number: int) -> list[Record]:
 
 
 def job_ablations(ledger: Ledger, number: int) -> list[Record]:
-    """What a job found with channels held, by attack; not what another job has replaced since."""
+    """A job's searches with clamped channels, by attack, except those that another job has replaced."""
     return _all(ledger, AttackAblation, AttackAblation.job == number, AttackAblation.attack)
 
 
@@ -124,7 +124,7 @@ def _all(ledger: Ledger, table: Any, condition: Any, *order: Any) -> list[Record
 
 
 def attack_table(ledger: Ledger, columns: Sequence[str], *, image_set: str) -> list[Record]:
-    """Those columns of all attacks over a set, oldest first."""
+    """The given columns of all attacks over a set, oldest first."""
     asked = (
         select(*(Attack.__table__.c[column] for column in columns))
         .where(Attack.image_set == image_set)

@@ -1,4 +1,4 @@
-"""Atlas and ledger in one DuckDB session, for the pages' own queries; what people write goes by `db.sql.runner`."""
+"""Atlas and ledger in one DuckDB session, for the pages' own queries; user SQL runs in `db.sql.runner`."""
 
 import contextlib
 import re
@@ -15,14 +15,14 @@ from db.sql.views import VIEWS, ledger_tables_of, with_what_they_read
 
 
 class AtlasWithLedger:
-    """Atlas and ledger. Safe to share between threads."""
+    """Queries over both atlas and ledger. Thread-safe."""
 
     def __init__(self, atlas: Atlas, ledger: Ledger) -> None:
         self._atlas = atlas
         self._tables = LedgerTables(ledger)
 
     def fetch(self, query: Query) -> list[dict[str, Any]]:
-        """Rows of `query` over the atlas, the ledger's attacks and the views over both.
+        """Rows of `query` over the atlas, the ledger's attacks, and the views over both.
 
         Raises:
             AtlasError, LedgerError: one of them cannot be read.
@@ -31,7 +31,7 @@ class AtlasWithLedger:
         return rows
 
     def fetch_arrow(self, query: Query) -> pa.Table:
-        """Likewise, as an Arrow table."""
+        """Like `fetch`, as an Arrow table."""
         with self._session(query.sql) as cursor:
             return cursor.sql(query.sql, params=query.values or None).to_arrow_table()
 
@@ -41,13 +41,13 @@ class AtlasWithLedger:
         with self._atlas.read() as cursor:
             for name, table in tables.items():
                 cursor.register(name, table)
-            # those that it names alone: DuckDB takes longer to bind all of them than most queries take
+            # only the views it names: binding all of them takes DuckDB longer than most queries
             for name in with_what_they_read(set(_VIEWS) & set(_NAME.findall(sql))):
                 cursor.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {VIEWS[name].sql}")
             yield cursor
 
 
-# What the Robustness page reads.
+# Tables that the Robustness page reads.
 _ATTACKS = ("attacks", "attack_transfers")
 _VIEWS = [name for name in VIEWS if set() < ledger_tables_of([name]) <= set(_ATTACKS)]
 _NAME = re.compile(r"\w+")

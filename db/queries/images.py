@@ -1,4 +1,4 @@
-"""Images, what models predict for them and which channels they drive."""
+"""Queries for images, models' predictions for them, and the channels they activate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ IMAGE_ORDERS: dict[str, str] = {
     "unsurest": "p.probability NULLS LAST, i.image_id",
 }
 
-# What a prediction can be; an image whose label is outside the model's classes is unlabelled for the model.
+# Verdicts on a prediction; `unlabelled` is an image whose label is not one of the model's classes.
 VERDICTS: dict[str, str] = {
     "right": "t.rank = 1",
     "wrong": "t.rank > 1",
@@ -24,7 +24,7 @@ VERDICTS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class ImageFilter:
-    """Which images of a set: of one class (WNID, or name where there is no WNID), verdict, prediction, or text."""
+    """Filters the images of a set by class (WNID, or name if it has no WNID), verdict, prediction, and text."""
 
     image_class: str = ""
     verdict: str = ""
@@ -35,7 +35,7 @@ class ImageFilter:
 def images(
     image_set: str, run: int | None, chosen: ImageFilter, *, order: str, limit: int | None, offset: int = 0
 ) -> Query:
-    """Images with the prediction of `run` (None: no run, and then no prediction); `limit` None means all."""
+    """Images with their prediction in `run` (None: no predictions); `limit` None means all."""
     source, values = _filtered(image_set, run, chosen)
     page = "" if limit is None else "\nLIMIT $limit OFFSET $offset"
     return Query(
@@ -51,7 +51,7 @@ ORDER BY {_number_first(values)}{IMAGE_ORDERS[order]}{page}""",
 
 
 def images_where(image_set: str, run: int | None, condition: str) -> Query:
-    """Numbers of the images for which `condition` holds, a person's own SQL over the columns of `images`."""
+    """Ids of the images that satisfy `condition`, a user's SQL over the columns of `images`."""
     listed = images(image_set, run, ImageFilter(), order="id", limit=None)
     return Query(
         f"SELECT image_id FROM ({listed.sql}) AS images WHERE ({condition}\n) ORDER BY image_id",
@@ -60,13 +60,13 @@ def images_where(image_set: str, run: int | None, condition: str) -> Query:
 
 
 def count_images(image_set: str, run: int | None, chosen: ImageFilter) -> Query:
-    """How many images `images` would return without a limit."""
+    """Number of images that `images` would return without a limit."""
     source, values = _filtered(image_set, run, chosen)
     return Query(f"SELECT count(*) AS images\n{source}", values)
 
 
 def neighbours(image_set: str, run: int | None, chosen: ImageFilter, *, order: str, image_id: int) -> Query:
-    """Where an image is among those that `images` returns without a limit, from 1, and which are beside it."""
+    """An image's position (from 1) in what `images` returns without a limit, and the ids before and after it."""
     source, values = _filtered(image_set, run, chosen)
     return Query(
         f"""
@@ -82,7 +82,7 @@ WHERE image_id = $image_id""",
 
 
 def _number_first(values: Mapping[str, Any]) -> str:
-    """Who searches for a number wants the image of that number before those that have it in their name."""
+    """Sort key of a search for a number: the image with that id comes before those with the number in their name."""
     return "i.image_id = $number DESC, " if "number" in values else ""
 
 
@@ -118,7 +118,7 @@ WHERE """
 
 
 def image_classes(image_set: str) -> Query:
-    """Classes of a set's images: the key to filter by, the name, how many."""
+    """Classes of a set's images: the key to filter by, the name, and the number of images."""
     return Query(
         """
 SELECT coalesce(wnid, label) AS class, wnid, any_value(label) AS label, count(*) AS images
@@ -131,7 +131,7 @@ ORDER BY lower(any_value(label)), class""",
 
 
 def class_name(run: int, class_index: int) -> Query:
-    """Name of a class among those of a run's model; nothing where there is none."""
+    """Name of a class of a run's model; no row if there is none."""
     return Query(
         """
 SELECT c.name
@@ -155,12 +155,12 @@ WHERE image_set = $image_set AND image_id = $image_id""",
 
 
 def image_by_key(key: str) -> Query:
-    """Where the bytes of a picture are; the same picture may be in several sets."""
+    """Where the bytes of an image are; the same image may be in several sets."""
     return Query("SELECT path, width, height FROM images WHERE key = $key LIMIT 1", {"key": key})
 
 
 def image_predictions(image_set: str, image_id: int, *, first: int | None) -> Query:
-    """What each indexed model says of an image: its five most probable classes and the labelled one.
+    """Each indexed model's prediction for an image: its top-5 classes and the labeled one.
 
     The run `first` comes first, then the newest.
     """
@@ -177,7 +177,7 @@ ORDER BY r.run IS NOT DISTINCT FROM $first DESC, r.finished DESC, r.run, p.rank"
     )
 
 
-# Channels whose whole top-k is tied: the lowest image numbers of those that are equal.
+# Channels whose entire top-k is tied, so it lists the lowest image ids among equal activations.
 _TIED = """
 WITH tied AS (
     SELECT layer, channel
@@ -188,7 +188,7 @@ WITH tied AS (
 
 
 def count_tied_channels(run: int, image_id: int) -> Query:
-    """How many channels have the image in a top-k that is all tied."""
+    """Number of channels that have the image in a top-k that is entirely tied."""
     return Query(
         f"""{_TIED}
 SELECT count(*) AS channels
@@ -200,10 +200,10 @@ WHERE a.run = $run AND a.image_id = $image_id""",
 
 
 def image_channels(run: int, image_id: int, *, per_layer: int | None, with_tied: bool) -> Query:
-    """Channels whose top-k the image is in, in layer order, the best rank first.
+    """Channels whose top-k contains the image, in layer order, best rank first.
 
-    At most `per_layer` of a layer (None: all); `in_layer` says how many there are. Those whose whole top-k is tied
-    come last in their layer, or not at all.
+    At most `per_layer` per layer (None: all); `in_layer` is the total. Channels whose entire top-k is tied
+    come last in their layer, or are left out.
     """
     most = "" if per_layer is None else "\nQUALIFY row_number() OVER same_layer <= $per_layer"
     only = "" if with_tied else " AND t.channel IS NULL"
@@ -223,5 +223,5 @@ ORDER BY l.position, tied, a.rank, a.channel""",
 
 
 def image_sizes(key: str) -> Query:
-    """Height and width of the image with that key; nothing where there is none."""
+    """Height and width of the image with that key; no row if there is none."""
     return Query("SELECT height, width FROM images WHERE key = $key LIMIT 1", {"key": key})

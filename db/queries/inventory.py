@@ -1,4 +1,4 @@
-"""What is there: runs, image sets, models, their layers and the drawing of them.
+"""Inventory queries: runs, image sets, models, and their layers and graphs.
 
 Every function returns a `Query`: the same value feeds a table, its `Copy SQL` and its download.
 """
@@ -17,7 +17,7 @@ ORDER BY finished DESC, run DESC""")
 
 
 def accuracies() -> Query:
-    """Runs that judged labeled images: how many, and the share that each had right (top-1, from 0 to 1)."""
+    """Runs with labeled images: the number judged, and each run's top-1 accuracy (0 to 1)."""
     return Query("""
 SELECT l.run, count(*) AS judged, avg((l.rank = 1)::INTEGER) AS top1
 FROM predictions l
@@ -48,12 +48,12 @@ ORDER BY position""",
 
 
 def keeps_modules() -> Query:
-    """One row where the atlas has a table of modules; it has after the next change."""
+    """One row if the atlas has the table of modules; an older atlas gets it on the next publication."""
     return Query("SELECT 1 AS one FROM duckdb_tables() WHERE table_name = 'modules'")
 
 
 def modules(model: str, digest: str) -> Query:
-    """The modules of a model's network in its own order; `keeps_modules` is asked first."""
+    """The modules of a model's network in the network's order; check `keeps_modules` first."""
     return Query(
         """
 SELECT m.module, m.kind
@@ -65,12 +65,12 @@ ORDER BY m.position""",
 
 
 def has_modules(model: str) -> Query:
-    """One row where the modules of a model's network were recorded when it was indexed."""
+    """One row if the modules of a model's network were recorded when it was indexed."""
     return Query("SELECT 1 AS one FROM modules WHERE model = $model LIMIT 1", {"model": model})
 
 
 def left_out_modules(model: str) -> Query:
-    """The layers with channels that a model's network has beside those of the index, each with its reason."""
+    """Layers with channels that are not in a model's index, each with the reason."""
     return Query(
         """
 SELECT left_out AS reason, count(*) AS modules, list(module ORDER BY position) AS named
@@ -97,12 +97,12 @@ ORDER BY s.position, t.position""",
 
 
 def class_counts() -> Query:
-    """How many classes each indexed model has."""
+    """Number of classes of each indexed model."""
     return Query("SELECT model, digest, classes FROM models ORDER BY model")
 
 
 def indexed_layers(run: int) -> Query:
-    """The layers that a run was made over, with how many of their channels are dead."""
+    """The layers of a run, with the number of dead channels in each."""
     return Query(
         """
 SELECT layer, count(*) FILTER (dead) AS dead

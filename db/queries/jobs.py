@@ -1,4 +1,4 @@
-"""What people ask the ledger: jobs, their items, maps, workers. Every function reads, and returns plain records."""
+"""Queries for jobs, their items, maps and workers. All functions are read-only and return plain records."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from db.ledger.engine import Ledger, present
 from db.ledger.jobs import NoSuchJob, Record
 from db.ledger.tables import ImageImport, Job, JobItem, MapScore, SaliencyMap, Worker
 
-# A worker that did not give a sign of life for so long is called silent; it gives one every two seconds.
+# A worker without a heartbeat for this long is reported as silent; heartbeats come every two seconds.
 SILENT_SECONDS = 15.0
 FORGET_SECONDS = 24 * 3600.0
 
@@ -25,9 +25,10 @@ def jobs(
     limit: int = 100,
     offset: int = 0,
 ) -> list[Record]:
-    """Jobs, newest first; what is empty filters nothing. Each with `item_seconds`, `seconds_left` and `age`.
+    """Jobs, newest first; empty filters are ignored. Each row has `item_seconds`, `seconds_left` and `age`.
 
-    `seconds_left` is what the items that remain take at the mean pace of those that are done; None where none is.
+    `seconds_left` estimates the remaining items from the mean time of the finished ones; None if none has
+    finished.
     """
     wanted = _filtered(select(Job.__table__), states, kinds, model, image_set)
     wanted = wanted.order_by(Job.job.desc()).limit(limit).offset(offset)
@@ -39,7 +40,7 @@ def jobs(
             .group_by(JobItem.job)
         ).all()
         moment = present(connection)
-    pace = {number: seconds for number, seconds in paces}  # noqa: C416  # rows are no pairs to mypy
+    pace = {number: seconds for number, seconds in paces}  # noqa: C416  # mypy does not accept rows as pairs
     return [_with_pace(row, pace.get(row["job"]), moment) for row in found]
 
 
@@ -51,7 +52,7 @@ def count_jobs(
     model: str = "",
     image_set: str = "",
 ) -> int:
-    """How many jobs `jobs` would list without a limit."""
+    """Number of jobs that `jobs` would list without a limit."""
     wanted = _filtered(select(func.count()).select_from(Job), states, kinds, model, image_set)
     with ledger.read() as connection:
         return int(connection.execute(wanted).scalar_one())
@@ -61,7 +62,7 @@ def job_counts(ledger: Ledger) -> dict[str, int]:
     """Jobs by state; states without jobs are left out."""
     with ledger.read() as connection:
         rows = connection.execute(select(Job.state, func.count()).group_by(Job.state)).all()
-    return {state: count for state, count in rows}  # noqa: C416  # rows are no pairs to mypy
+    return {state: count for state, count in rows}  # noqa: C416  # mypy does not accept rows as pairs
 
 
 def _filtered(
@@ -74,16 +75,16 @@ def _filtered(
     if image_set:
         wanted = wanted.where(Job.image_set == image_set)
     if model:
-        # whole names in a list joined by ", "
+        # match whole names in a list joined by ", "
         wanted = wanted.where((", " + Job.models + ", ").contains(f", {model}, ", autoescape=True))
     return wanted
 
 
 def job(ledger: Ledger, number: int) -> Record:
-    """One job, as `jobs` gives it.
+    """One job, as in `jobs`.
 
     Raises:
-        NoSuchJob: there is none of that number.
+        NoSuchJob: there is no job with that number.
     """
     with ledger.read() as connection:
         row = connection.execute(select(Job.__table__).where(Job.job == number)).mappings().one_or_none()
@@ -97,7 +98,7 @@ def job(ledger: Ledger, number: int) -> Record:
 
 
 def job_with_key(ledger: Ledger, key: str) -> Record | None:
-    """The job of a request, by the content of the request (`NewJob.key`); None where it was never asked for."""
+    """The job of a request, by the key of its content (`NewJob.key`); None if it was never submitted."""
     with ledger.read() as connection:
         number = connection.execute(select(Job.job).where(Job.key == key)).scalar_one_or_none()
     return None if number is None else job(ledger, number)
@@ -117,7 +118,7 @@ def _with_pace(row: Record, item_seconds: float | None, moment: datetime) -> Rec
 
 
 def job_items(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: int = 0) -> list[Record]:
-    """A job's items at positions from `offset` on; `result` is a map's number in all kinds so far."""
+    """A job's items from position `offset` on; `result` is a row number in the result table of the job's kind."""
     with ledger.read() as connection:
         rows = connection.execute(
             select(JobItem.__table__)
@@ -130,10 +131,10 @@ def job_items(ledger: Ledger, number: int, *, limit: int = 1_000_000, offset: in
 def job_maps(
     ledger: Ledger, number: int, *, steps: int, limit: int = 1_000_000, offset: int = 0
 ) -> list[Record]:
-    """The maps of a job's items at positions from `offset` on, with their `position` and, where there are, scores.
+    """The maps of a job's items from position `offset` on, with their `position` and, if available, scores.
 
-    Scores are of curves with that many steps. Without the curves, which `saliency_map` has: a page asks for many maps
-    every second.
+    Scores are of curves with that many steps. The curves themselves are left out (see `saliency_map`),
+    because a page requests many maps every second.
     """
     with ledger.read() as connection:
         rows = connection.execute(
@@ -154,7 +155,7 @@ def job_maps(
 
 
 def named_as_asked(row: Record) -> Record:
-    """A result under the name that its item gives the model: models of one digest share their results."""
+    """A result renamed to the model name in its item: models with the same digest share their results."""
     asked = row.pop("asked_model")
     return row | {"model": asked}
 
@@ -162,7 +163,7 @@ def named_as_asked(row: Record) -> Record:
 def maps_of_images(
     ledger: Ledger, image_set: str, ids: Sequence[int], *, method: str, digests: Sequence[str], steps: int
 ) -> list[Record]:
-    """The maps of images of a set by a method under models of these digests, with their scores as in `job_maps`."""
+    """Maps of a set's images by a method under models with these digests, with scores as in `job_maps`."""
     with ledger.read() as connection:
         rows = connection.execute(
             select(SaliencyMap.__table__, MapScore.steps, MapScore.deletion_auc, MapScore.insertion_auc)
@@ -179,7 +180,7 @@ def maps_of_images(
 
 
 def saliency_map(ledger: Ledger, number: int, *, steps: int) -> Record | None:
-    """One map, with its curves of that many steps where there are; None where there is none of that number."""
+    """One map, with its curves of that many steps if available; None if there is no map with that number."""
     with ledger.read() as connection:
         row = connection.execute(
             select(
@@ -198,14 +199,14 @@ def saliency_map(ledger: Ledger, number: int, *, steps: int) -> Record | None:
 
 
 def scored_steps(ledger: Ledger, number: int) -> list[int]:
-    """With how many steps the curves of a map were computed, each once."""
+    """The distinct step counts for which a map has curves."""
     with ledger.read() as connection:
         asked = select(MapScore.steps).where(MapScore.map == number).order_by(MapScore.steps)
         return list(connection.execute(asked).scalars())
 
 
 def unfinished_uploads(ledger: Ledger) -> set[str]:
-    """Keys of the uploads that jobs still need."""
+    """Keys of the uploads that unfinished jobs need."""
     with ledger.read() as connection:
         rows = connection.execute(
             select(Job.parameters).where(Job.kind == "import", Job.state.in_(("queued", "running")))
@@ -214,7 +215,7 @@ def unfinished_uploads(ledger: Ledger) -> set[str]:
 
 
 def image_import(ledger: Ledger, job: int) -> Record | None:
-    """What an import did; None where it is not done."""
+    """The result of an import job; None if it is not done."""
     with ledger.read() as connection:
         row = connection.execute(
             select(ImageImport.__table__)
@@ -226,7 +227,7 @@ def image_import(ledger: Ledger, job: int) -> Record | None:
 
 
 def workers(ledger: Ledger) -> list[Record]:
-    """The workers that gave a sign of life within a day, newest sign first; `silent` where it is too old."""
+    """Workers with a heartbeat in the last day, most recent first; `silent` if the heartbeat is too old."""
     with ledger.read() as connection:
         moment = present(connection)
         rows = connection.execute(

@@ -1,4 +1,4 @@
-"""How the labels of a set are classes of a model: what was matched, what people settled, in rows and in words."""
+"""How labels of a set are matched to a model's classes, and users' decisions about them, as rows and in words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import duckdb
 
 from db.atlas.store import Atlas, Query
 
-# The ways in which a label is matched, in words, in the order in which `workers.models.label_matching` tries them.
+# Matching methods, in words, in the order in which `workers.models.label_matching` tries them.
 WAYS: dict[str, str] = {
     "settled": "settled by a person",
     "wnid": "by WordNet id",
@@ -20,7 +20,7 @@ WAYS: dict[str, str] = {
 
 
 def set_labels(image_set: str) -> Query:
-    """The labels of a set with their numbers of images, the most frequent first."""
+    """The labels of a set with their numbers of images, most frequent first."""
     return Query(
         """
 SELECT wnid, any_value(label) AS label, count(*) AS images
@@ -45,7 +45,7 @@ ORDER BY c.class_index""",
 
 
 def label_choices(model: str, image_set: str) -> Query:
-    """What people settled: a class index, or NULL for no class, by the label's WNID or name."""
+    """Users' decisions: a class index, or NULL for no class, by the label's WNID or name."""
     return Query(
         """
 SELECT label, class_index
@@ -57,12 +57,12 @@ ORDER BY label""",
 
 
 def settled_labels(atlas: Atlas, model: str, image_set: str) -> dict[str, int | None]:
-    """What people settled: a class index, or None for no class, by the label's WNID or name."""
+    """Users' decisions: a class index, or None for no class, by the label's WNID or name."""
     return {row["label"]: row["class_index"] for row in atlas.fetch(label_choices(model, image_set))}
 
 
 def label_matches(run: int) -> Query:
-    """How each label of a run's set was matched to the model's classes, what was not matched first."""
+    """How each label of a run's set was matched to the model's classes, unmatched labels first."""
     return Query(
         """
 SELECT l.label, l.wnid, l.images, l.how, l.class_index, c.name AS class,
@@ -81,7 +81,7 @@ ORDER BY l.how = 'ambiguous' DESC, l.how = 'none' DESC, l.images DESC, l.label""
 
 
 def unindexed_choices(run: int) -> Query:
-    """What people settled of a run's labels since it was made: labels whose class there is another one."""
+    """Users' decisions that a run does not reflect yet: labels whose class in the run differs."""
     return Query(
         """
 SELECT c.label, c.class_index
@@ -102,7 +102,7 @@ def keep_choices(
     *,
     forget: Sequence[str] = (),
 ) -> None:
-    """Keep what a person settled, and forget what is in `forget`. Call inside `Atlas.publish`."""
+    """Store a user's decisions, and delete those for `forget`. Call inside `Atlas.publish`."""
     for label in {*forget, *choices}:
         connection.execute(
             "DELETE FROM label_choices WHERE model = ? AND image_set = ? AND label = ?",
@@ -113,7 +113,7 @@ def keep_choices(
 
 
 def in_words(rows: Sequence[Mapping[str, Any]], model: str) -> str:
-    """How many labels are classes of a model, in which way, and which are not: rows of `how` and `class_index`."""
+    """Summary of how many labels match a model's classes, how, and which do not; rows have `how` and `class_index`."""
     ways = [str(row["how"]) for row in rows]
     matched = sum(row["class_index"] is not None for row in rows)
     told = f"{matched:,} of {len(rows):,} labels {'is a class' if matched == 1 else 'are classes'} of {model}"

@@ -1,4 +1,4 @@
-"""An image set as a whole: its classes, its sizes, how models judge it, and pictures that repeat."""
+"""Queries over a whole image set: its classes and sizes, models' accuracy, and duplicate images."""
 
 from db.atlas.store import Query
 
@@ -9,12 +9,12 @@ CLASS_ORDERS: dict[str, str] = {
     "name": "lower(any_value(i.label)), class",
 }
 
-# The image's own class among the model's: images whose label is none of them are judged by nobody.
+# The image's label among the model's classes; images whose label is not one of them are not judged.
 _LABELLED = "(SELECT run, image_id, rank, class_index FROM predictions WHERE is_label)"
 
 
 def sizes(image_set: str, *, limit: int | None) -> Query:
-    """How many images have which size, the commonest first."""
+    """Number of images of each size, most common first."""
     most = "" if limit is None else "\nLIMIT $limit"
     return Query(
         f"""
@@ -28,7 +28,7 @@ ORDER BY images DESC, width, height{most}""",
 
 
 def size_summary(image_set: str) -> Query:
-    """One row: smallest, middle and largest shortest side, bytes in all, how many sizes, images without label."""
+    """One row: shortest sides (minimum, median, maximum), total bytes, sizes, classes and unlabeled images."""
     return Query(
         """
 SELECT count(*) AS images, count(DISTINCT (width, height)) AS sizes, sum(bytes)::BIGINT AS bytes,
@@ -42,7 +42,7 @@ WHERE image_set = $image_set""",
 
 
 def accuracy(image_set: str) -> Query:
-    """How each indexed model judges a set: images judged, top-1, top-5, how sure it is where right and where wrong."""
+    """Accuracy of each indexed model on a set: images judged, top-1, top-5, mean confidence if correct and if wrong."""
     return Query(
         f"""
 SELECT r.run, r.model, count(t.rank) AS judged, count(*) - count(t.rank) AS unjudged,
@@ -60,7 +60,7 @@ ORDER BY top1 DESC NULLS LAST, r.model""",
 
 
 def unpredicted(image_set: str) -> Query:
-    """Runs with images that have no prediction, since the model's logits for them are not finite: how many."""
+    """Runs with images that have no prediction because the model's logits are not finite, and how many."""
     return Query(
         """
 SELECT r.run, r.model, r.images, r.images - count(p.image_id) AS unpredicted
@@ -75,7 +75,7 @@ ORDER BY r.model""",
 
 
 def classes(image_set: str, run: int | None, *, order: str, limit: int | None) -> Query:
-    """Classes of a set's images: how many, and of those that `run` judged which share it had right."""
+    """Classes of a set's images: the number of images, how many `run` judged, and its top-1 accuracy on these."""
     most = "" if limit is None else "\nLIMIT $limit"
     return Query(
         f"""
@@ -91,7 +91,7 @@ ORDER BY {CLASS_ORDERS[order]}{most}""",
 
 
 def confusions(run: int) -> Query:
-    """Which class is taken for which, right ones too: one row per pair that occurs, the most frequent first."""
+    """The confusion matrix of a run, correct predictions included: one row per nonempty cell, most frequent first."""
     return Query(
         f"""
 SELECT any_value(coalesce(i.wnid, i.label)) AS class, t.class_index, any_value(l.name) AS label,
@@ -112,14 +112,14 @@ ORDER BY images DESC, probability DESC, t.class_index, p.class_index""",
 
 
 def has_colors() -> Query:
-    """One row where the atlas keeps the colors by which images that look alike are compared."""
+    """One row if the atlas stores the colors used to compare similar images."""
     return Query(
         "SELECT 1 AS one FROM duckdb_columns() WHERE table_name = 'images' AND column_name = 'colors'"
     )
 
 
 def without_colors(image_set: str) -> Query:
-    """How many images of a set were imported before colors were kept; `has_colors` is asked first."""
+    """Number of a set's images imported before colors were stored; check `has_colors` first."""
     return Query(
         "SELECT count(*) AS images FROM images WHERE image_set = $image_set AND colors IS NULL",
         {"image_set": image_set},
@@ -127,7 +127,7 @@ def without_colors(image_set: str) -> Query:
 
 
 def near_duplicates(image_set: str, *, limit: int | None) -> Query:
-    """Pairs of a set's images that are the same or nearly, the nearest first; see the view `near_duplicates`."""
+    """Pairs of identical or nearly identical images of a set, nearest first; see the view `near_duplicates`."""
     most = "" if limit is None else "\nLIMIT $limit"
     return Query(
         f"""

@@ -1,11 +1,11 @@
-"""Channels and the image patches that drive them most."""
+"""Channels and their top-activating image patches."""
 
 from collections.abc import Sequence
 
 from db.atlas.store import Query
 
-# How a layer's channels can be put in order. Dead channels never crowd out living ones but by index. A channel whose
-# whole top-k is tied lists the lowest image numbers: what they agree on is chance.
+# Sort orders for a layer's channels. Dead channels come last in all of them but the order by index. A channel
+# whose entire top-k is tied lists the lowest image ids, so any agreement among them is chance.
 CHANNEL_ORDERS: dict[str, str] = {
     "index": "s.channel",
     "strongest": "s.dead, s.max DESC, s.channel",
@@ -41,7 +41,7 @@ LIMIT $limit OFFSET $offset""",
 
 
 def agreement(run: int, layer: str, channels: Sequence[int]) -> Query:
-    """How much the labelled images in the top-k of `channels` agree; channels without labels have no row."""
+    """How much the labeled images in the top-k of `channels` agree; channels without labeled images have no row."""
     return Query(
         """
 SELECT channel, labelled, classes, entropy_bits, majority_class, majority_label, majority_share
@@ -53,7 +53,7 @@ ORDER BY channel""",
 
 
 def patches(run: int, layer: str, channels: Sequence[int], *, k: int) -> Query:
-    """The `k` strongest patches of each of `channels`, in their order; `class_index` is in the model's vocabulary."""
+    """The `k` top-activating patches per channel, in the order of `channels`; `class_index` is the model's."""
     return Query(
         """
 SELECT p.channel, p.rank, p.activation, p.image_id, p.label, c.class_index, p.wnid, p.y, p.x, p.box, p.erf_box,
@@ -70,8 +70,9 @@ ORDER BY list_position($channels, p.channel), p.rank""",
 def places(run: int, layer: str, channels: Sequence[int]) -> Query:
     """Images and positions of all patches of `channels`, by channel and rank.
 
-    With `pictured` and `labelled_classes` this gives the rows of `patches` but for the boxes, which follow from
-    the layer's geometry. Three plain reads take a third of the time of that join: DuckDB would scan all images.
+    Together with `pictured` and `labelled_classes` this gives the rows of `patches` except the boxes, which
+    follow from the layer's geometry. Three plain reads take a third of the time of that join, for which
+    DuckDB would scan all images.
     """
     return Query(
         """
@@ -90,7 +91,7 @@ ORDER BY channel, rank""",
 
 
 def pictured(image_set: str, image_ids: Sequence[int]) -> Query:
-    """What it takes to show and name images of a set."""
+    """What is needed to show and name images of a set."""
     return Query(
         """
 SELECT image_id, key, width, height, name, wnid, label
@@ -101,7 +102,7 @@ WHERE image_set = $image_set AND image_id = ANY($image_ids)""",
 
 
 def labelled_classes(run: int, image_ids: Sequence[int]) -> Query:
-    """Index of each image's label in the vocabulary of the run's model, where it is one of its classes."""
+    """Class index of each image's label in the vocabulary of the run's model, for labels that are among its classes."""
     return Query(
         """
 SELECT image_id, class_index
@@ -112,7 +113,7 @@ WHERE run = $run AND is_label AND image_id = ANY($image_ids)""",
 
 
 def channel_classes(run: int, layer: str, channel: int) -> Query:
-    """Classes among the images in a channel's top-k, the most frequent first; unlabelled images as NULL."""
+    """Classes of the images in a channel's top-k, most frequent first; unlabeled images as NULL."""
     return Query(
         """
 SELECT i.wnid, any_value(i.label) AS label, count(*) AS images, max(a.activation) AS strongest,
@@ -128,7 +129,7 @@ ORDER BY images DESC, strongest DESC""",
 
 
 def channel_histogram(run: int, layer: str, channel: int) -> Query:
-    """Histogram of a channel's best activation per image; empty bins have no row."""
+    """Histogram of a channel's maximum activation per image; empty bins have no row."""
     return Query(
         """
 SELECT low, high, images

@@ -1,4 +1,4 @@
-"""What the Robustness page asks the views over atlas and ledger.
+"""The Robustness page's queries on the views over atlas and ledger.
 
 Every function returns a `Query`: the same value feeds a table, its `Copy SQL` and its download.
 """
@@ -8,7 +8,7 @@ from db.sql.views import CURVE
 
 
 def curve(image_set: str, protocol: str, *, image_class: str = "") -> Query:
-    """Robust accuracy, or the share of predictions kept, by model and epsilon; of one class where it is named."""
+    """Robust accuracy, or the share of predictions kept, by model and epsilon; of one class if given."""
     among = "attacked WHERE class = $class" if image_class else "attacked"
     values = {"image_set": image_set, "protocol": protocol} | ({"class": image_class} if image_class else {})
     return Query(
@@ -21,7 +21,7 @@ ORDER BY model, epsilon""",
 
 
 def protocols(image_set: str) -> Query:
-    """How a set was attacked: each way with its models and images, that of most images first."""
+    """The attack protocols used on a set, each with its models and number of attacks, most attacks first."""
     return Query(
         """
 SELECT protocol, measure, any_value(fixed) AS fixed, list(DISTINCT model ORDER BY model) AS models,
@@ -35,7 +35,7 @@ ORDER BY attacks DESC, protocol""",
 
 
 def outcomes(image_set: str, protocol: str, *, image_class: str = "") -> Query:
-    """What became of the attacked images of each model, in images; of one class where it is named."""
+    """Number of attacked images by outcome for each model; of one class if given."""
     among = " AND class = $class" if image_class else ""
     values = {"image_set": image_set, "protocol": protocol} | ({"class": image_class} if image_class else {})
     return Query(
@@ -53,7 +53,7 @@ ORDER BY model""",
 
 
 def strip(image_set: str, protocol: str, *, image_class: str = "") -> Query:
-    """The smallest epsilon of each image that was not wrong before any attack."""
+    """The smallest successful epsilon of each image that was not wrong before any attack."""
     among = " AND class = $class" if image_class else ""
     values = {"image_set": image_set, "protocol": protocol} | ({"class": image_class} if image_class else {})
     return Query(
@@ -67,7 +67,7 @@ ORDER BY model, smallest, image_id""",
 
 
 def at_epsilon(image_set: str, protocol: str, model: str, epsilon: float, *, image_class: str = "") -> Query:
-    """Images of one model that are wrong before any attack (0), change at an epsilon, or resist up to it."""
+    """Images of one model at one epsilon: wrong before any attack (0), changed at it, or resisting up to it."""
     among = " AND class = $class" if image_class else ""
     return Query(
         f"""
@@ -90,7 +90,7 @@ CLASS_ORDERS = {
 
 
 def by_class(image_set: str, protocol: str, model: str, *, order: str, limit: int | None) -> Query:
-    """Classes of a set under one model."""
+    """Robustness of one model by class of a set."""
     return Query(
         f"""
 SELECT class, label, images, flipped, resisted, wrong_already, no_gradient, median_epsilon
@@ -103,7 +103,7 @@ ORDER BY {CLASS_ORDERS[order]}{"" if limit is None else " LIMIT $limit"}""",
 
 
 def flips(image_set: str, protocol: str, model: str, *, limit: int | None) -> Query:
-    """The most frequent changes of class under one model, from the class that the attack leaves."""
+    """The most frequent class changes under one model, from the class that the attack leaves."""
     return Query(
         f"""
 SELECT from_class, from_index, to_class, to_index, images, median_epsilon, example
@@ -117,7 +117,7 @@ ORDER BY images DESC, median_epsilon, from_class, from_index, to_class,
 
 
 def transfers(image_set: str, protocol: str) -> Query:
-    """What each model's attacked images do to the others."""
+    """How each model's attacked images affect the other models."""
     return Query(
         """
 SELECT model, judge, judged, labelled, right_before, fooled, share_fooled, share_moved
@@ -129,7 +129,7 @@ ORDER BY model, judge""",
 
 
 def leaderboard(image_set: str, protocol: str) -> Query:
-    """Models over the images that all of them have, the most robust first."""
+    """Models compared on the images that all of them have, most robust first."""
     return Query(
         """
 SELECT model, measure, images, right_at_0, right_at_1, right_at_4, right_at_8, kept_at_1, kept_at_4, kept_at_8,

@@ -1,8 +1,8 @@
-"""Image sets as people manage them: what depends on one, another name, a description, its end.
+"""Managing image sets: what depends on a set, renaming, describing and removing it.
 
-A set lies in both stores. One transaction of the ledger decides that no job works on the set, that none is made for it
-until the change is done (`db.ledger.set_states`), and what becomes of its rows; then the atlas follows. A change that
-dies in between is made whole by asking again: until then no job is made for the set.
+A set is in both stores. One transaction of the ledger ensures that no job works on the set and that none is
+created until the change is done (`db.ledger.set_states`), and changes the set's rows; then the atlas follows.
+A change that dies in between is completed by repeating it: until then no jobs are created for the set.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ from db.stores.results import remove_results
 from db.suggestions import choices
 
 MAX_DESCRIPTION = 10_000
-# Results with files: the table, its number, columns of files.
+# Results with files: the table, its number column, its file columns.
 _RESULTS: tuple[tuple[Any, Any, tuple[Any, ...]], ...] = (
     (
         SaliencyMap,
@@ -59,7 +59,7 @@ _OF_ATTACKS: tuple[Any, ...] = (AttackUnit, AttackLayer, AttackMap, AttackTransf
 
 
 class NoSuchSet(LookupError):
-    """There is no image set of that name; the message is one sentence."""
+    """There is no image set with that name; the message is one sentence."""
 
 
 class SetNameTaken(ValueError):
@@ -67,16 +67,16 @@ class SetNameTaken(ValueError):
 
 
 class WrongSetName(ValueError):
-    """No image set can have that name; the message is one sentence."""
+    """The name is not valid for an image set; the message is one sentence."""
 
 
 class SetBusy(RuntimeError):
-    """Jobs work on the set; the message is one sentence."""
+    """Jobs are working on the set; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Dependents:
-    """What goes away with a set. `queries` are those of the saved ones that name it: they stay, and find nothing."""
+    """What is deleted along with a set. `queries` are saved queries that name it: they stay, but will find nothing."""
 
     images: int
     runs: list[str]
@@ -89,10 +89,10 @@ class Dependents:
 
 
 def dependents_of(atlas: Atlas, ledger: Ledger, image_set: str) -> Dependents:
-    """What depends on a set, in both stores.
+    """Everything that depends on a set, in both stores.
 
     Raises:
-        NoSuchSet: there is none of that name.
+        NoSuchSet: there is no set with that name.
     """
     images = _images_of(atlas, image_set)
     runs = _rows(
@@ -114,7 +114,7 @@ ORDER BY r.model""",
             wanted = select(func.count()).select_from(table).where(table.image_set == image_set, *conditions)
             return int(connection.execute(wanted).scalar_one())
 
-        # as a text in SQL: other sets' names may hold this one
+        # as an SQL string literal: other sets' names may contain this one
         naming = select(SavedQuery.name).where(SavedQuery.sql.contains(f"'{image_set}'", autoescape=True))
         found = Dependents(
             images=images or 0,
@@ -126,7 +126,7 @@ ORDER BY r.model""",
             unfinished=count(Job, Job.state.in_(("queued", "running"))),
             queries=list(connection.execute(naming.order_by(SavedQuery.name)).scalars()),
         )
-    # one whose removal was interrupted can be removed again
+    # an interrupted removal can be repeated
     if images is None and not (found.maps or found.attacks or set_changes_of(ledger, image_set) % 2):
         raise _no_such_set(atlas, image_set)
     return found
@@ -142,17 +142,17 @@ def _no_such_set(atlas: Atlas, image_set: str) -> NoSuchSet:
 
 
 def descriptions(ledger: Ledger) -> dict[str, str]:
-    """What people wrote about image sets, by name."""
+    """Users' descriptions of image sets, by name."""
     with ledger.read() as connection:
         rows = connection.execute(select(ImageSetNote.image_set, ImageSetNote.description)).all()
-    return {name: text for name, text in rows}  # noqa: C416  # rows are no pairs to mypy
+    return {name: text for name, text in rows}  # noqa: C416  # mypy does not accept rows as pairs
 
 
 def describe_set(atlas: Atlas, ledger: Ledger, image_set: str, description: str) -> None:
-    """Keep what somebody wrote about a set, in place of what was written before.
+    """Store the description of a set, replacing the previous one.
 
     Raises:
-        NoSuchSet: there is none of that name.
+        NoSuchSet: there is no set with that name.
     """
     if _images_of(atlas, image_set) is None:
         raise _no_such_set(atlas, image_set)
@@ -165,11 +165,11 @@ def describe_set(atlas: Atlas, ledger: Ledger, image_set: str, description: str)
 
 
 def rename_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str, name: str) -> None:
-    """Give a set another name, in the atlas and in all rows of the ledger. Saved queries stay as they were typed.
+    """Rename a set in the atlas and in all rows of the ledger. The text of saved queries is not changed.
 
     Raises:
-        NoSuchSet, SetNameTaken, WrongSetName: it cannot be.
-        SetBusy, StoreBusy: somebody works on it.
+        NoSuchSet, SetNameTaken, WrongSetName: the set cannot be renamed.
+        SetBusy, StoreBusy: it is in use.
     """
     problem = set_name_problem(name)
     if problem is not None:
@@ -204,11 +204,11 @@ def rename_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str, 
 def remove_image_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str) -> Dependents:
     """Remove a set with its runs, jobs, maps and attacks, and the files that nothing else needs.
 
-    A person's own files stay. The atlas's file shrinks by what the set took.
+    The user's own files are kept. The atlas's file shrinks by the size of the set.
 
     Raises:
-        NoSuchSet: there is none of that name.
-        SetBusy, StoreBusy: somebody works on it, or imports images.
+        NoSuchSet: there is no set with that name.
+        SetBusy, StoreBusy: the set is in use, or images are being imported.
     """
     with store.removing():
         gone = dependents_of(atlas, ledger, image_set)
@@ -221,18 +221,18 @@ def remove_image_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set:
             if _images_of(atlas, image_set) is not None:
                 with atlas.publish(compact=True) as published:
                     orphans = remove_images(published, image_set)
-                # After the publication: a file too many is harmless, a file too few is not.
+                # After the publication: an extra file is harmless, a missing one is not.
                 store.remove(orphans.keys, orphans.originals)
             remove_builds(store.home, image_set)
         finally:
-            end_change(ledger, [image_set])  # the set is gone, or there without results
+            end_change(ledger, [image_set])  # the set is gone, or exists without results
     with contextlib.suppress(AtlasError):
-        remove_unlisted(atlas, store, older_than=UNFINISHED_SECONDS)  # of imports that were killed
+        remove_unlisted(atlas, store, older_than=UNFINISHED_SECONDS)  # left by killed imports
     return gone
 
 
 def remove_builds(home: Path, image_set: str) -> None:
-    """Remove what interrupted indexing of a set left below `builds`; one that another process holds stays."""
+    """Remove files left in `builds` by interrupted indexing of a set; builds locked by another process are kept."""
     for facts in (home / "builds").glob("*/facts.json"):
         folder = facts.parent
         try:
@@ -241,7 +241,7 @@ def remove_builds(home: Path, image_set: str) -> None:
                 if of == image_set:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(folder, ignore_errors=True)
-        except (OSError, ValueError):  # in use, gone by now, or none of ours
+        except (OSError, ValueError):  # in use, already gone, or not a build of ours
             continue
 
 
@@ -283,7 +283,7 @@ def _rename_rows(connection: Connection, before: str, after: str) -> None:
     for job, key, question, parameters in found:
         named = parameters | {"image_set": after} if "image_set" in parameters else parameters
         other = _key(question, key, after)
-        # one that failed to make a set of the new name may have been the same request
+        # a failed job to create a set with the new name may have been the same request
         taken = connection.execute(select(Job.job).where(Job.key == other)).scalar()
         if taken is not None:
             connection.execute(update(Job).where(Job.job == taken).values(key=content_key(other, taken)))
@@ -293,12 +293,12 @@ def _rename_rows(connection: Connection, before: str, after: str) -> None:
 
 
 def _key(question: str | None, key: str, image_set: str, *image_id: int) -> str:
-    """The key under another set's name. A row of an older version has no question: nobody finds it by its key."""
+    """The key under another set's name. Rows from older versions have no question and are never looked up by key."""
     return key_in_set(question or key, image_set, *image_id)
 
 
 def _remove_leftovers(connection: Connection, image_set: str) -> None:
-    """Remove results under a name that no set has, which another set is about to take."""
+    """Remove leftover results under an unused name before a set takes it."""
     for table, _, _ in _RESULTS:
         wanted = select(func.count()).select_from(table).where(table.image_set == image_set)
         if connection.execute(wanted).scalar_one():
@@ -306,7 +306,7 @@ def _remove_leftovers(connection: Connection, image_set: str) -> None:
 
 
 def _remove_rows(connection: Connection, image_set: str) -> set[str]:
-    """Remove what the ledger has of a set; gives the files that no row names any more."""
+    """Remove all ledger rows of a set; returns the files that no row refers to any more."""
     files: set[str] = set()
     attacks = select(Attack.attack).where(Attack.image_set == image_set)
     maps = select(SaliencyMap.map).where(SaliencyMap.image_set == image_set)

@@ -1,10 +1,10 @@
-"""What channels prefer among probe pictures."""
+"""Tuning of channels: their responses to probe images."""
 
 from db.atlas.store import Query
 
 
 def probe_run(model: str) -> Query:
-    """The newest run of a model over a set that has probe pictures and whose responses are all kept."""
+    """The newest run of a model over a set that has probe images and for which all responses are stored."""
     return Query(
         """
 SELECT run, image_set, images
@@ -53,7 +53,7 @@ WHERE run = $run AND layer = $layer AND channel = $channel""",
 
 
 def most_oriented(run: int, layer: str) -> Query:
-    """The channel of a layer that is most selective for orientation, of the half that answers gratings most."""
+    """The most orientation-selective channel of a layer, among the half that responds most strongly to gratings."""
     return Query(
         """
 WITH best AS (
