@@ -1,4 +1,4 @@
-"""What a person's SQL can read: tables and views with their columns, types, comments and numbers of rows."""
+"""What user SQL can read: tables and views with their columns, types, comments and row counts."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ HIDDEN = "atlas_info"
 
 @dataclass(frozen=True)
 class Column:
-    """A column; `kind` is DuckDB's name of its type."""
+    """A column; `kind` is DuckDB's name for its type."""
 
     name: str
     kind: str
@@ -40,7 +40,7 @@ class Readable:
 
 @functools.cache
 def catalogue() -> tuple[Readable, ...]:
-    """All that can be read: views first, for they answer what people ask most, then the atlas, then the ledger."""
+    """Everything readable: first the views, which answer the most common questions, then the atlas, then the ledger."""
     with duckdb.connect() as connection:
         prepare_empty(connection)
         found = [_described(connection, *entry) for entry in _entries()]
@@ -49,7 +49,7 @@ def catalogue() -> tuple[Readable, ...]:
 
 
 def prepare_empty(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make all tables and views, without rows."""
+    """Create all tables and views, without rows."""
     connection.execute(ddl())
     for name in LEDGER_COMMENTS:
         connection.register(f"_{name}", empty(name))
@@ -78,7 +78,7 @@ def _described(
 
 
 def row_counts(atlas: Atlas, ledger: Ledger) -> dict[str, int]:
-    """Rows of each table as it is now; views are not counted, for that would run them.
+    """Current row count of each table; views are left out, since counting would run them.
 
     Raises:
         AtlasError, LedgerError: a store cannot be read.

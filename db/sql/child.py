@@ -1,4 +1,4 @@
-"""A process that runs SQL, seen from the one that asks: requests and answers, its memory and its end."""
+"""The parent's side of an SQL process: requests and answers, its memory use, and its termination."""
 
 import contextlib
 import json
@@ -17,39 +17,39 @@ import pyarrow as pa
 
 from db.sql.guard import RefusedSQL
 
-NEARLY = 0.8  # of the memory limit: who ends abnormally there ended for want of memory
-ENDING_SECONDS = 1.0  # for a process whose answer breaks off to end by itself
+NEARLY = 0.8  # share of the memory limit; an abnormal exit above it counts as out of memory
+ENDING_SECONDS = 1.0  # time for a process to exit after its answer breaks off
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class SQLFailed(RuntimeError):
-    """The statement was run and did not come to an end; the message is one sentence."""
+    """The statement ran and failed; the message is one sentence."""
 
 
 class SQLStopped(SQLFailed):
-    """It took too long or too much, or nobody waits for it any more."""
+    """The statement's process was killed or died: a time or memory limit, a disconnected client, or a crash."""
 
 
 @dataclass
 class SQLProcess:
-    """One process that runs SQL; `why` is set by whoever kills it."""
+    """One process that runs SQL; `why` is the reason it was killed."""
 
     child: subprocess.Popen[bytes]
-    memory_limit: str  # that of the settings, as it was written there
-    most_memory: int  # likewise, in bytes
+    memory_limit: str  # as written in the settings
+    most_memory: int  # the same in bytes
     atlas: str = ""
     why: str = ""
-    spent: bool = False  # it said that it ends
-    peak: int = 0  # bytes that it was seen to hold
+    spent: bool = False  # it announced that it will exit
+    peak: int = 0  # largest observed memory use in bytes
     data_at_start: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send a request and read the line that answers.
+        """Send a request and read the line that answers it.
 
         Raises:
-            RefusedSQL, SQLFailed: that is the answer.
-            SQLStopped: it was killed, or ended by itself.
+            RefusedSQL, SQLFailed: the process answered with an error.
+            SQLStopped: the process was killed, or exited.
         """
         assert self.child.stdin is not None
         try:
@@ -75,21 +75,21 @@ class SQLProcess:
         return answer
 
     def ended(self) -> SQLStopped:
-        """Why there is no answer."""
+        """The reason why there is no answer."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.child.wait(ENDING_SECONDS)  # where it ends by itself, its own end tells why
+            self.child.wait(ENDING_SECONDS)  # if it exits itself, its exit status gives the reason
         self.kill("")
         return SQLStopped(self.why or _ending(self.child.wait(), self))
 
     def kill(self, why: str) -> None:
-        """End it at once; the first reason counts."""
+        """Kill it at once; the first reason is kept."""
         with self.lock:
             if self.child.poll() is None:
                 self.why = self.why or why
                 self.child.kill()
 
     def end(self) -> None:
-        """Kill it and let go of all that belongs to it."""
+        """Kill it and release its resources."""
         self.kill("")
         self.child.wait()
         for pipe in (self.child.stdin, self.child.stdout):
@@ -98,13 +98,13 @@ class SQLProcess:
                     pipe.close()
 
     def memory(self) -> int:
-        """Bytes that it holds, 0 where the system does not tell."""
+        """Its resident memory in bytes, 0 if the system does not report it."""
         held = self._statm(1)
         self.peak = max(self.peak, held)
         return held
 
     def data(self) -> int:
-        """Bytes of writable memory that it has reserved, 0 where the system does not tell."""
+        """Its reserved writable memory in bytes, 0 if the system does not report it."""
         return self._statm(5)
 
     def _statm(self, place: int) -> int:
@@ -115,10 +115,10 @@ class SQLProcess:
 
 
 class Result:
-    """The rows of a statement, as they come: a context manager, for whoever stops early must say so.
+    """The rows of a statement as they arrive. Use it as a context manager, so that stopping early frees the process.
 
-    `kinds` are DuckDB's names of the columns' types. At the end `more` says whether limits cut something off, and
-    `seconds` how long it took.
+    `kinds` are DuckDB's names of the column types. At the end, `more` says whether a limit cut off rows, and
+    `seconds` is the elapsed time.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Result:
     ) -> None:
         self._process = process
         self._done: Callable[[bool], None] | None = done
-        self._dropped = weakref.finalize(self, process.end)  # one that nobody closed leaves no process
+        self._dropped = weakref.finalize(self, process.end)  # an unclosed result leaves no process behind
         self._begun = begun
         self.kinds: list[str] = [kind for _, kind in told["columns"]]
         self.plan: str = told["plan"]
@@ -145,10 +145,10 @@ class Result:
         self.close()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
-        """The batches, once.
+        """The batches; can be iterated once.
 
         Raises:
-            SQLFailed, SQLStopped: it did not come to an end.
+            SQLFailed, SQLStopped: the statement failed or was stopped.
         """
         try:
             yield from self._reader
@@ -161,12 +161,12 @@ class Result:
             raise SQLFailed(end["failed"])
 
     def table(self) -> pa.Table:
-        """All rows, and the end of it."""
+        """All rows; closes the result."""
         with self:
             return pa.Table.from_batches(list(self), self.schema)
 
     def close(self) -> None:
-        """Let go; what was not read is stopped."""
+        """Close the result; if rows are unread, the statement is stopped."""
         self._end(well=False)
 
     def _end(self, *, well: bool) -> None:
@@ -178,12 +178,12 @@ class Result:
 
 
 def took_too_much(process: SQLProcess) -> str:
-    """Why a process that held more memory than it may was killed."""
+    """The message for a process that was killed because it exceeded its memory limit."""
     return f"stopped: it took more memory than a query may ({process.memory_limit})"
 
 
 def _ending(code: int, process: SQLProcess) -> str:
-    """Why a process that nobody killed has ended."""
+    """The message for a process that exited without being killed by us."""
     if code == -signal.SIGXCPU:
         return "stopped: it took more processor time than a query may"
     if code < 0 and process.peak > NEARLY * process.most_memory:

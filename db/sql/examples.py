@@ -1,4 +1,4 @@
-"""Worked examples of SQL over the atlas and the ledger, from simple to deep: each answers a question of its own."""
+"""Worked examples of SQL over the atlas and the ledger, from simple to advanced; each answers one question."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Example:
-    """A question, its SQL, what its parameters are at first, and how the answer is best looked at.
+    """A question, its SQL, the initial values of its parameters, and the best way to view the answer.
 
-    `view` is table, chart or gallery; `chart` names the columns and the kind of a chart (x, y, kind, colour).
+    `view` is table, chart or gallery; `chart` gives the columns and kind of a chart (x, y, kind, colour).
     """
 
     title: str
@@ -18,16 +18,16 @@ class Example:
     chart: Mapping[str, str] = field(default_factory=dict)
 
 
-# Images whose label is among the model's classes, with that label's rank: the others are judged by nobody.
+# Images whose label is one of the model's classes, with that label's rank; other images are not judged.
 _JUDGED = "(SELECT run, image_id, rank FROM predictions WHERE is_label)"
-# Where the whole top-k is tied, as of a dead channel, its images are those of the lowest numbers and mean nothing.
+# If the entire top-k is tied, as in a dead channel, its images are those with the lowest ids and mean nothing.
 _TELLING = """(
     SELECT run, layer, channel
     FROM activations JOIN runs USING (run)
     WHERE model = $model AND image_set = $images
     GROUP BY run, layer, channel
     HAVING max(activation) > min(activation))"""
-# Attacks of one protocol, for others do not compare: the search that most images have.
+# Attacks of one protocol only, because others are not comparable: the one used on most images.
 _ONE_SEARCH = """protocol = (
           SELECT protocol
           FROM attacked

@@ -1,4 +1,4 @@
-"""One DuckDB file with the atlas, the ledger's tables and the views over both, for any DuckDB client."""
+"""Exports the atlas, the ledger's tables and the views over both to one DuckDB file, for any DuckDB client."""
 
 import contextlib
 import os
@@ -19,13 +19,13 @@ NAME = "convscope.duckdb"
 
 
 def write_sql_file(atlas: Atlas, ledger: Ledger) -> Path:
-    """Write the file anew, as the stores are now, and give its path. Who has the older one open keeps it.
+    """Rewrite the file from the current stores and return its path. Clients that have the old file open keep it.
 
-    It is a copy: Convscope never reads it, so whatever a client does to it harms nothing.
+    The file is a copy that Convscope never reads, so clients may change it freely.
 
     Raises:
         AtlasError, LedgerError: a store cannot be read.
-        OSError: the file cannot be written; an older one stays.
+        OSError: the file cannot be written; the old file is kept.
     """
     path = atlas.home / NAME
     building = atlas.home / f".{NAME}.{os.getpid()}"
@@ -55,7 +55,7 @@ def write_sql_file(atlas: Atlas, ledger: Ledger) -> Path:
 
 
 def _copy(atlas: Atlas, target: Path) -> None:
-    """The current atlas; it may be replaced, and the old file removed, while it is looked for."""
+    """Copy the current atlas; retries, because the file may be replaced and removed meanwhile."""
     for _ in range(10):
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(atlas.path(), target)

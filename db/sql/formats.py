@@ -1,7 +1,7 @@
-"""Tables as files people take away: CSV, JSON and Parquet, written while the rows come.
+"""Tables as downloads: CSV, JSON and Parquet, written while rows arrive.
 
-What is in a cell is what is in the file. On request a text that a spreadsheet would take for a formula gets an
-apostrophe before it in CSV (OWASP, "CSV Injection"), for labels and file names come from people's folders.
+Cells are written unchanged. On request, CSV text that a spreadsheet would interpret as a formula is prefixed
+with an apostrophe (OWASP, "CSV Injection"), because labels and file names come from users' folders.
 """
 
 import csv
@@ -18,17 +18,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-EXACT_IN_JSON = 1 << 53  # larger whole numbers lose digits in a browser
+EXACT_IN_JSON = 1 << 53  # larger integers lose digits in a browser
 _A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def csv_lines(
     schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, spreadsheet: bool = False
 ) -> Iterator[str]:
-    """CSV with a heading; a struct such as `box` becomes a column for each of its fields.
+    """CSV with a header; a struct such as `box` becomes one column per field.
 
     Args:
-        spreadsheet: put an apostrophe before texts that a spreadsheet would take for formulas.
+        spreadsheet: prefix text that a spreadsheet would interpret as a formula with an apostrophe.
     """
     heading = pa.Table.from_batches([], schema).flatten()
     yield _lines([[name.replace(".", "_") for name in heading.column_names]])
@@ -59,7 +59,7 @@ def _lines(rows: list[list[Any]]) -> str:
 
 
 def json_lines(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
-    """A JSON array with an object for each row; see `distinct` for columns of one name."""
+    """A JSON array with one object per row; `distinct` renames duplicate columns."""
     names = distinct(schema.names)
     before = "["
     for batch in batches:
@@ -72,7 +72,7 @@ def json_lines(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator
 
 
 def parquet_pieces(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
-    """A Parquet file, piece by piece; see `distinct` for columns of one name."""
+    """A Parquet file in pieces; `distinct` renames duplicate columns."""
     sink = _Pieces()
     kept = schema
     for at, name in enumerate(distinct(schema.names)):
@@ -85,7 +85,7 @@ def parquet_pieces(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iter
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Names of columns, each once: the second `a` is `a_2`, where no other column is called so."""
+    """Unique column names: the second `a` becomes `a_2`, unless another column has that name."""
     found: list[str] = []
     for name in names:
         unused, number = name, 1
@@ -97,10 +97,10 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """A column's cells as Python has them, but for days and times, which are ISO 8601 text.
+    """A column's cells as Python values, except dates and times, which are ISO 8601 text.
 
-    DuckDB's reach further than Python's: years before 1 and after 9999 (`-0043-03-15`), nanoseconds, 24:00:00 and
-    infinity. Times with a zone are told in UTC.
+    DuckDB's range is larger than Python's: years before 1 and after 9999 (`-0043-03-15`), nanoseconds,
+    24:00:00 and infinity. Times with a zone are given in UTC.
     """
     if isinstance(column, pa.ChunkedArray):
         return [value for chunk in column.chunks for value in values(chunk)]
@@ -147,7 +147,7 @@ def _numbers(column: pa.Array) -> list[int | None]:
 
 
 def _moment(kind: pa.DataType, told: int) -> str:
-    """A day or a time by its number; infinities are the ends of the range."""
+    """Format a date or time from its integer value; the ends of the range mean infinity."""
     largest = (1 << (kind.bit_width - 1)) - 1
     if not pa.types.is_time(kind) and abs(told) == largest:
         return "infinity" if told > 0 else "-infinity"
@@ -166,12 +166,12 @@ def _moment(kind: pa.DataType, told: int) -> str:
 
 def _day(days: int) -> str:
     told = str(np.datetime64(days, "D"))
-    # NumPy counts the sign among the year's four digits
+    # NumPy counts the sign as one of the year's four digits
     return f"-{told[1:]:0>10}" if told.startswith("-") else told
 
 
 def _clock(seconds: int, part: int, unit: str) -> str:
-    """Without a fraction where there is none; else milli-, micro- or nanoseconds, as many as it needs."""
+    """Format a time of day, with micro- or nanoseconds unless the fraction is zero."""
     told = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     if not part:
         return told
@@ -180,7 +180,7 @@ def _clock(seconds: int, part: int, unit: str) -> str:
 
 
 class _Pieces(io.RawIOBase):
-    """What was written since it was last taken."""
+    """A buffer that hands out what was written since the last `take`."""
 
     def __init__(self) -> None:
         self._written = bytearray()
@@ -204,9 +204,9 @@ class _Pieces(io.RawIOBase):
 
 
 def plain(value: Any) -> Any:
-    """A cell as JSON has it: bytes as hexadecimal, NaN and infinities by name.
+    """A cell as a JSON value: bytes as hexadecimal, NaN and infinities by name.
 
-    Numbers that a browser would round are text.
+    Numbers that a browser would round become text.
     """
     if value is None or isinstance(value, bool | str):
         return value

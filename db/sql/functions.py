@@ -1,11 +1,12 @@
-"""The functions that people's SQL may call: a list, so that what a newer DuckDB brings is refused until it is added.
+"""Allowlist of the functions that user SQL may call; new functions of a later DuckDB are refused until added here.
 
-The rule of the list: a function is on it when its result follows from its arguments, the present time, chance and the
-names of the session alone. It reads no file, setting, secret or catalog, evaluates no text as SQL or as a type, waits
-for nothing and changes nothing. Functions that only DuckDB itself calls (`__internal…`, `collate_de`) are not on it.
+A function is listed if its result depends only on its arguments, the current time, chance, and the names of
+the session. It reads no file, setting, secret or catalog, evaluates no text as SQL or as a type, waits for
+nothing and changes nothing. Functions that only DuckDB itself calls (`__internal…`, `collate_de`) are not
+listed.
 
-The list was made from `duckdb_functions()` of DuckDB 2.0.0; tests hold it and the pinned version together, and hold
-every macro on it to functions that are on it too.
+The list was made from `duckdb_functions()` of DuckDB 2.0.0. Tests check that it matches the pinned version,
+and that every listed macro only uses listed functions.
 """
 
 import difflib
@@ -89,15 +90,15 @@ WINDOWS = _words("""
     cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense
     row_number
 """)
-# Make rows, after FROM.
+# Table functions, used after FROM.
 TABLE_FUNCTIONS = ("generate_series", "json_each", "json_tree", "range", "repeat", "unnest")
 FUNCTIONS = OPERATORS | SCALARS | AGGREGATES | WINDOWS | frozenset(TABLE_FUNCTIONS)
-# Take the name of an aggregate as text; which one, is looked at too.
+# Take the name of an aggregate as text; that aggregate is checked too.
 BY_NAME = ("aggregate", "array_aggr", "array_aggregate", "list_aggr", "list_aggregate")
 
 
 def by_kind() -> dict[str, list[str]]:
-    """The list, sorted, as it is shown to people."""
+    """The sorted list, as shown to users."""
     return {
         "functions": sorted(SCALARS),
         "aggregates": sorted(AGGREGATES),
@@ -108,6 +109,6 @@ def by_kind() -> dict[str, list[str]]:
 
 
 def near(name: str) -> list[str]:
-    """Names on the list that look like `name`, the nearest first, up to three."""
+    """Up to three listed names similar to `name`, closest first."""
     words = sorted(FUNCTIONS - OPERATORS)
     return difflib.get_close_matches(name.lower(), words, n=3)

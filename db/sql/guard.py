@@ -1,7 +1,8 @@
-"""What a person's SQL may be: one statement that reads the tables and views that are there.
+"""Checks user SQL: a single statement that only reads existing tables and views.
 
-DuckDB itself is told to touch nothing else (see `db.sql.process`); this refuses first, in a sentence, by the syntax
-tree that DuckDB's own parser gives: comments, quotes and letters of either case hide nothing from it.
+DuckDB itself is configured to touch nothing else (see `db.sql.process`). This check comes first and refuses
+with a readable message. It works on the syntax tree from DuckDB's own parser, so comments, quotes and letter
+case cannot hide anything.
 """
 
 import json
@@ -36,14 +37,14 @@ _OTHERS = {
 
 
 class RefusedSQL(ValueError):
-    """The statement is not run; the message is one sentence."""
+    """The statement is refused; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A statement that may run: its text, the tables and views that it names, its parameters.
+    """A statement that may run: its text, the tables and views it names, and its parameters.
 
-    `plan` is empty, or EXPLAIN or EXPLAIN ANALYZE where the statement asks for its plan alone.
+    `plan` is EXPLAIN or EXPLAIN ANALYZE if the statement only requests its plan, otherwise empty.
     """
 
     sql: str
@@ -53,13 +54,14 @@ class Checked:
 
 
 def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[str]) -> Checked:
-    """Look at a statement without running it.
+    """Check a statement without running it.
 
     Args:
-        tables: names of the tables and views that there are, in lower case.
+        tables: names of the existing tables and views, in lower case.
 
     Raises:
-        RefusedSQL: it is none, several, not one that reads, or names what is not there.
+        RefusedSQL: there is no statement or more than one, it does not only read, or it names something that
+            does not exist.
     """
     if len(sql) > MAX_CHARACTERS:
         raise RefusedSQL(f"the statement has {len(sql):,} characters; up to {MAX_CHARACTERS:,} are read")
@@ -73,7 +75,7 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[st
         raise RefusedSQL(f"these are {len(statements)} statements: one is run at a time")
     try:
         kind = statements[0].type.name
-    except (TypeError, ValueError):  # one that DuckDB's bindings have no name for
+    except (TypeError, ValueError):  # a type that DuckDB's bindings have no name for
         kind = "THIS"
     if kind != "SELECT":
         raise RefusedSQL(f"{kind.replace('_', ' ')} is refused: {_OTHERS.get(kind, _WRITES)}")
@@ -82,7 +84,7 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[st
     inner = {name.lower() for name in _inner_names(tree)}
     for node in _nodes(tree):
         what = str(node.get("type", ""))
-        if what.endswith("_NODE") and what not in QUERY_NODES:  # within a WITH
+        if what.endswith("_NODE") and what not in QUERY_NODES:  # inside a WITH clause
             raise RefusedSQL(f"{what.removesuffix('_NODE').removesuffix('_QUERY')} is refused: {_WRITES}")
         if what == "BASE_TABLE" or (what == "SHOW_REF" and node.get("show_type") == "SHOW"):
             names |= _table(node, tables, inner)
@@ -96,7 +98,7 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[st
 
 
 def _without_explain(sql: str) -> tuple[str, str]:
-    """EXPLAIN or EXPLAIN ANALYZE at the front, and what it explains."""
+    """Split off a leading EXPLAIN or EXPLAIN ANALYZE."""
     words: list[tuple[int, int]] = []
     tokens = duckdb.tokenize(sql)
     for place, (start, kind) in enumerate(tokens[:8]):
@@ -148,7 +150,7 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def _inner_names(tree: Any) -> Iterator[str]:
-    """Names that the statement itself gives to selects: WITH name AS (…)."""
+    """Names that the statement gives to its own subqueries: WITH name AS (…)."""
     for node in _nodes(tree):
         cte = node.get("cte_map")
         if isinstance(cte, dict):
@@ -158,7 +160,7 @@ def _inner_names(tree: Any) -> Iterator[str]:
 
 
 def _table(node: dict[str, Any], tables: Collection[str], inner: Collection[str]) -> set[str]:
-    """The name, as a set, where it is one of the tables; nothing where the statement itself has made it."""
+    """The readable tables that a node names: one, all for information_schema, none for a subquery of the statement."""
     name = str(node.get("table_name", "")).lower()
     schema = str(node.get("schema_name", "")).lower()
     if schema == "information_schema" and not node.get("catalog_name"):
@@ -182,7 +184,7 @@ def _rows(node: dict[str, Any]) -> None:
 
 
 def _function(node: dict[str, Any]) -> None:
-    """The name alone decides, whatever schema stands before it: `label.upper()` has the schema `label`."""
+    """Check by name alone, ignoring the schema: `label.upper()` has the schema `label`."""
     name = str(node["function_name"]).lower()
     if name not in FUNCTIONS:
         raise RefusedSQL(_not_listed(name))
@@ -200,7 +202,7 @@ def _not_listed(name: str) -> str:
 
 
 def _aggregate(name: str, arguments: list[dict[str, Any]]) -> None:
-    """Which aggregate a list is put into is written as text: one of the list as well, known before it runs."""
+    """Check the aggregate named in the second argument: it must be a literal, so that it is known before running."""
     second = arguments[1] if len(arguments) > 1 else {}
     literal = second.get("expression", {}).get("literal") or {}
     text = literal.get("text") if literal.get("kind") == "STRING" and not second["name"] else None
@@ -216,7 +218,7 @@ NEEDS_MORE_MEMORY = "the query needs more memory than it may take"
 
 
 def one_sentence(error: BaseException) -> str:
-    """What DuckDB says, without its drawing of the statement below it and its second thoughts."""
+    """DuckDB's message in one line, without its excerpt of the statement; memory and nesting errors are reworded."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = " ".join(line for line in lines if not line.startswith(("LINE ", "^")))
     if isinstance(error, MemoryError) or "Out of Memory Error" in told or "std::bad_alloc" in told:

@@ -1,4 +1,4 @@
-"""Places for queries that run at once, in the order in which they were asked for."""
+"""Limits concurrent queries; waiting queries are served in order of arrival."""
 
 import threading
 import time
@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 from db.sql.child import SQLStopped
 
-WAIT_SECONDS = 20.0  # eight people who ask for two seconds of work each are all served
-MAX_WAITING = 5  # each holds a thread of the web server, which has others for its pages
+WAIT_SECONDS = 20.0  # enough to serve eight users with two seconds of work each
+MAX_WAITING = 5  # each occupies a thread of the web server, which needs others for its pages
 LOOK_SECONDS = 0.05
 NOBODY = "stopped: nobody waits for it any more"
 
 
 class TooManyQueries(RuntimeError):
-    """As many queries run as may; the message is one sentence."""
+    """The maximum number of queries is running; the message is one sentence."""
 
 
 class FairSemaphore:
-    """Places for queries, given in the order in which they were asked for: a plain semaphore starves some."""
+    """A semaphore that grants slots in order of arrival; a plain one can starve waiters."""
 
     def __init__(self, places: int) -> None:
         self._all = self._free = places
@@ -26,10 +26,10 @@ class FairSemaphore:
         self._lock = threading.Lock()
 
     def take(self, gone: Callable[[], bool] | None) -> None:
-        """Wait for a place, as long as somebody waits for the rows.
+        """Wait for a slot, until the client disconnects (`gone`).
 
         Raises:
-            TooManyQueries: as many wait as may, or this one did for too long; SQLStopped: nobody waits any more.
+            TooManyQueries: too many are waiting, or the wait timed out; SQLStopped: the client disconnected.
         """
         too_many = TooManyQueries(f"{self._all} queries run already, as many as may: try again in a moment")
         with self._lock:
@@ -52,10 +52,10 @@ class FairSemaphore:
             if not turn.is_set():
                 self._waiting.remove(turn)
                 return
-        self.give_back()  # it was its turn this very moment
+        self.give_back()  # it got its slot in the meantime
 
     def give_back(self) -> None:
-        """The place goes to the first who waits."""
+        """Pass the slot to the first waiter, or free it."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()

@@ -1,21 +1,23 @@
-"""The process that runs a person's SQL: it reads the atlas and the tables that it is handed, and nothing else.
+"""The process that runs user SQL: it can read the atlas and the tables passed to it, and nothing else.
 
-Started by `db.sql.runner` as `python -m db.sql.process`, in a folder and an environment that tell nothing. Requests
-come on standard input, a JSON object a line, each with the "seconds" that it may take; answers go to standard output,
-each a line of JSON and, of a result, an Arrow stream and a line after it:
+`db.sql.runner` starts it as `python -m db.sql.process`, in a folder and an environment that reveal nothing.
+Requests arrive on standard input, one JSON object per line, each with its time limit in "seconds". Answers go
+to standard output: one line of JSON and, for a result, an Arrow stream and another line after it:
 
     {"atlas": path}    open that atlas, "" for an empty one       -> {"ready": true}, as at the start
-    {"check": sql}     look at a statement                        -> {"tables": […], "parameters": […], "plan": ""}
-    {"run": sql, "values": {…}, "tables": {name: file}, "rows": most, "bytes": most}
+    {"check": sql}     check a statement                          -> {"tables": […], "parameters": […], "plan": ""}
+    {"run": sql, "values": {…}, "tables": {name: file}, "rows": max, "bytes": max}
                                                                   -> {"columns": […]}, Arrow, {"more": bool}
-    anything that cannot be                                       -> {"refused": sentence} or {"failed": sentence}
+    anything that fails                                           -> {"refused": sentence} or {"failed": sentence}
 
-Whatever goes wrong in Python is such a sentence; with `"last": true` the process ends after it and is replaced.
+Every Python error becomes such a sentence; after one with `"last": true` the process exits and is replaced.
 
-Memory: data may grow by what the process may hold less what it holds at first (RLIMIT_DATA). DuckDB's own limit is a
-part of that, so that its sentence comes first, and the rest is for what DuckDB does not count.
+Memory: RLIMIT_DATA lets data grow by the process's memory limit less what it uses at the start. DuckDB's own
+limit is a fraction of that, so that its error message comes first; the rest is for memory that DuckDB does
+not count.
 
-What stops a statement that takes too long is the end of this process: some of DuckDB's functions hear nothing else.
+A statement that takes too long is stopped by killing this process: some of DuckDB's functions cannot be
+interrupted.
 """
 
 import itertools
@@ -37,15 +39,15 @@ from db.sql.guard import RefusedSQL, check, one_sentence
 from db.sql.views import VIEWS, ledger_tables_of, with_what_they_read
 
 BATCH = 2048
-MAX_TRIED = 5  # parameters whose texts and numbers are tried in all combinations
+MAX_TRIED = 5  # up to this many parameters are tried as text and number in all combinations
 MAX_THREADS = 4
-# Of the memory that is left, DuckDB may count so much: it does not count single values, and tables that it builds.
+# DuckDB's share of the remaining memory: it does not count single values, nor tables that it builds.
 DUCKDB_SHARE = 0.75
-STARTED_BYTES = 128 << 20  # what this process holds before it reads a row
-MAX_DEPTH = 10_000  # of the syntax tree as JSON: three times that of DuckDB's deepest statement, and more
+STARTED_BYTES = 128 << 20  # memory of this process before it reads any row
+MAX_DEPTH = 10_000  # of the syntax tree as JSON: over three times that of DuckDB's deepest statement
 STATUS = Path("/proc/self/status")
-SPARE_SECONDS = 5  # of processor time, for reading the request and ending
-NICENESS = 5  # pages come first: a bomb takes what they leave
+SPARE_SECONDS = 5  # of CPU time, to read the request and exit
+NICENESS = 5  # pages have priority over expensive queries
 NAMES = frozenset(
     name for name in (*ATLAS_COMMENTS, *COMMENTS, *VIEWS) if name != "atlas_info"
 )  # what a statement may read
@@ -58,14 +60,14 @@ _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
 
 
 class Session:
-    """One atlas, opened once, locked."""
+    """An open atlas with a locked configuration."""
 
     def __init__(self, atlas: str, memory: int) -> None:
-        """Open it; `memory` is DuckDB's own limit in bytes."""
+        """Open the atlas; `memory` is DuckDB's own limit in bytes."""
         configuration = _CONFIGURATION | {"memory_limit": f"{memory}B", "threads": str(threads())}
         if atlas:
             self.connection = duckdb.connect(atlas, read_only=True, config=configuration)
-        else:  # nothing was published yet: the same tables, empty
+        else:  # nothing published yet: create the same tables, empty
             self.connection = duckdb.connect(config=configuration)
             self.connection.execute(ddl())
         self.connection.execute(
@@ -73,7 +75,7 @@ class Session:
         )
 
     def run(self, request: dict[str, Any], out: BinaryIO) -> None:
-        """Run a statement that was looked at, and write its rows.
+        """Check and run a statement, and write its rows.
 
         Raises:
             RefusedSQL, duckdb.Error: before the first row.
@@ -89,7 +91,7 @@ class Session:
             values = {name: request["values"].get(name) for name in checked.parameters}
             found = _with_values(cursor, plan + checked.sql, values)
             columns = [[name, str(kind)] for name, kind in zip(found.columns, found.types, strict=True)]
-            reader = _reader(found)  # what fails here is a sentence: nothing was answered yet
+            reader = _reader(found)  # before any answer, so a failure here becomes an error message
             _say(out, columns=columns, plan=checked.plan)
             _send(reader, request, out)
         finally:
@@ -97,8 +99,10 @@ class Session:
 
 
 def _with_values(cursor: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]) -> Any:
-    """The statement with its values. A whole number that a person typed is first a text, which DuckDB reads as what it
-    is compared with (a class may be called 1); where a text cannot stand, it is a number, as few as need be.
+    """Bind the parameter values, passing integers as text where possible.
+
+    DuckDB casts text to the type that it is compared with (a class may be named 1). Where text is not valid,
+    integers are passed as numbers, as few as necessary.
     """
     typed = {name: value["whole"] for name, value in values.items() if isinstance(value, dict)}
     if not typed:
@@ -115,8 +119,8 @@ def _with_values(cursor: duckdb.DuckDBPyConnection, sql: str, values: dict[str, 
     raise AssertionError("the last try returns or raises")
 
 
-# Arrow has no type for these, or one that is read wrong: they travel as DuckDB's own text. (Of INTERVAL, Parquet knows
-# none; a UHUGEINT would come out negative, a TIME WITH TIME ZONE without its zone.)
+# Arrow has no type for these, or one that is read incorrectly: they are sent as DuckDB's text. (Parquet has
+# no INTERVAL; a UHUGEINT would become negative, a TIME WITH TIME ZONE would lose its zone.)
 _AS_TEXT = frozenset(
     ("interval", "time with time zone", "uhugeint", "bignum", "bit", "variant", "union", "geometry")
 )
@@ -131,7 +135,7 @@ def _goes_as_text(kind: Any) -> bool:
 
 
 def _reader(found: Any) -> pa.RecordBatchReader:
-    """The rows as Arrow, under the names that the statement gives."""
+    """The rows as Arrow, under the column names of the statement."""
     names = list(found.columns)
     texts = [_goes_as_text(kind) for kind in found.types]
     if not any(texts):
@@ -144,7 +148,7 @@ def _reader(found: Any) -> pa.RecordBatchReader:
 
 
 def _send(reader: Any, request: dict[str, Any], out: BinaryIO) -> None:
-    """Write rows up to the limits as an Arrow stream, and after it whether there were more, or what went wrong."""
+    """Write rows up to the limits as an Arrow stream, then a line that says whether there were more, or what failed."""
     told: dict[str, Any] = {"more": False}
     with pa.ipc.new_stream(out, reader.schema) as stream:
         try:
@@ -155,7 +159,8 @@ def _send(reader: Any, request: dict[str, Any], out: BinaryIO) -> None:
         except BrokenPipeError:
             raise
         except Exception as error:
-            # DuckDB's errors come as Arrow's here, or as OSError. The stream ends well; the line after it says why.
+            # DuckDB's errors arrive as Arrow errors or OSError. The stream is ended properly; the next line
+            # has the error.
             told |= _failed(error)
     _say(out, **told)
     if "last" in told:
@@ -163,7 +168,7 @@ def _send(reader: Any, request: dict[str, Any], out: BinaryIO) -> None:
 
 
 def _within(reader: Any, rows: int, size: int) -> Iterator[tuple[pa.RecordBatch, bool]]:
-    """Batches up to so many rows and bytes, each with whether something was cut off behind it."""
+    """Batches within the row and byte limits, each with whether the result was cut off after it."""
     left = rows
     for batch in reader:
         if batch.num_rows > left:
@@ -185,34 +190,35 @@ def _say(out: BinaryIO, **told: Any) -> None:
 
 
 def threads() -> int:
-    """How many threads a statement has."""
+    """Number of threads per statement."""
     return min(MAX_THREADS, os.cpu_count() or 1)
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    """The answer to a statement that failed; the last one of this process where DuckDB may not be asked again."""
+    """The answer to a statement that failed; the process's last one if DuckDB is no longer usable."""
     fatal = isinstance(error, MemoryError | duckdb.FatalException | duckdb.InternalException)
     return {"failed": one_sentence(error)} | ({"last": True} if fatal else {})
 
 
 def _allow_seconds(seconds: float) -> None:
-    """A stop that needs nobody: the processor time that a request may take, from now on, on all threads together."""
+    """Limit CPU time from now on, over all threads together: a limit that needs no supervising process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime + threads() * seconds) + SPARE_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
 def _for_duckdb(memory: int) -> int:
-    """Bytes that DuckDB may count where the process may hold `memory`."""
+    """DuckDB's memory limit in bytes if the process may use `memory` bytes."""
     started = _status("VmRSS") if STATUS.exists() else STARTED_BYTES
     return int((memory - started) * DUCKDB_SHARE)
 
 
 def _bound(memory: int) -> None:
-    """From now on this process holds at most `memory` bytes: its data grow by what is left of them.
+    """Limit this process to `memory` bytes: its data may grow by what remains of them.
 
-    The limit counts memory as it is reserved, before it is used. The stacks of DuckDB's threads are reserved whole and
-    hardly used, so they are there before the limit is set. Without /proc (macOS) DuckDB's own limit has to do.
+    The limit counts memory when it is reserved, before it is used. The stacks of DuckDB's threads are fully
+    reserved and hardly used, so they are created before the limit is set. Without /proc (macOS), DuckDB's own
+    limit must suffice.
     """
     if STATUS.exists():
         limit = _status("VmData") + memory - _status("VmRSS")
@@ -220,7 +226,7 @@ def _bound(memory: int) -> None:
 
 
 def _opened(atlas: str, memory: int) -> Session:
-    """A session on that atlas, within that memory; the one before goes when this one is there."""
+    """Open a session on the atlas within the memory limit; the previous session is kept until this one is open."""
     if STATUS.exists():
         resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     session = Session(atlas, _for_duckdb(memory))
@@ -229,7 +235,7 @@ def _opened(atlas: str, memory: int) -> Session:
 
 
 def _status(name: str) -> int:
-    """A number of /proc/self/status, in bytes."""
+    """A number from /proc/self/status, in bytes."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return int(lines[name].split()[0]) << 10
 
@@ -239,8 +245,8 @@ def main() -> None:
     os.nice(NICENESS)
     sys.setrecursionlimit(MAX_DEPTH)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # this process writes no file
-    pa.set_cpu_count(1)  # Arrow only passes rows on, and each thread's stack counts
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # this process never writes files
+    pa.set_cpu_count(1)  # Arrow only passes rows on, and each thread's stack counts as memory
     pa.set_io_thread_count(1)
     out = sys.stdout.buffer
     memory = int(os.environ["CONVSCOPE_SQL_MEMORY"])
@@ -262,8 +268,8 @@ def main() -> None:
         except RefusedSQL as error:
             _say(out, refused=str(error))
         except BrokenPipeError:
-            os._exit(0)  # who asked is gone; Python's own end would complain of what it cannot write
-        except Exception as error:  # whatever it is, it is the statement's: say it, and serve the next
+            os._exit(0)  # the parent is gone; a normal exit would report unwritten output
+        except Exception as error:  # caused by the statement: report it and serve the next request
             told = _failed(error)
             _say(out, **told)
             if "last" in told:

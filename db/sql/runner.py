@@ -1,7 +1,7 @@
-"""Where people's SQL is run: processes of their own, some at once, each ended when it takes too long or too much.
+"""Runs user SQL in separate processes, several at once, each killed when it exceeds its time or memory limit.
 
-A process that answered well serves again; one that was stopped is replaced. What it reads of the ledger it finds as
-Arrow files, written anew where they changed.
+A process that answered normally is reused; one that was stopped is replaced. Ledger tables are passed to it
+as Arrow files, rewritten when they change.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ from db.sql.places import LOOK_SECONDS, NOBODY, FairSemaphore
 from db.sql.temporary_folders import own_folder
 
 CHECK_SECONDS = 5.0
-MAX_KEPT = 0.1  # of the memory limit: a process that keeps more after a statement is replaced
+MAX_KEPT = 0.1  # share of the memory limit: a process that retains more after a statement is replaced
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
 
 Values = Mapping[str, Any]
 
 
 class SQLRunner:
-    """Runs people's SQL over one home. Safe to share between threads."""
+    """Runs user SQL over one home. Thread-safe."""
 
     def __init__(self, settings: Settings, atlas: Atlas, ledger: Ledger) -> None:
         self._settings = settings
@@ -48,9 +48,9 @@ class SQLRunner:
         self._idle: list[SQLProcess] = []
         self._lock = threading.Lock()
         self._files: dict[str, tuple[pa.Table, str]] = {}
-        self._held: Counter[str] = Counter()  # files, by how many queries are about to open them
+        self._held: Counter[str] = Counter()  # number of queries about to open each file
         self._remove_folder: Callable[[], Any] | None = None
-        weakref.finalize(self, _end_all, self._idle)  # an application that is dropped leaves no process
+        weakref.finalize(self, _end_all, self._idle)  # a discarded application leaves no process behind
         self._most_memory = _bytes(settings.sql_memory)
 
     def run(
@@ -63,19 +63,19 @@ class SQLRunner:
         seconds: float | None = None,
         gone: Callable[[], bool] | None = None,
     ) -> Result:
-        """Run one statement that reads.
+        """Run one read-only statement.
 
         Args:
-            values: of its named parameters; those that it does not have are not read.
-            rows: most rows that are given.
-            size: most bytes of them, as Arrow has them.
-            seconds: longest time, the reading of the rows included; that of the settings where it is None.
-            gone: whether nobody waits for the rows any more; asked twenty times a second.
+            values: values of the named parameters; extra ones are ignored.
+            rows: maximum number of rows to return.
+            size: maximum size of the rows in bytes, as Arrow.
+            seconds: time limit, including reading the rows; None for the one in the settings.
+            gone: returns whether the client has disconnected; called twenty times a second.
 
         Raises:
-            RefusedSQL: it is not run.
-            SQLFailed: it was, and failed; SQLStopped: it was stopped. Both also while rows are read.
-            TooManyQueries: as many run and wait as may.
+            RefusedSQL: the statement is refused.
+            SQLFailed: it failed; SQLStopped: it was stopped. Both can also occur while rows are read.
+            TooManyQueries: too many queries are running and waiting.
             AtlasError, LedgerError: a store cannot be read.
         """
         limit = self._settings.sql_seconds if seconds is None else seconds
@@ -97,7 +97,7 @@ class SQLRunner:
             raise
 
     def parameters(self, sql: str) -> list[str]:
-        """Names of a statement's parameters; none where it is not whole yet."""
+        """Names of a statement's parameters; empty if the statement is incomplete."""
         process, done = self._begin(CHECK_SECONDS, None)
         try:
             found: list[str] = process.ask(check=sql, seconds=CHECK_SECONDS)["parameters"]
@@ -108,7 +108,7 @@ class SQLRunner:
         return found
 
     def close(self) -> None:
-        """End all processes that wait, and remove the files."""
+        """Kill all idle processes and remove the files."""
         with self._lock:
             _end_all(self._idle)
         if self._remove_folder is not None:
@@ -116,7 +116,7 @@ class SQLRunner:
 
     @functools.cached_property
     def _folder(self) -> Path:
-        """Where the ledger's tables lie for the processes to read; gone when nobody has this runner any more."""
+        """The folder of the ledger's tables for the processes; removed together with this runner."""
         folder, remove = own_folder("convscope-sql-")
         self._remove_folder = weakref.finalize(self, remove)
         return folder
@@ -124,7 +124,7 @@ class SQLRunner:
     def _begin(
         self, seconds: float, gone: Callable[[], bool] | None
     ) -> tuple[SQLProcess, Callable[[bool], None]]:
-        """A process that is watched, and what to call when it is done: with True where it may serve again."""
+        """A supervised process, and a function to call when done: with True if the process can be reused."""
         self._places.take(gone)
         try:
             process = self._take()
@@ -137,7 +137,7 @@ class SQLRunner:
 
         def done(well: bool) -> None:
             stop.set()
-            watch.join()  # it kills nobody who serves another by then
+            watch.join()  # so it cannot kill a process that already serves another query
             self._give_back(process, well=well)
             self._places.give_back()
 
@@ -153,7 +153,7 @@ class SQLRunner:
         return self._new()
 
     def _give_back(self, process: SQLProcess, *, well: bool) -> None:
-        # what a large statement freed stays with the process: another one would find less than it may take
+        # memory freed by a large statement stays with the process: the next one would find less than its limit
         grown = process.data() - process.data_at_start > self._most_memory * MAX_KEPT
         if well and not grown and not process.spent and process.child.poll() is None:
             with self._lock:
@@ -167,16 +167,16 @@ class SQLRunner:
             cwd=self._folder,
             env={
                 "CONVSCOPE_SQL_MEMORY": str(self._most_memory),
-                "ARROW_DEFAULT_MEMORY_POOL": "system",  # others reserve a GB at once, which counts
+                "ARROW_DEFAULT_MEMORY_POOL": "system",  # other pools reserve 1 GB, which counts toward the limit
                 "PATH": os.defpath,
                 "LANG": "C.UTF-8",
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C in the terminal is the asker's, who ends it
+            start_new_session=True,  # Ctrl-C in the terminal is for the parent, which ends this process
         )
         process = SQLProcess(child, self._settings.sql_memory, self._most_memory)
-        process.line()  # it is ready
+        process.line()  # wait until it is ready
         process.data_at_start = process.data()
         return process
 
@@ -198,7 +198,7 @@ class SQLRunner:
 
     @contextlib.contextmanager
     def _ledger_files(self, names: list[str]) -> Iterator[dict[str, str]]:
-        """Files with those tables as they are now; within it they stay, and who has opened one by its end keeps it."""
+        """Files with the current tables. They exist during the block; a process that has opened one keeps it."""
         tables = self._tables.read(names)
         files = {}
         with self._lock:
@@ -254,13 +254,13 @@ def _end_all(processes: list[SQLProcess]) -> None:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number as a person typed it: also a text, where it is compared with one."""
+    """An integer typed by the user, passed as text where it is compared with text."""
 
     text: str
 
 
 def as_value(text: str) -> Whole | float | str:
-    """What a person typed for a parameter: a number where it reads as one, else text; quotes make any text text."""
+    """Parse a parameter value typed by a user: a number if it looks like one, otherwise text; quotes force text."""
     if len(text) > 1 and text[0] == text[-1] == "'":
         return text[1:-1].replace("''", "'")
     if re.fullmatch(r"[+-]?\d{1,18}", text):
@@ -270,7 +270,7 @@ def as_value(text: str) -> Whole | float | str:
     return text
 
 
-# -I: neither the environment nor the folder it starts in says what is imported.
+# -I: neither the environment nor the working directory affects imports.
 _COMMAND = "import sys; sys.path.insert(0, sys.argv[1]); from db.sql.process import main; main()"
 
 

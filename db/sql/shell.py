@@ -1,4 +1,4 @@
-"""Statements at a prompt: history, colours and completion are prompt_toolkit's."""
+"""The interactive SQL prompt; prompt_toolkit provides history, colors and completion."""
 
 import os
 import re
@@ -29,13 +29,13 @@ A statement ends with a semicolon. Tab completes, the arrow up brings back what 
 
 
 class SQLCompleter(Completer):
-    """Names of tables and views, of columns of those that the statement names, and keywords."""
+    """Completes tables and views, columns of those that the statement names, and keywords."""
 
     def __init__(self, readable: Iterable[Readable]) -> None:
         self._readable = {one.name: one for one in readable}
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """What may stand at the cursor."""
+        """Completions at the cursor."""
         del complete_event
         word = re.split(r"[^\w]", document.text_before_cursor)[-1]
         if not word:
@@ -45,7 +45,7 @@ class SQLCompleter(Completer):
                 yield Completion(name, start_position=-len(word), display_meta=about[:60])
 
     def candidates(self, statement: str) -> list[tuple[str, str]]:
-        """Names with what they are, each once."""
+        """Unique names with their kinds."""
         named = {word.lower() for word in re.findall(r"\w+", statement)} & set(self._readable)
         found: dict[str, str] = {}
         for name in sorted(named):
@@ -59,7 +59,7 @@ class SQLCompleter(Completer):
 
 
 def is_whole(text: str) -> bool:
-    """Whether Enter ends what was typed: a semicolon at its end, a word with a dot, or nothing."""
+    """Whether Enter submits the input: it ends with a semicolon, is a dot command or a word that quits, or is empty."""
     stripped = text.strip()
     return not stripped or stripped.endswith(";") or stripped.startswith(".") or stripped in QUIT
 
@@ -72,12 +72,12 @@ def shell(
     tables: Callable[[str | None], None],
     say: Callable[[str], None],
 ) -> None:
-    """Read statements and `run` them, until the end.
+    """Read statements and `run` them, until the end of input.
 
     Args:
-        history: file that keeps what was typed, for its owner alone.
+        history: file for the typed statements, readable by its owner only.
         tables: shows all tables, or the columns of one.
-        say: prints a sentence. `run` and `tables` say themselves what is wrong.
+        say: prints a sentence. `run` and `tables` report their own errors.
     """
     history.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(history, os.O_CREAT | os.O_APPEND, 0o600))
@@ -87,7 +87,7 @@ def shell(
         completer=SQLCompleter(readable),
         complete_while_typing=False,
         auto_suggest=AutoSuggestFromHistory(),
-        # only a whole statement is sent; before that Enter makes a new line
+        # only a complete statement is submitted; until then Enter starts a new line
         multiline=Condition(lambda: not is_whole(session.default_buffer.text)),
         prompt_continuation="     ... ",
     )

@@ -1,6 +1,6 @@
-"""Temporary folders that go with their owner: also one that was killed, when the next owner comes.
+"""Temporary folders that are removed with their owner; those of a killed owner are removed by the next one.
 
-An owner holds a lock on a file in its folder for as long as it lives, which ends with the process however it ends.
+An owner keeps a lock on a file in its folder while it lives. However the process ends, the lock ends with it.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 LOCK = "OWNER"
-# A folder without a lock is just being made, or is of a version that had none: it goes when it is old.
+# A folder without a lock was just created, or comes from a version without locks: it is removed when old.
 UNOWNED_SECONDS = 86_400.0
 
 
 def own_folder(prefix: str) -> tuple[Path, Callable[[], None]]:
-    """A new folder that is this process's, and what removes it; folders of owners that are gone are removed first."""
+    """Create a folder owned by this process, after removing abandoned ones; returns it and its remover."""
     remove_abandoned(prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     lock = os.open(folder / f".{LOCK}", os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    (folder / f".{LOCK}").rename(folder / LOCK)  # nobody sees it without its lock
+    (folder / f".{LOCK}").rename(folder / LOCK)  # never visible without its lock
 
     def remove() -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -34,9 +34,9 @@ def own_folder(prefix: str) -> tuple[Path, Callable[[], None]]:
 
 
 def remove_abandoned(prefix: str) -> None:
-    """Remove this user's folders of that prefix whose owners have ended."""
+    """Remove this user's folders with that prefix whose owners have exited."""
     for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):  # of somebody else, or gone meanwhile
+        with contextlib.suppress(OSError):  # another user's, or already gone
             if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
                 continue
             if _is_abandoned(folder):

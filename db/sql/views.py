@@ -1,4 +1,4 @@
-"""Views over the atlas and the ledger together: what the Robustness page shows, and what people ask most, as SQL."""
+"""Views over atlas and ledger together: the data of the Robustness page and the most common questions, as SQL."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from db.atlas.stds import DEAD, RULE, SPREADS
 from db.ledger.comments import COMMENTS
 
-# All that decides which epsilons were looked at and how: only attacks that agree in it compare.
+# Everything that determines which epsilons are tested and how: attacks are comparable only within one protocol.
 _PROTOCOL = """
     upper(method) || ', leaves the ' || relative_to
     || CASE WHEN step = cap THEN ', epsilon ' || round(cap, 6)
@@ -20,9 +20,9 @@ _PROTOCOL = """
                 || json_extract_string(parameters, '$.step_size') || ' epsilon, seed '
                 || json_extract_string(parameters, '$.seed'), '')"""
 
-# Of a geometric grid, which starts at `step` (see workers.requests.attacks); NULL for a linear one.
+# The ratio of a geometric grid, which starts at `step` (see workers.requests.attacks); NULL for a linear one.
 _RATIO = "CASE WHEN grid = 'geometric' THEN ratio END"
-# The grid's lowest and highest epsilon; 0 is looked at in any case.
+# The grid's lowest and highest epsilon; 0 is always tested.
 _LOWEST = """CASE WHEN grid_ratio IS NULL THEN greatest(1, ceil(minimum / step - 1e-9)) * step
          WHEN minimum <= step THEN least(step, cap)
          ELSE least(step * grid_ratio ** ceil(ln(minimum / step) / ln(grid_ratio) - 1e-9), cap) END"""
@@ -30,14 +30,14 @@ _HIGHEST = "CASE WHEN grid_ratio IS NULL THEN floor(cap / step + 1e-9) * step EL
 
 
 def _looked_at(epsilon: str) -> str:
-    """The largest epsilon of the grid up to another; 0 where there is none."""
+    """The largest grid epsilon up to another; 0 if there is none."""
     return f"""CASE WHEN grid_ratio IS NULL THEN floor({epsilon} / step + 1e-9) * step
          WHEN {epsilon} < step * (1 - 1e-9) THEN 0
          ELSE step * grid_ratio ** floor(ln({epsilon} / step) / ln(grid_ratio) + 1e-9) END"""
 
 
-# The curve over rows of `attacked`, or over some of them. Without a gradient an image is known at 0 alone: it is
-# censored there, as one that resists is at the largest epsilon that was looked at.
+# The curve over all or some rows of `attacked`. An image without a gradient is known only at 0 and is
+# censored there; one that resists is censored at the largest epsilon tested.
 CURVE = """
 WITH points AS (
     SELECT model, image_set, protocol, measure, coalesce(smallest, 0) AS epsilon, count(*) AS images,
@@ -58,7 +58,7 @@ SELECT model, image_set, protocol, measure, epsilon, at_risk::BIGINT AS at_risk,
        product(1 - flipped / at_risk) OVER (PARTITION BY model, image_set, protocol ORDER BY epsilon) AS share
 FROM risk"""
 
-# Of the images that were right (or whose prediction counts) before: NULL for one epsilon alone, which has none.
+# Median over images that were correct (or whose prediction counts) before; NULL for a single fixed epsilon.
 _MEDIAN = """
        CASE WHEN NOT any_value(fixed) THEN nullif(quantile_disc(
            CASE WHEN censored THEN 'infinity'::DOUBLE ELSE epsilon END, 0.5)
@@ -66,10 +66,10 @@ _MEDIAN = """
 
 
 def _share_at(level: int) -> str:
-    """Share of images right, or whose prediction is kept, up to so many levels of 255.
+    """Share of images correct, or with their prediction kept, up to `level` / 255.
 
-    NULL where no epsilon within a quarter below was looked at, or none from there on. Images without a gradient count
-    at 0 alone, as in the curve.
+    NULL if no epsilon within a quarter below was tested, or the grid starts above it. Images without a
+    gradient count only at 0, as in the curve.
     """
     epsilon = f"({level} / 255)"
     return f"""
@@ -99,7 +99,7 @@ _MEDIAN_IS = (
 
 @dataclass(frozen=True)
 class View:
-    """A view over the atlas and the ledger: what it tells, column by column, and what it `reads` of the ledger."""
+    """A view over the atlas and the ledger: its meaning, column by column, and what it `reads` from the ledger."""
 
     comment: str
     columns: Mapping[str, str]
@@ -420,7 +420,7 @@ GROUP BY a.run, r.model, r.image_set, a.layer, a.channel, coalesce(i.wnid, i.lab
 
 
 def ledger_tables_of(names: Iterable[str]) -> set[str]:
-    """The ledger's tables that a statement reads which names these tables and views."""
+    """The ledger tables read by a statement that names these tables and views."""
     found: set[str] = set()
     for name in names:
         if name in VIEWS:
@@ -431,7 +431,7 @@ def ledger_tables_of(names: Iterable[str]) -> set[str]:
 
 
 def with_what_they_read(names: Iterable[str]) -> list[str]:
-    """Those of the names that are views here, and the views that they read, those that others read first."""
+    """The given names that are views, with the views they read, dependencies first."""
     needed: list[str] = []
 
     def add(name: str) -> None:
