@@ -1,7 +1,7 @@
-"""The command `convscope`: every way in from a terminal.
+"""The command `convscope`: the command-line entry point.
 
-Exit codes: 0 done, 1 failed, 2 wrong use. An error is one sentence on stderr; `--debug` adds the traceback.
-The modules of `commands` import what they need inside the commands, so that `--help` answers at once.
+Exit codes: 0 success, 1 failure, 2 wrong usage. An error is one sentence on stderr; `--debug` adds the
+traceback. The modules of `commands` import what they need inside the commands, so `--help` answers at once.
 """
 
 import signal
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # blocks end as they do on Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # unwind as on Ctrl-C
     try:
         code = convscope.main(args=[word for word in given if word != "--debug"], standalone_mode=False)
     except click.ClickException as error:

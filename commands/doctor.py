@@ -1,4 +1,4 @@
-"""`convscope models doctor`: is a model fed what its weights expect?"""
+"""`convscope models doctor`: does a model get the input that its weights expect?"""
 
 import sys
 from collections.abc import Iterator

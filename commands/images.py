@@ -1,4 +1,4 @@
-"""`convscope images`: import, make, list, show, rename, describe and remove image sets."""
+"""`convscope images`: import, create, list, show, rename, describe and remove image sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""`convscope index`: the top-k activations of every channel over an image set."""
+"""`convscope index`: find the top-k activations of every channel over an image set."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ def index(image_set: str, model: str, **options: Any) -> None:
 
 
 def _check_layers(atlas: "Atlas", model: str, patterns: str) -> None:
-    """Of a model that was indexed before: whether a pattern matches one of its layers."""
+    """Check that each pattern matches a layer of a previously indexed model."""
     from db.queries.inventory import layers as layers_of
     from workers.requests.image_sets import layers_problem
 

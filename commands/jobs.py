@@ -19,7 +19,7 @@ def jobs_group() -> None:
 
 
 class _ListsKinds(click.Command):
-    """Its help ends with the kinds of jobs and what each is asked by."""
+    """A command whose help ends with the job kinds and the commands that submit them."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         from workers.jobs.registry import JOB_KINDS

@@ -1,4 +1,4 @@
-"""`convscope models`: list and show models, settle which class each label of an image set is."""
+"""`convscope models`: list and show models, and decide which class each label of an image set matches."""
 
 import sys
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def show_model(spec: str, dot: bool, maps: bool) -> None:
 
 
 def _maps_in_words(model: "VisionModel", taps: "Sequence[Tap]") -> list[dict[str, Any]]:
-    """Each module's map, and how much of the class it holds."""
+    """Each module's map, and how much of it reaches the class."""
     from workers.layers.module_maps import default_map, module_maps
 
     maps = module_maps(model, taps)
@@ -134,7 +134,7 @@ LABELS_SHOWN = 20
 
 
 def print_labels(rows: list[dict[str, Any]], model: str, image_set: str) -> None:
-    """How many labels of a set are classes of a model, and those that are not."""
+    """Print how many labels of a set match a model's classes, and which do not."""
     from db.queries.labels import in_words
 
     click.echo(in_words(rows, model))
@@ -240,7 +240,7 @@ def map_labels(
 
 
 def _label_rows(path: Path) -> dict[str, str]:
-    """Class by label, from a CSV file."""
+    """Classes by label, from a CSV file."""
     import csv
 
     try:
@@ -250,7 +250,7 @@ def _label_rows(path: Path) -> dict[str, str]:
                 raise CommandFailed(
                     f"{path}: expected the columns label and class, got {', '.join(reader.fieldnames or ()) or 'none'}"
                 )
-            # a label that --csv printed without a class is one that was not settled
+            # a label that --csv printed without a class has not been decided
             return {
                 row["label"]: row["class"] or ""
                 for row in reader
@@ -272,7 +272,7 @@ def _print_label_csv(rows: list[dict[str, Any]]) -> None:
 
 
 def check_model(spec: str, name: str | None = None) -> None:
-    """Before torch is loaded, which takes seconds."""
+    """Check a model's name before loading torch, which takes seconds."""
     from workers.models.names import name_problem, spec_problem
 
     problem = spec_problem(spec, read_settings().home / "models") or name_problem(name)

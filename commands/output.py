@@ -1,4 +1,4 @@
-"""What the commands print: tables, fields, progress, remarks."""
+"""Output of the commands: tables, fields, progress and remarks."""
 
 import contextlib
 import sys
@@ -16,11 +16,11 @@ PACKAGES = ("__main__", "commands", "convscope", "dashboard", "db", "precompute"
 
 
 class CommandFailed(Exception):
-    """A command could not do what it was asked; the message is one sentence."""
+    """A command failed; the message is one sentence."""
 
 
 def error_sentence(error: Exception) -> str:
-    """What to tell a person: our own exceptions carry a sentence, the system's are near enough to one."""
+    """The message for the user: our own exceptions already are one sentence, system errors nearly so."""
     from db.files import file_sentence
 
     if type(error).__module__.split(".")[0] in PACKAGES:
@@ -46,20 +46,20 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Without what would steer the terminal: names come from people's files."""
+    """Remove terminal control characters: names come from users' files."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def remark(sentence: str) -> None:
-    """A sentence to a person beside the result."""
+    """Print a remark alongside the result."""
     click.echo(sentence, err=True)
 
 
 @contextlib.contextmanager
 def progress_bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
-    """Progress on stderr with rate and time left, from the first report on.
+    """Progress on stderr with rate and remaining time, starting at the first report.
 
-    A bar on a terminal; a line a minute elsewhere, for the log of a job that runs overnight.
+    A bar on a terminal; elsewhere one line per minute, for the log of an overnight job.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -85,7 +85,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
             if current is None and on_terminal:
                 bar.console.print(title, highlight=False)
             current = phase
-            bar.reset(task)  # a phase has its own rate and time left
+            bar.reset(task)  # each phase has its own rate and remaining time
         entry.total = total
         counted = "units" if phase == "receptive fields" else unit
         bar.update(
@@ -94,7 +94,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
             description=phase or title,
             rate=f"{entry.speed:,.1f} {counted}/s" if entry.speed else "",
         )
-        bar.start()  # does nothing where it runs already
+        bar.start()  # does nothing if already running
         if not on_terminal and time.monotonic() - written >= 60:
             written = time.monotonic()
             amount = f"{done:,} {counted}" if total is None else f"{done:,} of {total:,} {counted}"

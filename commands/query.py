@@ -1,4 +1,4 @@
-"""`convscope sql`: SQL over the atlas and the ledger, once or at a prompt."""
+"""`convscope sql`: SQL over the atlas and the ledger, as one statement or at a prompt."""
 
 import os
 import sys
@@ -120,7 +120,7 @@ def sql(
 
 
 def _check_output(path: Path) -> None:
-    """Before the statement runs: whether the file can be written."""
+    """Check that the file can be written, before the statement runs."""
     folder = path.absolute().parent
     if not folder.is_dir():
         raise CommandFailed(f"--output {path}: there is no folder {folder}")
@@ -203,7 +203,7 @@ def _write_rows(
                 for piece in pieces:
                     stdout.write(piece)
                 stdout.flush()
-            except BrokenPipeError:  # as with `| head`: whoever reads has enough
+            except BrokenPipeError:  # the reader has closed the pipe, as with `| head`
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
                 return
         if result.more:

@@ -1,4 +1,4 @@
-"""`convscope saliency`, `attack` and `ablate`: queue a job, and wait for it if asked."""
+"""`convscope saliency`, `attack` and `ablate`: queue a job, and optionally wait for it."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _ListsMethods(click.Command):
-    """Its help ends with the methods of attribution."""
+    """A command whose help ends with the attribution methods."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         from workers.attribution.registry import METHODS
@@ -86,7 +86,7 @@ def saliency(
     parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
     settings = read_settings()
     atlas, _ = open_stores()
-    # all that is cheap before a model is loaded, which takes seconds
+    # cheap checks first: loading a model takes seconds
     parse_method(method, parameters)
     parse_target(target)
     chosen = parse_ids(ids)
@@ -110,7 +110,7 @@ def saliency(
 
 
 def model_references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]":
-    """The models of a request; all names are looked at before the first is loaded."""
+    """The models of a request; all names are checked before the first model is loaded."""
     from workers.requests.models import indexed_models
 
     known = indexed_models(atlas)
@@ -121,7 +121,7 @@ def model_references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]
 
 
 def model_reference(atlas: "Atlas", model: str) -> "ModelRef":
-    """An indexed model by its name, with no need to load it; any other by loading it once, for its digest."""
+    """A model by name: an indexed one without loading it, any other by loading it once for its digest."""
     from workers.requests.models import ModelRef, indexed_models
 
     known = indexed_models(atlas)
@@ -132,7 +132,7 @@ def model_reference(atlas: "Atlas", model: str) -> "ModelRef":
 
 
 class _ListsAttacks(click.Command):
-    """Its help ends with the methods of attack."""
+    """A command whose help ends with the attack methods."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         from workers.attacks.registry import ATTACKS
@@ -271,14 +271,14 @@ def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, 
 
 
 def _say_attacks(ledger: "Ledger", job: int) -> None:
-    """What a job's attacks found, in a sentence."""
+    """Print a summary of a job's attacks."""
     from db.queries.attacks import job_attacks
 
     found = job_attacks(ledger, job)
     flipped, resisted, impossible = (
         sum(row["outcome"] == outcome for row in found) for outcome in ("flipped", "resisted", "no_gradient")
     )
-    # neither a success without any change nor one at a fixed epsilon says where an image falls
+    # neither a success at epsilon 0 nor one at a fixed epsilon locates an image's smallest epsilon
     already = sum(row["epsilon"] == 0 for row in found)
     searched = [
         (float("inf") if row["epsilon"] is None else row["epsilon"], row["at_most"])

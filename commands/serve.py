@@ -1,4 +1,4 @@
-"""The processes: `run`, `first-run`, `serve` and `worker`."""
+"""The commands that run processes: `run`, `first-run`, `serve` and `worker`."""
 
 import contextlib
 import subprocess
@@ -58,10 +58,10 @@ def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
     with Supervisor() as children:
         server = children.start("web server", _words("serve", *where), restart=True, stdout=subprocess.PIPE)
         assert server.stdout is not None
-        address = server.stdout.readline().strip()  # it says where it is as soon as it answers
+        address = server.stdout.readline().strip()  # it prints its address once it is listening
         if not address:
-            sys.exit(server.wait() or 1)  # and has said why not on stderr
-        # the same address from now on, also where any free port was asked for
+            sys.exit(server.wait() or 1)  # it has printed the reason on stderr
+        # keep this address for restarts, even if any free port was requested
         actual = urlsplit(address.split()[-1]).port
         where = [word for word in where if not word.startswith("--port")] + [f"--port={actual}"]
         children.restart_as("web server", _words("serve", *where), stdout=subprocess.DEVNULL)
@@ -79,7 +79,10 @@ def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
 
 
 def _has_registered(ledger: "Ledger") -> Callable[[int], bool]:
-    """Whether a process of this host has been a worker: a job that ends one says nothing of how workers start."""
+    """Returns a check, by process id, whether a worker on this host has registered.
+
+    A worker that exits later was ended by a job, which says nothing about whether workers can start.
+    """
     import platform
 
     from db.ledger.engine import LedgerError
@@ -93,11 +96,11 @@ def _has_registered(ledger: "Ledger") -> Callable[[int], bool]:
     return registered
 
 
-MAX_SILENT_LOOKS = 5  # in a row, a second or more each, until a broker that does not answer is killed
+MAX_SILENT_LOOKS = 5  # consecutive checks, at least a second apart, before an unresponsive broker is killed
 
 
 def broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], None]:
-    """What to call now and then, so that a broker answers: not started at once where an earlier run's still ends."""
+    """A function to call periodically that keeps a broker running; it first lets the broker of an earlier run exit."""
     from workers.queue.broker import NoBroker, is_silent, is_there, server_command
     from workers.queue.events import log
 
@@ -114,7 +117,7 @@ def broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], 
             if silent >= MAX_SILENT_LOOKS:
                 silent = 0
                 log("broker.silent", looks=MAX_SILENT_LOOKS)
-                children.kill("broker")  # and the supervisor starts it again
+                children.kill("broker")  # the supervisor restarts it
         elif not is_there(settings):
             started = True
             try:
@@ -129,7 +132,7 @@ def broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], 
 def _watch(
     children: "Supervisor", settings: "Settings", filling: bool, keep_broker: Callable[[], None]
 ) -> None:
-    """Until the web server is given up; meanwhile a first run, where there is to be one."""
+    """Supervise the processes, and the first run if there is one, until the web server is given up."""
     from db.first_run import stopped
 
     if filling:
@@ -155,12 +158,12 @@ def _watch(
 
 
 def _words(*words: str) -> list[str]:
-    """`convscope WORDS` as a command for a process of its own."""
+    """The command line that runs `convscope WORDS` as a separate process."""
     return [sys.executable, str(Path(__file__).resolve().parents[1] / "convscope.py"), *words]
 
 
 def _announce_first_run(atlas: "Atlas") -> tuple["Step", ...]:
-    """What a first run is to make, if anything; the first page that is opened tells of it."""
+    """The steps of a first run, if any; also shows them on the pages."""
     from db.first_run import announce, missing_steps
 
     steps = missing_steps(atlas)
@@ -206,13 +209,13 @@ def first_run(device: str) -> None:
 def serve(host: str | None, port: int | None, url_prefix: str | None) -> None:
     """Serve the dashboard and nothing else."""
     settings = _server_settings(host, port, url_prefix)
-    from dashboard import server  # takes seconds: after what may be refused at once
+    from dashboard import server  # takes seconds to import: after the checks that can fail fast
 
     server.serve(settings)
 
 
 def _server_settings(host: str | None, port: int | None, prefix: str | None) -> "Settings":
-    """The settings, with what the command line names of host, port and prefix; refuses to serve without a login."""
+    """The settings with host, port and prefix from the command line; refuses to serve other hosts without a login."""
     import dataclasses
 
     from dashboard.security.access import check_binding

@@ -1,4 +1,4 @@
-"""What the commands open, and the checks of names that several of them share."""
+"""Opening the stores, and name checks that several commands share."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ def known_sets(atlas: "Atlas", given: str = "") -> str:
 
 
 def check_set(atlas: "Atlas", image_set: str) -> None:
-    """Before a model is loaded, which takes seconds."""
+    """Check a set's name before loading a model, which takes seconds."""
     from db.atlas.store import NoAtlas
     from db.queries.inventory import image_sets
 
@@ -60,7 +60,7 @@ def open_stores() -> tuple["Atlas", "ImageStore"]:
 
 
 def restart_for_torch() -> None:
-    """Before torch starts, unless CONVSCOPE_SPEEDUPS leaves it out: see `workers.models.speedups.runtime`."""
+    """Restart the process with settings for torch, unless CONVSCOPE_SPEEDUPS leaves out `runtime`."""
     from workers.models.speedups.runtime import restart_with_settings
 
     if "runtime" in read_settings().speedups:
@@ -68,7 +68,7 @@ def restart_for_torch() -> None:
 
 
 def named_values(given: tuple[str, ...], hint: str = "--set") -> dict[str, Any]:
-    """`NAME=VALUE` words as a dictionary."""
+    """Parse `NAME=VALUE` arguments into a dictionary."""
     values: dict[str, Any] = {}
     for words in given:
         name, equals, value = words.partition("=")
