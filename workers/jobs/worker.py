@@ -136,7 +136,7 @@ class _Heartbeat(threading.Thread):
         device: str,
         stopping: threading.Event,
     ) -> None:
-        super().__init__(name="sign", daemon=True)
+        super().__init__(name="heartbeat", daemon=True)
         self._ledger = ledger
         self._runner = runner
         self._worker = name

@@ -159,7 +159,7 @@ def _placement(
 
 
 @dataclass(frozen=True)
-class _FairSemaphore:
+class _Spans:
     """Intervals of input rows and of input columns for each position; infinite for a position without one."""
 
     low: tuple[Tensor, Tensor]
@@ -169,26 +169,26 @@ class _FairSemaphore:
     def middle(self) -> tuple[Tensor, Tensor]:
         return (self.low[0] + self.high[0]) / 2, (self.low[1] + self.high[1]) / 2
 
-    def reshaped(self, start: int, height: int, width: int) -> "_FairSemaphore":
+    def reshaped(self, start: int, height: int, width: int) -> "_Spans":
         """The places of the tokens from `start` on, as rows of a map."""
         rows = slice(start, start + height * width)
         low, high = ((pair[0][rows], pair[1][rows]) for pair in (self.low, self.high))
         shape = (height, width)
-        return _FairSemaphore(
+        return _Spans(
             (low[0].reshape(shape), low[1].reshape(shape)), (high[0].reshape(shape), high[1].reshape(shape))
         )
 
 
-def _places(boxes: Boxes, dims: tuple[int, ...]) -> _FairSemaphore:
+def _places(boxes: Boxes, dims: tuple[int, ...]) -> _Spans:
     """The places of the positions along `dims`, over all images and channels."""
     shape = [boxes.shape[dim] for dim in dims]
     others = [1 + dim for dim in range(len(boxes.shape)) if dim not in dims]
     lines = [bounds.amin(others).expand(3, *shape) for bounds in boxes.bounds]
     low, high = ([line[row] for line in lines] for row in (LOW, MINUS_HIGH))
-    return _FairSemaphore((low[0], low[1]), (-high[0], -high[1]))
+    return _Spans((low[0], low[1]), (-high[0], -high[1]))
 
 
-def _fault(places: _FairSemaphore) -> str | None:
+def _fault(places: _Spans) -> str | None:
     """The reason why a map's places are not rows and columns of the image; None if they are."""
     for axis, middle in enumerate(places.middle):
         if not bool(middle.isfinite().all()):
