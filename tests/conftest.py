@@ -1,4 +1,4 @@
-"""Fixtures that many tests share."""
+"""Fixtures shared by many test packages."""
 
 import contextlib
 import os
@@ -16,8 +16,8 @@ from db.ledger.engine import Ledger
 from db.settings import Settings, read_settings
 
 _STATUS = pytest.StashKey[int]()
-# What a person's shell may have set, and tests and their children would read: settings of an installation, of a
-# database's clients, of proxies and terminals.
+# Variables that a developer's shell may set and that tests and their child processes would read: settings of
+# an installation, of database clients, of proxies and of the terminal.
 _PERSONAL = re.compile(
     r"CONVSCOPE_(?!TEST_)\w+|PG[A-Z]+|GIT_\w+|\w+_PROXY|COLUMNS|LINES|(NO|FORCE)_COLOR|CLICOLOR\w*|LANGUAGE|LC_\w+",
     re.IGNORECASE,
@@ -25,11 +25,12 @@ _PERSONAL = re.compile(
 
 
 def _settle_the_process() -> None:
-    """What this process and its children start with.
+    """Give this process and its children the same environment on every machine, whatever the developer's shell sets.
 
-    The same on each machine, whatever its person has set. A shell starts what it runs in the background deaf to
-    Ctrl-C; tests send it, and children inherit that. Processes of pytest-xdist share the processors: torch's threads
-    in each of them would wait for one another, and torch reads their number once, at import.
+    Shells start background commands with Ctrl-C (SIGINT) ignored, and children inherit that; some tests send
+    SIGINT, so its default handler is restored. Processes of pytest-xdist share the processors, and torch's
+    threads in each of them would wait for one another, so torch gets one thread; it reads the number once, at
+    import.
     """
     for name in list(filter(_PERSONAL.fullmatch, os.environ)):
         del os.environ[name]
@@ -40,18 +41,18 @@ def _settle_the_process() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_settle_the_process()  # not in pytest_configure: the conftest.py of a folder that is named has imported torch by then
+_settle_the_process()  # not in pytest_configure: by then a conftest.py of a folder has imported torch
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings of an empty home in a folder of the test's own."""
+    """Settings of an empty home in the test's own folder."""
     return read_settings({"CONVSCOPE_HOME": str(tmp_path / "home")})
 
 
 @pytest.fixture(scope="session")
 def migrated_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a ledger with its tables and no rows, to be copied: migrations take a third of a second."""
+    """File of a ledger with tables and no rows, to be copied: migrating takes a third of a second."""
     made = Ledger(read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("migrated"))}))
     made.migrate()
     made.close()
@@ -61,7 +62,7 @@ def migrated_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ledger(settings: Settings, migrated_ledger: Path) -> Iterator[Ledger]:
-    """A ledger with its tables and no rows."""
+    """A ledger with tables and no rows."""
     settings.home.mkdir(parents=True, exist_ok=True)
     shutil.copy(migrated_ledger, settings.home / migrated_ledger.name)
     found = Ledger(settings)
@@ -93,13 +94,13 @@ def _only_read(home: Path) -> Iterator[None]:
 
 @pytest.fixture
 def only_read() -> Callable[[Path], contextlib.AbstractContextManager[None]]:
-    """Makes a home read-only for a while: by a mount for root, who may write everywhere, else by its modes."""
+    """Makes a home read-only within a block: by a mount for root, who may write everywhere, else by file modes."""
     return _only_read
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder with the real photographs and weights; skips where there is none."""
+    """Folder with the real photos and weights; skips the test if there is none."""
     given = os.environ.get("CONVSCOPE_TEST_DATA")
     if not given:
         pytest.skip("CONVSCOPE_TEST_DATA is not set: it names the folder with the ImageNet photographs")
@@ -109,7 +110,7 @@ def shared_data() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The tables that tests wrote, a property a line, above pytest's own summary."""
+    """Print the tables that tests recorded, one line per property, above pytest's own summary."""
     tables: dict[str, list[str]] = {}
     for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
         for table, line in report.user_properties if report.when == "call" else ():
@@ -122,16 +123,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if not hasattr(session.config, "workerinput"):  # a process of pytest-xdist's leaves as it is told to
+    if not hasattr(session.config, "workerinput"):  # workers of pytest-xdist must exit normally
         session.config.stash[_STATUS] = int(exitstatus)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave without Python's own shutdown, once all is done and told.
+    """Exit without Python's own shutdown, once everything is done and reported.
 
-    After Hypothesis ran, DuckDB's bindings find objects alive at shutdown and print pages about it below
-    pytest's summary, which is to be the last line.
+    After Hypothesis has run, DuckDB's bindings find live objects at shutdown and print pages about them below
+    pytest's summary, which should be the last line.
     """
     if _STATUS in config.stash:
         sys.stdout.flush()
@@ -141,7 +142,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def small_convnext(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of that name with a ConvNeXt of random weights and 1,000 classes, which `save_pretrained` wrote."""
+    """A folder written by `save_pretrained`: a small ConvNeXt with random weights and 1,000 classes."""
     import torch
 
     from workers.torchvision_import import import_library

@@ -1,4 +1,4 @@
-"""The command line: help, exit codes and sentences, on real stores and a real network."""
+"""The command line: help, exit codes and messages, on real stores and a real network."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ def home(settings: Settings) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder of two classes with two pictures each, and one file that is no picture."""
+    """A folder of two classes with two images each, and one file that is not an image."""
     folder = tmp_path / "photos"
     for wnid, colour in [("n01440764", (200, 30, 30)), ("n02123045", (30, 30, 200))]:
         (folder / wnid).mkdir(parents=True)
@@ -228,7 +228,7 @@ def test_a_command_that_is_terminated_says_that_it_stopped(home: Path, photos: P
 def test_labels_that_are_ambiguous_are_settled_by_hand_from_a_file_and_forgotten(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Six images of a label each: four are classes by their WordNet id, one by its name in other case, one is none."""
+    """Six images, one label each: four match a class by WordNet id, one by name in another case, one matches none."""
     import_pictures(settings, painted_pictures(6), image_set="painted")
     add_run(settings, image_set="painted", divide=96, over=("embeddings",))
     with Atlas(settings).publish() as connection:
@@ -246,7 +246,7 @@ def test_labels_that_are_ambiguous_are_settled_by_hand_from_a_file_and_forgotten
         assert code == 0, told
         return {row["label"]: [row["class"], row["how"]] for row in csv.DictReader(io.StringIO(told))}
 
-    # labels with a WordNet id are called by it
+    # labels with a WordNet id are listed by that id
     assert classes() == {
         "n10000000": ["0", "wnid"], "unicorn": ["", "none"], "Kind 2": ["2", "case"],
         "n10000003": ["3", "wnid"], "n10000004": ["4", "wnid"], "n10000005": ["5", "wnid"],

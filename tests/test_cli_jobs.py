@@ -1,6 +1,6 @@
-"""The commands about jobs: what is typed wrong, and the life of a job that no worker takes.
+"""Job commands: input errors, and the life of a job that no worker takes.
 
-What a worker makes of them is in `tests/e2e`.
+What a worker makes of these jobs is tested in `tests/e2e`.
 """
 
 import json
@@ -22,7 +22,7 @@ def home(settings: Settings) -> Path:
 
 
 def queue(home: Path, *words: str) -> str:
-    """The number of a job for image 0 of model `first`."""
+    """Queue a job for image 0 of model `first` and return its number."""
     made = command("saliency", "--model", "first", "--images", "painted", "--ids", "0", *words, home=home)
     assert made.returncode == 0, made.stderr
     return made.stdout.strip()
@@ -94,7 +94,7 @@ def test_a_worker_that_cannot_start_says_why(home: Path, words: tuple[str, ...],
 
 
 def attacked(home: Path, *words: str) -> str:
-    """What `convscope attack` says on stdout and stderr, for model `first` on `painted`."""
+    """Return what `convscope attack` prints on stdout and stderr, for model `first` on `painted`."""
     made = command("attack", "--model", "first", "--images", "painted", *words, home=home)
     return f"{made.returncode} {made.stdout}{made.stderr}"
 
@@ -142,7 +142,7 @@ def test_a_wrong_attack_is_said_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In this process: another would take a second to start."""
+    """Runs in this process: another one would take a second to start."""
     monkeypatch.setenv("CONVSCOPE_HOME", str(home))
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit):

@@ -52,7 +52,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 def ask(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """What `convscope sql WORDS` says in this process: exit code, stdout, stderr."""
+    """Run `convscope sql WORDS` in this process and return exit code, stdout and stderr."""
 
     def asked(*words: str) -> tuple[int, str, str]:
         monkeypatch.setenv("CONVSCOPE_HOME", str(settings.home))
@@ -238,7 +238,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(settings: Settings) -> None:
 
 
 def test_the_shell_runs_statements_and_completes_names(settings: Settings) -> None:
-    """At a terminal, as a person sits there."""
+    """Runs in a terminal, as for a user at the keyboard."""
     main, other = pty.openpty()
     environment = {**os.environ, "CONVSCOPE_HOME": str(settings.home), "TERM": "xterm"}
     shell = subprocess.Popen(

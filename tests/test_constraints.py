@@ -1,4 +1,4 @@
-"""`constraints.txt` pins all that pyproject.toml asks for, and all that comes along."""
+"""`constraints.txt` pins every requirement of pyproject.toml and all of their dependencies."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 WHAT_TO_DO = "run `make lock` and commit constraints.txt"
-# Only PyTorch's CUDA build asks for these, at versions of its own.
+# Only PyTorch's CUDA build requires these, at its own versions.
 CUDA = re.compile(r"nvidia|cuda|triton")
 
 
@@ -39,7 +39,7 @@ def direct() -> list[Requirement]:
 
 
 def installed_with(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[str]]]) -> Iterator[str]:
-    """`name` and all that it needs here, as the metadata of what is installed says."""
+    """Return `name` and its dependencies in this environment, from the metadata of installed packages."""
     if (name, extras) in seen:
         return
     seen.add((name, extras))

@@ -1,7 +1,7 @@
-"""The container files, as far as they can be tried without a container engine.
+"""The container files, as far as they can be tested without a container engine.
 
-The compose file's own commands and environment run here, by the image's own entrypoint, against a real Redis-protocol
-server on TCP and a real PostgreSQL.
+The compose file's commands and environment run here through the image's own entrypoint, against a real server
+of the Redis protocol over TCP and a real PostgreSQL.
 """
 
 import base64
@@ -35,7 +35,7 @@ PASSWORD = "correct horse"
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Instruction and arguments of each step of the Dockerfile, continuation lines joined."""
+    """Return instruction and arguments of each step of the Dockerfile, with continuation lines joined."""
     text = re.sub(r"\\\n", " ", (DOCKER / "Dockerfile").read_text())
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
@@ -166,7 +166,7 @@ def test_the_compose_file_asks_for_a_password_and_tells_it_to_the_web_alone() ->
 
 
 def test_the_image_serves_nobody_without_a_password(tmp_path: Path) -> None:
-    """What `docker run convscope` would do: the image listens on all addresses."""
+    """As with `docker run convscope`: the image listens on all addresses."""
     found = dict(re.findall(r"(CONVSCOPE_\w+)=(\S+)", " ".join(given("ENV"))))
     refused = subprocess.run(
         [str(DOCKER / "entrypoint.sh"), *json.loads(given("CMD")[0])],
@@ -189,7 +189,7 @@ def test_the_image_serves_nobody_without_a_password(tmp_path: Path) -> None:
 
 @pytest.fixture
 def broker(settings: Settings) -> Iterator[int]:
-    """Port of a Redis-protocol server on TCP."""
+    """Port of a server of the Redis protocol over TCP."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -203,13 +203,13 @@ def broker(settings: Settings) -> Iterator[int]:
 
 @pytest.fixture
 def database() -> Iterator[Path]:
-    """Folder of the socket of a PostgreSQL."""
+    """Socket folder of a PostgreSQL server."""
     with installed_postgres() as (_, folder):
         yield folder
 
 
 def asking(address: str) -> urllib.request.Request:
-    """A request with the password."""
+    """Send a request with the password."""
     words = base64.b64encode(f"anybody:{PASSWORD}".encode()).decode()
     return urllib.request.Request(address, headers={"Authorization": f"Basic {words}"})
 
@@ -284,7 +284,7 @@ def test_web_and_worker_of_the_compose_file_do_a_job_together(
             with urllib.request.urlopen(asking(f"{url}/api/jobs/1"), timeout=20) as answer:
                 return str(json.loads(answer.read())["state"])
 
-        # the atlas's model is an imagined one: the worker finds nothing to load, and says so
+        # the model in the atlas is made up, so the worker finds nothing to load and reports that
         wait(lambda: state() == "failed", seconds=60, what=state)
         for name in ("web", "worker"):
             health = subprocess.run(

@@ -1,7 +1,7 @@
-"""The code in the README and in docs/ runs: SQL, Python, commands and HTTP requests, against a small home.
+"""Run the code in the README and in docs/ (SQL, Python, commands and HTTP requests) against a small home.
 
-Every fenced block counts: `sql` and `python` blocks run; in `sh` blocks each `convscope` command is parsed as the
-command itself parses it, `convscope sql` runs its statement, and each `curl` meets a route of the dashboard.
+Every fenced block counts. `sql` and `python` blocks run. In `sh` blocks each `convscope` command is parsed by
+the command itself, `convscope sql` runs its statement, and each `curl` must match a route of the dashboard.
 """
 
 import json
@@ -34,12 +34,12 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 LANGUAGES = {"sql", "python", "sh", "text", "ini", "nginx"}
 MODEL, IMAGES, LAYER = "convnext-demo", "samples", "stage1.block1.dwconv"
 PARAMETERS = {"model": MODEL, "images": IMAGES, "layer": LAYER}
-# What a small synthetic home has no rows for.
+# Statements on these return no rows in a small synthetic home.
 EMPTY = ("tuning", "attack_units", "movers", "near_duplicates", "state = 'done'")
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """Language and text of each fenced block, indentation in lists removed.
+    """Return language and text of each fenced block, with the indentation of lists removed.
 
     A block with a title is a file, which tests/e2e/test_extending.py runs.
     """
@@ -61,7 +61,7 @@ def found(language: str) -> list[Any]:
 
 
 def shell_lines(text: str) -> Iterator[str]:
-    """Commands of a block, continued lines joined, comments left out."""
+    """Return the commands of a block: continued lines joined, comments removed."""
     joined = text.replace("\\\n", " ")
     for match in re.finditer(r"(?:[^\n'\"#]|'[^']*'|\"(?:\\.|[^\"\\])*\")+", joined):
         line = match.group().strip()
@@ -70,7 +70,7 @@ def shell_lines(text: str) -> Iterator[str]:
 
 
 def words_of(line: str, command: str) -> list[str]:
-    """The words that a shell hands to `command` on that line; an unset variable is an error."""
+    """Return the words that a shell passes to `command` on that line; an unset variable is an error."""
     script = f'set -u; {command}() {{ printf "%s\\0" "$@"; }}; HOME=/home/ada; offset=0; size=1; {line}'
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, f"{line}: {ran.stderr}"
@@ -92,7 +92,7 @@ def commands_named(command: str) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A home with an image set, a run and two attacks, of the names that the documentation uses."""
+    """A home with an image set, a run and two attacks, named as in the documentation."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("documented"))})
     import_pictures(settings, painted_pictures(12), image_set=IMAGES)
     add_run(settings, image_set=IMAGES, model=MODEL)
@@ -115,7 +115,7 @@ def client(home: Settings) -> FlaskClient:
 
 @pytest.fixture(scope="module")
 def runner(home: Settings) -> Iterator[SQLRunner]:
-    """What runs SQL of users, over that home."""
+    """Runs user SQL over that home."""
     ledger = Ledger(home)
     made = SQLRunner(home, Atlas(home), ledger)
     yield made
@@ -161,7 +161,7 @@ def test_python_runs(home: Settings, tmp_path: Path, script: str) -> None:
 
 
 def parsed(line: str) -> tuple[click.Command, dict[str, Any]]:
-    """The command that a line names, and what is given to it; fails on what it does not have or take."""
+    """Return the command that a line names and its arguments; fail on unknown commands, options or values."""
     words = words_of(line.split(" | ")[0], "convscope")
     command: click.Command = convscope.convscope
     context = click.Context(command, info_name="convscope")
@@ -235,7 +235,7 @@ def test_http_requests_meet_a_route(client: FlaskClient, line: str) -> None:
     address = urlsplit(url if "://" in url else f"http://{url}")
     method = method or ("POST" if body else "GET")
     adapter = client.application.url_map.bind("127.0.0.1")
-    adapter.match(address.path, method=method)  # raises where there is none
+    adapter.match(address.path, method=method)  # raises if no route matches
     if method == "GET" and query:
         answer = client.get(address.path, query_string=dict(query))
         assert answer.status_code == 200, answer.text

@@ -1,6 +1,7 @@
-"""Tables of the documentation that are made from the program's own descriptions.
+"""Tables in the documentation that are generated from the program's own descriptions.
 
-`python tests/test_documented_tables.py` writes them anew, between the lines `<!-- table NAME -->` and `<!-- end -->`.
+`python tests/test_documented_tables.py` rewrites them between the lines `<!-- table NAME -->` and `<!-- end
+-->`.
 """
 
 import re
@@ -30,7 +31,7 @@ def _values(parameter: Parameter) -> str:
 
 
 def _methods(methods: Mapping[str, MethodDescription]) -> str:
-    """Parameters that several methods share, with the same meaning, have one row."""
+    """Parameters that several methods share with the same meaning have one row."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for method in methods.values():
         for one in method.parameters:
@@ -73,7 +74,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
 
 
 def _place(page: str, name: str) -> tuple[str, str, str]:
-    """What is before the table, the table, and what is after it."""
+    """Return the text before the table, the table, and the text after it."""
     match = re.fullmatch(
         rf"(.*<!-- table {name} -->\n\n)(.*?)(\n\n<!-- end -->\n.*)", (DOCS / page).read_text(), re.DOTALL
     )

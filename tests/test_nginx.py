@@ -1,4 +1,4 @@
-"""docker/nginx.conf by a real nginx in front of a real dashboard."""
+"""docker/nginx.conf, run by a real nginx in front of a real dashboard."""
 
 import base64
 import contextlib
@@ -25,7 +25,7 @@ CONFIGURATION = ROOT / "docker" / "nginx.conf"
 NAME = "convscope.lab.example.org"
 NGINX = shutil.which("nginx") or next(iter(map(str, Path("/usr/sbin").glob("nginx"))), None)
 ADA = {"Authorization": "Basic " + base64.b64encode(b"ada:analytical engine").decode()}
-# Larger than the sockets' buffers together, slow to come to its end.
+# Larger than the socket buffers together, and slow to finish.
 STREAM = "/download/sql.csv?q=SELECT%20i,%20repeat(%27x%27,%20200)%20AS%20x%20FROM%20range(2000000)%20t(i)"
 
 pytestmark = pytest.mark.skipif(
@@ -50,7 +50,7 @@ def openssl(*words: str) -> str:
 
 
 def changed(folder: Path, *, convscope: str, port: int, plain: int) -> str:
-    """The file as somebody would change it for this machine: each line that says CHANGE, and the ports."""
+    """Return the file as an administrator would edit it for this machine: each line marked CHANGE, and the ports."""
     found = CONFIGURATION.read_text()
     for words, instead in [
         ("server 127.0.0.1:8050;", f"server {convscope};"),
@@ -66,7 +66,7 @@ def changed(folder: Path, *, convscope: str, port: int, plain: int) -> str:
 
 
 def below_a_path(file: str) -> str:
-    """The file with what docs/lab.md says of a path in place of its own locations."""
+    """Return the file with its locations replaced by those that docs/lab.md gives for a URL path."""
     page = (ROOT / "docs" / "lab.md").read_text().partition("## Below a path of a site")[2]
     instead = next(
         block for block in re.findall(r"```nginx\n(.*?)```", page, re.DOTALL) if "location" in block
@@ -88,7 +88,7 @@ class Lab:
     def ask(
         self, path: str, headers: dict[str, str] | None = None, method: str = "GET", body: str | None = None
     ) -> tuple[int, dict[str, str], str]:
-        """Status, headers in small letters, and text."""
+        """Return status, headers in lower case, and text."""
         connection = self.connection()
         connection.request(method, path, body, {"Host": f"{NAME}:{self.port}"} | (headers or {}))
         answer = connection.getresponse()
@@ -203,7 +203,7 @@ def test_a_result_comes_while_it_is_read_without_a_copy_on_nginx_s_disk(lab: Lab
     assert answer.status == 200
     assert answer.read(1 << 16).startswith(b"i,x")
     assert time.monotonic() - begun < 5, "the first rows do not wait for the last"
-    time.sleep(2)  # while nobody reads
+    time.sleep(2)  # while the client does not read
     assert [file for file in (lab.folder / "proxy").rglob("*") if file.is_file()] == []
     connection.close()
 
@@ -216,7 +216,7 @@ def test_a_result_comes_while_it_is_read_without_a_copy_on_nginx_s_disk(lab: Lab
 def test_connections_that_stall_at_nginx_hold_up_nobody(lab: Lab, begin: bytes) -> None:
     user = f"Host: {NAME}:{lab.port}\r\nAuthorization: {ADA['Authorization']}\r\n".encode()
     with contextlib.ExitStack() as stack:
-        for _ in range(48):  # three times the threads of the dashboard
+        for _ in range(48):  # three times the dashboard's number of threads
             held = lab.connection()
             stack.callback(held.close)
             held.connect()

@@ -1,4 +1,4 @@
-"""The files that people expect of a repository agree with the project: license, citation, CI, hooks, links."""
+"""The files expected of a repository agree with the project: license, citation, CI, hooks, links."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""A wheel holds all that Convscope needs at run time, and nothing else; installed, it works without a checkout."""
+"""The wheel contains everything that Convscope needs at run time and nothing else, and works without a checkout."""
 
 import os
 import re
@@ -18,11 +18,11 @@ from running import Running, get, kill_all
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("commands", "dashboard", "db", "migrations", "precompute", "workers")
 DEVELOPERS_ONLY = "precompute/demo/"
-MAX_BYTES = 10_000_000  # 7 MB are weights; one checkpoint of the training would exceed it
+MAX_BYTES = 10_000_000  # weights are 7 MB; one training checkpoint would exceed the limit
 
 
 def source_files() -> set[str]:
-    """What the packages of this checkout hold, as paths with "/" below it."""
+    """Return the files in this checkout's packages, as paths separated by "/"."""
     return {
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
@@ -33,7 +33,7 @@ def source_files() -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy: setuptools leaves its build folder behind, and would pack that again."""
+    """The wheel, built from a copy: setuptools leaves a build folder behind and would package it the next time."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE", "convscope.py"):
         shutil.copy(ROOT / name, copy)
@@ -47,10 +47,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of commands of an environment that has the wheel; its dependencies are this environment's.
+    """Folder of commands of an environment with the wheel installed; its dependencies come from this environment.
 
-    A .pth file makes them importable. Python does not read the .pth files of that folder again, so the editable
-    installation of the checkout is not among them.
+    A .pth file makes them importable. Python does not process .pth files in a folder that was added this way,
+    so the editable installation of the checkout is not visible.
     """
     environment = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
@@ -72,7 +72,7 @@ def pip(*words: str) -> None:
 
 
 def outside(home: Path) -> dict[str, str]:
-    """An environment in which no variable leads to the checkout."""
+    """Return an environment in which no variable points to the checkout."""
     return {
         name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")
     } | {"CONVSCOPE_HOME": str(home)}
@@ -127,7 +127,7 @@ def test_the_installed_commands_know_their_version_and_models(installed: Path, t
 
 @pytest.fixture
 def running(installed: Path, tmp_path: Path) -> Iterator[Running]:
-    """`convscope run` over an empty home, from the installed wheel and another folder."""
+    """Start `convscope run` over an empty home, from the installed wheel and outside the checkout."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     home = tmp_path / "home"

@@ -1,4 +1,4 @@
-"""A wrong name on the command line: a sentence with the nearest and what is valid, before torch is loaded."""
+"""A wrong name on the command line: the error names the nearest match and valid names, before torch is loaded."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from db.settings import read_settings
 
-# Runs each command in one process, and says what it printed and whether torch was loaded for it.
+# Runs each command in one process and reports what it printed and whether it loaded torch.
 PROGRAM = """
 import contextlib, io, json, sys
 from convscope import main

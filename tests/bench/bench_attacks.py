@@ -1,16 +1,19 @@
-"""The smallest FGSM epsilon: ours beside a plain scan and beside Foolbox; and what bisection gets wrong.
+"""Compare our search for the smallest FGSM epsilon with a plain scan, Foolbox and bisection.
 
     python tests/bench/bench_attacks.py
 
-The default search, on a geometric grid, stands next to ours on the grid of the plain scan, for the same cap.
+The default search, on its geometric grid, runs as well as ours on the grid of the plain scan, both up to the
+same cap.
 
-EfficientNet-Lite0 with its real weights on photographs: those of CONVSCOPE_TEST_DATA where it is set, else the image
-set `samples`. Each method runs in a process of its own; they take turns, and medians of the turns are printed.
+EfficientNet-Lite0 with its real weights, on the photos in CONVSCOPE_TEST_DATA if it is set, else on the image
+set `samples`. Each method runs in a separate process; the methods alternate, and the medians over rounds are
+printed.
 
-The plain scan is that of PyTorch's FGSM tutorial, one image at a time: for each epsilon a pass forward and back (of the
-weights too), the step, and a forward pass; it has the allocator's defaults, as a script has, and so has Foolbox's first
-row. The second one asks for the input's gradient alone and has the settings of `workers.models.speedups.runtime`, as
-ours has. Where a plain scan is cut short, its time for the rest is that of its epsilons so far: they all cost the same.
+The plain scan follows PyTorch's FGSM tutorial, one image at a time: for each epsilon a forward and a backward
+pass (with gradients of the weights), the step, and another forward pass. It uses the allocator's defaults, as
+a script would, and so does Foolbox's first row. Foolbox's second row computes the gradient of the input only
+and uses the settings of `workers.models.speedups.runtime`, as ours does. Where a plain scan is cut short, the
+remaining time is extrapolated from the epsilons tried so far: they all cost the same.
 """
 
 import io
@@ -29,7 +32,7 @@ from workers.models.speedups.runtime import SETTINGS
 STEP = 0.001
 CAPS = (0.5, 0.1)
 PHOTOGRAPHS = 24
-# A plain scan that needs more epsilons for an image than these is not walked to its end.
+# Maximum number of epsilons that the plain scan tries for one image before it is cut short.
 MAX_SCANNED = 60
 FOOLBOX_EPSILONS = 40
 FOOLBOX_PHOTOGRAPHS = 4
@@ -44,12 +47,12 @@ METHODS = (
     "ours at 40",
     "bisection",
 )
-# Run as a script runs: the allocator's defaults, and gradients of the weights too.
+# These run as a script would: allocator defaults, and gradients of the weights as well.
 AS_IS = ("tutorial", "foolbox")
 
 
 def photographs() -> Any:
-    """float32 N,3,224,224 in [0, 1], and the model."""
+    """Return pixels, float32 N,3,224,224 in [0, 1], and the model."""
     import numpy as np
     import torch
     from PIL import Image
@@ -74,7 +77,7 @@ def photographs() -> Any:
 def ours(
     model: Any, forward: Any, pixels: Any, cap: float, *, geometric: bool = False
 ) -> list[tuple[float | None, int]]:
-    """As a worker searches, one image after another: the epsilon, and how many images passed the network."""
+    """Search as a worker does, image by image; return each epsilon and the number of forward passes it took."""
     from workers.attacks.search import smallest_epsilons
     from workers.requests.epsilons import GeometricGrid, Grid
 
@@ -96,7 +99,7 @@ def ours(
 
 
 def scan(model: Any, image: Any, cap: float, *, weights: bool) -> tuple[float | None, int, float]:
-    """The plain scan: the epsilon, how many it looked at, and seconds; at most MAX_SCANNED."""
+    """Scan plainly; return the epsilon, how many epsilons were tried (at most MAX_SCANNED), and seconds."""
     import torch
     from torch.nn import functional as F
 
@@ -119,7 +122,7 @@ def scan(model: Any, image: Any, cap: float, *, weights: bool) -> tuple[float | 
 
 
 def foolbox_seconds(model: Any, pixels: Any) -> float:
-    """Foolbox's FGSM at FOOLBOX_EPSILONS epsilons."""
+    """Time Foolbox's FGSM at FOOLBOX_EPSILONS epsilons."""
     import foolbox
     import torch
 
@@ -135,7 +138,7 @@ def foolbox_seconds(model: Any, pixels: Any) -> float:
 
 
 def bisection(model: Any, image: Any, cap: float) -> float | None:
-    """What halving the interval finds; None where the cap does not succeed."""
+    """Return the epsilon that bisection finds; None where the attack fails at the cap."""
     import torch
 
     from workers.attacks.steps import loss_gradient, perturbed
@@ -170,7 +173,7 @@ def measure(method: str) -> dict[str, Any]:
     model, pixels = photographs()
     if method.startswith("ours") or method == "default grid":
         optimize_for_inference(model.network)
-        forward = folded(model, pixels[:1])  # as a worker has it
+        forward = folded(model, pixels[:1])  # as in a worker
         ours(model, forward, pixels[:2], 0.01)
         told: dict[str, Any] = {}
         if method == "ours at 40":
@@ -200,7 +203,7 @@ def measure(method: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure each method in a process of its own and print the tables."""
+    """Measure each method in a separate process and print the tables."""
     if len(sys.argv) == 2:
         print(json.dumps(measure(sys.argv[1])))
         return
@@ -208,7 +211,7 @@ def main() -> None:
     for turn in range(ROUNDS):
         for method in METHODS:
             if turn and method == "bisection":
-                continue  # not timed
+                continue  # not timed, so one round is enough
             settings = {} if method in AS_IS else SETTINGS
             made = subprocess.run(
                 [sys.executable, __file__, method],

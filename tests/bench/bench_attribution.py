@@ -1,11 +1,11 @@
-"""SmoothGrad: ours beside Captum's NoiseTunnel on ConvNeXt-tiny, bfloat16 beside float32, and what an early stop saves.
+"""Compare SmoothGrad with Captum's NoiseTunnel, bfloat16 with float32, and early stopping with all samples.
 
     python tests/bench/bench_attribution.py
 
-Each method of the first table runs in a process of its own, so that its peak of memory is its own; they take turns.
-All have the C libraries' settings of `workers.models.speedups.runtime`, Captum's too.
-The other tables are about real weights (EfficientNet-Lite0) and photographs: those of CONVSCOPE_TEST_DATA where it is
-set, else the image set `samples`.
+The first table (ConvNeXt-tiny) runs each method in a separate process, so that peak memory is measured per
+method; the methods alternate. All of them, Captum included, use the C library settings of
+`workers.models.speedups.runtime`. The other tables use real weights (EfficientNet-Lite0) and photos: those in
+CONVSCOPE_TEST_DATA if it is set, else the image set `samples`.
 """
 
 import io
@@ -36,7 +36,7 @@ PHOTOGRAPHS = 12
 
 
 def convnext() -> Any:
-    """ConvNeXt-tiny of full size with random weights, as a vision model."""
+    """Build a full-size ConvNeXt-tiny with random weights as a vision model."""
     import torch
 
     from workers.models.networks import LoadedNetwork
@@ -59,7 +59,7 @@ def convnext() -> Any:
 
 
 def one(name: str) -> None:
-    """In a child: seconds of a map after a first one, and the peak of memory over the loaded model."""
+    """In the child process: seconds per map after a warm-up, and peak memory above the loaded model."""
     import torch
     from captum.attr import NoiseTunnel, Saliency
 
@@ -71,7 +71,7 @@ def one(name: str) -> None:
     if "captum" in options:
         model.network_logits = lambda x: model.network(x).logits
     else:
-        optimize_for_inference(model.network)  # as a worker keeps it
+        optimize_for_inference(model.network)  # as in a worker
     pixels = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         target = model(pixels).argmax(1)
@@ -105,12 +105,12 @@ def one(name: str) -> None:
 
 
 def peak() -> float:
-    """Most memory that this process ever held, in bytes."""
+    """Return this process's peak memory in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def speed_and_memory() -> None:
-    """The first table."""
+    """Print the first table."""
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     megabytes: dict[str, float] = {}
     for _ in range(ROUNDS):
@@ -132,7 +132,7 @@ def speed_and_memory() -> None:
 
 
 def photographs() -> list[Any]:
-    """Photographs, spread over their set."""
+    """Return photos spread evenly over their set."""
     from PIL import Image
 
     folder = os.environ.get("CONVSCOPE_TEST_DATA")
@@ -149,7 +149,7 @@ def photographs() -> list[Any]:
 
 
 def precision_and_stopping() -> None:
-    """The other tables, on real weights."""
+    """Print the other tables, on real weights."""
     import torch
     from scipy.stats import spearmanr
 

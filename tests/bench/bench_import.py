@@ -1,10 +1,10 @@
-"""What importing images takes: seconds, pictures per second and peak memory, each import in a process of its own.
+"""Measure image import: seconds, images per second and peak memory, each import in a separate process.
 
     CONVSCOPE_TEST_DATA=... python tests/bench/bench_import.py [SOURCE ...]
 
-Without sources: 400 painted photographs of 3 megapixels as a folder, and the archives of
-CONVSCOPE_TEST_DATA where it is set. `again` is the same import a second time, `lost` the import after the atlas
-was lost but the files were not, as after a stop. Then the three ways to spread decoding, in one process.
+Without sources: a folder of 400 generated 3-megapixel photos, and the archives in CONVSCOPE_TEST_DATA if it
+is set. `again` repeats the same import; `lost` imports after the atlas was lost but the files were not, as
+after a crash. Then three ways to parallelize decoding are compared, in one process.
 """
 
 import io
@@ -29,7 +29,7 @@ from db.stores.images import ImageStore
 
 ARCHIVES = ("imagenet-sample-1000.tar", "imagenette-4500.zip", "tiny-imagenet-50k.zip")
 
-# Runs in a fresh process: peak memory is a process's.
+# Runs in a fresh process, because peak memory is per process.
 IMPORT = r"""
 import json, re, sys, time
 from pathlib import Path
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def run(home: str, source: Path, step: str) -> tuple[int, float, float]:
-    """(images, seconds, peak MB) of one import."""
+    """Return (images, seconds, peak MB) of one import."""
     command = [sys.executable, "-c", IMPORT, home, str(source), step]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     images, seconds, peak = json.loads(done.stdout)
@@ -92,7 +92,7 @@ def run(home: str, source: Path, step: str) -> tuple[int, float, float]:
 
 
 def paint(folder: Path, count: int) -> Path:
-    """Photographs of 2000 x 1500 with the texture of photographs: blurred noise."""
+    """Write JPEGs of 2000 x 1500 with photo-like texture: blurred noise."""
     folder.mkdir()
     for number in range(count):
         (folder / f"{number:04d}.jpg").write_bytes(photograph((2000, 1500), number))
@@ -100,7 +100,7 @@ def paint(folder: Path, count: int) -> Path:
 
 
 def photograph(size: tuple[int, int], number: int) -> bytes:
-    """A JPEG with detail at all scales; its bytes per pixel are those of ImageNet's (about a quarter)."""
+    """Return a JPEG with detail at all scales; its bytes per pixel match ImageNet's (about a quarter)."""
     random = np.random.default_rng(number)
     layers = [
         cv2.resize(random.normal(0, spread, (cells, cells, 3)), size, interpolation=cv2.INTER_CUBIC)
@@ -112,7 +112,7 @@ def photograph(size: tuple[int, int], number: int) -> bytes:
 
 
 def thumbnail_all(home: str, pictures: list[tuple[str, bytes]]) -> int:
-    """What an import does with each picture, but for the copy."""
+    """Do what an import does with each image, except for copying it."""
     store = ImageStore(read_settings({"CONVSCOPE_HOME": home}))
     for key, data in pictures:
         store.add_thumbnail(key, read_rgb(data))
@@ -120,7 +120,7 @@ def thumbnail_all(home: str, pictures: list[tuple[str, bytes]]) -> int:
 
 
 def compare_ways(size: tuple[int, int], *, count: int) -> None:
-    """Pictures a second with one thread, a thread per core, a process per core (started beforehand)."""
+    """Print images per second with one thread, one thread per core, and one process per core (already started)."""
     cores = len(os.sched_getaffinity(0))
     distinct = [photograph(size, number) for number in range(24)]
     pictures = [(f"{number:064x}", distinct[number % 24]) for number in range(count)]

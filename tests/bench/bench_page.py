@@ -1,7 +1,7 @@
-"""How long the Patches page takes: 30 channels x 20 patches, from the click on a layer to the last pixel.
+"""Measure how long the Patches page takes: 30 channels x 20 patches, from the click on a layer to the last pixel.
 
-Cold: another layer each time, the browser's cache emptied. Warm: back and forth between two layers. Prints
-medians of 10, and p50/p99 of the page's queries.
+Cold: a different layer each time, with an empty browser cache. Warm: back and forth between two layers.
+Prints medians of 10 runs, and p50 and p99 of the page's queries.
 """
 
 import functools
@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "dashboard"), str(Path(__file__).parents[1] / "e2e")]
 
-from browser import chromium, served  # noqa: E402  # beside the tests, not installed
+from browser import chromium, served  # noqa: E402  # next to the tests, not installed
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 from synthetic_atlas import add_run, import_pictures, painted_pictures  # noqa: E402
 
@@ -25,7 +25,7 @@ from db.settings import Settings, read_settings  # noqa: E402
 
 PICTURES = 1000
 REPEATS = 10
-# Clicks on a layer in the drawing, and looks at each frame until every row of the new layer is painted.
+# Clicks a layer in the drawing, then checks each frame until every row of the new layer is painted.
 CLICK = """
 (layer) => new Promise((done) => {
     const start = performance.now();
@@ -46,7 +46,7 @@ CLICK = """
 
 
 def main() -> None:
-    """Make an atlas, serve it, click, print."""
+    """Build an atlas, serve it, click and print."""
     with tempfile.TemporaryDirectory() as folder:
         settings = read_settings({"CONVSCOPE_HOME": folder})
         import_pictures(settings, painted_pictures(PICTURES), image_set="painted")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def cold(page: Page, url: str) -> list[float]:
-    """A layer never shown before, an empty browser cache."""
+    """Time layers not shown before, each with an empty browser cache."""
     page.goto(f"{url}/?k=20")
     page.wait_for_selector("#patches-grid[data-painted]")
     session = page.context.new_cdp_session(page)
@@ -76,7 +76,7 @@ def cold(page: Page, url: str) -> list[float]:
 
 
 def warm(page: Page, url: str) -> list[float]:
-    """Two layers in turn, both seen before."""
+    """Time two alternating layers, both shown before."""
     page.goto(f"{url}/?k=20")
     page.wait_for_selector("#patches-grid[data-painted]")
     layers = ("stage3.block1.dwconv", "stage3.block2.dwconv")
@@ -86,14 +86,14 @@ def warm(page: Page, url: str) -> list[float]:
 
 
 def click(page: Page, layer: str) -> float:
-    """Seconds from the click to the last pixel."""
+    """Return the seconds from the click to the last pixel."""
     milliseconds: float = page.evaluate(CLICK, layer)
     page.wait_for_timeout(300)
     return milliseconds / 1000
 
 
 def queries(settings: Settings, run: int) -> None:
-    """p50 and p99 of what the page asks the atlas, over the layers in turn."""
+    """Print p50 and p99 of the page's atlas queries, over the layers in turn."""
     atlas = Atlas(settings)
     layers = [
         f"stage{stage}.block{block}.{kind}" for stage in (1, 2, 3, 4) for block in (1, 2, 3)
@@ -121,7 +121,7 @@ def queries(settings: Settings, run: int) -> None:
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds that `work` takes."""
+    """Return the seconds that `work` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -31,7 +31,7 @@ BUSY = "while True: pass"
 
 
 def milliseconds(names: list[str]) -> float:
-    """Per image, in a process whose environment has those of the settings alone."""
+    """Return milliseconds per image in a process whose environment has only the given settings."""
     bench = Path(__file__).parent
     bare = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     script = PASSES.format(bench=str(bench), root=str(bench.parents[1]))

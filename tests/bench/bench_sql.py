@@ -1,9 +1,9 @@
-"""The worked examples of SQL on an atlas of 2.5 million activations, alone and with 8 people at once; the report's way.
+"""Time the worked SQL examples on 2.5 million activations, with one client, with 8, and against JSON files.
 
-50,000 images, three models with the 58 layers and 41,184 channels of ConvNeXt-tiny, k = 20: generated, since indexing
-takes hours. 10,000 attacks, ten channels moved by each. Every question goes through HTTP to a server of its own.
-The report kept a JSON file for each model, and loaded and searched it for each question: the same questions, same run.
-Prints p50 and p99.
+50,000 images and three models with the 58 layers and 41,184 channels of ConvNeXt-tiny, k = 20; generated,
+because indexing takes hours. 10,000 attacks, each shifting ten channels. Every query goes over HTTP to a
+separate server. The report kept one JSON file per model and loaded and searched it for each query: the same
+queries run that way too, in the same run. Prints p50 and p99.
 """
 
 import concurrent.futures
@@ -23,7 +23,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[1] / "dashboard"), str(Path(__file__).parents[1] / "e2e")]
 
 import pyarrow as pa  # noqa: E402
-from browser import served  # noqa: E402  # beside the tests, not installed
+from browser import served  # noqa: E402  # next to the tests, not installed
 from ledger_rows import add_attack  # noqa: E402
 from sqlalchemy import insert  # noqa: E402
 from synthetic_atlas import INPUT, RESIZE, add_by_image, convnext_layers  # noqa: E402
@@ -44,7 +44,7 @@ LAYER = "stage3.block5.dwconv"
 
 
 def main() -> None:
-    """Make the stores, serve them, ask, print."""
+    """Build the stores, serve them, run the queries and print."""
     with tempfile.TemporaryDirectory() as folder:
         settings = read_settings({"CONVSCOPE_HOME": folder})
         make_atlas(settings)
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def examples(url: str) -> None:
-    """p50 and p99 of each example."""
+    """Print p50 and p99 of each example."""
     print(f"\n{'milliseconds':58s} alone: p50    p99   {PEOPLE} at once: p50    p99")
     everything: tuple[list[float], list[float]] = ([], [])
     for example in EXAMPLES:
@@ -75,13 +75,13 @@ def examples(url: str) -> None:
 
 
 def line(seconds: list[float]) -> str:
-    """p50 and p99 in milliseconds."""
+    """Format p50 and p99 in milliseconds."""
     ranked = sorted(seconds)
     return f"{1000 * statistics.median(ranked):8.0f}{1000 * ranked[min(len(ranked) - 1, int(len(ranked) * 0.99))]:8.0f}"
 
 
 def asked(url: str, example: Example, **values: str) -> str:
-    """The address of an example over the first model, about a layer and classes that there are."""
+    """Return the URL of an example for the first model, with a layer and classes that exist."""
     given = {"model": MODELS[0], "images": "imagenet-val", "layer": LAYER} | dict(example.values)
     given |= {"first": "class 1", "second": "class 2"} | values
     named = {f"p.{name}": value for name, value in given.items() if f"${name}" in example.sql}
@@ -89,20 +89,20 @@ def asked(url: str, example: Example, **values: str) -> str:
 
 
 def fetch(address: str) -> Any:
-    """The answer."""
+    """Return the response."""
     with urllib.request.urlopen(address, timeout=300) as answer:
         return json.load(answer)
 
 
 def timed(address: str) -> float:
-    """Seconds until the answer is read."""
+    """Return the seconds until the response is read."""
     begun = time.perf_counter()
     fetch(address)
     return time.perf_counter() - begun
 
 
 def make_atlas(settings: Settings) -> None:
-    """Three runs, made by DuckDB."""
+    """Generate three runs with DuckDB."""
     layers = convnext_layers(1)
     moment = datetime(2026, 1, 2, 3, 4, 5)
     with Atlas(settings).publish() as connection:
@@ -134,7 +134,7 @@ def make_atlas(settings: Settings) -> None:
                 "?, ?, '0.1.0')",
                 [model, K, len(layers), IMAGES, moment, moment],
             )
-            # each channel's images are a walk through the set whose step is prime to its size: no image twice
+            # each channel steps through the set by a number coprime to its size, so no image repeats
             connection.execute(
                 """INSERT INTO activations
                    SELECT $run, layer, c, r, (hash(layer, c, $run) % $images + r * 7919) % $images,
@@ -160,7 +160,7 @@ def make_atlas(settings: Settings) -> None:
 
 
 def make_ledger(settings: Settings) -> None:
-    """Attacks on the first images, and what they moved."""
+    """Add attacks on the first images, and the channels they shifted."""
     ledger = Ledger(settings)
     ledger.migrate()
     item = NewItem(MODELS[0], 0, "0" * 64)
@@ -206,7 +206,7 @@ def make_ledger(settings: Settings) -> None:
 
 
 def report_file(settings: Settings, model: str) -> Path:
-    """A model's activations as the report kept them: layer -> channel -> a list of places, strongest first."""
+    """Write a model's activations as the report stored them: layer -> channel -> list of positions, strongest first."""
     rows = Atlas(settings).fetch(
         Query(
             "SELECT layer, channel, activation, image_id, y, x FROM activations JOIN runs USING (run) "
@@ -224,7 +224,7 @@ def report_file(settings: Settings, model: str) -> Path:
 
 
 def against_json(url: str, file: Path) -> None:
-    """The same questions of both, in turns; the answers are held against each other."""
+    """Run the same queries both ways, alternating, and compare the answers."""
     by_title = {example.title: example for example in EXAMPLES}
     questions: dict[str, Callable[[Any], Any]] = {
         "Which images drive one channel most?": lambda kept: [
@@ -268,7 +268,7 @@ def against_json(url: str, file: Path) -> None:
 
 
 def shared(kept: Any, first: int, second: int) -> int:
-    """How many channels have images of both classes among their strongest, at most 50."""
+    """Return how many channels have images of both classes among their strongest, at most 50."""
     found = 0
     for channels in kept.values():
         for places in channels.values():

@@ -24,7 +24,7 @@ K = 20
 
 
 def convnext_tiny(seed: int = 0) -> Any:
-    """A `VisionModel` of ConvNeXt-tiny's size with random weights."""
+    """Build a `VisionModel` of ConvNeXt-tiny's size with random weights."""
     import torch
 
     from workers.models.networks import LoadedNetwork
@@ -38,7 +38,7 @@ def convnext_tiny(seed: int = 0) -> Any:
     network = transformers.ConvNextForImageClassification(transformers.ConvNextConfig(num_labels=1000))
     for name, parameter in network.named_parameters():
         if name.endswith("layer_scale_parameter"):
-            # 1e-6 at the start of training: blocks would do nothing
+            # trained networks start from 1e-6, which would make the blocks do nothing
             torch.nn.init.uniform_(parameter, 0.1, 0.5)
     loaded = LoadedNetwork(
         network=network,
@@ -51,7 +51,7 @@ def convnext_tiny(seed: int = 0) -> Any:
 
 
 class Report:
-    """The report's way: channels first, best position of each image, then all kept images sorted anew."""
+    """The report's method: channels first, the best position of each image, then all kept images sorted again."""
 
     def __init__(self, *, loops: bool) -> None:
         self.loops = loops
@@ -80,7 +80,7 @@ class Report:
 
 
 class MaxAndMerge:
-    """Torch's maximum with its position, over whichever axis the memory suggests, and a merge of everything."""
+    """`torch.max` with its position, over whichever axis the memory format suggests, then a merge of everything."""
 
     def __init__(self, taps: Any) -> None:
         from precompute.index.topk import TopK
@@ -113,7 +113,7 @@ class Ours:
 
 
 class ZennitCrp:
-    """zennit-crp's activation maximisation (Achtibat et al. 2023), by its own code."""
+    """Activation maximization of zennit-crp (Achtibat et al. 2023), using its own code."""
 
     def __init__(self, folder: Path) -> None:
         from crp.concepts import ChannelConcept
@@ -131,9 +131,10 @@ class ZennitCrp:
 
 
 def steady(state: Any, best: Any, seen: int) -> None:
-    """Set every k-th best value so that of the batch whose maxima are `best` N,channels a share K / seen passes.
+    """Set each k-th best value so that a share K / seen of the batch passes; `best` N,channels are the batch's maxima.
 
-    In a random few channels one image passes, in all others none: what a batch meets after `seen` images.
+    In a random few channels one image passes, in all others none, as in a batch that arrives after `seen`
+    images.
     """
     import torch
 

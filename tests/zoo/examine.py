@@ -1,7 +1,7 @@
-"""What the sweep checks on one network, and how it says what it found.
+"""The checks that the sweep runs on one network, and the record of what they found.
 
-The oracle of places is autograd: the pixels with a gradient are those that a unit sees, and where the gradient's
-mass lies is where it looks. Neither knows anything of how taps were found.
+The oracle for positions is autograd: the pixels with a nonzero gradient are those that a unit sees, and the
+gradient's mass shows where it looks. Neither depends on how taps were found.
 """
 
 import time
@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from workers.layers.receptive_field.fields import ReceptiveField, receptive_fields
 from workers.layers.taps import LeftOut, Tap, as_nchw, find_left_out, find_taps, record_taps, tap_edges
 
-# Taps whose units are held against gradients, spread over the network: each costs a backward pass.
+# Taps whose units are checked against gradients, spread over the network: each costs one backward pass.
 _TAPS = 10
 
 
 @dataclass
 class Finding:
-    """What is known of one network; `faults` are sentences, empty where every check passed.
+    """Results for one network; `faults` are sentences, empty if every check passed.
 
-    `moved` are taps whose gradient's mass follows the unit's place, of `examined`.
+    `moved` counts the taps, of `examined`, whose gradient mass follows the unit's position.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Finding:
 
 
 class Vision(nn.Module):
-    """A bare network as a vision model: it takes pixels, and has taps."""
+    """A bare network as a vision model: it takes pixels and has taps."""
 
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Vision(nn.Module):
         output = self.network(pixels)
         if isinstance(output, Tensor):
             return output
-        # PP-LCNet of transformers returns its logits under the other name
+        # transformers' PP-LCNet returns its logits as last_hidden_state
         logits: Tensor = output.logits if hasattr(output, "logits") else output.last_hidden_state
         return logits
 
@@ -62,7 +62,7 @@ class _Square:
 
 
 def examine(name: str, build: Callable[[], nn.Module], size: int) -> Finding:
-    """Build a network and check its taps. What cannot be built is skipped, whatever else fails is a fault."""
+    """Build a network and check its taps. A network that cannot be built is skipped; any other failure is a fault."""
     torch.manual_seed(0)
     found = Finding(name)
     begun = time.perf_counter()
@@ -74,7 +74,7 @@ def examine(name: str, build: Callable[[], nn.Module], size: int) -> Finding:
                 plain = model(torch.rand(2, 3, size, size))
         except TimeoutError:
             raise
-        except Exception as error:  # whatever a library raises while it builds
+        except Exception as error:  # anything that a library raises while it builds
             found.skipped = f"{type(error).__name__}: {error}".splitlines()[0][:100]
             return found
         _check(model, plain, found)
@@ -112,7 +112,7 @@ def _check(model: Vision, plain: Tensor, found: Finding) -> None:
 
 
 def _check_forward(model: Vision, taps: Sequence[Tap], found: Finding) -> None:
-    """The taps' shapes are as they say, and looking at them changes nothing."""
+    """The taps' shapes are as stated, and recording them does not change the output."""
     pixels = torch.rand(2, 3, *model.preprocessing.input_size)
     shapes: dict[str, tuple[int, ...]] = {}
     with torch.inference_mode():
@@ -136,7 +136,7 @@ def _check_places(
     size: tuple[int, int],
     found: Finding,
 ) -> None:
-    """Of two units of each tap, far apart in y and x: the pixels they see lie in their boxes and move with them."""
+    """For two units of each tap, far apart in y and x: the pixels they see lie in their boxes, and move with them."""
     model.double()
     pixels = torch.rand(2, 3, *size, dtype=torch.float64, requires_grad=True)
     weights = torch.Generator().manual_seed(1)
@@ -207,8 +207,8 @@ def _check_support(
 
 
 def _moves(tap: Tap, heat: Tensor) -> bool:
-    """Whether the gradient's mass of the lower right unit lies below and right of that of the upper left one."""
-    # of two units that see everything, what differs is where they look
+    """Return whether the gradient mass of the lower right unit lies below and to the right of the upper left unit's."""
+    # units that see the whole input differ only in where they look
     shares = heat / heat.sum((1, 2), keepdim=True).clamp(min=1e-300)
     for axis in range(2):
         if (tap.height, tap.width)[axis] == 1 or (tap.height, tap.width)[axis] // 4 * 2 + 1 == (

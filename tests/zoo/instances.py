@@ -1,6 +1,6 @@
-"""Networks of the three zoos, made small and with random weights: one or two for each family of architectures.
+"""Networks of the three model libraries, small and with random weights: one or two per family of architectures.
 
-What varies between families is how they order and mix positions; width and depth are cut to what shows that.
+Families differ in how they order and mix positions; width and depth are cut to the minimum that shows that.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from workers.torchvision_import import import_library
 
 @dataclass(frozen=True)
 class Instance:
-    """A network that can be built: `size` is its input's side in pixels; `quick` is part of the ordinary suite."""
+    """A network that can be built: `size` is its input's side in pixels; `quick` ones run in the ordinary suite."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -40,7 +40,7 @@ QUICK = {
 _FOUR = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
 _VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
-# settings that make each architecture of transformers small, and the side of its input
+# settings that make each transformers architecture small, and the side of its input
 _TRANSFORMERS: dict[str, tuple[str, dict[str, Any], int]] = {
     "beit": ("Beit", {**_VIT, "image_size": 64}, 64),
     "bit": (
@@ -115,7 +115,7 @@ _TRANSFORMERS: dict[str, tuple[str, dict[str, Any], int]] = {
     "pp_lcnet": ("PPLCNet", {"scale": 0.25}, 64),
 }
 
-# settings and, where it is not 224, side of the input
+# settings and, unless it is 224, the side of the input
 _TIMM: dict[str, tuple[dict[str, Any], int]] = {
     "beit_base_patch16_224": ({"depth": 2, "embed_dim": 48, "num_heads": 3}, 224),
     "botnet26t_256": ({}, 256),
@@ -269,7 +269,7 @@ _TORCHVISION: dict[str, tuple[dict[str, Any], int]] = {
     "vit_b_32": ({"image_size": 96}, 96),
 }
 
-# What the zoos list and the sweep does not build.
+# Listed by the libraries and not built by the sweep.
 SKIPPED = {
     "transformers clip, metaclip_2, siglip, siglip2, shieldgemma2": (
         "vision towers of pairs of networks: the tower is a ViT, as in `transformers vit`"
@@ -283,7 +283,7 @@ SKIPPED = {
 
 
 def instances() -> list[Instance]:
-    """All instances, by library."""
+    """Return all instances, by library."""
     found = [
         Instance(f"transformers {kind}", _transformers(*entry[:2]), entry[2])
         for kind, entry in _TRANSFORMERS.items()

@@ -45,7 +45,7 @@ _NOT_REACHED = "the sweep was stopped before it"
 
 @dataclass(frozen=True)
 class Entry:
-    """What the page says of a network: its row in the table and what is left out, or why it was not examined."""
+    """What the page says about a network: its table row and what is left out, or why it was not examined."""
 
     row: str | None = None
     left_out: str | None = None
@@ -53,7 +53,7 @@ class Entry:
 
 
 def main() -> int:
-    """Examine, print, write; the number of networks with a fault is the exit status."""
+    """Examine, print and write; the exit status is the number of networks with a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="*", help="names to match as the shell does")
     parser.add_argument("--resume", action="store_true", help="keep what the page has, examine the rest")
@@ -77,7 +77,7 @@ def main() -> int:
             found = examine(instance.name, instance.build, instance.size)
         except TimeoutError:
             found = Finding(instance.name, skipped=f"took more than {options.seconds} s")
-        except Exception as error:  # what any network makes our own code raise is a fault to be listed
+        except Exception as error:  # anything our own code raises on a network is a fault to be listed
             found = Finding(instance.name, faults=[f"{type(error).__name__}: {error}".splitlines()[0]])
         finally:
             signal.alarm(0)
@@ -96,7 +96,7 @@ def main() -> int:
 
 
 def table(entries: Mapping[str, Entry]) -> str:
-    """The page, in Markdown."""
+    """Return the page as Markdown."""
     names = [one.name for one in instances()]
     known = [(name, entries[name]) for name in names if name in entries]
     lines = [_HEAD, "| network | taps | left out | places | faults |", "|---|---|---|---|---|"]
@@ -111,7 +111,7 @@ def table(entries: Mapping[str, Entry]) -> str:
 
 
 def entry_of(found: Finding) -> Entry:
-    """What the page says of a finding."""
+    """Return what the page says about a finding."""
     if found.skipped is not None:
         return Entry(skipped=found.skipped)
     taps = f"{found.taps}" + (f" ({found.reordered} reordered)" if found.reordered else "")
@@ -121,7 +121,7 @@ def entry_of(found: Finding) -> Entry:
 
 
 def entries_of(page: str) -> dict[str, Entry]:
-    """What an earlier page says, by network; those that it did not reach are not there."""
+    """Return what an earlier page says, by network; networks that it did not reach are missing."""
     examined, _, rest = page.partition("## Left out, and why")
     left_out, _, skipped = rest.partition("## Not examined")
     rows = {row.split("|")[1].strip(): row for row in re.findall(r"^\| .* \|$", examined, re.M)[1:]}
@@ -134,7 +134,7 @@ def entries_of(page: str) -> dict[str, Entry]:
 
 
 def reasons(left_out: tuple[LeftOut, ...]) -> list[str]:
-    """How many of what kind, the most frequent reason first, each with one of the modules."""
+    """Return how many of each kind, most frequent reason first, each with an example module."""
     grouped = sorted(by_reason(left_out).items(), key=lambda item: -len(item[1]))
     return [
         f"{len(modules)} x {reason} ({modules[0]}{', …' if len(modules) > 1 else ''})"

@@ -1,4 +1,4 @@
-"""The quick part of `make zoo`, and that a fault would be seen."""
+"""The quick part of `make zoo`, and a check that it would detect a fault."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +17,7 @@ _QUICK = {one.name: one for one in instances() if one.quick}
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Many tiny operators: threads would spend their time waiting for one another."""
+    """Use one thread: with many tiny operators, threads would spend their time waiting for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -61,7 +61,7 @@ def test_what_is_no_map_is_left_out_with_its_reason(name: str, reason: str) -> N
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_sweep_sees_places_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hiera's tokens taken row by row, as if they were not reordered."""
+    """Hiera's tokens read row by row, as if they had not been reordered."""
     one = _QUICK["transformers hiera"]
     honest = _found(one.name)
     monkeypatch.setattr(
