@@ -1,4 +1,4 @@
-"""A ledger on each database that Convscope works with."""
+"""A ledger on each database that Convscope supports."""
 
 import dataclasses
 import shutil
@@ -17,7 +17,7 @@ from db.sql.runner import SQLRunner
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """URL of a real PostgreSQL; skips where none is installed."""
+    """URL of a real PostgreSQL; skips the test if none is installed."""
     with installed_postgres() as (url, _):
         yield url
 
@@ -34,7 +34,7 @@ def migrated_database(postgres_url: str, tmp_path_factory: pytest.TempPathFactor
 
 
 def make_database(server: str, name: str, *, template: str = "template1") -> str:
-    """URL of a database of that name, made anew as a copy of `template`."""
+    """Recreate the database of that name as a copy of `template` and return its URL."""
     engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
@@ -71,7 +71,7 @@ def ledger(
 
 @pytest.fixture(scope="module")
 def runner(home: Settings) -> Iterator[SQLRunner]:
-    """Runs SQL over the `home` of a module, whose ledger has its tables."""
+    """Runs SQL over the module's `home`, whose ledger has its tables."""
     ledger = Ledger(home)
     found = SQLRunner(home, Atlas(home), ledger)
     yield found

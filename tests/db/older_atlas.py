@@ -1,4 +1,4 @@
-"""Atlases in the shapes that published code gave them, from their recorded tables, with a few rows."""
+"""Atlases in the shapes that published code wrote, from their recorded tables, with a few rows."""
 
 from datetime import datetime
 from pathlib import Path
@@ -61,7 +61,7 @@ CREATE TABLE label_choices (model VARCHAR, image_set VARCHAR, label VARCHAR, cla
 CREATE SEQUENCE""",
     )
 ).replace("VALUES (3)", "VALUES (4)")
-# Tables by version; a letter for what was added to a version after its first files.
+# Tables by version; a letter marks what was added to a version after its first files.
 TABLES = {
     "1": _VERSION_1.replace(" crop_rounding VARCHAR,", "")
     .replace(" rf_exact BOOLEAN,", "")
@@ -86,7 +86,7 @@ def write_older_atlas(home: Path, shape: str) -> None:
     folder.mkdir(parents=True)
     with duckdb.connect(str(folder / "000007.duckdb")) as connection:
         connection.execute(TABLES[shape])
-        if shape == "4b":  # the present version: nothing gives it its views any more
+        if shape == "4b":  # the present version: no migration step adds its views
             connection.execute(schema._NEAR_DUPLICATES + schema._VIEWS)
         for _ in range(3):
             connection.execute("SELECT nextval('run_numbers')")
@@ -97,7 +97,7 @@ def write_older_atlas(home: Path, shape: str) -> None:
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, row: dict[str, Any]) -> None:
-    """The columns that the table has, in a shape whose tables and columns are not those of the present."""
+    """Insert the columns that the table has in this shape, which may differ from the present tables."""
     found = connection.execute(
         "SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]
     ).fetchall()

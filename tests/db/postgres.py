@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own."""
+"""A PostgreSQL server for the tests."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ import pytest
 
 
 def server_programs() -> Path | None:
-    """Folder with `initdb` and `pg_ctl`; None where PostgreSQL is not installed."""
+    """Return the folder with `initdb` and `pg_ctl`, or None if PostgreSQL is not installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if installed:
         return installed[-1].parent
@@ -22,9 +22,9 @@ def server_programs() -> Path | None:
 
 @contextlib.contextmanager
 def postgres_server(programs: Path, folder: Path) -> Iterator[str]:
-    """URL of a server that runs while the block does, on a socket in `folder`; its database is `postgres`.
+    """Yield the URL of a server that runs during the block, on a socket in `folder`; the database is `postgres`.
 
-    PostgreSQL refuses to run as root, so there it runs as its package's own user.
+    PostgreSQL refuses to run as root, so for root the server runs as the package's own user.
     """
     user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
     if user:
@@ -46,11 +46,11 @@ def postgres_server(programs: Path, folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def installed_postgres() -> Iterator[tuple[str, Path]]:
-    """URL and socket's folder of a server that runs while the block does; skips where none is installed."""
+    """Yield URL and socket folder of a server that runs during the block; skip if none is installed."""
     programs = server_programs()
     if programs is None:
         pytest.skip("NO POSTGRESQL: neither /usr/lib/postgresql nor the PATH has an initdb")
-    # a socket's path is short, and another user must reach it
+    # socket paths must be short, and another user must reach this one
     with (
         tempfile.TemporaryDirectory(prefix="convscope-pg-", dir="/tmp", ignore_cleanup_errors=True) as folder,
         postgres_server(programs, Path(folder)) as url,

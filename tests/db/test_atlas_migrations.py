@@ -1,4 +1,4 @@
-"""Steps of the atlas's schema: each gives the recorded tables of its version, and a new one is a module and a line."""
+"""Migration steps of the atlas: each yields its version's recorded tables, and a new one is a module and a line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from db.settings import Settings
 
 
 def recorded(shape: str) -> dict[str, dict[str, str]]:
-    """Types of columns by name, by table, of a shape that published code had."""
+    """Return column types by name, by table, of a shape that published code wrote."""
     with duckdb.connect() as connection:
         connection.execute(TABLES[shape])
         return column_types(connection, "memory", "main", "duckdb_tables")
@@ -63,7 +63,7 @@ def test_a_step_gives_the_tables_that_its_version_had(
 
 
 def test_the_present_tables_are_recorded_as_the_shape_of_the_latest_version() -> None:
-    """Who changes a table finds here that the version wants a number, a step and a recorded shape."""
+    """Whoever changes a table learns here that the version needs a number, a step and a recorded shape."""
     with duckdb.connect() as connection:
         connection.execute(schema.ddl())
         assert column_types(connection, "memory", "main", "duckdb_tables") == recorded("4b")
@@ -75,7 +75,7 @@ def test_every_step_starts_where_the_one_before_ended() -> None:
 
 
 def toy_tables(older: OlderAtlas) -> Mapping[str, str]:
-    """What a module of a version 5 would hold: a column that is derived, a new table, and one that is gone."""
+    """What the module of a version 5 would contain: a derived column, a new table, and a dropped one."""
     return {
         "runs": f"SELECT *, images - unreadable AS readable FROM {older.schema}.runs",
         "class_counts": f"SELECT label, count(*)::INTEGER AS images FROM {older.schema}.images GROUP BY label",

@@ -1,4 +1,4 @@
-"""What is kept of the ledger's tables is never older than the tables, whoever changes them and however."""
+"""Cached copies of the ledger's tables are never older than the tables, whoever changes them and however."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ WORDS = {"state": "done", "queue": "batch", "outcome": "flipped", "panel": "clea
 
 
 def value_for(column: Any, variant: int) -> Any:
-    """A value that the column takes; keys are 1 whatever the variant."""
+    """Return a value that the column accepts; keys are 1 whatever the variant."""
     if column.primary_key or column.foreign_keys:
         return 1 if isinstance(column.type, Integer) else "one"
     if isinstance(column.type, JSON):
@@ -42,7 +42,7 @@ def row_of(name: str, variant: int = 0) -> dict[str, Any]:
 
 
 def fill(connection: Connection) -> None:
-    """A row in each table that SQL sees."""
+    """Insert one row into each table that SQL sees."""
     for name in (table.name for table in Table.metadata.sorted_tables if table.name in WATCHED):
         connection.execute(insert(TABLES[name]).values(row_of(name)))
 
@@ -79,7 +79,7 @@ def test_a_row_replaced_under_its_number_is_read_again_in_every_table(ledger: Le
         assert after.num_rows == 1
         assert after[changed.name] != before[name][changed.name], (name, changed.name)
         count = ledger_count(ledger, name)
-        with ledger.write() as connection:  # as many rows, the same highest number, the same values
+        with ledger.write() as connection:  # same number of rows, same highest number, same values
             connection.execute(text(f"UPDATE {name} SET {changed.name} = {changed.name}"))
         assert ledger_count(ledger, name) > count
 
@@ -132,7 +132,7 @@ def test_a_transaction_that_is_undone_counts_nothing(ledger: Ledger) -> None:
 
 
 def test_two_writers_do_not_wait_for_each_others_count(ledger: Ledger) -> None:
-    """In PostgreSQL: each changes two tables, in other orders, and neither ends before the other has begun."""
+    """On PostgreSQL: each changes two tables, in opposite orders, and neither ends before the other has begun."""
     if ledger.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     with ledger.write() as connection:
@@ -178,4 +178,4 @@ def test_a_trigger_that_a_migration_took_away_is_made_again(ledger: Ledger) -> N
     with ledger.engine.connect() as connection:
         assert inspect(connection).has_table("table_changes")
         connection.rollback()
-        count_changes(connection)  # all are there: nothing to do
+        count_changes(connection)  # all counters exist: nothing to do

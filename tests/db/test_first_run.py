@@ -1,4 +1,4 @@
-"""What a first run is to make, and what pages can know of it."""
+"""What a first run has to make, and what pages can know about it."""
 
 import os
 import time
@@ -64,7 +64,7 @@ def test_a_first_run_that_fell_silent_is_not_told_as_going_on(tmp_path: Path, er
     assert read_first_run(tmp_path) == told
     before = time.time() - SILENT - 1
     os.utime(tmp_path / FILE, (before, before))
-    # a failure stays, so that somebody reads why
+    # the record of a failure stays, so that someone reads why
     assert read_first_run(tmp_path) == (told if error else None)
 
 
@@ -109,7 +109,7 @@ def test_only_one_process_fills(tmp_path: Path) -> None:
 
 def test_who_ends_without_a_word_is_told_of_and_a_word_that_was_said_stays(tmp_path: Path) -> None:
     stopped(tmp_path, "its process ended")
-    assert read_first_run(tmp_path) is None  # there is none
+    assert read_first_run(tmp_path) is None  # no record exists
     write_first_run(tmp_path, FirstRun(("a", "b"), 1, 3))
     stopped(tmp_path, "its process ended")
     assert read_first_run(tmp_path) == FirstRun(("a", "b"), 1, error="its process ended")

@@ -1,4 +1,4 @@
-"""A home is looked at before it is touched: older ones open, others are refused with every byte as it was."""
+"""A home is inspected before it is changed: older ones open, others are refused and left unchanged byte for byte."""
 
 import shutil
 import stat
@@ -48,7 +48,7 @@ def older(settings: Settings, templates: Path) -> Settings:
 
 
 def contents(home: Path) -> dict[str, bytes]:
-    """Every file with its bytes."""
+    """Return every file's bytes, by path."""
     return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
 
 
@@ -56,8 +56,8 @@ def rows(settings: Settings, sql: str) -> list[tuple[object, ...]]:
     return [tuple(row.values()) for row in Atlas(settings).fetch(Query(sql))]
 
 
-# What each shape of an atlas kept of what later ones know: dhash, fit, crop_rounding, digest, rf_exact, how a label
-# was matched, whether responses and modules are there.
+# What each shape of an atlas stored of what later ones have: dhash, fit, crop_rounding, digest, rf_exact, how
+# a label was matched, and whether it has responses and modules.
 KEPT: dict[str, tuple[object, ...]] = {
     "1": (None, "exact", "half_even", "w", None, "case", 0, 0),
     "1b": (None, "exact", "down", "d", True, "case", 0, 0),
@@ -199,7 +199,7 @@ def test_a_home_that_cannot_be_opened_is_left_as_it_is(
 
 
 def whole(home: Path) -> dict[str, bytes]:
-    """What a person could lose: files of locks hold nothing."""
+    """Return the files that a user could lose, with their bytes: lock files are empty."""
     return {name: data for name, data in contents(home).items() if "LOCK" not in name}
 
 
@@ -301,6 +301,6 @@ def test_a_folder_that_serves_other_things_too_is_not_closed(tmp_path: Path, fou
     open_home(guarded).close()
     assert mode(tmp_path) == found
     assert mode(tmp_path / "ledger.sqlite") == 0o600
-    if found & stat.S_ISVTX:  # the ledger marks it as a home now, and still it is everybody's
+    if found & stat.S_ISVTX:  # the ledger now marks it as a home, and it is still world-writable
         open_home(guarded).close()
         assert mode(tmp_path) == found

@@ -1,4 +1,4 @@
-"""Image sets in the atlas: ids, samples of labelled images, and who depends on a set."""
+"""Image sets in the atlas: ids, samples of labeled images, and what depends on a set."""
 
 import itertools
 from typing import Any
@@ -33,7 +33,7 @@ def atlas(settings: Settings) -> Atlas:
 
 def test_what_another_import_published_meanwhile_is_not_added_again(atlas: Atlas) -> None:
     assert add(atlas, rows_of(["b", "c"])) == 2
-    # an import that began before: it takes all its rows for new
+    # an import that began before the first was published: it takes all its rows for new
     assert add(atlas, rows_of(["a", "b"])) == 1
     with atlas.read() as cursor:
         ids = cursor.execute("SELECT name, image_id FROM images ORDER BY image_id").fetchall()

@@ -1,4 +1,4 @@
-"""The image store's files are whole or not there, and no name leads out of it."""
+"""Files of the image store are complete or absent, and no name leads outside it."""
 
 import gc
 import io
@@ -42,7 +42,7 @@ def test_a_thumbnail_has_its_shortest_side_at_256_and_is_never_larger(width: int
     assert max(small_width, small_height) <= THUMBNAIL_LONGEST
     if max(width, height) <= 16 * min(width, height):
         assert min(small_width, small_height) == min(256, width, height)
-        # the same shape, up to half a pixel
+        # the same aspect ratio, up to half a pixel
         assert abs(small_width * height - small_height * width) <= 0.5 * max(width, height) + 1e-9
 
 
@@ -134,7 +134,7 @@ def test_nothing_is_removed_while_something_is_added(settings: Settings) -> None
 
 def test_reading_and_storing_leave_no_file_open(settings: Settings) -> None:
     store = ImageStore(settings)
-    gc.collect()  # what earlier tests left open is not counted
+    gc.collect()  # files left open by earlier tests are not counted
     before = len(list(Path("/proc/self/fd").iterdir()))
     for kind in ("TIFF", "GIF", "WEBP", "MPO"):
         data = encoded(scene(), kind, save_all=True, append_images=[scene()])

@@ -1,4 +1,4 @@
-"""Every kind of picture is read right or refused with a reason; the store's files are whole or not there."""
+"""Every kind of image is decoded correctly or refused with a reason; the store's files are complete or absent."""
 
 import io
 import struct
@@ -34,7 +34,7 @@ def pixels(data: bytes) -> Pixels:
 
 
 def scene(height: int = 24, width: int = 40) -> Image.Image:
-    """Smooth, so that JPEG keeps it, and unlike itself under every turn and flip."""
+    """Return an image that is smooth, so that JPEG preserves it, and that changes under every rotation and flip."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [255 * x / width, 255 * y / height, 255 * (x + 3 * y) / (width + 3 * height)]
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
@@ -46,13 +46,13 @@ def difference(one: Pixels, other: Pixels) -> int:
 
 
 def opencv(data: bytes) -> Pixels:
-    """What OpenCV reads, EXIF orientation applied: a decoder of other people's."""
+    """Decode with OpenCV, EXIF orientation applied: an independent decoder."""
     read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return np.ascontiguousarray(read[:, :, ::-1])
 
 
 def png(width: int, height: int, *, depth: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
-    """A PNG from its parts (PNG specification, third edition, 5 to 11)."""
+    """Assemble a PNG from its parts (PNG specification, third edition, sections 5 to 11)."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -137,7 +137,7 @@ def test_sixteen_bit_grey_keeps_its_high_byte(suffix: str) -> None:
     ok, buffer = cv2.imencode(suffix, samples)
     assert ok
     read = pixels(buffer.tobytes())
-    tolerance = 1 if suffix == ".jp2" else 0  # OpenCV writes a lossy JPEG 2000
+    tolerance = 1 if suffix == ".jp2" else 0  # OpenCV writes lossy JPEG 2000
     assert difference(read[:, :, 1], (samples >> 8).astype(np.uint8)) <= tolerance
     assert read.min() == 0
     assert read.max() == 255
@@ -180,7 +180,7 @@ def test_a_transparent_colour_is_laid_over_white() -> None:
     def transparency(body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + b"tRNS" + body + struct.pack(">I", zlib.crc32(b"tRNS" + body))
 
-    # 2 x 1: a pixel of the transparent colour, one of another
+    # 2 x 1: a pixel of the transparent color, and one of another color
     rgb = png(
         2, 1, depth=8, colour=2, rows=b"\0\x0a\x14\x1e\x01\x02\x03", extra=transparency(b"\0\x0a\0\x14\0\x1e")
     )
@@ -190,7 +190,7 @@ def test_a_transparent_colour_is_laid_over_white() -> None:
     painted = Image.new("P", (2, 1))
     painted.putpalette([9, 8, 7, 1, 2, 3])
     painted.putpixel((1, 0), 1)
-    for one in (0, b"\0\xff"):  # one transparent entry, or an opacity for each
+    for one in (0, b"\0\xff"):  # one transparent entry, or an opacity per entry
         assert pixels(encoded(painted, "PNG", transparency=one)).tolist() == [[[255, 255, 255], [1, 2, 3]]]
 
 

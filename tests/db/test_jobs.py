@@ -1,4 +1,4 @@
-"""The life of a job: each move once, by one worker, and nothing written without the claim."""
+"""The life of a job: each transition happens once, by one worker, and nothing is written without a claim."""
 
 import contextlib
 import hashlib
@@ -70,7 +70,7 @@ def sweep(
 
 
 def sweep_after_a_lease(ledger: Ledger, *, attempts: int = 3) -> claims.Swept:
-    """What a sweeper finds that has seen no heartbeat for a whole lease."""
+    """Sweep as a sweeper does that has seen no heartbeat for a whole lease."""
     clock = Clock()
     leases = Leases(30, clock)
     assert sweep(ledger, leases, attempts=attempts).lapsed == ()
@@ -255,7 +255,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("hours", [-25, -1, 1, 25])
 def test_a_lease_depends_on_no_clock_of_another_host(ledger: Ledger, hours: int) -> None:
-    """A worker whose clock is wrong, or jumps, keeps its job while it sends heartbeats, and loses it without."""
+    """A worker whose clock is wrong or jumps keeps its job while it sends heartbeats, and loses it without."""
     job = submitted(ledger)
     claim = claimed(ledger, job)
     clock = Clock()
@@ -290,7 +290,7 @@ def test_a_message_that_a_clocks_jump_put_into_the_future_is_sent_again(ledger: 
 
 
 def test_times_are_the_databases_own(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On PostgreSQL a host's clock enters no row; SQLite is of one host."""
+    """On PostgreSQL no host's clock enters a row; SQLite runs on one host."""
     if ledger.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no clock of its own")
     monkeypatch.setattr("db.ledger.engine.now", lambda: datetime(2001, 1, 1))
@@ -457,5 +457,5 @@ _KEYS = (str(number) for number in itertools.count())
 
 
 def _reachable(before: str, after: str) -> bool:
-    """In one step, or in two where a step both sweeps and sends."""
+    """In one transition, or in two if a step both sweeps and sends."""
     return after in jobs.MOVES[before] or any(after in jobs.MOVES[middle] for middle in jobs.MOVES[before])

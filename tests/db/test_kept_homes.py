@@ -1,4 +1,4 @@
-"""Homes that real commands of earlier versions wrote open, and show what they showed (`homes/make_home.py`)."""
+"""Homes written by real commands of earlier versions open and show what they showed (`homes/make_home.py`)."""
 
 import io
 import json
@@ -30,7 +30,7 @@ Rows = list[dict[str, Any]]
 
 
 def opened(name: str, folder: Path) -> Settings:
-    """Settings of a copy of a kept home in an empty folder, opened once."""
+    """Open a copy of a kept home once, in an empty folder, and return its settings."""
     with tarfile.open(HOMES / f"{name}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     settings = read_settings({"CONVSCOPE_HOME": str(folder / "home")})
@@ -39,13 +39,13 @@ def opened(name: str, folder: Path) -> Settings:
 
 
 def written_down() -> dict[str, dict[str, Rows]]:
-    """What the home of version 4 held when it was made, by store and table."""
+    """What the home of version 4 contained when it was made, by store and table."""
     found: dict[str, dict[str, Rows]] = json.loads((HOMES / "version-4.json").read_text())
     return found
 
 
 def as_written(rows: Rows, columns: dict[str, Any]) -> Rows:
-    """Those columns of the rows, as JSON has them: a later version may add others."""
+    """Return those columns of the rows as JSON has them: a later version may add others."""
     found: Rows = json.loads(json.dumps([{name: row[name] for name in columns} for row in rows], default=str))
     return found
 
@@ -56,13 +56,13 @@ def atlas_rows(settings: Settings, table: str, columns: dict[str, Any]) -> Rows:
 
 @pytest.fixture(scope="module")
 def version_4(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The home of version 4; only to be read."""
+    """The home of version 4, read-only."""
     return opened("version-4", tmp_path_factory.mktemp("version-4"))
 
 
 @pytest.fixture(scope="module")
 def version_1(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The home of version 1, which had no ledger; only to be read."""
+    """The home of version 1, which had no ledger; read-only."""
     return opened("version-1", tmp_path_factory.mktemp("version-1"))
 
 
@@ -134,7 +134,7 @@ def test_jobs_maps_attacks_and_queries_are_listed(version_4: Settings) -> None:
     assert sets["sent"]["description"] == "Sent from a browser."
 
 
-# What version 1 knew of a patch; the source of the network is a folder that had another name.
+# What version 1 recorded of a patch; the network's source is a folder that had another name.
 PATCHES = dict.fromkeys(
     (
         *(
@@ -163,7 +163,7 @@ def test_a_home_of_the_first_version_shows_the_same_patches_and_predictions(vers
     assert atlas_rows(version_1, "label_matches", matches) == as_written(expected["label_matches"], matches)
 
 
-# How many rows each view gives: no probe images there, and no responses or hashes that version 1 could keep.
+# Number of rows of each view: version 1 had no probe images and could not store responses or hashes.
 VIEWS = {"patches": 210, "selectivity": 70} | dict.fromkeys(VIEW_NAMES - {"patches", "selectivity"}, 0)
 
 

@@ -1,4 +1,4 @@
-"""The ledger opens, migrates up, down and up again on data, and fails in sentences."""
+"""The ledger opens, migrates up, down and up again with data in it, and its errors are sentences."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""A ledger of every revision, with rows in every table, becomes the present one with every value, and goes back."""
+"""A ledger of every revision, with rows in every table, upgrades without losing a value, and downgrades again."""
 
 import hashlib
 import json
@@ -18,11 +18,12 @@ from db.settings import Settings
 REVISIONS = sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
-# Kept by the database itself: Alembic's own, and the triggers' counts of changes.
+# Maintained by the database itself: Alembic's own table, and the change counts of the triggers.
 NOT_ROWS = {"alembic_version", "table_changes"}
 
 MOMENT = datetime(2026, 11, 24, 13, 14, 15, 161718)
-# What constraints or later migrations read; the first of two rows, then the second, which has no value where it may.
+# Values that constraints or later migrations read: for the first of two rows, then for the second, which has
+# no value where that is allowed.
 CHOSEN: dict[tuple[str, str], tuple[Any, Any]] = {
     ("jobs", "queue"): ("interactive", "batch"),
     ("jobs", "state"): ("done", "failed"),
@@ -46,18 +47,18 @@ CHOSEN: dict[tuple[str, str], tuple[Any, Any]] = {
 
 
 def reflect(connection: sa.Connection) -> list[sa.Table]:
-    """The tables that hold rows, those that others refer to first."""
+    """Return the tables with rows, referenced tables first."""
     metadata = sa.MetaData()
     metadata.reflect(connection)
     return [table for table in metadata.sorted_tables if table.name not in NOT_ROWS]
 
 
 def value(table: sa.Table, column: sa.Column[Any], number: int) -> Any:
-    """A value of the column's type for row 0 or 1; numbers are their own in binary, so that they stay as they are."""
+    """Return a value of the column's type for row 0 or 1; floats are exact in binary, so they stay equal."""
     if (table.name, column.name) in CHOSEN:
         return CHOSEN[table.name, column.name][number]
     if number and column.nullable:
-        return sa.null()  # in a column of JSON, too
+        return sa.null()  # in JSON columns as well
     place = list(table.columns).index(column)
     if column.foreign_keys:
         return number + 1
@@ -79,7 +80,7 @@ def value(table: sa.Table, column: sa.Column[Any], number: int) -> Any:
 
 
 def fill(ledger: Ledger) -> None:
-    """Put two rows into every table: one with every value, one without those that may lack."""
+    """Insert two rows into every table: one with every value, one without the optional values."""
     with ledger.write() as connection:
         for table in reflect(connection):
             generated = table.autoincrement_column
@@ -93,7 +94,7 @@ def fill(ledger: Ledger) -> None:
 
 
 def read(ledger: Ledger) -> Rows:
-    """All rows, by table, in the order of their primary keys."""
+    """Return all rows, by table, in order of primary key."""
     with ledger.read() as connection:
         return {
             table.name: [
@@ -114,7 +115,7 @@ def add(rows: Rows, table: str, **values: Any) -> None:
 
 
 def to_0002(rows: Rows) -> None:
-    rows["attacks"] = []  # nothing could write it before, so it is made anew
+    rows["attacks"] = []  # no code could write to it before, so it is recreated
     add(rows, "jobs", note=None)
     rows |= {f"attack_{name}": [] for name in ("ablations", "layers", "maps", "transfers", "units")}
 
@@ -150,7 +151,7 @@ def to_0006(rows: Rows) -> None:
 
 def to_0007(rows: Rows) -> None:
     for row in rows["attacks"]:
-        flipped = row["outcome"] == "flipped"  # at 3 steps of 0.125: the one below failed
+        flipped = row["outcome"] == "flipped"  # at 3 steps of 0.125: the step below failed
         row |= {"last_failure": 0.25 if flipped else row["attacked_epsilon"], "at_most": False}
         row |= {"grid": "linear", "ratio": None, "parts": None}
 
@@ -214,7 +215,7 @@ def test_a_ledger_of_each_revision_keeps_every_value(ledger_settings: Settings, 
 
 
 def next_job(ledger: Ledger) -> int:
-    """The number that the database gives to another job."""
+    """Return the number that the database assigns to another job."""
     with ledger.write() as connection:
         jobs = sa.Table("jobs", sa.MetaData(), autoload_with=connection)
         row = {column.name: value(jobs, column, 1) for column in jobs.columns if column is not jobs.c.job}
@@ -223,11 +224,11 @@ def next_job(ledger: Ledger) -> int:
 
 
 def gone_back(before: Rows, upgraded: Rows, revision: str) -> Rows:
-    """The rows after the way to the present and back: those of before, but for what migrations do not take back."""
+    """Return the rows after an upgrade and a downgrade: as before, except for what downgrades do not revert."""
     back = {table: [dict(row) for row in rows] for table, rows in before.items()}
     if revision < "0002":
         back["attacks"] = []
-    elif revision < "0006":  # attacks keep the keys that 0006 gave them
+    elif revision < "0006":  # attacks keep the keys that 0006 assigned
         for row, now in zip(back["attacks"], upgraded["attacks"], strict=True):
             row["key"] = now["key"]
     return back

@@ -1,4 +1,4 @@
-"""The views over attacks against plain Python, SciPy's Kaplan-Meier estimate and the bootstrap of whole samples."""
+"""The views over attacks against plain Python, SciPy's Kaplan-Meier estimate and a bootstrap over whole samples."""
 
 import math
 import statistics
@@ -98,7 +98,7 @@ def test_the_band_is_the_bootstrap_over_images() -> None:
     counted = [np.array([np.sum((times == t) & (ends == e)) for t in range(1, 6)]) for e in (True, False)]
     low, high = band(counted[0], counted[1], draws=4000)
     drawn = []
-    for _ in range(4000):  # images one by one
+    for _ in range(4000):  # resampling images one by one
         which = random.integers(0, 80, 80)
         t, e = times[which], ends[which]
         drawn.append(
@@ -143,7 +143,7 @@ def test_what_was_written_since_is_read(both: AtlasWithLedger, ledger: Ledger) -
 def test_no_gradient_is_no_robustness(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, [*attacks(), {"image_id": 11, "outcome": "no_gradient"}])
     rows = both.fetch(robustness_queries.curve("painted", WAY))
-    # known at epsilon 0 alone, where it is right
+    # known at epsilon 0 only, where it is correct
     assert (rows[0]["at_risk"], rows[0]["censored"], rows[1]["at_risk"]) == (11, 1, 9)
     (row,) = both.fetch(robustness_queries.leaderboard("painted", WAY))
     assert (row["images"], row["no_gradient"], row["wrong_before"]) == (11, 1, 1)
@@ -233,7 +233,7 @@ def test_transfer_counts_those_that_the_judge_had_right(both: AtlasWithLedger, l
     assert (row["judged"], row["right_before"], row["fooled"]) == (5, 3, 2)
     assert row["share_fooled"] == pytest.approx(2 / 3)
     assert row["share_moved"] == pytest.approx(4 / 5)
-    # the judge's weights of another time said otherwise, later
+    # another digest of the judge's weights gave another result, later
     with ledger.write() as connection:
         connection.execute(
             insert(AttackTransfer).values(
@@ -241,7 +241,7 @@ def test_transfer_counts_those_that_the_judge_had_right(both: AtlasWithLedger, l
                 class_after=1, probability_after=0.5, right_before=True, moved=False, created=now(),
             )
         )  # fmt: skip
-    # one rule for the page of an attack and for the view: the weights that the judge last judged any image with
+    # the page of an attack and the view share one rule: the weights with which the judge last judged any image
     assert [one["moved"] for one in attack_queries.attack_transfers(ledger, numbers[0])] == [False]
     assert attack_queries.attack_transfers(ledger, numbers[1]) == []
     (row,) = both.fetch(robustness_queries.transfers("painted", WAY))

@@ -1,4 +1,4 @@
-"""The view `near_duplicates` against brute force over all pairs, and the hash against pictures that are alike."""
+"""The view `near_duplicates` against brute force over all pairs, and the hash on images that look alike."""
 
 import io
 import random
@@ -56,7 +56,7 @@ def pictured(images: list[Image.Image]) -> list[Pair]:
 
 
 def brute_force(hashes: list[int], colors: list[list[int]]) -> list[Pair]:
-    """All pairs within 5 bits that are alike in color, but of equal hashes only those with the first alike."""
+    """Return all pairs within 5 bits and alike in color; of equal hashes, only pairs with the first that is alike."""
 
     def alike(a: int, b: int) -> bool:
         bits = [hashes[one].bit_count() for one in (a, b)]
@@ -135,14 +135,14 @@ def test_plain_colors_are_no_pairs_and_what_copies_go_through_keeps_them() -> No
         ImageEnhance.Brightness(original).enhance(0.8),
     ]
     found = pictured([*copies, *(scene(seed) for seed in range(2, 40))])
-    # each copy belongs with the others, by the original or by one that looks just as it does
+    # each copy is linked to the others, by the original or by one that looks the same
     assert {image for a, b, _ in found for image in (a, b)} == {0, 1, 2, 3}
     red, green, blue = original.split()
     assert pictured([original, Image.merge("RGB", (blue, red, green))]) == [], "other colors"
 
 
 def test_pairs_of_the_stimuli_are_alike() -> None:
-    """Whole families of them hash to 0: by the hash alone, 1,000 make 26,265 pairs."""
+    """Whole families of them hash to 0: by hash alone, 1,000 of them make 26,265 pairs."""
     made = design(400)
     images = [Image.fromarray(paint(one, 64)) for one in made]
     hashes = [perceptual_hash(image) for image in images]

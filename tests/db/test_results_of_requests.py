@@ -1,4 +1,4 @@
-"""Revision 0006 gives each result the identity of its request, up, down and up again, on data."""
+"""Revision 0006 gives each result the identity of its request: up, down and up again, with data in the tables."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def test_results_keep_their_numbers_and_gain_their_request(ledger_settings: Sett
         def add(name: str, *values: dict[str, Any]) -> None:
             connection.execute(insert(Table(name, meta, autoload_with=connection)), list(values))
 
-        # one map that jobs over two sets share
+        # one map shared by jobs over two sets
         add(
             "jobs",
             JOB | {"key": "1", "kind": "saliency", "image_set": "a"},
@@ -120,7 +120,7 @@ def test_results_keep_their_numbers_and_gain_their_request(ledger_settings: Sett
         assert [row | {"question": None} for row in rows(ledger, "jobs")] == [
             row | {"question": None} for row in before["jobs"]
         ]
-        with ledger.write() as connection:  # what only this revision can hold
+        with ledger.write() as connection:  # what only this revision can store
             scores = Table("map_scores", MetaData(), autoload_with=connection)
             connection.execute(
                 insert(scores).values(score | {"map": 1, "job": 1, "steps": 50, "created": now()})

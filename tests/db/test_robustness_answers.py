@@ -1,4 +1,4 @@
-"""A small set of attacks whose right answers are written down here, and larger ones against plain counting."""
+"""A small set of attacks with hand-computed answers, and larger random sets against plain counting."""
 
 import math
 from collections import Counter
@@ -27,7 +27,7 @@ FOUR = 4 / 255
 
 
 def changed(image: int, epsilon: float, **more: Any) -> Row:
-    # two classes of one name: they must not be taken for one
+    # two classes with the same name must not be merged
     left = 3 + image % 2
     return {"image_id": image, "epsilon": epsilon, "class_index": left, "class_name": "crane", "class_before": left,
             "name_before": "crane", "class_after": 9, "name_after": "bird"} | more  # fmt: skip
@@ -41,7 +41,7 @@ def resisted(image: int, **more: Any) -> Row:
     return changed(image, 0.0) | {"outcome": "resisted"} | more
 
 
-# ten images with a label: right on 8; 5 change, 2 resist, 1 has no gradient. Image 6 has no label.
+# Ten images with a label: 8 correct; 5 change, 2 resist, 1 has no gradient. Image 6 has no label.
 BY_LABEL = [
     changed(0, 0.002), changed(1, 0.010), wrong(2), wrong(3), resisted(4), resisted(5) | {"outcome": "no_gradient"},
     changed(7, 0.03), changed(8, 0.5), changed(9, 0.004), resisted(10),
@@ -103,7 +103,7 @@ def test_curves_begin_at_the_clean_accuracy(filled: AtlasWithLedger) -> None:
     def curve(protocol: str) -> dict[float, float]:
         return {row["epsilon"]: row["share"] for row in filled.fetch(asked.curve("painted", protocol))}
 
-    # right on 8 of 10; the 7 with a gradient change one by one, and 2 resist
+    # 8 of 10 correct; of the 7 with a gradient, 5 change one by one, and 2 resist
     assert curve(LABEL) == pytest.approx(
         {
             0: 0.8,
@@ -126,7 +126,7 @@ def test_the_leaderboard_never_mixes_right_and_kept(filled: AtlasWithLedger) -> 
     for protocol, expected in (
         (LABEL, (0.8, 0.8 * 6 / 7, 0.8 * 4 / 7, 0.8 * 3 / 7, None, None, None, 0.03)),
         (PREDICTION, (None, None, None, None, 2 / 4, 1 / 4, 1 / 4, 0.002)),
-        # one epsilon says nothing of others, and has no median
+        # a single epsilon says nothing about others and has no median
         (FIXED, (0.8, None, 2 / 5, None, None, None, None, None)),
         (KEPT, (None,) * 8),
     ):
@@ -143,7 +143,7 @@ def test_an_image_wrong_before_is_not_changed(filled: AtlasWithLedger) -> None:
     assert flips[0]["median_epsilon"] == 0.01
     (flip, _) = filled.fetch(asked.flips("painted", FIXED, "synthetic", limit=None))
     assert flip["median_epsilon"] is None
-    # 2 is wrong before, and its prediction is what the other protocol leaves
+    # image 2 is wrong before the attack; under the other protocol its prediction is the class to leave
     kept = filled.fetch(asked.flips("painted", PREDICTION, "synthetic", limit=None))
     assert sum(row["images"] for row in kept) == 3
     points = filled.fetch(asked.strip("painted", LABEL))
@@ -163,7 +163,7 @@ def test_an_image_wrong_before_is_not_changed(filled: AtlasWithLedger) -> None:
 
 def test_transfer_is_of_images_that_the_attack_changed(both: AtlasWithLedger, ledger: Ledger) -> None:
     numbers = dict(zip([row["image_id"] for row in BY_LABEL], fill(ledger, BY_LABEL), strict=True))
-    # image: right before, moved. 4 resisted and 2 was wrong before: neither fooled its own model
+    # image: (correct before, changed). 4 resisted and 2 was wrong before: neither fooled its own model
     told = {
         0: (True, True),
         1: (True, False),
@@ -225,10 +225,10 @@ def test_a_grid_too_coarse_for_a_level_says_nothing_there(both: AtlasWithLedger,
     names = ("right_at_0", "right_at_1", "right_at_4", "right_at_8")
     told = {protocol: [row[name] for name in names] for protocol, row in rows.items()}
     assert told == {
-        # the largest epsilons looked at are 0, 0 and 0.02, of 0.0039, 0.0157 and 0.0314
+        # the largest epsilons tried up to 0.0039, 0.0157 and 0.0314 are 0, 0 and 0.02
         "FGSM, leaves the label, step 0.02 to 0.5": [1, None, None, None],
         "FGSM, leaves the label, ratio 1.2 in 16 to 0.5": pytest.approx([1, 2 / 3, 1 / 3, 1 / 3]),
-        # 9, 27 and 81 of 16, 64 and 128 sixteenths of a level
+        # 9, 27 and 81 sixteenths of a level, of 16, 64 and 128
         "FGSM, leaves the label, ratio 3.0 in 16 to 0.5": [1, None, None, None],
     }
     lowest = both.fetch(Query("SELECT DISTINCT lowest, highest, fixed FROM attacked WHERE grid_ratio = 1.2"))
@@ -303,7 +303,7 @@ def kind_of(row: Row) -> str:
 
 
 def share(rows: list[Row], epsilon: float) -> float | None:
-    """Right before, times the share of those with a gradient that nothing up to epsilon changed."""
+    """Share correct before, times the share of those with a gradient that no epsilon up to `epsilon` changed."""
     kinds = [kind_of(row) for row in rows]
     right = 1 - kinds.count("wrong") / len(rows)
     searched = [row for row in rows if kind_of(row) in ("changed", "resisted")]
@@ -314,7 +314,7 @@ def share(rows: list[Row], epsilon: float) -> float | None:
 
 
 def median(rows: list[Row]) -> float | None:
-    """The lower median of the smallest epsilons of images that were not wrong before; None beyond the cap."""
+    """Lower median of the smallest epsilons of images that were not wrong before; None beyond the cap."""
     found = sorted(row["epsilon"] if kind_of(row) == "changed" else math.inf for row in rows
                    if kind_of(row) in ("changed", "resisted"))  # fmt: skip
     return None if not found or math.isinf(found[(len(found) - 1) // 2]) else found[(len(found) - 1) // 2]

@@ -1,7 +1,7 @@
-"""Samples of every depth and order are read as the file's header says, or refused for what the header says.
+"""Samples of every bit depth and byte order are decoded as the file's header states, or refused because of it.
 
-The oracle is NumPy: the samples are made here, written by tifffile, OpenCV or from the parts of a file, and the image
-must have their high bytes.
+The oracle is NumPy: samples are generated here and written by tifffile, by OpenCV or from the parts of a
+file, and the image must contain their high bytes.
 """
 
 import io
@@ -41,7 +41,7 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def high(samples: Samples) -> npt.NDArray[np.uint8]:
-    """The image that 16-bit samples are: their high bytes, gray as three channels."""
+    """Return the image of 16-bit samples: their high bytes, with gray as three channels."""
     levels = (samples >> 8).astype(np.uint8)
     return levels if levels.ndim == 3 else np.dstack([levels] * 3)
 

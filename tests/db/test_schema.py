@@ -1,4 +1,4 @@
-"""Every table and column of the atlas is explained, and its views compute what they say."""
+"""Every table and column of the atlas is documented, and its views compute what they state."""
 
 import math
 
@@ -17,7 +17,7 @@ def tables() -> duckdb.DuckDBPyConnection:
 
 
 def fill(connection: duckdb.DuckDBPyConnection, *, rf_global: bool, erf_size: int = 3) -> None:
-    """One model of 8x10 input, one layer of 4x5 cells with jump 2, field 5, start -2; 4 images."""
+    """Insert one model of 8x10 input, one layer of 4x5 cells with jump 2, field 5, start -2, and 4 images."""
     connection.execute("INSERT INTO image_sets VALUES ('s', '/s', 4, 3, now()::TIMESTAMP)")
     for image_id, (wnid, label) in enumerate(
         [("n1", "crane"), ("n1", "crane"), ("n2", "crane"), (None, None)]

@@ -1,4 +1,4 @@
-"""Settings parse and refuse; `tests/test_documented_tables.py` holds their table."""
+"""Settings are parsed and validated; their table is tested in `tests/test_documented_tables.py`."""
 
 from pathlib import Path
 

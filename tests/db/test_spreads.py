@@ -1,4 +1,4 @@
-"""The spread of channels against NumPy, in a query of jobs and in the views that people read."""
+"""The standard deviation of channels against NumPy, in the query of jobs and in the views for users."""
 
 import duckdb
 import numpy as np
@@ -18,7 +18,7 @@ LAYERS = {
 
 
 def expected(std: list[float], top: list[float]) -> list[float | None]:
-    """By NumPy: None of dead channels."""
+    """By NumPy; None for dead channels."""
     live = [np.isfinite(s) and s > 0 and t != 0 for s, t in zip(std, top, strict=True)]
     floor = FLOOR * np.median([s for s, one in zip(std, live, strict=True) if one]) if any(live) else None
     return [max(s, floor) if one else None for s, one in zip(std, live, strict=True)]
@@ -31,7 +31,7 @@ def atlas() -> duckdb.DuckDBPyConnection:
         "CREATE TABLE channel_stats (run INTEGER, layer VARCHAR, channel INTEGER, mean DOUBLE, std DOUBLE, "
         "min FLOAT, max FLOAT, dead BOOLEAN, nonfinite BIGINT)"
     )
-    for run in (1, 2):  # the second varies ten times as much: floors are those of a run
+    for run in (1, 2):  # the second varies ten times as much: floors are per run
         for layer, (stds, tops) in LAYERS.items():
             for channel, (std, top) in enumerate(zip(stds, tops, strict=True)):
                 connection.execute(

@@ -1,4 +1,4 @@
-"""The list of functions that people's SQL calls, against the pinned DuckDB, and what keeps to it."""
+"""The list of functions that user SQL may call, against the pinned DuckDB, and the statements that must keep to it."""
 
 import itertools
 import json
@@ -13,7 +13,8 @@ from db.sql.functions import AGGREGATES, FUNCTIONS, OPERATORS, SCALARS, TABLE_FU
 from db.sql.guard import RefusedSQL, check
 from db.sql.views import VIEWS
 
-# Not on the list: read files, evaluate text, show or change what is not the statement's, wait, or are DuckDB's own.
+# Not on the list: they read files, evaluate text, show or change state outside the statement, sleep, or are
+# internal to DuckDB.
 _LEFT_OUT = """
     arrow_scan arrow_scan_dumb glob pandas_scan parquet_bloom_probe parquet_file_metadata parquet_full_metadata
     parquet_kv_metadata parquet_metadata parquet_scan parquet_schema python_arrow_scan python_map_function
@@ -61,7 +62,7 @@ def functions(connection: duckdb.DuckDBPyConnection, *kinds: str) -> set[str]:
 def test_every_function_of_the_pinned_duckdb_is_on_the_list_or_left_out(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    """A newer DuckDB's functions fail here until somebody has read what they do; until then they are refused."""
+    """Functions of a newer DuckDB fail here until someone has read what they do; until then they are refused."""
     there = functions(connection, "scalar", "aggregate", "window", "macro", "table", "table_macro")
     known = FUNCTIONS | set(LEFT_OUT) | set(PARSED_OTHERWISE)
     assert {name for name in there - known if not name.startswith(LEFT_OUT_STARTS)} == set()
@@ -91,7 +92,7 @@ def test_macros_on_the_list_call_functions_on_the_list(connection: duckdb.DuckDB
 
 
 def test_what_changes_or_depends_on_the_session_is_left_out(connection: duckdb.DuckDBPyConnection) -> None:
-    """DuckDB names the functions with side effects; chance, and a sentence as an error, are on the list."""
+    """DuckDB itself lists the functions with side effects; of those, random numbers and `error` are on the list."""
     sql = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE has_side_effects"
     found = {name for (name,) in connection.execute(sql).fetchall()}
     assert found & FUNCTIONS == {
@@ -99,7 +100,7 @@ def test_what_changes_or_depends_on_the_session_is_left_out(connection: duckdb.D
     }  # fmt: skip
 
 
-# Each place of a statement where an expression can stand.
+# Each position in a statement where an expression can occur.
 PLACES = [
     "SELECT {f}",
     "SELECT {f}::INTEGER, TRY_CAST({f} AS VARCHAR)",
@@ -207,7 +208,7 @@ def test_an_aggregate_that_is_named_by_text_is_looked_at_too(
 
 
 def test_what_convscope_itself_asks_keeps_to_the_list(connection: duckdb.DuckDBPyConnection) -> None:
-    """Worked examples, and the views, whose SQL is there to be copied and changed."""
+    """The worked examples, and the views, whose SQL is meant to be copied and edited."""
     tables = [one.name for one in catalogue()]
     views = connection.execute("SELECT view_name, sql FROM duckdb_views()").fetchall()
     asked = [one.sql for one in EXAMPLES] + [view.sql for view in VIEWS.values()]
@@ -218,7 +219,7 @@ def test_what_convscope_itself_asks_keeps_to_the_list(connection: duckdb.DuckDBP
 
 
 def test_the_tree_that_is_looked_at_has_every_call(connection: duckdb.DuckDBPyConnection) -> None:
-    """The guard reads `function_name`; were a newer DuckDB to call it otherwise, nothing would be refused."""
+    """The guard reads `function_name`; if a newer DuckDB renamed it, nothing would be refused."""
     text = connection.execute("SELECT json_serialize_sql('SELECT abs(1), sum(1), rank() OVER ()')").fetchone()
     assert text is not None
     names = [node["function_name"] for node in json.loads(text[0])["statements"][0]["node"]["select_list"]]

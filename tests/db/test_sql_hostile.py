@@ -1,4 +1,4 @@
-"""Statements that try to read or write what is not theirs, or to stop the server: each is refused, or ends."""
+"""Statements that try to read or write what they must not, or to stop the server: each is refused or terminated."""
 
 import contextlib
 import dataclasses
@@ -24,10 +24,10 @@ from db.sql.places import MAX_WAITING, TooManyQueries
 from db.sql.process import Session
 from db.sql.runner import SQLRunner
 
-SECRET = "the secret of the server"  # what no statement may bring out
+SECRET = "the secret of the server"  # what no statement may reveal
 
-# What is refused before it runs, and a word of why. `{place}` is a folder with a file `secret.csv`, `{server}` an HTTP
-# server that notes who asks it.
+# Statements that are refused before they run, and a word of the reason. `{place}` is a folder with a file
+# `secret.csv`, `{server}` an HTTP server that records requests.
 REFUSED = [
     # files, by function
     ("SELECT * FROM read_csv('{place}/secret.csv')", r"read_csv\(\) is refused"),
@@ -74,7 +74,7 @@ REFUSED = [
     ("DETACH memory", "DETACH is refused"),
     ("USE memory", "is refused"),
     ("COPY FROM DATABASE a TO b", "is refused"),
-    # taking it away
+    # copying data out
     ("COPY (SELECT 1) TO '{place}/out.csv'", "COPY is refused"),
     ("COPY images TO '{place}/out.parquet' (FORMAT parquet)", "COPY is refused"),
     ("COPY images FROM '{place}/secret.csv'", "COPY is refused"),
@@ -156,7 +156,7 @@ REFUSED = [
     ("SELECT " + "1 + " * 40_000 + "1", "up to 100,000"),
 ]
 
-# What runs, and is stopped or fails by its limits.
+# Statements that run, and are stopped or fail at their limits.
 STOPPED = [
     ("WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a + 1 FROM t) SELECT count(*) FROM t", "stopped"),
     ("WITH RECURSIVE t AS (SELECT 1 AS a UNION ALL SELECT a FROM t, range(1000)) SELECT count(*) FROM t", ""),
@@ -191,7 +191,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def asked() -> Iterator[tuple[str, list[str]]]:
-    """URL of a server, and who asked it."""
+    """URL of a server, and the requests it received."""
     paths: list[str] = []
 
     class Answer(http.server.BaseHTTPRequestHandler):
@@ -202,7 +202,7 @@ def asked() -> Iterator[tuple[str, list[str]]]:
         do_HEAD = do_GET
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -227,7 +227,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def digest(*folders: Path) -> str:
-    """The names and contents of all that lies in some folders."""
+    """Return a hash of the names and contents of everything in the folders."""
     told = hashlib.sha256()
     for folder in folders:
         for file in sorted(folder.rglob("*")):
@@ -238,7 +238,7 @@ def digest(*folders: Path) -> str:
 
 
 def outcome(runner: SQLRunner, sql: str) -> tuple[str, str]:
-    """`rows`, `refused` or `stopped`, and what is told."""
+    """Return `rows`, `refused` or `stopped`, and the text: the rows or the error."""
     try:
         table = runner.run(sql, rows=1000, size=10_000_000).table()
     except RefusedSQL as error:
@@ -280,7 +280,7 @@ def test_statements_without_end_are_ended(
 
 
 def test_queries_at_once_do_not_take_the_ledger_from_each_other(runner: SQLRunner) -> None:
-    """`jobs` is read anew for each of them, and the file of the one before goes."""
+    """`jobs` is read again for each of them, and the previous file is deleted."""
     with ThreadPoolExecutor(3) as pool:
         told = list(pool.map(lambda _: outcome(runner, "SELECT count(*) AS n FROM jobs"), range(60)))
     assert set(told) == {("rows", "[{'n': 0}]")}
@@ -301,19 +301,19 @@ def test_who_waits_is_served_in_turn(home: Settings) -> None:
         with runner.run("SELECT 1", rows=1, size=1000):
             for number in range(MAX_WAITING):
                 asked.append(pool.submit(ask, number))
-                time.sleep(0.1)  # longer than a look at the clock, many times over
+                time.sleep(0.1)  # many times the polling interval
         for future in asked:
             future.result()
     assert served == list(range(MAX_WAITING))
 
 
 def line(statement: str, what: str, told: str) -> str:
-    """A row of the table of outcomes."""
+    """Return one row of the table of outcomes."""
     return f"{' '.join(statement.split())[:58]:<60}{what:<9}{told[:90]}"
 
 
 def test_what_the_process_may_touch_is_nothing(place: Path) -> None:
-    """DuckDB refuses by itself what the guard would let through."""
+    """DuckDB itself refuses what the guard would let through."""
     session = Session("", 200 << 20)
     for sql in (
         f"SELECT * FROM '{place}/secret.csv'",
@@ -345,7 +345,7 @@ def test_few_queries_wait_for_a_place_and_none_for_somebody_who_left(home: Setti
 
     def wait() -> Exception | None:
         while isinstance(error := ask(left.is_set), TooManyQueries):
-            pass  # the question below, whether all wait, had the last place for a moment
+            pass  # the probe below, which tests whether all wait, held the last place for a moment
         return error
 
     with contextlib.closing(runner):
@@ -355,7 +355,7 @@ def test_few_queries_wait_for_a_place_and_none_for_somebody_who_left(home: Setti
         ):
             waiting = [pool.submit(wait) for _ in range(MAX_WAITING)]
             while not isinstance(ask(lambda: True), TooManyQueries):
-                time.sleep(0.01)  # until all of them wait: the test's time limit ends it
+                time.sleep(0.01)  # until all of them wait; the test's timeout ends the loop
             assert not any(future.done() for future in waiting)
             left.set()
             assert all(isinstance(future.result(), SQLStopped) for future in waiting)

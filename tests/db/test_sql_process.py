@@ -1,4 +1,4 @@
-"""How people's SQL ends: always with a sentence, within its memory and time, and without leaving anything behind."""
+"""User SQL always ends with rows or an error message, within its memory and time limits, and leaves nothing behind."""
 
 import contextlib
 import gc
@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 def ask(runner: SQLRunner, sql: str) -> str:
-    """What a statement tells: its rows, or the sentence that it failed with."""
+    """Return the rows of a statement, or the error it failed with."""
     try:
         return str(runner.run(sql, rows=20_000, size=10**7).table().to_pylist())
     except (SQLFailed, RefusedSQL) as error:
@@ -44,12 +44,12 @@ def ask(runner: SQLRunner, sql: str) -> str:
 
 
 def idle(runner: SQLRunner) -> int:
-    """The process that has served, and waits."""
+    """Return the id of the process that has served a query and is idle."""
     (process,) = runner._idle
     return process.child.pid
 
 
-DEEP = 600  # levels of a statement; DuckDB takes 1,000
+DEEP = 600  # nesting levels of a statement; DuckDB allows 1,000
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_process_that_ends_in_the_middle_is_told_and_replaced(
 
 
 def test_processor_time_is_that_of_all_threads(runner: SQLRunner) -> None:
-    """Four threads may use ten seconds each; a process's limit counts them together."""
+    """Four threads may use ten seconds each; the limit of a process is on their sum."""
     code = (
         "import os, resource; os.cpu_count = lambda: 8; from db.sql import process; process._allow_seconds(10);"
         "print(process.threads(), resource.getrlimit(resource.RLIMIT_CPU)[0])"
@@ -112,7 +112,7 @@ def test_processor_time_is_that_of_all_threads(runner: SQLRunner) -> None:
     assert limit > 300 * min(4, os.cpu_count() or 1), "each request sets it anew"
 
 
-# Each holds more than its memory, were it let: values that DuckDB does not count, and tables that it builds.
+# Each would exceed its memory limit if allowed: values that DuckDB does not count, and tables that it builds.
 LARGE = [
     "SELECT list(i) FROM range(300000000) t(i)",
     "SELECT string_agg(repeat('x', 1000), '') FROM range(1000000)",
@@ -125,7 +125,7 @@ LARGE = [
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")
 @pytest.mark.parametrize("sql", LARGE)
 def test_a_process_never_holds_more_than_its_memory(runner: SQLRunner, sql: str) -> None:
-    """The system's own count of its peak, read while it lives, not DuckDB's."""
+    """Compares the operating system's peak, read while the process is alive, not DuckDB's own count."""
     peaks = []
     seen = runner._give_back
 
@@ -147,7 +147,7 @@ def test_a_process_never_holds_more_than_its_memory(runner: SQLRunner, sql: str)
 
 
 def test_a_large_result_is_sent_as_it_comes(runner: SQLRunner) -> None:
-    """Twice the memory in rows passes through a process that holds a few batches of it."""
+    """Twice the memory limit in rows passes through a process that holds only a few batches of it."""
     sent = 0
     with runner.run("SELECT repeat('x', 1000) AS t FROM range(800000)", rows=10**9, size=1 << 40) as result:
         status = Path(f"/proc/{result._process.child.pid}/status")
@@ -219,7 +219,7 @@ def test_an_owned_folder_is_locked_from_the_moment_it_can_be_seen(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     first, remove = own_folder("mine-")
-    second, remove_second = own_folder("mine-")  # its sweep leaves the first alone
+    second, remove_second = own_folder("mine-")  # its sweep leaves the first one alone
     assert {first, second} == set(tmp_path.iterdir())
     assert [file.name for file in first.iterdir()] == [LOCK]
     remove()
@@ -231,7 +231,7 @@ def test_a_result_that_is_dropped_unread_leaves_no_process(runner: SQLRunner) ->
     result = runner.run("SELECT * FROM range(1000000)", rows=1_000_000, size=10**9)
     child = result._process.child
     assert child.poll() is None
-    runner._places.give_back()  # the place is the application's to lose, not this test's
+    runner._places.give_back()  # a dropped result keeps its place: return it for the other tests
     del result
     gc.collect()
     assert child.poll() is not None

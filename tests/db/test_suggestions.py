@@ -1,4 +1,4 @@
-"""Names that are nearly right are met with the one that was meant."""
+"""A name that is nearly right is answered with the one that was meant."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every type of DuckDB leaves as CSV, JSON, Parquet, HTTP rows and terminal cells with nothing lost or changed."""
+"""Every DuckDB type survives CSV, JSON, Parquet, HTTP rows and terminal cells without loss or change."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from db.sql.formats import csv_lines, distinct, json_lines, parquet_pieces, plai
 from db.sql.runner import SQLRunner, as_value
 
 ROOM = {"rows": 1000, "size": 1 << 24}
-# A type, an expression of it, its cell in CSV, its value in JSON.
+# A type, an expression of that type, its cell in CSV, its value in JSON.
 CASES: list[tuple[str, str, str, object]] = [
     ("boolean", "true", "True", True),
     ("null", "NULL", "", None),
@@ -140,7 +140,7 @@ def test_parquet_holds_every_type_as_duckdb_reads_it(table: pa.Table, tmp_path: 
 
 
 def test_times_are_duckdbs_own_over_their_whole_range(runner: SQLRunner) -> None:
-    """Against DuckDB's text of the same moments, for years that both write alike."""
+    """Against DuckDB's own text of the same moments, for years that both format alike."""
     statement = """
         SELECT moment, replace(moment::VARCHAR, ' ', 'T') AS told
         FROM (SELECT epoch_ms((i * 86399989997)::BIGINT) AS moment FROM range(-700, 2900) r(i))"""

@@ -1,11 +1,12 @@
-"""Makes a small home with the real commands, and writes down what it shows.
+"""Build a small home with the real commands and record what it shows.
 
 Usage: PYTHONPATH=. python tests/db/homes/make_home.py NAME [CHECKOUT]
 
-Run it in a checkout of the version that is to be kept; it writes `NAME.tar.xz` (the home), `NAME.json` (rows of both
-stores) and `NAME.row.jpg` (a row of patches as the pictures route serves it) beside this file. With the CHECKOUT of a
-version that had no jobs yet, its commands import and index the same images with the same network, and only the home
-is written. All images are drawn here and the network's weights are random: nothing comes from elsewhere.
+Run it in a checkout of the version to be kept. It writes `NAME.tar.xz` (the home), `NAME.json` (rows of both
+stores) and `NAME.row.jpg` (a row of patches as the pictures route serves it) next to this file. If CHECKOUT
+is a version without jobs, its commands import and index the same images with the same network, and only the
+home is written. All images are drawn here and the network's weights are random: no third-party data is
+involved.
 """
 
 import io
@@ -49,7 +50,7 @@ LEDGER_TABLES = (
 
 
 def drawings(shift: int) -> dict[str, bytes]:
-    """Six images of 64 pixels a side as PNG by path: two of a disk, a square and stripes."""
+    """Return six 64 x 64 images as PNG by path: two each of a disk, a square and stripes."""
     y, x = np.mgrid[:SIDE, :SIDE]
     found = {}
     for number in range(2):
@@ -70,7 +71,7 @@ def drawings(shift: int) -> dict[str, bytes]:
 
 
 def pack(files: dict[str, bytes]) -> bytes:
-    """A zip of the files."""
+    """Return a zip of the files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as packed:
         for name, content in files.items():
@@ -79,7 +80,7 @@ def pack(files: dict[str, bytes]) -> bytes:
 
 
 def draw_network(folder: Path) -> None:
-    """Write a ConvNeXt of two blocks and three classes, with random weights."""
+    """Write a ConvNeXt with two blocks, three classes and random weights."""
     import torch
 
     from workers.torchvision_import import import_library
@@ -102,14 +103,14 @@ def command(home: Path, checkout: Path, *words: str) -> None:
 
 
 def environment(home: Path, checkout: Path) -> dict[str, str]:
-    """The environment of all commands."""
+    """Return the environment of all commands."""
     return {
         **os.environ, "CONVSCOPE_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(checkout),
     }  # fmt: skip
 
 
 def ask(url: str, body: Any = None, *, method: str = "POST") -> Any:
-    """The JSON that the server answers to a body: bytes, or an object for JSON."""
+    """Send a request with a body (bytes, or an object sent as JSON) and return the server's JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
     request = urllib.request.Request(
@@ -131,7 +132,7 @@ def done(url: str, job: dict[str, Any]) -> None:
 
 
 def work(url: str, model: str) -> None:
-    """What a person does in the browser: a map, attacks, an upload with a description, a saved query."""
+    """Do what a user does in the browser: a map, attacks, an upload with a description, a saved query."""
     job = ask(
         f"{url}/api/jobs",
         {
@@ -161,7 +162,7 @@ def work(url: str, model: str) -> None:
 
 
 def row_picture() -> bytes:
-    """A row of pictures that the Patches page asks for, as JPEG: channel 1 of the first depthwise convolution."""
+    """Return a row of patches as the Patches page requests it (JPEG): channel 1 of the first depthwise convolution."""
     from dashboard.app import create_app
     from dashboard.pictures.routes import row_address
     from db.atlas.store import Atlas
@@ -182,7 +183,7 @@ def row_picture() -> bytes:
 
 
 def rows_of(home: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Rows of both stores, by table."""
+    """Return the rows of both stores, by table."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {"atlas": {}, "ledger": {}}
     with duckdb.connect(str(next((home / "atlas").glob("*.duckdb"))), read_only=True) as atlas:
         for table, query in ATLAS_ROWS.items():
@@ -196,7 +197,7 @@ def rows_of(home: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
 
 
 def forget_the_machine(home: Path) -> None:
-    """Take the names of this machine's processes out of the ledger, and fold its log into its file."""
+    """Remove the names of this machine's processes from the ledger, and merge its write-ahead log into its file."""
     ledger = sqlite3.connect(home / "ledger.sqlite", isolation_level=None)
     ledger.execute("DELETE FROM workers")
     ledger.execute("UPDATE jobs SET worker = 'worker'")
@@ -206,7 +207,7 @@ def forget_the_machine(home: Path) -> None:
 
 
 def serve_and_work(home: Path, log: Path) -> None:
-    """Do over a served home what a person does."""
+    """Serve the home and do what a user does."""
     with log.open("w") as output:
         server = subprocess.Popen(
             [sys.executable, "-m", "convscope", "run", "--port", "0"],
@@ -226,7 +227,7 @@ def serve_and_work(home: Path, log: Path) -> None:
 
 
 def main(name: str, checkout: Path | None = None) -> None:
-    """Make the home and write it and, without another checkout, its rows and its picture."""
+    """Build and write the home and, unless a checkout is given, its rows and its row of patches."""
     beside = Path(__file__).parent / name
     with tempfile.TemporaryDirectory() as folder:
         home, source, network = (Path(folder) / part for part in ("home", "drawn.zip", "tiny"))
