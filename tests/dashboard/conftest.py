@@ -17,7 +17,7 @@ IMAGES = 60
 
 @pytest.fixture(scope="session")
 def filled_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Settings of a home with 60 images and a run of an imagined ConvNeXt over them; only to be read."""
+    """Settings of a home with 60 images and a run of a simulated ConvNeXt over them; read-only."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("home"))})
     import_pictures(settings, painted_pictures(IMAGES), image_set="painted")
     add_run(settings, image_set="painted")
@@ -32,7 +32,7 @@ def filled_app(filled_settings: Settings) -> Dash:
 
 @pytest.fixture
 def context(filled_app: Dash) -> Iterator[Context]:
-    """The filled dashboard's parts, within a request, as callbacks and pages find them."""
+    """The context of the filled dashboard, within a request, as callbacks and pages see it."""
     with filled_app.server.test_request_context():
         found: Context = filled_app.server.extensions[EXTENSION]
         yield found
@@ -40,13 +40,13 @@ def context(filled_app: Dash) -> Iterator[Context]:
 
 @pytest.fixture
 def client(filled_app: Dash) -> FlaskClient:
-    """A client of the filled dashboard's routes."""
+    """A client for the routes of the filled dashboard."""
     return filled_app.server.test_client()
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Context]:
-    """A dashboard of 12 images whose ledger a module's tests fill: a client of its routes, and its parts."""
+    """A dashboard of 12 images whose ledger a module's tests fill: a client for its routes, and its context."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("site"))})
     import_pictures(settings, painted_pictures(12), image_set="painted")
     add_run(settings, image_set="painted")
@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Context
 
 @pytest.fixture
 def empty_context(tmp_path: Path) -> Iterator[Context]:
-    """The parts of a dashboard over an empty home, within a request."""
+    """The context of a dashboard over an empty home, within a request."""
     app = create_app(read_settings({"CONVSCOPE_HOME": str(tmp_path)}))
     with app.server.test_request_context():
         found: Context = app.server.extensions[EXTENSION]

@@ -1,4 +1,4 @@
-"""Jobs and maps in a real ledger without a network: somebody plays the worker."""
+"""Jobs and maps in a real ledger without a network: these functions play the worker."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ from workers.requests.saliency import map_question
 
 
 def values_of(image_id: int, *, signed: bool, side: int = 224) -> np.ndarray:
-    """A map on which every place is different."""
+    """Return a map whose values differ at every position."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     heat = np.exp(-8 * ((y - 0.3) ** 2 + (x - 0.1 * (image_id % 10)) ** 2)) + 0.1 * y
     return (heat - (0.4 if signed else 0)).astype(np.float32)
 
 
 def picture_of(image_id: int, side: int = 224) -> np.ndarray:
-    """What the model saw."""
+    """Return the model's input, as an image."""
     y, x = np.mgrid[0:side, 0:side]
     return np.stack(
         [255 * x / side, 255 * y / side, np.full((side, side), (image_id * 40) % 256)], -1
@@ -35,14 +35,14 @@ def picture_of(image_id: int, side: int = 224) -> np.ndarray:
 
 
 def claimed(ledger: Ledger, job: int) -> Claim:
-    """The job, taken by a worker of the test's own."""
+    """Claim the job for a worker of the test, and return the claim."""
     claim = claims.claim_job(ledger, job, worker="host:1", lease=600)
     assert claim is not None
     return claim
 
 
 def add_map(connection: Connection, settings: Settings, job: int, item: Any, *, signed: bool = False) -> int:
-    """A map's row and files; gives its number."""
+    """Insert a map's row and write its files; return its number."""
     store = ResultStore(settings)
     key = content_key(job, item["position"])
     heat = values_of(item["image_id"], signed=signed)
@@ -68,7 +68,7 @@ def add_map(connection: Connection, settings: Settings, job: int, item: Any, *, 
 def finish_items(
     settings: Settings, ledger: Ledger, claim: Claim, count: int = 10_000, *, signed: bool = False
 ) -> None:
-    """Have the worker finish the next `count` items."""
+    """Finish the next `count` items as a worker would."""
     for item in claims.open_items(ledger, claim)[:count]:
         claims.finish_item(
             ledger,
@@ -80,7 +80,7 @@ def finish_items(
 
 
 def attack_keys(atlas: Atlas, new: NewJob) -> dict[tuple[str, int], str]:
-    """Under which keys a worker stores the attacks of a request, by model and image."""
+    """Return the keys under which a worker stores the attacks of a request, by model and image."""
     keys = {}
     for item in new.items:
         labels = {}
@@ -93,7 +93,7 @@ def attack_keys(atlas: Atlas, new: NewJob) -> dict[tuple[str, int], str]:
 
 
 def add_attack(connection: Connection, job: int, **values: Any) -> int:
-    """An attack's row, flipped at epsilon 0.01 unless told otherwise; gives its number. Without files."""
+    """Insert an attack's row without files, flipped at epsilon 0.01 unless overridden; return its number."""
     number = values.get("image_id", 0)
     found: dict[str, Any] = {
         "model": "synthetic", "model_digest": "0" * 64, "image_set": "painted", "image_id": 0, "image_key": "0" * 64,

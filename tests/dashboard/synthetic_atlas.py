@@ -1,6 +1,6 @@
-"""A real atlas without a network: pictures in the store, and numbers that are random but agree with each other.
+"""A real atlas without a network: images in the store, and random numbers that are consistent with each other.
 
-The layers are ConvNeXt-tiny's (58, with their true receptive fields), with as many channels as asked for.
+The layers are ConvNeXt-tiny's (58, with their true receptive fields), with as many channels as requested.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ class Picture:
 
 
 def painted_picture(number: int, width: int, height: int) -> bytes:
-    """A PNG on which every place looks different: a ramp in each direction, and the image's own stripes."""
+    """Return a PNG that differs at every position: a ramp in each direction, and stripes that identify the image."""
     y, x = np.mgrid[0:height, 0:width]
     pixels = np.stack(
         [255 * x / width, 255 * y / height, 127 + 120 * np.sin((x + y * (number % 5)) / (6 + number % 7))],
@@ -54,7 +54,7 @@ def painted_picture(number: int, width: int, height: int) -> bytes:
 
 
 def painted_pictures(count: int) -> list[Picture]:
-    """Pictures of several shapes; every seventh has no label, and one label holds HTML."""
+    """Return images of several shapes; every seventh has no label, and one label contains HTML."""
     sizes = ((320, 256), (256, 400), (500, 375), (300, 300), (180, 140))
     found = []
     for number in range(count):
@@ -73,7 +73,7 @@ def painted_pictures(count: int) -> list[Picture]:
 
 
 def convnext_layers(divide: int) -> list[dict[str, object]]:
-    """The 58 layers of ConvNeXt-tiny with their receptive fields; channels divided by `divide`."""
+    """Return the 58 layers of ConvNeXt-tiny with their receptive fields; channel counts are divided by `divide`."""
     layers: list[dict[str, object]] = []
     size, jump, start = 4, 4, 0.0
 
@@ -156,9 +156,9 @@ def add_run(
     seed: int = 0,
     over: Sequence[str] | None = None,
 ) -> int:
-    """Publish a run of an imagined model over `image_set`; gives its number. A run of the pair is replaced.
+    """Publish a run of a simulated model over `image_set` and return its number; it replaces a run of the same pair.
 
-    `over` names the layers that are indexed, None all.
+    `over` names the indexed layers; None means all.
     """
     random = np.random.default_rng(seed)
     layers = convnext_layers(divide)
@@ -241,7 +241,7 @@ def add_run(
 
 
 def add_by_image(connection: duckdb.DuckDBPyConnection, run: int) -> None:
-    """The activations of a run again, in the order of images."""
+    """Insert the activations of a run a second time, ordered by image."""
     connection.execute(
         "INSERT INTO activations_by_image SELECT run, image_id, layer, channel, rank, activation, y, x "
         "FROM activations WHERE run = ? ORDER BY image_id, layer, channel",
@@ -252,7 +252,7 @@ def add_by_image(connection: duckdb.DuckDBPyConnection, run: int) -> None:
 def _activations(
     run: int, layers: Sequence[dict[str, object]], images: int, depth: int, random: np.random.Generator
 ) -> pa.Table:
-    """Descending values, different images per channel; the last channel of each layer is dead."""
+    """Return descending values and different images per channel; the last channel of each layer is dead."""
     tables = []
     for layer in layers:
         channels, side = int(str(layer["channels"])), int(str(layer["height"]))
@@ -281,7 +281,7 @@ def _activations(
 def _predictions(
     run: int, labels: Sequence[int | None], classes: int, random: np.random.Generator
 ) -> pa.Table:
-    """Top five and the label: right for two images of three, else far down."""
+    """Return the top five and the label: correct for two images of three, else ranked last."""
     rows = []
     for image, label in enumerate(labels):
         order = [int(index) for index in random.permutation(classes)]

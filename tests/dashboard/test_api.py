@@ -1,4 +1,4 @@
-"""The HTTP interface: every answer, and its description held against it."""
+"""The HTTP interface: every response, checked against its OpenAPI description."""
 
 import dataclasses
 import io
@@ -53,7 +53,7 @@ def context(site: tuple[FlaskClient, Context]) -> Context:
 
 
 def asked(client: FlaskClient, **changes: Any) -> Any:
-    """A request; those of different tests differ by their seed."""
+    """Post a request; those of different tests differ by their seed."""
     if "seed" in changes:
         changes["parameters"] = {"seed": changes.pop("seed")} | changes.get("parameters", {})
     return client.post("/api/jobs", json=REQUEST | changes)
@@ -62,7 +62,7 @@ def asked(client: FlaskClient, **changes: Any) -> Any:
 def finished(
     client: FlaskClient, context: Context, *, signed: bool = False, **changes: Any
 ) -> dict[str, Any]:
-    """A job that a worker has done."""
+    """Post a request, finish its job as a worker would, and return the job."""
     answer = asked(client, **changes)
     job = answer.json["job"]
     if answer.json["state"] == "queued":
@@ -301,7 +301,7 @@ DOWNLOADS: dict[str, type[Address]] = {
 
 
 def test_every_download_takes_what_its_page_s_address_says() -> None:
-    """Each CSV guards its formulas on request, and has the parameters of its page."""
+    """Each CSV can escape formulas on request, and takes the parameters of its page."""
     for path, methods in OPENAPI["paths"].items():
         if not path.startswith("/download"):
             continue
@@ -330,7 +330,7 @@ def test_every_download_takes_what_its_page_s_address_says() -> None:
         assert table["schema"]["enum"] == list(tables)
 
 
-# Downloads read addresses, of which no choice is an error.
+# Downloads read page URLs, in which no choice is an error.
 OPERATIONS = [
     (path, method)
     for path, methods in OPENAPI["paths"].items()
@@ -343,7 +343,7 @@ OPERATIONS = [
 def test_every_answer_is_one_that_the_description_knows(
     site: tuple[FlaskClient, Context], path: str, method: str
 ) -> None:
-    """Whatever is sent: no answer but those described, none with another body, no 500."""
+    """Whatever is sent, only documented responses with documented bodies come back, and never a 500."""
     client, context = site
     finished(client, context, seed=20)
     schema = schemathesis.openapi.from_wsgi("/api/openapi.json", client.application)
@@ -353,7 +353,7 @@ def test_every_answer_is_one_that_the_description_knows(
     )
     @given(case=schema[path][method.upper()].as_strategy())
     def check(case: Any) -> None:
-        # which models and images there are, no description can say
+        # the description cannot state which models and images exist
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
     check()

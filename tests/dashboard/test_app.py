@@ -87,7 +87,7 @@ def test_every_page_loads_from_this_server_alone(client: FlaskClient, path: str)
     ["css/bootstrap.min.css", "css/font/bootstrap-icons.min.css", "css/font/fonts/bootstrap-icons.woff2"],
 )
 def test_bootstrap_comes_from_here(client: FlaskClient, name: str) -> None:
-    with client.get(f"/bootstrap/{name}") as answer:  # a file: the answer closes it
+    with client.get(f"/bootstrap/{name}") as answer:  # a file: the response closes it
         assert answer.status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""The Attack and the Robustness page, their routes and downloads, over attacks in a real ledger without a network."""
+"""The Attack and Robustness pages, their routes and downloads, over attacks in a real ledger without a network."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def site(site: tuple[FlaskClient, Context]) -> tuple[FlaskClient, Context]:
 
 
 def fill(context: Context) -> None:
-    """A job of four attacks: two flipped (one with files), one resisted, one without a gradient."""
+    """Add a job of four attacks: two flipped (one with files), one resisted, one without a gradient."""
     store = ResultStore(context.settings)
     items = tuple(NewItem("synthetic", image, f"{image:064d}") for image in range(4))
     parameters = {"models": [{"name": "synthetic", "source": "s", "digest": "0" * 64}]}
@@ -285,7 +285,7 @@ def test_downloads_have_every_attack_and_every_step(client: FlaskClient) -> None
 
 
 def test_the_csv_holds_what_the_page_shows_whichever_job_made_it(site: tuple[FlaskClient, Context]) -> None:
-    """Images 8 to 10 were attacked by one job; the addresses have no job of their own, then a cancelled one."""
+    """Images 8 to 10 were attacked by one job; the URLs have no job of their own at first, then a cancelled one."""
     client, context = site
     models = choose_models(context.atlas, ["synthetic"])
     new = attack_job(
@@ -376,7 +376,7 @@ def test_a_set_that_nobody_attacked_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_forms_call_parameters_by_plain_words() -> None:
-    """No name that only the code explains; words beside choices are as many as these."""
+    """No label is a name that only the code explains; each choice has a label."""
     for method in (*ATTACKS.values(), *METHODS.values()):
         for parameter in method.parameters:
             assert not parameter.words or len(parameter.words) == len(parameter.choices), parameter.name

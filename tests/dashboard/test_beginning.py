@@ -1,4 +1,4 @@
-"""What a person sees first."""
+"""What a user sees first."""
 
 import functools
 import json
@@ -36,7 +36,7 @@ WORDS = tuple(step.words() for step in STEPS)
 
 
 def properties(component: Any) -> Iterator[dict[str, Any]]:
-    """Properties of a component and of all inside."""
+    """Yield the properties of a component and of all its descendants."""
 
     def within(found: Any) -> Iterator[dict[str, Any]]:
         if isinstance(found, list):
@@ -143,7 +143,7 @@ def test_photographs_come_before_probe_pictures_that_are_newer(empty_context: Co
 
 
 def judge(settings: Settings, run: int, *, right: int) -> None:
-    """Give a run the right class for the first `right` of its labeled images, and another one for the rest."""
+    """Make a run correct on the first `right` of its labeled images and wrong on the rest."""
     with Atlas(settings).publish() as connection:
         connection.execute(
             "WITH places AS (SELECT image_id, rank, row_number() OVER (ORDER BY image_id) <= $right AS good "
@@ -156,17 +156,17 @@ def judge(settings: Settings, run: int, *, right: int) -> None:
 
 
 def opens(context: Context, model: str = "", images: str = "") -> tuple[str, str]:
-    """Model and image set of the run that an address opens."""
+    """Return model and image set of the run that a URL opens."""
     found = context.catalogue().run(model, images)
     assert found is not None
     return found["model"], found["image_set"]
 
 
 def test_a_page_opens_on_the_most_accurate_model_over_labeled_photos(empty_context: Context) -> None:
-    """Written down beforehand: over `samples` (12 photos, 11 labeled) good is right on 10, poor, which is newer, on 2.
+    """Fixed beforehand: over `samples` (12 photos, 11 labeled) `good` has 10 correct; `poor`, which is newer, has 2.
 
-    Probe images, which a model may name all right, and sets without labels never come first; a labeled set of a
-    person's own, which is newer, does.
+    Probe images, all of which a model may classify correctly, and sets without labels never come first; a
+    newer labeled set of the user's own does.
     """
     settings = empty_context.settings
     run = functools.partial(add_run, settings, over=("embeddings",))

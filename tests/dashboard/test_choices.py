@@ -1,4 +1,4 @@
-"""Choosing images by a condition: SQL of a person's, over the columns of the Images page."""
+"""Selecting images by a condition: user SQL over the columns of the Images page."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from db.atlas.store import Query
 
 
 def chosen(client: FlaskClient, where: str) -> dict[str, Any]:
-    """What the route answers, for the imagined ConvNeXt over `painted`."""
+    """Return what the route answers, for the simulated ConvNeXt over `painted`."""
     asked = {"images": "painted", "model": "synthetic", "where": where}
     answer: dict[str, Any] = client.get("/choices/where.json", query_string=asked).get_json()
     return answer
 
 
 def numbers(told: str) -> list[int]:
-    """The numbers that a short text stands for."""
+    """Return the numbers that a compact list of ranges stands for."""
     ends = [part.split("-") for part in told.split(",") if part]
     return [n for end in ends for n in range(int(end[0]), int(end[-1]) + 1)]
 

@@ -11,7 +11,7 @@ EVERYTHING = Placement((1.0, 1.0), (0.0, 0.0), (224, 224))
 
 
 def ramp(height: int, width: int) -> compose.Pixels:
-    """Blue tells the column, green the row."""
+    """Blue encodes the column, green the row."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([255 * x / width, 255 * y / height, np.full_like(x, 90)], axis=-1).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Whatever of a home is damaged: each route answers, in a sentence that names the file, and everything else goes on."""
+"""Whatever is damaged in a home, each route answers with an error that names the file, and the rest still works."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ ADDRESS = f"model=synthetic&images=painted&layer={LAYER}&channel=0&id=0&ids=0,1"
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with 12 images, a run, a job with two maps and one with an attack. To be copied."""
+    """A home with 12 images, a run, a job with two maps and a job with one attack; to be copied."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("whole") / "home")})
     import_pictures(settings, painted_pictures(12), image_set="painted")
     add_run(settings, image_set="painted", divide=64, k=5)
@@ -68,13 +68,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(template: Path, tmp_path: Path) -> Settings:
-    """Settings of a copy of it."""
+    """Settings of a copy of that home."""
     shutil.copytree(template, tmp_path / "home")
     return read_settings({"CONVSCOPE_HOME": str(tmp_path / "home")})
 
 
 def addresses(app: Dash) -> list[str]:
-    """One of each route that reads, and of each page."""
+    """Return one URL of each route that reads, and of each page."""
     values = {
         "run": 1, "mark": "0", "layer": LAYER, "channel": 0, "job": 1, "map": 1, "attack": 1, "number": 1, "key": KEY,
         "upload": "0" * 32, "file": 0, "query": 1, "image_set": "painted", "form": "csv", "table": "classes",
@@ -91,7 +91,7 @@ def addresses(app: Dash) -> list[str]:
 
 
 def callbacks(app: Dash, page: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a browser that shows `page` sends for each callback of the server."""
+    """Yield what a browser that shows `page` sends for each server callback."""
     known = {"pathname": page, "search": f"?{ADDRESS}"}
     subject = {"path": page, "model": "synthetic", "images": "painted"}
 
@@ -119,7 +119,7 @@ def callbacks(app: Dash, page: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def sweep(app: Dash, caplog: pytest.LogCaptureFixture) -> tuple[list[str], list[str], str]:
-    """Ask for everything: what failed, where, and all that was said."""
+    """Request everything; return the failures, the error messages and all response text."""
     client: FlaskClient = app.server.test_client()
     failed, sentences, said = [], [], []
     for address in addresses(app):
@@ -147,7 +147,7 @@ def sweep(app: Dash, caplog: pytest.LogCaptureFixture) -> tuple[list[str], list[
 
 
 def overwrite(path: Path, start: float, end: float) -> None:
-    """Garbage over a stretch of a file, given in shares of its length."""
+    """Overwrite part of a file with garbage; `start` and `end` are fractions of its length."""
     data = bytearray(path.read_bytes())
     first, last = int(start * len(data)), int(end * len(data))
     data[first:last] = b"garbage!"[: max(1, (last - first) % 8)] * (
@@ -247,7 +247,7 @@ def garbage_beside(settings: Settings) -> None:
         path.write_bytes(b"\xff garbage")
 
 
-# Each with what the answers name.
+# Each kind of damage, with what the answers must contain.
 DAMAGE: dict[Callable[[Settings], None], str] = {
     half_an_atlas: "atlas",
     an_empty_atlas: ".duckdb",
@@ -273,7 +273,7 @@ def test_a_whole_home_fails_nowhere(home: Settings, caplog: pytest.LogCaptureFix
     assert failed == [], "the sweep itself must be sound"
 
 
-# Those that files which are open already hide or show otherwise.
+# Damage that files which are already open hide or show differently.
 WHILE = (half_an_atlas, garbage_for_a_ledger)
 
 
@@ -308,7 +308,7 @@ def test_a_damaged_home_answers_everywhere(
     assert client.get("/health.json").json == {"ok": True}
 
 
-# A store, what is asked for, and the answer of a whole home. That it is damaged is no reason to say that it has not.
+# A store, requests, and the response of an intact home. A damaged store must not be reported as missing data.
 HELD = {
     "ledger": (
         ("/api/attacks/1", 200),

@@ -87,5 +87,5 @@ def test_a_download_from_an_atlas_of_another_schema_says_why_not(empty_context: 
     with duckdb.connect(str(empty_context.atlas.path())) as connection:
         connection.execute("UPDATE atlas_info SET schema_version = 0")
     answer = flask.current_app.test_client().get(f"/download/{table}.csv?images=few")
-    assert answer.status_code == 503  # it is there
+    assert answer.status_code == 503  # it exists
     assert "has tables of version 0" in answer.text

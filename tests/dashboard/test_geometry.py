@@ -66,7 +66,7 @@ def test_a_window_lies_in_the_input_and_holds_all_that_is_visible(
     top, left, bottom, right = shown.window
     assert 0 <= top < bottom <= 224 + 1e-9
     assert 0 <= left < right <= 224 + 1e-9
-    # whole pixels of the visible box may stand out by less than one over a window at fractions
+    # whole pixels of the visible box may exceed a window with fractional bounds by less than one
     for low, seen_low, seen_high, high in zip(
         (top, left), shown.visible[:2], shown.visible[2:], (bottom, right), strict=True
     ):
@@ -110,7 +110,7 @@ def test_the_input_that_a_network_sees_lies_where_the_placement_says() -> None:
     )
     where = placement(SQUARE, (300, 400), (300, 400))
     top, left, bottom, right = where.box((0, 0, 224, 224))
-    # the same region straight from the photograph, as an independent reading
+    # the same region taken directly from the photo, as an independent reading
     region = image.resize((224, 224), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
     seen = SQUARE(image)
     assert np.abs(np.asarray(region).astype(int) - seen).mean() < 6

@@ -1,4 +1,4 @@
-"""Headers of every answer, and scripts that the policy knows."""
+"""Headers of every response, and scripts that the content security policy lists."""
 
 import base64
 import dataclasses
@@ -22,7 +22,7 @@ EVERYWHERE = {
 
 
 def policy(header: str) -> dict[str, list[str]]:
-    """Sources by directive."""
+    """Return the sources by directive."""
     parts = [part.split() for part in header.split(";")]
     return {words[0]: words[1:] for words in parts}
 

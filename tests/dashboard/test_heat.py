@@ -1,4 +1,4 @@
-"""Colours of maps, against NumPy and plotly's own interpolation; and maps without extent."""
+"""Colors of maps, against NumPy and plotly's own interpolation; and maps of constant value."""
 
 import numpy as np
 import plotly.colors
@@ -60,7 +60,7 @@ def test_a_constant_map_divides_by_nothing(colours: str) -> None:
 
 
 def test_an_overlay_mixes_red_with_red() -> None:
-    """Nothing is in OpenCV's order: a red picture stays red, and comes back red from its PNG."""
+    """Nothing is in OpenCV's channel order: a red image stays red, also when read back from its PNG."""
     red, blue = np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)
     red[..., 0], blue[..., 2] = 200, 100
     assert heat.overlay(red, blue, 0).tolist() == red.tolist()

@@ -1,4 +1,4 @@
-"""A labels file beside images from the browser, or beside a folder of the server: previewed, imported, refused."""
+"""A labels file with uploaded images or with a folder on the server: previewed, imported, refused."""
 
 import io
 import threading
@@ -24,7 +24,7 @@ CSV = b"file,kind,site,split\na.jpg,cat,north,train\nb.jpg,dog,south,val\nlost.j
 
 
 class Client:
-    """The HTTP API over a home, and a worker in this process."""
+    """The HTTP API over a home, with a worker in this process."""
 
     def __init__(self, settings: Settings) -> None:
         app = create_app(settings)
@@ -53,7 +53,7 @@ class Client:
         return number
 
     def run(self, path: str, **body: Any) -> dict[str, Any]:
-        """The job of a request, run to its end."""
+        """Submit a request, run its job to the end, and return it."""
         asked = self.http.post(path, json={"images": "mine", **body})
         assert asked.status_code in (200, 201), asked.json
         job = int(asked.json["job"])  # type: ignore[index]
@@ -85,7 +85,7 @@ def client(settings: Settings) -> Client:
 
 @pytest.fixture
 def images() -> dict[str, bytes]:
-    """Three images in a folder that is no class, and a table of the same name that says something else."""
+    """Three images in a folder that is not a class, and a table in it whose labels are all wrong."""
     return {f"all/{name}.jpg": photo((number * 90, 40, 60)) for number, name in enumerate("abc")} | {
         "all/labels.csv": b"file,kind\na.jpg,wrong\nb.jpg,wrong\nc.jpg,wrong\n"
     }
@@ -113,7 +113,7 @@ def test_a_labels_file_is_previewed_changed_imported_and_gone_with_the_upload(
     assert layout["unused"] == [{"kind": "tables (.csv)", "count": 1, "example": "all/labels.csv"}]
     assert (layout["images"], layout["labels"]) == (3, {"cat": 1, "dog": 1})
     assert layout["splits"] == {"train": 1, "val": 1}
-    # another file under the same name is another question
+    # another file of the same upload is another request
     other = client.send_labels(key, b'{"file": "c.jpg", "label": "owl"}\n', "labels.jsonl")
     layout = client.run(place, labels=other, preview=True)["image_import"]["layout"]
     assert layout["labels"] == {"owl": 1}

@@ -1,4 +1,4 @@
-"""Token buckets: how often one person may ask for what is costly."""
+"""Token buckets: how often one user may request what is costly."""
 
 import dataclasses
 import threading
@@ -17,7 +17,7 @@ ADA, BEN = {"REMOTE_ADDR": "10.0.0.1"}, {"REMOTE_ADDR": "10.0.0.2"}
 
 @pytest.fixture
 def server(filled_settings: Settings) -> flask.Flask:
-    """A dashboard that lets one person submit 3 jobs and run 2 statements a minute."""
+    """A dashboard that lets each user submit 3 jobs and run 2 statements a minute."""
     return create_app(dataclasses.replace(filled_settings, jobs_per_minute=3, sql_per_minute=2)).server
 
 

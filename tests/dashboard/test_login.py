@@ -1,4 +1,4 @@
-"""Who may: passwords, sessions, what is open, users that a proxy names."""
+"""Access control: passwords, sessions, public routes, and users named by a proxy."""
 
 import base64
 import dataclasses
@@ -37,7 +37,7 @@ def closed_settings(filled_settings: Settings) -> Settings:
 
 @pytest.fixture
 def server(closed_settings: Settings) -> flask.Flask:
-    """A dashboard with a password, which has spent nothing yet."""
+    """A dashboard with a password and full rate limits."""
     return create_app(closed_settings).server
 
 
@@ -60,18 +60,18 @@ def log_in(client: FlaskClient, password: str = PASSWORD, **options: Any) -> Tes
 
 
 def status_with(server: flask.Flask, cookie: str) -> int:
-    """What a request with just this cookie gets."""
+    """Return the status of a request with only this cookie."""
     return server.test_client(use_cookies=False).get("/status.json", headers={"Cookie": cookie}).status_code
 
 
 def painted_key(settings: Settings) -> str:
-    """Content key of a picture of the home."""
+    """Return the content key of an image in the home."""
     query = Query("SELECT key FROM images LIMIT 1")
     return str(Atlas(settings).fetch(query)[0]["key"])
 
 
 def paths(server: flask.Flask) -> list[tuple[str, str, str]]:
-    """Rule, method and a path of it, for all that the application answers."""
+    """Return rule, method and an example path for every route of the application."""
     found = []
     for rule in server.url_map.iter_rules():
         path = re.sub(r"<int:\w+>", "1", re.sub(r"<(string|path):\w+>", "x", rule.rule))
@@ -80,7 +80,7 @@ def paths(server: flask.Flask) -> list[tuple[str, str, str]]:
 
 
 def test_every_route_is_closed_without_login(server: flask.Flask, client: FlaskClient) -> None:
-    """Over the application's own map: a route that is yet to be written is closed as well."""
+    """Iterates over the application's own URL map, so that routes yet to be written are checked as well."""
     wrong = []
     asked = 0
     for rule, method, path in paths(server):
@@ -389,7 +389,7 @@ def test_the_proxy_names_the_user_and_nobody_else_does(named: flask.Flask) -> No
 
 
 def test_a_user_s_name_is_shown_as_it_is_written(named: flask.Flask) -> None:
-    """Headers are Latin-1 to the server, and UTF-8 to whoever sends names."""
+    """The server decodes headers as Latin-1; proxies send names as UTF-8."""
     sent = {"X-Remote-User": "Zoë <b>\x7f".encode().decode("latin-1") + "x" * 500}
     layout: Any = named.test_client().get(
         "/_dash-layout", headers=sent, environ_base={"REMOTE_ADDR": "10.1.2.3"}

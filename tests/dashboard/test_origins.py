@@ -1,4 +1,4 @@
-"""Requests of other sites, and hosts that are not ours."""
+"""Requests from other sites, and Host headers that are not ours."""
 
 import dataclasses
 import io
@@ -50,7 +50,7 @@ def test_a_change_is_taken_from_our_own_pages_and_from_programs(
     method: str, who: str, headers: dict[str, str], kind: str, taken: bool
 ) -> None:
     if who.startswith("an old browser's form") and method != "POST":
-        taken = True  # forms send nothing else
+        taken = True  # forms send no other method
     app = flask.Flask("test")
     with app.test_request_context(
         "/x", method=method, headers=headers | {"Host": "lab:8050"}, content_type=kind or None
@@ -88,7 +88,7 @@ def test_no_route_takes_another_site_s_change_also_without_a_login(
 
 @pytest.fixture(scope="module")
 def patient_client(filled_settings: Settings) -> FlaskClient:
-    """A client that may ask for as many statements as it likes."""
+    """A client with a very high limit on statements."""
     return create_app(dataclasses.replace(filled_settings, sql_per_minute=10_000)).server.test_client()
 
 
@@ -123,7 +123,7 @@ def test_another_site_runs_nothing_here_without_a_click(
 
 
 class Unread(io.BytesIO):
-    """A body that nobody may read."""
+    """A body that must not be read."""
 
     def read(self, *_: object) -> bytes:
         """Fail."""

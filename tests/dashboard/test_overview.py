@@ -1,4 +1,4 @@
-"""An image set as a whole: every number against a count by hand, and the page in its states."""
+"""The Overview page: every number against a count by hand, and the page in its states."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ from db.settings import read_settings
 
 @pytest.fixture
 def judged(context: Context) -> list[dict[str, Any]]:
-    """Each image with its class, what is predicted and the rank of its label, read without the page's queries."""
+    """Each image with its class, prediction and the rank of its label, read without the page's queries."""
     rows: list[dict[str, Any]] = context.atlas.fetch(
         Query(
             """SELECT image_id, coalesce(wnid, label) AS class, width, height, bytes,
@@ -119,12 +119,12 @@ def test_a_matrix_begins_with_what_is_confused_most() -> None:
     assert [kind.index for kind in matrix.classes] == [3, 7]
     assert matrix.counts == ((5, 0), (8, 9))
     assert matrix.others == (0, 0)
-    # 9 is predicted and nobody's label: it is a column of no row
+    # 9 is predicted and is nobody's label: a column without a row
     assert confusion_matrix(pairs, 9).others == (1, 0, 0)
 
 
 def test_labels_that_are_no_class_are_named_and_how_to_settle_them(empty_context: Context) -> None:
-    """Four labels: one by its WordNet id, one by a synonym, "crane" ambiguous (2 images), "unicorn" no class (1)."""
+    """Four labels: one has a WordNet id, one is a synonym, "crane" is ambiguous (2 images), "unicorn" no class (1)."""
     settings = empty_context.settings
     import_pictures(settings, painted_pictures(12), image_set="birds")
     run = add_run(settings, image_set="birds", divide=96, over=("embeddings",))
@@ -185,7 +185,7 @@ def test_an_index_that_did_not_record_the_modules_says_how_to_list_them(empty_co
 def test_sizes_that_are_not_listed_are_counted(
     listed: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """60 pictures of five sizes, twelve of each."""
+    """60 images of five sizes, twelve of each."""
     monkeypatch.setattr(overview, "MAX_SIZES", listed)
     assert words in " ".join(text(overview.show_overview("", None, "/overview")).split())
 

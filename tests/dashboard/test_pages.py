@@ -1,4 +1,4 @@
-"""Callbacks, called as the functions they are."""
+"""Callbacks, called as plain functions."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from db.queries import patches as patch_queries
 
 
 def text(component: Any) -> str:
-    """All words of a component, as a reader meets them."""
+    """Return all text of a component, in reading order."""
     return " ".join(_words(json.loads(to_json(component))))
 
 
@@ -122,7 +122,7 @@ def test_long_layers_come_in_pages(context: Context) -> None:
 
 
 def test_labels_that_were_corrected_are_shown_at_once(empty_context: Context) -> None:
-    """A set that is imported again keeps its run, while its images may have other labels."""
+    """A set that is imported again keeps its run, while the labels of its images may change."""
     settings = empty_context.settings
     import_pictures(settings, painted_pictures(3), image_set="painted")
     run = add_run(settings, image_set="painted", divide=96, over=("embeddings",))
@@ -180,7 +180,7 @@ def test_no_text_of_the_address_or_the_atlas_becomes_html(context: Context) -> N
     page = to_json(show(f"?layer={evil}"))
     assert "dangerously" not in page.lower()
     labels = {row["label"] for row in context.atlas.fetch(Query("SELECT label FROM images"))}
-    assert "<b>tench</b> & co" in labels  # so the browser tests meet it
+    assert "<b>tench</b> & co" in labels  # so that the browser tests exercise it
     assert context.atlas
 
 

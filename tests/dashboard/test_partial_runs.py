@@ -1,4 +1,4 @@
-"""A run over some layers of its model only (`convscope index --layers`)."""
+"""A run over only some layers of its model (`convscope index --layers`)."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def partial_app(tmp_path_factory: pytest.TempPathFactory) -> Dash:
 
 @pytest.fixture
 def partial_context(partial_app: Dash) -> Iterator[Context]:
-    """The parts of a dashboard over a run of two layers of 58."""
+    """The context of a dashboard over a run of 2 of 58 layers."""
     with partial_app.server.test_request_context():
         found: Context = partial_app.server.extensions[EXTENSION]
         yield found
@@ -47,7 +47,7 @@ def test_a_layer_that_was_not_indexed_says_so_and_how_to_have_it(partial_context
         shown = patches.show_patches("?layer=embeddings", None, "/")
         assert shown.rows is None
         assert shown.chosen is not None
-        assert shown.chosen["layer"] == "embeddings"  # so the drawing shows where one is
+        assert shown.chosen["layer"] == "embeddings"  # so that the drawing shows the position
         words = text(shown.heading)
     else:
         words = text(channel.show_channel("?layer=embeddings&channel=1", None, "/channel"))

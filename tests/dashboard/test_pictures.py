@@ -1,4 +1,4 @@
-"""Routes of pictures."""
+"""Image routes."""
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ def decoded(data: bytes) -> np.ndarray:
 def test_a_row_shows_the_region_of_each_image_that_its_unit_sees(
     client: FlaskClient, context: Context, layer: str, crop: str
 ) -> None:
-    """The oracle: the network's own input, made from the original file, cut at the box."""
+    """The oracle is the network's own input, computed from the original file and cropped to the box."""
     run = context.catalogue().runs[0]
     described = context.catalogue().layer(run["model"], layer)
     assert described is not None
@@ -40,7 +40,7 @@ def test_a_row_shows_the_region_of_each_image_that_its_unit_sees(
         place = (cell["y"], cell["x"])
         box = geometry.field(*place) if crop == "field" else geometry.effective_field(*place)
         if min(box) < 0 or max(box) > 224:
-            continue  # moved to lie within the input: see test_geometry
+            continue  # shifted to lie within the input: see test_geometry
         path = next((context.store.home / "originals").rglob(f"{cell['key']}*"), None)
         assert path is not None
         seen = preprocessing(read_rgb(path.read_bytes()))
@@ -105,7 +105,7 @@ def test_a_missing_thumbnail_leaves_a_marked_tile(context: Context, client: Flas
     cell = channel_cells(context, run, "embeddings", [2])[2][0]
     path = context.store.thumbnail_path(cell["key"])
     data = path.read_bytes()
-    context.thumbnails = Cache(1, lambda pixels: int(pixels.nbytes))  # keeps nothing
+    context.thumbnails = Cache(1, lambda pixels: int(pixels.nbytes))  # stores nothing
     path.unlink()
     try:
         address = row_address(run, "embeddings", 2, k=2, crop="image", tile=128)

@@ -41,7 +41,7 @@ PAPER = (255, 255, 255)
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A home with a run over 8 pictures, and an empty ledger."""
+    """A home with a run over 8 images, and an empty ledger."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("maps"))})
     import_pictures(settings, painted_pictures(8), image_set="painted")
     add_run(settings, image_set="painted")
@@ -50,7 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 def context(home: Settings) -> Iterator[Context]:
-    """The parts of a dashboard over that home; the ledger is emptied after."""
+    """The context of a dashboard over that home; the ledger is emptied afterwards."""
     app = create_app(home)
     with app.server.test_request_context():
         found: Context = app.server.extensions[EXTENSION]
@@ -62,13 +62,13 @@ def context(home: Settings) -> Iterator[Context]:
 
 @pytest.fixture
 def client(context: Context) -> FlaskClient:
-    """A client of its routes."""
+    """A client for its routes."""
     del context
     return flask.current_app.test_client()
 
 
 def ask(context: Context, method: str = "smoothgrad", target: Any = "prediction", **parameters: Any) -> int:
-    """Queue the job that WHAT is the address of."""
+    """Queue the job that the URL parameters in WHAT describe, and return its number."""
     atlas = context.atlas
     new: NewJob = saliency_job(
         atlas, models=choose_models(atlas, ["synthetic"]), image_set="painted", image_ids=parse_ids("0,3,5"),
@@ -83,7 +83,7 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 
 def cell_of(pixels: np.ndarray, row: int, column: int, *, lines: int) -> np.ndarray:
-    """The pixels of a cell of the figure."""
+    """Return the pixels of a cell of the figure."""
     row_height = figure.CELL + 4 + lines * figure.LINE + figure.GAP
     top = figure.MARGIN + figure.LINE + 10 + row * row_height
     left = figure.MARGIN + column * (figure.CELL + figure.GAP)
@@ -176,7 +176,7 @@ def test_what_is_not_computed_is_said_in_its_cell(context: Context, client: Flas
 
 
 def shown(search: str) -> dict[str, Any]:
-    """What the page is told of an address."""
+    """Return the page that is shown for a query string."""
     message, page = asking.show_asking(search, saliency.read_page)
     assert message is None
     assert page is not None
@@ -184,7 +184,7 @@ def shown(search: str) -> dict[str, Any]:
 
 
 def test_maps_are_shown_of_whichever_job_made_them(context: Context, client: FlaskClient) -> None:
-    """Images 0, 3 and 5 were mapped by one job (class 3 is predicted); the addresses below have no job of their own."""
+    """One job mapped images 0, 3 and 5 (class 3 is predicted); the URLs below have no job of their own."""
     job = ask(context)
     finish_items(context.settings, context.ledger, claimed(context.ledger, job))
     there = "model=synthetic&images=painted&ids=5,1,0"
@@ -225,7 +225,7 @@ def test_a_job_that_was_cancelled_hides_no_map_of_another(context: Context, clie
 
 
 def test_a_caption_states_the_samples_that_were_drawn() -> None:
-    """25 are asked for; maps may stop earlier, once two halves of their samples agree."""
+    """25 are requested; a map may stop earlier, once two halves of its samples agree."""
     words = [
         samples_words(25, [{"samples": drawn} for drawn in maps])
         for maps in ((), (25, 25), (9, 25, 13), (9,))
@@ -254,13 +254,13 @@ def test_each_map_that_stopped_early_says_after_how_many_samples(context: Contex
 
 
 def maps_request(context: Context, job: int) -> dict[str, Any]:
-    """The parameters of a job."""
+    """Return the parameters of a job."""
     found: dict[str, Any] = job_queries.job(context.ledger, job)["parameters"]
     return found
 
 
 def test_a_label_that_is_settled_is_another_question(context: Context) -> None:
-    """Label of image 0 in the index: the class of its WNID. Somebody says that it is class 3, which was mapped."""
+    """Image 0's label in the index is the class of its WNID; a user then settles it as class 3, which was mapped."""
     job = ask(context)
     finish_items(context.settings, context.ledger, claimed(context.ledger, job))
     there = "?model=synthetic&images=painted&ids=0&target=label"

@@ -1,4 +1,4 @@
-"""The web server against clients that send, read or wait slowly: none of them holds up another."""
+"""The web server with clients that send, read or wait slowly: none of them blocks another."""
 
 import contextlib
 import http.client
@@ -16,11 +16,11 @@ from dashboard.security.middleware import MAX_BODIES, max_body
 from dashboard.server import BUFFER, MAX_BODY, MAX_HEADER, THREADS, Server
 
 MANY = 3 * THREADS
-SOON = 10.0  # seconds: an answer that nobody holds up comes in milliseconds; a loaded machine is slow
+SOON = 10.0  # seconds: an answer that nothing blocks takes milliseconds, but a loaded machine is slow
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """`/large` streams more than waits on disk, `/body` counts what was sent, all else says hello."""
+    """WSGI app: `/large` streams more than is buffered on disk, `/body` counts bytes received, the rest says hello."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     if environ["PATH_INFO"] == "/large":
         return (b"x" * 2**20 for _ in range(2 * BUFFER // 2**20))
@@ -31,7 +31,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
 @contextlib.contextmanager
 def running(host: str = "127.0.0.1") -> Iterator[Server]:
-    """The server over `application`, in a thread."""
+    """Run the server over `application` in a thread."""
     found = Server(application, host, 0)
     thread = threading.Thread(target=found.run)
     thread.start()
@@ -46,7 +46,7 @@ def running(host: str = "127.0.0.1") -> Iterator[Server]:
 
 
 def end_its_loop(_now: float) -> None:
-    """End the loop of a server as a signal does."""
+    """End a server's loop as a signal does."""
     raise SystemExit
 
 
@@ -57,7 +57,7 @@ def connect(to: Server, sent: bytes = b"") -> socket.socket:
 
 
 def answer(to: Server, path: str = "/", body: bytes | None = None) -> tuple[int, bytes]:
-    """Status and content, within SOON."""
+    """Return status and content, within SOON."""
     connection = http.client.HTTPConnection("127.0.0.1", int(to.effective_port), timeout=SOON)
     try:
         connection.request("GET" if body is None else "POST", path, body)
@@ -68,7 +68,7 @@ def answer(to: Server, path: str = "/", body: bytes | None = None) -> tuple[int,
 
 
 def is_closed(connection: socket.socket, *, within: float) -> bool:
-    """Whether the server closes a connection; what it had sent before is passed over."""
+    """Return whether the server closes a connection; what it sent before that is discarded."""
     connection.settimeout(within)
     try:
         while connection.recv(2**20):
@@ -185,7 +185,7 @@ def test_what_is_too_large_gets_a_sentence(path: str, sent: bytes | None, said: 
 
 
 def _refused(to: Server, path: str, body: bytes | None) -> tuple[int, bytes]:
-    """Status and content of a request of which only the length of its body is sent."""
+    """Return status and content of a request of which only the length of the body is sent."""
     length = b"" if body is None else f"Content-Length: {len(body)}\r\n".encode()
     with connect(
         to, f"POST {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + length + b"\r\n"

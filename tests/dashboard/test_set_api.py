@@ -45,7 +45,7 @@ def context(opened: tuple[FlaskClient, Context]) -> Context:
 
 
 def with_results(client: FlaskClient, context: Context) -> int:
-    """A job that is done, with two maps and an attack."""
+    """A finished job with two maps and an attack."""
     job: int = client.post("/api/jobs", json=REQUEST).json["job"]  # type: ignore[index]
     claim = claimed(context.ledger, job)
     finish_items(context.settings, context.ledger, claim)
@@ -227,7 +227,7 @@ def test_no_job_is_made_for_a_set_that_was_renamed_or_removed_since_it_was_looke
     assert post(client, "painted", name="renamed").status_code == 200
     with pytest.raises(InvalidRequest, match="there is no image set 'painted'"):
         context.submitter.submit(new)
-    # whoever looked at the atlas before the change, and comes to the ledger after it
+    # a client that read the atlas before the change and reaches the ledger after it
     with pytest.raises(SetChanged, match="'painted' was renamed or removed meanwhile: ask again"):
         jobs.submit_job(context.ledger, new, set_changes=before)
     assert counted(context, "painted")[0] == 0
@@ -301,7 +301,7 @@ def test_a_removal_that_died_between_the_stores_is_made_whole_by_asking_again(
 
     with monkeypatch.context() as patch:
         patch.setattr("db.queries.set_changes.remove_images", dies)
-        patch.setattr("db.queries.set_changes.end_change", dies)  # killed: nothing after it is done
+        patch.setattr("db.queries.set_changes.end_change", dies)  # killed: nothing after this point runs
         with pytest.raises(KeyboardInterrupt):
             client.delete("/api/image_sets/painted?confirm=painted")
     assert counted(context, "painted") == [0, 0, 0, 0]

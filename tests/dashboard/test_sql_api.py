@@ -1,4 +1,4 @@
-"""SQL over HTTP: rows, files, pictures, saved queries, limits; and the worked examples against plain Python."""
+"""SQL over HTTP: rows, files, images, saved queries, limits; and the worked examples against plain Python."""
 
 import contextlib
 import csv
@@ -50,7 +50,7 @@ def client(site: Site) -> FlaskClient:
 
 
 def rows(client: FlaskClient, sql: str, **values: Any) -> list[dict[str, Any]]:
-    """All rows of a statement, by the interface."""
+    """Return all rows of a statement, through the interface."""
     given = {"q": sql, "limit": 20000} | {f"p.{name}": value for name, value in values.items()}
     told: Any = client.get("/api/sql", query_string=given).json
     names = [column["name"] for column in told["columns"]]
@@ -188,7 +188,7 @@ def test_pictures_are_of_what_a_row_names(client: FlaskClient) -> None:
 
 
 def test_who_goes_away_stops_the_query_and_others_are_served(site: Site) -> None:
-    """A real server: a socket that is closed frees the query's place long before its time is up."""
+    """On a real server: a closed socket frees the query's place long before its time limit."""
     settings = site[1].settings
     with served(settings) as url:
         address = f"{url}/api/sql?q={quote(ENDLESS)}"
@@ -211,7 +211,7 @@ def test_who_goes_away_stops_the_query_and_others_are_served(site: Site) -> None
 
 
 def test_pages_answer_while_sixteen_writers_wait_for_a_locked_ledger(site: Site) -> None:
-    """A real server with as many threads; another process holds the lock for as long as all of that takes."""
+    """On a real server with as many threads, while another process holds the lock throughout."""
     settings = site[1].settings
 
     def seconds(request: str | urllib.request.Request) -> tuple[float, int, str]:
@@ -225,7 +225,7 @@ def test_pages_answer_while_sixteen_writers_wait_for_a_locked_ledger(site: Site)
         return time.monotonic() - begun, status, body
 
     with served(settings) as url, ThreadPoolExecutor(THREADS) as pool:
-        seconds(f"{url}/jobs")  # the first page loads what later ones have
+        seconds(f"{url}/jobs")  # the first page loads what later ones already have
         with contextlib.closing(sqlite3.connect(settings.home / "ledger.sqlite")) as other:
             other.execute("BEGIN IMMEDIATE")
             posts = [
@@ -252,7 +252,7 @@ def test_pages_answer_while_sixteen_writers_wait_for_a_locked_ledger(site: Site)
 
 
 def test_writers_that_wait_for_a_row_of_postgresql_leave_pages_their_connections(tmp_path: Path) -> None:
-    """More than the server has connections wait for one row, which another client holds."""
+    """More writers than the server has connections wait for one row, which another client has locked."""
     count = 24
     with installed_postgres() as (url, _), contextlib.ExitStack() as stack:
         app = create_app(
@@ -308,14 +308,14 @@ def told(site: Site) -> dict[str, list[dict[str, Any]]]:
                 probability_before=1 - image_id / 9,
                 **more,
             )
-        # of other protocols, or wrong before: in no example of one search
+        # of other protocols, or wrong before: in none of the examples about one search
         add_attack(connection, job, image_id=8, epsilon=0.0, class_before=5)
         add_attack(connection, job, image_id=9, epsilon=0.0005, relative_to="prediction")
         for image_id in range(12):
             add_attack(connection, job, image_id=image_id, epsilon=0.2, step=0.2, cap=0.2, minimum=0.2)
         add_attack(connection, job, image_id=10, outcome="resisted", relative_to="target")
-        # one attack moves a channel up, one down, one was ranked by an earlier rule, and some that only resisted, or
-        # were of another protocol, move another
+        # one attack shifts a channel up, one down, one was ranked by an earlier rule; some that only
+        # resisted, or belong to another protocol, shift another channel
         for attack, channel, shift in (
             (1, 2, 3.0),
             (2, 2, -3.0),
@@ -346,7 +346,7 @@ def told(site: Site) -> dict[str, list[dict[str, Any]]]:
     found = {title: rows(client, example.sql, **values) for title, example in ALL.items()}
     for table in ("images", "activations", "predictions", "layers", "channel_stats"):
         found[table] = rows(client, f"SELECT * FROM {table}")
-    # 20,000 is the most of one answer: the activations of this atlas in three parts
+    # 20,000 is the maximum of one answer, so the activations of this atlas come in parts
     found["activations"] = [
         row
         for part in range(8)
@@ -397,7 +397,7 @@ def test_selectivity_is_the_entropy_of_labels(told: Told) -> None:
     values: dict[tuple[str, int], set[float]] = {}
     for row in told["activations"]:
         values.setdefault((row["layer"], row["channel"]), set()).add(row["activation"])
-    # a channel whose whole top-k is tied tells nothing
+    # a channel whose whole top-k is tied is uninformative
     telling = {key for key, found in values.items() if len(found) > 1}
     for row in told["activations"]:
         if classes[row["image_id"]] is not None:
@@ -437,7 +437,7 @@ def test_selectivity_is_the_entropy_of_labels(told: Told) -> None:
 
 def test_accuracy_and_mistakes_are_recounted(told: Told) -> None:
     labels = {row["image_id"]: row["label"] for row in told["images"]}
-    # an image whose label is none of the model's classes is judged by nobody: it is not wrong
+    # an image whose label is not a class of the model is not judged, so it is not wrong
     judged = {row["image_id"] for row in told["predictions"] if row["is_label"]}
     assert judged <= {image for image, label in labels.items() if label is not None}
     first = [row for row in told["predictions"] if row["rank"] == 1 and row["image_id"] in judged]
@@ -488,7 +488,7 @@ def test_every_example_names_what_it_shows(told: Told) -> None:
     assert len(EXAMPLES) >= 12
     for title, example in ALL.items():
         if not told[title]:
-            continue  # what the ledger of this test has nothing of
+            continue  # the ledger of this test has no rows for it
         names = told[title][0].keys()
         assert {example.chart.get(axis, next(iter(names))) for axis in ("x", "y")} <= names
         if example.view == "gallery":

@@ -1,4 +1,4 @@
-"""Channels whose whole top-k has one activation: only the lowest image numbers are listed."""
+"""Channels whose top-k all share one activation: only the lowest image numbers are listed."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ def tied_app(tmp_path_factory: pytest.TempPathFactory) -> Dash:
 
 @pytest.fixture
 def tied_context(tied_app: Dash) -> Iterator[Context]:
-    """The parts of a dashboard with one tied channel that is not dead."""
+    """The context of a dashboard with one tied channel that is not dead."""
     with tied_app.server.test_request_context():
         found: Context = tied_app.server.extensions[EXTENSION]
         yield found

@@ -1,4 +1,4 @@
-"""The tuning of a channel on its page: facts, heat, hues, links and downloads, of answers that a formula gives."""
+"""A channel's tuning on its page: facts, heatmap, hues, links and downloads, for responses given by a formula."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ LAYER = "stage1.block1.dwconv"
 
 
 def answer(values: dict[str, Any]) -> float:
-    """Strongest for 60 degrees and 12 cycles, among hues for 120."""
+    """Strongest at 60 degrees and 12 cycles, and among hues at 120 degrees."""
     if "frequency" in values:
         turned = math.cos(math.radians(2 * (values["orientation"] - 60)))
         return math.exp(turned - math.log(values["frequency"] / 12) ** 2) + (values["phase"] == 90)
@@ -33,7 +33,7 @@ def answer(values: dict[str, Any]) -> float:
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[FlaskClient, Context]:
-    """A model over 12 pictures, and over small stand-ins of the probe pictures, with answers in one channel."""
+    """A model over 12 images, and over small stand-ins for the probe images, with responses in one channel."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("tuned"))})
     import_pictures(settings, painted_pictures(12), image_set="painted")
     wanted = design(400)[: len(ORIENTATIONS) * len(FREQUENCIES) * 2 + 24]

@@ -1,4 +1,4 @@
-"""Files from the browser, in pieces: straight to the disk, resumable, bounded, and never at a path of the sender's."""
+"""File uploads in chunks: straight to disk, resumable, size-limited, and never at a path chosen by the sender."""
 
 import io
 import os

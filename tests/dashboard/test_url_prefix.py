@@ -1,4 +1,4 @@
-"""A dashboard below a path of a site: whatever it names, and whatever is asked of it, is below that path."""
+"""A dashboard below a URL path: every address it emits and every route it answers is below that path."""
 
 import dataclasses
 import re
@@ -30,11 +30,11 @@ def client(server: flask.Flask) -> FlaskClient:
 
 
 def named(text: str) -> list[str]:
-    """The addresses that HTML names."""
+    """Return the URLs in HTML."""
     return re.findall(r'(?:href|src|action)="(/[^"]*)"', text)
 
 
-# a proxy may pass the path on as it is, or take the prefix off
+# a proxy may pass on the path unchanged, or strip the prefix
 @pytest.mark.parametrize("came", [PREFIX, ""])
 def test_pages_and_pictures_answer_with_addresses_below_the_prefix(client: FlaskClient, came: str) -> None:
     sent_on = client.get(f"{came}/")
@@ -114,7 +114,7 @@ def test_a_login_and_its_cookie_stay_below_the_prefix(filled_settings: Settings)
 
 
 def test_scripts_name_no_address_without_the_prefix() -> None:
-    """`ask` and the two functions of base.js put it on; whatever else begins an address with a slash does not."""
+    """`ask` and two functions in base.js add the prefix; no other script contains a URL that begins with a slash."""
     bare = re.compile(r"(?:href[:=]|src[:=]|fetch\(|go\(|script\(|open\(\"\w+\",|location =)\s*[\"'`]/(?!/)")
     found = [
         f"{path.name}: {line.strip()[:100]}"

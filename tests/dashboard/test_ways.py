@@ -1,4 +1,4 @@
-"""Where pages lead: back, to neighbours, to downloads, and what they say of each."""
+"""Links between pages: back, to neighbors, to downloads, and their labels."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ from db.settings import read_settings
 
 
 def properties(component: Any, name: str) -> Iterator[str]:
-    """Values of a property, wherever it is in a component."""
+    """Return all values of a property, at any depth of a component."""
     found = json.loads(to_json(component)) if not isinstance(component, list | dict) else component
     if isinstance(found, dict) and name in found:
         yield found[name]
@@ -35,7 +35,7 @@ def properties(component: Any, name: str) -> Iterator[str]:
 
 
 def hrefs(component: Any) -> list[str]:
-    """All addresses that a component leads to."""
+    """Return all URLs that a component links to."""
     return list(properties(component, "href"))
 
 
@@ -133,7 +133,7 @@ def test_every_table_of_the_channel_and_image_pages_has_its_sql_and_its_csv(
             answer = client.get(href)
             assert answer.status_code == 200
             rows = context.atlas.fetch(Query(query.rstrip(";")))
-            if "image-channels" not in href:  # that one also has the tied ones
+            if "image-channels" not in href:  # that one also lists the tied ones
                 assert len(list(csv.reader(io.StringIO(answer.text)))) == len(rows) + 1
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them, the cache, and names of elements."""
+"""Number formatting, the cache, and names of elements."""
 
 from datetime import datetime
 

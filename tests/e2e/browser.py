@@ -1,4 +1,4 @@
-"""A Chromium to drive, and a server to look at."""
+"""A Chromium to drive, and a server for it to visit."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ serve(read_settings(json.loads(sys.argv[1])))
 
 
 def chromium() -> dict[str, Any]:
-    """How to start a Chromium: the one that is named, else an installed one, else Playwright's own."""
+    """Return launch options: the Chromium in CONVSCOPE_TEST_CHROMIUM, else an installed one, else Playwright's."""
     named = os.environ.get("CONVSCOPE_TEST_CHROMIUM")
     installed = next(filter(None, map(shutil.which, NAMES)), None)
     path = named or installed
@@ -47,7 +47,7 @@ def chromium() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def served(settings: Settings, **environment: str) -> Iterator[str]:
-    """The dashboard over a home, in a process of its own, with settings as in `environment`; gives its URL."""
+    """Serve a home from a separate process with the settings in `environment`; yield the dashboard's URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -71,9 +71,9 @@ def served(settings: Settings, **environment: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def served_here(settings: Settings) -> Iterator[str]:
-    """The dashboard over a home, in a thread of this process, which has most of its modules; gives its URL.
+    """Serve a home from a thread of this process, which has most modules loaded; yield the dashboard's URL.
 
-    For pages whose web server is not what is tested: there in less than a second.
+    For tests that do not depend on the web server: it is up in less than a second.
     """
     server = make_server("127.0.0.1", 0, create_app(settings).server, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever)
@@ -87,14 +87,14 @@ def served_here(settings: Settings) -> Iterator[str]:
 
 
 class _Quiet(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections are used again
+    protocol_version = "HTTP/1.1"  # keeps connections alive
 
     def log_request(self, *_told: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def point_at(page: Page, canvas: Locator, *, row: int, column: int) -> None:
-    """Put the pointer onto the middle of one pixel of a map of 224 x 224."""
+    """Move the pointer to the center of one pixel of a 224 x 224 map."""
     box = canvas.bounding_box()
     assert box is not None
     page.mouse.move(
@@ -103,7 +103,7 @@ def point_at(page: Page, canvas: Locator, *, row: int, column: int) -> None:
 
 
 def settled(page: Page, element: Locator) -> float:
-    """Top of an element in pixels of the window, once it has stayed there for 400 ms."""
+    """Return the top of an element in window pixels, once it has not moved for 400 ms."""
     tops: list[float] = []
     while len(tops) < 5 or len(set(tops[-5:])) > 1:
         assert len(tops) < 300, f"it does not come to rest: {tops[-5:]}"
@@ -115,7 +115,7 @@ def settled(page: Page, element: Locator) -> float:
 
 
 def until(page: Page, expression: str, argument: Any = None) -> None:
-    """Wait until an expression of the page is true; Playwright's own way evaluates text, which our policy forbids."""
+    """Wait until an expression of the page is true; Playwright's own wait evaluates strings, which our CSP forbids."""
     deadline = time.monotonic() + 45
     while not page.evaluate(expression, argument):
         assert time.monotonic() < deadline, f"not within 45 s: {expression}"
@@ -123,7 +123,7 @@ def until(page: Page, expression: str, argument: Any = None) -> None:
 
 
 def press_run(page: Page, address: str, *, arrives: str, count: int = 1) -> Locator:
-    """Open a page that asks for long work, press Run, and wait until `count` elements are there."""
+    """Open a page that requests a long job, press Run, and wait until `count` elements exist."""
     page.goto(address)
     page.get_by_role("button", name="Run").click()
     found = page.locator(arrives)

@@ -1,4 +1,4 @@
-"""A browser, and a page on a server over a home of the test's own."""
+"""A browser, and a page on a server over the test's own home."""
 
 import fcntl
 import json
@@ -23,14 +23,14 @@ PHONE = {"width": 390, "height": 844}
 
 
 class Told(Protocol):
-    """Notes a fault and its outcome."""
+    """Records a fault and its outcome."""
 
     def __call__(self, fault: str, states: Mapping[str, int]) -> None: ...
 
 
 @pytest.fixture
 def told(request: pytest.FixtureRequest) -> Told:
-    """Notes a fault and its outcome for the table at the end of the run (see tests/conftest.py)."""
+    """Records a fault and its outcome for the table at the end of the run (see tests/conftest.py)."""
     begun = time.monotonic()
 
     def note(fault: str, states: Mapping[str, int]) -> None:
@@ -43,7 +43,7 @@ def told(request: pytest.FixtureRequest) -> Told:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A running Chromium. None to be found is a failure in CI, and a loud skip elsewhere."""
+    """A running Chromium. If none is found, tests fail in CI and are skipped with a prominent message elsewhere."""
     expect.set_options(timeout=45_000)  # a loaded machine is slow, not wrong
     with sync_playwright() as playwright:
         try:
@@ -59,7 +59,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def filled_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A home with 60 pictures and a run; only to be read."""
+    """A home with 60 images and a run; read-only."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("browsed"))})
     import_pictures(settings, painted_pictures(60), image_set="painted")
     add_run(settings, image_set="painted")
@@ -75,19 +75,19 @@ def site(filled_home: Settings) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page 1440 x 900 in light colours; fails the test where the page has logged an error."""
+    """A 1440 x 900 page with the light color scheme; the test fails if the page logged an error."""
     yield from _watched(browser, DESKTOP)
 
 
 @pytest.fixture(scope="module")
 def visitor(browser: Browser) -> Iterator[Page]:
-    """Likewise, one for a module whose tests visit page after page: scripts are fetched and compiled once."""
+    """The same, shared by a module whose tests visit many pages: scripts are fetched and compiled once."""
     yield from _watched(browser, DESKTOP)
 
 
 @pytest.fixture
 def phone(browser: Browser) -> Iterator[Page]:
-    """A page 390 x 844."""
+    """A 390 x 844 page."""
     yield from _watched(browser, PHONE)
 
 
@@ -107,15 +107,15 @@ def _watched(browser: Browser, size: dict[str, int]) -> Iterator[Page]:
 
 @pytest.fixture
 def empty_home(tmp_path: Path) -> Settings:
-    """A home where nothing was published."""
+    """A home in which nothing was published."""
     return read_settings({"CONVSCOPE_HOME": str(tmp_path / "empty")})
 
 
 @pytest.fixture(scope="session")
 def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home that a first run has filled; to be copied. Made once, whichever process of pytest-xdist comes first.
+    """A home filled by a first run, to be copied. Built once, by whichever process of pytest-xdist comes first.
 
-    The run is stopped in the middle, and goes on where it was.
+    The run is interrupted in the middle and resumes where it was.
     """
     place = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -125,7 +125,7 @@ def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not filled.exists():
             made = place / "first-run-begun" / "home"
-            shutil.rmtree(made.parent, ignore_errors=True)  # of an attempt that failed
+            shutil.rmtree(made.parent, ignore_errors=True)  # left by an attempt that failed
             try:
                 command = Running(made, "run", "--port", "0")
                 url = command.wait_for(r"Convscope is at (http://\S+)", seconds=180)
@@ -140,7 +140,7 @@ def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 assert "Import photographs as samples:" not in told
                 assert "Index samples with efficientnet-lite0:" not in told
                 assert "Index stimuli with convnext-demo:" in told
-                command.stop()  # to be copied whole
+                command.stop()  # so that the copies are complete
             finally:
                 kill_all(made)
             made.parent.rename(filled.parent)
@@ -151,7 +151,7 @@ def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first_run(
     first_run_home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Settings]]:
-    """URL and settings of a first run that is done."""
+    """URL and settings of a completed first run."""
     home = tmp_path_factory.mktemp("first") / "home"
     shutil.copytree(first_run_home, home)
     settings = read_settings({"CONVSCOPE_HOME": str(home)})

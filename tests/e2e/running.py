@@ -1,4 +1,4 @@
-"""Commands of Convscope as processes of a test's own, and all that they leave running."""
+"""Convscope commands as child processes of a test, and everything that they leave running."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(*words: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `convscope WORDS` in a process of its own, as a person would."""
+    """Run `convscope WORDS` in a separate process, as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "convscope", *words],
         cwd=ROOT,
@@ -28,14 +28,14 @@ def command(*words: str, home: Path, **environment: str) -> subprocess.Completed
 
 
 def get(url: str) -> bytes:
-    """What a server answers."""
+    """Return the body of the response."""
     with urllib.request.urlopen(url, timeout=20) as answer:
         content: bytes = answer.read()
     return content
 
 
 class Running:
-    """A `convscope WORDS` over a home, with what it said so far.
+    """A running `convscope WORDS` over a home, with its output so far.
 
     Args:
         program: the command, as words; default: the checkout's.
@@ -66,7 +66,7 @@ class Running:
             )
 
     def wait_for(self, pattern: str, *, seconds: float) -> str:
-        """The first group of `pattern` in what the command printed."""
+        """Wait for `pattern` in the command's output and return its first group."""
 
         def found() -> re.Match[str] | None:
             match = re.search(pattern, self.log.read_text())
@@ -81,24 +81,24 @@ class Running:
         return match.group(1)
 
     def stop(self, *, by: signal.Signals = signal.SIGTERM, within: float = 60) -> None:
-        """Send a signal and wait for the end."""
+        """Send a signal and wait for the process to exit."""
         if self.process.poll() is None:
             self.process.send_signal(by)
         self.process.wait(within)
 
     def processes(self) -> dict[int, str]:
-        """Command lines of all processes that work in this home, by number; whoever started them."""
+        """Return the command lines of all processes of this home by process id, whoever started them."""
         return processes_of(self.home)
 
 
 def processes_of(home: Path) -> dict[int, str]:
-    """Command lines of all living processes that were started with this home."""
+    """Return the command lines of all living processes of this home, by process id."""
     marked = f"CONVSCOPE_HOME={home}\0".encode()
     alive = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            # the broker writes its title over its environment, but stays in its folder
+            # the broker's title overwrites its environment, but its working directory is inside the home
             ours = marked in (entry / "environ").read_bytes() or home in (entry / "cwd").readlink().parents
             if fields[0] != "Z" and ours:
                 words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -108,7 +108,7 @@ def processes_of(home: Path) -> dict[int, str]:
 
 
 def kill_all(home: Path) -> None:
-    """Kill whatever works in a home."""
+    """Kill every process of a home."""
     for _ in range(50):
         left = processes_of(home)
         if not left:
@@ -121,7 +121,7 @@ def kill_all(home: Path) -> None:
 
 
 def wait(true: Callable[[], bool], *, seconds: float, what: Callable[[], str]) -> None:
-    """Wait until `true`; after `seconds`, fail and say `what` was missing."""
+    """Wait until `true()`; after `seconds`, fail with `what()` as the description of what was missing."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"

@@ -1,4 +1,4 @@
-"""The Attack and the Robustness page over a real worker, a real broker and a real network on real photographs."""
+"""The Attack and Robustness pages with a real worker, a real broker and a real network, on real photos."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def array_of(address: str) -> np.ndarray:
 
 
 def drawn(canvas: Locator) -> np.ndarray:
-    """uint8 H,W,3 of a canvas."""
+    """Return a canvas as uint8 H,W,3."""
     values, height, width = canvas.evaluate(
         "c => [[...c.getContext('2d').getImageData(0, 0, c.width, c.height).data], c.height, c.width]"
     )
@@ -59,7 +59,7 @@ def lite0() -> VisionModel:
 
 
 def run(page: Page, address: str) -> Locator:
-    """The verdict of the attack that the address asks for, once it is there."""
+    """Return the verdict of the attack that the URL requests, once it exists."""
     return press_run(page, address, arrives=".attack-verdict")
 
 
@@ -72,7 +72,7 @@ def shown_attack(page: Page, url: str) -> dict[str, Any]:
 def test_the_smallest_epsilon_changes_the_class_and_the_map_after_is_of_the_attacked_image(
     page: Page, first_run: tuple[str, Settings], lite0: VisionModel
 ) -> None:
-    """The report's flow on a real photograph, on 8-bit levels: what is stored is what was attacked."""
+    """The report's workflow on a real photo, on 8-bit levels: what is stored is what was attacked."""
     url, _ = first_run
     verdict = run(page, f"{url}/attack?{HERE}&ids=0&p_levels=8-bit")
     expect(verdict).to_contain_text("becomes")
@@ -98,7 +98,7 @@ def test_the_smallest_epsilon_changes_the_class_and_the_map_after_is_of_the_atta
     maps = {found["panel"]: found for found in shown_attack(page, url)["maps"]}
     heat = array_of(url + maps["attacked"]["npy"])
 
-    # one scale for all three maps: alone each would reach its own end
+    # all three maps share one scale: separately, each would reach the end of its own
     panels = [maps[name] for name in ("clean", "attacked", "attacked_own")]
     arrays = [array_of(url + panel["npy"]) for panel in panels]
     high = max(heat_rules.highest(values, 99.5) for values in arrays)
@@ -165,7 +165,7 @@ def test_a_condition_that_is_typed_chooses_images_and_the_last_choice_counts(
     where.press("Enter")
     expect(page.locator(".problem")).to_have_text("No image of samples is like that.")
     expect(page.get_by_label("Images by number")).to_have_value("3-5")
-    # leaving the field by pressing All asks twice; the first answer is made the later one
+    # leaving the field by pressing All sends two requests; the first answer is delayed to arrive last
     page.route(
         "**/choices/where.json?*where=image_id*",
         lambda route: (page.wait_for_timeout(800), route.continue_()),

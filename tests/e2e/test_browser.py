@@ -1,4 +1,4 @@
-"""The dashboard as a person meets it: a real page on a real server."""
+"""The dashboard as a user sees it: a real page on a real server."""
 
 import re
 import time
@@ -30,12 +30,12 @@ def ready(page: Page) -> None:
 
 
 def asked(page: Page) -> dict[str, str]:
-    """What the address says."""
+    """Return the parameters in the URL."""
     return {name: values[-1] for name, values in parse_qs(urlsplit(page.url).query).items()}
 
 
 def click_layer(page: Page, layer: str) -> None:
-    """Click a layer in the drawing, with the mouse, where it is drawn."""
+    """Click a layer where it is drawn, with the mouse."""
     until(
         page,
         "(layer) => document.getElementById('patches-drawing')?._cyreg?.cy.nodes()"
@@ -47,7 +47,7 @@ def click_layer(page: Page, layer: str) -> None:
 
 
 def test_a_click_on_a_layer_shows_the_right_patches(page: Page, site: str, filled_home: Settings) -> None:
-    """Pixels of cells on the screen against the original files' own regions."""
+    """Pixels of the cells on screen against the same regions of the original files."""
     layer, channel = "stage1.block2.dwconv", 3
     page.goto(site)
     ready(page)
@@ -175,7 +175,7 @@ def test_the_keyboard_reaches_layers_controls_and_patches(page: Page, site: str)
     expect(page.locator(".channel-row").nth(1).locator(".cell").nth(1)).to_be_focused()
     expect(page.get_by_role("tooltip")).to_contain_text("rank 2")
     top = settled(page, page.get_by_role("tooltip"))
-    page.evaluate("window.scrollBy(0, 20)")  # a focus that moves scrolls, too: what is told stays beside it
+    page.evaluate("window.scrollBy(0, 20)")  # moving the focus scrolls, too: the tooltip stays with the cell
     assert settled(page, page.get_by_role("tooltip")) == pytest.approx(top - 20, abs=1)
     page.keyboard.press("End")
     expect(page.locator(".channel-row").nth(1).locator(".cell").last).to_be_focused()
@@ -287,7 +287,7 @@ def test_a_slash_finds_a_layer(page: Page, site: str) -> None:
 
 
 def test_enter_opens_the_layer_whose_name_was_typed(page: Page, site: str) -> None:
-    """At full speed, in words that other layers hold in pieces: "block 1 > pwconv2" holds a 2, too."""
+    """Typed at full speed, with words of which other layers match parts: "block 1 > pwconv2" contains a 2 as well."""
     page.goto(f"{site}/?layer=embeddings")
     ready(page)
     page.evaluate("""() => {
@@ -311,7 +311,7 @@ def test_enter_opens_the_layer_whose_name_was_typed(page: Page, site: str) -> No
     field.focus()
     page.keyboard.type("stage 2 > block 1")
     page.keyboard.press("ArrowDown")
-    # the options arrive again in between
+    # the options are redrawn in between
     page.evaluate("dash_clientside.convscope.drawLayers(...window.drawnLayers)")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
@@ -322,7 +322,7 @@ def test_enter_opens_the_layer_whose_name_was_typed(page: Page, site: str) -> No
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     expect(field).to_have_value("stage 2 > block 1 > pwconv2")
-    page.keyboard.press("ArrowDown")  # opens the list at the layer that is shown
+    page.keyboard.press("ArrowDown")  # opens the list at the current layer
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"layer=stage2\.block2\.dwconv$"))
@@ -401,7 +401,7 @@ def test_images_are_found_filtered_and_turned(page: Page, site: str) -> None:
 
 
 def test_enter_filters_by_the_class_whose_name_was_typed_and_by_no_other(page: Page, site: str) -> None:
-    """At full speed: what is taken holds what was typed, or nothing is taken."""
+    """Typed at full speed: an option is chosen only if it matches the typed text, else nothing is."""
     page.goto(f"{site}/images?view=table&page=2")
     expect(page.locator("tbody tr").first).to_be_visible()
     field = page.get_by_role("combobox", name="Class")
@@ -461,16 +461,16 @@ def test_an_empty_home_fills_while_one_watches(page: Page, empty_home: Settings)
         ready(page)
         expect(page.locator("#shell-corner")).to_contain_text("run 1")
         expect(page).to_have_url(f"{url}/?model=first&images=twelve")
-        # the next one would open by default: not under the hands of somebody who looks at this one
+        # the next one would be the default, but does not replace the one that is being viewed
         add_run(empty_home, image_set="twelve", model="second", seed=1)
         expect(page.locator("#shell-model option[value=second]")).to_have_count(1)
         expect(page.locator("#shell-model")).to_have_value("first")
         expect(page.locator("#shell-corner")).to_contain_text("run 1")
         page.go_back()
-        expect(page).to_have_url("about:blank")  # the name replaced the address: one step back leaves
+        expect(page).to_have_url("about:blank")  # the redirect replaced its history entry
         page.go_forward()
         ready(page)
         add_run(empty_home, image_set="twelve", model="first", seed=2)
         expect(page.locator("#shell-corner")).to_contain_text("run 3")
         ready(page)
-        page.goto("about:blank")  # or it would miss its server while that ends
+        page.goto("about:blank")  # or the page would miss its server during shutdown

@@ -1,4 +1,4 @@
-"""docs/extending.md in practice: each of its modules and one line in a registry, driven through every way in."""
+"""docs/extending.md in practice: each module and its one registry line, used through every interface."""
 
 import io
 import json
@@ -34,7 +34,7 @@ IMAGES = 3
 
 
 class Extended:
-    """A copy of the project with the modules of docs/extending.md, and a home that it serves."""
+    """A copy of the project with the modules of docs/extending.md, and the home that it serves."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Extended:
         self.url = ""
 
     def command(self, *words: str) -> str:
-        """What `convscope WORDS` of the copy prints."""
+        """Return the output of the copy's `convscope WORDS`."""
         ran = subprocess.run(
             [sys.executable, "convscope.py", *words],
             cwd=self.folder,
@@ -56,7 +56,7 @@ class Extended:
         return ran.stdout
 
     def ask(self, path: str, body: Any = None) -> Any:
-        """What the HTTP interface answers."""
+        """Return the response of the HTTP interface."""
         if body is None:
             return json.loads(get(self.url + path))
         request = urllib.request.Request(

@@ -1,4 +1,4 @@
-"""Whatever dies, every job ends done, failed with a reason, or cancelled: real processes, really killed.
+"""Whatever process dies, every job ends done, failed with a reason, or cancelled: real processes, really killed.
 
 `pytest -k faults` ends with a table of faults and outcomes.
 """
@@ -34,14 +34,14 @@ from workers.requests.saliency import saliency_job
 from workers.requests.submit import JobSubmitter
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-# A dead worker is noticed after the lease; the tests need not wait for half a minute.
+# A dead worker is noticed once its lease expires; a short lease saves each test half a minute.
 ENVIRONMENT = {"CONVSCOPE_LEASE": "2"}
 LONG = {"samples": 40, "agreement": 0, "seed": 1}  # some 2 seconds on a CPU
 SHORT = {"samples": 2, "agreement": 0, "seed": 1}
 
 
 class Lab:
-    """One home with images, its ledger and door, and the commands that run in it."""
+    """One home with images, its ledger and job submitter, and the commands that run in it."""
 
     def __init__(self, settings: Settings, model: ModelRef) -> None:
         self.settings = settings
@@ -58,7 +58,7 @@ class Lab:
         return command
 
     def start_run(self) -> Running:
-        """`convscope run`, until its worker takes jobs."""
+        """Start `convscope run` and wait until its worker takes jobs."""
         before = {worker["worker"] for worker in job_queries.workers(self.ledger)}
         command = self.start("run", "--port", "0")
         wait(
@@ -71,7 +71,7 @@ class Lab:
     def submit(
         self, *, target: int, ids: tuple[int, ...] = (0,), queue: str = "batch", **parameters: Any
     ) -> int:
-        """A job whose target makes it one of its own."""
+        """Submit a job whose target makes it distinct from the others."""
         new = saliency_job(
             Atlas(self.settings),
             models=[self.model],
@@ -105,7 +105,7 @@ class Lab:
         return "\n".join(f"{command.log}:\n{command.log.read_text()[-3000:]}" for command in self.commands)
 
     def kill(self, what: str) -> None:
-        """SIGKILL to the process of that name; where it is being started again, when that is done."""
+        """Send SIGKILL to the process of that name; if it is just restarting, wait for it first."""
         words = {"worker": "convscope.py worker", "broker": "valkey"}[what]
 
         def found() -> list[int]:
@@ -117,7 +117,7 @@ class Lab:
                 os.kill(pid, signal.SIGKILL)
 
     def check(self, *of: int) -> None:
-        """The invariants of jobs: every result is whole, belongs to one item, and no work was kept twice."""
+        """Check the invariants of jobs: every result is complete, belongs to one item, and is stored once."""
         store = ResultStore(self.settings)
         asked = select(SaliencyMap.map, SaliencyMap.file, SaliencyMap.key).where(SaliencyMap.job.in_(of))
         with self.ledger.read() as connection:
@@ -137,7 +137,7 @@ class Lab:
                 command.stop()
         kill_all(self.settings.home)
         for command in self.commands:
-            command.process.wait(10)  # killed where it did not stop in time, and nobody else's to reap
+            command.process.wait(10)  # killed if it did not stop in time; only this process can reap it
         self.ledger.close()
 
 
@@ -150,7 +150,7 @@ def model() -> ModelRef:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where homes lie: in memory, if that can be. What dies here is processes, and no test waits for a disk."""
+    """Folder for homes, in memory if possible: processes die here, not disks, and no test should wait for one."""
     memory = Path("/dev/shm")
     place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="convscope-faults-", dir=place) as found:
@@ -159,7 +159,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def furnished(folder: Path) -> Settings:
-    """A home with pictures and no jobs; to be copied."""
+    """A home with images and no jobs, to be copied."""
     settings = read_settings({"CONVSCOPE_HOME": str(folder / "furnished" / "home")})
     import_pictures(settings, painted_pictures(4), image_set="painted")
     return settings
@@ -181,7 +181,7 @@ def lab(furnished: Settings, model: ModelRef, folder: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def running_lab(furnished: Settings, model: ModelRef, folder: Path) -> Iterator[Lab]:
-    """A home with one `convscope run` for all tests that kill only parts of it."""
+    """A home with one `convscope run`, shared by all tests that kill only parts of it."""
     found = new_lab(furnished, model, folder)
     try:
         found.start_run()
@@ -194,7 +194,7 @@ Told = Callable[[str, Mapping[str, int]], None]
 
 
 def states(lab: Lab, of: Collection[int]) -> Counter[str]:
-    """How many of those jobs are in each state."""
+    """Return how many of those jobs are in each state."""
     with lab.ledger.read() as connection:
         return Counter(connection.execute(select(Job.state).where(Job.job.in_(of))).scalars())
 
@@ -240,7 +240,7 @@ def test_a_job_is_cancelled_at_whatever_stage(running_lab: Lab, told: Told) -> N
     lab.submitter.cancel(running)
     lab.wait_for(running, "cancelled", seconds=60)
     lab.kill("worker")
-    loading = lab.submit(target=0, **LONG | {"seed": 3})  # by a new process, which has no model yet
+    loading = lab.submit(target=0, **LONG | {"seed": 3})  # by a new process, which has no model loaded yet
     lab.wait_for(loading, "running")
     lab.submitter.cancel(loading)
     lab.wait_for(loading, "cancelled", seconds=60)
@@ -260,7 +260,7 @@ def test_a_job_is_cancelled_at_whatever_stage(running_lab: Lab, told: Told) -> N
 
 
 def test_a_full_disk_delays_a_job_and_half_writes_nothing(running_lab: Lab, told: Told) -> None:
-    """The folder of results on a file system too small for one map, which then gets larger."""
+    """The results folder is on a file system too small for one map, which is enlarged later."""
     lab = running_lab
     results = lab.settings.home / "results"
     results.mkdir(exist_ok=True)
@@ -340,7 +340,7 @@ def test_two_workers_and_every_message_five_times_compute_each_job_once(lab: Lab
     early = lab.submit(target=0)
     assert not is_there(lab.settings)
     assert job_queries.job(lab.ledger, early)["sent"] is None
-    lab.environment = {}  # nobody dies here: a busy machine may keep a living worker from its lease for two seconds
+    lab.environment = {}  # nothing is killed here, and a busy machine may delay heartbeats by two seconds
     lab.start("worker")
     lab.start_run()
     lab.wait_for(early, "done", "failed")

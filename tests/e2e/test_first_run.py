@@ -1,6 +1,6 @@
-"""`convscope run` in an empty home: what a person sees who just cloned the repository.
+"""`convscope run` in an empty home: what a user sees who has just cloned the repository.
 
-Real photographs, real weights, a real index, a real browser.
+Real photos, real weights, a real index, a real browser.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ def test_the_page_tells_how_far_the_first_run_is_and_fills_by_itself(page: Page,
     steps = page.locator(".first-steps .step")
     expect(steps).to_have_count(6)
     expect(steps.last).to_contain_text("Index stimuli with convnext-demo (waiting)")
-    page.wait_for_selector("#patches-grid[data-painted]", timeout=300_000)  # nobody reloads
+    page.wait_for_selector("#patches-grid[data-painted]", timeout=300_000)  # without reloading the page
     expect(page.locator(".tour")).to_contain_text("What to click first")
     expect(page).to_have_url(re.compile(r"\?model=efficientnet-lite0&images=samples$"))
     expect(line).to_be_visible()
@@ -115,7 +115,7 @@ def test_the_first_run_makes_both_sets_and_indexes_them_with_both_models(
             "WHERE rank = 1 AND image_set = 'samples' GROUP BY model"
         ),
     )
-    # 20 of the photographs are labelled; chance would be right on none. The other saw few of their classes.
+    # 20 of the photos are labeled; chance would be correct on none. The demo model has seen few of their classes.
     found = {row["model"]: row["n"] for row in right}
     assert found["efficientnet-lite0"] >= 15
     assert found["convnext-demo"] >= 1
@@ -130,8 +130,8 @@ def test_the_tour_leads_to_what_it_names(
     url, _ = first_run
     shown.goto(url)
     shown.wait_for_selector("#patches-grid[data-painted]")
-    expect(shown.get_by_role("region", name="First run")).to_be_hidden()  # it is done
-    # right on most photos, though the demo model, which is not, was indexed after it
+    expect(shown.get_by_role("region", name="First run")).to_be_hidden()  # it is complete
+    # the model that is correct on most photos, although the less accurate demo model was indexed after it
     expect(shown).to_have_url(f"{url}/?model=efficientnet-lite0&images=samples")
     expect(shown.locator("h1")).to_contain_text("dwconv")
     for name, heading in (
@@ -178,7 +178,7 @@ def test_a_channel_of_the_demo_model_shows_its_tuning(page: Page, first_run: tup
 def test_the_patch_on_the_page_is_the_region_that_the_network_saw(
     page: Page, first_run: tuple[str, Settings]
 ) -> None:
-    """Cells of the real index, against the network's own input cut by hand with the field's own numbers."""
+    """Cells of the real index, against the network's own input cropped by hand with the field's own numbers."""
     url, settings = first_run
     model, layer, channel = "efficientnet-lite0", "stage3.block1.dwconv", 7
     atlas, store = Atlas(settings), ImageStore(settings)
@@ -211,7 +211,7 @@ def test_the_patch_on_the_page_is_the_region_that_the_network_saw(
         difference = np.abs(shot[inner].astype(int) - expected[inner]).mean()
         shifted = np.abs(shot[inner].astype(int) - np.roll(expected, 24, (0, 1))[inner]).mean()
         assert difference < 16
-        if expected.std() > 20:  # a flat patch looks like its neighbours
+        if expected.std() > 20:  # a flat patch looks like its neighbors
             assert difference < shifted
             compared += 1
     assert compared >= 3

@@ -1,9 +1,9 @@
-"""Pages over a set whose right answers are written down here, and the curve of Robustness under the pointer.
+"""Pages over a set with hand-computed answers, and the curve on the Robustness page under the pointer.
 
-Twelve labeled images under two models. `good` has 10 of 12 right (83.3 %), `poor` 3 of 12 (25 %). FGSM leaving the
-label under `good`, on the grid of 0.001: images 10 and 11 are wrong before any attack, 0 to 7 fall at the epsilons
-below, 8 and 9 resist up to 0.5. Of image 3 nobody noted which epsilons failed. Maps of images 0 and 3 under `good`:
-it takes both for class 3, which is image 3's label.
+Twelve labeled images and two models. `good` is correct on 10 of 12 (83.3 %), `poor` on 3 of 12 (25 %). FGSM
+leaving the label, for `good`, on a grid of 0.001: images 10 and 11 are wrong before any attack, 0 to 7 flip
+at the epsilons below, and 8 and 9 resist up to 0.5. For image 3 it was not recorded which epsilons failed.
+Images 0 and 3 have maps for `good`: it predicts class 3 for both, which is image 3's label.
 """
 
 import re
@@ -65,7 +65,7 @@ def known(twelve: Settings) -> Iterator[str]:
 
 
 def judge(settings: Settings, run: int, right: int) -> None:
-    """Have the run name the first `right` images right and take the others for a class that no image has."""
+    """Make the run correct on the first `right` images and predict a class that no image has for the others."""
     with Atlas(settings).publish() as connection:
         connection.execute("DELETE FROM predictions WHERE run = ?", [run])
         connection.execute(
@@ -93,7 +93,7 @@ def attack(settings: Settings) -> None:
     signs = np.where(np.arange(picture.size).reshape(picture.shape) % 2, 255, 1).astype(np.uint8)
     steps = np.full(
         (3, 12), -1, np.float32
-    )  # point on the grid, P(label), then class and its probability, by five
+    )  # point on the grid, P(label), then class and its probability, five times
     steps[:, :6] = [[0, 0.75, 3, 0.75, 5, 0.125], [9, 0.5, 3, 0.5, 5, 0.375], [10, 0.25, 5, 0.5, 3, 0.25]]
     with ledger.write() as connection:
         for (_, image), key in attack_keys(atlas, new).items():
@@ -126,7 +126,7 @@ def attack(settings: Settings) -> None:
                     "steps_file": store.write_array("attacks", f"{key}-steps", steps),
                 }
             add_attack(connection, job, **found)
-    jobs.cancel(ledger, job)  # its rows are there, but not as its own: the page finds them by what was asked
+    jobs.cancel(ledger, job)  # its rows exist, but not as its own: the page finds them by the request
     ledger.close()
 
 
@@ -174,9 +174,9 @@ def test_robustness_says_what_was_written_down_and_a_point_of_a_curve_lists_its_
     outcomes, leaders = (
         visitor.get_by_role("region", name=name).locator("tbody tr") for name in ("Outcomes", "Leaderboard")
     )
-    # attacked, wrong before, changed, resist, no gradient
+    # attacked, wrong before, changed, resisted, no gradient
     expect(outcomes).to_have_text([re.compile(r"good\s*12\s*2\s*8\s*2\s*0")])
-    # right at 0: 10 of 12; of those fall 3 up to 1/255, 5 up to 4/255, 7 up to 8/255; the fifth of ten falls at 0.01
+    # correct at 0: 10 of 12; 3 of those flip up to 1/255, 5 up to 4/255, 7 up to 8/255; the fifth of ten flips at 0.01
     shares = r"good\s*12\s*83 %\s*58 %\s*42 %\s*25 %\s*0\.01 \(2\.55/255\)"
     expect(leaders).to_have_text([re.compile(shares)])
     point = visitor.locator("#robustness-curve .scatterlayer path.point").nth(3)
@@ -187,7 +187,7 @@ def test_robustness_says_what_was_written_down_and_a_point_of_a_curve_lists_its_
     visitor.wait_for_url(re.compile(r"listed=good&epsilon=0\.003"))
     expect(visitor.locator("#shell-model")).to_have_value("poor")
     assert "model=poor" in visitor.url
-    # ten images were right before: a mark each, the triangles of the two that resist at the right end
+    # ten images were correct before: one mark each, with triangles at the right end for the two that resist
     marks = visitor.locator("#robustness-strip .scatterlayer path.point")
     expect(marks).to_have_count(10)
     cut = marks.evaluate_all(
@@ -199,7 +199,7 @@ def test_robustness_says_what_was_written_down_and_a_point_of_a_curve_lists_its_
     assert cut == 0
 
 
-# Image, the words of its card, and those of its verdict.
+# Image, the text of its card, and that of its verdict.
 VERDICTS = {
     0: ("ε ≤ 0.001", ["a fish becomes a bird at ε ≤ 0.001 (0.26/255)", "the smallest is at most that"]),
     3: ("ε 0.004", ["a fish becomes a bird at ε 0.004 (1.02/255)", "Which smaller epsilons failed was not recorded."]),

@@ -1,4 +1,4 @@
-"""Logging in and out in a real browser, and every page under the headers that a login has."""
+"""Logging in and out in a real browser, and every page under the headers that a login implies."""
 
 import re
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def test_a_link_is_kept_through_the_login_and_the_way_back_is_closed_by_the_logo
 
 
 def test_a_wrong_password_is_said_and_the_right_one_still_leads_on(browser: Browser, locked: str) -> None:
-    page = browser.new_context().new_page()  # a refusal is an error in the browser's log
+    page = browser.new_context().new_page()  # a refusal is logged as an error by the browser
     page.goto(f"{locked}/sql")
     log_in(page, "wrong")
     expect(page.get_by_role("alert")).to_have_text("That is not the password.")

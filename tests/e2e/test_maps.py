@@ -1,6 +1,6 @@
-"""What the browser makes of maps that are there: drawing, values, scales, order; and selecting images for maps.
+"""What the browser does with existing maps: drawing, values, scales, order; and selecting images for maps.
 
-Somebody plays the worker, so nothing waits for a network.
+The test plays the worker, so nothing waits for a network.
 """
 
 import re
@@ -32,7 +32,7 @@ PIXELS = "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data
 
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a dashboard with maps of three images under two models; the second model's curves are the better ones."""
+    """URL of a dashboard with maps of three images for two models; the second model's curves are better."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("mapped"))})
     import_pictures(settings, painted_pictures(120), image_set="painted")
     for model in ("first", "second"):
@@ -63,7 +63,7 @@ def compute(settings: Settings) -> None:
 
 
 def opened(page: Page, url: str, more: str = "") -> None:
-    """The page of the six maps, painted."""
+    """The page with the six maps, painted."""
     page.goto(f"{url}/saliency?model=first&images=painted&models=first,second&ids=0,3,5{more}")
     expect(page.locator("canvas[data-painted]")).to_have_count(6)
 
@@ -160,7 +160,7 @@ def test_the_figure_is_what_the_address_shows(page: Page, mapped: str) -> None:
 
 
 def test_a_label_is_right_where_its_class_is_predicted(page: Page, mapped: str) -> None:
-    """The imagined worker says class 3 for every image."""
+    """The simulated worker predicts class 3 for every image."""
     opened(page, mapped)
     told = page.evaluate(
         "[...dash_clientside.convscope.saliencyState().page.rows].map((row) => [row.id, row.classes.first])"

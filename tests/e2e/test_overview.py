@@ -1,4 +1,4 @@
-"""The Overview page in a real browser: its cells and bars lead to the images that they stand for."""
+"""The Overview page in a real browser: its cells and bars link to the images that they count."""
 
 import re
 

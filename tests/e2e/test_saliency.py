@@ -1,4 +1,4 @@
-"""The Saliency and Jobs pages over a real worker, a real broker and two real networks."""
+"""The Saliency and Jobs pages with a real worker, a real broker and two real networks."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""The SQL page in a real browser, over a real server."""
+"""The SQL page in a real browser, on a real server."""
 
 import contextlib
 import csv
@@ -20,7 +20,7 @@ from db.sql.examples import EXAMPLES
 
 EDITOR = ".sql-editor .ace_text-input"
 ROWS = "#sql-grid .ag-center-cols-container .ag-row"
-# Long, and small: the side that is kept in memory has 100,000 rows.
+# Long-running and small: the side that is kept in memory has 100,000 rows.
 BOMB = "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range = -1"
 
 
@@ -33,7 +33,7 @@ def write(page: Page, sql: str) -> None:
     page.locator(EDITOR).focus()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(sql)
-    page.keyboard.press("Escape")  # what the editor offers to complete
+    page.keyboard.press("Escape")  # dismiss the editor's completions
 
 
 def status(page: Page) -> str:
@@ -88,7 +88,7 @@ def test_rows_are_sorted_and_filtered_in_the_grid(page: Page, site: str) -> None
 
 
 def cells(page: Page, column: int) -> list[str]:
-    """What the grid shows in a column, from the first row down."""
+    """Return what the grid shows in a column, from the first row down."""
     found = page.locator(f"{ROWS} .ag-cell[aria-colindex='{column + 1}']")
     return [found.nth(row).inner_text() for row in range(found.count())]
 
@@ -117,7 +117,7 @@ def test_another_question_brings_its_own_columns(page: Page, site: str) -> None:
 
 
 def test_what_is_wrong_is_said_in_a_sentence_and_the_page_goes_on(browser: Browser, site: str) -> None:
-    page = browser.new_context().new_page()  # the other page fails its test on an answer of 400
+    page = browser.new_context().new_page()  # the `page` fixture fails its test on a 400 response
     opened(page, site)
     page.get_by_role("button", name="Run").click()
     expect(page.get_by_role("alert").filter(has_text="Write a statement first")).to_be_visible()
@@ -166,9 +166,9 @@ def test_pages_answer_while_every_place_for_queries_is_taken_by_a_bomb(
             expect(page.locator(".channel-row.loaded").first).to_be_visible()
             running = [select.select([other.sock], [], [], 0)[0] == [] for other in others]
             assert all(running), "the bombs still run"
-        opened(page, site, "SELECT 1 AS one")  # who went left their places
+        opened(page, site, "SELECT 1 AS one")  # clients that left gave up their places
         expect(page.locator(ROWS)).to_have_count(1)
-        page.goto("about:blank")  # before its server goes
+        page.goto("about:blank")  # before its server stops
 
 
 def test_the_pickers_fill_model_and_images(page: Page, site: str) -> None:
@@ -232,7 +232,7 @@ def test_a_query_is_saved_found_replaced_and_forgotten(
         page.get_by_role("button", name="Forget My").click()
         page.get_by_role("button", name="Forget My").click()
         expect(page.locator(".sql-side")).to_contain_text("Nothing is saved yet")
-        page.goto("about:blank")  # it would ask a server that has ended
+        page.goto("about:blank")  # it would query a server that has stopped
 
 
 def _save(page: Page, url: str, sql: str, name: str, description: str) -> None:

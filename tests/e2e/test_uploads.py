@@ -1,4 +1,4 @@
-"""Own images from the browser: sent, imported, indexed, described, renamed, deleted; by mouse and by keyboard."""
+"""A user's images in the browser: uploaded, imported, indexed, described, renamed, deleted; by mouse and keyboard."""
 
 import io
 import json
@@ -24,7 +24,7 @@ Site = tuple[str, Settings]
 
 @pytest.fixture(scope="module")
 def photographs(shared_data: Path) -> dict[str, bytes]:
-    """Photographs of ImageNet by their path, a class each, made small."""
+    """Return ImageNet photos by path, one per class, downscaled."""
     found = {}
     with tarfile.open(shared_data / "imagenet-sample-1000.tar") as archive:
         members = sorted(member.name for member in archive if member.name.endswith(".JPEG"))
@@ -41,7 +41,7 @@ def photographs(shared_data: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, small_convnext: Path) -> Iterator[Site]:
-    """A dashboard with a broker and a worker over a home that has one picture, so that the first run makes nothing."""
+    """A dashboard with broker and worker over a home that has images, so that the first run imports nothing."""
     import shutil
 
     from synthetic_atlas import import_pictures, painted_pictures
@@ -59,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, small_convnext: Path) -> I
 
 @pytest.fixture
 def archive(photographs: dict[str, bytes], tmp_path: Path) -> Path:
-    """A zip of the photographs, with a file among them that is none."""
+    """Return a zip of the photos and one file that is not an image."""
     path = tmp_path / "My Photos.zip"
     with zipfile.ZipFile(path, "w") as packed:
         for name, content in photographs.items():
@@ -81,7 +81,7 @@ def opened(page: Page, url: str) -> Locator:
 
 
 def photographed(page: Page, name: str) -> None:
-    """Keep a picture of the page where somebody wants to look at it."""
+    """Save a screenshot of the page if the environment asks for it."""
     folder = os.environ.get("CONVSCOPE_TEST_SCREENSHOTS")
     if folder:
         page.screenshot(path=f"{folder}/{name}.png")
@@ -154,7 +154,7 @@ def test_a_preview_says_what_is_taken_and_takes_what_is_said(
     dialog.get_by_role("button", name="Preview again").click()
     expect(dialog.get_by_text("2 classes: cat", exact=False)).to_be_visible(timeout=120_000)
     expect(dialog.get_by_text("2 splits: site0", exact=False)).to_be_visible()
-    # a labels file, tried on what was sent already
+    # a labels file, previewed against what was already uploaded
     table = tmp_path / "truth.csv"
     table.write_text("file,animal,place\n" + "".join(f"{n}.jpg,owl,here\n" for n in range(PHOTOGRAPHS)))
     dialog.locator("#add-labels").set_input_files(tmp_path / "sites.zip")

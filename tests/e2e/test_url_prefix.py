@@ -1,4 +1,4 @@
-"""The dashboard below a path of a site, by a browser: every request and every link stays below it."""
+"""The dashboard below a URL path, in a browser: every request and every link stays below it."""
 
 from urllib.parse import urlsplit
 
@@ -49,6 +49,6 @@ def test_a_walk_over_all_pages_stays_below_the_prefix(page: Page, filled_home: S
         page.goto(f"{url}{PREFIX}/nowhere")
         page.get_by_role("link", name="Show the patches").click()
         page.wait_for_selector("#patches-grid[data-painted]")
-        page.goto("about:blank")  # or it would miss its server while that ends
+        page.goto("about:blank")  # or the page would miss its server during shutdown
     assert len(asked) > 50
     assert [path for path in asked if path != PREFIX and not path.startswith(f"{PREFIX}/")] == []
