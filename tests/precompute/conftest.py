@@ -1,4 +1,4 @@
-"""Stores of an empty home, and pictures made on the spot."""
+"""Stores of an empty home, and images generated on the fly."""
 
 import io
 import tarfile
@@ -26,13 +26,13 @@ def atlas(settings: Settings) -> Atlas:
 
 @pytest.fixture
 def store(settings: Settings) -> ImageStore:
-    """The image store beside `atlas`."""
+    """The image store that belongs to `atlas`."""
     return ImageStore(settings)
 
 
 @pytest.fixture(scope="session")
 def photo() -> Photo:
-    """`photo(3)`: bytes of a small JPEG unlike that of every other number; `kind`, `size` on demand."""
+    """`photo(3)`: bytes of a small JPEG, different for every number; `kind` and `size` are options."""
 
     def make(number: int, *, kind: str = "JPEG", size: tuple[int, int] = (16, 12)) -> bytes:
         noise = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -45,7 +45,7 @@ def photo() -> Photo:
 
 @pytest.fixture
 def write_files(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
-    """`write_files({"a/b.jpg": ...})`: the files in a folder of their own."""
+    """`write_files({"a/b.jpg": ...})`: write the files into a separate folder."""
 
     def write(files: dict[str, bytes], folder: str = "source") -> Path:
         root = tmp_path / folder
@@ -61,7 +61,7 @@ def write_files(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
 
 @pytest.fixture
 def write_tar(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
-    """`write_tar({"a/b.jpg": ...})`: a tar file of the files."""
+    """`write_tar({"a/b.jpg": ...})`: write a tar file of the files."""
 
     def write(files: dict[str, bytes], name: str = "a.tar") -> Path:
         path = tmp_path / name
@@ -77,7 +77,7 @@ def write_tar(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
 
 @pytest.fixture
 def bring(atlas: Atlas, store: ImageStore) -> Callable[..., ImportReport]:
-    """`bring(path)`: import it, as the set `pictures` unless said otherwise."""
+    """`bring(path)`: import it as the set `pictures`, unless `image_set` names another."""
 
     def bring(source: Path, image_set: str = "pictures", **options: Any) -> ImportReport:
         return import_images(atlas, store, image_set=image_set, source=source, **options)
@@ -87,7 +87,7 @@ def bring(atlas: Atlas, store: ImageStore) -> Callable[..., ImportReport]:
 
 @pytest.fixture
 def add_run(atlas: Atlas) -> Callable[..., None]:
-    """`add_run("pictures", "a-model")`: the least that a run leaves in the atlas."""
+    """`add_run("pictures", "a-model")`: insert the minimum that a run leaves in the atlas."""
 
     def add(image_set: str, model: str = "a-model") -> None:
         with atlas.publish() as connection:

@@ -1,4 +1,4 @@
-"""Training of the demo model: an interrupted run resumes to the same bits, and its loss is the one of the paper."""
+"""Training of the demo model: an interrupted run resumes bit for bit, and the loss is that of the paper."""
 
 import itertools
 from dataclasses import replace
@@ -85,7 +85,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
 
 def test_a_run_with_other_settings_is_refused_by_name(shared_data: Path, tmp_path: Path) -> None:
-    """Before anything expensive, and the run stays as it is."""
+    """Before any expensive step, and the run stays as it is."""
     Run.new(replace(STAGES[0], seed=7)).save(tmp_path / "state.pt")
     before = (tmp_path / "state.pt").read_bytes()
     answered = CliRunner().invoke(
@@ -98,7 +98,7 @@ def test_a_run_with_other_settings_is_refused_by_name(shared_data: Path, tmp_pat
 
 
 def test_the_second_stage_starts_with_the_teachers_classifier(classifier: torch.nn.Linear) -> None:
-    """A teacher whose features are a linear map of the network's: the fit finds it, and the answers are its own."""
+    """For a teacher whose features are a linear map of the network's, the fit recovers the map and its outputs."""
     random = np.random.default_rng(1)
     first = Run.new(SMALL)
     pixels = random.integers(0, 256, (600, LARGE, LARGE, 3)).astype(np.uint8)
@@ -135,7 +135,7 @@ def test_a_view_without_a_label_learns_from_the_teacher_alone(images: tuple[Imag
 
 
 def test_the_loss_is_that_of_hinton_et_al() -> None:
-    """Its gradient against the one by hand: p - q, softened ones divided by the temperature and scaled back."""
+    """Its gradient against one derived by hand: p - q, the softened part divided by the temperature and scaled back."""
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 7, generator=draw, dtype=torch.double, requires_grad=True)
     labels = torch.eye(7, dtype=torch.double)[:5]
@@ -174,7 +174,7 @@ def test_training_learns_its_labels(images: tuple[Images, Answers]) -> None:
     assert numbers["top1"] == numbers["top5"] == numbers["top1_of_occurring"] == numbers["median_rank"] == 1
     assert (
         numbers["agreement"] == numbers["teacher_top1"] == 0
-    )  # the teacher was always wrong, and not listened to
+    )  # the teacher was always wrong, and had no weight in the loss
 
 
 def test_the_archives_are_read_with_their_classes(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_the_archives_are_read_with_their_classes(shared_data: Path, monkeypatch
 
 
 def test_the_model_card_states_what_is_measured(shared_data: Path) -> None:
-    """The numbers of `evaluate`; without the teacher's over the 5,000, whose answers take half a minute."""
+    """The numbers of `evaluate`, without the teacher's on all 5,000 images, which take half a minute."""
     card = (DEMO_FOLDER / "README.md").read_text().splitlines()
     network = load_model("convnext-demo").network
     teacher = load_model(TEACHER)
@@ -212,7 +212,7 @@ def test_the_model_card_states_what_is_measured(shared_data: Path) -> None:
         )
         assert written[1] == expected[1]
         for stated, found in zip(written[2:], expected[2:], strict=True):
-            # another processor's rounding may change an image or two
+            # rounding on another processor may change an image or two
             slack = 0.15 if len(images) == 5000 else 1.5
             assert float(stated.rstrip("%")) == pytest.approx(float(found.rstrip("%")), abs=slack)
 
@@ -228,7 +228,7 @@ def test_packed_weights_are_exact_to_a_254th_of_their_row() -> None:
 
 
 def test_the_checkpoints_improve_up_to_the_final_weights(shared_data: Path) -> None:
-    """At the size of the training; each stage starts below the end of the one before."""
+    """At the resolution of the training; each stage starts below the end of the previous one."""
     validation = tiny_imagenet(shared_data, "val", LARGE)
     few = Images(validation.pixels[::16], validation.labels[::16])
     folder = CHECKPOINTS
@@ -251,7 +251,7 @@ def test_the_log_is_drawn() -> None:
     lines = [line.attrib["points"].split() for line in drawn.iter("{http://www.w3.org/2000/svg}polyline")]
     assert [len(points) for points in lines] == [5, 5]
     heights = [float(point.split(",")[1]) for point in lines[0]]
-    assert heights == sorted(heights, reverse=True)  # it rises
+    assert heights == sorted(heights, reverse=True)  # the curve rises
     words = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert {"50 %", "top-1", "agreement", "5"} <= set(words)
 

@@ -1,4 +1,4 @@
-"""The first run at work, with small models in the place of the installed ones; the real one is in tests/e2e."""
+"""The first run in action, with small models in place of the installed ones; tests/e2e runs the real ones."""
 
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ SHORT = tuple(step for step in STEPS if step.image_set == SAMPLES or not step.mo
 
 @pytest.fixture
 def small_models(small_convnext: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The installed models' names stand for a small one; gives the names that were loaded."""
+    """Replace the installed models by a small one; the list collects the names that were loaded."""
     loaded: list[str] = []
 
     def load(name: str) -> VisionModel:
@@ -41,7 +41,7 @@ def small_models(small_convnext: Path, monkeypatch: pytest.MonkeyPatch) -> list[
 
 
 def step_of(atlas: Atlas) -> str:
-    """The step that pages tell as the present one."""
+    """Return the step that pages show as the current one."""
     now = read_first_run(atlas.home)
     return "" if now is None else now.steps[now.at]
 
@@ -57,7 +57,7 @@ def test_steps_are_made_once_and_progress_is_told(
         wait(lambda: step_of(atlas) == told[-1], seconds=5, what=lambda: str(read_first_run(atlas.home)))
         with pytest.raises(FirstRunBusy):
             next(fill(atlas, store, steps, device="cpu"))
-        assert read_first_run(atlas.home) is not None  # who comes second takes nothing away
+        assert read_first_run(atlas.home) is not None  # the second process removes nothing
     assert told == [step.words() for step in steps]
     assert small_models == ["efficientnet-lite0", "convnext-demo"]  # each loaded once
     assert read_first_run(atlas.home) is None

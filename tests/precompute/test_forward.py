@@ -1,4 +1,4 @@
-"""The precision a pass runs in."""
+"""The precision of a forward pass."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Labels of ILSVRC's validation images, from each form they are published in."""
+"""Labels of ILSVRC's validation images, from each format they are published in."""
 
 import io
 import os
@@ -20,14 +20,14 @@ WriteFiles = Callable[..., Path]
 
 
 def devkit_order() -> list[str]:
-    """WNIDs by ILSVRC id: an order that is not the sorted one, as in the devkit."""
+    """WNIDs by ILSVRC id, in an order that is not sorted, as in the devkit."""
     wnids = list(imagenet_wnids())
     random.Random(0).shuffle(wnids)
     return wnids
 
 
 def meta_mat() -> bytes:
-    """A `meta.mat` as the devkit's: a struct array of 1,000 classes and of inner nodes after them."""
+    """A `meta.mat` like the devkit's: a struct array of 1,000 classes followed by inner nodes."""
     wnids = [*devkit_order(), "n00001740", "n00001930"]
     kind = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object), ("num_children", object)]
     synsets = np.empty((len(wnids), 1), dtype=kind)
@@ -47,7 +47,7 @@ def assert_devkit(path: Path) -> None:
     order = devkit_order()
     labels = [truth.label(name) for name in NAMES]
     assert [label and label.wnid for label in labels] == [order[489], order[360], order[170]]
-    # the index is that of the sorted WNIDs, which an ILSVRC id is not
+    # the index is that of the sorted WNIDs, not the ILSVRC id
     assert [label and label.index for label in labels] == [
         imagenet_wnids().index(order[i]) for i in (489, 360, 170)
     ]

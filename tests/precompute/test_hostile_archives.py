@@ -1,4 +1,4 @@
-"""Archives from strangers: what is meant to harm is refused by name in one sentence, and the good files enter."""
+"""Untrusted archives: harmful entries are refused by name in one sentence, and the good files are imported."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ MEGABYTE = 2**20
 
 
 def bomb_picture(side: int) -> bytes:
-    """A small PNG that says it has `side` x `side` pixels."""
+    """Return a small PNG whose header claims `side` x `side` pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -42,7 +42,7 @@ def bomb_picture(side: int) -> bytes:
 
 
 class Pack:
-    """An archive in the making; `good.jpg` is in each."""
+    """Builds archives; each contains `good.jpg`."""
 
     def __init__(self, good: bytes) -> None:
         self.good = good
@@ -60,7 +60,7 @@ class Pack:
         return buffer.getvalue()
 
     def tar(self, *members: tuple[str, bytes, bytes]) -> bytes:
-        """Members by name, type and content (a link's target)."""
+        """Return a tar of members given by name, type and content (for links, the target)."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             for name, kind, content in [("good.jpg", tarfile.REGTYPE, self.good), *members]:
@@ -75,7 +75,7 @@ class Pack:
         return buffer.getvalue()
 
     def overlapping(self) -> bytes:
-        """Two entries over the same bytes."""
+        """Return a zip with two entries over the same bytes."""
         whole = bytearray(self.zip(("x.jpg", self.good)))
         first, second = whole.index(b"PK\x01\x02"), whole.rindex(b"PK\x01\x02")
         whole[second + 42 : second + 46] = whole[first + 42 : first + 46]
@@ -88,7 +88,7 @@ LINK = "it is a link inside the archive"
 DEVICE = "it is a device or a pipe, not a file"
 S_IFLNK, S_IFCHR = 0o120777 << 16, 0o020666 << 16
 
-# a case: the file, what is in it, and what is refused, by the beginning of the sentence
+# a case: the file, its content, and what is refused, with the beginning of the sentence
 CASES: dict[str, tuple[str, Callable[[Pack], bytes], dict[str, str]]] = {
     "climbs out": ("a.zip", lambda p: p.zip(("../../x.jpg", p.good)), {"../../x.jpg": LEADS_OUT}),
     "climbs out by backslashes": ("a.zip", lambda p: p.zip(("..\\x.jpg", p.good)), {"../x.jpg": LEADS_OUT}),

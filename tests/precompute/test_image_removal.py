@@ -1,4 +1,4 @@
-"""Removal of image sets: what goes, and what other sets still need."""
+"""Removal of image sets: what is deleted, and what other sets still need."""
 
 from collections.abc import Callable
 from pathlib import Path

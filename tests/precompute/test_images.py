@@ -1,4 +1,4 @@
-"""Import and removal of image sets: what enters, what does not, and what stays when something goes wrong."""
+"""Import and removal of image sets: what is imported, what is not, and what remains when something fails."""
 
 import hashlib
 import io
@@ -83,7 +83,7 @@ def test_an_import_says_of_its_images_what_their_pixels_do_not_show(
     folder = write_files(
         {"12.png": buffer.getvalue(), "two.tif": pages.getvalue(), "plain.png": photo(1, kind="PNG")}
     )
-    for report in (bring(folder), bring(folder)):  # the second one decodes nothing
+    for report in (bring(folder), bring(folder)):  # the second import decodes nothing
         low, several = report.notes
         assert low.startswith("1 image uses only the lower 12 bits of its 16 and looks nearly black")
         assert several == "1 file holds several pages or frames, of which the first is the image"
@@ -93,7 +93,7 @@ def test_an_import_says_of_its_images_what_their_pixels_do_not_show(
 def test_pictures_of_an_archive_are_copied(
     atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
-    # a suffix that lies: the copy is called by what it is
+    # a wrong suffix: the copy is named for its actual format
     bring(write_tar({"train/cat/1.jpg": photo(1, kind="PNG"), "train/dog/2.jpg": photo(2)}))
     one, two = rows(atlas)
     assert (one["path"], two["path"]) == (
@@ -113,7 +113,7 @@ def test_ground_truth_labels_a_flat_folder_and_goes_before_folders(
     report = bring(folder, ground_truth=truth)
     assert report.labelled == 1
     assert [row["label"] for row in rows(atlas)] == [None, "sea snake", None]
-    # the same table among the pictures is found by itself
+    # the same table among the images is found without an option
     write_files(
         {"n01440764/ILSVRC2012_val_00000002.JPEG": photo(2), "LOC_val_solution.csv": truth.read_bytes()}, "b"
     )
@@ -426,7 +426,7 @@ def test_a_thousand_photographs_enter_with_their_classes(
         with Image.open(store.thumbnail_path(row["key"])) as thumbnail:
             shown = np.asarray(thumbnail.resize((64, 64), Image.Resampling.BOX), dtype=float)
         assert np.abs(shown - np.asarray(picture.resize((64, 64), Image.Resampling.BOX))).mean() < 3
-    # a sample of labelled images touches classes all over the set
+    # a sample of labeled images covers classes throughout the set
     for limit in (1, 10, 333, 1000, 5000):
         sample = [row["image_id"] for row in atlas.fetch(labelled_images("pictures", limit))]
         assert len(sample) == min(limit, 1000)
@@ -476,7 +476,7 @@ def test_a_renamed_folder_in_an_archive_that_is_imported_again_is_followed(
     report = bring(write_tar({"cat/1.jpg": photo(1), "dog/2.jpg": photo(2)}))
     assert (report.added, report.renamed) == (0, 1)
     assert fetch(atlas, "SELECT DISTINCT label FROM images ORDER BY label") == [("cat",), ("dog",)]
-    # another archive says nothing of the first one's
+    # another archive implies nothing about images of the first
     report = bring(write_tar({"bird/1.jpg": photo(1)}, name="b.tar"))
     assert (report.added, report.renamed) == (1, 0)
 

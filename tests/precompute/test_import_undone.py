@@ -1,4 +1,4 @@
-"""An import that does not come to its end leaves nothing behind, whatever ended it."""
+"""An import that does not complete leaves nothing behind, whatever ended it."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def pictures(store: ImageStore) -> set[str]:
-    """Every file in the store, finished or not."""
+    """Return every file in the store, complete or not."""
     return {str(path) for folder in store.folders() for path in folder.rglob("*") if path.is_file()}
 
 

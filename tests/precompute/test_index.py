@@ -1,4 +1,4 @@
-"""The index against brute force over every activation, and its promises when it is stopped."""
+"""The index against brute force over every activation, and its guarantees when it is interrupted."""
 
 import os
 import signal
@@ -42,8 +42,8 @@ from workers.models.vision import VisionModel, load_model
 from workers.models.vocabularies import imagenet
 
 ROOT = Path(__file__).parents[2]
-# What another batch size may change: values by this much of the largest, and this share of the entries, where
-# two values are nearer to each other than that.
+# What a different batch size may change: values by TOLERANCE times the largest, and a share SWAPPED of the
+# entries, where two values are closer to each other than that.
 TOLERANCE = 1e-5
 SWAPPED = 1e-3
 
@@ -65,7 +65,7 @@ class SmallNetwork(nn.Sequential):
 
 
 def small_model(*, seed: int = 0) -> VisionModel:
-    """A model named `small` with ImageNet's classes and layers `stage1.conv` and `stage2.downsampling`."""
+    """A model named `small` with ImageNet's classes and the layers `stage1.conv` and `stage2.downsampling`."""
     loaded = LoadedNetwork(
         network=SmallNetwork(seed),
         source=f"seed {seed}",
@@ -95,7 +95,7 @@ def store(settings: Settings) -> ImageStore:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Twelve pictures of noise and ramps in two ImageNet classes and one class no model knows."""
+    """Twelve images of noise and ramps in two ImageNet classes and one class that no model has."""
     random = np.random.default_rng(0)
     for number in range(12):
         folder = tmp_path / "pictures" / ("n01440764", "n02123045", "n99999999")[number % 3]
@@ -112,7 +112,7 @@ def table(atlas: Atlas, name: str) -> pa.Table:
 def brute_force(
     model: VisionModel, taps: Sequence[Tap], pixels: Sequence[npt.NDArray[np.uint8]], *, batch: int, k: int
 ) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
-    """(values, image ids, positions), each channels,k, of each layer: everything kept, then sorted by NumPy."""
+    """Return (values, image ids, positions), each channels,k, of each layer: keep everything, then sort with NumPy."""
     kept: dict[str, list[npt.NDArray[np.float32]]] = {tap.layer: [] for tap in taps}
     places: dict[str, list[npt.NDArray[np.int64]]] = {tap.layer: [] for tap in taps}
 
@@ -170,7 +170,7 @@ def test_the_index_of_real_photographs_is_what_sorting_every_activation_gives(
     top = atlas.fetch(Query("SELECT avg((rank = 1)::INT) AS top1 FROM predictions WHERE is_label"))
     assert top[0]["top1"] > 0.8
 
-    # another batch size may order the network's own sums otherwise, and change no more than that
+    # another batch size may reorder the network's own sums, and may change no more than that
     run_index(atlas, store, model=model, image_set="photos", batch_size=7, replace=True)
     other = table(atlas, "activations")
     values, others = (given["activation"].to_numpy() for given in (found, other))
@@ -206,7 +206,7 @@ def test_what_is_published_agrees_with_itself(
         Query("SELECT layer, count(*) AS rows, max(rank) AS last FROM activations GROUP BY layer")
     )
     assert counts == [{"layer": "stage2.downsampling", "rows": 12 * 12, "last": 12}]
-    # every image ranks where k is above their number, so the statistics must be those of the rows
+    # with k above the number of images every image is ranked, so the statistics must match the rows
     wrong = atlas.fetch(
         Query("""
         SELECT s.layer, s.channel FROM channel_stats s
@@ -484,7 +484,7 @@ run_index(
 
 
 def indexing(settings: Settings) -> "subprocess.Popen[str]":
-    """A process that indexes two pictures at a time and waits after six until its input ends."""
+    """Start a process that indexes two images at a time and blocks after six until its stdin is closed."""
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, __file__],
         env={**os.environ, "CONVSCOPE_HOME": str(settings.home), "PYTHONPATH": str(ROOT)},
@@ -526,7 +526,7 @@ def test_a_process_that_was_stopped_is_resumed_to_the_same_bits(
     assert atlas.fetch(Query("SELECT * FROM runs")) == []
 
     report = run_index(atlas, store, model=model, image_set="noise", k=4, batch_size=2, resume=True)
-    # a signal may be heard one batch later; SIGKILL comes before the batch that was told of is stored
+    # a signal may take effect one batch later; SIGKILL comes before the reported batch is stored
     assert kept <= report.resumed_at < 12
     for name in RUN_TABLES:
         assert table(atlas, name).equals(whole[name]), name
@@ -534,7 +534,7 @@ def test_a_process_that_was_stopped_is_resumed_to_the_same_bits(
 
 
 def stop_after_six(atlas: Atlas, store: ImageStore, model: VisionModel) -> None:
-    """An index of `noise` in batches of two, with Ctrl-C after six images."""
+    """Index `noise` in batches of two, with Ctrl-C after six images."""
 
     def stop(done: int, _total: int | None, phase: str) -> None:
         if phase == "indexing" and done >= 6:
@@ -559,7 +559,7 @@ def test_ctrl_c_finishes_the_batch_and_leaves_a_checkpoint(
 
 
 def without_layers(said: list[str]) -> list[str]:
-    """What was said, but for the layers that are left out."""
+    """Return the messages except those about layers that are left out."""
     return [sentence for sentence in said if not sentence.startswith("leaves out ")]
 
 

@@ -1,4 +1,4 @@
-"""What folders and file names say; the expected values are written out by hand."""
+"""Labels from folder and file names; the expected values are written out by hand."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ TENCH, SNAKE = "n01440764", "n01751748"
 
 
 def said(names: list[str]) -> list[tuple[str | None, str | None, str | None]]:
-    """(split, WNID, name of the class) of each image."""
+    """Return (split, WNID, class name) of each image."""
     return [
         (place.split, place.label and place.label.wnid, place.label and place.label.name)
         for place in read_places(names)

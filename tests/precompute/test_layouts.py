@@ -1,7 +1,7 @@
 # ruff: noqa: E501  # a tree reads best on one line
-"""Twenty-odd layouts of real data sets, as small trees: what split, class and count each is to come to.
+"""Twenty-odd layouts of real datasets as small trees, with the split, class and count that each must yield.
 
-The outcomes are the table of docs/image-layouts.md; `python tests/precompute/test_layouts.py` writes it anew.
+The outcomes are the table in docs/image-layouts.md; `python tests/precompute/test_layouts.py` rewrites it.
 """
 
 import gzip
@@ -39,7 +39,7 @@ DICOM = "DICOM files (.dcm), which are not read: export them as PNG"
 
 
 def png(number: int) -> bytes:
-    """A small picture unlike that of every other number."""
+    """Return a small image, different for every number."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(number).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     Image.fromarray(noise).save(buffer, "PNG")
@@ -47,7 +47,7 @@ def png(number: int) -> bytes:
 
 
 def tree(*names: str, **texts: str) -> Files:
-    """Pictures of these names, each unlike the others."""
+    """Return images with these names, each different, and text files."""
     return {name: png(number) for number, name in enumerate(names)} | {
         name: text.encode() for name, text in texts.items()
     }
@@ -75,14 +75,14 @@ def cifar(count: int, first: int) -> bytes:
 
 @dataclass(frozen=True)
 class Case:
-    """A data set's tree and what it is to come to.
+    """A dataset's tree and the expected outcome.
 
     Attributes:
         files: contents by path.
-        expected: (split, label) of each picture that is to be imported, counted.
-        unused: files by kind that are to be listed.
-        options: what a person says.
-        says: what the sentence or a note must hold.
+        expected: number of images to be imported by (split, label).
+        unused: number of files to be listed as unused, by kind.
+        options: the options that the user gives.
+        says: text that the sentence or a note must contain.
     """
 
     files: Files
@@ -288,7 +288,7 @@ def packed(case: Case, kind: str) -> bytes:
 
 
 def come_to(path: Path, case: Case) -> tuple[Layout, Counter[tuple[str | None, str | None]], list[str]]:
-    """The layout, (split, label) of all pictures handed over, and problems."""
+    """Return the layout, the counts by (split, label) of all images handed over, and the problems."""
     columns = case.options.columns if case.options else None
     source = open_source(path, columns=columns)
     layout = work_out(source.survey(), case.options)
@@ -321,7 +321,7 @@ def test_a_layout_is_told_in_a_folder_and_in_archives(name: str, tmp_path: Path)
 
 
 def table() -> str:
-    """The outcomes as Markdown."""
+    """Return the outcomes as Markdown."""
     lines = ["| Files | What is taken | Images by split and label | Not used |", "| --- | --- | --- | --- |"]
     for name, case in CASES.items():
         with tempfile.TemporaryDirectory() as folder:

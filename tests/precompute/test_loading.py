@@ -1,4 +1,4 @@
-"""Batches: their order, their content, and what becomes of pictures that cannot be read."""
+"""Batches: their order, their content, and what happens to images that cannot be read."""
 
 import hashlib
 from pathlib import Path
@@ -18,7 +18,7 @@ PREPROCESSING = Preprocessing((8, 8), 8, "nearest", HALF, HALF)
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[StoredImage]:
-    """Eleven pictures, each of one grey that tells its number."""
+    """Eleven images, each of a uniform gray that encodes its number."""
     found = []
     for number in range(11):
         path = tmp_path / f"{number}.png"

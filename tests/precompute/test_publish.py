@@ -1,4 +1,4 @@
-"""Rows of a run: nothing made up where there is no value, and a full-size run published in seconds."""
+"""Rows of a run: missing values stay missing, and a full-size run is published in seconds."""
 
 import time
 
@@ -39,7 +39,7 @@ def model() -> VisionModel:
 
 @pytest.fixture
 def atlas(settings: Settings) -> Atlas:
-    """With a set of images of which there are no files."""
+    """An atlas with a set of images that have no files."""
     atlas = Atlas(settings)
     with atlas.publish() as connection:
         connection.execute(
@@ -63,7 +63,7 @@ def taps(count: int, channels: int) -> tuple[Tap, ...]:
 
 
 def filled(layers: tuple[Tap, ...], outputs: torch.Tensor, *, k: int) -> IndexState:
-    """A state after images whose every layer gave `outputs` N,C,3,2."""
+    """Return a state after images for which every layer gave `outputs` N,C,3,2."""
     state = IndexState(layers, k=k, batch_size=len(outputs), device=torch.device("cpu"))
     state.begin(range(len(outputs)))
     for tap in layers:

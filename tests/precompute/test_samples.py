@@ -1,4 +1,4 @@
-"""The set `samples` shows real photographs on a machine without internet."""
+"""The set `samples` provides real photos on a machine without internet access."""
 
 import shutil
 from pathlib import Path

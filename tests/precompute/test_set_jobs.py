@@ -1,4 +1,4 @@
-"""Imports and indexes as jobs: what they keep, what they go on from, and what they wait for."""
+"""Imports and indexes as jobs: what they keep, where they resume, and what they wait for."""
 
 import shutil
 import signal
@@ -87,13 +87,13 @@ class Site:
 def site(settings: Settings, ledger: Ledger, small_convnext: Path) -> Site:
     shutil.copytree(
         small_convnext, settings.home / "models" / "convnext-tiny"
-    )  # where people place their weights
+    )  # where users put their weights
     return Site(settings, ledger)
 
 
 @pytest.fixture
 def few(photo: Photo) -> dict[str, bytes]:
-    """Six photographs in two folders."""
+    """Six photos in two folders."""
     return {
         f"{'cat' if number % 2 else 'dog'}/{number}.jpg": photo(number, size=(80, 60)) for number in range(6)
     }
@@ -156,7 +156,7 @@ def test_an_import_that_is_cancelled_leaves_no_file_and_no_set(
             def report(done: int, total: int, note: str | None = None) -> None:
                 if done == total:
                     assert jobs.cancel(site.ledger, job) == "running"
-                    time.sleep(1.5)  # the lease's thread hears of it
+                    time.sleep(1.5)  # until the heartbeat thread notices
                 on_progress(done, total, note)
 
             return super().compute(item, parameters, job, report)
@@ -347,7 +347,7 @@ def test_a_worker_that_stops_leaves_a_checkpoint_and_the_next_goes_on(
 
 
 class Listens(IndexJobs):
-    """Notes what it tells of its progress."""
+    """Index jobs that record the progress they report."""
 
     def __init__(self, heard: list[str], *parts: Any) -> None:
         super().__init__(*parts)

@@ -1,4 +1,4 @@
-"""What the labels of a set are to a model: matched at the index, told in the atlas, settled by people."""
+"""Labels of a set and classes of a model: matched during indexing, shown in the atlas, settled by users."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +47,7 @@ def birds(
     photo: Callable[..., bytes],
     write_files: Callable[[dict[str, bytes]], Path],
 ) -> str:
-    """Two images of each label."""
+    """Import two images of each label."""
     files = {
         f"{label}/{n}.jpg": photo(2 * at + n, size=(40, 36))
         for at, label in enumerate(LABELS)
@@ -58,7 +58,7 @@ def birds(
 
 
 def known(atlas: Atlas) -> dict[str, int]:
-    """Class of each label that predictions are judged by."""
+    """Return the class of each label that predictions are compared with."""
     rows = atlas.fetch(
         Query(
             "SELECT DISTINCT i.label, p.class_index FROM predictions p JOIN runs r USING (run) "

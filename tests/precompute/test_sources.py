@@ -1,4 +1,4 @@
-"""Folders, archives and shards hand over the same pictures, whatever lies beside them."""
+"""Folders, archives and shards yield the same images, whatever else they contain."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def tarred(files: dict[str, bytes], mode: str = "w") -> bytes:
 
 
 def shard(cells: list[Any], labels: list[Any] | None, names: list[str] | None = None) -> bytes:
-    """A parquet file as the `datasets` library writes images."""
+    """Return a parquet file as the `datasets` library writes images."""
     columns: dict[str, Any] = {
         "image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     }
@@ -59,7 +59,7 @@ def shard(cells: list[Any], labels: list[Any] | None, names: list[str] | None = 
 
 
 def handed_over(path: Path) -> dict[str, bytes | str]:
-    """Content, or problem, by name."""
+    """Return content, or problem, by name."""
     return {image.name: content(image) for image in open_source(path).images()}
 
 
@@ -71,7 +71,7 @@ def content(image: SourceImage) -> bytes | str:
 
 @pytest.fixture
 def files(photo: Photo) -> dict[str, bytes]:
-    """Two pictures among what desktops, packers and data sets leave beside pictures."""
+    """Two images among the files that desktops, archivers and datasets leave next to images."""
     return {
         "root/cat/1.JPG": photo(1),
         "root/dog/2.png": photo(2, kind="PNG"),

@@ -1,4 +1,4 @@
-"""Channel statistics against NumPy over everything."""
+"""Channel statistics against NumPy over all activations."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Probe pictures show what their names state, by Fourier transform, areas and PIL's own colours."""
+"""Probe images show what their names state, verified by Fourier transform, areas and PIL's own colors."""
 
 import math
 
@@ -20,14 +20,14 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def pattern(told: str) -> np.ndarray:
-    """The luminance of a picture in [0, 1]."""
+    """Return the luminance of an image in [0, 1]."""
     return paint(parse(told), 224) @ LUMA / 255
 
 
 def peak(picture: np.ndarray) -> tuple[float, float]:
-    """Frequency in cycles per picture, and orientation of the stripes in degrees, of the strongest component.
+    """Return frequency, in cycles per image, and orientation of the stripes, in degrees, of the strongest component.
 
-    The picture is windowed and padded to 4 times its size, so the steps are a quarter of a cycle.
+    The image is windowed and padded to 4 times its size, so the resolution is a quarter of a cycle.
     """
     side = len(picture)
     window = np.hanning(side)[:, None] * np.hanning(side)

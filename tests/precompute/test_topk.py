@@ -1,4 +1,4 @@
-"""Streaming top-k against a sort by NumPy over everything."""
+"""Streaming top-k against a NumPy sort over all activations."""
 
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ def entries(rows: TopKRows) -> list[Entry]:
 
 
 def by_sorting(activations: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], k: int) -> list[Entry]:
-    """The rule as a person would write it: the best place of each image, then the k best images."""
+    """Spell out the rule: the best position of each image, then the k best images."""
     found = []
     flat = activations.reshape(*activations.shape[:2], -1)
     for channel in range(flat.shape[1]):
@@ -48,7 +48,7 @@ def streamed(activations: Tensor, ids: Tensor, k: int, *, batches: list[int], pa
     return top
 
 
-# Few different values, so that ties are everywhere; both zeros; all that is not finite.
+# Few different values, so that ties are frequent; both zeros; and the non-finite values.
 VALUES = [0.0, -0.0, 1.0, 1.0, -1.0, 2.5, -3e38, 3e38, 1e-45, -1e-45]
 ODD = [float("nan"), float("inf"), float("-inf")]
 
@@ -111,7 +111,7 @@ def test_shards_merge_in_any_order_and_grouping(
 
 
 def test_positions_are_found_for_the_few_as_for_all() -> None:
-    """Long streams settle into looking up single positions; the result must not show it."""
+    """Long streams switch to looking up single positions, which must not change the result."""
     torch.manual_seed(0)
     activations = torch.randn(400, 24, 5, 7).round(decimals=1)
     ids = torch.arange(400)
@@ -126,7 +126,7 @@ def test_positions_are_found_for_the_few_as_for_all() -> None:
 @pytest.mark.parametrize("layout", ["positions last", "channels last", "tokens"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_wide_layers_of_every_layout_and_all_odd_values_rank_alike(layout: str, dtype: torch.dtype) -> None:
-    """37 channels: whole vectors of the processor, and a rest."""
+    """37 channels: whole SIMD vectors, and a remainder."""
     random = np.random.default_rng(3)
     pool = [-2.0, -1.0, -0.0, 0.0, 0.5, 1.0]
     values = random.choice(pool, (30, 37, 3, 5)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Filters that are made by hand get their own orientation, frequency and hue back from the probe pictures."""
+"""Handmade filters: the probe images recover their orientation, frequency and hue."""
 
 import math
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ COLOURS = [0, 60, 120, 240]
 
 
 def gabor(orientation: float, frequency: float, size: int = 61) -> np.ndarray:
-    """A cosine under a round Gaussian, without mean, `frequency` in cycles per 224 pixels."""
+    """Return a zero-mean cosine under a circular Gaussian, with `frequency` in cycles per 224 pixels."""
     half = size // 2
     x, y = np.meshgrid(np.arange(-half, half + 1), -np.arange(-half, half + 1))
     angle = math.radians(orientation)
@@ -37,7 +37,7 @@ def gabor(orientation: float, frequency: float, size: int = 61) -> np.ndarray:
 
 
 class Filters(nn.Sequential):
-    """Gabor filters over luminance, then filters for one hue each, then a classifier that does not matter."""
+    """Gabor filters on luminance, then filters for one hue each, then an arbitrary classifier."""
 
     def __init__(self) -> None:
         bank = nn.Conv2d(3, len(GABORS) + len(COLOURS), 61, stride=2)
@@ -65,7 +65,7 @@ def filters() -> VisionModel:
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Atlas]:
-    """An atlas in which the filters saw the probe pictures."""
+    """An atlas with an index of the filters over the probe images."""
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path_factory.mktemp("tuning"))})
     atlas, store = Atlas(settings), ImageStore(settings)
     import_stimuli(atlas, store, count=400)

@@ -1,4 +1,4 @@
-"""Small files that state much: what a reader would allocate for them is bounded, and each is refused in a sentence."""
+"""Small files that claim large contents: what a reader allocates is bounded, and each is refused in a sentence."""
 
 import bz2
 import gzip
@@ -46,14 +46,14 @@ def shard(cells: list[Any], *, labels: list[Any] | None = None, **options: Any) 
 
 
 def problem_of(content: bytes) -> str:
-    """Why a shard is not read, or not to its end."""
+    """Return why a shard is not read, or not to its end."""
     problem = list(parquet_rows(io.BytesIO(content), "a.parquet"))[-1].problem
     assert problem is not None
     return problem
 
 
 def understated(content: bytes, stated: int) -> bytes:
-    """A zip whose entry `a.png` holds `content` and states `stated` bytes, in both of its headers."""
+    """Return a zip whose entry `a.png` contains `content` and states `stated` bytes in both of its headers."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = packer.compress(content) + packer.flush()
     about = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 33, zlib.crc32(content), len(packed), stated, 5, 0)
@@ -95,7 +95,7 @@ print(json.dumps(found))
 
 
 def test_small_files_that_state_much_take_little_memory(photo: Photo, tmp_path: Path) -> None:
-    """Each would take hundreds of megabytes of a reader that believes it; larger ones would take many gigabytes."""
+    """Each would cost a trusting reader hundreds of megabytes; larger ones would cost many gigabytes."""
     block, good = bytes(12 * MEGABYTE), bytes(5 * MEGABYTE)
     head = tarfile.TarInfo("a.bin")
     head.size = 200 * MEGABYTE
@@ -108,7 +108,7 @@ def test_small_files_that_state_much_take_little_memory(photo: Photo, tmp_path: 
             [photo(1)] + [good] * 40, use_dictionary=False, column_encoding={"image": "DELTA_BYTE_ARRAY"}
         ),
         "understated.zip": understated(bytes(200 * MEGABYTE), 1000),
-        # a file may be several streams
+        # a compressed file may consist of several streams
         "packed.tar.bz2": bz2.compress(head.tobuf()) + bz2.compress(zeros) * 20,
         "packed.tar.xz": lzma.compress(head.tobuf()) + lzma.compress(zeros, preset=0) * 20,
     }
@@ -179,7 +179,7 @@ def test_shards_of_every_encoding_are_read_as_pyarrow_reads_them(
 
 def test_a_damaged_header_of_a_page_refuses_the_shard(photo: Photo) -> None:
     content = bytearray(shard([photo(1)], use_dictionary=False))
-    content[4:20] = b"\x1c" * 16  # structures in structures
+    content[4:20] = b"\x1c" * 16  # nested structures
     assert "the header of a page of its column image is damaged" in problem_of(bytes(content))
 
 
@@ -264,7 +264,7 @@ def test_a_cancelled_import_ends_while_the_source_is_looked_through(
 def test_long_names_that_follow_one_another_without_a_file_are_a_damaged_archive(
     bring: Bring, tmp_path: Path
 ) -> None:
-    """tarfile calls itself for each of them, and says so in no words of its own."""
+    """tarfile recurses once for each of them, and does not report that as a damaged file."""
     member = tarfile.TarInfo("a")
     member.pax_headers = {"comment": "x"}
     record = member.tobuf(tarfile.PAX_FORMAT)[:1024]

@@ -1,4 +1,4 @@
-"""ImageNet's classes from data files agree with what the models' packages say."""
+"""ImageNet's classes in the data files agree with those of the model libraries."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def test_what_is_no_wnid_is_a_name(name: str) -> None:
 def test_lists_of_imagenet_are_known_by_their_order() -> None:
     from workers.torchvision_import import import_torchvision
 
-    import_torchvision()  # before timm, which would import it its own way
+    import_torchvision()  # before timm, which would import it without our workarounds
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()

@@ -1,4 +1,4 @@
-"""Models and photographs that the tests of `workers` share."""
+"""Models and photos shared by the tests of `workers`."""
 
 import io
 import tarfile
@@ -23,7 +23,7 @@ Wrap = Callable[..., VisionModel]
 
 @pytest.fixture(scope="session")
 def reference() -> ModelRef:
-    """EfficientNet-Lite0 by what loads it."""
+    """EfficientNet-Lite0 as a reference that a worker can load."""
     model = load_model("efficientnet-lite0")
     return ModelRef(model.name, model.source, model.digest(model.weights_sha256()))
 
@@ -44,7 +44,7 @@ def lite0() -> VisionModel:
 
 @pytest.fixture(scope="session")
 def photographs(shared_data: Path) -> list[tuple[Image.Image, str]]:
-    """100 ImageNet photographs of 100 classes, with their WNIDs."""
+    """100 ImageNet photos of 100 classes, with their WNIDs."""
     found = []
     with tarfile.open(shared_data / "imagenet-sample-1000.tar") as archive:
         members = sorted(member.name for member in archive if member.name.endswith(".JPEG"))
@@ -57,7 +57,7 @@ def photographs(shared_data: Path) -> list[tuple[Image.Image, str]]:
 
 @pytest.fixture(scope="session")
 def share_right(photographs: list[tuple[Image.Image, str]]) -> Callable[[VisionModel], float]:
-    """Top-1 of a model on the photographs, by WNID."""
+    """Computes a model's top-1 accuracy on the photos, by WNID."""
 
     def share(model: VisionModel) -> float:
         right = 0
@@ -75,7 +75,7 @@ def share_right(photographs: list[tuple[Image.Image, str]]) -> Callable[[VisionM
 
 @pytest.fixture(scope="session")
 def as_model() -> Wrap:
-    """Makes a vision model of a bare network: square input of `size`, mean = std = 0.5."""
+    """Wraps a bare network as a vision model: square input of `size`, mean = std = 0.5."""
 
     def wrap(network: nn.Module, *, size: int = 224, classes: int = 1000) -> VisionModel:
         loaded = LoadedNetwork(

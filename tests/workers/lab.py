@@ -1,4 +1,4 @@
-"""A home with four painted pictures, a ledger, and somebody who works in this process."""
+"""A home with four generated images, a ledger, and a job runner in this process."""
 
 import threading
 from typing import Any
@@ -26,7 +26,7 @@ from workers.requests.submit import JobSubmitter
 
 
 class Lab:
-    """Everything but the broker and the processes."""
+    """Everything except the broker and the worker processes."""
 
     def __init__(self, settings: Settings, reference: ModelRef) -> None:
         self.settings = settings
@@ -64,7 +64,7 @@ class Lab:
         return job
 
     def run(self, **changes: Any) -> int:
-        """A saliency job."""
+        """Submit and run a saliency job."""
         options: dict[str, Any] = {
             "models": [self.reference],
             "image_set": "painted",
@@ -75,7 +75,7 @@ class Lab:
         return self.do(saliency_job(self.context.atlas, **(options | changes)))
 
     def attack(self, **changes: Any) -> int:
-        """An attack job."""
+        """Submit and run an attack job."""
         options: dict[str, Any] = {
             "models": [self.reference],
             "image_set": "painted",

@@ -1,4 +1,4 @@
-"""Items of attack jobs with a real network: what is kept, shared and refused, and what follows an attack."""
+"""Items of attack jobs with a real network: what is stored, shared and refused, and what follows an attack."""
 
 import dataclasses
 import gc
@@ -235,13 +235,13 @@ def test_what_an_earlier_rule_ranked_is_ranked_anew_when_asked_again(
         connection.execute(update(AttackLayer).values(dead=None, mean_shift=-1.0))
         connection.execute(update(AttackUnit).where(AttackUnit.rank == 1).values(channel=0))
         connection.execute(update(Job).values(key="of an earlier version"))
-    monkeypatch.setattr("workers.jobs.attack.smallest_epsilons", None)  # the attack itself stays
+    monkeypatch.setattr("workers.jobs.attack.smallest_epsilons", None)  # the attack itself is not recomputed
     lab.attack(image_ids=[0])
     assert {table: rows(lab, table) for table in before} == before
 
 
 def apart(one: np.ndarray, other: torch.Tensor) -> float:
-    """Distance of two maps over the size of the second: rounding alone makes a thousandth."""
+    """Return the distance of two maps relative to the norm of the second; rounding alone causes about 0.001."""
     return float(np.linalg.norm(one - other.numpy()) / np.linalg.norm(other.numpy()))
 
 
@@ -294,7 +294,7 @@ def test_another_model_judges_what_it_sees(lab: Lab, lite0: VisionModel) -> None
     judge = ModelRef("twin", lab.reference.source, lab.reference.digest)
     with pytest.raises(ValueError, match="expected another model than the one that was attacked"):
         transfer_job(lab.ledger, [row["attack"]], [judge])
-    # the same weights under another digest are refused when they are loaded
+    # the same weights under another digest are refused on loading
     other = dataclasses.replace(judge, digest="0" * 64)
     job = lab.do(transfer_job(lab.ledger, [row["attack"]], [other]))
     assert "has other weights" in job_queries.job(lab.ledger, job)["error"]

@@ -1,4 +1,4 @@
-"""What moves inside against NumPy over whole feature maps; channels that are held against edited weights."""
+"""Channel shifts against NumPy over whole feature maps, and clamped channels against edited weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_an_image_beside_itself_moves_nothing(convnext: VisionModel, pair: tuple
 
 
 def test_layers_have_the_names_that_the_index_gave_them(small_convnext: Path) -> None:
-    """A worker's model has its linear layers taken as convolutions."""
+    """Workers replace linear layers by convolutions."""
     model = load_model(str(small_convnext))
     names = [(tap.layer, tap.kind, tap.channels) for tap in find_taps(model)]
     optimize_for_inference(model.network)
@@ -154,7 +154,7 @@ def test_channels_are_held_in_every_layout(convnext: VisionModel, pair: tuple[Te
         def note(tap: Tap, output: Tensor, seen: dict[str, Tensor] = seen) -> None:
             seen[tap.layer] = as_nchw(tap, output).clone()
 
-        # hooks run in the order in which they came: this one sees what the first gives
+        # hooks run in order of registration, so this one sees the output of the first
         with clamp_channels(convnext, taps, [{tap.layer: [2]}], means), record_taps(convnext, [tap], note):
             convnext(pair[1][None])
         there = seen[tap.layer][0]
@@ -180,27 +180,27 @@ def test_each_row_has_its_own_channels_held(network: VisionModel) -> None:
 
 
 class Pair(nn.Module):
-    """A block that returns a map beside something else."""
+    """A block that returns a map and another tensor."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The join of the branch and its input, and their sum."""
+        """Return the join of the branch and its input, and its sum."""
         joined = maps + self.conv(maps)
         return joined, joined.sum()
 
 
 class WithBlock(nn.Module):
-    """A network whose block's output, after the join, no convolution returns."""
+    """A network whose block output, after the join, is not the output of any convolution."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.block, self.head = nn.Conv2d(3, 4, 3, padding=1), Pair(), nn.Linear(4, 5)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Return logits."""
         logits: Tensor = self.head(self.block(self.stem(images))[0].mean((2, 3)))
         return logits
 
@@ -275,7 +275,7 @@ def test_the_verdict_goes_by_the_rank_among_random_draws(
     assert said.verdict == verdict
     assert words in said.reason
     if said.share_low is not None:
-        # Clopper and Pearson's ends by the beta distribution
+        # Clopper-Pearson bounds from the beta distribution
         n, k = said.counted, said.less
         low = scipy.stats.beta.ppf(0.025, k, n - k + 1) if k else 0
         high = scipy.stats.beta.ppf(0.975, k + 1, n - k) if k < n else 1
@@ -292,7 +292,7 @@ def test_without_a_changed_class_or_enough_channels_there_is_no_verdict() -> Non
 
 
 def test_a_channel_that_carries_the_attack_is_told_from_those_that_do_not(as_model: Wrap) -> None:
-    """Of 24 channels that copy the mean color, the class hangs on the first nearly alone."""
+    """The class depends almost entirely on the first of 24 channels that copy the mean color."""
     conv, head = nn.Conv2d(3, 24, 1), nn.Linear(24, 2)
     with torch.no_grad():
         conv.weight.fill_(1 / 3)
@@ -306,7 +306,7 @@ def test_a_channel_that_carries_the_attack_is_told_from_those_that_do_not(as_mod
     (tap,) = [tap for tap in find_taps(model) if tap.channels == 24]
     image = torch.full((3, 8, 8), 0.5)
     with torch.no_grad():
-        head.bias[0] = (model(image[None])[0, 1] + 0.2).item()  # class 0 by a little
+        head.bias[0] = (model(image[None])[0, 1] + 0.2).item()  # class 0 by a small margin
     (attack,) = smallest_epsilons(model, image[None])
     assert attack.outcome == "flipped"
     verdicts = {}

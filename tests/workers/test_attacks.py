@@ -1,4 +1,4 @@
-"""Attacks against Foolbox, torchattacks and a plain scan; and what an epsilon, a grid and a success are."""
+"""Attacks against Foolbox, torchattacks and a plain scan; and the definitions of epsilon, grid and success."""
 
 import io
 import itertools
@@ -30,7 +30,7 @@ from workers.requests.epsilons import START, GeometricGrid, Grid, grid_of
 from workers.requests.parameters import InvalidRequest
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # it imports from a namespace of SciPy that will go
+    warnings.simplefilter("ignore", DeprecationWarning)  # it imports from a namespace that SciPy will remove
     import foolbox
 
 Wrap = Callable[..., VisionModel]
@@ -39,7 +39,7 @@ CLASSES = 7
 
 @pytest.fixture(scope="module")
 def model(as_model: Wrap) -> VisionModel:
-    """Small, without biases: every image has a class of its own, and falls somewhere on the grids below."""
+    """Small and without biases: each image has its own class, and flips somewhere on the grids below."""
     torch.manual_seed(3)
     network = nn.Sequential(
         nn.Conv2d(3, 16, 5, stride=2, bias=False),
@@ -76,7 +76,7 @@ def scan(
     *,
     targeted: bool = False,
 ) -> float | None:
-    """The plain way: forward and back for every epsilon, one image at a time."""
+    """Scan plainly: a forward and a backward pass for every epsilon, one image at a time."""
     for epsilon in [0.0, *epsilons]:
         x = image.clone().requires_grad_()
         loss = nn.functional.cross_entropy(model(x[None]), torch.tensor([reference]))
@@ -117,7 +117,7 @@ def test_pgd_from_the_image_is_torchattacks(model: VisionModel, pixels: Tensor, 
     torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed")
     theirs = torchattacks.PGD(model, eps=0.03, alpha=0.01, steps=5, random_start=False)(pixels, classes)
     ours = pgd(model, pixels, classes, 0.03, Pgd(steps=5, step_size=1 / 3, seed=None))
-    # a pixel whose gradient is next to nothing may go either way once the images differ in a last digit
+    # a pixel with a near-zero gradient may go either way once the images differ in the last digit
     assert (ours - theirs).abs().gt(1e-6).float().mean() < 1e-3
 
 
@@ -148,7 +148,7 @@ def test_a_step_is_no_longer_than_epsilon_and_stays_in_the_range(epsilon: float,
     before = pixels.clone()
     moved = perturbed(pixels, sign, epsilon, integer=integer)
     assert torch.equal(pixels, before)
-    slack = 0.5 / 255 if integer else 0.0  # whole levels are the nearest ones
+    slack = 0.5 / 255 if integer else 0.0  # levels are rounded to the nearest
     assert (moved - pixels).abs().max() <= epsilon + slack + 1e-7
     assert moved.min() >= 0
     assert moved.max() <= 1
@@ -206,7 +206,7 @@ def test_a_full_scan_reports_every_run_of_successes(
 
 
 class Islands(nn.Module):
-    """Class 1 where the mean is in one of two islands, so that success comes, goes and comes again."""
+    """Class 1 where the mean lies in one of two intervals, so that success comes, goes and comes again."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean = (x * 0.5 + 0.5).mean((1, 2, 3))
@@ -216,7 +216,7 @@ class Islands(nn.Module):
 
 
 def test_success_that_comes_and_goes_is_found_where_it_comes_first(as_model: Wrap) -> None:
-    """Halving the interval would say 0.085 or so: TRAP of every bisection."""
+    """Bisection would return about 0.085: the trap of every bisection."""
     model = as_model(Islands(), size=8, classes=2)
     image = torch.full((1, 3, 8, 8), 0.5)
     (found,) = smallest_epsilons(model, image, grid=Grid(step=0.005, cap=0.1), full_scan=True)
@@ -243,14 +243,14 @@ def test_an_image_that_is_wrong_already_needs_no_epsilon(
 
 
 class Constant(nn.Module):
-    """Says class 1 whatever it sees; its gradient is zero."""
+    """Predicts class 1 for every input; its gradient is zero."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tensor([0.0, 1.0]) + 0 * x.sum((1, 2, 3))[:, None]
 
 
 class Sure(nn.Module):
-    """Says class 1 with a probability that is 1 in float32."""
+    """Predicts class 1 with a probability that is exactly 1 in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((1, 2, 3))
@@ -384,7 +384,7 @@ def test_nothing_of_the_callers_is_changed(model: VisionModel, pixels: Tensor, c
 def test_each_image_goes_there_and_back_once_however_long_its_grid(
     as_model: Wrap, model: VisionModel, pixels: Tensor, classes: Tensor, targeted: bool
 ) -> None:
-    """FGSM's gradient does not depend on epsilon; what follows are forward passes without a graph."""
+    """FGSM's gradient does not depend on epsilon: one backward pass, then forward passes without a graph."""
     images = {"with a graph": 0, "without": 0, "back": 0}
 
     class Counting(nn.Module):
@@ -409,7 +409,7 @@ def test_each_image_goes_there_and_back_once_however_long_its_grid(
     }
 
 
-# Where 24 photographs fall under EfficientNet-Lite0, on the default grid (tests/bench/bench_attacks.py).
+# Smallest epsilons of 24 photos for EfficientNet-Lite0, on the default grid (tests/bench/bench_attacks.py).
 FALLS = (
     0.0041, 0.0006, 0.0007, 0.2752, 0.0013, 0.0002, 0.0009, 0.0007, 0.001, 0.2397, 0.0055, 0.0016, 0.0004, 0.0037,
     0.1574, 0.0002, 0.0008, 0.001, 0.0007, 0.0008, 0.0002, 0.0419, 0.0008, 0.0003,
@@ -417,10 +417,10 @@ FALLS = (
 
 
 def test_the_default_search_costs_less_than_steps_of_a_thousandth(as_model: Wrap) -> None:
-    """In images that pass the network, and in passes: neither depends on a machine's load."""
+    """Counts images and forward passes, neither of which depends on the machine's load."""
 
     class Falls(nn.Module):
-        """Class 1 from a mean that `epsilon` reaches."""
+        """Class 1 once epsilon reaches `epsilon`: the mean shift decides."""
 
         epsilon = 0.0
 
@@ -453,7 +453,7 @@ def test_the_default_search_costs_less_than_steps_of_a_thousandth(as_model: Wrap
 
 
 def test_fifty_photographs_fall_where_a_plain_scan_says(photographs: list[tuple[Image.Image, str]]) -> None:
-    """EfficientNet-Lite0 with its real weights; both stop at 0.006."""
+    """EfficientNet-Lite0 with its real weights; both searches stop at 0.006."""
     model = load_model("efficientnet-lite0")
     pictures = [torch.from_numpy(model.preprocessing(picture).copy()) for picture, _ in photographs[:50]]
     pixels = torch.stack(pictures).permute(0, 3, 1, 2).float() / 255
@@ -575,7 +575,7 @@ def test_a_wrong_request_is_named(method: str, given: dict[str, object], sentenc
 
 
 def stated_points(grid: GeometricGrid) -> list[float]:
-    """The grid as its documentation states it, one product after another."""
+    """Return the grid as documented, one product after another."""
     found, epsilon = [], Fraction(1, 4080)
     while float(epsilon) < grid.cap * (1 - 1e-9):
         found.append(float(epsilon))
@@ -584,7 +584,7 @@ def stated_points(grid: GeometricGrid) -> list[float]:
 
 
 def ascending_scan(grid: GeometricGrid, succeeds: Callable[[float], bool]) -> tuple[float | None, float]:
-    """Brute force over exactly the stated points: first success (None: resisted), and the largest failure below it."""
+    """Scan the stated points by brute force; return the first success (None: resisted) and the failure below it."""
     failed = 0.0
     for epsilon in stated_points(grid):
         if succeeds(epsilon):
@@ -600,7 +600,7 @@ def ascending_scan(grid: GeometricGrid, succeeds: Callable[[float], bool]) -> tu
 
 
 class Steps(nn.Module):
-    """Class 1 where the mean's distance from 0.5 is in one of some stretches; its gradient points up everywhere."""
+    """Class 1 where the mean's distance from 0.5 lies in one of the intervals; its gradient points up everywhere."""
 
     def __init__(self, stretches: list[tuple[float, float]]) -> None:
         super().__init__()
@@ -611,7 +611,7 @@ class Steps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mean = (x.double() * 0.5 + 0.5).mean((1, 2, 3))
-        # the nearest float32 of 0.5 + epsilon is up to 3e-8 beside it: stretches end where no epsilon is that near
+        # the nearest float32 to 0.5 + epsilon is off by up to 3e-8: no interval ends that close to an epsilon
         inside = torch.tensor([self.inside(float(value) - 0.5) for value in mean.detach()])
         score = torch.where(inside, 1.0, -1.0) + 0.001 * mean
         return torch.stack([score * 0, score], 1).float()
@@ -629,7 +629,7 @@ class Steps(nn.Module):
 def test_the_result_is_the_ascending_scan_of_the_stated_points(
     as_model: Wrap, ends: list[int], ratio: float, parts: int, cap: float, minimum: float, batch: int
 ) -> None:
-    """Success comes and goes as it likes: log-spaced stretches from 1e-4 to 0.5."""
+    """Success comes and goes arbitrarily: log-spaced intervals from 1e-4 to 0.5."""
     places = sorted(1e-4 * 5000 ** ((end + 0.123456789) / 4001) for end in ends)
     network = Steps(list(zip(places[::2], places[1::2], strict=False)))
     grid = GeometricGrid(ratio=ratio, parts=parts, cap=cap, minimum=minimum)
@@ -682,7 +682,7 @@ def test_a_geometric_grid_begins_at_a_sixteenth_of_a_level_and_ends_at_its_cap()
 def test_the_default_search_is_a_plain_scan_of_its_grid(
     model: VisionModel, pixels: Tensor, classes: Tensor, how: Pgd | None, targeted: bool
 ) -> None:
-    """FGSM by autograd anew at each epsilon, PGD by `pgd`; at the epsilon found FGSM is Foolbox's."""
+    """FGSM recomputed with autograd at each epsilon, PGD by `pgd`; at the epsilon found, FGSM equals Foolbox's."""
     grid = GeometricGrid(cap=0.3)
     wanted = (classes + 2) % CLASSES if targeted else classes
     finds = smallest_epsilons(model, pixels, wanted, grid=grid, perturb=how, targeted=targeted)

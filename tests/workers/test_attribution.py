@@ -1,4 +1,4 @@
-"""Each method against Captum, autograd or brute force, on real architectures; and what none of them may change."""
+"""Each method against Captum, autograd or brute force, on real architectures; and invariants of all methods."""
 
 import copy
 import functools
@@ -40,7 +40,7 @@ def convnext() -> nn.Module:
 
 
 def resnet() -> nn.Module:
-    """Its activations work in place."""
+    """Its activations are in place."""
     network: nn.Module = import_library("timm").create_model("resnet10t", num_classes=CLASSES)
     return network
 
@@ -80,10 +80,10 @@ def network_of(name: str) -> nn.Module:
     torch.manual_seed(3)
     network = NETWORKS[name]()
     for parameter in network.parameters():
-        if parameter.ndim == 1:  # as trained ones: without biases, LayerNorm breaks at the mean colour
+        if parameter.ndim == 1:  # as if trained: without biases, LayerNorm breaks at the mean color
             parameter.data += 0.1 * torch.randn_like(parameter)
     with torch.no_grad():
-        for _ in range(20):  # batch normalisation learns its statistics, or signals die out on the way
+        for _ in range(20):  # batch normalization needs statistics, or signals die out on the way
             network.train()(torch.randn(8, 3, SIDE, SIDE))
     return network
 
@@ -97,7 +97,7 @@ TARGETS = torch.tensor([1, 0, 4])
 
 
 def close(found: Tensor, expected: Tensor, relative: float = 1e-4) -> bool:
-    """To a share of the largest value: sums of other orders differ in the last digits."""
+    """Compare relative to the largest value: sums in another order differ in the last digits."""
     scale = float(expected.abs().max())
     assert scale > 0, "a comparison with nothing but zeros proves nothing"
     return bool(((found - expected).abs() <= relative * scale).all())
@@ -173,7 +173,7 @@ def test_guided_backprop_changes_networks_of_other_activations_too(
 
 
 def test_guided_backprop_by_hand() -> None:
-    """Two layers on one pixel: of the two ways back, the one with a negative gradient is closed."""
+    """Two layers on one pixel: of the two backward paths, the one with a negative gradient is blocked."""
 
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -206,7 +206,7 @@ def test_a_network_without_activations_has_no_guided_backprop(as_model: Wrap, pi
 
 
 def test_gradcam_at_every_layer_is_the_formula(model: VisionModel, pixels: Tensor) -> None:
-    """Against activations and gradients taken by hand; Captum's takes dimension 1 for the channels."""
+    """Against activations and gradients read by hand; Captum's takes dimension 1 for the channels."""
     blind = {
         (found.module, found.call) for found in module_maps(model, find_taps(model)) if found.reached == 0
     }
@@ -289,7 +289,7 @@ def test_a_map_does_not_depend_on_the_other_images_of_its_batch(
     model, pixels = (
         model.double(),
         pixels.double(),
-    )  # sums of another order never fall on another side of a ReLU
+    )  # sums in another order never cross the threshold of a ReLU
     together = attribute(model, pixels, TARGETS, method, parameters, chunk=3)
     for number in range(3):
         part = slice(number, number + 1)

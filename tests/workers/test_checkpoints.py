@@ -1,6 +1,6 @@
-"""Checkpoints of other people's habits load with the logits of the network they came from, or say what they are.
+"""Checkpoints as found in practice load with the logits of the original network, or are refused with a reason.
 
-`CASES` is the table of `docs/checkpoints.md`: habit, how it is made here, and the outcome that a person meets.
+`CASES` is the table in `docs/checkpoints.md`: habit, how it is made here, and the outcome for the user.
 """
 
 import argparse
@@ -30,18 +30,18 @@ CLASSES = 7
 
 
 class OfOnesOwn(nn.Linear):
-    """A class that only its own project has."""
+    """A class that exists only in someone's own project."""
 
 
 def small(seed: int = 0, classes: int = CLASSES) -> nn.Module:
-    """A torchvision network with weights of its own."""
+    """Return a torchvision network with its own random weights."""
     torch.manual_seed(seed)
     network: nn.Module = import_library("torchvision.models").squeezenet1_1(num_classes=classes)
     return network.eval()
 
 
 def timm(name: str, seed: int = 0, **options: Any) -> nn.Module:
-    """A timm network whose normalizations are not the identity, so that fusing them shows."""
+    """Return a timm network whose normalizations are not the identity, so that fusing them has an effect."""
     torch.manual_seed(seed)
     network: nn.Module = import_library("timm").create_model(name, **({"num_classes": CLASSES} | options))
     with torch.no_grad():
@@ -53,7 +53,7 @@ def timm(name: str, seed: int = 0, **options: Any) -> nn.Module:
 
 
 def convnext(folder: Path, seed: int = 0, **settings: Any) -> nn.Module:
-    """A transformers network, saved to `folder`."""
+    """Return a transformers network, saved to `folder`."""
     torch.manual_seed(seed)
     library = import_library("transformers")
     config = library.ConvNextConfig(
@@ -65,7 +65,7 @@ def convnext(folder: Path, seed: int = 0, **settings: Any) -> nn.Module:
 
 
 def edit(path: Path, **changes: Any) -> None:
-    """Change settings of a JSON file; None removes one."""
+    """Change settings in a JSON file; None removes one."""
     settings = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
 
@@ -409,7 +409,7 @@ def adapter(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A habit, how it is made, and what a person meets: `says` is in the sentence, or in a note of what loads."""
+    """A habit, how it is made, and the outcome: `says` occurs in the error, or in a note about what was loaded."""
 
     habit: str
     make: Callable[[Path], Made]
@@ -502,7 +502,7 @@ CASES = [
          "expected num_channels 3 (RGB) or 1 (gray)"),
 ]  # fmt: skip
 
-# What libraries say to developers, and no person should read here.
+# Wording that libraries address to developers, and that no user should read here.
 FORBIDDEN = ("unexpected", "weights_only", "trust_remote_code", "ignore_mismatched_sizes", "Traceback")
 
 
@@ -532,7 +532,7 @@ def test_a_checkpoint_loads_whole_or_says_what_it_is(case: Case, tmp_path: Path)
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "no terminal"])
 def test_nobody_is_asked_whether_to_run_a_folders_code(tmp_path: Path, terminal: bool) -> None:
-    """A person who would answer `y` is not asked either: the library's own question never comes up."""
+    """Nor is a user who would answer `y`: the library's own prompt never appears."""
     convnext(tmp_path / "net")
     own_code(tmp_path / "net")
     for file in ("config.json", "mine.py"):

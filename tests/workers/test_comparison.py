@@ -1,4 +1,4 @@
-"""Maps before and after an attack against single gradients in NumPy, SmoothGrad itself and SciPy; and their laws."""
+"""Maps before and after an attack against single gradients in NumPy, SmoothGrad and SciPy; and their invariants."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def panels() -> list[Panel]:
 
 
 def samples_of(model: VisionModel, panel: Panel, *, samples: int, level: float) -> np.ndarray:
-    """n,3,H,W float64: one gradient at a time."""
+    """Return n,3,H,W float64, computed one gradient at a time."""
     normalised = (panel.pixels - model.mean[0]) / model.std[0]
     sigma = level * (normalised.max() - normalised.min()) * model.std[0]
     found = []

@@ -1,4 +1,4 @@
-"""The doctor names what is wrong on real photographs, and says so when nothing is."""
+"""The doctor identifies what is wrong with a model on real photos, and reports when nothing is."""
 
 import random
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def test_top_1_and_top_5_are_counted_like_by_hand(lite0: VisionModel, labelled: 
 
 
 def test_a_wrong_mean_and_std_is_named_with_the_one_that_fits(lite0: VisionModel, labelled: Labelled) -> None:
-    """100 photographs are enough, though top-1 falls by no more than a few points."""
+    """100 photos suffice, though top-1 drops by only a few points."""
     found = diagnose(with_normalisation(lite0, IMAGENET_MEAN, IMAGENET_STD), labelled)
     assert not found.healthy
     assert (found.best.normalisation, found.best.offset) == ("mean = std = 0.5", 0)
@@ -132,7 +132,7 @@ def test_a_network_that_returns_nan_is_not_called_right(lite0: VisionModel, labe
 
 
 class Says(nn.Module):
-    """Names the class that the image's first pixel holds."""
+    """Predicts the class encoded in the image's first pixel."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def told(said: list[int], labels: list[int]) -> Labelled:
 
 
 def test_a_tenth_right_of_a_thousand_classes_is_no_guessing(as_model: Wrap) -> None:
-    """2 of 20: by chance with a probability of 0.02 %."""
+    """2 of 20 correct: the probability by chance is 0.02 %."""
     found = diagnose(
         as_model(Says(1000), size=8), told([1, 2, *range(100, 118)], [1, 2, *range(200, 236, 2)])
     )

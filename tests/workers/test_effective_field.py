@@ -1,4 +1,4 @@
-"""Effective receptive fields against gradients that are known by hand."""
+"""Effective receptive fields against gradients known analytically."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from workers.layers.taps import Tap
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Tiny operators: threads would spend their time waiting for one another."""
+    """Use one thread: with tiny operators, threads would spend their time waiting for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,7 +37,7 @@ class Vision(nn.Module):
 
 
 def tap_on(model: Vision, module: str, **changes: Any) -> Tap:
-    """A tap on an N,C,H,W output, unless `changes` say otherwise."""
+    """Return a tap on an N,C,H,W output, unless `changes` say otherwise."""
     given_shapes: list[torch.Size] = []
     layer = model.network.get_submodule(module)
     handle = layer.register_forward_hook(lambda _module, _inputs, output: given_shapes.append(output.shape))
@@ -54,7 +54,7 @@ def tap_on(model: Vision, module: str, **changes: Any) -> Tap:
 
 
 def side_by_brute_force(kernel: np.ndarray) -> int:
-    """Side of the smallest centred square that holds 95 % of a square map, ring by ring."""
+    """Return the side of the smallest centered square with 95 % of a square map's mass, ring by ring."""
     size = len(kernel)
     for cut in range((size - 1) // 2, -1, -1):
         if kernel[cut : size - cut, cut : size - cut].sum() >= 0.95 * kernel.sum():
@@ -92,7 +92,7 @@ def test_a_flat_kernel_needs_95_percent_of_its_area(size: int, side: int) -> Non
 
 
 class Layouts(nn.Module):
-    """One convolution, then linear layers on N,H,W,C and on tokens behind a class token, all of them identities."""
+    """One convolution, then identity linear layers on N,H,W,C and on tokens behind a class token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Layouts(nn.Module):
         for linear in (self.last, self.tokens):
             linear.weight.data = torch.eye(4)
             linear.bias.data.zero_()
-        # all channels alike, so that it does not matter which one is drawn
+        # all channels are alike, so that it does not matter which one is sampled
         blob = torch.exp(-torch.linspace(-3, 3, 9).square())
         self.conv.weight.data = (torch.rand(1, 3, 9, 9) * blob[:, None] * blob).expand(4, -1, -1, -1).clone()
 
@@ -128,7 +128,7 @@ def test_layouts_make_no_difference() -> None:
 
 
 class Mixing(nn.Module):
-    """Cells of 3 x 3 pixels, each with a share of the mean over all."""
+    """Cells of 3 x 3 pixels, each with a share of the mean over all cells added."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Mixing(nn.Module):
         return self.same(cells + self.share * cells.mean((2, 3), keepdim=True))
 
 
-# 27 x 27 pixels; the unit's own 3 x 3 hold 1, the whole input `share`
+# 27 x 27 pixels; the unit's own 3 x 3 have mass 1, the whole input `share`
 @pytest.mark.parametrize(("share", "side"), [(0.01, 3), (1.0, 27), (100.0, 27), (0.06, 9)])
 def test_a_global_layer_is_measured_around_its_own_cell(share: float, side: int) -> None:
     model = Vision(Mixing(share), 9 * 3)
@@ -154,7 +154,7 @@ def test_a_global_layer_is_measured_around_its_own_cell(share: float, side: int)
     fields = receptive_fields(model, [tap])
     assert fields["same"].is_global
     sizes = effective_sizes(model, [tap], torch.rand(1, 3, 27, 27))
-    # units off the middle reach the input's edge sooner on one side, later on the other
+    # off-center units reach the input's edge sooner on one side and later on the other
     assert abs(sizes["same"] - at_centre) <= 2
     assert abs(side - at_centre) <= 2
 

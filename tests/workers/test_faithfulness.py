@@ -1,4 +1,4 @@
-"""Deletion and insertion against a loop over single pixels, and their laws."""
+"""Deletion and insertion against a loop over single pixels, and their invariants."""
 
 from collections.abc import Callable
 
@@ -68,7 +68,7 @@ def test_the_sign_of_a_map_plays_no_part(model: VisionModel) -> None:
 
 
 def test_a_map_that_finds_what_matters_scores_better_than_its_opposite(as_model: Wrap) -> None:
-    """Only the pixels of one square count."""
+    """Only the pixels of one square matter."""
 
     class Square(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def test_a_map_that_finds_what_matters_scores_better_than_its_opposite(as_model:
     good[2:5, 2:5] = 1
     right, wrong = (faithfulness(model, pixels, 0, heat) for heat in (good, 1 - good))
     assert right.deletion_auc < wrong.deletion_auc
-    # the blurred image is as bright: there is nothing to bring in
+    # the blurred image has the same brightness, so insertion reveals nothing
     assert right.insertion_auc == pytest.approx(wrong.insertion_auc)
 
 

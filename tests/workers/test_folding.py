@@ -1,4 +1,4 @@
-"""Folded networks say what the network says; what cannot be folded is left as it is."""
+"""Folded networks give the same output; layers that cannot be folded are left as they are."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ PIXELS = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
-    """Normalisations that have seen something."""
+    """Give normalization layers nontrivial statistics."""
     torch.manual_seed(4)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -33,7 +33,7 @@ def norms(model: nn.Module) -> int:
 
 
 class Residual(nn.Module):
-    """A convolution whose output goes to a normalisation and past it; and one that is called twice."""
+    """A convolution whose output goes into a normalization and around it; or one that is called twice."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def test_a_folded_network_says_the_same(as_model: Wrap, lite0: VisionModel, libr
 def test_padding_and_rectifier_are_the_convolutions_own(
     as_model: Wrap, size: int, kernel: int, stride: int, groups: int
 ) -> None:
-    """TensorFlow's padding is wider on one side; the passes over memory that it takes are saved, the bits the same."""
+    """TensorFlow's padding is wider on one side; folding saves passes over memory, and the result is bit-identical."""
     layers = import_library("timm").layers
     for act in (nn.ReLU6, nn.ReLU, nn.SiLU):
         network = nn.Sequential(

@@ -1,4 +1,4 @@
-"""Grad-CAM at its default layer and at named modules, over three libraries, against hooks written by hand."""
+"""Grad-CAM at its default layer and at named modules, for three libraries, against hooks written by hand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ def _torchvision(name: str, **options: Any) -> nn.Module:
 
 
 def _vgg() -> nn.Module:
-    """torchvision's, narrow, and with one layer after the map in place of 120 million weights."""
+    """Return torchvision's VGG, narrow, and with one layer after the map in place of 120 million weights."""
     library = import_library("torchvision.models.vgg")
     with torch.device("meta"):
         network: nn.Module = library.vgg11(init_weights=False)
@@ -72,7 +72,7 @@ VIT: dict[str, Any] = {
     "patch_size": 8,
 }  # fmt: skip
 
-# What the class is read from, by the module's path, its kind, and the axis that holds its channels.
+# Each network with the module path of its default Grad-CAM map and the layout of that map.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "transformers convnext": (
         lambda: _transformers("ConvNext", depths=[1, 1, 2, 1], hidden_sizes=[8, 16, 24, 32]),
@@ -149,7 +149,7 @@ _MODELS: dict[str, VisionModel] = {}
 
 
 def _made(name: str, as_model: Wrap) -> VisionModel:
-    """The network of that name, one object for all tests, which leave it as it is: its trace is kept with it."""
+    """Return the network of that name; tests share it and leave it unchanged, since its trace is cached with it."""
     if name not in _MODELS:
         _MODELS[name] = _make(name, as_model)
     return _MODELS[name]
@@ -158,7 +158,7 @@ def _made(name: str, as_model: Wrap) -> VisionModel:
 def _make(name: str, as_model: Wrap) -> VisionModel:
     torch.manual_seed(0)
     network = NETWORKS[name][0]()
-    for parameter in network.parameters():  # some heads and layer scales begin at zero
+    for parameter in network.parameters():  # some heads and layer scales start at zero
         if parameter.ndim < 2 or not parameter.any():
             parameter.data += 0.1 * torch.randn_like(parameter)
     return as_model(network, size=SIDE, classes=CLASSES)
@@ -175,12 +175,12 @@ def pixels() -> Tensor:
 
 
 def _by_hand(model: VisionModel, pixels: Tensor, module: str, layout: str, prefix: int) -> Tensor:
-    """Grad-CAM at a module's first output, N,H,W in the map's own size, before the ReLU."""
+    """Return Grad-CAM at a module's first output, N,H,W at the map's own resolution, before the ReLU."""
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         kept.append(output if isinstance(output, Tensor) else next(iter(output.values())))
-        return output.clone() if isinstance(output, Tensor) else None  # densenet goes on in place
+        return output.clone() if isinstance(output, Tensor) else None  # densenet continues in place
 
     with model.network.get_submodule(module).register_forward_hook(keep):
         logits = model(pixels.clone().requires_grad_())
@@ -215,7 +215,7 @@ def test_the_default_map_is_that_of_the_last_join_that_reaches_the_class(
 
 @pytest.mark.parametrize("name", ["torchvision resnet", "transformers resnet", "timm resnet"])
 def test_a_branch_before_the_join_holds_a_part_and_the_block_all(name: str, as_model: Wrap) -> None:
-    """By brute force: with a map cut off, does the class still depend on the pixels?"""
+    """By brute force: with a map detached, does the class still depend on the pixels?"""
     model = _made(name, as_model)
     maps = module_maps(model, find_taps(model))
     again = {at.module for at in maps if at.call}
@@ -229,7 +229,7 @@ def test_a_branch_before_the_join_holds_a_part_and_the_block_all(name: str, as_m
             continue  # they return records
         batch = torch.rand(
             1, 3, SIDE // 2, SIDE // 2
-        ).requires_grad_()  # dependence is a matter of the wiring
+        ).requires_grad_()  # dependence is a property of the graph
         with module.register_forward_hook(cut):
             logits = model(batch)
         around = logits.requires_grad and bool(torch.autograd.grad(logits.sum(), batch)[0].any())
@@ -251,7 +251,7 @@ def test_any_module_can_be_named(as_model: Wrap, pixels: Tensor) -> None:
 
 
 def test_a_module_that_is_called_twice_has_two_maps(as_model: Wrap, pixels: Tensor) -> None:
-    """torchvision's blocks use one ReLU, in place, before and after the join."""
+    """torchvision's blocks use one in-place ReLU both before and after the join."""
     model = _made("torchvision resnet", as_model)
     second = attribute(model, pixels, TARGETS, "gradcam", {"layer": "layer4.1.relu-2"})
     block = attribute(model, pixels, TARGETS, "gradcam", {"layer": "layer4.1"})

@@ -1,4 +1,4 @@
-"""A network of one channel goes through everything: index, maps, attacks and judges; epsilon is in gray pixels."""
+"""A network with one input channel works everywhere: index, maps, attacks and judges; epsilon is in gray pixels."""
 
 import io
 from pathlib import Path
@@ -44,7 +44,7 @@ def reference(model: VisionModel) -> ModelRef:
 
 
 def as_trained(model: VisionModel, image: Image.Image) -> torch.Tensor:
-    """Pixels 1,1,H,W in [0, 1] by Pillow's own steps: luminance, resize, center crop."""
+    """Return pixels 1,1,H,W in [0, 1] by Pillow's own steps: luminance, resize, center crop."""
     preprocessing = model.preprocessing
     height, width = preprocessing.resized_size(image.width, image.height)
     small = image.convert("RGB").convert("L").resize((width, height), Image.Resampling.BILINEAR)

@@ -1,4 +1,4 @@
-"""Guided Backprop guides every activation, however a network calls it: against the same network of modules."""
+"""Guided Backprop guides every activation, however it is called: against the same network built of modules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ TARGETS = torch.tensor([1, 0])
 
 
 class Net(nn.Module):
-    """Two convolutions with `activation` behind each."""
+    """Two convolutions, each followed by `activation`."""
 
     def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 
 def in_place(x: Tensor) -> Tensor:
-    x.relu_()  # what it returns is not used
+    x.relu_()  # its return value is not used
     return x
 
 
@@ -98,7 +98,7 @@ def test_a_function_is_guided_as_its_module_is(name: str, as_model: Wrap, pixels
 def test_densenet_which_ends_in_a_function_is_guided_as_its_rewriting_with_modules(
     as_model: Wrap, pixels: Tensor
 ) -> None:
-    """28 % of the largest value apart where modules alone are guided."""
+    """The error is 28 % of the largest value if only modules are guided."""
     torch.manual_seed(0)
     network = import_library("torchvision.models").DenseNet(8, (2, 2), 16, num_classes=CLASSES).eval()
     network.classifier.weight.data *= 10

@@ -1,4 +1,4 @@
-"""Networks whose output is no softmax over classes, and logits that are not finite."""
+"""Networks whose output is not a softmax over classes, and logits that are not finite."""
 
 import json
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def pixels() -> Tensor:
 
 
 def raw(model: VisionModel, pixels: Tensor) -> Tensor:
-    """The network's own logit."""
+    """Return the network's own logit."""
     with torch.no_grad():
         return model.network((pixels - model.mean) / model.std).logits[:, 0]  # type: ignore[no-any-return]
 
@@ -80,7 +80,7 @@ def test_one_logit_explains_for_and_against_with_opposite_signs(saved: Save, pix
 def test_an_attack_on_one_logit_succeeds_where_its_sign_turns(saved: Save, pixels: Tensor) -> None:
     model = load_model(str(saved(["pneumonia"])))
     logits = raw(model, pixels)
-    with torch.no_grad():  # near the decision, so that a small step turns it
+    with torch.no_grad():  # near the decision boundary, so that a small step crosses it
         model.network.classifier[1].bias -= logits.mean()  # type: ignore[index,union-attr,operator]
     signs = raw(model, pixels) > 0
     found = smallest_epsilons(model, pixels, signs.long(), grid=Grid(0.01, 0.5))
@@ -122,7 +122,7 @@ def test_a_timm_folder_that_states_several_labels_an_image_is_refused(tmp_path: 
 def test_a_transformer_of_another_size_than_its_processors_gets_the_size_it_takes(
     tmp_path: Path, larger: bool
 ) -> None:
-    """As a ViT that was trained further at 384 pixels and kept the image processor of 224."""
+    """Like a ViT fine-tuned at 384 pixels that kept the image processor for 224."""
     library = import_library("transformers")
     config = library.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,

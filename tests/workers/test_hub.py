@@ -1,4 +1,4 @@
-"""What a hub has is fetched whole into the library's own cache; a hub out of reach is told in time."""
+"""Models on a hub are downloaded completely into the library's own cache; an unreachable hub is reported in time."""
 
 import hashlib
 import http.server
@@ -23,7 +23,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Folder of repositories ORG/NAME served with the hub's protocol, and an empty cache to fetch them into."""
+    """Folder of ORG/NAME repositories served over the hub's protocol, and an empty cache for downloads."""
     folder = tmp_path / "hub"
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -165,7 +165,7 @@ def test_weights_in_several_files_count_as_fetched_when_all_are_there(hub: Path)
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """Address of a server that takes connections and never says a word."""
+    """URL of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -206,7 +206,7 @@ def test_a_hub_that_refuses_says_so_at_once(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.fixture
 def file_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Address and folder of a server of files; `cut` in a name makes it end the connection half-way."""
+    """URL and folder of a file server; `cut` in a file name makes it close the connection half-way."""
     folder = tmp_path / "served"
     folder.mkdir()
 

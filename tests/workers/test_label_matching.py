@@ -1,4 +1,4 @@
-"""Labels of a set are classes of a model by tiers, and nothing ambiguous is settled by a guess."""
+"""Labels of a set are matched to classes of a model in tiers, and ambiguous ones are never guessed."""
 
 import unicodedata
 
@@ -27,22 +27,22 @@ APART = unicodedata.normalize("NFD", "Café")
 @pytest.mark.parametrize(
     ("classes", "labels", "expected"),
     [
-        # case alone tells letters of alphabets apart
+        # single letters that differ only in case
         (("A", "B", "a", "b"), ("A", "b", "a"), [("exact", 0), ("exact", 3), ("exact", 2)]),
         (("A", "a"), ("Á",), [("none", None)]),
         (("Cat", "dog"), ("cat", "DOG"), [("case", 0), ("case", 1)]),
         (("Cat", "cat"), ("CAT",), [("ambiguous", None)]),
         (("b",), ("b", "B"), [("exact", 0), ("ambiguous", None)]),
         (("b",), ("B",), [("case", 0)]),
-        # Unicode's forms, full width, separators
+        # Unicode normalization forms, separators
         ((COMPOSED, "tea"), (APART,), [("unicode", 0)]),
         ((APART,), (COMPOSED, APART), [("unicode", 0), ("exact", 0)]),
         (("polar bear", "polar-bear2"), ("polar_bear", "polar  bear"), [("ambiguous", None)] * 2),
         (("polar bear", "brown bear"), ("polar_bear", "Brown-Bear"), [("separators", 0), ("case", 1)]),
         (("STRASSE",), ("straße",), [("case", 0)]),
-        # signs have no letters
+        # symbols contain no letters
         (("-", "_", "+"), ("-", "+", "_", "--"), [("exact", 0), ("exact", 2), ("exact", 1), ("none", None)]),
-        # commas belong to names
+        # commas are part of names
         (
             ("Pepper,_bell___Bacterial_spot", "Pepper,_bell___healthy"),
             ("Pepper,_bell___healthy", "Pepper", "bell   healthy"),
@@ -74,7 +74,7 @@ def test_a_name_of_two_imagenet_classes_is_ambiguous_whatever_a_list_calls_them(
 def test_full_imagenet_names_match_each_class_but_those_that_two_have() -> None:
     whole = [entry.description.split(":")[0] for entry in imagenet().classes]
     got = found(imagenet(), *whole)
-    # two cranes have one list of names; "maillot" alone is the first name of another class too
+    # two cranes share one list of names; "maillot" alone is also the first name of another class
     assert [n for n, (_, index) in enumerate(got) if index != n] == [134, 517, 638]
     short = [entry.name for entry in imagenet().classes]
     assert [n for n, (_, index) in enumerate(found(imagenet(), *short)) if index != n] == [517, 638]

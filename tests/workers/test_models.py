@@ -1,4 +1,4 @@
-"""Models load whole with their own preprocessing and classes, or say in a sentence why not."""
+"""Models load completely with their own preprocessing and classes, or are refused with a sentence that says why."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def small_convnext(**settings: Any) -> Any:
 
 @pytest.fixture
 def convnext_folder(tmp_path: Path) -> Path:
-    """A small ConvNeXt of random weights as `save_pretrained` writes it, with its image processor."""
+    """A small ConvNeXt with random weights as `save_pretrained` writes it, with its image processor."""
     folder = tmp_path / "my convnext"
     labels = dict(enumerate(["cat", "dog", "crane", "crane"]))
     small_convnext(id2label=labels, label2id={}).save_pretrained(folder)
@@ -168,12 +168,12 @@ def test_a_timm_folder_loads_as_the_hub_holds_it(tmp_path: Path) -> None:
     torch.testing.assert_close(model.network(pixels), network(pixels))
 
 
-# --- state dicts of one's own
+# --- own state dicts
 
 
 @pytest.fixture
 def mobilenet_folder(shared_data: Path, tmp_path: Path) -> Path:
-    """A folder that describes the real MobileNetV2 of the shared data."""
+    """A folder that describes the real MobileNetV2 in the shared data."""
     settings = {
         "architecture": "torchvision:mobilenet_v2",
         "weights": str(shared_data / "weights" / "mobilenet_v2_torchvision.safetensors"),
@@ -262,7 +262,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
         load_model(f"torchvision:mobilenet_v2@{path}")
 
 
-# --- where models are looked for
+# --- search path for models
 
 
 @pytest.mark.parametrize("place", ["convnext-tiny", "convnext-tiny-224", "facebook/convnext-tiny-224"])

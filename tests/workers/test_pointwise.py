@@ -18,7 +18,7 @@ Wrap = Callable[..., VisionModel]
 
 @pytest.fixture
 def model(as_model: Wrap) -> VisionModel:
-    """A ConvNeXt whose blocks weigh something."""
+    """A ConvNeXt whose blocks contribute: its layer scale starts at 1."""
     library = import_library("transformers")
     torch.manual_seed(0)
     config = library.ConvNextConfig(

@@ -1,4 +1,4 @@
-"""Preprocessing equals the libraries' own pipelines, and boxes find their way back to the photograph."""
+"""Preprocessing equals the libraries' own pipelines, and boxes map back to the photo."""
 
 import subprocess
 import sys
@@ -19,13 +19,13 @@ from workers.models.sources.timm import preprocessing_of_timm
 from workers.models.sources.torchvision import preprocessing_of_weights
 from workers.torchvision_import import import_library
 
-# (width, height): wide, tall, square, odd leftovers to crop, smaller than any crop, one pixel high
+# (width, height): wide, tall, square, odd margins to crop, smaller than any crop, one pixel high
 SIZES = [(500, 375), (333, 517), (256, 256), (401, 259), (61, 83), (640, 1)]
 PLAIN = Preprocessing((224, 224), 256, "bilinear", HALF, HALF)
 
 
 def picture(width: int, height: int) -> Image.Image:
-    """Smooth structure with noise on top, different in each channel."""
+    """Return an image of smooth structure with noise, different in each channel."""
     generator = np.random.default_rng(width * 1000 + height)
     y, x = np.mgrid[0:height, 0:width]
     smooth = np.stack([np.sin(x / 23 + c) * np.cos(y / 17 - c) for c in range(3)], axis=-1)
@@ -34,13 +34,13 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def normalised(preprocessing: Preprocessing, image: Image.Image) -> npt.NDArray[np.float64]:
-    """3,H,W as a network would get it."""
+    """Return 3,H,W as a network would receive it."""
     pixels = preprocessing(image) / 255.0
     return ((pixels - preprocessing.mean) / preprocessing.std).transpose(2, 0, 1)
 
 
 def levels_apart(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], preprocessing: Preprocessing) -> float:
-    """Largest difference, in levels of 255."""
+    """Return the largest difference in 8-bit levels."""
     assert ours.shape == theirs.shape
     return float((np.abs(ours - theirs).max(axis=(1, 2)) * preprocessing.std).max() * 255)
 
@@ -89,7 +89,7 @@ def test_timms_own_transform_gives_the_same_to_the_level(name: str, settings: di
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"])
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 def test_every_crop_mode_of_timm_gives_the_same_bits(mode: str, interpolation: str) -> None:
-    """timm's own transform before it makes floats: uint8, for square and other inputs, tiny and thin images."""
+    """timm's own transform before it converts to float: uint8, for square and other inputs, tiny and thin images."""
     data = import_library("timm.data")
     for input_size in ((3, 96, 96), (3, 64, 129), (3, 131, 80), (1, 28, 28)):
         network = import_library("timm").create_model("test_resnet", in_chans=input_size[0])
@@ -136,7 +136,7 @@ def test_a_gray_image_is_the_same_to_a_gray_model_as_in_colors() -> None:
 
 
 def test_what_came_later_shows_in_the_text_of_digests_only_where_it_is_used() -> None:
-    """Indexed models are known by digests of this text; it stays what it was for them."""
+    """Digests of models that are already indexed depend on this text, so it must not change for them."""
     assert repr(PLAIN) == (
         "Preprocessing(input_size=(224, 224), resize=256, interpolation='bilinear', mean=(0.5, 0.5, 0.5), "
         "std=(0.5, 0.5, 0.5), crop_rounding='half_even')"
@@ -164,7 +164,7 @@ PROCESSORS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize("backend", ["Pil", ""], ids=["pillow", "torchvision"])
 @pytest.mark.parametrize(("name", "settings"), PROCESSORS)
 def test_transformers_own_processor_gives_the_same(name: str, settings: dict[str, Any], backend: str) -> None:
-    """To a level with its Pillow pipeline; its torchvision pipeline resizes tensors and rounds its own way."""
+    """To within one level of its Pillow pipeline; its torchvision pipeline resizes tensors and rounds differently."""
     processor = getattr(import_library("transformers"), name + backend)(**settings)
     ours, note, reverse = preprocessing_of_processor(processor)
     assert (note, reverse) == (None, False)
@@ -219,7 +219,7 @@ def test_the_resized_size_is_torchvisions(width: int, height: int, resize: int |
 def test_a_box_in_the_input_shows_the_same_place_in_the_photograph(
     width: int, height: int, resize: int | tuple[int, int], fit: Any, rounding: Any, y: int, x: int
 ) -> None:
-    """The photograph is its own ruler: red grows with x and green with y."""
+    """The photo is its own ruler: red increases with x and green with y."""
     rows, columns = np.mgrid[0:height, 0:width]
     ruler = np.stack([(columns + 0.5) / width, (rows + 0.5) / height, rows * 0], axis=-1)
     image = Image.fromarray((ruler * 255).round().astype(np.uint8))
@@ -228,7 +228,7 @@ def test_a_box_in_the_input_shows_the_same_place_in_the_photograph(
     preprocessing = replace(PLAIN, input_size=(64, 64), resize=resize, crop_rounding=rounding, fit=fit)
     resized_height, resized_width = preprocessing.resized_size(width, height)
     if resized_height < 64 or resized_width < 64:
-        return  # a border: what lies there is clipped
+        return  # a border: positions in it are clipped
     red, green, _ = preprocessing(image)[y, x] / 255
     y0, x0, y1, x1 = preprocessing.box_in_image((y, x, y + 1, x + 1), width, height)
     # the filter blurs the ruler's ends by up to a pixel of the smaller scale

@@ -1,4 +1,4 @@
-"""Theoretical receptive fields against gradients, against NaN, and against the literature."""
+"""Theoretical receptive fields against gradients, NaN propagation and the literature."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from workers.torchvision_import import import_torchvision
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Thousands of tiny operators: threads would spend their time waiting for one another."""
+    """Use one thread: with thousands of tiny operators, threads would spend their time waiting for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -61,7 +61,7 @@ def field_after(network: nn.Module, height: int = 24, width: int = 24) -> Recept
 
 
 def make_transparent(network: nn.Module) -> nn.Module:
-    """Positive weights and averages in place of maxima, so that no gradient cancels, clips or loses a race."""
+    """Make weights positive and pool by averages, not maxima: no gradient cancels, is clipped or loses to a maximum."""
     generator = torch.Generator().manual_seed(0)
 
     def positive(shape: Any, low: float, high: float) -> Tensor:
@@ -84,14 +84,14 @@ def make_transparent(network: nn.Module) -> nn.Module:
 
 
 def unlike_channels(output: Tensor) -> Tensor:
-    """Sum of N,C,H,W over channels with unlike weights: normalised channels would sum to a constant."""
+    """Sum N,C,H,W over channels with unequal weights: normalized channels would sum to a constant."""
     return torch.einsum("nchw,c->hw", output, torch.linspace(1, 2, output.shape[1], dtype=output.dtype))
 
 
 def support(value: Tensor, pixels: Tensor, axis: int) -> tuple[int, int] | None:
-    """First and one past the last row (axis 0) or column (1) of the pixels whose gradient is not zero.
+    """Return the first and one past the last row (axis 0) or column (axis 1) with a nonzero gradient.
 
-    None where there is no such pixel.
+    None if there is no such pixel.
     """
     (gradient,) = torch.autograd.grad(value, pixels, retain_graph=True)
     lines = (gradient != 0).any(dim=0).any(dim=0).any(dim=1 - axis).nonzero().flatten()
@@ -107,7 +107,7 @@ def interval(field: ReceptiveField, axis: int, position: int) -> tuple[float, fl
 
 
 def assert_boxes_are_the_support(network: nn.Module, height: int = 24, width: int = 24) -> ReceptiveField:
-    """Every unit's support lies in its box; where the field is exact, boxes inside the input equal it."""
+    """Check that every unit's support lies in its box, and that exact boxes inside the input equal the support."""
     network = make_transparent(network)
     field = field_after(network, height, width)
     pixels = torch.rand(1, 3, height, width, dtype=torch.float64, requires_grad=True)
@@ -121,7 +121,7 @@ def assert_boxes_are_the_support(network: nn.Module, height: int = 24, width: in
                 assert found == (0, extent) or not field.exact
                 continue
             low, high = interval(field, axis, position)
-            # a unit may see nothing but padding
+            # a unit may see only padding
             first, end = found or (low, high)
             assert low <= first
             assert end <= high
@@ -177,7 +177,7 @@ class MultiheadAttention(nn.Module):
 
 
 class Scan(nn.Module):
-    """A recurrent layer over the rows of a map, over its columns, or over all positions as tokens."""
+    """A recurrent layer over the rows of a map, its columns, or all positions as tokens."""
 
     def __init__(
         self, kind: type[nn.RNNBase], over: str, *, batch_first: bool = True, **settings: Any
@@ -362,7 +362,7 @@ def test_cells_called_step_by_step_are_followed() -> None:
 
 
 def test_an_empty_slice_of_tokens_is_no_obstacle() -> None:
-    """As networks without prefix tokens take of their queries."""
+    """As in networks without prefix tokens, which slice zero of them off their queries."""
     field = assert_boxes_are_the_support(
         nn.Sequential(
             conv(3), Function(lambda x: torch.cat([x[:, :, :0], x.split([0, x.shape[2]], 2)[1] * 2], 2))
@@ -484,7 +484,7 @@ class Sum(nn.Module):
 
 
 class Branches(nn.Module):
-    """Branches side by side in channels, shuffled, and thinned again."""
+    """Branches concatenated along channels, shuffled, and reduced again."""
 
     def __init__(self, *branches: nn.Module, channels: int) -> None:
         super().__init__()
@@ -520,7 +520,7 @@ def assert_interior_unit_has_its_box(network: nn.Module, height: int, width: int
 
 
 def interior_position(field: ReceptiveField, grid: Sequence[int], extent: tuple[int, int]) -> tuple[int, int]:
-    """The middle one of the positions whose boxes lie inside the input."""
+    """Return the middle of the positions whose boxes lie inside the input."""
     found = []
     for axis in range(2):
         boxes = [interval(field, axis, position) for position in range(grid[axis])]
@@ -535,7 +535,7 @@ def interior_position(field: ReceptiveField, grid: Sequence[int], extent: tuple[
 def test_random_networks_let_a_nan_through_from_the_edges_of_the_box_and_from_nowhere_else(
     network: nn.Module,
 ) -> None:
-    # forwards, with the network as it is: maxima, clipping and cancelling weights let a NaN pass all the same
+    # forward pass, with the network unchanged: NaN passes through maxima, clipping and cancelling weights
     height, width = 144, 128
     field = field_after(network, height, width)
     pixels = torch.rand(1, 3, height, width, dtype=torch.float64)
@@ -595,7 +595,7 @@ def _efficientnet_lite() -> nn.Module:
     import_torchvision()
     from timm.models.efficientnet import _gen_efficientnet_lite
 
-    # as `timm.create_model("tf_efficientnet_lite0")` makes it, but narrow
+    # as `timm.create_model("tf_efficientnet_lite0")` builds it, but narrow
     return _gen_efficientnet_lite(
         "tf_efficientnet_lite0", channel_multiplier=0.1, num_classes=2, pad_type="same", bn_eps=1e-3
     )
@@ -639,7 +639,7 @@ def test_every_tap_of_a_model_has_the_field_that_its_gradient_shows(name: str) -
     fields = receptive_fields(model, taps)
     assert list(fields) == [tap.layer for tap in taps]
     make_transparent(model.network)
-    # long strips, upright and lying, since the field of the last layers is larger than any square we could afford
+    # long strips, vertical and horizontal: the field of the last layers is larger than any square we could afford
     for axis, size in enumerate([(length, 32), (32, length)]):
         pixels = torch.rand(1, 3, *size, dtype=torch.float64, requires_grad=True)
         outputs = _outputs(model, pixels)
@@ -647,7 +647,7 @@ def test_every_tap_of_a_model_has_the_field_that_its_gradient_shows(name: str) -
             field = fields[tap.layer]
             assert field.exact
             if field.jump is not None and field.start is not None:
-                # all these networks treat rows and columns alike, so each tap goes along one axis
+                # all these networks treat rows and columns alike, so each tap is checked along one axis
                 assert field.jump[0] == field.jump[1]
                 assert field.start[0] == field.start[1]
             output = unlike_channels(as_nchw(tap, outputs[tap.module, tap.call]))
@@ -699,7 +699,7 @@ def test_every_tap_of_a_vision_transformer_has_the_field_that_its_gradient_shows
             found = support(output[0, :, 1, 2].square().sum(), pixels, axis)
             expected = (0, 64) if field.is_global else interval(field, axis, (1, 2)[axis])
             assert found == expected, tap.layer
-        # the patch is the middle, however far a token sees
+        # the center is the token's patch, however far the token sees
         assert field.centre((1, 2), grid=(4, 4), extent=(64, 64)) == (24.0, 40.0)
 
 

@@ -1,4 +1,4 @@
-"""Results follow their image set to its new name, and are not those of another set that takes the old one."""
+"""Results follow their image set to its new name, and do not belong to another set that takes the old name."""
 
 from typing import Any
 
@@ -35,14 +35,14 @@ def test_results_are_found_under_the_new_name_and_the_old_name_is_another_sets(
     rename_set(atlas, store, lab.ledger, "painted", "renamed")
     import_pictures(
         lab.settings, painted_pictures(4), image_set="painted"
-    )  # the same pictures under the old name
+    )  # the same images under the old name
 
-    with monkeypatch.context() as patch:  # asked again under the new name: neither computed nor another job
+    with monkeypatch.context() as patch:  # the same under the new name: no computation, no new job
         patch.setattr("workers.jobs.saliency.attribute", None)
         patch.setattr("workers.jobs.attack.smallest_epsilons", None)
         assert lab.run(image_set="renamed", method="gradient", parameters={}) == maps
         assert lab.attack(image_set="renamed", parameters=FIXED) == attacks
-        # and one image alone is another request, of the same results
+        # one image alone is another request with the same results
         assert results(
             lab, lab.run(image_set="renamed", image_ids=[1], method="gradient", parameters={})
         ) == [2]
@@ -55,7 +55,7 @@ def test_results_are_found_under_the_new_name_and_the_old_name_is_another_sets(
             k: v for k, v in then.items() if k not in named
         }
 
-    # the set that has the old name now has nothing yet, and what it asks for is its own
+    # the set that now has the old name has no results yet, and its requests are its own
     other = lab.run(method="gradient", parameters={})
     assert other != maps
     assert results(lab, other) == [3, 4]

@@ -1,4 +1,4 @@
-"""A worker's way with a job: what it keeps, what it gives back, and what it never writes."""
+"""How a worker runs a job: what it stores, when it gives the job back, and what it never writes."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ Act = Callable[[Record, Callable[[int, int], None]], None]
 
 
 class Counted:
-    """A kind whose items do what they are told to, and count how often."""
+    """A job kind whose items run `act`, and which records the items it computed."""
 
     def __init__(self, act: Act = lambda _item, _progress: None) -> None:
         self.act = act
@@ -153,7 +153,7 @@ def test_a_full_disk_makes_the_job_wait_and_the_next_try_goes_on_where_it_was(
     [
         OSError(28, "No space left on device"),
         OSError(122, "Disk quota exceeded"),
-        RuntimeError("IO Error: Could not write file: No space left on device"),  # as DuckDB and Arrow say it
+        RuntimeError("IO Error: Could not write file: No space left on device"),  # as DuckDB and Arrow put it
     ],
 )
 def test_a_disk_that_stays_full_costs_no_attempt_and_is_looked_at_less_and_less_often(
@@ -180,7 +180,7 @@ def test_a_disk_that_stays_full_costs_no_attempt_and_is_looked_at_less_and_less_
 
 
 def test_a_database_that_is_read_only_for_a_while_costs_nothing(settings: Settings) -> None:
-    """As in a failover: the item that ended meanwhile is kept once it can be, and computed once."""
+    """As in a failover: the item that finished meanwhile is stored once that is possible, and computed only once."""
     with installed_postgres() as (url, _):
         ledger = Ledger(dataclasses.replace(settings, ledger_url=url))
         ledger.migrate()
@@ -202,7 +202,7 @@ def test_a_database_that_is_read_only_for_a_while_costs_nothing(settings: Settin
 
 
 def set_read_only(url: str, on: bool) -> None:
-    """Have a PostgreSQL refuse what writes, or take it again."""
+    """Make a PostgreSQL read-only, or writable again."""
     with psycopg.connect(url, autocommit=True, options="-c default_transaction_read_only=off") as connection:
         connection.execute(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if on else 'off'}")
         connection.execute("SELECT pg_reload_conf()")
@@ -214,7 +214,7 @@ def set_read_only(url: str, on: bool) -> None:
 
 
 def test_an_item_that_was_kept_without_an_answer_is_kept_once(settings: Settings, ledger: Ledger) -> None:
-    """The database keeps a transaction, and the connection ends before it says so."""
+    """The database commits a transaction, and the connection breaks before the client learns of it."""
     job = submit(ledger)
     kind = Counted()
     breaks = iter([True])

@@ -1,4 +1,4 @@
-"""A command starts itself anew with the C libraries' settings, once, and only where that helps."""
+"""A command restarts itself with the C library settings, once, and only where that helps."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Items of saliency jobs with a real network: what is kept, shared, and refused."""
+"""Items of saliency jobs with a real network: what is stored, shared and refused."""
 
 import dataclasses
 from collections.abc import Callable
@@ -113,7 +113,7 @@ def test_an_image_that_is_another_by_now_is_refused(lab: Lab) -> None:
         lab.submitter.submit(other)
     job, _ = jobs.submit_job(
         lab.ledger, other
-    )  # the set changed between being looked at and the job's being made
+    )  # the set changed between the request and the creation of the job
     lab.runner.run(job)
     assert (
         "painted has another image 0 than when this was asked for"
@@ -168,7 +168,7 @@ def test_a_worker_keeps_the_models_it_used_last(
 
 
 def test_no_result_is_half_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full at the very write."""
+    """The disk is full during that very write."""
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""SmoothGrad against Captum with the same noise, against NumPy over single gradients, and its laws."""
+"""SmoothGrad against Captum with the same noise, against NumPy over single gradients, and its invariants."""
 
 from collections.abc import Callable
 from unittest.mock import patch
@@ -49,7 +49,7 @@ def sigma_of(model: VisionModel, image: Tensor, level: float) -> float:
 
 def single_gradients(model: VisionModel, image: Tensor, target: int, *, samples: int, level: float, seed: int
 ) -> np.ndarray:  # fmt: skip
-    """n,3,H,W float64, one sample at a time."""
+    """Return n,3,H,W float64, one sample at a time."""
     sigma = sigma_of(model, image, level)
     found = []
     for sample in range(samples):
@@ -63,7 +63,7 @@ def single_gradients(model: VisionModel, image: Tensor, target: int, *, samples:
 def test_it_is_captums_with_the_same_noise(
     model: VisionModel, pixels: Tensor, variant: str, captums: str
 ) -> None:
-    """Captum adds its noise to the network's own input, and draws it for all samples at once."""
+    """Captum adds its noise to the network's normalized input, and draws it for all samples at once."""
     samples, level, seed = 12, 0.2, 4
 
     class Bare(nn.Module):
@@ -79,7 +79,7 @@ def test_it_is_captums_with_the_same_noise(
         expected = attr.NoiseTunnel(attr.Saliency(Bare())).attribute(
             normalised[None].double(), nt_type=captums, nt_samples=samples, stdevs=sigma, target=1, abs=False
         )  # fmt: skip
-    # d / d pixel = d / d normalised / std; the moments of second order by its square
+    # d / d pixel = d / d normalized / std; second-order moments scale by its square
     expected = expected / model.std ** (1 if variant == "mean" else 2)
     model.float()
     found = smoothgrad(model, pixels[:1], TARGETS[:1], samples=samples, noise_level=level, seed=seed,

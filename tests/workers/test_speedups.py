@@ -1,4 +1,4 @@
-"""Each optimization that CONVSCOPE_SPEEDUPS names can be left out, and changes no result by more than rounding."""
+"""Each optimization that CONVSCOPE_SPEEDUPS names can be disabled, and changes results only by rounding."""
 
 import dataclasses
 import os
@@ -26,7 +26,7 @@ from workers.models.vision import VisionModel, load_model
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
-# A command that restarts itself as all do, then prints a hash of logits and a setting of the restart.
+# A command that restarts itself as all commands do, then prints a hash of logits and a setting of the restart.
 COMMAND = """
 import hashlib, os
 from commands.stores import restart_for_torch

@@ -1,4 +1,4 @@
-"""Requests become jobs by their content, and are refused in sentences."""
+"""Requests become jobs identified by their content, or are refused in sentences."""
 
 import pytest
 from hypothesis import given
@@ -66,7 +66,8 @@ def test_a_layer_that_an_indexed_model_cannot_have_is_refused_when_it_is_asked_f
     rows = atlas.fetch(layers("synthetic"))
     module = rows[-1]["module"]
     block = module.rpartition(".")[0]
-    # its layers, their paths, later calls of these, the modules around them, and one that is no layer
+    # its layers, their module paths, repeated calls of these, the enclosing modules, and one module that is
+    # not a layer
     for there in (rows[0]["layer"], module, f"{module}-2", block, "classifier", ""):
         assert request(atlas, models=indexed, method="gradcam", parameters={"layer": there}).items
     upper = rows[0]["layer"].upper() + "x"
@@ -225,7 +226,7 @@ def test_a_text_is_numbers_or_refused_in_a_sentence(text: str) -> None:
     try:
         ids = parse_ids(text)
     except InvalidRequest as error:
-        assert str(error).startswith("ids: expected")  # noqa: PT017  # either way is right
+        assert str(error).startswith("ids: expected")  # noqa: PT017  # both outcomes are valid
     else:
         assert ids
         assert all(isinstance(number, int) and number >= 0 for number in ids)

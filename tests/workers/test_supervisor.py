@@ -1,4 +1,4 @@
-"""Children are started again, or end all; none is left behind."""
+"""Child processes are restarted, or all stop; none is left behind."""
 
 import os
 import signal
@@ -108,7 +108,7 @@ def test_a_child_ends_with_its_killed_parent() -> None:
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        # the launcher is past once the child's own program runs
+        # the launcher has been replaced once the child's own program runs
         assert wait_until(lambda: b"prctl" not in Path(f"/proc/{child}/cmdline").read_bytes(), seconds=10)
         parent.kill()
     assert wait_until(lambda: _has_ended(child), seconds=10)

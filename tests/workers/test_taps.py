@@ -51,7 +51,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     # the same 49 layers: the 32 convolutions of squeeze-and-excitation act on pooled features
     "torchvision EfficientNet-B0": (lambda: torchvision_net("efficientnet_b0"), 49),
     "torchvision DenseNet-121": (lambda: torchvision_net("densenet121"), 120),
-    # 1 + 3 * 16 + 4 shortcuts, squeeze-and-excitation left out
+    # 1 + 3 * 16 + 4 shortcuts, without squeeze-and-excitation
     "torchvision RegNet-Y 400MF": (lambda: torchvision_net("regnet_y_400mf"), 53),
     "timm RegNet-Y 400MF": (lambda: timm_net("regnety_004"), 53),
     # 1 + 12 * (query, key, value, output, fc1, fc2)
@@ -98,7 +98,7 @@ def _every_tap_is_reached_and_only_the_first_has_no_source(model: VisionModel, t
     edges = tap_edges(model, taps)
     assert len(set(edges)) == len(edges)
     assert {tap.layer for tap in taps} - {target for _, target in edges} == {taps[0].layer}
-    # without a cycle: every network here is a feed-forward one
+    # acyclic: every network here is feed-forward
     left = {tap.layer for tap in taps}
     while left:
         free = {
@@ -150,7 +150,7 @@ def test_resnets_have_stages_of_blocks_with_a_shortcut_in_the_first(name: str, a
     assert ("stage1.block1.conv3", "stage1.block2.conv3") in edges
     described = {tap.layer: tap.description for tap in taps}
     assert described["stem"] == "7x7 conv, 64, stride 2, before batch norm and ReLU"
-    # what follows is the sum with the shortcut, so no activation takes this output itself
+    # the sum with the shortcut follows, so no activation takes this output directly
     assert described["stage1.block1.conv3"] == "1x1 conv, 256, stride 1"
 
 
@@ -212,7 +212,7 @@ TOKEN_NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
 
 @pytest.mark.parametrize("name", TOKEN_NETWORKS)
 def test_a_tokens_position_is_its_patch(name: str, as_model: Wrap) -> None:
-    """Before the first attention mixes tokens, one changed patch changes one position, and that one."""
+    """Before the first attention mixes tokens, changing one patch changes exactly the position of that patch."""
     build, layer, prefix = TOKEN_NETWORKS[name]
     model = as_model(build())
     tap = next(tap for tap in find_taps(model) if tap.layer == layer)
@@ -250,7 +250,7 @@ def _output(model: VisionModel, tap: Tap, pixels: Tensor) -> Tensor:
 
 
 class Reused(nn.Module):
-    """One convolution called twice, each time followed by an activation in place."""
+    """One convolution called twice, each time followed by an in-place activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,7 +284,7 @@ def test_a_module_called_twice_is_two_taps_with_the_outputs_before_the_in_place_
     kept: dict[str, Tensor] = {}
     with record_taps(model, taps, lambda tap, output: kept.update({tap.layer: output.clone()})):
         model(torch.rand(2, 3, 32, 32))
-        model(pixels)  # the count of calls starts anew with every pass
+        model(pixels)  # the call count restarts with every forward pass
     torch.testing.assert_close(kept[taps[0].layer], first)
     torch.testing.assert_close(kept[taps[1].layer], second)
 
@@ -346,7 +346,7 @@ def test_an_unexpected_channel_count_is_an_error_and_not_a_silent_broadcast(as_m
 
 
 def test_reordered_tokens_are_put_back_in_the_images_rows(as_model: Wrap) -> None:
-    """Hiera keeps the tokens of a mask unit together: unit (0, 1) is the fourth and not the second of its tokens."""
+    """Hiera orders its tokens by mask unit, so the token of position (0, 1) is not the second one."""
     model = as_model(transformers_net("Hiera", embed_dim=8, num_heads=[1, 1, 2, 2], depths=[1, 1, 1, 1]))
     tap = next(tap for tap in find_taps(model) if tap.order is not None)
     assert tap.order is not None
@@ -355,7 +355,7 @@ def test_reordered_tokens_are_put_back_in_the_images_rows(as_model: Wrap) -> Non
     row, column = 20, 33
     changed = plain.clone()
     changed[..., row * 4 + 1, column * 4 + 1] = (
-        1.0  # the middle of one patch alone, which 7x7 windows overlap
+        1.0  # only the center of one patch, because 7x7 windows overlap
     )
     difference = (_output(model, tap, plain) - _output(model, tap, changed)).abs().amax(dim=(0, 1))
     rows, columns = difference.nonzero().unbind(dim=1)
@@ -375,7 +375,7 @@ def test_channels_of_reordered_tokens_are_clamped_everywhere(as_model: Wrap) -> 
 
 
 class Pooling(nn.Module):
-    """A convolution, a vector that the pixels do not reach, and a transposed convolution."""
+    """A convolution, a vector that does not depend on the pixels, and a transposed convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -404,7 +404,7 @@ def test_every_layer_that_is_no_tap_is_listed_with_its_reason(as_model: Wrap) ->
 
 
 class Scanned(nn.Module):
-    """A network that reads the rows of its map by a recurrent layer in each direction."""
+    """A network that scans the rows of its map with a recurrent layer in each direction."""
 
     def __init__(self, kind: type[nn.RNNBase], **settings: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Classes are keyed on WNIDs, lists in circulation are recognised, and names that repeat decide nothing."""
+"""Classes are keyed by WNID, common label lists are recognized, and repeated names decide nothing."""
 
 from workers.models.vocabularies import (
     imagenet,
