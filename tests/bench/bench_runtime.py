@@ -1,7 +1,8 @@
 """What `workers.models.speedups.runtime` is worth: `python tests/bench/bench_runtime.py [--rounds N]`.
 
-Forward passes of a full-size ConvNeXt-tiny with random weights, batches of 16, in processes of their own that
-differ in their environment alone; the ways alternate, on an idle machine and beside one busy process.
+Forward passes of a full-size ConvNeXt-tiny with random weights, in batches of 16, in separate processes that
+differ only in their environment. The variants alternate, on an idle machine and with one busy process
+alongside.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """What the index costs on top of the forward pass: `python tests/bench/bench_topk.py [--rounds N]`.
 
-ConvNeXt-tiny of full size with random weights, 58 layers, 41,184 channels, k = 20. All ways see the same batch in
-the same process, one after the other, round after round; the ratio is the median over rounds of each way's time
-over the same round's bare forward pass. The steady state is that of `--seen` images: the k-th best values are set
-to where so many images would have brought them.
+Full-size ConvNeXt-tiny with random weights, 58 layers, 41,184 channels, k = 20. All methods process the same
+batch in the same process, one after the other, round after round. The reported ratio is the median over
+rounds of a method's time divided by the bare forward pass of the same round. The steady state is that after
+`--seen` images: the k-th best values are set to where that many images would have brought them.
 """
 
 import argparse

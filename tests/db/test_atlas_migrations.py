@@ -63,7 +63,7 @@ def test_a_step_gives_the_tables_that_its_version_had(
 
 
 def test_the_present_tables_are_recorded_as_the_shape_of_the_latest_version() -> None:
-    """Whoever changes a table learns here that the version needs a number, a step and a recorded shape."""
+    """Fails when a table changes without a new version number, a migration step and a recorded shape."""
     with duckdb.connect() as connection:
         connection.execute(schema.ddl())
         assert column_types(connection, "memory", "main", "duckdb_tables") == recorded("4b")

@@ -1,4 +1,4 @@
-"""`convscope run` in an empty home: what a user sees who has just cloned the repository.
+"""`convscope run` in an empty home: what a new user sees right after cloning the repository.
 
 Real photos, real weights, a real index, a real browser.
 """

@@ -40,7 +40,7 @@ def files_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-# ----------------------------------------------------------------------------------------- what enters
+# ------------------------------------------------------------------------------------ what is imported
 
 
 def test_a_folder_enters_in_order_of_name_and_its_files_stay_where_they_are(
@@ -218,7 +218,7 @@ def test_ground_truth_that_names_none_of_the_images_is_refused(
     assert atlas.version() is None
 
 
-# ---------------------------------------------------------------------------------------------- again
+# ----------------------------------------------------------------------------------- repeated imports
 
 
 def test_importing_again_adds_nothing_and_publishes_nothing(
@@ -307,7 +307,7 @@ def test_lost_thumbnails_and_copies_are_made_again(
     assert all(path.exists() for path in lost)
 
 
-# ----------------------------------------------------------------------------------- when something goes wrong
+# ---------------------------------------------------------------------------------------------------- failures
 
 
 def test_an_import_that_is_stopped_changes_nothing(
@@ -409,7 +409,7 @@ def test_progress_counts_to_the_end(bring: Bring, photo: Photo, write_files: Wri
     assert [done for done, _ in heard] == sorted(done for done, _ in heard)
 
 
-# ------------------------------------------------------------------------------------------ real pictures
+# -------------------------------------------------------------------------------------------- real photos
 
 
 def test_a_thousand_photographs_enter_with_their_classes(
