@@ -1,4 +1,4 @@
-"""The address bar."""
+"""Page state in the URL: parsed, serialized and validated."""
 
 import pytest
 from hypothesis import given

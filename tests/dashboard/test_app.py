@@ -1,4 +1,4 @@
-"""The application as a whole."""
+"""The application as a whole: imports, redirects, and assets served from this server only."""
 
 import fcntl
 import subprocess

@@ -1,4 +1,4 @@
-"""Tiles and rows."""
+"""Rendering of patch tiles and rows of tiles."""
 
 import cv2
 import numpy as np

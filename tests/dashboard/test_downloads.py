@@ -1,4 +1,4 @@
-"""Tables as CSV."""
+"""Tables downloaded as CSV."""
 
 import csv
 import io

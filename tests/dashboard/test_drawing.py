@@ -1,4 +1,4 @@
-"""The drawing of a network."""
+"""The drawing of a network's layers: structure, legibility and overlap."""
 
 import itertools
 

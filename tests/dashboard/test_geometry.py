@@ -1,4 +1,4 @@
-"""Where a unit looks."""
+"""Which region of the input and of the image a unit's tile shows."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The Saliency page's records."""
+"""What the Saliency page requests for a URL, and its error messages."""
 
 from typing import Any
 
