@@ -1,10 +1,10 @@
-"""The dashboard: `create_app(settings)` makes it; nothing happens at import.
+"""The dashboard: `create_app(settings)` builds it; nothing happens at import.
 
-Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps, `/attack`
-attacks, `/robustness` those on whole sets, `/sql` questions of one's own, `/jobs` what runs; `/pictures/…`,
-`/download/…`, `/choices/….json` and `/status.json` feed them; `/api/…` is for programs too; `/bootstrap/…` and
-`/editor/…` are Bootstrap's and the SQL editor's files, served from here; `/login`, `/logout` and the open
-`/health.json` stand before all of it (see `gate.py`).
+Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps,
+`/attack` attacks, `/robustness` attacks on whole sets, `/sql` user queries, `/jobs` jobs. `/pictures/…`,
+`/download/…`, `/choices/….json` and `/status.json` serve their data; `/api/…` is open to programs too;
+`/bootstrap/…` and `/editor/…` serve Bootstrap's and the SQL editor's files. `/login`, `/logout` and the
+public `/health.json` come before access control (see `security/middleware.py`).
 """
 
 from pathlib import Path
@@ -66,9 +66,9 @@ def create_app(settings: Settings) -> Dash:
         routing_callback_inputs={"mounted": State(MOUNTED, "data")},
         enable_mcp=False,
         on_error=callback_fault,
-        use_async=False,  # else an installed asgiref makes each route start an event loop
+        use_async=False,  # with it, an installed asgiref would make every route start an event loop
     )
-    add_page: Any = dash.register_page  # Dash gives it no types
+    add_page: Any = dash.register_page  # Dash does not type it
     for page in PAGES:
         add_page(f"dashboard.pages.{page.name}", path=page.path, title=page.title, layout=page.layout)
     add_page("not_found_404", path="/not-found", title="Not found · Convscope", layout=not_found)
@@ -110,7 +110,7 @@ def create_app(settings: Settings) -> Dash:
 
 
 def not_found(**_: Any) -> Any:
-    """The page for an address that is none."""
+    """The page for unknown addresses."""
     return html.Div(
         components.error_message("There is no such page.", link=(local("/"), "Show the patches")),
         className="single-page",
@@ -118,9 +118,9 @@ def not_found(**_: Any) -> Any:
 
 
 def name_the_run() -> flask.Response | None:
-    """Send an address that leaves the run open on to the one that names it.
+    """Redirect an address without an explicit run to the one that names it.
 
-    The address bar then says what is shown, and shows the same when a newer run is there.
+    The address bar then identifies what is shown, and shows the same after a newer run is published.
     """
     given = flask.request.args.to_dict()
     path = flask.request.path.rstrip("/") or "/"
@@ -138,6 +138,6 @@ def name_the_run() -> flask.Response | None:
 
 
 def bootstrap_file(name: str) -> flask.Response:
-    """Bootstrap's CSS and icons from the package Bootstrap-Flask: nothing comes from a CDN."""
+    """Bootstrap's CSS and icons from the Bootstrap-Flask package: nothing is loaded from a CDN."""
     folder = Path(flask_bootstrap.__file__).parent / "static" / "bootstrap5"
     return flask.send_from_directory(folder, name, max_age=86400)

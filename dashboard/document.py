@@ -1,6 +1,6 @@
 """The HTML document around every page."""
 
-# Sets the theme before anything is drawn, so that a dark page never flashes white.
+# Sets the theme before the first paint, so a dark page never flashes white.
 HEAD = """<!DOCTYPE html>
 <html lang="en" data-bs-theme="light">
     <head>
@@ -27,5 +27,5 @@ HEAD = """<!DOCTYPE html>
 
 
 def head(prefix: str) -> str:
-    """The page around Dash's own, for a dashboard below `prefix`."""
+    """The HTML around Dash's own markup, for a dashboard served below `prefix`."""
     return HEAD.replace('href="/', f'href="{prefix}/')

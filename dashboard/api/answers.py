@@ -1,4 +1,4 @@
-"""How the HTTP interface reads requests and words its answers."""
+"""Helpers of the HTTP API: read request parameters, validate them, and format responses."""
 
 import json
 import math
@@ -22,7 +22,7 @@ FOR_EVER = "public, max-age=31536000, immutable"
 
 
 class NotFound(LookupError):
-    """There is nothing of that number; the message is one sentence."""
+    """No object has the requested number; the message is one sentence."""
 
 
 STATUS: dict[type[Exception], int] = {
@@ -36,7 +36,7 @@ STATUS: dict[type[Exception], int] = {
 
 
 def answer(content: Any, status: int = 200, **headers: str) -> flask.Response:
-    """JSON that is never cached."""
+    """A JSON response that is never cached."""
     text = json.dumps(content, default=_plain, allow_nan=False)
     response = flask.Response(text + "\n", status, mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
@@ -52,19 +52,19 @@ def _plain(value: Any) -> Any:
 
 
 def error_response(error: Exception) -> flask.Response:
-    """The sentence of an error that has one."""
+    """The error's message as a JSON response."""
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
     return answer({"error": " ".join(str(error).split())}, status)
 
 
 def json_body() -> dict[str, Any]:
-    """The object that a request carries.
+    """The JSON object in the request body.
 
-    Only as application/json, which a page of another site cannot send without asking first; anything else ends the
-    request with 415.
+    Accepts only application/json, which a page on another site cannot send without a CORS preflight; any
+    other content type aborts with 415.
 
     Raises:
-        InvalidRequest: it is no object in JSON.
+        InvalidRequest: the body is not a JSON object.
     """
     if flask.request.mimetype != "application/json":
         flask.abort(answer({"error": "expected a body of type application/json"}, 415))
@@ -78,10 +78,10 @@ def json_body() -> dict[str, Any]:
 
 
 def only(body: Mapping[str, Any], *names: str) -> None:
-    """Refuse members that nobody reads: they are misspelt ones.
+    """Reject unknown members, which are usually misspelled ones.
 
     Raises:
-        InvalidRequest: there is another than `names`.
+        InvalidRequest: `body` has a member that is not in `names`.
     """
     for name in body:
         if name not in names:
@@ -89,10 +89,10 @@ def only(body: Mapping[str, Any], *names: str) -> None:
 
 
 def number(name: str, default: int, *, low: int, high: int) -> int:
-    """A whole number of the query string.
+    """An integer parameter of the query string.
 
     Raises:
-        InvalidRequest: it is none, or out of range.
+        InvalidRequest: it is not an integer, or is out of range.
     """
     text = flask.request.args.get(name)
     if text is None:
@@ -103,10 +103,10 @@ def number(name: str, default: int, *, low: int, high: int) -> int:
 
 
 def fraction(name: str, default: float | None, *, low: float, high: float) -> float | None:
-    """A number of the query string.
+    """A numeric parameter of the query string.
 
     Raises:
-        InvalidRequest: it is none, or out of range.
+        InvalidRequest: it is not a number, or is out of range.
     """
     text = flask.request.args.get(name)
     if text is None:
@@ -121,10 +121,10 @@ def fraction(name: str, default: float | None, *, low: float, high: float) -> fl
 
 
 def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
-    """A word of the query string.
+    """A parameter of the query string with a fixed set of values.
 
     Raises:
-        InvalidRequest: it is another.
+        InvalidRequest: the value is not one of `choices`.
     """
     text = flask.request.args.get(name, default)
     if text not in choices:
@@ -135,10 +135,10 @@ def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
 
 
 def words(name: str) -> str:
-    """A text of the query string, empty where it is not given.
+    """A text parameter of the query string, empty if absent.
 
     Raises:
-        InvalidRequest: it holds what no name holds.
+        InvalidRequest: it contains characters that no name may contain.
     """
     text = flask.request.args.get(name, "")
     if not text.isprintable() or len(text) > 200:
@@ -147,7 +147,7 @@ def words(name: str) -> str:
 
 
 def share(job: Mapping[str, Any]) -> float:
-    """How much of a job is finished, 0 to 1; once it failed or was cancelled, how much of it has a result."""
+    """Finished fraction of a job, 0 to 1; for a failed or cancelled job, the fraction that has a result."""
     made = job["items_done"]
     if job["state"] not in ("failed", "cancelled"):
         made += job["items_failed"] + job["progress"]
@@ -155,7 +155,7 @@ def share(job: Mapping[str, Any]) -> float:
 
 
 def job_record(job: Mapping[str, Any]) -> Record:
-    """A job as the interface shows it."""
+    """A job as the API returns it."""
     shown = (
         "job", "kind", "queue", "state", "image_set", "parameters", "items", "items_done", "items_failed", "attempts",
         "note", "error", "traceback", "worker", "silent", "cancel_requested", "seconds_left", "item_seconds", "age",
@@ -173,14 +173,14 @@ def job_record(job: Mapping[str, Any]) -> Record:
 
 
 def result_page(job: Mapping[str, Any]) -> str | None:
-    """Address of the page that shows what a job makes; None where no one page does."""
-    kind = JOB_KINDS.get(job["kind"])  # an older home may have others
+    """Address of the page that shows a job's results; None if no single page does."""
+    kind = JOB_KINDS.get(job["kind"])  # a home written by an older version may contain other kinds
     page = None if kind is None else kind.page(job)
     return None if page is None else local(page)
 
 
 def map_record(found: Mapping[str, Any]) -> Record:
-    """A map as the interface shows it: no paths of the server."""
+    """A saliency map as the API returns it, without server paths."""
     hidden = (
         "key",
         "question",
@@ -205,9 +205,10 @@ def map_record(found: Mapping[str, Any]) -> Record:
 def result_line(
     item: Record, facts: Record | None, parameters: Record | None, image_set: str, *, left_out: Container[str]
 ) -> Record:
-    """What is known of an item and of what it made, flat, for a line of CSV; parameters are `parameter_NAME`.
+    """An item and its result as one flat CSV row; parameters become `parameter_NAME` columns.
 
-    `facts` and `parameters` are None where nothing was made yet. What another job made counts as done.
+    `facts` and `parameters` are None if there is no result yet. An item whose result another job computed
+    counts as done.
     """
     told = {
         "image_set": image_set,
@@ -222,10 +223,10 @@ def result_line(
 
 
 def result_bytes(file: str) -> bytes:
-    """A result's file.
+    """Contents of a result's file.
 
     Raises:
-        ResultGone: it is not there any more.
+        ResultGone: the file no longer exists.
     """
     try:
         return current().results.path(file).read_bytes()
@@ -234,22 +235,22 @@ def result_bytes(file: str) -> bytes:
 
 
 def kept(data: bytes, kind: str, name: str) -> flask.Response:
-    """A file that never changes: a result's number is given once."""
+    """A response that may be cached permanently: result numbers are never reused."""
     response = flask.Response(data, mimetype=kind)
     response.headers["Cache-Control"] = FOR_EVER
     response.headers["Content-Disposition"] = f'inline; filename="{name}"'
     response.add_etag()
-    response.make_conditional(flask.request)  # in place
+    response.make_conditional(flask.request)  # modifies the response in place
     return response
 
 
 def file_name(words: str) -> str:
-    """A name that every system takes for a file: letters of ASCII, digits, - _ and dots."""
+    """A file name that is valid on every system: ASCII letters, digits, `-`, `_` and dots."""
     return "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in words
     )
 
 
 def for_spreadsheet() -> bool:
-    """Whether a CSV's formulas are to be guarded: `spreadsheet=1`."""
+    """Whether CSV cells that look like formulas must be escaped: `spreadsheet=1`."""
     return flask.request.args.get("spreadsheet") == "1"

@@ -1,4 +1,4 @@
-"""Attacks as the HTTP interface shows them, without paths of the server."""
+"""Attacks as the API returns them, without server paths."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,13 +24,13 @@ _HIDDEN = (
     "change_file",
     "steps_file",
 )
-# Patches of a moved channel that are shown beside it.
+# Number of patches shown next to a shifted channel.
 PATCHES = 9
 PATCH_TILE = 96
 
 
 def attack_record(found: Mapping[str, Any]) -> Record:
-    """What is known of an attack."""
+    """Summary of an attack."""
     url = local(f"/api/attacks/{found['attack']}")
     change = found["change_file"]
     return {name: value for name, value in found.items() if name not in _HIDDEN} | {
@@ -43,7 +43,7 @@ def attack_record(found: Mapping[str, Any]) -> Record:
 
 
 def whole_attack(context: Context, found: Record) -> Record:
-    """An attack with what the model said at each epsilon, and with all that was asked of it since."""
+    """An attack with the model's output at each epsilon and all follow-up results."""
     number = found["attack"]
     ledger = context.ledger
     catalogue = context.catalogue()
@@ -80,7 +80,7 @@ def _without(row: Record, *names: str) -> Record:
 
 
 def steps(context: Context, found: Record) -> list[Record] | None:
-    """What the model said at each epsilon; None where the file is gone. See `workers.jobs.attack.steps_array`."""
+    """The model's output at each epsilon; None if the file is gone. See `workers.jobs.attack.steps_array`."""
     try:
         table = context.results.read_array(found["steps_file"])
     except ResultGone:
@@ -105,7 +105,7 @@ def steps(context: Context, found: Record) -> list[Record] | None:
 
 
 def epsilon_of(found: Mapping[str, Any], number: float) -> float:
-    """The epsilon of a line of an attack's steps, by its number on the attack's grid."""
+    """The epsilon of a row of an attack's steps, from its index on the attack's grid."""
     if found["grid"] == "geometric":
         grid = grid_of(found["parameters"])
         assert isinstance(grid, GeometricGrid)
@@ -115,14 +115,14 @@ def epsilon_of(found: Mapping[str, Any], number: float) -> float:
 
 
 def class_names(context: Context, model: str) -> Sequence[str | None]:
-    """Names of a model's classes in their order; empty where it was not indexed."""
+    """Class names of a model in index order; empty if the model is not indexed."""
     return [row["name"] for row in context.atlas.fetch(classes_of(model))]
 
 
 def unit_records(
     catalogue: Catalogue, found: Mapping[str, Any], units: Sequence[Record], layers: Mapping[str, Record]
 ) -> list[Record]:
-    """Moved channels with their patches, where the set was indexed with that model."""
+    """Shifted channels, with their patches if the model was indexed over the set."""
     run = catalogue.run(found["model"], found["image_set"])
     indexed = {} if run is None else catalogue.dead.get(run["run"], {})
     records = []
@@ -145,14 +145,14 @@ def unit_records(
 
 
 def comparison_record(maps: Sequence[Record]) -> Record:
-    """The maps of one request, with what was asked."""
+    """The saliency maps of one request, with its parameters."""
     clean = next(row for row in maps if row["panel"] == "clean")
     asked = {name: clean[name] for name in ("samples", "noise_level", "seed", "job", "created")}
     return asked | {"maps": [map_record(row) for row in maps]}
 
 
 def map_record(found: Mapping[str, Any]) -> Record:
-    """A map before or after an attack."""
+    """A saliency map before or after an attack."""
     url = local(f"/api/attack-maps/{found['attack_map']}.npy")
     hidden = ("file", "difference_file", "standard_error_file", "request")
     has = {part: found[f"{part}_file"] is not None for part in ("difference", "standard_error")}

@@ -1,4 +1,4 @@
-"""The HTTP interface of attacks: `/api/attacks/…` and `/api/attack-maps/…`."""
+"""Attack routes of the HTTP API: `/api/attacks/…` and `/api/attack-maps/…`."""
 
 import flask
 
@@ -23,37 +23,39 @@ for _kind in STATUS:
 
 @attack_api.get("/attacks/<int:attack>")
 def show_attack(attack: int) -> flask.Response:
-    """An attack, what the model said at each epsilon, what moved inside, and what was asked of it since."""
+    """An attack, the model's output at each epsilon, the channels that shifted, and all follow-up results."""
     return answer(whole_attack(current(), _attack(attack)))
 
 
 @attack_api.get("/attacks/<int:attack>.png")
 def attacked_picture(attack: int) -> flask.Response:
-    """The attacked image, as it was stored and classified again."""
+    """The adversarial image, as it was stored and reclassified."""
     return _picture(attack, "file", f"attack-{attack}.png")
 
 
 @attack_api.get("/attacks/<int:attack>/input.png")
 def attack_input(attack: int) -> flask.Response:
-    """The image before: what the model saw, before normalisation."""
+    """The clean image: the model's input before normalization."""
     return _picture(attack, "input_file", f"attack-{attack}-input.png")
 
 
 @attack_api.get("/attacks/<int:attack>/signs.png")
 def attack_signs(attack: int) -> flask.Response:
-    """The signs along which FGSM moves the pixels: 255 up, 128 not at all, 1 down."""
+    """The gradient signs that FGSM steps along: 255 up, 128 unchanged, 1 down."""
     return _picture(attack, "change_file", f"attack-{attack}-signs.png", end=".png")
 
 
 @attack_api.get("/attacks/<int:attack>/change.npy")
 def attack_change(attack: int) -> flask.Response:
-    """What PGD added to the pixels: float32, the three colours below each other, 3 H by W."""
+    """PGD's perturbation of the pixels: float32, the three color planes stacked vertically, 3 H by W."""
     return _picture(attack, "change_file", f"attack-{attack}-change.npy", end=".npy")
 
 
 @attack_api.get("/attack-maps/<int:number>.npy")
 def attack_map(number: int) -> flask.Response:
-    """A map before or after an attack, its difference to the clean map, or that difference's standard error."""
+    """A saliency map before or after an attack, its difference to the clean map, or that difference's
+    standard error.
+    """
     part = choice("part", "map", ("map", "difference", "standard_error"))
     found = attack_queries.attack_map(current().ledger, number) if number <= MAX_NUMBER else None
     if found is None:

@@ -1,4 +1,4 @@
-"""Routes that help to choose what a request is about, as JSON below `/choices/`."""
+"""Lookups for request forms (images, classes, labels), as JSON below `/choices/`."""
 
 import flask
 import numpy as np
@@ -25,7 +25,9 @@ choices.register_error_handler(InvalidRequest, error_response)
 
 @choices.get("/ids.json")
 def ids() -> flask.Response:
-    """Numbers of `n` images of a filter of the Images page: the first, or with a `seed` random ones."""
+    """Ids of `n` images that match the filters of the Images page: the first ones, or random ones with a
+    `seed`.
+    """
     context = current()
     wanted = number("n", 6, low=1, high=MOST)
     address, problems = ImagesAddress.read(flask.request.query_string.decode(errors="replace"))
@@ -44,7 +46,7 @@ def ids() -> flask.Response:
 
 @choices.get("/where.json")
 def where() -> flask.Response:
-    """Numbers of the images of a set for which a condition holds; all of the set without one."""
+    """Ids of the images of a set that satisfy a condition; without one, of all its images."""
     context = current()
     image_set, condition = words("images"), flask.request.args.get("where", "").strip()
     run = context.catalogue().run(words("model"), image_set)
@@ -67,14 +69,14 @@ def where() -> flask.Response:
 
 @choices.get("/classes.json")
 def classes() -> flask.Response:
-    """Names of a model's classes in their order."""
+    """Class names of a model in index order."""
     rows = current().atlas.fetch(classes_of(words("model")))
     return answer({"classes": [row["name"] for row in rows]})
 
 
 @choices.get("/labels.json")
 def labels() -> flask.Response:
-    """Classes that images of a set are labelled with: the key that a filter takes, the name, how many images."""
+    """Labels that occur in a set: filter key, name, and number of images."""
     rows = current().atlas.fetch(image_classes(words("images")))
     found = [{"label": row["class"], "name": row["label"], "images": row["images"]} for row in rows]
     return answer({"labels": found})

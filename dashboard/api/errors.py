@@ -1,8 +1,8 @@
-"""What is said where something fails: one sentence, as JSON to programs, as a page to browsers, above the page to a
-callback. `handle_faults(server)` puts it behind every route, `callback_fault` behind every callback.
+"""Error responses: JSON for programs, a page for browsers, a message above the page for Dash callbacks.
+`handle_faults(server)` covers every route, `callback_fault` every callback.
 
-What has a sentence of its own (a store that cannot be read, a full disk) says that. Anything else is a fault in
-Convscope: its traceback goes to the log, and the answer says when, so that both are found together.
+Expected errors (an unreadable store, a full disk) respond with their own message. Anything else is a bug in
+Convscope: the traceback goes to the log, and the response states the time, so the log entry can be found.
 """
 
 import logging
@@ -25,7 +25,7 @@ from db.stores.results import ResultGone
 
 logger = logging.getLogger("convscope.faults")
 FAULT = make_id("shell", "fault")
-# The first that fits counts.
+# The first match applies.
 STATUS: tuple[tuple[type[Exception], int], ...] = (
     (NoAtlas, 404),
     (ResultGone, 410),
@@ -40,12 +40,12 @@ _FOR_PROGRAMS = ("/api/", "/choices/", "/status.json", "/_")
 
 
 def handle_faults(server: flask.Flask) -> None:
-    """Answer what routes raise and do not catch."""
+    """Install handlers for exceptions that routes do not catch."""
     server.register_error_handler(Exception, say_fault)
 
 
 def say_fault(error: Exception) -> flask.Response | HTTPException:
-    """The answer to a request whose route raised `error`."""
+    """The response to a request whose route raised `error`."""
     if isinstance(error, HTTPException):
         return error
     status, sentence = explain(error, flask.request.path)
@@ -62,13 +62,13 @@ def say_fault(error: Exception) -> flask.Response | HTTPException:
 
 
 def callback_fault(error: Exception) -> None:
-    """Say above the page what a callback met; what it was to change stays as it is."""
+    """Show a callback's error above the page; the callback's outputs stay unchanged."""
     _, sentence = explain(error, "a callback")
     set_props(FAULT, {"children": [html.Span(f"{sentence[0].upper()}{sentence[1:]}.")]})
 
 
 def explain(error: Exception, where: str) -> tuple[int, str]:
-    """HTTP status and sentence of an error; one without a sentence is logged with its traceback."""
+    """HTTP status and message of an error; an unexpected error is logged with its traceback."""
     for kind, status in STATUS:
         if isinstance(error, kind):
             return status, _line(error)

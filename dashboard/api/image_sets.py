@@ -1,4 +1,4 @@
-"""Image sets over HTTP: `/api/image_sets` lists, renames, describes and removes them."""
+"""Image set routes of the HTTP API: `/api/image_sets` lists, renames, describes and deletes sets."""
 
 from dataclasses import asdict
 
@@ -38,7 +38,7 @@ for _general in (InvalidRequest, LedgerError):
 
 
 def sorry_for_set(error: Exception) -> flask.Response:
-    """The sentence of an error that has one."""
+    """The error's message as a JSON response."""
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
     return answer({"error": " ".join(str(error).split())}, status)
 
@@ -49,7 +49,7 @@ for _kind in STATUS:
 
 @set_api.get("")
 def list_sets() -> flask.Response:
-    """Image sets, newest first; the models that one can be indexed with; the folders that may be named."""
+    """Image sets, newest first; the models that can index one; the folders that may be imported."""
     context = current()
     catalogue = context.catalogue()
     if catalogue.trouble:
@@ -96,7 +96,7 @@ def _record(image_set: str) -> Record:
 
 @set_api.post("/<image_set>")
 def change_set(image_set: str) -> flask.Response:
-    """Describe a set, give it another name, or both."""
+    """Change a set's description, its name, or both."""
     body = json_body()
     only(body, "name", "description")
     context = current()
@@ -126,7 +126,7 @@ def _description(text: object) -> str:
 
 @set_api.delete("/<image_set>")
 def remove_set(image_set: str) -> flask.Response:
-    """Remove a set with all that depends on it; `confirm` repeats its name."""
+    """Delete a set and everything that depends on it; `confirm` must repeat its name."""
     if words("confirm") != image_set:
         raise InvalidRequest(
             f"confirm: expected the set's name {image_set!r} once more, got {words('confirm')!r}"

@@ -1,4 +1,4 @@
-"""The OpenAPI document: `openapi.json` beside this file, and the requests for jobs, made from the kinds of jobs."""
+"""The OpenAPI document: `openapi.json` in this folder plus the job requests, generated from the job kinds."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ from workers.jobs.registry import JOB_KINDS
 
 @functools.cache
 def document() -> dict[str, Any]:
-    """The whole document, not to be changed."""
+    """The whole document; callers must not modify it."""
     found: dict[str, Any] = json.loads(Path(__file__).with_suffix(".json").read_bytes())
     kinds = JOB_KINDS.values()
     references, schemas = msgspec.json.schema_components(

@@ -1,4 +1,4 @@
-"""The HTTP interface: `/api/…`. `openapi` beside it describes it, and a test holds the two together."""
+"""Job and map routes of the HTTP API (`/api/…`). A test keeps them consistent with the `openapi` module."""
 
 import json
 from typing import Any
@@ -42,14 +42,14 @@ for _kind in STATUS:
 
 @api.get("/openapi.json")
 def openapi() -> flask.Response:
-    """The description of this interface."""
+    """The API's OpenAPI document."""
     servers = {"servers": [{"url": local("")}]} if local("") else {}
     return flask.Response(json.dumps(document() | servers), mimetype="application/json")
 
 
 @api.post("/jobs")
 def submit() -> flask.Response:
-    """Ask for work: 201 where there is something to do, 200 where it was asked for before."""
+    """Submit a job: 201 if there is work to do, 200 if the same job was submitted before."""
     context = current()
     body = json_body()
     new = read_request(body, Stores(context.atlas, context.ledger, context.settings))
@@ -83,7 +83,7 @@ def list_jobs() -> flask.Response:
 
 @api.get("/jobs/<int:job>")
 def show_job(job: int) -> flask.Response:
-    """One job with its items and the maps or attacks that they have so far; of many, those from `offset` on."""
+    """One job with its items and the maps or attacks computed so far; long jobs are paged by `offset`."""
     ledger = current().ledger
     record = _job(job)
     part = {
@@ -118,7 +118,7 @@ def cancel(job: int) -> flask.Response:
 
 @api.post("/jobs/<int:job>/retry")
 def retry(job: int) -> flask.Response:
-    """Queue a job again that failed or was cancelled."""
+    """Re-queue a failed or cancelled job."""
     _check(job)
     submitted = current().submitter.retry(job)
     return answer(_job(job) | {"notice": submitted.sentence()})
@@ -136,14 +136,14 @@ def _check(job: int) -> None:
 
 @api.get("/maps/<int:map>")
 def show_map(map: int) -> flask.Response:
-    """What is known of a map, with its curves of as many steps as are asked for."""
+    """Metadata of a map, with deletion and insertion curves of the requested number of steps."""
     found = map_record(_map(map, steps=number("steps", DEFAULT_STEPS, low=2, high=MAX_STEPS)))
     return answer(found | {"scored_steps": job_queries.scored_steps(current().ledger, map)})
 
 
 @api.get("/maps/<int:map>.npy")
 def map_array(map: int) -> flask.Response:
-    """The map's numbers, or their standard errors, as NumPy writes them."""
+    """The map's values, or their standard errors, in NumPy format."""
     part = choice("part", "map", ("map", "standard_error"))
     found = _map(map)
     file = found["file"] if part == "map" else found["standard_error_file"]
@@ -156,7 +156,7 @@ def map_array(map: int) -> flask.Response:
 
 @api.get("/maps/<int:map>.png")
 def map_picture(map: int) -> flask.Response:
-    """The map in colours, over the picture as strong as asked for."""
+    """The map as a color image, overlaid on the input at the requested strength."""
     found = _map(map)
     colours = choice("colours", heat.DIVERGING if found["signed"] else "inferno", tuple(heat.COLOUR_MAPS))
     clip = fraction("clip", heat.DEFAULT_CLIP, low=heat.LOWEST_CLIP, high=heat.HIGHEST_CLIP)
@@ -176,7 +176,7 @@ def map_picture(map: int) -> flask.Response:
 
 @api.get("/maps/<int:map>/input.png")
 def map_input(map: int) -> flask.Response:
-    """The picture that the model saw, resized and cropped, before normalisation."""
+    """The model's input image: resized and cropped, before normalization."""
     return kept(result_bytes(_map(map)["input_file"]), "image/png", f"map-{map}-input.png")
 
 

@@ -1,6 +1,8 @@
-"""SQL over HTTP: `/api/sql` answers a statement, `/download/sql.*` gives all of its rows, `/api/queries` keeps some.
+"""SQL routes of the HTTP API: `/api/sql` runs a statement, `/download/sql.*` exports all its rows,
+`/api/queries` stores saved queries.
 
-A statement is `q`; the value of its parameter `$name` is `p.name`, a number where it reads as one.
+The statement is `q`; the value of its parameter `$name` is `p.name`, converted to a number if it parses as
+one.
 """
 
 import itertools
@@ -45,7 +47,7 @@ from workers.requests.parameters import InvalidRequest
 
 STANDARD_ROWS = 1000
 MAX_ROWS = 20_000
-MAX_BYTES = 32 << 20  # of an answer that a browser shows
+MAX_BYTES = 32 << 20  # of a response that a browser displays
 ALL_ROWS = 1 << 40
 ALL_BYTES = 8 << 30
 FORMS = {"csv": "text/csv", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
@@ -65,7 +67,7 @@ for _general in (InvalidRequest, NotFound, LedgerError):
 
 
 def sorry_for_sql(error: Exception) -> flask.Response:
-    """The sentence of an error that has one."""
+    """The error's message as a JSON response."""
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
     return answer({"error": " ".join(str(error).split())}, status)
 
@@ -76,7 +78,7 @@ for _kind in STATUS:
 
 @sql_api.get("/api/sql")
 def run_sql() -> flask.Response:
-    """The first rows of a statement, with its columns; `cards=1` adds a picture for each row that has one."""
+    """The first rows of a statement, with its columns; `cards=1` adds an image for each row that has one."""
     most = number("limit", STANDARD_ROWS, low=1, high=MAX_ROWS)
     wants_cards = number("cards", 0, low=0, high=1)
     found = _run(rows=most, size=MAX_BYTES)
@@ -102,7 +104,7 @@ def run_sql() -> flask.Response:
 
 @sql_api.get("/download/sql.<form>")
 def download_sql(form: str) -> flask.Response:
-    """All rows of a statement as a file, sent while they are read; `spreadsheet=1` guards the CSV's formulas."""
+    """All rows of a statement as a streamed file; `spreadsheet=1` escapes formulas in CSV."""
     if form not in FORMS:
         raise NotFound(f"expected sql.csv, sql.json or sql.parquet, got sql.{form}")
     result = _run(rows=ALL_ROWS, size=ALL_BYTES)
@@ -115,7 +117,7 @@ def download_sql(form: str) -> flask.Response:
             if form == "csv"
             else json_lines(result.schema, batches)
         )
-        first = next(pieces)  # what fails at once is said in a sentence
+        first = next(pieces)  # immediate errors become an error response
     except BaseException:
         result.close()
         raise
@@ -128,7 +130,7 @@ def download_sql(form: str) -> flask.Response:
 
 
 def _whole(result: Result) -> Iterator[pa.RecordBatch]:
-    """All batches; a file that would end too early breaks off instead."""
+    """All batches; raises if the result is truncated, so a partial file is never mistaken for a complete one."""
     yield from result
     if result.more:
         raise SQLStopped(f"the result has more than {ALL_BYTES >> 30} GB, the most that is sent")
@@ -147,14 +149,16 @@ def _run(*, rows: int, size: int) -> Result:
 
 
 def client_gone() -> Callable[[], bool]:
-    """Reports whether whoever asked has closed the connection; always False where the server does not show it."""
+    """A function that reports whether the client has closed the connection; always False if the server does
+    not expose it.
+    """
     gone: Callable[[], bool] = flask.request.environ.get("waitress.client_disconnected", lambda: False)
     return gone
 
 
 @sql_api.get("/api/sql/tables")
 def sql_tables() -> flask.Response:
-    """Tables and views with their columns, comments and numbers of rows (null for views)."""
+    """Tables and views with their columns, comments and row counts (null for views)."""
     context = current()
     counts = row_counts(context.atlas, context.ledger)
     return answer({"tables": [asdict(one) | {"rows": counts.get(one.name)} for one in catalogue()]})
@@ -174,7 +178,7 @@ def list_queries() -> flask.Response:
 
 @sql_api.post("/api/queries")
 def keep_query() -> flask.Response:
-    """Keep a query under a name; 409 where there is one of that name, unless `replace`."""
+    """Save a query under a name; 409 if the name is taken, unless `replace` is set."""
     body = json_body()
     only(body, "name", "description", "sql", "replace")
     name, description, sql = (_text(body, part) for part in ("name", "description", "sql"))
@@ -207,7 +211,7 @@ def _text(body: Record, name: str) -> str:
 
 @sql_api.delete("/api/queries/<int:query>")
 def remove_query(query: int) -> flask.Response:
-    """Forget a saved query."""
+    """Delete a saved query."""
     if query > 2**31 - 1:
         raise NoSuchQuery(f"there is no saved query {query}")
     delete_query(current().ledger, query)

@@ -1,4 +1,4 @@
-"""What the shell's corner says, as JSON that open pages ask for every few seconds."""
+"""Status of the shell's corner, as JSON that open pages poll every few seconds."""
 
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +16,7 @@ status_route = flask.Blueprint("status", __name__)
 
 @status_route.get("/health.json")
 def health_json() -> flask.Response:
-    """That the web server answers, for everybody: what watches it has no password."""
+    """Health check of the web server; open to everyone, since monitoring has no password."""
     response = flask.jsonify({"ok": True})
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -24,7 +24,7 @@ def health_json() -> flask.Response:
 
 @status_route.get("/status.json")
 def status_json() -> flask.Response:
-    """The present status; never cached."""
+    """The current status; never cached."""
     context = current()
     response = flask.jsonify(status(context) | {"work": work(context)})
     response.headers["Cache-Control"] = "no-store"
@@ -32,10 +32,10 @@ def status_json() -> flask.Response:
 
 
 def status(context: Context) -> dict[str, Any]:
-    """What open pages compare to notice a new version: equal while nothing changed."""
+    """Status that open pages compare to detect a new version: equal as long as nothing changed."""
     catalogue = context.catalogue()
     first = read_first_run(context.settings.home)
-    return {  # in the order of their names, as `jsonify` gives them: pages compare the text
+    return {  # keys in alphabetical order, as `jsonify` sorts them: pages compare the text
         "first_run": None if first is None else [first.at, first.error],
         "image_sets": [found["image_set"] for found in catalogue.image_sets],
         "indexing": [list(build) for build in builds_under_way(context.settings.home)],
@@ -46,8 +46,8 @@ def status(context: Context) -> dict[str, Any]:
 
 
 def work(context: Context) -> dict[str, Any]:
-    """How it stands with jobs, workers, the broker and the first run. Apart from `status`: pages of the atlas need not
-    hear of it.
+    """State of jobs, workers, the broker and the first run. Separate from `status`, because pages that show
+    the atlas need not refresh when it changes.
     """
     first = read_first_run(context.settings.home)
     first_run = None if first is None else asdict(first)
@@ -57,7 +57,7 @@ def work(context: Context) -> dict[str, Any]:
     except LedgerError as error:
         return {"first_run": first_run, "trouble": str(error)}
     alive = [worker for worker in found if not worker["silent"]]
-    return {  # in the order of their names, like `status`
+    return {  # keys in alphabetical order, like `status`
         "broker": context.health.broker_answers(),
         "busy": sum(worker["job"] is not None for worker in alive),
         "first_run": first_run,

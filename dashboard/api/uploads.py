@@ -1,7 +1,9 @@
-"""Images from the browser: `/api/uploads` takes files in pieces, `/api/uploads/…/import` makes a job of them.
+"""Upload routes: `/api/uploads` receives files in chunks, `/api/uploads/…/import` turns an upload into an
+import job.
 
-A piece is the raw body of a PUT as `application/octet-stream`, which a page of another site cannot send without asking
-first. It goes straight to the disk; the answer says where the next one begins.
+A chunk is the raw body of a PUT with type `application/octet-stream`, which a page on another site cannot
+send without a CORS preflight. It is written straight to disk; the response states the offset of the next
+chunk.
 """
 
 import contextlib
@@ -20,7 +22,7 @@ from workers.requests.image_sets import LAYOUT_WORDS, labels_problem, layout_wor
 from workers.requests.parameters import InvalidRequest
 
 MAX_PIECE = 16 * 2**20
-PIECE = 4 * 2**20  # what to send at once
+PIECE = 4 * 2**20  # chunk size to send
 MAX_LABELS_NAME = 255
 MAX_LIST = 24 * 2**20  # 200,000 files with names of 100 characters
 
@@ -31,7 +33,7 @@ for _general in (InvalidRequest, NotFound, LedgerError):
 
 
 def sorry_for_upload(error: Exception) -> flask.Response:
-    """The sentence of an error that has one, and where to go on."""
+    """The error's message as a JSON response, with the offset to resume at."""
     status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
     told: Record = {"error": str(error)}
     if isinstance(error, WrongOffset):
@@ -49,7 +51,7 @@ def _store() -> UploadStore:
 
 @uploads.post("")
 def begin_upload() -> flask.Response:
-    """Make room for files, named with their sizes."""
+    """Begin an upload of files, given by name and size."""
     body = json_body()
     only(body, "files")
     listed = body.get("files")
@@ -63,7 +65,7 @@ def begin_upload() -> flask.Response:
 
 @contextlib.contextmanager
 def _wrong_where_refused() -> Iterator[None]:
-    """Files that cannot be taken are a wrong request, not one that came at the wrong moment."""
+    """Report files that cannot be accepted as an invalid request rather than a conflict."""
     try:
         yield
     except NoRoom:
@@ -74,7 +76,7 @@ def _wrong_where_refused() -> Iterator[None]:
 
 @uploads.post("/<upload>/labels")
 def add_labels(upload: str) -> flask.Response:
-    """Make room for a table of labels beside the images of an upload."""
+    """Add a table of labels to an upload."""
     body = json_body()
     only(body, "name", "size")
     if body.keys() != {"name", "size"}:
@@ -120,20 +122,20 @@ def _record(key: str) -> Record:
 
 @uploads.get("/<upload>")
 def show_upload(upload: str) -> flask.Response:
-    """How much of an upload is here."""
+    """How much of an upload has arrived."""
     return answer(_record(upload) | {"piece": PIECE})
 
 
 @uploads.get("/<upload>/files/<int:file>")
 def show_file(upload: str, file: int) -> flask.Response:
-    """How much of a file is here: where to go on."""
+    """How much of a file has arrived: the offset to resume at."""
     found = _store().file(upload, file)
     return answer({"file": file, "name": found.name, "size": found.size, "received": found.received})
 
 
 @uploads.put("/<upload>/files/<int:file>")
 def receive(upload: str, file: int) -> flask.Response:
-    """Take a piece of a file, which begins at `offset`."""
+    """Receive a chunk of a file that starts at `offset`."""
     if flask.request.mimetype != "application/octet-stream":
         return answer({"error": "expected a body of type application/octet-stream"}, 415)
     length = flask.request.content_length
@@ -147,7 +149,7 @@ def receive(upload: str, file: int) -> flask.Response:
 
 @uploads.delete("/<upload>")
 def abandon(upload: str) -> flask.Response:
-    """Remove an upload, unless a job imports it."""
+    """Delete an upload, unless a job imports it."""
     if upload in job_queries.unfinished_uploads(current().ledger):
         raise UploadRefused(f"upload {upload} is being imported: cancel the job")
     _store().remove(upload)
@@ -156,7 +158,7 @@ def abandon(upload: str) -> flask.Response:
 
 @uploads.post("/<upload>/import")
 def import_upload(upload: str) -> flask.Response:
-    """Import an upload that is whole into an image set, or say what would be imported."""
+    """Import a complete upload into an image set, or preview the import."""
     body = json_body()
     only(body, "images", "queue", "preview", "labels", *LAYOUT_WORDS)
     name, queue = body.get("images", ""), body.get("queue", "interactive")

@@ -1,4 +1,4 @@
-"""How pages are joined to Dash: layouts that are drawn once, callbacks that run in the browser."""
+"""Helpers that connect pages to Dash: layouts rendered once, and callbacks that run in the browser."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -9,7 +9,9 @@ from dash.exceptions import PreventUpdate
 
 
 def render_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]:
-    """A page's layout. Dash calls it on every change of the address: while the page is shown, it stays."""
+    """Decorator for a page's layout. Dash calls the layout on every change of the address; while the page is
+    already shown, the layout stays as it is.
+    """
 
     def decorate(draw: Callable[[], Any]) -> Callable[..., Any]:
         @functools.wraps(draw)
@@ -24,5 +26,7 @@ def render_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]
 
 
 def in_browser(app: Any, function: str, *parts: Any, **options: Any) -> None:
-    """Add the callback `function` of `assets/*.js`, with its outputs, inputs and states."""
+    """Register the function `function` of `assets/*.js` as a clientside callback with its outputs, inputs and
+    states.
+    """
     app.clientside_callback(ClientsideFunction("convscope", function), *parts, **options)

@@ -1,4 +1,4 @@
-"""The confusion matrix that a page has room for, out of all pairs of classes that occur."""
+"""Confusion matrix limited to the classes that fit on a page, computed from all pairs of classes that occur."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dashboard.state.context import Record
 
 @dataclass(frozen=True)
 class MatrixClass:
-    """A row of the matrix, and the column of the same class. `key` is the class in the set: WNID, or name."""
+    """A row of the matrix and its column. `key` identifies the class in the set: its WNID, or its name."""
 
     index: int
     key: str
@@ -19,9 +19,9 @@ class MatrixClass:
 
 @dataclass(frozen=True)
 class Matrix:
-    """`counts[i][j]` images of class i are taken for class j; `others[i]` for a class that is no column.
+    """`counts[i][j]` images of class i are predicted as class j; `others[i]` as a class without a column.
 
-    `left_out` is how many classes of the set have no row.
+    `left_out` is the number of classes in the set without a row.
     """
 
     classes: tuple[MatrixClass, ...]
@@ -31,10 +31,10 @@ class Matrix:
 
 
 def confusion_matrix(pairs: Sequence[Record], most: int) -> Matrix:
-    """The matrix of at most `most` classes, those of the most frequent confusions, in the order of their indices.
+    """The matrix of at most `most` classes: those with the most frequent confusions, sorted by index.
 
     Args:
-        pairs: rows of `db.queries.overview.confusions`, the most frequent first.
+        pairs: rows of `db.queries.overview.confusions`, most frequent first.
     """
     known: dict[int, tuple[str, str]] = {}
     images: Counter[int] = Counter()
@@ -46,7 +46,7 @@ def confusion_matrix(pairs: Sequence[Record], most: int) -> Matrix:
     chosen: dict[int, None] = {}
     wrong = [(row["class_index"], row["predicted_index"]) for row in pairs]
     wrong = [pair for pair in wrong if pair[0] != pair[1]]
-    # both classes of a confusion, as long as there is room; then the largest that nothing is confused with
+    # both classes of each confusion while there is room, then the largest classes without confusions
     for index in [
         *(index for pair in wrong for index in pair),
         *(index for index, _ in images.most_common()),

@@ -1,7 +1,7 @@
-"""The drawing of a network: nested stages and blocks, laid out like reading.
+"""Diagram of the network: nested stages and blocks, laid out in reading order.
 
-Layers of a block stand side by side in the order of the forward pass, blocks and stages below each other: so
-a network of 58 layers fits a narrow column, and positions need no layout engine in the browser.
+Layers of a block are placed side by side in the order of the forward pass, blocks and stages below each
+other. A network of 58 layers therefore fits into a narrow column, and the browser needs no layout engine.
 """
 
 import itertools
@@ -14,19 +14,19 @@ WIDTH = 320
 GUTTER = 50
 PILL_HEIGHT = 24
 GAP = 9
-EDGE = 6  # room for outlines at the right
+EDGE = 6  # room for outlines at the right edge
 BLOCK_PADDING = 6
 BLOCK_GAP = 10
 STAGE_PADDING = 8
 STAGE_HEAD = 20
 STAGE_GAP = 22
 MAX_IN_ROW = 4
-LETTER = 6.2  # mean width of a letter of 11 px
+LETTER = 6.2  # mean width of a character at 11 px
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Elements for Cytoscape with positions in pixels, and the height they take."""
+    """Cytoscape elements with positions in pixels, and the height of the diagram."""
 
     elements: list[dict[str, Any]]
     height: int
@@ -40,9 +40,10 @@ def draw(
     indexed: Collection[str] | None = None,
     model: str = "",
 ) -> Drawing:
-    """Lay out `layers`, given in the order of the forward pass; those that are not `indexed` are marked.
+    """Lay out `layers`, given in the order of the forward pass, and mark those not in `indexed`.
 
-    Ids start with `model`: Cytoscape cannot move an element to another block when the next model has its name too.
+    Ids start with `model`: Cytoscape cannot move an element to another block if the next model contains the
+    same name.
     """
     nodes: list[dict[str, Any]] = []
     spots: dict[str, tuple[int, int]] = {}  # layer -> (row, column)
@@ -94,7 +95,7 @@ def draw(
 
 
 def as_picture(drawing: Drawing) -> dict[str, Any]:
-    """A drawing without Cytoscape: pills and headings with their places, and edges that need no way around."""
+    """The diagram without Cytoscape: positioned pills and headings, and edges that need no routing."""
     pills = [element for element in drawing.elements if element.get("classes", "").startswith("layer")]
     names = {
         element["data"]["id"]: element["data"] for element in drawing.elements if "label" in element["data"]
@@ -119,7 +120,7 @@ def as_picture(drawing: Drawing) -> dict[str, Any]:
 
 
 def _label_shift(stage: str, members: Sequence[Record]) -> int:
-    """How far a stage's label moves from the middle of its box to the left corner."""
+    """Horizontal shift of a stage's label from the middle of its box to the left corner."""
     lines = [_chunks(list(inside)) for _, inside in itertools.groupby(members, lambda layer: layer["block"])]
     inner = GUTTER + STAGE_PADDING + BLOCK_PADDING
     widest = max(len(line) * (_pill_width(len(line)) + GAP) - GAP for chunks in lines for line in chunks)
@@ -129,7 +130,7 @@ def _label_shift(stage: str, members: Sequence[Record]) -> int:
 
 
 def _runs(layers: Iterable[Record], of: Any) -> list[tuple[tuple[int, str | None], list[Record]]]:
-    """Neighbours that share a group, numbered: a group that comes back later is drawn again."""
+    """Consecutive layers that share a group, numbered: a group that reappears later is drawn again."""
     grouped = itertools.groupby(layers, of)
     return [((number, name), list(members)) for number, (name, members) in enumerate(grouped)]
 
@@ -144,7 +145,7 @@ def _chunks(layers: Sequence[Record]) -> list[Sequence[Record]]:
 def _pill_width(count: int) -> int:
     room = WIDTH - GUTTER - 2 * STAGE_PADDING - 2 * BLOCK_PADDING - EDGE
     width = (room - (max(count, 3) - 1) * GAP) // max(count, 3) if count > 1 else room
-    return width - width % 2  # centres on whole pixels keep the text sharp
+    return width - width % 2  # centers on whole pixels keep the text sharp
 
 
 def _pill(
@@ -159,14 +160,16 @@ def _pill(
 
 
 def _shortened(name: str, length: int) -> str:
-    """What tells layers of a block apart stands last: `attention.q_proj` loses its front, then its end."""
+    """`name` cut to `length`. Names of a block differ at their end, so `attention.q_proj` loses leading parts
+    first, then its end.
+    """
     while len(name) > length and "." in name:
         name = name.partition(".")[2]
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _edge(source: str, target: str, spots: Mapping[str, tuple[int, int]], model: str) -> dict[str, Any]:
-    """An edge beside, down to the next line, or past lines (a shortcut)."""
+    """An edge to the side, down to the next line, or past several lines (a shortcut)."""
     (row, column), (row_to, column_to) = spots[source], spots[target]
     if row == row_to:
         kind = "beside" if abs(column - column_to) == 1 else "over"

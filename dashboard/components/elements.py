@@ -1,4 +1,4 @@
-"""Pieces that several pages share: records in, components out."""
+"""Components shared by several pages: records in, components out."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ Component = Any
 
 
 def attributes(**names: str) -> Any:
-    """Attributes whose names hold a hyphen: `aria_label` is `aria-label`."""
+    """Attributes whose names contain a hyphen: `aria_label` becomes `aria-label`."""
     return {name.replace("_", "-"): value for name, value in names.items()}
 
 
 def icon(name: str) -> Component:
-    """A Bootstrap icon that says nothing to a screen reader."""
+    """A Bootstrap icon that is hidden from screen readers."""
     return html.I(className=f"bi bi-{name}", **attributes(aria_hidden="true"))
 
 
@@ -43,7 +43,7 @@ def labelled(label: str, control: Component, *, control_id: str, className: str 
 def select(
     control_id: str, options: Sequence[tuple[str, str]], value: str | None = None, *, placeholder: str = ""
 ) -> Component:
-    """A native select: (value, label) pairs; `placeholder` shows while there is nothing to choose from."""
+    """A native select of (value, label) pairs; `placeholder` is shown while there are no options."""
     return dbc.Select(
         id=control_id,
         options=[{"value": key, "label": text} for key, text in options],
@@ -54,7 +54,7 @@ def select(
 
 
 def step(href: str | None, symbol: str, words: str) -> Component:
-    """A link to the thing before or after, as an arrow; without an address it leads nowhere."""
+    """A link to the previous or next item, as an arrow; without `href` it is disabled."""
     if href is None:
         return html.Span(icon(symbol), className="btn btn-quiet disabled", **attributes(aria_hidden="true"))
     return html.A(
@@ -63,7 +63,7 @@ def step(href: str | None, symbol: str, words: str) -> Component:
 
 
 def sql_tools(query: Query, download: str, *, rows: int | None = None) -> Component:
-    """Open in SQL, Copy SQL and Download CSV for one table; `rows`: how many the CSV has, if more are."""
+    """Open in SQL, Copy SQL and Download CSV for one table; `rows` is the CSV's row limit, if there are more."""
     text = query.text()
     return html.Div(
         [
@@ -87,7 +87,7 @@ def sql_tools(query: Query, download: str, *, rows: int | None = None) -> Compon
 
 
 def open_in_sql(text: str) -> Component:
-    """To the SQL page with this statement; nothing where it is too long for an address."""
+    """A link that opens the statement on the SQL page; nothing if it is too long for a URL."""
     href = SQLAddress(q=text).href()
     if len(href) > MAX_ADDRESS:
         return None
@@ -100,14 +100,14 @@ def open_in_sql(text: str) -> Component:
 
 
 def sql_text(query: Query) -> Component:
-    """The SQL behind a page, folded."""
+    """The SQL behind a page, collapsed."""
     return html.Details(
         [html.Summary("SQL"), html.Pre(html.Code(query.text()), tabIndex="0")], className="sql"
     )
 
 
 def message(title: str, *body: Component, kind: str = "info") -> Component:
-    """What is shown where there is nothing else to show."""
+    """A message shown in place of missing content."""
     picture = {"info": "info-circle", "error": "exclamation-circle", "empty": "inboxes"}[kind]
     return html.Div(
         [html.Div(icon(picture), className="message-icon"), html.Div([html.H2(title), *body])],
@@ -117,17 +117,17 @@ def message(title: str, *body: Component, kind: str = "info") -> Component:
 
 
 def command(text: str) -> Component:
-    """A command to type in a terminal."""
+    """A shell command to type in a terminal."""
     return html.Pre(html.Code(text), className="command", tabIndex="0")
 
 
 def trouble(sentence: str) -> Component:
-    """The page where the atlas cannot be read."""
+    """The page shown if the atlas cannot be read."""
     return message("The atlas cannot be read", html.P(sentence), kind="error")
 
 
 def thumbnails_gone(number: int, image_set: str, source: str) -> Component:
-    """A sentence where pictures cannot be shown, and what brings them back."""
+    """A sentence shown if thumbnails are missing, with what restores them."""
     if not number:
         return None
     what = (
@@ -151,7 +151,7 @@ def error_message(
     choices: Sequence[str] = (),
     to_type: str = "",
 ) -> Component:
-    """A sentence on what is wrong with the address, and the ways out of it: a link, a command to type."""
+    """A sentence about an invalid address, with ways to fix it: a link, valid choices, a command to type."""
     body: list[Component] = []
     if to_type:
         body += [html.P("To have it, type in a terminal:"), command(to_type)]
@@ -163,7 +163,7 @@ def error_message(
 
 
 def bar(name: Component, share: float, value: str, *, marked: bool = False, title: str = "") -> Component:
-    """One bar of a list: a name, a length from 0 to 1, a value in words."""
+    """One bar of a list: a name, a length from 0 to 1, and the value as text."""
     return html.Li(
         [
             html.Div(html.Span(name) if isinstance(name, str) else name, className="bar-name"),
@@ -185,7 +185,7 @@ def bars(items: Iterable[Component]) -> Component:
 
 
 def legend(crop: str) -> Component:
-    """How to read the tiles of a crop."""
+    """Explains how to read the tiles of a crop."""
     if crop == "image":
         words: list[Component] = [
             html.Span(className="swatch field", **attributes(aria_hidden="true")),
@@ -199,7 +199,7 @@ def legend(crop: str) -> Component:
 
 
 def card(title: str, tools: Component, *inside: Component) -> Component:
-    """A section with its title, its tools and what is in it."""
+    """A section with its title, tools and content."""
     return html.Section(
         [html.Div([html.H2(title), tools], className="bar-line"), *inside], className="card-plain"
     )
@@ -208,7 +208,9 @@ def card(title: str, tools: Component, *inside: Component) -> Component:
 def plain_table(
     head: Sequence[str], body: Sequence[Sequence[Any]], words: str, *, chosen: int | None = None
 ) -> Component:
-    """A table that scrolls sideways: names first, then numbers; `words` say what it is, `chosen` is the line marked."""
+    """A table that scrolls sideways: names first, then numbers. `words` describes it, `chosen` is the index
+    of the highlighted row.
+    """
     names = html.Tr(
         [html.Th(name, scope="col", className="end" if place else "") for place, name in enumerate(head)]
     )
@@ -229,12 +231,12 @@ def plain_table(
 
 
 def problems_list(problems: Iterable[str]) -> Component:
-    """Sentences on choices of the address that could not be used."""
+    """Messages about choices in the address that could not be used."""
     return [html.P(sentence, className="problem", role="alert") for sentence in problems]
 
 
 def pager(words: str, *, previous: str | None, following: str | None) -> Component:
-    """Where one is, with links to the pages before and after."""
+    """The current position, with links to the previous and next page."""
 
     def link(text: str, href: str | None, symbol: str) -> Component:
         classes = "btn btn-sm btn-quiet" + ("" if href else " disabled")

@@ -1,4 +1,4 @@
-"""Numbers and dates as people read them."""
+"""Format numbers and dates for display."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ def activation(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage: `65 %`; small ones with digits that tell them from zero."""
+    """A fraction as a percentage: `65 %`; small ones get enough digits to differ from zero."""
     if share is None:
         return "–"
     if 0 < share < 0.001:
@@ -40,7 +40,7 @@ def box_words(box: Mapping[str, Any] | None) -> str:
 
 
 def pixels(size: tuple[float | None, float | None]) -> str:
-    """A length, or two where they differ: `43 px`, `43 × 21 px`."""
+    """One length, or two if they differ: `43 px`, `43 × 21 px`."""
     y, x = size
     if y is None or x is None:
         return "global"
@@ -48,7 +48,7 @@ def pixels(size: tuple[float | None, float | None]) -> str:
 
 
 def field_size(layer: Mapping[str, Any]) -> str:
-    """A layer's theoretical field: `43 px`, `≤ 43 px` where no more is known, `global`."""
+    """A layer's theoretical receptive field: `43 px`, `≤ 43 px` if only a bound is known, `global`."""
     if layer["rf_global"]:
         return "global"
     size = pixels((layer["rf_size_y"], layer["rf_size_x"]))
@@ -56,7 +56,7 @@ def field_size(layer: Mapping[str, Any]) -> str:
 
 
 def byte_size(number: int | None) -> str:
-    """Bytes in the unit that reads best."""
+    """A byte count in the most readable unit."""
     if number is None:
         return "–"
     size = float(number)
@@ -75,7 +75,7 @@ def when(moment: datetime | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the unit that reads best."""
+    """A duration in the most readable unit."""
     if seconds is None:
         return "–"
     if seconds < 90:
@@ -84,7 +84,7 @@ def duration(seconds: float | None) -> str:
 
 
 def patch_sentence(patch: Mapping[str, Any]) -> str:
-    """All that is known of a patch, in a line."""
+    """Everything known about a patch, in one line."""
     told = [
         f"rank {patch['rank']}: {patch['label'] or 'no label'}",
         f"activation {activation(patch['activation'])}",

@@ -1,11 +1,10 @@
-"""What the browser needs to draw a grid of patches: channels down, ranks across.
+"""Records from which the browser draws the patch grid: channels down, ranks across.
 
-The grid is drawn from these records by `assets/grid.js`, not from Dash components: a page holds up to 600
-cells, and as components they take the browser several times as long. Text goes into the page as text there,
-never as HTML.
+`assets/grid.js` draws the grid from these records instead of Dash components: a page has up to 600 cells, and
+as components they take the browser several times as long. Text is inserted as text, never as HTML.
 
-One picture holds a channel's whole row. Each cell shows its part of it, so the cells can be of any size and
-wrap on a narrow screen.
+One image contains a channel's whole row. Each cell shows its part of it, so cells can have any size and wrap
+on a narrow screen.
 """
 
 from collections import Counter
@@ -33,7 +32,7 @@ class GridRow:
 
 
 def tile_pixels(address: PatchesAddress) -> int:
-    """Pixels of a tile in the row's picture; the browser asks for twice as many on a fine screen."""
+    """Tile size in pixels in the row's image; on a high-resolution screen the browser requests twice that."""
     if address.tile != "fit":
         return int(address.tile)
     return FIT if address.k <= 12 else FIT_MANY
@@ -42,7 +41,7 @@ def tile_pixels(address: PatchesAddress) -> int:
 def grid_records(
     run: Record, address: PatchesAddress, geometry: LayerGeometry, rows: Iterable[GridRow]
 ) -> dict[str, Any]:
-    """The whole grid. Cells link to `image` followed by their image's number; heads link to their channel."""
+    """The whole grid. Cells link to `image` followed by their image's id; row headings link to their channel."""
     image = ImageAddress(model=address.model, images=address.images, id=1).href().removesuffix("1")
     return {
         "k": address.k,
@@ -71,7 +70,7 @@ def _row(run: Record, address: PatchesAddress, geometry: LayerGeometry, row: Gri
 
 
 def summary(row: GridRow) -> list[str]:
-    """What stands below a channel's number: its strongest activation and what its patches agree on."""
+    """Text below a channel's number: its maximum activation and what its patches have in common."""
     if row.channel["dead"]:
         return ["dead"]
     lines = [f"max {activation(row.channel['max'])}"]
@@ -86,13 +85,15 @@ def summary(row: GridRow) -> list[str]:
 
 
 def tied(cells: Sequence[Record]) -> bool:
-    """Whether all of a channel's top-k, given by rank, have one activation: then it lists the lowest image numbers."""
+    """Whether all of a channel's top-k, given by rank, have the same activation; they are then the lowest
+    image ids.
+    """
     return len(cells) > 1 and bool(cells[0]["activation"] == cells[-1]["activation"])
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The most frequent class among the labelled images of a channel's top-k, as the view `selectivity` has it."""
+    """The most frequent class among the labeled images of a channel's top-k, as in the view `selectivity`."""
 
     labelled: int
     classes: int
@@ -101,7 +102,7 @@ class Agreement:
 
 
 def agreement(cells: Sequence[Record]) -> Agreement | None:
-    """How much `cells` agree on a class; None where no image has a label."""
+    """How far `cells` agree on a class; None if no image has a label."""
     labels = {
         cell["wnid"] or cell["label"]: cell["label"] or cell["wnid"]
         for cell in cells
@@ -115,7 +116,7 @@ def agreement(cells: Sequence[Record]) -> Agreement | None:
 
 
 def cell(patch: Record, geometry: LayerGeometry) -> list[Any]:
-    """One patch: what hovering shows, in the order that `grid.js` names."""
+    """One patch: the values of its tooltip, in the order that `grid.js` expects."""
     place = (patch["y"], patch["x"])
     return [
         patch["rank"],

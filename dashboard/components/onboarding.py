@@ -1,4 +1,4 @@
-"""What a person sees first: how far the first run is, what to click first, and which models could be added."""
+"""First-visit content: progress of the first run, a guided tour, and models that can be added."""
 
 import shlex
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from workers.models.names import NAMED_MODELS
 
 
 class Stop(NamedTuple):
-    """A stop of the tour: where it leads, and in words what is there."""
+    """A stop of the tour: its link, and a description of what it shows."""
 
     href: str
     symbol: str
@@ -34,7 +34,9 @@ class Stop(NamedTuple):
 
 
 def nothing_yet(image_set: str = "") -> Component:
-    """The page before there is a run; `image_set` is the set it is about, or the newest, where there is one."""
+    """The page before there is a run. `image_set` is the set it refers to; by default the newest, if there is
+    one.
+    """
     first = read_first_run(current().settings.home)
     if first is not None and image_set in ("", SAMPLES, STIMULI):
         return _steps(first)
@@ -61,7 +63,7 @@ def nothing_yet(image_set: str = "") -> Component:
 
 
 def _steps(first: FirstRun) -> Component:
-    """The steps of the first run; the line above every page says how far the present one is."""
+    """The steps of the first run; the line above every page shows the progress of the current one."""
     states = dict.fromkeys(range(first.at), ("check-circle-fill", "done"))
     states[first.at] = (
         ("x-circle-fill", "failed") if first.error else ("arrow-right-circle-fill", "under way")
@@ -89,7 +91,7 @@ def _steps(first: FirstRun) -> Component:
 
 
 def tour(context: Context, catalogue: Catalogue, run: Record) -> Component:
-    """What to click first, and which models could be added."""
+    """The guided tour, and the models that can be added."""
     key = f"{catalogue.version} {run['run']}"
     stops = context.tours.get(key)
     if stops is None:
@@ -121,7 +123,7 @@ def _stops(context: Context, catalogue: Catalogue, run: Record) -> list[Stop]:
     found = context.atlas.fetch(
         images(run["image_set"], run["run"], ImageFilter(verdict="right"), order="surest", limit=1)
     ) or context.atlas.fetch(images(run["image_set"], run["run"], ImageFilter(), order="id", limit=1))
-    number = found[0]["image_id"] if found else 0  # none where the run was replaced this moment
+    number = found[0]["image_id"] if found else 0  # empty if the run was replaced just now
     named = (found[0]["label"] or found[0]["predicted"] or found[0]["name"]) if found else f"image {number}"
     return [
         Stop(
@@ -160,8 +162,8 @@ def _stops(context: Context, catalogue: Catalogue, run: Record) -> list[Stop]:
 
 
 def _channel(context: Context, catalogue: Catalogue, run: Record) -> Record:
-    """A channel worth a look: where there are probe pictures, the one most selective for the orientation of bars in
-    a layer a sixth on the way, where networks see edges.
+    """A channel worth a look: with probe images, the one most selective for the orientation of bars in a
+    layer about a sixth of the way through the network, where networks detect edges.
     """
     layers = [layer for layer in catalogue.layers[run["model"]] if catalogue.is_indexed(run, layer)]
     probes = context.atlas.fetch(probe_run(run["model"]))
@@ -174,7 +176,7 @@ def _channel(context: Context, catalogue: Catalogue, run: Record) -> Record:
 
 
 def _offers(catalogue: Catalogue, image_set: str) -> Component:
-    """Models that wait on a hub: each a button, for they are fetched only when somebody wants them."""
+    """Models available on a hub; each is a button, because they are downloaded only on request."""
     have = {run["model"] for run in catalogue.runs}
     offered = [(name, known) for name, known in NAMED_MODELS.items() if known.download and name not in have]
     if not offered:

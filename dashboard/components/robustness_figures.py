@@ -12,29 +12,30 @@ from dashboard.components.formatting import count, percent
 from dashboard.components.survival import band
 from dashboard.state.context import Record
 
-# Distinguishable without seeing red and green apart (Okabe and Ito), readable on light and dark.
+# A color-blind-safe palette (Okabe and Ito), readable on light and dark.
 COLOURS = ("#0f9d8f", "#d95f02", "#7570b3", "#cc79a7", "#b8860b", "#3b82c4")
 INK = "#7d8792"
 MAX_POINTS = 3000
-# That many stand beside each other on a phone.
+# The number of ticks that fit side by side on a phone.
 MAX_TICKS = 5
 MAX_CLASSES = 20
 
 
 def colours(models: Sequence[str]) -> dict[str, str]:
-    """A colour for each model, in their order."""
+    """A color for each model, in order."""
     return {model: COLOURS[place % len(COLOURS)] for place, model in enumerate(models)}
 
 
 def epsilon_words(epsilon: float) -> str:
-    """An epsilon as decimal and in levels: `0.003 (0.77/255)`."""
+    """An epsilon as a decimal and in gray levels: `0.003 (0.77/255)`."""
     return f"{epsilon:.3g} ({epsilon * 255:.2f}/255)"
 
 
 def curve_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) -> Any:
     """Robust accuracy, or the share of predictions kept, against epsilon, with a bootstrap band.
 
-    A step at each epsilon that changes some images; a logarithmic axis shows epsilon 0 at its left end.
+    The curve steps at each epsilon that changes some images; a logarithmic axis shows epsilon 0 at its left
+    end.
     """
     figure = go.Figure()
     by_model = {model: list(found) for model, found in itertools.groupby(rows, lambda row: row["model"])}
@@ -45,7 +46,7 @@ def curve_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) 
         censored = np.array([row["censored"] for row in found], np.int64)
         low, high = band(flipped, censored)
         points = list(zip([row["share"] for row in found], low.tolist(), high.tolist(), strict=True))
-        # the last share holds up to the cap
+        # the last share is valid up to the cap
         epsilons = [row["epsilon"] for row in found]
         if epsilons[-1] < cap:
             epsilons.append(cap)
@@ -75,12 +76,12 @@ def curve_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) 
 
 
 def row_measure(rows: Sequence[Record]) -> str:
-    """What the shares of one protocol are: robust accuracy, or prediction kept."""
+    """What the shares of one protocol measure: robust accuracy, or predictions kept."""
     return str(rows[0]["measure"])
 
 
 def fixed_figure(rows: Sequence[Record]) -> Any:
-    """The shares before and at the one epsilon that was looked at, with bootstrap intervals: no line between them."""
+    """The shares before the attack and at its single epsilon, with bootstrap intervals; no line connects them."""
     figure = go.Figure()
     by_model = {model: list(found) for model, found in itertools.groupby(rows, lambda row: row["model"])}
     epsilons = sorted({row["epsilon"] for row in rows})
@@ -137,7 +138,7 @@ def _faded(colour: str) -> str:
 
 
 def strip_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) -> Any:
-    """The smallest epsilon of each image, a point each, with a lane for each model."""
+    """The smallest successful epsilon of each image as a point, with one lane per model."""
     figure = go.Figure()
     random = np.random.default_rng(0)
     left = step / 2 if axis == "log" else 0.0
@@ -184,9 +185,11 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def matrix_figure(rows: Sequence[Record], *, start: str) -> Any:
-    """From which class to which, for the classes that change most; `start` says what the first class is."""
+    """Heat map of class changes (from, to) for the most frequent ones; `start` names the axis of the first
+    class.
+    """
     counts: dict[tuple[int, int], Record] = {(row["from_index"], row["to_index"]): row for row in rows}
-    # the classes that draw most images, and those that go there: so that the cells are where the images are
+    # the most frequent target classes, and the classes that change to them, so that few cells are empty
     across = _most(rows, "to")
     down = _most([row for row in rows if row["to_index"] in across], "from")
     cells = [[counts.get((left, right)) for right in across] for left in down]
@@ -217,7 +220,9 @@ def matrix_figure(rows: Sequence[Record], *, start: str) -> Any:
 
 
 def _most(rows: Sequence[Record], side: str) -> dict[int, str]:
-    """The classes of most images on one side, those first, by index; names that repeat carry their index."""
+    """The classes with the most images on one side, largest first, by index; names that repeat carry their
+    index.
+    """
     totals: dict[int, int] = {}
     names: dict[int, str] = {}
     for row in rows:
@@ -255,12 +260,12 @@ def _dressed(
     if len(ticks) > MAX_TICKS:
         ticks = ticks[
             len(ticks) % 2 == 0 :: 2
-        ]  # the last one stays; two at the left end would touch on a phone
+        ]  # the last tick stays; two at the left end would overlap on a phone
     figure.update_xaxes(
         type=axis,
         tickangle=0,
         title="epsilon (n/255 in brackets)",
-        # a little beyond the cap, where the points of images that resist stand
+        # extends slightly past the cap, where the points of resistant images lie
         range=[math.log10(left), math.log10(cap) + 0.02 * math.log10(cap / left)]
         if axis == "log"
         else [0, cap * 1.02],
@@ -268,7 +273,7 @@ def _dressed(
             {
                 "tickvals": [*([left] if zero else []), *(n / 255 for n in ticks)],
                 "ticktext": [*(["0"] if zero else []), *(f"{n / 255:.2g}<br>({n:g})" for n in ticks)],
-                "tickfont": {"size": 10},  # seven digits beside five, on a phone
+                "tickfont": {"size": 10},  # room for seven digits next to five, on a phone
             }
             if axis == "log"
             else {}
@@ -278,7 +283,7 @@ def _dressed(
 
 
 def share_words(share: float | None) -> str:
-    """A share in a table; a dash where it is not known."""
+    """A share in a table; a dash if unknown."""
     if share is None:
         return "–"
     return "0 %" if share == 0 else percent(share)

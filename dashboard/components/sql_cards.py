@@ -1,4 +1,4 @@
-"""The gallery of a SQL result: a picture and a link for each row that names an image, a patch, a map or an attack."""
+"""Gallery of a SQL result: an image and a link for each row that names an image, a patch, a map or an attack."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,15 +15,15 @@ Row = Mapping[str, Any]
 
 
 def has_pictures(names: Sequence[str]) -> bool:
-    """Whether rows of these columns can be shown as pictures."""
+    """Whether rows with these columns can be shown as images."""
     return bool({"image_id", "attack", "map"} & set(names))
 
 
 def cards(context: Context, rows: Sequence[Row], *, image_set: str) -> list[Record | None]:
-    """A picture (`src`, `href`, `kind`) for each row, None where it names nothing that there is.
+    """An image (`src`, `href`, `kind`) for each row; None for a row that refers to nothing that exists.
 
     Args:
-        image_set: whose images those are that neither `image_set` nor `run` tells of.
+        image_set: the set of images in rows without `image_set` and `run`.
     """
     catalogue = context.catalogue()
     places = [_place(catalogue, row, image_set) for row in rows[:MAX_CARDS]]
@@ -53,7 +53,7 @@ def _run(catalogue: Catalogue, row: Row) -> Record | None:
 
 
 def _place(catalogue: Catalogue, row: Row, image_set: str) -> tuple[str, int] | None:
-    """Image set and number of the image of a row."""
+    """Image set and image id of a row."""
     number = _whole(row.get("image_id"))
     if number is None:
         return None
@@ -68,7 +68,7 @@ def _card(
 ) -> Record | None:
     attack, number = _whole(row.get("attack")), _whole(row.get("map"))
     if attack is not None:
-        # of the attack alone: the page finds the rest
+        # from the attack's number alone: the page finds the rest
         return {
             "kind": "attacked",
             "src": local(f"/api/attacks/{attack}.png"),

@@ -1,7 +1,8 @@
-"""How many images are still right at an epsilon, where some resisted to their cap and are known no further.
+"""Share of images still correct at an epsilon, when some resist up to their cap and are unknown beyond it.
 
-Kaplan and Meier, Nonparametric estimation from incomplete observations, 1958: epsilon stands for time, an image that
-resists to its cap is censored there. The band is of bootstrap samples of the images.
+Kaplan and Meier, Nonparametric estimation from incomplete observations, 1958: epsilon takes the place of
+time, and an image that resists up to its cap is censored there. The band comes from bootstrap samples of the
+images.
 """
 
 import numpy as np
@@ -11,7 +12,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def survival(flipped: npt.NDArray[np.int64], censored: npt.NDArray[np.int64]) -> Floats:
-    """Share still right just after each epsilon, from counts in ascending order of epsilon, the last axis."""
+    """Share still correct just after each epsilon, from counts in ascending order of epsilon along the last
+    axis.
+    """
     ended = flipped + censored
     at_risk = ended[..., ::-1].cumsum(-1)[..., ::-1]
     left = np.where(at_risk > 0, 1 - flipped / np.maximum(at_risk, 1), 1.0)

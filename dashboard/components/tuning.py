@@ -1,4 +1,4 @@
-"""The tuning of one channel: its answers to gratings by orientation and frequency, and to plain hues."""
+"""Tuning of one channel: its responses to gratings by orientation and frequency, and to plain hues."""
 
 import colorsys
 from collections.abc import Sequence
@@ -18,7 +18,9 @@ from db.queries import tuning as tuning_queries
 
 
 def tuning_panel(context: Context, selection: LayerSelection, here: ChannelAddress) -> Component:
-    """Two cards where the model ran over probe pictures, else a fold that says how to have them."""
+    """Two cards if the model was indexed over probe images, else a collapsed section that explains how to get
+    them.
+    """
     model, layer, number = selection.run["model"], selection.layer["layer"], here.channel
     runs = context.atlas.fetch(tuning_queries.probe_run(model))
     found = context.atlas.fetch(tuning_queries.tuning(runs[0]["run"], layer, number)) if runs else []
@@ -63,7 +65,7 @@ def _nothing(model: str) -> Component:
 
 
 def _grating_facts(run: Record, tuned: Record, rows: Sequence[Record]) -> Component:
-    """Probe pictures are square: the resize brings their side to `resize_width` pixels of the input."""
+    """Probe images are square: the resize scales their side to `resize_width` input pixels."""
     period = run["resize_width"] / tuned["frequency"]
     return components.facts(
         [
@@ -109,7 +111,7 @@ def _range(rows: Sequence[Record]) -> Component:
 
 
 def _shares(rows: Sequence[Record]) -> list[float]:
-    """Where each answer lies between the weakest and the strongest, 0 to 1."""
+    """Position of each response between the weakest (0) and the strongest (1)."""
     answers = [row["response"] if row["response"] is not None else float("-inf") for row in rows]
     low = min(answer for answer in answers if answer != float("-inf"))
     span = max(answers) - low

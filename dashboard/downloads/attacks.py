@@ -1,4 +1,6 @@
-"""Attacks to keep, as CSV: all of a job, what a model said at each epsilon of one, the Robustness page's tables."""
+"""CSV downloads of attacks: all of a job, the model's output at each epsilon of one, and the Robustness
+page's tables.
+"""
 
 from collections.abc import Callable
 
@@ -35,14 +37,14 @@ for _kind in STATUS:
     attack_downloads.register_error_handler(_kind, error_response)
 
 
-# Facts of the job that are no facts of an attack, and what a table cannot hold.
+# Fields that belong to the job rather than to an attack, and those that do not fit into a table.
 _LEFT_OUT = ("parameters", "successes", "url", "png", "input_png", "signs_png", "change_npy")
 
 
 @attack_downloads.get("/attacks.csv")
 def attacks_csv() -> flask.Response:
-    """A line for each attack of a `job`, or of the request that an address of the Attack page makes, whichever job
-    made them; and for each that is missing.
+    """A row for each attack of a `job`, or of the request described by an address of the Attack page,
+    whichever job computed it; missing attacks get a row too.
     """
     context = current()
     if "job" in flask.request.args:
@@ -77,14 +79,14 @@ def _of_job(context: Context, number: int) -> tuple[str, list[Record], dict[int,
 
 
 def line(item: Record, found: Record | None, image_set: str) -> Record:
-    """What is known of one attack, flat; its parameters are `parameter_NAME`."""
+    """One attack as a flat row; its parameters become `parameter_NAME` columns."""
     facts = attack_record(found) if found else None
     return result_line(item, facts, found and found["parameters"], image_set, left_out=_LEFT_OUT)
 
 
 @attack_downloads.get("/attack-steps.csv")
 def steps_csv() -> flask.Response:
-    """A line for each epsilon of one attack: the classes that the model named, best first."""
+    """A row for each epsilon of one attack: the model's top classes, most probable first."""
     number = whole_number("attack", 0, low=1, high=MAX_NUMBER)
     context = current()
     found = attack_queries.attack(context.ledger, number)
@@ -125,7 +127,7 @@ TABLES: dict[str, Callable[[RobustnessAddress], Query]] = {
 
 @attack_downloads.get("/robustness/<table>.csv")
 def robustness_csv(table: str) -> flask.Response:
-    """All rows of a table of the Robustness page, as its address asks for them."""
+    """All rows of a table of the Robustness page, filtered by its address."""
     if table not in TABLES:
         raise NotFound(f"table: expected one of {', '.join(TABLES)}, got {table!r}{hint(table, TABLES)}")
     address, problems = RobustnessAddress.read(flask.request.query_string.decode(errors="replace"))

@@ -1,8 +1,8 @@
-"""What the Saliency page shows, to keep: one figure of all maps, and the facts of each as CSV.
+"""Downloads of the Saliency page: one figure with all maps, and the metadata of each map as CSV.
 
-The query string names a `job`, or makes the request as the page's own address does. Of how maps are shown the figure
-reads `view` (overlay, map, error), `strength` (of the map over the picture, 0 to 1), `colours`, `scale` (own, model:
-shared in a column, all) and `clip` (percentile).
+The query string names a `job`, or describes the request as the page's address does. The figure also reads
+display options: `view` (overlay, map, error), `strength` (opacity of the map over the image, 0 to 1),
+`colours`, `scale` (own, model: shared within a column, all) and `clip` (percentile).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,26 +64,26 @@ for _kind in STATUS:
 
 @dataclass(frozen=True)
 class View:
-    """How maps are shown."""
+    """How maps are displayed."""
 
     view: str
     strength: float
-    colours: str  # auto: the diverging colour map for maps with a sign, inferno for others
+    colours: str  # auto: the diverging color map for signed maps, inferno for others
     scale: str
     clip: float
 
     def colours_of(self, signed: bool) -> str:
-        """The colour map of a figure whose maps have a sign, or have none."""
+        """The color map of a figure with signed or unsigned maps."""
         if self.colours != "auto":
             return self.colours
         return heat.DIVERGING if signed and self.view != "error" else "inferno"
 
 
 def read_view() -> View:
-    """What the query string says of how maps are shown.
+    """Display options from the query string.
 
     Raises:
-        InvalidRequest: a choice that there is not.
+        InvalidRequest: an option has an invalid value.
     """
     clip = fraction("clip", heat.DEFAULT_CLIP, low=heat.LOWEST_CLIP, high=heat.HIGHEST_CLIP)
     strength = fraction("strength", DEFAULT_STRENGTH, low=0, high=1)
@@ -95,9 +95,9 @@ def read_view() -> View:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request's items, images down and models across, and the maps that they have so far.
+    """A request's items (images down, models across) and the maps computed so far.
 
-    `job` has the request's image set and parameters; not every request has a job.
+    `job` carries the request's image set and parameters; not every request has a job in the ledger.
     """
 
     job: Mapping[str, Any]
@@ -142,7 +142,7 @@ def _of_job(context: Context, number: int, steps: int) -> Asked:
 
 @saliency_downloads.get("/saliency.png")
 def saliency_png() -> flask.Response:
-    """All maps of an address in one picture."""
+    """All maps of an address in one figure."""
     view = read_view()
     context = current()
     asked = _asked(context)
@@ -194,7 +194,9 @@ def saliency_figure(context: Context, asked: Asked, view: View) -> Any:
 
 
 def shared_ends(own: Mapping[int, float], models: Mapping[int, str], scale: str) -> dict[int, float]:
-    """Where each map's colours end, by position: at its `own` end, or at the furthest of those that share a scale."""
+    """Upper end of each map's color scale, by position: its `own` end, or the largest of those that share a
+    scale.
+    """
     if scale == "own":
         return dict(own)
     among = {position: models[position] if scale == "model" else "" for position in own}
@@ -215,7 +217,7 @@ def _input(context: Context, found: Record | None) -> heat.Pixels | None:
         return None
     try:
         return heat.read_png(context.results.path(found["input_file"]).read_bytes())
-    except OSError:  # said by the cell: what the map lies over is gone
+    except OSError:  # the cell reports it: the image below the map is gone
         return None
 
 
@@ -224,9 +226,10 @@ def _why(item: Record) -> str:
 
 
 def map_lines(found: Record, high: float) -> tuple[str, ...]:
-    """What stands below a map: the prediction, the target where it is another class, the end of its scale.
+    """Text below a map: the prediction, the target class if it differs, and the end of the color scale.
 
-    Also how many samples were drawn, where fewer than were asked for agreed.
+    Also the number of samples drawn, if sampling stopped before the requested number because it had
+    converged.
     """
     told = [f"{class_name(found, 'predicted')} {percent(found['predicted_probability'])}"]
     if found["target_class"] != found["predicted_class"]:
@@ -244,12 +247,12 @@ def map_lines(found: Record, high: float) -> tuple[str, ...]:
 
 
 def class_name(found: Record, which: str) -> str:
-    """Name of the `predicted` or the `target` class of a map."""
+    """Name of a map's `predicted` or `target` class."""
     return found[f"{which}_name"] or f"class {found[f'{which}_class']}"
 
 
 def colour_bar(colours: str, view: View, high: float | None) -> ColourBar:
-    """What the ends of the colours mean; `high` None where each map has its own."""
+    """Labels at the ends of the color bar; `high` is None if each map has its own scale."""
     end = f"{view.clip:g}th percentile" if high is None else activation(high)
     if colours == heat.DIVERGING:
         return ColourBar(colours, f"−{end}", "0", end)
@@ -257,7 +260,7 @@ def colour_bar(colours: str, view: View, high: float | None) -> ColourBar:
 
 
 def caption(asked: Asked, view: View) -> list[str]:
-    """Method, target, what is shown, and on which scale; of samples, how many were drawn."""
+    """Method, target, displayed quantity and scale; for sampling methods also the number of samples."""
     request = asked.job["parameters"]
     method = METHODS[request["method"]]
     told = {
@@ -289,7 +292,7 @@ def caption(asked: Asked, view: View) -> list[str]:
 
 
 def samples_words(most: int, maps: Iterable[Record]) -> str:
-    """How many samples were drawn of at most so many: fewer where their halves agreed before."""
+    """How many of at most `most` samples were drawn: fewer if the two halves agreed earlier."""
     drawn = sorted({found["samples"] for found in maps})
     if not drawn:
         return f"at most {most} samples"
@@ -299,7 +302,7 @@ def samples_words(most: int, maps: Iterable[Record]) -> str:
 
 @saliency_downloads.get("/saliency.csv")
 def saliency_csv() -> flask.Response:
-    """A line for each map of an address, and for each that is missing."""
+    """A row for each map of an address, including missing ones."""
     asked = _asked(current())
     lines = [line(item, asked.maps.get(item["position"]), asked.job["image_set"]) for item in asked.items]
     names = list(dict.fromkeys(name for found in lines for name in found))
@@ -309,7 +312,7 @@ def saliency_csv() -> flask.Response:
 
 
 def line(item: Record, found: Record | None, image_set: str) -> Record:
-    """What is known of one map, flat; its parameters are `parameter_NAME`."""
+    """One map as a flat row; its parameters become `parameter_NAME` columns."""
     return result_line(item, found, found and found["parameters"], image_set, left_out=NO_FACTS)
 
 

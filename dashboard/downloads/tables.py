@@ -1,4 +1,4 @@
-"""Tables as CSV: the rows of the very query that a page shows."""
+"""CSV downloads of tables: the same queries as on the pages."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,7 +46,7 @@ ROWS_AT_ONCE = 2000
 @downloads.errorhandler(ChannelsError)
 @downloads.errorhandler(NoAtlas)
 def error_response(error: Exception) -> flask.Response:
-    """What was asked for is not there: one sentence."""
+    """The requested object does not exist; the response is one sentence."""
     return flask.Response(f"{error}\n", 404, mimetype="text/plain")
 
 
@@ -79,7 +79,7 @@ def channel_classes_csv() -> flask.Response:
 
 @downloads.get("/channel-histogram.csv")
 def channel_histogram_csv() -> flask.Response:
-    """The histogram of a channel's best activation per image."""
+    """The histogram of a channel's maximum activation per image."""
     selection, channel = _channel()
     query = patch_queries.channel_histogram(selection.run["run"], selection.layer["layer"], channel)
     return _csv(query, f"{_channel_name(selection, channel)}-histogram")
@@ -87,13 +87,13 @@ def channel_histogram_csv() -> flask.Response:
 
 @downloads.get("/channel-gratings.csv")
 def channel_gratings_csv() -> flask.Response:
-    """A channel's answers to gratings."""
+    """A channel's responses to gratings."""
     return _tuning(tuning_queries.gratings, "gratings")
 
 
 @downloads.get("/channel-hues.csv")
 def channel_hues_csv() -> flask.Response:
-    """A channel's answers to plain hues."""
+    """A channel's responses to plain hues."""
     return _tuning(tuning_queries.hues, "hues")
 
 
@@ -123,7 +123,7 @@ def _channel() -> tuple[LayerSelection, int]:
 
 @downloads.get("/images.csv")
 def images_csv() -> flask.Response:
-    """All images that the Images page's filters let through, not only the page that is shown."""
+    """All images that match the filters of the Images page, not just the current page."""
     catalogue = _catalogue()
     run, address = images_page.resolve(catalogue, _address(ImagesAddress))
     if all(found["image_set"] != address.images for found in catalogue.image_sets):
@@ -164,7 +164,7 @@ def overview_csv(table: str) -> flask.Response:
 
 @downloads.get("/image-channels.csv")
 def image_channels_csv() -> flask.Response:
-    """The channels that one image drives."""
+    """The channels whose top-k contain the image."""
     address = _address(ImageAddress)
     run = select_run(_catalogue(), address.model, address.images)
     _require_image(run["image_set"], address.id)
@@ -174,7 +174,7 @@ def image_channels_csv() -> flask.Response:
 
 @downloads.get("/image-predictions.csv")
 def image_predictions_csv() -> flask.Response:
-    """What each model says of one image."""
+    """Each model's predictions for one image."""
     catalogue = _catalogue()
     address = _address(ImageAddress)
     run = catalogue.run(address.model, address.images)

@@ -1,10 +1,10 @@
-"""The Attack page: the smallest change that breaks a prediction, and what moves inside when it does.
+"""The Attack page: the smallest perturbation that breaks a prediction, and which channels shift when it does.
 
-The address holds the request and the attack that is looked at, so a link shows the same to everybody.
+The address contains the request and the selected attack, so a link shows the same to everybody.
 
-    address --> read_page --> request --(browser)--> controls, list of attacks, the attack that is looked at
+    address --> read_page --> request --(browser)--> controls, list of attacks, selected attack
     controls --(browser)--> address
-    Run, polling, the slider over epsilon, maps and channels --(browser)--> /api/…
+    Run, polling, epsilon slider, maps and channels --(browser)--> /api/…
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from workers.requests.models import choose_models
 
 TITLE = "Attack · Convscope"
 MAX_SHOWN = 240
-# More than these are a night's work: they let pass what somebody waits for.
+# Larger requests may take all night: they run in the batch queue, behind interactive jobs.
 MAX_INTERACTIVE = 24
 
 
@@ -43,12 +43,12 @@ def layout() -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callbacks."""
+    """Register the page's callbacks."""
     register_asking(app, "attack", path=AttackAddress.path, draw="drawAttack", read=read_page)
 
 
 def constants() -> Record:
-    """What the browser needs once: methods with their parameters, those of the maps, and colour maps."""
+    """Constants for the page's script: methods with their parameters, the maps' parameters, and color maps."""
     return {
         "methods": {name: method.facts() for name, method in ATTACKS.items()},
         "maps": [dataclasses.asdict(parameter) for parameter in MAP_PARAMETERS],
@@ -61,7 +61,7 @@ def constants() -> Record:
 
 
 def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:
-    """What the page shows for an address. An attack without a request brings its own."""
+    """The page's data for an address. An attack without a request supplies the request itself."""
     address, problems = AttackAddress.read(search)
     if address.attack and not address.ids:
         try:
@@ -70,7 +70,7 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
                 problems["attack"] = f"There is no attack {address.attack}."
             else:
                 address, _ = AttackAddress.read(search := request_of(found))
-        except LedgerError as error:  # nobody knows whether there is one
+        except LedgerError as error:  # whether it exists is unknown
             problems["ledger"] = f"{error}."
     page = read_request(context, catalogue, search, address, problems, ATTACKS, MAX_SHOWN, ask, attack_record)
     drawings = {
@@ -82,7 +82,7 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
 
 
 def request_of(found: Record) -> str:
-    """The query string of the request for one attack, which also opens it."""
+    """Query string of the request for one attack; it also opens the attack."""
     target = found["class_index"] if found["relative_to"] == "target" else found["relative_to"]
     given = {
         "model": found["model"],
@@ -97,10 +97,10 @@ def request_of(found: Record) -> str:
 
 
 def ask(context: Context, chosen: Chosen, *, most: int = MAX_SHOWN) -> Asked:
-    """The job that a choice asks for, and those of its first `most` attacks that other jobs have made.
+    """The job that a choice describes, and those of its first `most` attacks that are stored, from any job.
 
     Raises:
-        InvalidRequest: something in it cannot be.
+        InvalidRequest: part of the choice is invalid.
     """
     leaves = chosen.target in ("prediction", "label")
     items = len(chosen.ids) * len(chosen.models)

@@ -1,8 +1,8 @@
-"""The page of one channel: its top patches large, its statistics, classes and histogram, its SQL.
+"""The Channel page: top patches of one channel enlarged, its statistics, classes, histogram and SQL.
 
 Callbacks::
 
-    address, status --+--> show_channel --> all but
+    address, status --+--> show_channel --> all but the tuning
                       +--> show_tuning --> the tuning, whose queries take longer
 """
 
@@ -46,20 +46,20 @@ def layout() -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callbacks."""
+    """Register the page's callbacks."""
     asked = (
         Input(LOCATION, "search"),
         Input(make_id("shell", "status"), "data"),
         State(LOCATION, "pathname"),
     )
     app.callback(Output(BODY, "children"), *asked)(show_channel)
-    # pale while it is still that of the channel before
+    # dimmed while it still shows the previous channel
     pale = [(Output(TUNING, "className"), "stale", "")]
     app.callback(Output(TUNING, "children"), *asked, running=pale)(show_tuning)
 
 
 def show_channel(search: str | None, _status: Any, pathname: str | None) -> Component:
-    """Everything on the page."""
+    """The whole page except the tuning."""
     if page_path(pathname) != ChannelAddress.path:
         raise PreventUpdate
     context = current()
@@ -90,7 +90,7 @@ def show_channel(search: str | None, _status: Any, pathname: str | None) -> Comp
 
 
 def show_tuning(search: str | None, _status: Any, pathname: str | None) -> Component:
-    """What the channel answers to probe pictures; nothing where there is no such channel, which the page says."""
+    """The channel's responses to probe images; None for an invalid channel, which the page itself reports."""
     if page_path(pathname) != ChannelAddress.path:
         raise PreventUpdate
     context = current()
@@ -105,12 +105,12 @@ def show_tuning(search: str | None, _status: Any, pathname: str | None) -> Compo
 
 
 def patches_query(selection: LayerSelection, channel: int) -> Query:
-    """The channel's patches: the query behind the page, its SQL and its download."""
+    """The query for the channel's patches, behind the page, its SQL and its download."""
     return patch_queries.patches(selection.run["run"], selection.layer["layer"], [channel], k=20)
 
 
 def channel_page(context: Context, selection: LayerSelection, address: ChannelAddress) -> list[Component]:
-    """The page's parts."""
+    """The components of the page."""
     run, layer, number = selection.run["run"], selection.layer["layer"], address.channel
     query = patches_query(selection, number)
     patches = context.atlas.fetch(query)
@@ -246,7 +246,7 @@ def _crops(here: ChannelAddress) -> Component:
 
 
 def patch_cards(selection: LayerSelection, here: ChannelAddress, patches: list[Record]) -> Component:
-    """Patches large, the strongest first, each a link to its image."""
+    """Enlarged patches, strongest first, each linked to its image."""
     if not patches:
         return html.P("This channel has no patches: no image gave it a finite value.", className="quiet")
     picture = row_address(selection.run, here.layer, here.channel, k=len(patches), crop=here.crop, tile=LARGE)
@@ -286,7 +286,7 @@ def patch_cards(selection: LayerSelection, here: ChannelAddress, patches: list[R
 
 
 def class_bars(classes: list[Record]) -> Component:
-    """How often each class is among the patches; bars are shares of the top-k."""
+    """Frequency of each class among the patches; bars are shares of the top-k."""
     if not classes:
         return html.P("No images.", className="quiet")
     most = max(row["share"] for row in classes)
@@ -305,7 +305,7 @@ def class_bars(classes: list[Record]) -> Component:
 
 
 def histogram_bars(bins: list[Record]) -> Component:
-    """Images per bin; widths are bins', heights are images per width, so areas are images."""
+    """Images per bin: the width is the bin's, the height is images per width, so areas are image counts."""
     if not bins:
         return html.P("No histogram.", className="quiet")
     widths = [max(row["high"] - row["low"], 0.0) for row in bins]

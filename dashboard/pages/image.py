@@ -1,9 +1,9 @@
-"""The page of one image: the picture, its label, what each model says, and the channels that it drives.
+"""The Image page: one image, its label, each model's predictions, and the channels with it in their top-k.
 
 Callbacks::
 
-    address, status --> show_image --> everything but the channels
-                                  +--> channels --(browser)--> drawn list
+    address, status --> show_image --+--> everything but the channels
+                                     +--> channels --(browser)--> rendered list
 """
 
 import itertools
@@ -52,7 +52,7 @@ def layout() -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callback."""
+    """Register the page's callback."""
     app.callback(
         Output(BODY, "children"),
         Output(CHANNELS, "data"),
@@ -66,7 +66,7 @@ def register(app: Dash) -> None:
 def show_image(
     search: str | None, _status: Any, pathname: str | None
 ) -> tuple[Component, dict[str, Any] | None]:
-    """Everything on the page, and the channels that the image drives."""
+    """The whole page, and the channels with the image in their top-k."""
     if page_path(pathname) != ImageAddress.path:
         raise PreventUpdate
     context = current()
@@ -104,7 +104,7 @@ def show_image(
 def image_page(
     context: Context, here: ImageAddress, image: Record, run: Record | None
 ) -> tuple[list[Component], dict[str, Any] | None]:
-    """The page's parts, and the channels that the image drives."""
+    """The components of the page, and the channels with the image in their top-k."""
     number = image["image_id"]
     first = None if run is None else run["run"]
     predictions_query = image_queries.image_predictions(here.images, number, first=first)
@@ -199,7 +199,7 @@ def _some_or_all(here: ImageAddress, *, shown: int, total: int) -> Component:
 
 
 def _listed(context: Context, here: ImageAddress, run: Record | None) -> Record:
-    """Where the image is in the list that led here, and the images beside it; else in its whole set."""
+    """Position of the image in the list that led here, with its neighbors; falls back to the whole set."""
     for listed in (here, ImagesAddress()):
         query = image_queries.neighbours(
             here.images,
@@ -266,7 +266,7 @@ def _facts(image: Record) -> Component:
 
 
 def prediction_lists(predictions: list[Record], image: Record) -> Component:
-    """The classes that each model finds most probable; the labelled one is marked, wherever it ranks."""
+    """The most probable classes of each model; the labeled class is marked, whatever its rank."""
     named = image["label"] or image["wnid"]
     why = f"“{named}” is none of its classes" if named else "the image has no label"
     if not predictions:
@@ -307,9 +307,10 @@ def prediction_lists(predictions: list[Record], image: Record) -> Component:
 
 
 def driven_channels(rows: list[Record], run: Record) -> dict[str, Any]:
-    """By layer, the channels whose top-k the image is in: records that `grid.js` draws, as they may be many.
+    """Channels with the image in their top-k, by layer: records that `grid.js` draws, because there may be
+    many.
 
-    Links are `channel` with the layer's and the channel's names put in.
+    Links consist of `channel` with the names of layer and channel filled in.
     """
     address = ChannelAddress(model=run["model"], images=run["image_set"])
     groups = []

@@ -1,11 +1,11 @@
-"""The Images page: the pictures of a set as a grid or a table, filtered and sorted.
+"""The Images page: the images of a set as a grid or a table, filtered and sorted.
 
 Callbacks::
 
-    address --+--> show_images --> controls, list of classes, pictures or table, pager
+    address --+--> show_images --> controls, list of classes, images or table, pager
     status  --+
     controls, list of classes --(browser)--> address
-    pictures or table --(browser)--> what is selected (`assets/selection.js`)
+    images or table --(browser)--> selection (`assets/selection.js`)
 """
 
 from collections.abc import Mapping
@@ -107,7 +107,7 @@ def layout() -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callbacks."""
+    """Register the page's callbacks."""
     app.callback(
         Output(_id("heading"), "children"),
         Output(_id("problems"), "children"),
@@ -141,7 +141,7 @@ def register(app: Dash) -> None:
 
 
 class Shown(NamedTuple):
-    """What `show_images` gives the page, in the order of its outputs; `shown` repeats the controls' values."""
+    """Return value of `show_images`, in the order of its outputs; `shown` repeats the controls' values."""
 
     heading: Component
     problems: Component
@@ -158,7 +158,7 @@ class Shown(NamedTuple):
 def show_images_anew(
     search: str | None, status: Any, pathname: str | None, before: Mapping[str, Any] | None
 ) -> tuple[Any, ...]:
-    """`show_images`, but controls that stay as they are are left alone: somebody may be typing in one."""
+    """Like `show_images`, but without updating unchanged controls: the user may be typing in one."""
     shown = show_images(search, status, pathname)
     kept = before or {}
     return tuple(
@@ -259,14 +259,16 @@ def resolve(catalogue: Catalogue, address: ImagesAddress) -> tuple[Record | None
 
 
 def not_indexed(catalogue: Catalogue, address: ImagesAddress) -> str:
-    """Why there are no predictions of the model that the address names."""
+    """Explains why the model in the address has no predictions."""
     models = ", ".join(run["model"] for run in catalogue.runs if run["image_set"] == address.images)
     have = f"there is {models}" if models else "no model was"
     return f"{address.model} was not indexed over {address.images}, so it has no predictions here: {have}."
 
 
 def class_options(classes: list[Record], chosen: str) -> list[dict[str, Any]]:
-    """Classes to choose from; WNIDs tell classes of one name apart. One that no image has stays to be seen."""
+    """Options of the class list; WNIDs distinguish classes with the same name. A chosen class without images
+    stays listed.
+    """
     absent = chosen and all(row["class"] != chosen for row in classes)
     return [{"value": chosen, "label": chosen, "description": count(0, "image")}] * bool(absent) + [
         {
@@ -280,7 +282,9 @@ def class_options(classes: list[Record], chosen: str) -> list[dict[str, Any]]:
 
 
 def _controls(address: ImagesAddress) -> tuple[str, str, str, str, dict[str, Any]]:
-    """What the controls show, and the same again: a control as the server left it writes no address."""
+    """The controls' values, then the same as a dict: the browser writes no address for a control that the
+    server left unchanged.
+    """
     values = (address.search, address.verdict, address.sort, address.view)
     return (*values, dict(zip(("search", "verdict", "sort", "view"), values, strict=True)))
 
@@ -294,7 +298,7 @@ def _everything(address: ImagesAddress) -> str:
 
 
 def saliency_link(address: ImagesAddress, ids: list[int]) -> Component:
-    """To the maps of the first images of a list."""
+    """A link to saliency maps of the first images of a list."""
     if not ids:
         return None
     few = ids[:MAPPED_AT_ONCE]
@@ -316,7 +320,7 @@ def _overview_link(address: ImagesAddress) -> Component:
 
 
 def description_of(context: Context, image_set: str) -> str:
-    """What somebody wrote about a set; nothing where the ledger does not answer, which jobs say loudly."""
+    """A user's description of a set; empty if the ledger does not respond, which the Jobs page reports."""
     try:
         return descriptions(context.ledger).get(image_set, "")
     except LedgerError:
@@ -324,7 +328,7 @@ def description_of(context: Context, image_set: str) -> str:
 
 
 def _prediction(context: Context, run: Record | None, address: ImagesAddress) -> Component:
-    """Which prediction the images were chosen by, with the way back to all; nothing where they were not."""
+    """The predicted class that filters the images, with a link that clears it; None without such a filter."""
     if not address.predicted or run is None:
         return None
     found = context.atlas.fetch(image_queries.class_name(run["run"], int(address.predicted)))

@@ -1,4 +1,4 @@
-"""The images of a page of a set, as pictures or as a table; each can be selected (`assets/selection.js`)."""
+"""One page of a set's images, as thumbnails or as a table; each can be selected (`assets/selection.js`)."""
 
 from dash import html
 
@@ -14,7 +14,7 @@ def _href(address: ImagesAddress, row: Record) -> str:
 
 
 def pictures(rows: list[Record], address: ImagesAddress) -> Component:
-    """Thumbnails with their label; a mark says whether the prediction is right."""
+    """Thumbnails with their labels; a mark shows whether the prediction is correct."""
     return html.Ul(
         [
             html.Li(
@@ -46,7 +46,7 @@ def pictures(rows: list[Record], address: ImagesAddress) -> Component:
 
 
 def _choose(row: Record) -> Component:
-    """A box to select an image with; the browser keeps what is selected."""
+    """A checkbox that selects an image; the browser keeps the selection."""
     return html.Button(
         icon("check-lg"),
         type="button",
@@ -75,7 +75,7 @@ def _mark(verdict: str | None) -> Component:
 
 
 def table(rows: list[Record], address: ImagesAddress) -> Component:
-    """The same as a table."""
+    """The images as a table."""
     head = ("", "", "Image", "Label", "WNID", "Prediction", "Probability", "Size", "Name")
     return html.Div(
         html.Table(

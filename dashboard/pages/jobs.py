@@ -1,6 +1,6 @@
-"""The Jobs page: what waits, runs and ended. The browser draws it from the HTTP interface (`assets/jobs.js`).
+"""The Jobs page: queued, running and finished jobs, rendered in the browser from the API (`assets/jobs.js`).
 
-address, work --(browser)--> list, the opened job; asks again every second while something of it runs
+address, work --(browser)--> list, the open job; polls every second while one of its items is running
 """
 
 from dash import Dash, Input, Output, State, dcc, html
@@ -31,7 +31,7 @@ def layout() -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callback."""
+    """Register the page's callback."""
     in_browser(
         app,
         "drawJobs",

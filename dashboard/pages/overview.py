@@ -2,10 +2,10 @@
 
 Callbacks::
 
-    address --+--> show_overview --> classes, sizes, accuracy, confusion matrix, surest mistakes
-    status  --+--> show_repeats  --> pictures that repeat, which takes longer where a set is large
+    address --+--> show_overview --> classes, sizes, accuracy, confusion matrix, most confident mistakes
+    status  --+--> show_repeats  --> duplicate images, which take longer in large sets
 
-Every table shows its SQL; every bar, cell and picture leads to the images that it stands for.
+Every table shows its SQL; every bar, cell and thumbnail links to the images behind it.
 """
 
 from dataclasses import replace
@@ -57,7 +57,7 @@ def layout() -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callbacks."""
+    """Register the page's callbacks."""
     for place, show in ((BODY, show_overview), (REPEATS, show_repeats)):
         app.callback(
             Output(place, "children"),
@@ -68,7 +68,7 @@ def register(app: Dash) -> None:
 
 
 def show_overview(search: str | None, _status: Any, pathname: str | None) -> Component:
-    """All but the pictures that repeat."""
+    """Everything but the duplicate images."""
     if page_path(pathname) != OverviewAddress.path:
         raise PreventUpdate
     context = current()
@@ -109,7 +109,7 @@ def show_overview(search: str | None, _status: Any, pathname: str | None) -> Com
 
 
 def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Component:
-    """Pictures that are the same or nearly."""
+    """Images that are identical or nearly so."""
     if page_path(pathname) != OverviewAddress.path:
         raise PreventUpdate
     context = current()

@@ -1,4 +1,4 @@
-"""Sections of the Overview page: classes, sizes, accuracy, labels, layers that were left out."""
+"""Sections of the Overview page: classes, sizes, accuracy, labels, skipped layers."""
 
 import shlex
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from db.queries.labels import in_words, label_matches, unindexed_choices
 
 MAX_CLASSES = 24  # rows of the matrix, bars of a list
 MAX_SIZES = 8
-_MAX_NAMES = 4  # of layers in a cell
+_MAX_NAMES = 4  # layer names in a table cell
 ORDERS = {"images": "most images", "worst": "worst", "best": "best", "name": "name"}
 
 
@@ -151,7 +151,7 @@ def label_section(context: Context, here: OverviewAddress, run: Record) -> Compo
 
 
 def left_out_section(context: Context, here: OverviewAddress, run: Record) -> Component:
-    """The network's layers with channels that cannot be looked at, by reason."""
+    """Layers with channels that could not be indexed, by reason."""
     title, query = f"Layers of {here.model} that are left out", left_out_modules(here.model)
     rows = context.atlas.fetch(query)
     if not rows and context.atlas.fetch(has_modules(here.model)):

@@ -1,4 +1,6 @@
-"""What a page is. One is a module of `dashboard.pages` with `PAGE`, and one line in `dashboard.pages.registry`."""
+"""The `Page` type. A page is a module of `dashboard.pages` with a `PAGE`, plus one line in
+`dashboard.pages.registry`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +16,13 @@ class Page:
     """One page.
 
     Attributes:
-        name: of its module and of its elements.
-        title: of the browser's window.
-        address: what its query string says; `address.path` is where the page is.
-        layout: what Dash shows there; see `dashboard.components.callbacks.render_once`.
+        name: name of its module, and prefix of its element ids.
+        title: title of the browser window.
+        address: its choices in the query string; `address.path` is the page's path.
+        layout: the Dash layout; see `dashboard.components.callbacks.render_once`.
         register: adds its callbacks to the app.
-        label, icon: of its link in the header, a Bootstrap icon's name; empty: it has none.
-        part_of: name of the page whose link is marked while this one is shown.
+        label, icon: text and Bootstrap icon of its link in the header; empty: no link.
+        part_of: name of the page whose link is highlighted while this one is shown.
     """
 
     name: str
@@ -34,5 +36,5 @@ class Page:
 
     @property
     def path(self) -> str:
-        """Where the page is, below the prefix of all addresses."""
+        """The page's path, without the URL prefix."""
         return self.address.path

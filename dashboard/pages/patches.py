@@ -1,16 +1,16 @@
-"""The Patches page: a drawing of the network, and the chosen layer's channels with their patches.
+"""The Patches page: a diagram of the network, and the selected layer's channels with their patches.
 
 Callbacks::
 
-    subject --+--> show_drawing --> drawing, list of layers
+    subject --+--> show_drawing --> diagram, list of layers
     status  --+
-    address --+--> show_patches --+--> heading, controls, sentences
+    address --+--> show_patches --+--> heading, controls, messages
                                   +--> rows --(browser)--> grid
-                                  +--> chosen layer --(browser)--> list of layers, layer lit up in the drawing
-    theme --(browser)--> drawing's colours
-    controls, drawing, list of layers --(browser)--> address
+                                  +--> selected layer --(browser)--> list of layers, highlight in the diagram
+    theme --(browser)--> colors of the diagram
+    controls, diagram, list of layers --(browser)--> address
 
-The address is the only source: controls write it, and everything is shown from it.
+The address is the only source of truth: controls write to it, and everything shown derives from it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -55,7 +55,7 @@ __all__ = ["TITLE", "layout", "register"]
 
 
 def register(app: Dash) -> None:
-    """Add the page's callbacks."""
+    """Register the page's callbacks."""
     status = make_id("shell", "status")
     app.callback(
         Output(patches_id("drawing"), "elements"),
@@ -133,7 +133,7 @@ def register(app: Dash) -> None:
 def show_drawing(
     subject: Mapping[str, str] | None, _status: Any, drawn: Sequence[Any] | None
 ) -> tuple[Any, ...]:
-    """The drawing and the list of layers of the model; nothing where it is drawn already."""
+    """The model's diagram and list of layers; no update if they are already shown."""
     if subject is None or subject["path"] != PatchesAddress.path:
         raise PreventUpdate
     catalogue = current().catalogue()
@@ -158,7 +158,7 @@ def show_drawing(
 
 
 def layer_options(layers: Sequence[Record], indexed: Collection[str]) -> list[dict[str, Any]]:
-    """The list of layers, to be searched by name; one that the run was made without cannot be chosen."""
+    """The searchable list of layers; layers without an index in this run cannot be chosen."""
     return [
         {
             "value": layer["layer"],
@@ -171,7 +171,7 @@ def layer_options(layers: Sequence[Record], indexed: Collection[str]) -> list[di
 
 
 class Shown(NamedTuple):
-    """What `show_patches` gives the page, in the order of its outputs."""
+    """Return value of `show_patches`, in the order of its outputs."""
 
     tour: Component
     heading: Component
@@ -191,7 +191,7 @@ class Shown(NamedTuple):
 def show_patches_anew(
     search: str | None, status: Any, pathname: str | None, before: Mapping[str, Any] | None
 ) -> tuple[Any, ...]:
-    """`show_patches`, but controls that stay as they are are left alone: somebody may be typing in one."""
+    """Like `show_patches`, but without updating unchanged controls: the user may be typing in one."""
     shown = show_patches(search, status, pathname)
     kept = {} if before is None else before["shown"]
     return tuple(
@@ -257,7 +257,7 @@ def show_patches(search: str | None, _status: Any, pathname: str | None) -> Show
 def page_rows(
     context: Context, selection: LayerSelection, found: ChannelSelection
 ) -> tuple[dict[str, Any], list[int]]:
-    """The rows of a page and their channels; kept while the atlas has the same version, for labels may change."""
+    """The rows of a page and their channels, cached per atlas version, because labels may change."""
     key = (context.catalogue().version, stamp(selection.run), selection.address)
     kept = context.pages.get(key)
     if kept is None:
@@ -268,7 +268,7 @@ def page_rows(
 
 
 def grid(context: Context, selection: LayerSelection, channels: Sequence[Record]) -> dict[str, Any]:
-    """The rows of `channels`. The same cells are kept for their pictures, which are asked for next."""
+    """The rows of `channels`. Fetching their cells also caches them for the row images requested next."""
     shown = [channel["channel"] for channel in channels]
     found = channel_cells(context, selection.run, selection.layer["layer"], shown)
     geometry = read_layer_geometry(selection.layer, selection.run)
@@ -297,7 +297,9 @@ def _trouble(catalogue: Catalogue, address: PatchesAddress) -> Component | None:
 
 
 def shown_values(address: PatchesAddress) -> dict[str, str]:
-    """What the controls show. The browser compares with it: a control as the server left it writes nothing."""
+    """The controls' values. The browser compares with them: a control that the server left unchanged writes
+    no address.
+    """
     return {
         "channels": address.channels,
         "sort": address.sort,
@@ -315,7 +317,7 @@ def _blank(instead: Component, address: PatchesAddress, *, layer: str | None = N
 
 
 def heading(selection: LayerSelection, dead: int, found: ChannelSelection | None) -> Component:
-    """What the layer is."""
+    """Heading of the layer."""
     layer = selection.layer
     jump = pixels((layer["jump_y"], layer["jump_x"]))
     items = [
@@ -352,7 +354,7 @@ def heading(selection: LayerSelection, dead: int, found: ChannelSelection | None
 
 
 def _path_name(label: str) -> list[Component]:
-    """`stage 2 > block 1 > dwconv` with what matters last and strongest."""
+    """`stage 2 > block 1 > dwconv`, with the last part emphasized."""
     *above, name = label.split(" > ")
     parts: list[Component] = []
     for part in above:

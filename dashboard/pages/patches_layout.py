@@ -1,4 +1,4 @@
-"""What the Patches page is made of, before the first answer: layers at the left, controls and grid at the right."""
+"""Static layout of the Patches page: layers at the left, controls and grid at the right."""
 
 import dash_cytoscape as cyto
 from dash import dcc, html
@@ -121,7 +121,7 @@ def _content() -> list[Component]:
 
 
 def _state() -> list[Component]:
-    """Stores of the page, and the outputs of callbacks that return nothing to show."""
+    """Stores of the page, and dummy outputs for callbacks that show nothing."""
     return [
         dcc.Store(id=patches_id("rows")),
         dcc.Store(id=patches_id("chosen")),

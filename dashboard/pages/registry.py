@@ -1,10 +1,10 @@
-"""The pages, those with a link in the header in the order of their links."""
+"""All pages; those with a link in the header come in the order of their links."""
 
 from importlib import import_module
 
 from dashboard.pages.page import Page
 
-# One line a page: its module in `dashboard.pages`.
+# One line per page: its module in `dashboard.pages`.
 _MODULES = (
     "patches",
     "channel",

@@ -1,4 +1,6 @@
-"""What pages that ask for long work are made of: a message, a root that the browser fills, and what it is told."""
+"""Layout and callbacks shared by the pages that submit jobs: a message, a root rendered in the browser, and
+its data.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +20,7 @@ Show = Callable[[Context, Catalogue, str | None], Record]
 
 
 def asking_layout(name: str, constants: Record) -> Component:
-    """The page without content; `constants` is what its script needs once."""
+    """The page without content; `constants` is the data its script needs once."""
     return html.Div(
         [
             html.Div(id=make_id(name, "message")),
@@ -32,7 +34,9 @@ def asking_layout(name: str, constants: Record) -> Component:
 
 
 def register_asking(app: Dash, name: str, *, path: str, draw: str, read: Show) -> None:
-    """Add the page's callbacks: `read` says what an address shows, `draw` is the script's function that shows it."""
+    """Register the page's callbacks: `read` returns the data for an address, `draw` names the script's
+    function that renders it.
+    """
 
     def show(
         search: str | None, _status: Any, pathname: str | None
@@ -58,7 +62,7 @@ def register_asking(app: Dash, name: str, *, path: str, draw: str, read: Show) -
 
 
 def show_asking(search: str | None, read: Show) -> tuple[Component, dict[str, Any] | None]:
-    """A message where there is nothing to choose from, else what the address asks for."""
+    """A message if there is nothing to choose from, else the data for the address."""
     context = current()
     catalogue = context.catalogue()
     if catalogue.trouble:

@@ -1,7 +1,8 @@
-"""What a page that asks for long work shows for an address: choices, what is wrong with them, the request, its job.
+"""Data of a page that submits jobs, read from its address: choices, problems with them, the request, and its
+job.
 
-The Saliency and the Attack page have the same choices (models, images, a method with its parameters, a class), and
-find the job of a request by its content, so a link shows the same to everybody.
+The Saliency and Attack pages have the same choices (models, images, a method with its parameters, a class).
+They look up a request's job by its content, so a link shows the same to everybody.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ FIRST_IMAGES = 3
 
 @dataclass(frozen=True)
 class Chosen:
-    """What an address asks for; `parameters` are those that it names."""
+    """The choices in an address; `parameters` contains only those given explicitly."""
 
     models: Sequence[str]
     image_set: str
@@ -42,7 +43,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a choice asks for: the job; what else to send to ask for it; and the rows stored of it, of whichever job."""
+    """What a choice requests: the job, the other fields needed to submit it, and its stored rows, from any job."""
 
     new: NewJob
     rest: Record
@@ -63,8 +64,8 @@ def read_request(
     ask: Ask,
     show: Callable[[Record], Record],
 ) -> Record:
-    """What the page shows. `most` is how many results it shows; `ask` makes the job; `show` leaves out of a stored row
-    what concerns the server alone.
+    """The page's data. `most` limits the results shown; `ask` builds the job; `show` removes server-only
+    fields from a stored row.
     """
     given = {
         name.removeprefix("p_"): values[-1]
@@ -125,12 +126,13 @@ def read_request(
 def chosen_here(
     context: Context, read: Callable[[Context, Catalogue, str | None], Record]
 ) -> tuple[Record, Chosen]:
-    """What the present request's query string asks for, as a page's `read` shows it, and to be asked for again.
+    """The page's data for the current request's query string, as `read` returns it, and its choices, to build
+    the job from.
 
     Raises:
         AtlasError, LedgerError: a store cannot be read at the moment.
-        NotFound: there is nothing to ask of.
-        InvalidRequest: something in it cannot be.
+        NotFound: no model has been indexed.
+        InvalidRequest: part of the request is invalid.
     """
     catalogue = context.catalogue()
     if catalogue.trouble:
@@ -152,10 +154,11 @@ def chosen_here(
 def rows(
     context: Context, image_set: str, ids: Sequence[int], model: str, runs: Sequence[Record]
 ) -> list[Record]:
-    """The images, in the order in which they were named; those that the set has not are left out.
+    """The images in the requested order; those missing from the set are omitted.
 
-    `classes` is the label's index by model. A model that has not the class is not there: it is not wrong. Nor is
-    one that was not run over this set. Names say nothing, for two classes may have one.
+    `classes` maps models to the label's class index. A model is missing if it does not have the class, or was
+    not run over this set: that does not count as wrong. Names are not compared, since two classes may share
+    one.
     """
     found = {row["image_id"]: row for row in context.atlas.fetch(pictured(image_set, list(ids)))}
     classes: dict[int, dict[str, int]] = {image: {} for image in ids}

@@ -1,7 +1,7 @@
 """The Robustness page: attacks on a whole set, as curves, points, tables and their SQL.
 
     address, work, clock --> show_robustness --> everything
-    a click on a figure --(browser)--> address of what it stands for
+    a click on a figure --(browser)--> address of the images behind the point
 
 Every number is a SELECT from a view of `db.sql.views`; each table shows its own.
 """
@@ -56,7 +56,7 @@ def layout() -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callbacks."""
+    """Register the page's callbacks."""
     app.callback(
         Output(BODY, "children"),
         Output(CLOCK, "disabled"),
@@ -80,7 +80,7 @@ def register(app: Dash) -> None:
 def show_robustness(
     search: str | None, _status: Any, _work: Any, _clock: Any, pathname: str | None
 ) -> tuple[Component, bool]:
-    """The page, and whether nothing goes on that would change it."""
+    """The page, and whether polling can stop because no running job would change it."""
     if page_path(pathname) != RobustnessAddress.path:
         raise PreventUpdate
     context = current()
@@ -99,7 +99,7 @@ def show_robustness(
 def page(
     context: Context, catalogue: Catalogue, address: RobustnessAddress, problems: dict[str, str]
 ) -> tuple[Component, bool]:
-    """The page's parts."""
+    """The components of the page, and whether polling can stop."""
     image_set = catalogue.newest_set(address.images)
     if address.images and image_set != address.images:
         problems["images"] = f"There is no image set “{address.images}”; this is {image_set}."
@@ -137,7 +137,7 @@ def page(
         *lines,
         _controls(context, here, ways),
         *curve_section(context, here, way),
-        # one epsilon alone finds no smallest one
+        # a single epsilon yields no smallest one
         *([] if way["fixed"] else strip_section(context, here, way)),
         html.Div([outcomes_table(context, here, images), leaderboard(context, here, way)], className="two"),
         transfer_table(context, catalogue, here),
@@ -239,7 +239,7 @@ def _controls(context: Context, here: RobustnessAddress, ways: Sequence[Record])
 
 
 def _choice(label: str, name: str, options: Sequence[tuple[str, str]], chosen: str) -> Component:
-    """A select that writes the address (`assets/pages/robustness.js`)."""
+    """A select that writes to the address (`assets/pages/robustness.js`)."""
     control = make_id("robustness", name)
     return components.labelled(label, components.select(control, options, chosen), control_id=control)
 

@@ -1,4 +1,4 @@
-"""The curves of the Robustness page, and the images behind a point of one."""
+"""The curves of the Robustness page, and the images behind a point on a curve."""
 
 from collections.abc import Sequence
 
@@ -69,7 +69,7 @@ def curve_section(context: Context, here: RobustnessAddress, way: Record) -> lis
 
 
 def _step(rows: Sequence[Record]) -> float:
-    """The smallest epsilon above 0 that changed something: where a logarithmic axis begins."""
+    """The smallest epsilon above 0 that changed a prediction: where a logarithmic axis begins."""
     return min((row["epsilon"] for row in rows if row["epsilon"] > 0), default=0.001)
 
 
@@ -81,7 +81,7 @@ LISTED = {
 
 
 def _listed(context: Context, here: RobustnessAddress) -> list[Component]:
-    """The images that change at the epsilon that the address names, and those that resist up to it."""
+    """The images that change at the epsilon in the address, and those that resist up to it."""
     try:
         epsilon = float(here.epsilon)
     except ValueError:

@@ -123,7 +123,7 @@ def leaderboard(context: Context, here: RobustnessAddress, way: Record) -> Compo
 
 
 def _median(row: Record, way: Record, changed: int) -> str:
-    """A median of smallest epsilons: at most the lowest that was looked at, or beyond the largest."""
+    """A median of smallest epsilons; "≤" if it is the lowest epsilon tried, ">" if it exceeds the largest."""
     median = row["median_epsilon"]
     if median is None:
         return f"> {way['cap']:.3g}" if changed + row["resisted"] else "–"

@@ -1,13 +1,14 @@
-"""The Saliency page: maps of several images under several models, arriving one by one.
+"""The Saliency page: maps of several images under several models, shown as they arrive.
 
-The address holds the request, so a link shows the same maps to everybody; the request finds its job by content.
+The address contains the request, so a link shows the same maps to everybody; the request's job is found by
+its content.
 
     address --> read_page --> request --(browser)--> controls, grid of maps
     controls --(browser)--> address
-    Run, polling, colours, hovering, the large view --(browser)--> /api/…
+    Run, polling, colors, hovering, the large view --(browser)--> /api/…
 
-What is drawn from a map's numbers is drawn in the browser (`assets/heat.js`), so that colours, scale and strength
-change without asking anybody.
+The browser renders maps from their values (`assets/heat.js`), so colors, scale and strength change without a
+request to the server.
 """
 
 import functools
@@ -44,12 +45,12 @@ def layout() -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callbacks."""
+    """Register the page's callbacks."""
     register_asking(app, "saliency", path=SaliencyAddress.path, draw="drawSaliency", read=read_page)
 
 
 def constants() -> Record:
-    """What the browser needs once: methods with their parameters, and colour maps."""
+    """Constants for the page's script: methods with their parameters, and color maps."""
     return {
         "methods": {name: method.facts() for name, method in METHODS.items()},
         "colours": {name: list(table) for name, table in heat.COLOUR_MAPS.items()},
@@ -59,7 +60,7 @@ def constants() -> Record:
 
 
 def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:
-    """What the page shows for an address: what is chosen, what is wrong with it, the request, its job and rows."""
+    """The page's data for an address: choices, problems with them, the request, its job and rows."""
     address, problems = SaliencyAddress.read(search)
     asks = functools.partial(ask, steps=address.steps)
     page = read_request(context, catalogue, search, address, problems, METHODS, MAX_MAPS, asks, map_record)
@@ -69,10 +70,10 @@ def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Rec
 
 
 def ask(context: Context, chosen: Chosen, *, steps: int) -> Asked:
-    """The job that a choice asks for, and the maps of it that other jobs have made, with scores of so many steps.
+    """The job that a choice describes, and its stored maps, from any job, with curves of `steps` steps.
 
     Raises:
-        InvalidRequest: something in it cannot be.
+        InvalidRequest: part of the choice is invalid.
     """
     count = len(chosen.ids) * len(chosen.models)
     if count > MAX_MAPS:

@@ -1,9 +1,9 @@
-"""The SQL page: a statement, its parameters, and its result as a table, a chart or pictures.
+"""The SQL page: a statement, its parameters, and its result as a table, a chart or images.
 
-    address --(browser)--> editor, fields, result (asks /api/sql), saved queries, tables
+    address --(browser)--> editor, fields, result (fetched from /api/sql), saved queries, tables
 
-The browser draws it from the HTTP interface (`assets/pages/sql.js`, `assets/pages/sqlresult.js`). The address holds
-the statement and the values of its parameters, so that a link shows the same question to somebody else.
+The browser renders it from the API (`assets/pages/sql.js`, `assets/pages/sqlresult.js`). The address contains
+the statement and the values of its parameters, so a link shows the same query to other users.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ from dashboard.state.ids import LOCATION, make_id
 from db.sql.examples import EXAMPLES
 
 TITLE = "SQL · Convscope"
-# The grid draws on the page's own tokens, so that it follows the theme.
+# The grid uses the page's CSS variables, so it follows the theme.
 GRID: dict[str, Any] = {
     "theme": {
         "function": "themeQuartz.withParams({"
@@ -82,7 +82,7 @@ def layout() -> Component:
 
 
 def constants() -> Record:
-    """What the page's script needs once."""
+    """Constants for the page's script."""
     return {"examples": [asdict(example) for example in EXAMPLES], "most_address": MAX_ADDRESS}
 
 
@@ -98,7 +98,7 @@ def _panel(view: str, *content: Component) -> Component:
 
 
 def register(app: Dash) -> None:
-    """Add the page's callback, and the route of the editor's files."""
+    """Register the page's callback and the route of the editor's files."""
     server: flask.Flask = app.server
     server.add_url_rule("/editor/<path:name>", "editor", editor_file)
     in_browser(
@@ -112,7 +112,9 @@ def register(app: Dash) -> None:
 
 
 def editor_file(name: str) -> flask.Response:
-    """A file of the Ace editor, from the package django-ace, which is never imported: that would import Django."""
+    """A file of the Ace editor, from the package django-ace, which is never imported because that would
+    import Django.
+    """
     found = importlib.util.find_spec("django_ace")
     if found is None or found.origin is None:
         raise RuntimeError(
