@@ -1,8 +1,9 @@
-"""The web server: one process with threads, so that caches are shared.
+"""The web server: one process with threads, so caches are shared.
 
-Waitress receives requests and sends answers in one loop without blocking, and hands a thread only what arrived whole.
-So a client that sends or reads slowly holds a connection, never a thread; what is held for too long is closed, and
-where all connections are taken, the one that waited longest makes room (see `Server`).
+Waitress receives requests and sends responses in one non-blocking loop, and passes only complete requests to
+a thread. A client that sends or reads slowly therefore occupies a connection but never a thread. Connections
+held too long are closed, and when all connections are taken, the one that has waited longest is closed to
+make room (see `Server`).
 """
 
 import logging
@@ -26,35 +27,35 @@ from db.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-THREADS = 16  # user queries may hold eight of them, running and waiting (see db/sql/places.py)
+THREADS = 16  # user queries may take up to eight of them, running and queued (see db/sql/places.py)
 MAX_CONNECTIONS = 1000
 MAX_HEADER = 64 * 2**10  # bytes of a request line and its headers; see address.MAX_ADDRESS
-MAX_BODY = 24 * 2**20  # bytes that any route takes; most take far less (see gate.MAX_BODIES)
-BUFFER = 64 * 2**20  # bytes of an answer that wait for a slow client, on disk, before its thread waits too
+MAX_BODY = 24 * 2**20  # maximum of any route in bytes; most accept far less (see middleware.MAX_BODIES)
+BUFFER = 64 * 2**20  # bytes of a response buffered on disk for a slow client before its thread has to wait
 
-# In seconds.
-KEEP_ALIVE = 75.0  # an idle connection, kept for the next request
-HEADER_WITHIN = 20.0  # a request's headers must be complete
-BODY_WITHIN = 600.0  # a request must be complete
-IDLE_WITHIN = 30.0  # between two pieces of a request, or of an answer that the client takes
+# Timeouts in seconds.
+KEEP_ALIVE = 75.0  # an idle keep-alive connection
+HEADER_WITHIN = 20.0  # until a request's headers are complete
+BODY_WITHIN = 600.0  # until a request is complete
+IDLE_WITHIN = 30.0  # between two chunks of a request, or of a response that the client reads
 LOOK_EVERY = 2.0
 
 
 class PortTaken(RuntimeError):
-    """The address cannot be listened on; the message is one sentence for the person who asked."""
+    """The address cannot be listened on; the message is one sentence for the user."""
 
 
 def address(host: str, port: int, prefix: str = "") -> str:
-    """Where the dashboard is to be opened."""
+    """URL at which the dashboard is opened."""
     host = "127.0.0.1" if host in ("0.0.0.0", "") else host
     return f"http://{f'[{host}]' if ':' in host else host}:{port}" + (f"{prefix}/" if prefix else "")
 
 
 class Refusal(ErrorTask):  # type: ignore[misc]  # Waitress ships no types
-    """The answer to a request that never reaches the application: one sentence."""
+    """The response to a request that never reaches the application: one sentence."""
 
     def execute(self) -> None:
-        """Write it, and close the connection after it."""
+        """Write the response, then close the connection."""
         error = self.request.error
         sentence = {
             413: f"body: expected at most {MAX_BODY:,} bytes, got more",
@@ -69,13 +70,13 @@ class Refusal(ErrorTask):  # type: ignore[misc]  # Waitress ships no types
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]  # Waitress ships no types
-    """A connection that knows since when it has been receiving its present request."""
+    """A connection that records when its current request began to arrive."""
 
     error_task_class = Refusal
     began = 0.0
 
     def received(self, data: bytes) -> bool:
-        """Take bytes from the client."""
+        """Receive bytes from the client."""
         before = self.request
         taken = bool(super().received(data))
         if self.request is not before:
@@ -83,7 +84,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Waitress ships no types
         return taken
 
     def is_overdue(self, now: float) -> bool:
-        """Whether the client has kept this connection waiting for too long; never while a thread computes."""
+        """Whether the client has exceeded a timeout; never while a thread works on its request."""
         idle = now - self.last_activity
         if self.total_outbufs_len:
             return bool(idle > IDLE_WITHIN)
@@ -97,7 +98,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Waitress ships no types
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]  # Waitress ships no types
-    """The application behind a listening socket. `effective_port` is the port, also where 0 asked for any free one."""
+    """The application behind a listening socket. `effective_port` is the actual port, even if port 0
+    requested any free one.
+    """
 
     channel_class = Channel
 
@@ -109,27 +112,29 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # Waitress ships no types
                 host=host,
                 port=port,
                 threads=THREADS,
-                connection_limit=self._most + 100,  # `handle_accept` makes room before
+                connection_limit=self._most + 100,  # `handle_accept` makes room before this limit
                 backlog=256,
                 cleanup_interval=LOOK_EVERY,
                 max_request_header_size=MAX_HEADER,
                 max_request_body_size=MAX_BODY,
                 outbuf_high_watermark=BUFFER,
-                channel_request_lookahead=1,  # notices a client that goes away while a thread works for it
+                channel_request_lookahead=1,  # detects a client that disconnects while a thread works on its request
                 asyncore_use_poll=True,
-                clear_untrusted_proxy_headers=False,  # `proxy.py` decides whose to trust
+                clear_untrusted_proxy_headers=False,  # `proxy.py` decides which to trust
                 ident=None,
             ),
         )
 
     def bind_server_socket(self) -> None:
-        """Listen; on `::` for both versions of IP, as a name without a version suggests."""
+        """Listen; on `::` for both IP versions, as expected of an address without a version."""
         if self.family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().bind_server_socket()
 
     def handle_accept(self) -> None:
-        """Take a new connection; where all are taken, close the one that has waited longest for its client."""
+        """Accept a new connection; if all are taken, first close the one that has waited longest for its
+        client.
+        """
         if len(self.active_channels) >= self._most:
             waiting = [channel for channel in self.active_channels.values() if not channel.requests]
             if waiting:
@@ -137,14 +142,16 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # Waitress ships no types
         super().handle_accept()
 
     def maintenance(self, now: float) -> None:
-        """Close the connections whose clients are overdue; called every LOOK_EVERY seconds."""
+        """Close connections whose clients are overdue; called every LOOK_EVERY seconds."""
         for channel in self.active_channels.values():
             if channel.is_overdue(now):
                 channel.will_close = True
 
 
 def _connections() -> int:
-    """How many connections the process can hold beside its files; raises the soft limit of open files for them."""
+    """Number of connections the process can hold in addition to its files; raises the soft limit of open
+    files to fit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + 1000
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -154,11 +161,11 @@ def _connections() -> int:
 
 
 def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> None:
-    """Serve the dashboard until it is told to stop; `ready` hears the URL once it can be opened.
+    """Serve the dashboard until it is stopped; calls `ready` with the URL once it can be opened.
 
     Raises:
-        NoLogin: others could reach it, and nothing would ask who they are.
-        PortTaken: something else listens there, or the host is not this machine's.
+        NoLogin: other machines could reach it without authentication.
+        PortTaken: the port is in use, or the host is not an address of this machine.
     """
     check_binding(settings)
     check_port(settings)
@@ -176,7 +183,7 @@ def serve(settings: Settings, ready: Callable[[str], None] | None = None) -> Non
 
 
 def check_port(settings: Settings) -> None:
-    """Raise where the settings' host and port cannot be listened on."""
+    """Raise PortTaken if the host and port of the settings cannot be listened on."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,15 +1,15 @@
-"""What stands around every page: name, pages, pickers, status corner, theme.
+"""The shell around every page: name, page links, pickers, status corner, theme.
 
 Callbacks::
 
-    poll --(browser asks /status.json)--> work --(browser)--> what runs
-                                      +--> status -+
-    address --(browser)--> subject ----------------+--> links, pickers, corner
+    poll --(browser fetches /status.json)--> work --(browser)--> running jobs
+                                         +--> status -+
+    address --(browser)--> subject -------------------+--> links, pickers, corner
     pickers --(browser)--> address
     theme button --(browser)--> theme
 
-The subject is what of the address concerns more than one page: path, model, image set. It changes rarely, so a
-click on a layer asks the server for nothing but that layer.
+The subject is the part of the address that concerns more than one page: path, model, image set. It rarely
+changes, so a click on a layer requests nothing but that layer from the server.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ POLL_MILLISECONDS = 4000
 
 
 def layout() -> Any:
-    """The shell around the page; made anew for each visit, so that it starts with the present status."""
+    """The shell around the page; rebuilt for each visit, so it starts with the current status."""
     return html.Div(
         [
             html.A("Skip to content", href="#content", className="skip"),
@@ -106,7 +106,7 @@ def layout() -> Any:
 
 
 def _person() -> list[Any]:
-    """Who is logged in, where a proxy says it, and the way out, where there is a login of our own."""
+    """The logged-in user, if a proxy names one, and a logout link, if this dashboard has its own login."""
     visitor = who()
     shown: list[Any] = []
     if visitor and visitor.name:
@@ -134,7 +134,7 @@ def _picker(name: str, label: str) -> Any:
 
 
 def register(app: Dash) -> None:
-    """Add the shell's callbacks."""
+    """Register the shell's callbacks."""
     in_browser(
         app,
         "poll",
@@ -206,7 +206,7 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
     catalogue = current().catalogue()
     address = PatchesAddress(model=subject["model"], images=subject["images"])
     path = subject["path"]
-    # the images page also shows sets that no model was run over
+    # the Images page also shows sets without any run
     run = catalogue.run(address.model, address.images)
     links: list[str] = []
     shown = next((page.part_of or page.name for page in PAGES if page.path == path), "")
@@ -233,7 +233,7 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
 
 
 def _options(names: Sequence[str], chosen: str) -> list[dict[str, str]]:
-    """What there is; a name from the address that is not there stays to be seen."""
+    """Options of a picker; an unknown name from the address stays listed."""
     listed = [*names, chosen] if chosen and chosen not in names else list(names)
     return [{"value": name, "label": name} for name in listed]
 
@@ -241,7 +241,7 @@ def _options(names: Sequence[str], chosen: str) -> list[dict[str, str]]:
 def corner(
     catalogue: Catalogue, model: str, images: str, *, indexing: Sequence[Sequence[str]] = ()
 ) -> list[Any]:
-    """Atlas version, run, device, or what is being indexed: two short lines, the rest as the title."""
+    """Atlas version, run and device, or the index being built: two short lines, the rest as the tooltip."""
     if indexing:
         busy = "; ".join(f"{name} over {over}" for name, over in indexing)
         return [_lamp("busy"), html.Div([html.B("indexing…"), html.Span(busy)], title=f"Indexing {busy}")]

@@ -1,7 +1,7 @@
-"""Tiles and rows of tiles, cut from thumbnails.
+"""Tiles and rows of tiles, cropped from thumbnails.
 
-Pixels are uint8 H,W,3 in OpenCV's order B, G, R from the thumbnail's decoding to the row's encoding; nothing
-in between looks at a colour, but for the two constants below.
+Pixels are uint8 H,W,3 in OpenCV's order B, G, R from decoding the thumbnail to encoding the row. Only the two
+color constants below depend on that order.
 """
 
 import functools
@@ -15,24 +15,25 @@ from dashboard.pictures.geometry import Box, Placement, View
 
 Pixels = npt.NDArray[np.uint8]
 
-# Changes whenever the same request would give other pixels: part of each picture's address.
+# Version of the rendering, part of each image's address: raise it if the same request would produce different
+# pixels.
 RENDERING = 6
-# Multiples of 8, the JPEG block; with colour at full resolution no tile bleeds into its neighbour.
+# Multiples of 8, the JPEG block size; with full-resolution chroma no tile bleeds into its neighbor.
 TILE_SIZES = (48, 64, 96, 128, 192, 256, 384)
 QUALITY = 86
 BLANK = (138, 132, 128)
-FADING = 0.6  # share of blank in what a unit does not see
+FADING = 0.6  # share of the background color in areas outside the receptive field
 FIELD_COLOUR = (60, 190, 255)
 EFFECTIVE_COLOUR = (255, 214, 90)
 
 
 def tile(picture: Pixels, where: Placement, shown: View, size: int) -> Pixels:
-    """`size` x `size` pixels of what `shown` holds of `picture`; faded where the unit does not see it.
+    """A tile of `size` x `size` pixels: the part of `picture` in `shown`, faded outside the receptive field.
 
-    Blank where the image does not reach (it may be smaller than the input).
+    Areas beyond the image are blank (the image may be smaller than the input).
 
-    Enlarged with a cubic filter at exact positions, reduced by area at whole pixels. A window that is not
-    square keeps its proportions.
+    Enlarges with a cubic filter at exact positions, reduces with area interpolation at whole pixels. A window
+    that is not square keeps its aspect ratio.
     """
     canvas: Pixels = np.full((size, size, 3), BLANK, np.uint8)
     window_height, window_width = shown.window[2] - shown.window[0], shown.window[3] - shown.window[1]
@@ -45,7 +46,7 @@ def tile(picture: Pixels, where: Placement, shown: View, size: int) -> Pixels:
         return canvas
     zoom_y, zoom_x = zoom / where.scale[0], zoom / where.scale[1]
     if min(zoom_y, zoom_x) >= 1:
-        # picture pixel centre p lies at tile coordinate a * (p + 0.5) + b - 0.5
+        # the center of image pixel p lies at tile coordinate a * (p + 0.5) + b - 0.5
         shift_y = corner[0] - zoom * shown.window[0] - zoom_y * where.offset[0]
         shift_x = corner[1] - zoom * shown.window[1] - zoom_x * where.offset[1]
         matrix = np.array(
@@ -82,10 +83,11 @@ def tile(picture: Pixels, where: Placement, shown: View, size: int) -> Pixels:
 
 
 def reduced(picture: Pixels, size: tuple[int, int]) -> Pixels:
-    """`picture` at `size` (width, height), by area; within two levels of `INTER_AREA`, two to six times as fast.
+    """`picture` reduced to `size` (width, height) with area interpolation; within two gray levels of
+    `INTER_AREA` and two to six times as fast.
 
-    OpenCV is quick where the factor is a whole number: so first, by less than half, to the nearest size from
-    which it is.
+    OpenCV's area interpolation is fast for integer factors, so this first resizes linearly, by a factor below
+    two, to the nearest integer multiple of `size`.
     """
     height, width = picture.shape[:2]
     even = (size[0] * max(1, width // size[0]), size[1] * max(1, height // size[1]))
@@ -97,7 +99,7 @@ def reduced(picture: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _pictured(where: Placement, window: Box) -> Box:
-    """The part of `window` that the image reaches."""
+    """The part of `window` covered by the image."""
     top = max(window[0], -where.offset[0] / where.scale[0])
     left = max(window[1], -where.offset[1] / where.scale[1])
     bottom = min(window[2], (where.size[0] - where.offset[0]) / where.scale[0])
@@ -106,7 +108,7 @@ def _pictured(where: Placement, window: Box) -> Box:
 
 
 def _fade(canvas: Pixels, seen: Box) -> None:
-    """Draw everything outside `seen` towards blank."""
+    """Blend everything outside `seen` toward the background color."""
     size = canvas.shape[0]
     top, left = max(0, round(seen[0])), max(0, round(seen[1]))
     bottom, right = min(size, round(seen[2])), min(size, round(seen[3]))
@@ -127,7 +129,7 @@ def _in_tile(box: Box, window: Box, zoom: float, corner: tuple[float, float]) ->
 
 
 def _draw(canvas: Pixels, box: Box, colour: tuple[int, int, int]) -> None:
-    """An outline inside `box`, on a dark line of its own so that it shows on any picture."""
+    """Draw an outline inside `box`, next to a dark line that keeps it visible on any image."""
     size = canvas.shape[0]
     line = max(1, size // 64)
     top, left = max(0, round(box[0])), max(0, round(box[1]))
@@ -139,7 +141,7 @@ def _draw(canvas: Pixels, box: Box, colour: tuple[int, int, int]) -> None:
 
 
 def missing(size: int) -> Pixels:
-    """The tile of an image whose thumbnail is gone: blank, crossed out."""
+    """The tile of an image whose thumbnail is missing: blank, crossed out."""
     canvas: Pixels = np.full((size, size, 3), BLANK, np.uint8)
     quarter = size // 4
     for ends in (((quarter, quarter), (size - quarter, size - quarter)),
@@ -166,5 +168,5 @@ def encode(picture: Pixels) -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def one_thread() -> None:
-    """One thread per picture: the web server runs many pictures side by side."""
+    """Limit OpenCV to one thread per image: the web server processes many images in parallel."""
     cv2.setNumThreads(1)

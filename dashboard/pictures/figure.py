@@ -1,6 +1,6 @@
-"""One picture of a whole grid of maps, as it goes into a report: images down, models across.
+"""Export figure of a grid of maps, for use in a report: images down, models across.
 
-Takes pixels and texts, gives a picture; knows no ledger and no address.
+Pixels and text in, an image out; independent of ledger and addresses.
 """
 
 import functools
@@ -30,7 +30,7 @@ BAR_WIDTH, BAR_HEIGHT = 256, 12
 
 @dataclass(frozen=True)
 class FigureCell:
-    """One picture with lines of text below it; `pixels` None shows `instead` in words."""
+    """One image with lines of text below it; if `pixels` is None, the text `instead` is shown."""
 
     pixels: Pixels | None
     lines: tuple[str, ...] = ()
@@ -39,14 +39,14 @@ class FigureCell:
 
 @dataclass(frozen=True)
 class FigureRow:
-    """One image: what it is, then a cell for each column."""
+    """One image: its description, then a cell for each column."""
 
     cells: tuple[FigureCell, ...]
 
 
 @dataclass(frozen=True)
 class ColourBar:
-    """The colours of a figure, and what stands at both ends and in the middle of them."""
+    """A figure's color map, with labels at both ends and in the middle."""
 
     colours: str
     low: str
@@ -57,7 +57,7 @@ class ColourBar:
 def compose(
     columns: Sequence[str], rows: Sequence[FigureRow], *, bar: ColourBar, caption: Sequence[str]
 ) -> Image.Image:
-    """The figure: heads of columns, rows of cells, colour bar, caption."""
+    """The complete figure: column headings, rows of cells, color bar, caption."""
     lines = max((len(cell.lines) for row in rows for cell in row.cells), default=0)
     row_height = CELL + 4 + lines * LINE + GAP
     width = MARGIN * 2 + len(columns) * (CELL + GAP) - GAP
@@ -118,7 +118,7 @@ def _draw_bar(picture: Image.Image, draw: ImageDraw.ImageDraw, bar: ColourBar, t
 
 
 def shortened(text: str, font: Font, width: float) -> str:
-    """`text`, its end cut off where it would be wider than `width` pixels."""
+    """`text`, truncated to at most `width` pixels."""
     text = written(text)
     if font.getlength(text) <= width:
         return text
@@ -129,7 +129,7 @@ def shortened(text: str, font: Font, width: float) -> str:
 
 
 def wrapped(text: str, font: Font, width: float) -> list[str]:
-    """`text` in lines of at most `width` pixels; a word that is wider is cut off."""
+    """`text` in lines of at most `width` pixels; wider words are truncated."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -141,7 +141,9 @@ def wrapped(text: str, font: Font, width: float) -> list[str]:
 
 
 def written(text: str) -> str:
-    """`text` as the font can write it: without DejaVu, in plain letters, for the others would be boxes."""
+    """`text` limited to what the font can render: ASCII if DejaVu is missing, since other characters would be
+    boxes.
+    """
     if _dejavu() is not None:
         return text
     plain = text.translate({ord("×"): "x", ord("–"): "-", ord("…"): "...", ord("≤"): "<="})
@@ -150,7 +152,7 @@ def written(text: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _dejavu() -> Path | None:
-    """DejaVu Sans from Matplotlib's files (Captum brings it); Pillow's own font has no × and no é."""
+    """DejaVu Sans from Matplotlib's files (a dependency of Captum); Pillow's own font lacks × and é."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
         return None
@@ -165,7 +167,7 @@ def _font(size: int) -> Font:
 
 
 def png(picture: Image.Image) -> bytes:
-    """The picture as a PNG."""
+    """The image as a PNG."""
     out = io.BytesIO()
     picture.save(out, "PNG", compress_level=4)
     return out.getvalue()

@@ -1,10 +1,11 @@
-"""Where a unit looks: from its place in the feature map to a window in the model's input and in a picture.
+"""Receptive field geometry: from a unit's position in the feature map to a window in the model's input and in
+an image.
 
-All boxes are (y0, x0, y1, x1), half-open. A *field* is where a unit looks, input pixels, and may lie partly
-in the padding around the input. A *window* is what a tile shows of it: per axis as long as the field, but
-never longer than the input, and moved just so far that it lies within the input. What lies in the window and
-not in the field is faded: so all tiles of one layer have one scale and are filled with picture, and what the
-unit cannot see does not pass for what excites it.
+All boxes are (y0, x0, y1, x1), half-open. A *field* is a unit's receptive field in input pixels; it may
+extend into the padding around the input. A *window* is what a tile shows of it: along each axis as long as
+the field but at most as long as the input, and shifted just enough to lie within the input. Areas of the
+window outside the field are faded. All tiles of one layer thus share one scale and are filled with image
+content, and what the unit cannot see is not mistaken for what activates it.
 """
 
 import math
@@ -25,7 +26,7 @@ CROPS: dict[Crop, str] = {
 
 @dataclass(frozen=True)
 class LayerGeometry:
-    """A layer's receptive field. Sizes in input pixels, pairs are (y, x); `size` None means global."""
+    """A layer's receptive field. Sizes are in input pixels, pairs are (y, x); a `size` of None means global."""
 
     input_size: tuple[int, int]
     map_size: tuple[int, int]
@@ -35,7 +36,7 @@ class LayerGeometry:
     effective: int
 
     def field(self, y: int, x: int) -> Box:
-        """Theoretical field of the unit in row `y` and column `x`, not cut at the input's edge."""
+        """Theoretical field of the unit at row `y` and column `x`, not clipped to the input."""
         if self.size is None or self.jump is None or self.start is None:
             return (0.0, 0.0, float(self.input_size[0]), float(self.input_size[1]))
         top = self.start[0] + y * self.jump[0]
@@ -43,9 +44,10 @@ class LayerGeometry:
         return (top, left, top + self.size[0], left + self.size[1])
 
     def effective_field(self, y: int, x: int) -> Box:
-        """Effective field around the same centre.
+        """Effective field around the same center.
 
-        A global field's start is the middle of its local part; without one it is centred on its cell of the map.
+        For a global field, `start` is the center of its local part; without `start`, the effective field is
+        centered on the unit's cell of the feature map.
         """
         if self.jump is None or self.start is None:
             centre_y = (y + 0.5) * self.input_size[0] / self.map_size[0]
@@ -61,7 +63,7 @@ class LayerGeometry:
 
 @dataclass(frozen=True)
 class View:
-    """What a tile shows: the `window`, the part of it that is `visible` to the unit, and `boxes` to draw."""
+    """What a tile shows: the `window`, its part `visible` to the unit, and the `boxes` to outline."""
 
     window: Box
     visible: Box
@@ -69,7 +71,7 @@ class View:
 
 
 def view(layer: LayerGeometry, y: int, x: int, crop: Crop) -> View:
-    """What the tile of one unit shows, in input pixels."""
+    """The view of one unit's tile, in input pixels."""
     height, width = layer.input_size
     if crop == "image":
         boxes = (
@@ -85,16 +87,16 @@ def view(layer: LayerGeometry, y: int, x: int, crop: Crop) -> View:
 
 
 def _within(low: float, high: float, length: int) -> tuple[float, float]:
-    """The interval, moved and if need be shortened to lie in 0 to `length`."""
+    """The interval, shifted and if necessary shortened to lie within 0 and `length`."""
     size = min(high - low, length)
     low = min(max(low, 0.0), length - size)
     return (low, low + size)
 
 
 def cut(box: Box, input_size: tuple[int, int]) -> Box:
-    """`box` cut at the edges of the input, in whole pixels: as the atlas's view `patches` gives it.
+    """`box` clipped to the input, in whole pixels, as in the atlas's view `patches`.
 
-    One that lies wholly in the padding is empty, at the edge.
+    A box entirely in the padding becomes empty, at the input's edge.
     """
     height, width = input_size
     return (
@@ -107,14 +109,14 @@ def cut(box: Box, input_size: tuple[int, int]) -> Box:
 
 @dataclass(frozen=True)
 class Placement:
-    """Affine map from input pixels to a picture's pixels: picture = offset + scale * input, per axis."""
+    """Affine map from input pixels to an image's pixels: image = offset + scale * input, per axis."""
 
     scale: tuple[float, float]
     offset: tuple[float, float]
-    size: tuple[int, int]  # (height, width) of the picture
+    size: tuple[int, int]  # (height, width) of the image
 
     def box(self, box: Box) -> Box:
-        """The same box in the picture's pixels, not clipped."""
+        """The same box in the image's pixels, not clipped."""
         return (
             self.offset[0] + self.scale[0] * box[0],
             self.offset[1] + self.scale[1] * box[1],
@@ -126,9 +128,11 @@ class Placement:
 def placement(
     preprocessing: Preprocessing, image_size: tuple[int, int], picture_size: tuple[int, int]
 ) -> Placement:
-    """How the input lies in a smaller copy (`picture_size`) of an image (`image_size`), both (height, width).
+    """Placement of the input in a smaller copy (`picture_size`) of an image (`image_size`), both (height,
+    width).
 
-    The input's centre is always inside the image, so its place there, which is never clipped, fixes the map.
+    The input's center is always inside the image, so its position there is never clipped and determines the
+    map.
     """
     height, width = image_size
     input_height, input_width = preprocessing.input_size

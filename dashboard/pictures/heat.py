@@ -1,4 +1,5 @@
-"""From a map's numbers to colours. The one place where maps are coloured on the server; `assets/heat.js` does the same.
+"""Color maps: from a map's values to colors. All server-side coloring happens here; `assets/heat.js` must
+match it.
 
 Pixels are uint8 H,W,3 in R, G, B.
 """
@@ -13,7 +14,7 @@ Values = npt.NDArray[np.float32]
 
 LOWEST_CLIP, HIGHEST_CLIP = 50.0, 100.0
 DEFAULT_CLIP = 99.5
-# Perceptually uniform ones first; the last has its middle at zero, for maps with a sign.
+# Perceptually uniform color maps first; the last is diverging, for signed maps.
 _STOPS = {
     "inferno": plotly.colors.sequential.Inferno,
     "viridis": plotly.colors.sequential.Viridis,
@@ -26,7 +27,7 @@ DIVERGING = "rdbu"
 
 
 def _table(stops: list[str]) -> tuple[tuple[int, int, int], ...]:
-    """256 colours, linear between the stops."""
+    """256 colors, linearly interpolated between the stops."""
     rgb = np.array(
         [
             plotly.colors.hex_to_rgb(stop) if stop.startswith("#") else plotly.colors.unlabel_rgb(stop)
@@ -45,14 +46,15 @@ COLOUR_MAPS: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 
 def highest(values: Values, clip: float) -> float:
-    """What the upper end of a colour map stands for: the `clip`-th percentile of the absolute values."""
+    """The value at the upper end of the color map: the `clip`-th percentile of the absolute values."""
     return float(np.percentile(np.abs(values), clip))
 
 
 def scaled(values: Values, high: float, *, diverging: bool) -> npt.NDArray[np.float64]:
-    """Places in a colour map, 0 to 1: magnitudes from 0 to `high`, or values from -`high` to `high` if diverging.
+    """Color map positions in [0, 1]: of magnitudes from 0 to `high`, or of values from -`high` to `high` if
+    diverging.
 
-    A map without extent lies at the lower end, or in the middle.
+    If `high` is 0, all values lie at the lower end, or in the middle if diverging.
     """
     wide = values.astype(np.float64)
     share = np.divide(wide if diverging else np.abs(wide), high) if high > 0 else np.zeros(values.shape)
@@ -60,7 +62,7 @@ def scaled(values: Values, high: float, *, diverging: bool) -> npt.NDArray[np.fl
 
 
 def colourise(values: Values, *, colours: str, high: float) -> Pixels:
-    """The map in colours; all but the diverging colour map show magnitudes."""
+    """The map in color; only the diverging color map shows signs, all others show magnitudes."""
     table = np.array(COLOUR_MAPS[colours], np.uint8)
     places = scaled(values, high, diverging=colours == DIVERGING)
     coloured: Pixels = table[np.floor(places * 255 + 0.5).astype(np.intp)]
@@ -68,7 +70,7 @@ def colourise(values: Values, *, colours: str, high: float) -> Pixels:
 
 
 def overlay(picture: Pixels, coloured: Pixels, strength: float) -> Pixels:
-    """`coloured` over `picture`: 0 shows the picture alone, 1 the map alone."""
+    """`coloured` blended over `picture`: strength 0 shows the image alone, 1 the map alone."""
     mixed = picture * (1 - strength) + coloured * strength
     return np.floor(mixed + 0.5).astype(np.uint8)
 

@@ -1,8 +1,8 @@
-"""Routes of all pictures: rows of patches, thumbnails, whole images.
+"""Image routes: rows of patches, thumbnails, whole images.
 
-Addresses never change their meaning (a run's number is never given twice, and `stamp` tells runs of two
-homes apart; a key is the hash of the picture's bytes), so browsers may keep every picture for ever. But one
-made without a file that is gone is kept by nobody: the file may come back.
+The content of an address never changes: run numbers are never reused, `stamp` distinguishes runs of different
+homes, and a key is the hash of the image's bytes. Browsers may therefore cache every image permanently,
+except a response for which a file was missing: it is not cached, because the file may come back.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ pictures = flask.Blueprint("pictures", __name__, url_prefix="/pictures")
 
 
 def stamp(run: Record) -> str:
-    """What tells the pictures of this run from those of a run with the same number elsewhere or before."""
+    """Distinguishes this run's images from those of a run with the same number in another or an earlier home."""
     told = f"{run['run']} {run['model']} {run['image_set']} {run['started']} {compose.RENDERING}"
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
 def row_address(run: Record, layer: str, channel: int, *, k: int, crop: str, tile: int) -> str:
-    """Address of the picture that shows a channel's `k` strongest patches side by side."""
+    """Address of the image that shows a channel's `k` strongest patches side by side."""
     where = f"/pictures/rows/{run['run']}-{stamp(run)}/{quote(layer, safe='')}/{channel}.jpg"
     return f"{local(where)}?k={k}&crop={crop}&tile={tile}"
 
 
 def patch_address(run: Record, layer: str, key: str, y: int, x: int) -> str:
-    """Address of the part of an image that position (y, x) of a layer's feature map sees most of."""
+    """Address of the image region around the effective field of position (y, x) in a layer's feature map."""
     where = f"/pictures/patches/{run['run']}-{stamp(run)}/{quote(layer, safe='')}/{key}.jpg"
     return f"{local(where)}?y={y}&x={x}"
 
@@ -63,7 +63,8 @@ def image_address(key: str) -> str:
 def row(run: int, mark: str, layer: str, channel: int) -> flask.Response:
     """One channel's patches by rank, side by side, `tile` pixels each.
 
-    Query: `k` (1 to 20), `crop` (field, effective, image), `tile` (pixels). Fewer where the set is smaller.
+    Query: `k` (1 to 20), `crop` (field, effective, image), `tile` (pixels). Returns fewer if the set is
+    smaller.
     """
     k = flask.request.args.get("k", 10, int)
     crop = flask.request.args.get("crop", "field")
@@ -107,7 +108,7 @@ def row(run: int, mark: str, layer: str, channel: int) -> flask.Response:
 
 @pictures.get("/patches/<int:run>-<mark>/<layer>/<key>.jpg")
 def patch(run: int, mark: str, layer: str, key: str) -> flask.Response:
-    """One patch of an image, as `row` crops it; `crop` is effective unless told otherwise."""
+    """One patch of an image, cropped as in `row`; `crop` defaults to effective."""
     y, x = flask.request.args.get("y", -1, int), flask.request.args.get("x", -1, int)
     crop = flask.request.args.get("crop", "effective")
     tile = flask.request.args.get("tile", 192, int)
@@ -148,7 +149,7 @@ def thumbnail_file(key: str) -> flask.Response:
 
 @pictures.get("/images/<key>.jpg")
 def image_file(key: str) -> flask.Response:
-    """A whole image, read as the networks read it, its longest side cut down to LARGEST_SIDE."""
+    """A whole image, decoded as for the networks, its longest side reduced to LARGEST_SIDE."""
     if not KEY.fullmatch(key):
         return _sorry("A picture's key is 64 hexadecimal digits.", 404)
     context = current()
@@ -160,7 +161,7 @@ def image_file(key: str) -> flask.Response:
         try:
             image = read_rgb(context.store.original_path(rows[0]["path"]).read_bytes())
         except (OSError, UnreadableImage):
-            # the person moved their folder: the thumbnail is what is left
+            # the original file was moved or deleted: only the thumbnail is left
             try:
                 return _for_now(context.store.thumbnail_path(key).read_bytes())
             except FileNotFoundError:
@@ -174,9 +175,10 @@ def image_file(key: str) -> flask.Response:
 def channel_cells(
     context: Context, run: Record, layer: str, channels: Sequence[int]
 ) -> dict[int, tuple[Record, ...]]:
-    """All patches of `channels` by rank, with what they are cut from; asks the atlas for what is not kept.
+    """All patches of `channels` by rank, with the images they are cropped from; cached.
 
-    A run never changes, but the labels and names of its images do: with a new version of the atlas all is asked anew.
+    A run never changes, but labels and names of its images do, so a new version of the atlas invalidates the
+    cache.
     """
     number = run["run"]
     of = (context.catalogue().version, number, stamp(run), layer)
@@ -195,7 +197,7 @@ def channel_cells(
         grouped: dict[int, list[Record]] = {channel: [] for channel in absent}
         for place in places:
             image = place["image_id"]
-            if image in images:  # else the set was changed between two of the questions
+            if image in images:  # missing if the set changed between two of the queries
                 grouped[place["channel"]].append(place | images[image] | {"class_index": classes.get(image)})
         for channel, cells in grouped.items():
             found[channel] = tuple(cells)
@@ -205,7 +207,7 @@ def channel_cells(
 
 
 def thumbnail(context: Context, key: str) -> compose.Pixels | None:
-    """An image's decoded thumbnail; None where it is gone or broken."""
+    """An image's decoded thumbnail; None if it is missing or damaged."""
     picture = context.thumbnails.get(key)
     if picture is None:
         try:
@@ -221,7 +223,7 @@ def thumbnail(context: Context, key: str) -> compose.Pixels | None:
 
 
 def thumbnails_gone(context: Context, keys: Iterable[str]) -> int:
-    """How many of these pictures have no thumbnail any more."""
+    """Number of these images whose thumbnail is missing."""
     return sum(not context.store.thumbnail_path(key).exists() for key in set(keys))
 
 
@@ -229,7 +231,7 @@ def _for_ever(data: bytes) -> flask.Response:
     response = flask.Response(data, mimetype="image/jpeg")
     response.headers["Cache-Control"] = FOR_EVER
     response.add_etag()
-    response.make_conditional(flask.request)  # in place
+    response.make_conditional(flask.request)  # modifies the response in place
     return response
 
 

@@ -1,8 +1,9 @@
-"""Who may use the dashboard, and as whom.
+"""Access control: who may use the dashboard, and under which name.
 
-Without a password and a user header there is no login, and only loopback is served. With a password, whoever knows it
-may do everything, by a session (see `login.py`) or, programs, by HTTP Basic authentication. With a user header,
-whomever the proxy names may do everything; the proxy alone is believed (see `proxy.py`).
+Without a password and a user header there is no login, and the server only listens on loopback. With a
+password, anyone who knows it has full access, through a session (see `login.py`) or, for programs, HTTP Basic
+authentication. With a user header, anyone named by the proxy has full access; the header is trusted only from
+the proxy (see `proxy.py`).
 """
 
 import hashlib
@@ -18,19 +19,19 @@ from dashboard.security.proxy import is_from_proxy
 from db.settings import Settings
 
 EXTENSION = "convscope-access"
-SESSION = "session"  # what a cookie holds: a number of its own, which limits count
+SESSION = "session"  # key in the session cookie; its random value identifies the session to rate limits
 WILDCARDS = ("", "0.0.0.0", "::", "0", "*")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MAX_NAME = 100
 
 
 class NoLogin(RuntimeError):
-    """Others could reach the dashboard and nothing would ask who they are; the message is one sentence."""
+    """The dashboard would be reachable from other machines without authentication; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Visitor:
-    """Somebody who may. `name` is what the proxy calls them, `key` whom limits count."""
+    """A client with access. `name` is the user name set by the proxy; rate limits are counted per `key`."""
 
     name: str
     key: str
@@ -39,18 +40,20 @@ class Visitor:
 
 @dataclass(frozen=True)
 class Access:
-    """The rules of one application, and what its visitors have spent."""
+    """Access rules of one application, and the rate limits used up by its visitors."""
 
     settings: Settings
     limits: Limits
 
     @property
     def asks_for_login(self) -> bool:
-        """Whether somebody may not."""
+        """Whether authentication is required."""
         return bool(self.settings.password or self.settings.user_header)
 
     def visitor(self, request: flask.Request) -> Visitor | None:
-        """Who asks, None where they may not. A wrong password of HTTP Basic is counted."""
+        """The sender of a request; None without access. A wrong password in HTTP Basic counts against the
+        limit.
+        """
         address = address_key(request)
         if not self.asks_for_login:
             return Visitor("", address)
@@ -75,7 +78,9 @@ class Access:
         return "".join(letter for letter in name if letter.isprintable())[:MAX_NAME]
 
     def try_password(self, given: str, address: str) -> bool:
-        """Whether it is the password. False for any, right or wrong, while `address` has been wrong too often."""
+        """Whether `given` is the password. Always False while `address` is blocked for too many wrong
+        passwords.
+        """
         if self.limits.seconds_to_wait("wrong passwords", address):
             return False
         if same_text(given, self.settings.password):
@@ -85,13 +90,15 @@ class Access:
 
 
 def same_text(given: str, expected: str) -> bool:
-    """Compare in a time that tells neither how much of `given` fits nor how long `expected` is."""
+    """Compare without leaking through timing how much of `given` matches or how long `expected` is."""
     digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (given, expected)]
     return hmac.compare_digest(digests[0], digests[1])
 
 
 def address_key(request: flask.Request) -> str:
-    """Whom limits count where nobody is known: an address; of version 6 its network, for one person has a whole one."""
+    """Rate limit key of a client without a name: its address; for IPv6 the /64 network, since one client may
+    own all of it.
+    """
     try:
         address = ipaddress.ip_address(request.remote_addr or "")
     except ValueError:
@@ -102,17 +109,17 @@ def address_key(request: flask.Request) -> str:
 
 
 def rules() -> Access:
-    """Those of the application that serves the present request."""
+    """Access rules of the application that serves the current request."""
     return cast(Access, flask.current_app.extensions[EXTENSION])
 
 
 def who() -> Visitor | None:
-    """Who sent the present request; None where nobody was asked, as on the login page."""
+    """Sender of the current request; None if it was not authenticated, as on the login page."""
     return cast(Visitor | None, flask.g.get("visitor"))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a dashboard that listens on `host` is reached from this machine alone."""
+    """Whether a dashboard that listens on `host` is reachable from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -120,7 +127,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_binding(settings: Settings) -> None:
-    """Refuse to listen where others reach the dashboard and nothing asks who they are.
+    """Refuse to listen on a reachable address without authentication.
 
     Raises:
         NoLogin: neither a password nor a user header is set, and the host is not loopback.

@@ -1,4 +1,4 @@
-"""Headers of every answer: what a page may load, and who may hold it."""
+"""Security headers of every response: what a page may load, who may embed it, and who may cache it."""
 
 import base64
 import hashlib
@@ -12,7 +12,8 @@ from dashboard import document
 from dashboard.security.access import rules
 
 INLINE_SCRIPTS: tuple[str, ...] = tuple(re.findall(r"<script>(.*?)</script>", document.HEAD, re.DOTALL))
-# Dash's components, the drawing and the editor write styles into the page; scripts come from files, or are known.
+# Dash components, the diagram and the editor inject inline styles; scripts are files, or inline ones with a
+# known hash.
 POLICY = (
     "default-src 'self'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'none'; "
@@ -30,10 +31,10 @@ HSTS = "max-age=31536000"
 
 
 def secure(app: Dash) -> Callable[[flask.Response], flask.Response]:
-    """What gives each answer of `app` its headers."""
+    """A function that adds the headers to each response of `app`."""
 
     def add(response: flask.Response) -> flask.Response:
-        # Dash adds scripts when the first page is asked for
+        # Dash adds scripts when the first page is requested
         scripts = " ".join([*map(_hash, INLINE_SCRIPTS), *app.csp_hashes()])
         response.headers["Content-Security-Policy"] = POLICY.format(scripts=scripts)
         for name, value in FIXED.items():
@@ -48,7 +49,9 @@ def secure(app: Dash) -> Callable[[flask.Response], flask.Response]:
 
 
 def _keep_private(response: flask.Response) -> None:
-    """No cache that several people share keeps what only some may see; no browser a page after its logout."""
+    """Keep responses out of shared caches, so no cache serves one user's data to others, and pages out of the
+    browser's after logout.
+    """
     kept = re.sub(r"\bpublic\b", "private", response.headers.get("Cache-Control", "no-store"))
     said = "private" in kept or "no-store" in kept
     response.headers["Cache-Control"] = kept if said else f"private, {kept}"

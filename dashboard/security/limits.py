@@ -1,7 +1,8 @@
-"""How often one person may ask for what is costly: token buckets of a minute's worth that fill evenly.
+"""Rate limits per client for expensive requests: token buckets that hold one minute's worth and refill
+continuously.
 
-In this process's memory alone, for it is the one web process. At most MAX_KNOWN persons are remembered per bucket;
-who asked longest ago is forgotten first.
+State is kept in memory, which suffices because there is one web process. Each bucket remembers at most
+MAX_KNOWN clients; the one whose last request is oldest is forgotten first.
 """
 
 import math
@@ -9,14 +10,15 @@ import math
 from throttled import MemoryStore, RateLimiterType, Throttled, per_min
 
 MAX_KNOWN = 10_000
-WRONG_PASSWORDS = 6  # a minute, once ten in a row were wrong
+WRONG_PASSWORDS = 6  # per minute, once ten in a row were wrong
 FIRST_WRONG_PASSWORDS = 10
 
 
 class Limits:
-    """What was spent. Safe to share between threads.
+    """The buckets. Thread-safe.
 
-    The generic cell rate algorithm is the token bucket with one number a person, exact at any rate.
+    Uses the generic cell rate algorithm: a token bucket that stores one number per client and is exact at any
+    rate.
     """
 
     def __init__(self, *, jobs: int, sql: int) -> None:
@@ -37,19 +39,19 @@ class Limits:
         }
 
     def spend(self, name: str, who: str) -> int:
-        """Take one token of a person's: 0 where there was one, else the seconds until there is."""
+        """Take one of the client's tokens: 0 on success, else the seconds until the next token."""
         result = self._buckets[name].limit(who)
         return max(1, math.ceil(result.state.retry_after)) if result.limited else 0
 
     def seconds_to_wait(self, name: str, who: str) -> int:
-        """Seconds until a person has a token, 0 where they have one; takes none."""
+        """Seconds until the client has a token, 0 if it has one; takes none."""
         state = self._buckets[name].peek(who)
-        # its own `retry_after` is that of a request before the next
+        # the state's own `retry_after` belongs to the preceding request
         return max(0, math.ceil(state.reset_after - (state.limit - 1) * self._seconds_each[name]))
 
 
 def spent_by(method: str, rule: str) -> str | None:
-    """The bucket that a request to a route takes from, None where it is free."""
+    """The bucket that a request to a route takes a token from; None if the route is not limited."""
     if method == "POST" and (
         rule in ("/api/jobs", "/api/uploads/<upload>/import") or rule.startswith("/api/jobs/")
     ):

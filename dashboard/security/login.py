@@ -1,7 +1,8 @@
 """The login page and its sessions.
 
-A session is a cookie signed with a secret of this home and the password: it ends after LIFETIME, and when the password
-changes. There is no list of sessions: logging out takes the cookie away, and a copy of it would go on until then.
+A session is a cookie signed with the home's secret and the password: it expires after LIFETIME, or when the
+password changes. The server stores no sessions: logging out deletes the cookie, but a copy of it would remain
+valid until it expires.
 """
 
 import contextlib
@@ -33,28 +34,29 @@ login = flask.Blueprint("login", __name__, template_folder="templates")
 
 
 class SecretError(RuntimeError):
-    """The file of the secret holds something else; the message is one sentence."""
+    """The secret's file has unexpected content; the message is one sentence."""
 
 
 class Sessions(SecureCookieSessionInterface):
-    """Flask's signed cookie, with SHA-256, and for HTTPS alone where it was given over HTTPS."""
+    """Flask's signed cookie with SHA-256; marked Secure if it was set over HTTPS."""
 
     digest_method = staticmethod(hashlib.sha256)
 
     def get_cookie_secure(self, app: flask.Flask) -> bool:  # noqa: ARG002
-        """Whether the browser is to send it over HTTPS alone."""
+        """Whether the browser may send the cookie over HTTPS only."""
         return flask.request.is_secure
 
 
 def open_sessions(server: flask.Flask, settings: Settings) -> None:
-    """Give the application its sessions; none without a password."""
+    """Set up the application's sessions; without a password there are none."""
     if not settings.password:
         return
     secret = read_secret(settings.home)
     server.session_interface = Sessions()
     server.secret_key = hmac.digest(secret, settings.password.encode("utf-8", "surrogatepass"), "sha256")
     server.config.update(
-        # browsers keep cookies by host and not by port: two dashboards of one host must not end each other's
+        # cookies are separated by host, not by port: two dashboards on one host must not overwrite each
+        # other's
         SESSION_COOKIE_NAME=f"convscope-{hmac.digest(secret, b'name', 'sha256').hex()[:8]}",
         SESSION_COOKIE_PATH=f"{settings.url_prefix}/",
         SESSION_COOKIE_HTTPONLY=True,
@@ -65,15 +67,15 @@ def open_sessions(server: flask.Flask, settings: Settings) -> None:
 
 
 def read_secret(home: Path) -> bytes:
-    """The secret of a home, made at first: two that make it at once agree on one.
+    """The home's secret, created on first use; concurrent callers agree on one.
 
     Raises:
-        SecretError: the file holds something else.
-        OSError: it cannot be read, or made.
+        SecretError: the file has unexpected content.
+        OSError: the file cannot be read or created.
     """
     path = home / "session.key"
     if not path.exists() and not is_writable(home):
-        return secrets.token_bytes(SECRET_BYTES)  # logins end with this process
+        return secrets.token_bytes(SECRET_BYTES)  # sessions end with this process
     if not path.exists():
         make_home(home)
         temporary = home / f".session.key.{secrets.token_hex(8)}"
@@ -83,7 +85,7 @@ def read_secret(home: Path) -> bytes:
                 file.write(secrets.token_bytes(SECRET_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # somebody else's was first
+            with contextlib.suppress(FileExistsError):  # another process was first
                 os.link(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -98,7 +100,7 @@ def read_secret(home: Path) -> bytes:
 
 @login.get("/login")
 def show_login() -> flask.Response:
-    """The form; for whoever needs none, the page that they came for."""
+    """The login form; a client that already has access is redirected to the page it requested."""
     access = rules()
     there = own_path(flask.request.args.get("next", ""))
     if access.visitor(flask.request) is not None:
@@ -112,7 +114,7 @@ def show_login() -> flask.Response:
 
 @login.post("/login")
 def log_in() -> flask.Response:
-    """Begin a session where the password is right."""
+    """Start a session if the password is correct."""
     flask.request.max_content_length = MAX_FORM
     access = rules()
     there = own_path(flask.request.form.get("next", ""))
@@ -141,15 +143,16 @@ def log_out() -> flask.Response:
 
 
 def login_address(request: flask.Request) -> str:
-    """Where to log in for what a request asked for."""
+    """Address of the login page that leads back to what a request wanted."""
     asked = request.full_path.removesuffix("?")
     return local("/login") + ("" if asked == FIRST_PAGE else "?" + urlencode({"next": local(asked)}))
 
 
 def own_path(given: str) -> str:
-    r"""A path of this dashboard, or its first page: `//evil`, `/\evil` and `https:evil` lead elsewhere.
+    r"""A path of this dashboard, or its first page for anything else: `//evil`, `/\evil` and `https:evil`
+    lead to other sites.
 
-    Browsers take a backslash for a slash and leave out tabs and line ends, so a path has none.
+    Browsers treat a backslash as a slash and drop tabs and line breaks, so a path may contain none of them.
     """
     first = local(FIRST_PAGE)
     wrong = "\\" in given or not given.isprintable() or len(given) > MAX_NEXT

@@ -1,8 +1,8 @@
-"""The gate before every route: `guard(app, settings)` puts it there.
+"""Access control before every route, installed by `guard(app, settings)`.
 
-    request -> proxy's word -> host -> origin -> size -> who -> limits -> route -> headers
+    request -> proxy headers -> host -> origin -> size -> visitor -> limits -> route -> headers
 
-What is open to everybody is on one list, `OPEN`; everything else, routes yet to be written included, is closed.
+`OPEN` lists everything public; every other route, including future ones, requires access.
 """
 
 from urllib.parse import urlsplit
@@ -25,29 +25,29 @@ OPEN = frozenset(
     {
         "/health.json",
         "/login",
-        "/logout",  # leads to the login page
-        # what the login page is drawn with
+        "/logout",  # redirects to the login page
+        # used by the login page
         "/assets/style.css",
         "/assets/mark.svg",
         "/bootstrap/css/bootstrap.min.css",
     }
 )
-# Bytes of a request's body, by the beginning of its route; the first that fits counts. JSON takes up to thirty times
-# its size once it is parsed.
+# Maximum request body in bytes by route prefix; the first match applies. JSON takes up to thirty times its
+# size once parsed.
 MAX_BODIES = (
     ("/api/uploads/<upload>/files/", MAX_PIECE),
     ("/api/uploads", MAX_LIST),
-    ("/_dash-update-component", 4 << 20),  # carries the state of a page
+    ("/_dash-update-component", 4 << 20),  # contains the state of a page
     ("", 1 << 20),
 )
-PAGES = ("/", "/<path:path>")  # Dash's routes of pages, those that there are not included
+PAGES = ("/", "/<path:path>")  # Dash's page routes, which also match unknown pages
 BASIC = 'Basic realm="Convscope", charset="UTF-8"'
-# A scheme that browsers do not know: for Basic they would ask by a window of their own, over an open page.
+# An authentication scheme unknown to browsers: for Basic they would open their own dialog over an open page.
 FORM = 'Form realm="Convscope"'
 
 
 def guard(app: Dash, settings: Settings) -> None:
-    """Close the application to all who may not use it."""
+    """Restrict the application to clients with access."""
     server: flask.Flask = app.server
     limits = Limits(jobs=settings.jobs_per_minute, sql=settings.sql_per_minute)
     server.extensions[EXTENSION] = Access(settings, limits)
@@ -63,7 +63,7 @@ def guard(app: Dash, settings: Settings) -> None:
 
 
 def pass_on(own: frozenset[str]) -> flask.Response | None:
-    """None where the present request may go on to its route, else the answer that it gets instead."""
+    """None if the current request may continue to its route, else the response to send instead."""
     request, access = flask.request, rules()
     trouble = wrong_host(request, access.settings, own)
     if trouble:
@@ -94,12 +94,12 @@ def pass_on(own: frozenset[str]) -> flask.Response | None:
 
 
 def max_body(rule: str) -> int:
-    """Bytes that the body of a request to a route may have."""
+    """Maximum body size in bytes of a request to a route."""
     return next(most for beginning, most in MAX_BODIES if rule.startswith(beginning))
 
 
 def refuse(status: int, sentence: str, *, wait: int = 0) -> flask.Response:
-    """A sentence, for a person who opens a page as text, for everything else as JSON."""
+    """An error sentence: as text for a user who opens a page, else as JSON."""
     if _is_page():
         response = flask.Response(sentence + "\n", status, mimetype="text/plain")
         response.headers["Cache-Control"] = "no-store"
@@ -138,7 +138,9 @@ def _ask_for_login(access: Access) -> flask.Response:
 
 
 def _asked_by_a_page(request: flask.Request) -> bool:
-    """Whether a page of ours asked, whose login has ended, rather than a program or a person."""
+    """Whether one of our own pages, whose session has expired, sent the request, rather than a program or a
+    user.
+    """
     mode = request.headers.get("Sec-Fetch-Mode")
     if mode is not None:
         return mode != "navigate"

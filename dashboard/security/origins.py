@@ -1,26 +1,28 @@
-"""Requests that a page of another site sent, or sent under a name that is not ours.
+"""Protection against cross-site requests and DNS rebinding.
 
-The browser of somebody who may is asked by any site that they visit to send requests here: with their cookie, with
-the credentials that it remembers, or, on loopback, with no more than that it runs on this machine. What it cannot be
-made to do is to lie about who asked.
+Any site that a user visits can make the user's browser send requests to this dashboard: with the session
+cookie, with remembered credentials, or, on loopback, simply because it runs on this machine. The site cannot
+make the browser lie about the origin of the request.
 
-**The host** of every request is one of ours, or a page whose name was made to lead here (DNS rebinding) would count as
-our own. An address in numbers needs no name, so where all addresses are listened on any of them is ours.
+**The host** of every request must be one of ours; otherwise a page whose name resolves to this server (DNS
+rebinding) would count as our own. A numeric address needs no name, so if the server listens on all addresses,
+any numeric address is accepted.
 
-**Changes** (every method but GET, HEAD and OPTIONS, Dash's callbacks included) are taken
+**Changes** (every method except GET, HEAD and OPTIONS, including Dash's callbacks) are accepted
 
-1. by `Sec-Fetch-Site`, where the browser says it (HTTPS and loopback): `same-origin`, or `none`, which is the person
-   herself; not `same-site`, which is another port or another host of the lab;
-2. else by `Origin`, which every browser sends with a change: its host and port are those of `Host`. The scheme is not
-   compared, since a proxy that speaks TLS may not have told us of it; a browser on HTTPS is held to 1;
-3. else no browser of this decade has sent it. A program is taken where it sends JSON, or a password with each request,
-   neither of which a form of another site does; otherwise only without a session's cookie and, of POST, which is what
-   forms send, without a form's body.
+1. by `Sec-Fetch-Site`, if the browser sends it (HTTPS and loopback): `same-origin`, or `none`, which means
+   the user started the request; not `same-site`, which is another port or another host of the lab;
+2. else by `Origin`, which every browser sends with a change: its host and port must equal those of `Host`.
+   The scheme is not compared, because a TLS-terminating proxy may not have forwarded it; a browser on HTTPS
+   is subject to rule 1;
+3. else no current browser sent the request. A program is accepted if it sends JSON, or a password with each
+   request, neither of which a form on another site can do. Otherwise it is accepted only without a session
+   cookie and, for POST, which is what forms use, without a form body.
 
-**Reading** needs no such rule for its answer, which other sites cannot see, but a statement of SQL that another site's
-image, frame or script asks for costs as much as any. So where `Sec-Fetch-Site` names another site, it may open a page
-in a tab of its own (`Sec-Fetch-Mode: navigate`, `Sec-Fetch-Dest: document`), and everything else only where a person
-clicked (`Sec-Fetch-User: ?1`).
+**Reads** need no such rule to protect the response, which other sites cannot read. But a SQL statement
+requested by another site's image, frame or script costs as much as any other. If `Sec-Fetch-Site` names
+another site, it may therefore open a page in its own tab (`Sec-Fetch-Mode: navigate`, `Sec-Fetch-Dest:
+document`); everything else also requires a user's click (`Sec-Fetch-User: ?1`).
 """
 
 import ipaddress
@@ -38,7 +40,7 @@ PORTS = {"http": 80, "https": 443}
 
 
 def own_hosts(settings: Settings) -> frozenset[str]:
-    """Names that requests may call this dashboard by, as `Host` writes them, without ports."""
+    """Host names of this dashboard that requests may use, as in `Host`, without ports."""
     if is_loopback(settings.host):
         own: tuple[str, ...] = LOOPBACK
     elif settings.host in WILDCARDS:
@@ -50,7 +52,7 @@ def own_hosts(settings: Settings) -> frozenset[str]:
 
 
 def wrong_host(request: flask.Request, settings: Settings, own: frozenset[str]) -> str:
-    """What is wrong with the host that a request names; empty where nothing is."""
+    """Why the host of a request is rejected; empty if it is accepted."""
     given = request.environ.get("HTTP_HOST", "")
     host = _without_port(given)
     if host in own or (settings.host in WILDCARDS and _is_address(host)):
@@ -75,9 +77,10 @@ def _is_address(host: str) -> bool:
 
 
 def from_elsewhere(request: flask.Request, *, cookie: str, is_page: bool = False) -> str:
-    """Why a request is not taken for one of our own pages' or a program's; empty where it is.
+    """Why a request is rejected as cross-site; empty if it is accepted.
 
-    `cookie` is the name of the session's. `is_page`: a page is asked for, which costs little before it runs.
+    `cookie` is the name of the session cookie. `is_page`: the request is for a page, which is cheap until its
+    callbacks run.
     """
     site = request.headers.get("Sec-Fetch-Site", "").lower()
     if request.method in READING:
@@ -116,7 +119,7 @@ def _is_same(origin: str, request: flask.Request) -> bool:
     try:
         sent = urlsplit(origin)
         port = sent.port or PORTS.get(sent.scheme)
-        # without a port, `Host` means that of the scheme that the browser speaks
+        # without a port, `Host` means the default port of the browser's scheme
         here = urlsplit(f"{sent.scheme}://{request.environ.get('HTTP_HOST', '')}")
         here_port = here.port or PORTS.get(sent.scheme)
     except ValueError:

@@ -1,7 +1,8 @@
-"""The prefix of all addresses, for a dashboard that is one of several places of a site (`CONVSCOPE_URL_PREFIX`).
+"""URL prefix of a dashboard that shares a site with others (`CONVSCOPE_URL_PREFIX`).
 
-Routes know nothing of it: `UnderPrefix` takes it off each request's path. Whatever leaves, in pages, answers and
-redirects, has it: `local` puts it on. In the browser, `convscope.local` and `convscope.pagePath` do the same.
+Routes do not know the prefix: `UnderPrefix` strips it from each request's path. Every address in pages,
+responses and redirects includes it: `local` adds it. In the browser, `convscope.local` and
+`convscope.pagePath` do the same.
 """
 
 from collections.abc import Iterable
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class UnderPrefix:
-    """An application whose addresses begin with `prefix`, also where a proxy has taken that off already."""
+    """WSGI middleware that serves an application below `prefix`, even if a proxy has already stripped it."""
 
     def __init__(self, application: "WSGIApplication", prefix: str) -> None:
         self._application = application
         self._prefix = prefix
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """One request."""
+        """Handle one request."""
         path = environ.get("PATH_INFO", "")
         if path == self._prefix or path.startswith(f"{self._prefix}/"):
             environ["PATH_INFO"] = path[len(self._prefix) :]
@@ -30,12 +31,12 @@ class UnderPrefix:
 
 
 def local(path: str) -> str:
-    """A path of this dashboard as a browser is to ask for it."""
+    """A path of this dashboard as the browser must request it."""
     return (flask.request.script_root if flask.has_request_context() else "") + path
 
 
 def page_path(pathname: str | None) -> str | None:
-    """The path of a page, of what a browser's address bar says."""
+    """The page's path without the prefix, from the path in the browser's address bar."""
     if pathname is None:
         return None
     return pathname.removeprefix(local("")) or "/"

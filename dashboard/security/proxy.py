@@ -1,4 +1,4 @@
-"""Reverse proxies: what they say is believed, what others say in their words is not."""
+"""Reverse proxies: their forwarded headers are trusted, the same headers from anyone else are not."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -11,15 +11,16 @@ from db.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-BY_PROXY = "convscope.by_proxy"  # no header can make it: those begin with HTTP_
+BY_PROXY = "convscope.by_proxy"  # no header can set it: header keys start with HTTP_
 
 
 class BehindProxy:
-    """An application behind reverse proxies.
+    """WSGI middleware for an application behind reverse proxies.
 
-    Of a request from one of `settings.proxies`, the client's address and scheme are what it says in
-    `X-Forwarded-For` and `X-Forwarded-Proto`. Not the host: a page of another site whose name leads here by DNS
-    rebinding can send `X-Forwarded-Host`, and not `Host`. From elsewhere, the user header is taken away.
+    For a request from one of `settings.proxies`, the client's address and scheme are taken from
+    `X-Forwarded-For` and `X-Forwarded-Proto`. The host is not: a page whose name resolves to this server (DNS
+    rebinding) can set `X-Forwarded-Host` but not `Host`. For requests from elsewhere, the user header is
+    removed.
     """
 
     def __init__(self, application: "WSGIApplication", settings: Settings) -> None:
@@ -29,7 +30,7 @@ class BehindProxy:
         self._user = "HTTP_" + settings.user_header.upper().replace("-", "_")
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """One request."""
+        """Handle one request."""
         if self._is_proxy(environ.get("REMOTE_ADDR", "")):
             environ[BY_PROXY] = True
             return self._fixed(environ, start_response)
@@ -41,11 +42,11 @@ class BehindProxy:
             address = ipaddress.ip_address(sender)
         except ValueError:
             return False
-        # a socket for both versions shows addresses of version 4 as ::ffff:127.0.0.1
+        # a dual-stack socket reports IPv4 addresses as ::ffff:127.0.0.1
         known = getattr(address, "ipv4_mapped", None) or address
         return any(known in network for network in self._proxies)
 
 
 def is_from_proxy(environ: dict[str, Any]) -> bool:
-    """Whether one of the proxies sent this request."""
+    """Whether one of the trusted proxies sent this request."""
     return environ.get(BY_PROXY) is True

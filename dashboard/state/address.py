@@ -1,7 +1,8 @@
-"""What the address bar says, as values; and the way back.
+"""Addresses: parse the URL of a page into typed choices, and build URLs from choices.
 
-Each page's choices are one frozen record. A field's default is left out of the address; a value that cannot
-be used is replaced by the default and named in a sentence, so that a wrong link shows a page and says why.
+Each page's choices are one frozen record. Fields with their default value are omitted from the URL. An
+unusable value is replaced by the default and explained in a sentence, so that a wrong link shows a page and
+says why.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from workers.attribution.registry import DEFAULT_METHOD
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
 K_MOST = 20
-MAX_ADDRESS = 8000  # characters; the server takes request lines of 8190, which hold a little more
+MAX_ADDRESS = 8000  # characters; the server accepts request lines of 8190, slightly more
 ROWS_PER_PAGE = 30
 CHANNEL_PATTERN = re.compile(r"\s*([0-9]{1,7})\s*(?:-\s*([0-9]{1,7})\s*)?")
 
@@ -30,7 +31,7 @@ There = TypeVar("There", bound="Address")
 
 
 class ChannelsError(ValueError):
-    """A list of channels cannot be read; the message is one sentence for the person who typed it."""
+    """A list of channels cannot be parsed; the message is one sentence for the user."""
 
 
 def _choice(default: str, choices: tuple[str, ...]) -> Any:
@@ -42,24 +43,24 @@ def _number(default: int, low: int, high: int) -> Any:
 
 
 def _number_or_none(low: int, high: int) -> Any:
-    """A whole number as text, empty for none."""
+    """An integer as text, empty for none."""
     return field(default="", metadata={"low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class Address:
-    """Choices that all pages share. Names of fields are names in the query string."""
+    """Choices shared by all pages. Field names are the parameter names in the query string."""
 
     path: ClassVar[str]
     model: str = ""
     images: str = ""
 
     def href(self, **changes: Any) -> str:
-        """Path, behind the prefix of all addresses, and query string; `changes` replace fields."""
+        """Path, including the URL prefix, and query string; `changes` replace fields."""
         return local(self.path) + self.search_part(**changes)
 
     def search_part(self, **changes: Any) -> str:
-        """The query string with its question mark, empty where all fields have their defaults."""
+        """The query string with its question mark; empty if all fields have their defaults."""
         changed = dataclasses.replace(self, **changes)
         given = {
             item.name: getattr(changed, item.name)
@@ -69,7 +70,7 @@ class Address:
         return "?" + urlencode(given) if given else ""
 
     def at(self, kind: type[There], **changes: Any) -> There:
-        """Another page's address with the choices that both have; `changes` replace fields."""
+        """Another page's address with the choices that both share; `changes` replace fields."""
         both = {item.name for item in dataclasses.fields(self)} & {
             item.name for item in dataclasses.fields(kind)
         }
@@ -77,7 +78,7 @@ class Address:
 
     @classmethod
     def read(cls, search: str | None) -> tuple[Self, dict[str, str]]:
-        """The choices in a query string, and a sentence for each that cannot be used, by field."""
+        """The choices in a query string, and a sentence for each unusable one, by field."""
         given = {name: values[-1] for name, values in parse_qs((search or "").lstrip("?")).items()}
         values: dict[str, Any] = {}
         problems: dict[str, str] = {}
@@ -115,13 +116,13 @@ class PatchesAddress(Address):
     tile: str = _choice("fit", ("fit", *(str(size) for size in TILE_SIZES if size <= 192)))
 
     def start(self) -> "PatchesAddress":
-        """The same model and images and nothing chosen yet: where a person begins."""
+        """The same model and images with nothing else chosen: where a user starts."""
         return PatchesAddress(model=self.model, images=self.images)
 
 
 @dataclass(frozen=True)
 class ChannelAddress(PatchesAddress):
-    """One channel. The other choices are those of the Patches page that led here, for the way back."""
+    """One channel. The other choices are those of the Patches page that led here, for the link back."""
 
     path: ClassVar[str] = "/channel"
     channel: int = _number(0, 0, 9_999_999)
@@ -129,7 +130,7 @@ class ChannelAddress(PatchesAddress):
 
 @dataclass(frozen=True)
 class ImagesAddress(Address):
-    """The images of a set. `predicted` is the index of a class, empty for any."""
+    """The images of a set. `predicted` is a class index, empty for any class."""
 
     path: ClassVar[str] = "/images"
     view: str = _choice("grid", ("grid", "table"))
@@ -160,11 +161,12 @@ class OverviewAddress(Address):
 
 @dataclass(frozen=True)
 class SaliencyAddress(Address):
-    """A request for maps. `models` lists names, empty for `model` alone; parameters are `p_NAME` beside these.
+    """A request for maps. `models` lists names, empty for `model` alone; method parameters are additional
+    `p_NAME` parameters.
 
-    `steps` are those of the curves of deletion and insertion that are shown with the maps.
+    `steps` is the number of steps of the deletion and insertion curves shown with the maps.
 
-    What the browser shows of the maps (colours, scale, …) is in the address too, and concerns the browser alone.
+    Display options of the maps (colors, scale, …) are also in the address; only the browser reads them.
     """
 
     path: ClassVar[str] = "/saliency"
@@ -177,9 +179,9 @@ class SaliencyAddress(Address):
 
 @dataclass(frozen=True)
 class AttackAddress(Address):
-    """A request for attacks, as `SaliencyAddress` is one for maps, and the attack that is looked at (0: the first).
+    """A request for attacks, analogous to `SaliencyAddress`, and the selected attack (0: the first).
 
-    `target`: `prediction` or `label`, the class to leave, or the index of a class to reach.
+    `target` is the class to leave (`prediction` or `label`), or the index of a class to reach.
     """
 
     path: ClassVar[str] = "/attack"
@@ -192,10 +194,10 @@ class AttackAddress(Address):
 
 @dataclass(frozen=True)
 class RobustnessAddress(Address):
-    """Attacks on a whole set. `protocol` is how they were made, empty for that of most images.
+    """Attacks on a whole set. `protocol` selects how they were made, empty for the one with the most images.
 
-    `label` is a class (WNID, or name where there is none); the images of `epsilon` are listed, those of `listed` where
-    that names another model than `model`.
+    `label` is a class (WNID, or name if it has none). The page lists the images of `epsilon` under the model
+    `listed`, or under `model` if that is empty.
     """
 
     path: ClassVar[str] = "/robustness"
@@ -209,8 +211,8 @@ class RobustnessAddress(Address):
 
 @dataclass(frozen=True)
 class SQLAddress(Address):
-    """A statement. The values of its parameters are `p.NAME` beside it, and how its result is shown; both concern the
-    browser alone.
+    """A statement. The values of its parameters (`p.NAME`) and display options are also in the address; only
+    the browser reads them.
     """
 
     path: ClassVar[str] = "/sql"
@@ -219,7 +221,7 @@ class SQLAddress(Address):
 
 @dataclass(frozen=True)
 class JobsAddress(Address):
-    """The list of jobs, and the one that is opened (0: none)."""
+    """The list of jobs, and the open one (0: none)."""
 
     path: ClassVar[str] = "/jobs"
     state: str = ""
@@ -229,10 +231,10 @@ class JobsAddress(Address):
 
 
 def parse_channels(text: str, count: int) -> list[int] | None:
-    """Channels in a text such as `0-29` or `5, 17, 200`, from the lowest up, each once; None means all.
+    """Channels in a text such as `0-29` or `5, 17, 200`, ascending and unique; None means all.
 
     Raises:
-        ChannelsError: it is not such a text, or names a channel that the layer has not.
+        ChannelsError: the text is malformed, or names a channel that the layer does not have.
     """
     if not text.strip():
         return None
@@ -252,5 +254,5 @@ def parse_channels(text: str, count: int) -> list[int] | None:
 
 
 def as_crop(text: str) -> Any:
-    """A crop's name for `geometry.view`; addresses hold valid ones only."""
+    """A crop's name for `geometry.view`; addresses contain only valid ones."""
     return cast(Any, text)

@@ -1,4 +1,4 @@
-"""A bounded cache that many threads share."""
+"""A bounded, thread-safe cache."""
 
 import threading
 from collections import OrderedDict
@@ -10,9 +10,9 @@ Value = TypeVar("Value")
 
 
 class Cache(Generic[Key, Value]):
-    """Keeps what was used last, up to a total `weight` (say, bytes). Safe to share between threads.
+    """LRU cache with a maximum total `weight` (bytes, for example). Thread-safe.
 
-    Two threads that miss the same key both compute it: values here are cheap and equal.
+    Two threads that miss the same key both compute its value: values are cheap to compute and identical.
     """
 
     def __init__(self, limit: int, weight: Callable[[Value], int]) -> None:
@@ -23,7 +23,7 @@ class Cache(Generic[Key, Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> Value | None:
-        """The value, None where it is not kept."""
+        """The value, None if it is not cached."""
         with self._lock:
             value = self._kept.get(key)
             if value is not None:
@@ -31,7 +31,7 @@ class Cache(Generic[Key, Value]):
             return value
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep `value`, and let go of what was used longest ago where there is no room."""
+        """Store `value`, evicting the least recently used entries if there is no room."""
         with self._lock:
             old = self._kept.pop(key, None)
             if old is not None:

@@ -1,4 +1,4 @@
-"""What every page and route needs, made once per application and handed to it."""
+"""Application context: what every page and route needs, created once per application."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,11 +27,11 @@ MEGABYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What one version of the atlas holds: small facts that every page asks for.
+    """Contents of one atlas version: small facts that every page needs.
 
-    `layers` are a model's; a run may have been made over some of them only: `dead` holds those, by run, with how
-    many of their channels are dead. `top1` is the accuracy of each run that judged labeled images. `version` is None
-    where nothing was published yet; `trouble` says why an atlas cannot be read.
+    `layers` are those of a model; a run may cover only some of them: `dead` contains, by run, the indexed
+    layers with their number of dead channels. `top1` is the accuracy of each run over labeled images.
+    `version` is None if nothing has been published; `trouble` says why an atlas cannot be read.
     """
 
     version: str | None
@@ -44,11 +44,12 @@ class Catalogue:
     trouble: str = ""
 
     def run(self, model: str, image_set: str) -> Record | None:
-        """The run of a model over an image set; an empty name means any.
+        """The run of a model over an image set; an empty name matches any.
 
-        Where several fit, photos come before the probe images of the first run, and labeled sets before others; of
-        those the newest set, and over it the most accurate model. Accuracies over different sets are not compared:
-        one set is harder than another. Where nothing is labeled, the newest run.
+        If several match, photos come before the probe images of the first run, and labeled sets before
+        unlabeled ones; among those the newest set, and over it the most accurate model. Accuracies over
+        different sets are not compared, because sets differ in difficulty. If nothing is labeled, the newest
+        run.
         """
         fits = [
             run for run in self.runs if model in ("", run["model"]) and image_set in ("", run["image_set"])
@@ -67,26 +68,26 @@ class Catalogue:
         return min(fits, key=rank, default=None)
 
     def run_numbered(self, number: int) -> Record | None:
-        """The run with this number, None where it was replaced by a newer one."""
+        """The run with this number, None if a newer one replaced it."""
         return next((run for run in self.runs if run["run"] == number), None)
 
     def newest_set(self, image_set: str = "") -> str:
-        """The image set of this name, else the newest, probe pictures last; empty where there is none."""
+        """The image set of this name, else the newest, with probe images last; empty if there is none."""
         names = [found["image_set"] for found in self.image_sets]
         return image_set if image_set in names else min(names, key=lambda name: name == STIMULI, default="")
 
     def layer(self, model: str, layer: str) -> Record | None:
-        """A layer of a model."""
+        """A layer of a model; None if it does not exist."""
         return next((row for row in self.layers.get(model, ()) if row["layer"] == layer), None)
 
     def is_indexed(self, run: Record, layer: Record) -> bool:
-        """Whether the run was made over this layer of its model."""
+        """Whether the run covers this layer of its model."""
         return layer["layer"] in self.dead.get(run["run"], {})
 
 
 @dataclass
 class Context:
-    """The application's parts. One per `create_app`."""
+    """The application's components. One per `create_app`."""
 
     settings: Settings
     atlas: Atlas
@@ -111,7 +112,7 @@ class Context:
     _catalogue: Catalogue = field(default_factory=lambda: Catalogue(version=None))
 
     def catalogue(self) -> Catalogue:
-        """What the current version holds; read again when the version changes."""
+        """Contents of the current version; read again when the version changes."""
         try:
             version = self.atlas.version()
         except AtlasError as error:
@@ -129,7 +130,7 @@ class Context:
 
 
 def read_catalogue(atlas: Atlas, version: str) -> Catalogue:
-    """Read what `version` holds. A newer version published meanwhile is noticed at the next call."""
+    """Read the contents of `version`. A newer version published meanwhile is noticed at the next call."""
     runs = tuple(atlas.fetch(queries.runs()))
     models = {run["model"] for run in runs}
     return Catalogue(
@@ -150,5 +151,5 @@ def read_catalogue(atlas: Atlas, version: str) -> Catalogue:
 
 
 def current() -> Context:
-    """The context of the application that serves the present request."""
+    """The context of the application that serves the current request."""
     return cast(Context, flask.current_app.extensions[EXTENSION])

@@ -1,4 +1,4 @@
-"""Whether the broker answers, asked at most every other second: pages must not wait for one that is away."""
+"""Broker health, checked at most every other second, so that pages never wait for a broker that is down."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ _SECONDS_KEPT = 2.0
 
 
 class Health:
-    """What is known of the broker. Safe to share between threads; one of them asks, the others take what is known."""
+    """Cached state of the broker. Thread-safe: one thread checks, the others use the cached result."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -19,7 +19,7 @@ class Health:
         self._answers = False
 
     def broker_answers(self) -> bool:
-        """As of two seconds ago at most."""
+        """Whether the broker responded, at most two seconds ago."""
         if time.monotonic() - self._asked > _SECONDS_KEPT and self._lock.acquire(blocking=False):
             try:
                 self._answers = is_there(self._settings)

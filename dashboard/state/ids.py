@@ -1,15 +1,15 @@
-"""Names of elements: one function makes them all.
+"""Element ids, all made by one function.
 
-A control is named after its page and the choice that it sets, so the browser can write the choice into the
-address without a table of its own.
+A control is named after its page and the choice it sets, so the browser can write the choice to the address
+without a lookup table.
 """
 
-LOCATION = "_pages_location"  # made by Dash for its pages
-MOUNTED = "_pages_store"  # the same; holds the title of the page that is shown
+LOCATION = "_pages_location"  # created by Dash for its pages
+MOUNTED = "_pages_store"  # likewise; contains the title of the current page
 
 
 def make_id(page: str, name: str) -> str:
-    """`patches-k`: the element for `name` on `page`; neither may hold a hyphen."""
+    """`patches-k`: the element for `name` on `page`; neither may contain a hyphen."""
     if "-" in page or "-" in name:
         raise ValueError(f"expected names without a hyphen, got {page!r} and {name!r}")
     return f"{page}-{name}"

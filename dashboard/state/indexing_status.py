@@ -1,8 +1,8 @@
-"""Indexes that are being built right now, seen from outside.
+"""Detects indexes that other processes are currently building.
 
-An index under way holds a lock on its folder in `<home>/builds`. Trying the lock could keep a starting build
-out of its own folder, so the system's list of locks is read instead; where there is none (only Linux has it),
-nothing is said.
+A running build holds a lock on its folder in `<home>/builds`. Trying to take the lock could block a build
+that is just starting, so this reads the system's list of locks instead. Only Linux has one; elsewhere no
+builds are reported.
 """
 
 import json
@@ -12,7 +12,7 @@ LOCKS = Path("/proc/locks")
 
 
 def builds_under_way(home: Path, locks: Path = LOCKS) -> list[tuple[str, str]]:
-    """(model, image set) of each index that a living process builds in `home`."""
+    """(model, image set) of each index that a running process builds in `home`."""
     folders = sorted((home / "builds").glob("*/LOCK"))
     if not folders:
         return []
@@ -25,12 +25,12 @@ def builds_under_way(home: Path, locks: Path = LOCKS) -> list[tuple[str, str]]:
             facts = json.loads((lock.parent / "facts.json").read_text())
             found.append((str(facts["model"]), str(facts["image set"])))
         except (OSError, ValueError, KeyError):
-            continue  # it ended while we looked
+            continue  # the build ended in the meantime
     return found
 
 
 def _locked_files(locks: Path) -> set[int]:
-    """Inodes of files that are locked as a whole: `1: FLOCK  ADVISORY  WRITE 4242 08:01:131 0 EOF`."""
+    """Inodes of files locked as a whole: `1: FLOCK  ADVISORY  WRITE 4242 08:01:131 0 EOF`."""
     try:
         lines = locks.read_text().splitlines()
     except OSError:

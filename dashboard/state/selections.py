@@ -1,4 +1,4 @@
-"""From an address to what it selects: the run, the layer, the channels; one place for pages and downloads."""
+"""Resolve an address to its run, layer and channels; shared by pages and downloads."""
 
 import shlex
 from collections.abc import Sequence
@@ -20,7 +20,9 @@ IMAGES_PER_PAGE = 96
 
 
 class NothingSelected(LookupError):
-    """The address names something that the atlas has not; the message is one sentence, `choices` help."""
+    """The address names something that is not in the atlas; the message is one sentence, `choices` are valid
+    alternatives.
+    """
 
     def __init__(self, sentence: str, choices: tuple[str, ...] = ()) -> None:
         super().__init__(sentence)
@@ -28,7 +30,7 @@ class NothingSelected(LookupError):
 
 
 class NotIndexed(NothingSelected):
-    """The model has the layer, but its run was made without it; `command` makes one with it."""
+    """The model has the layer, but its run does not cover it; `command` indexes the model with it."""
 
     def __init__(self, run: Record, layer: Record, layers: int) -> None:
         have = f"{run['layers']:,} of {count(layers, 'layer')}"
@@ -48,7 +50,7 @@ class LayerSelection:
 
 @dataclass(frozen=True)
 class ChannelSelection:
-    """Channels of a layer: which (None: all), how many, and the query of the page that is shown."""
+    """Channels of a layer: which (None: all), how many, and the query of the current page."""
 
     only: tuple[int, ...] | None
     total: int
@@ -58,13 +60,13 @@ class ChannelSelection:
 
 
 def index_command(run: Record, image_set: str) -> str:
-    """What to type to run a run's model over an image set, all its layers."""
+    """The shell command that indexes an image set with a run's model, over all layers."""
     named = "" if run["model"] == run["source"] else f" --name {shlex.quote(run['model'])}"
     return f"convscope index --model {shlex.quote(run['source'])}{named} --images {shlex.quote(image_set)}"
 
 
 def select_run(catalogue: Catalogue, model: str, image_set: str) -> Record:
-    """The run of a model over an image set; empty names mean any.
+    """The run of a model over an image set; empty names match any.
 
     Raises:
         NothingSelected: there is no such run.
@@ -85,7 +87,7 @@ def select_layer(catalogue: Catalogue, address: PatchesAddress) -> LayerSelectio
 
     Raises:
         NothingSelected: there is no such run or layer.
-        NotIndexed: the run was made without this layer.
+        NotIndexed: the run does not cover this layer.
     """
     run = select_run(catalogue, address.model, address.images)
     layers = catalogue.layers[run["model"]]
@@ -102,9 +104,10 @@ def select_layer(catalogue: Catalogue, address: PatchesAddress) -> LayerSelectio
 
 
 def default_layer(run: Record, layers: Sequence[Record]) -> Record | None:
-    """The first of `layers` whose field is a third of the input or more: earlier ones see specks, later ones all.
+    """The first of `layers` whose receptive field spans at least a third of the input: fields of earlier
+    layers are too small to recognize much, those of later ones cover everything.
 
-    A global layer sees all. Where there is none, the first.
+    A global field qualifies. If no layer does, the first.
     """
     third = min(run["input_height"], run["input_width"]) / 3
     seen = (
@@ -116,10 +119,10 @@ def default_layer(run: Record, layers: Sequence[Record]) -> Record | None:
 
 
 def select_channels(selection: LayerSelection) -> ChannelSelection:
-    """The channels of the page that an address shows. A page past the end is the last.
+    """The channels of the page in an address; a page past the end means the last one.
 
     Raises:
-        ChannelsError: the address's channels cannot be read.
+        ChannelsError: the address's channels cannot be parsed.
     """
     address = selection.address
     only = parse_channels(address.channels, selection.layer["channels"])
@@ -138,12 +141,12 @@ def select_channels(selection: LayerSelection) -> ChannelSelection:
 
 
 def patches_query(selection: LayerSelection, shown: list[int]) -> Query:
-    """The patches of the channels that are shown."""
+    """The query for the patches of the channels on the page."""
     return patches(selection.run["run"], selection.layer["layer"], shown, k=selection.address.k)
 
 
 def images_query(run: Record | None, address: ImagesAddress, *, limit: int | None, offset: int = 0) -> Query:
-    """The images that an address shows; `address.images` is filled in."""
+    """The query for the images in an address; `address.images` must be filled in."""
     number = None if run is None else run["run"]
     return images(
         address.images, number, image_filter(address), order=address.sort, limit=limit, offset=offset
@@ -151,7 +154,7 @@ def images_query(run: Record | None, address: ImagesAddress, *, limit: int | Non
 
 
 def image_filter(address: ImagesAddress) -> ImageFilter:
-    """The filter that an address asks for."""
+    """The image filter in an address."""
     return ImageFilter(
         address.label,
         "" if address.verdict == "any" else address.verdict,
