@@ -1,6 +1,6 @@
-"""The first run at work: pictures, models and indexes for an empty installation.
+"""The first run: fills an empty installation with images, models and indexes.
 
-One process, so that torch and each model are loaded once.
+Runs in one process, so torch and each model are loaded once.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ _SECONDS_BETWEEN_REPORTS = 0.25
 
 
 def fill(atlas: Atlas, store: ImageStore, steps: Sequence[Step], *, device: str = "auto") -> Iterator[str]:
-    """Make what is missing, and yield a sentence after each step.
+    """Create what is missing, and yield a sentence after each step.
 
     Raises:
-        FirstRunBusy: another process is at it.
-        Exception: whatever a step raised; the pages tell it, and the next first run goes on there.
+        FirstRunBusy: another process is running it.
+        Exception: raised by a step; the pages report it, and the next first run resumes at that step.
     """
     models: dict[str, VisionModel] = {}
     with filling(atlas.home), _ProgressWriter(atlas.home, steps) as tell:
@@ -61,7 +61,7 @@ def fill(atlas: Atlas, store: ImageStore, steps: Sequence[Step], *, device: str 
 
 
 class _ProgressWriter:
-    """Writes down how far the first run is, now and then: as often as a page can look, and as a sign of life."""
+    """Writes the progress of the first run to disk periodically: for pages to show, and as a heartbeat."""
 
     def __init__(self, home: Path, steps: Sequence[Step]) -> None:
         self._home = home
@@ -70,11 +70,11 @@ class _ProgressWriter:
         self._writer = threading.Thread(target=self._write, daemon=True)
 
     def step(self, at: int) -> None:
-        """The step at this place begins."""
+        """Begin the step at this index."""
         self._now = FirstRun(self._now.steps, at)
 
     def __call__(self, done: int, total: int | None, phase: str = "images") -> None:
-        """Units of the step done and in all, and what is done to them."""
+        """Set the finished and total units of the step, and the name of its phase."""
         self._now = FirstRun(self._now.steps, self._now.at, done, total or 0, phase)
 
     def _write(self) -> None:
@@ -82,7 +82,7 @@ class _ProgressWriter:
         while not self._ended.wait(_SECONDS_BETWEEN_REPORTS):
             now = self._now
             if now != written or time.monotonic() >= due:
-                with contextlib.suppress(OSError):  # a full disk: the step itself will say so
+                with contextlib.suppress(OSError):  # a full disk: the step itself will report it
                     write_first_run(self._home, now)
                 written, due = now, time.monotonic() + HEARTBEAT
 
@@ -96,7 +96,8 @@ class _ProgressWriter:
         if error is None:
             end_first_run(self._home)
         elif isinstance(error, Exception):
-            # Ctrl-C is none, and no failure: pages fall silent, and the next first run goes on
+            # Ctrl-C is not an Exception and not a failure: the heartbeat stops, and the next first run
+            # resumes
             sentence = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             with contextlib.suppress(OSError):
                 write_first_run(self._home, FirstRun(self._now.steps, self._now.at, error=sentence))

@@ -1,4 +1,4 @@
-"""From a source to the store: every picture is read once, thumbnailed and, where it has no file, copied."""
+"""From a source to the store: every image is read once, thumbnailed and, if the source keeps no file, copied."""
 
 import hashlib
 import os
@@ -14,16 +14,18 @@ from precompute.images.sources.source import Source, SourceImage
 
 Progress = Callable[[int, int | None], None]
 
-# Decoding a smaller file takes less than handing it to another thread (measured by tests/bench/bench_import.py).
+# Decoding a smaller file takes less time than handing it to another thread (measured by
+# tests/bench/bench_import.py).
 _SMALL = 8 * 1024
-# Files in flight between reading and decoding: what bounds memory, with one decoded picture per thread.
+# Bytes of files in flight between reading and decoding; bounds memory, together with one decoded image per
+# thread.
 _IN_FLIGHT_BYTES = 64 * 2**20
 _SECONDS_BETWEEN_REPORTS = 0.1
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One picture of the source after it was read; `reason` is set where it was refused."""
+    """One image of the source after it was read; `reason` is set if it was refused."""
 
     image: SourceImage
     key: str = ""
@@ -43,7 +45,7 @@ def store_images(
     *,
     skip: Collection[str] = (),
 ) -> Iterator[StoredImage]:
-    """Every picture of `source` but for those in `skip`, read and thumbnailed, in the source's order."""
+    """Every image of `source` except those in `skip`, read and thumbnailed, in the source's order."""
     total = source.count()
     total = None if total is None else total - len(skip)
     done = 0
@@ -51,7 +53,7 @@ def store_images(
     progress(0, total)
     waiting: deque[tuple[int, Future[StoredImage]]] = deque()
     in_flight = 0
-    # not on macOS; at most 8 because each may hold a decoded picture of 320 MB
+    # macOS lacks `sched_getaffinity`; at most 8 threads, because each may hold a decoded image of 320 MB
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = min(8, cores)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -80,12 +82,14 @@ def store_images(
             yield from finished(_IN_FLIGHT_BYTES, 8 * threads)
         yield from finished(-1, 0)
     finally:
-        pool.shutdown(cancel_futures=True)  # waits: nothing is written after this
+        pool.shutdown(cancel_futures=True)  # waits for running threads: nothing is written after this
     progress(done, done)
 
 
 def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> StoredImage:
-    """Read one picture and write its files; `known` maps contents that the set has under this name to files."""
+    """Read one image and write its files; `known` maps content hashes of the set's images with this name to
+    their files.
+    """
     if image.problem is not None:
         return StoredImage(image, reason=image.problem)
     try:
@@ -113,7 +117,7 @@ def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> 
         return StoredImage(image, reason=error.reason)
     path = str(image.path) if image.path else store.add_original(key, data, suffix)
     return StoredImage(
-        # The bytes are done with: what waits in the queue and in the rows is small.
+        # The bytes are no longer needed: keep queue and rows small.
         replace(image, size=len(data), data=None),
         key,
         path,

@@ -1,8 +1,8 @@
-"""What the images of ILSVRC's flat validation folder show: Kaggle's table, or the devkit's list of ids.
+"""Labels of ILSVRC's flat validation folder, from Kaggle's table or the devkit's list of ids.
 
-The devkit numbers classes 1 to 1000 in an order of its own ("ILSVRC id"), which is not the order of sorted
-WNIDs that networks use. Only the devkit's `data/meta.mat` says which id is which WNID; without it the list is
-refused rather than read in a wrong order.
+The devkit numbers classes 1 to 1000 in its own order ("ILSVRC id"), which is not the order of sorted WNIDs
+that networks use. Only the devkit's `data/meta.mat` maps ids to WNIDs; without it the list is refused rather
+than read in the wrong order.
 
 Reference: O. Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, and the
 development kit's readme (ILSVRC2012_devkit_t12).
@@ -32,13 +32,13 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """WNIDs by a file's name without suffix, or by the number in `ILSVRC2012_val_<number>`, from 1."""
+    """WNIDs by file name without suffix, or by the number in `ILSVRC2012_val_<number>`, from 1."""
 
     by_stem: Mapping[str, str] = field(default_factory=dict)
     by_number: Sequence[str] = ()
 
     def label(self, name: str) -> Label | None:
-        """The label of the image called `name` in its source, None where nothing is said of it."""
+        """The label of the image called `name` in its source; None if there is none."""
         file_name = name.rsplit("/", 1)[-1]
         wnid = self.by_stem.get(file_name.rsplit(".", 1)[0])
         if wnid is None and self.by_number:
@@ -49,10 +49,10 @@ class GroundTruth:
 
 
 def load_ground_truth(path: Path) -> GroundTruth:
-    """Ground truth from a file, a folder or the devkit's archive.
+    """Load ground truth from a file, a folder or the devkit's archive.
 
     Raises:
-        ImportRefused: it is none of these, or the devkit's list without its `meta.mat`.
+        ImportRefused: `path` is none of these, or is the devkit's list without its `meta.mat`.
     """
     if not path.exists():
         raise ImportRefused(f"there is no ground truth at {path}: {_EXPECTED}")
@@ -69,7 +69,7 @@ def load_ground_truth(path: Path) -> GroundTruth:
     if is_tar(path):
         return read_ground_truth(_files_of_tar(path), str(path))
     content = _read(path)
-    # `data/meta.mat` lies beside the list in the devkit; some copies keep the list one folder above.
+    # In the devkit, `data/meta.mat` is next to the list; some copies keep the list one folder above.
     beside = _known_files(path.parent, path.parent / "data")
     first = content[:4096].split(b"\n", 1)[0]
     if first.startswith(b"ImageId,"):
@@ -81,10 +81,10 @@ def load_ground_truth(path: Path) -> GroundTruth:
 
 
 def read_ground_truth(files: Mapping[str, bytes], origin: str) -> GroundTruth:
-    """Ground truth from the contents of known files, by file name; `origin` is for messages.
+    """Ground truth from the contents of known files, by file name; `origin` appears in messages.
 
     Raises:
-        ImportRefused: no file says anything, or the devkit's list lacks its `meta.mat`.
+        ImportRefused: no file contains labels, or the devkit's list lacks its `meta.mat`.
     """
     if "LOC_val_solution.csv" in files:
         return _kaggle_table(files["LOC_val_solution.csv"], origin)
@@ -122,7 +122,7 @@ def _files_of_tar(path: Path) -> dict[str, bytes]:
 
 
 def _read(path: Path) -> bytes:
-    """A file's bytes without the mark that some programs put before UTF-8."""
+    """A file's bytes without a UTF-8 byte order mark."""
     check_truth_size(str(path), path.stat().st_size)
     try:
         return path.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -140,7 +140,7 @@ def _known_files(*folders: Path) -> dict[str, bytes]:
 
 
 def _kaggle_table(content: bytes, origin: str) -> GroundTruth:
-    """`ImageId,PredictionString`, where the string is `<wnid> <x0> <y0> <x1> <y1>` once per object."""
+    """`ImageId,PredictionString`, where the string is one `<wnid> <x0> <y0> <x1> <y1>` per object."""
     by_stem = {}
     rows = csv.reader(io.StringIO(content.decode("utf-8-sig", "replace")))
     try:
@@ -160,7 +160,7 @@ def _kaggle_table(content: bytes, origin: str) -> GroundTruth:
 
 
 def _wnid_lines(content: bytes, path: Path) -> GroundTruth:
-    """One WNID a line in the order of the validation images, or `<file name> <wnid>` a line."""
+    """One WNID per line in the order of the validation images, or one `<file name> <wnid>` per line."""
     lines = [line.split() for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
     if lines and all(len(words) == 1 and WNID.fullmatch(words[0]) for words in lines):
         return GroundTruth(by_number=[words[0] for words in lines])
@@ -178,13 +178,13 @@ def _stem(path: str) -> str:
 
 
 def _wnid_of_id(meta: bytes, origin: str) -> dict[int, str]:
-    """WNID of each ILSVRC id that is a class (1 to 1000; higher ids are inner nodes of the hierarchy)."""
-    from scipy.io import loadmat  # half a second that no other import needs
+    """WNIDs by ILSVRC id, for ids that are classes (1 to 1000; higher ids are inner nodes of the hierarchy)."""
+    from scipy.io import loadmat  # takes half a second that no other import needs
 
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         pairs = [(int(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in synsets.ravel()]
-    except Exception as error:  # a damaged .mat file raises whatever its bytes lead to
+    except Exception as error:  # a damaged .mat file can raise anything
         raise ImportRefused(f"{META} of {origin} cannot be read: get the devkit again") from error
     wnids = {number: wnid for number, wnid in pairs if 1 <= number <= 1000}
     if len(wnids) != 1000 or not all(WNID.fullmatch(wnid) for wnid in wnids.values()):

@@ -1,8 +1,8 @@
-"""Import of image sets: every picture is read once, thumbnailed, and entered into the atlas all at once.
+"""Import of image sets: every image is read once and thumbnailed; the atlas gets all of them in one publish.
 
-Nothing is published before the last picture is read, so an import that is stopped leaves the atlas as it was.
-The files it wrote are named by content, so the next try finds them and is quick; those of an import that is refused
-are removed.
+Nothing is published before the last image is read, so a stopped import leaves the atlas unchanged. Files in
+the store are named by content, so the next attempt finds those already written and is fast; a refused import
+removes its files.
 """
 
 import contextlib
@@ -46,22 +46,22 @@ _SECONDS_BETWEEN_STEPS = 0.5
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did, in images.
+    """Result of an import; counts are numbers of images.
 
     Attributes:
         added: entered into the set.
-        known: in the set before, with the same name and content.
+        known: already in the set, with the same name and content.
         refused: left out.
-        labelled: with a label, among the added and the known.
-        relabelled: known ones that got another label than they had.
-        moved: known ones whose file lies elsewhere now.
-        changed: added ones whose name the set had with other content; the older image keeps its id.
-        renamed: known ones whose file has another path in the source now, and the label of its new place.
-        gone: images that the set keeps although their files are gone and no other has their bytes.
+        labelled: with a label, among the added and known ones.
+        relabelled: known ones whose label changed.
+        moved: known ones whose file is now elsewhere.
+        changed: added ones whose name the set already had with other content; the older image keeps its id.
+        renamed: known ones whose path in the source changed; they get the label of the new path.
+        gone: images that the set keeps although their files are gone and no other file has the same bytes.
         duplicates: added ones with the content of another image of this import, under another name.
         seconds: wall-clock time.
-        layout: what was taken for split, class and label, and what was not used.
-        notes: what else a person should know of the images, one sentence each.
+        layout: where split, class and label came from, and what was not used.
+        notes: other remarks for the user, one sentence each.
     """
 
     added: int
@@ -89,16 +89,17 @@ def import_images(
     options: LayoutOptions | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Add the pictures at `source` to `image_set`, made where it is not there yet.
+    """Add the images at `source` to `image_set`, which is created if it does not exist.
 
-    Pictures of a folder stay where they are; those of archives and parquet shards are copied into the store.
+    Images in a folder stay where they are; those in archives and parquet shards are copied into the store.
 
     Args:
-        source: a folder (ImageFolder tree, ILSVRC's flat validation folder, any flat folder, parquet shards), a
-            parquet file, or a zip or tar archive of these.
-        options: what a person says of the layout.
-        ground_truth: labels of a flat folder, see `precompute.images.ground_truth`; found by itself inside `source`.
-        progress: hears (images done, images in all or None where that is not known).
+        source: a folder (ImageFolder tree, ILSVRC's flat validation folder, any flat folder, parquet shards),
+            a parquet file, or a zip or tar archive of these.
+        options: the user's choices about the layout.
+        ground_truth: labels of a flat folder, see `precompute.images.ground_truth`; detected automatically
+            inside `source`.
+        progress: called with (images done, total or None if unknown).
 
     Raises:
         ImportRefused: nothing can be imported, and nothing was changed.
@@ -110,7 +111,7 @@ def import_images(
         atlas,
         store,
         image_set=image_set,
-        # the home may lie among the pictures: its thumbnails are none
+        # the home may lie inside the source folder: its thumbnails are not images to import
         source=open_source(source, but=store.folders(), columns=options.columns if options else None),
         truth=truth,
         options=options,
@@ -129,12 +130,12 @@ def _check_names(image_set: str, source: Path) -> None:
 
 @dataclass(frozen=True)
 class Preview:
-    """What an import would take, before any image is read.
+    """What an import would do, determined before any image is read.
 
     Attributes:
-        layout: what is taken for split, class and label, and what is not used.
-        images: number of images; None where only reading them tells.
-        splits, labels: images by split and by label; empty where only reading them tells.
+        layout: where split, class and label come from, and what is not used.
+        images: number of images; None if known only after reading them.
+        splits, labels: number of images by split and by label; empty if known only after reading them.
     """
 
     layout: Layout
@@ -150,10 +151,10 @@ def preview_import(
     options: LayoutOptions | None = None,
     progress: Progress | None = None,
 ) -> Preview:
-    """What `import_source` would take of a source; nothing is changed.
+    """What `import_source` would import from a source; changes nothing.
 
     Raises:
-        ImportRefused: it would be refused.
+        ImportRefused: the import would be refused.
     """
     survey = source.survey(_looking(progress or _silent))
     layout = work_out(survey, options)
@@ -182,7 +183,7 @@ def preview_path(
     ground_truth: Path | None = None,
     options: LayoutOptions | None = None,
 ) -> Preview:
-    """What `import_images` would take; see `preview_import`."""
+    """What `import_images` would import; see `preview_import`."""
     _check_names(image_set, source)
     truth = load_ground_truth(ground_truth) if ground_truth is not None else None
     opened = open_source(source, but=store.folders(), columns=options.columns if options else None)
@@ -200,7 +201,7 @@ def import_source(
     options: LayoutOptions | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """`import_images` from a source that is open already; `origin` is its name to people."""
+    """Like `import_images`, from a source that is already open; `origin` is its display name."""
     started = time.monotonic()
     gathered = ImageRows()
     try:
@@ -221,15 +222,15 @@ def import_source(
             if gathered.copied:
                 store.settle()
             changes = _publish(atlas, image_set, origin, rows)
-    except (Stopping, LostClaim):  # the job is taken up again, and finds what was written
+    except (Stopping, LostClaim):  # another attempt reuses what was written
         raise
-    except BaseException:  # refused, cancelled, the disk full, Ctrl-C: nothing of it is listed
+    except BaseException:  # refused, cancelled, disk full, Ctrl-C: remove files that the atlas does not list
         with contextlib.suppress(AtlasError):
             remove_unlisted(atlas, store)
         raise
     return ImportReport(
         added=changes.added,
-        # by now, that is: another import of the same set may have been quicker
+        # counted now: a concurrent import of the same set may have added some first
         known=rows.num_rows - changes.added,
         refused=tuple(gathered.refused),
         labelled=rows.num_rows - rows.column("label").null_count,
@@ -262,7 +263,7 @@ def _noted(note: Note, number: int) -> str:
 
 
 def check_set_name(image_set: str) -> None:
-    """Raises ImportRefused where `image_set` is not a name that fits into addresses and file names."""
+    """Raise ImportRefused unless `image_set` is a valid name for addresses and file names."""
     problem = set_name_problem(image_set)
     if problem is not None:
         raise ImportRefused(problem)
@@ -271,12 +272,13 @@ def check_set_name(image_set: str) -> None:
 def open_source(
     path: Path, *, but: Iterable[Path] = (), within: Path | None = None, columns: Columns | None = None
 ) -> Source:
-    """The source at `path`, by what it is; folders in `but` are no part of it, nor is what links outside `within`.
+    """The source at `path`, by its type, without the folders in `but`. Links that lead out of `within` are
+    refused.
 
-    `columns`: those of its shards that a person chose.
+    `columns` are those of its shards chosen by the user.
 
     Raises:
-        ImportRefused: there is nothing there, or nothing that images can be read from.
+        ImportRefused: `path` does not exist, or is nothing that images can be read from.
     """
     if not path.exists():
         raise ImportRefused(f"there is nothing at {path}: expected a folder, an archive or a parquet file")
@@ -284,7 +286,7 @@ def open_source(
         return FolderSource(path, but=but, within=within, columns=columns)
     if path.suffix.lower() == ".parquet":
         return FolderSource(path.parent, only=path.name, columns=columns)
-    if is_tar(path):  # first: a tar that ends with a zip file looks like one
+    if is_tar(path):  # before zip: a tar that ends with a zip file looks like one
         return TarSource(path, columns=columns)
     if zipfile.is_zipfile(path):
         return ZipSource(path, columns=columns)
@@ -292,7 +294,7 @@ def open_source(
 
 
 def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Changes:
-    """Publish what `rows` change; an import that changes nothing publishes nothing."""
+    """Publish the changes in `rows`; without changes, publish nothing."""
     new = rows.num_rows - sum(rows.column("known").to_pylist())
     moved = sum(rows.column("moved").to_pylist())
     relabelled = 0
@@ -321,9 +323,10 @@ def _gone(
     known: dict[str, dict[str, str]],
     gathered: ImageRows,
 ) -> dict[str, list[str]]:
-    """By content, names of the set's images that this import lacks and whose files are gone.
+    """Names of the set's images that this import lacks and whose files are gone, by content hash.
 
-    An image of an archive has a copy of its own: it is gone from the archive where the same one is imported again.
+    An image from an archive is a copy in the store: it counts as gone if the same archive is imported again
+    without it.
     """
     again = any(row["source"] == origin for row in _rows(atlas, source_of(image_set)))
     gone: dict[str, list[str]] = {}
@@ -337,7 +340,7 @@ def _gone(
 
 
 def _known(atlas: Atlas, image_set: str) -> dict[str, dict[str, str]]:
-    """Contents and files of a set's images by name."""
+    """Content hashes and files of a set's images, by name."""
     known: dict[str, dict[str, str]] = {}
     for row in _rows(atlas, known_images(image_set)):
         known.setdefault(row["name"], {})[row["key"]] = row["path"]
@@ -367,7 +370,9 @@ def _silent(_done: int, _total: int | None) -> None:
 
 
 def _looking(progress: Progress) -> Step:
-    """Tells `progress` now and then that a source is being looked through: a cancelled job ends there too."""
+    """A step function that calls `progress` periodically while a source is surveyed, which also lets a
+    cancelled job stop.
+    """
     told = time.monotonic()
 
     def step() -> None:

@@ -1,7 +1,7 @@
-"""What folders and file names say of the images in them: split, class, and which pictures annotate others.
+"""Infer splits, classes and annotation images from folder and file names.
 
-Read from all names of a source at once, because a folder's meaning depends on its neighbors: `train` is a
-split beside `val` and a vehicle beside `car`.
+All names of a source are read at once, because a folder's meaning depends on its neighbors: `train` is a
+split next to `val` and a vehicle next to `car`.
 """
 
 import re
@@ -20,7 +20,8 @@ SPLITS: dict[str, str] = {
     "unlabeled": "unlabeled", "unlabelled": "unlabeled", "holdout": "holdout",
     "query": "query", "gallery": "gallery",
 }  # fmt: skip
-# What stands beside the split's word in a folder's name: `training_set`, `seg_train`, `train2017`, `images_test`.
+# Words that may accompany the split in a folder's name: `training_set`, `seg_train`, `train2017`,
+# `images_test`.
 _SPLIT_FILLERS = frozenset(
     {
         "set",
@@ -38,7 +39,7 @@ _SPLIT_FILLERS = frozenset(
         "the",
     }
 )
-# Folders that say that pictures lie in them, and nothing else.
+# Folder names that only say that images are inside.
 CONTENT = frozenset(
     {
         "images",
@@ -56,7 +57,7 @@ CONTENT = frozenset(
         "data",
     }
 )
-# The same, where a folder of annotations lies beside; elsewhere they may be classes.
+# Additional ones that say so only next to a folder of annotations; elsewhere they may be classes.
 _CONTENT_BESIDE = CONTENT | {
     "original", "originals", "input", "inputs", "photo", "photos", "frames", "frame", "rgb", "source", "raw",
 }  # fmt: skip
@@ -79,12 +80,12 @@ Folder = tuple[str, ...]
 
 
 class NoSuchLevel(Exception):
-    """A level of folders that was asked for is not there; the message is one sentence."""
+    """No path has the requested folder level; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What an image's place says: its split and its label, None where it says nothing."""
+    """Split and label from an image's path, None if the path says nothing."""
 
     split: str | None
     label: Label | None
@@ -92,13 +93,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the names of a source say.
+    """What the names of a source imply.
 
     Attributes:
-        places: split and label of each name, in order; of an annotation neither.
-        annotations: places in the order of pictures that annotate others, such as masks.
-        split, classes: what split and class were taken from, in words.
-        class_folders: names of the folders that were taken for classes.
+        places: split and label of each name, in order; both None for an annotation.
+        annotations: indices of images that annotate others, such as masks.
+        split, classes: where split and class come from, in words.
+        class_folders: names of the folders taken as classes.
     """
 
     places: list[Place] = field(default_factory=list)
@@ -110,7 +111,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Said:
-    """What one folder says of what lies in it."""
+    """What one folder says about its contents."""
 
     split: str | None = None
     klass: str | None = None
@@ -132,23 +133,24 @@ def read_folders(
 ) -> Reading:
     """Split and label of each image of one source, in the order of `names` (paths with `/`).
 
-    - Pictures below `masks/`, `annotations/` and the like beside a folder of images or of a split annotate others,
-      as does `x_mask.png` beside `x.png`.
-    - Folders that hold everything (`imagenet/ILSVRC/Data/CLS-LOC`), and `images/` anywhere, are skipped.
-    - Then a level of splits: where every folder there is one by its name, or at least two are and all hold folders.
-      A second split of the same meaning (`seg_train/seg_train`) is skipped; a level of single letters as well.
-    - The class is a folder named by a WNID; where no folder is, the first folder below, as in ImageFolder.
-    - An image in no class folder has the class that its file name states by WNID, if it does.
+    - Images below `masks/`, `annotations/` and the like annotate others if next to a folder of images or of a
+      split; so does `x_mask.png` next to `x.png`.
+    - Folders that contain everything (`imagenet/ILSVRC/Data/CLS-LOC`), and `images/` anywhere, are skipped.
+    - Then there may be a level of splits: every folder's name is a split, or the named splits contain only
+      folders and the other folders on the level contain the same ones. A second split of the same meaning
+      (`seg_train/seg_train`) is skipped, as is a level of single letters.
+    - The class is the folder named by a WNID; if there is none, the first folder below, as in ImageFolder.
+    - An image outside a class folder has the class of the WNID in its file name, if any.
 
     Args:
-        class_level: which folder of the path is the class, 1 for the outermost, -1 for the one that holds the image,
-            0 for none.
+        class_level: which folder of the path is the class: 1 for the outermost, -1 for the innermost, 0 for
+            none.
         split_level: which folder of the path is the split, counted likewise.
         no_split: no folder is a split.
-        numbers: labels of class folders whose names are not the classes' (ImageNetV2's `0` to `999`).
+        numbers: labels of class folders with numbers instead of names (ImageNetV2's `0` to `999`).
 
     Raises:
-        NoSuchLevel: no path has as many folders.
+        NoSuchLevel: no path has that many folders.
     """
     folders = {name.rpartition("/")[0] for name in names}
     parts = {folder: _parts(folder) for folder in folders}
@@ -176,7 +178,7 @@ def read_folders(
 
 
 def split_of(folder: str) -> str | None:
-    """The split that a folder's name means: train, val, dev, test, ...; None where it means none."""
+    """The split meant by a folder's name (train, val, dev, test, ...); None if it is not a split."""
     words = [word for word in re.split(r"[-_ .\d]+", folder.lower()) if word]
     found = [SPLITS[word] for word in words if word in SPLITS]
     others = [word for word in words if word not in SPLITS and word not in _SPLIT_FILLERS]
@@ -184,7 +186,7 @@ def split_of(folder: str) -> str | None:
 
 
 def shown_list(names: Iterable[str]) -> str:
-    """The first few of some names, and how many there are more."""
+    """The first few names, and the number of further ones."""
     listed = sorted(names)
     more = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
@@ -193,7 +195,7 @@ def shown_list(names: Iterable[str]) -> str:
 def _read(
     kept: set[Folder], class_level: int | None, split_level: int | None, no_split: bool
 ) -> tuple[dict[Folder, _Said], str, str]:
-    """What each folder says, and what split and class were taken from in words."""
+    """Split and class of each folder, and in words where both come from."""
     below = _without_content(kept)
     depth = _shared_depth(list(below.values()))
     below = {folder: rest[depth:] for folder, rest in below.items()}
@@ -257,7 +259,7 @@ def _take_splits(
 
 
 def _split_level(first: set[str], below: Mapping[Folder, Folder]) -> dict[str, str]:
-    """The splits of a level of folders by name; empty where it is none."""
+    """The splits of a folder level, by name; empty if the level is not one of splits."""
     named = {name: split_of(name) for name in first}
     known = {name: split for name, split in named.items() if split is not None}
     if known and len(known) == len(first):
@@ -267,7 +269,8 @@ def _split_level(first: set[str], below: Mapping[Folder, Folder]) -> dict[str, s
     for rest in below.values():
         if len(rest) > 1:
             inside[rest[0]].add(rest[1])
-    # Known splits that hold folders, which are the classes: then what lies beside them is a split of another name.
+    # If the known splits contain only folders (the classes), their neighbors with the same ones are splits of
+    # another name.
     deep = all(inside[name] and name not in loose for name in known)
     others = [name for name in first if name not in known]
     alike = all(
@@ -290,13 +293,13 @@ def _take_classes(below: Mapping[Folder, Folder], *, wrapped: bool) -> tuple[dic
         return joined, f"the folders below single letters ({_shown(joined.values())})"
     classes = {folder: rest[0] if rest else None for folder, rest in below.items()}
     found = {name for name in classes.values() if name is not None}
-    if not found or (wrapped and len(found) == 1):  # one folder around everything is a wrapping, not a class
+    if not found or (wrapped and len(found) == 1):  # a single folder around all is a wrapper
         return dict.fromkeys(below), "nothing"
     return classes, f"the {'first folder' if wrapped else 'folder below the split'} ({_shown(found)})"
 
 
 def _is_letters(below: Mapping[Folder, Folder]) -> bool:
-    """Whether the first level sorts the second by its first letter, as SUN397 does."""
+    """Whether the first level groups the second by first letter, as in SUN397."""
     filled = [rest for rest in below.values() if rest]
     return (
         bool(filled)
@@ -332,7 +335,7 @@ def _plain(name: str) -> str:
 
 
 def _annotation_folders(folders: Iterable[Folder]) -> set[Folder]:
-    """The folders of pictures that annotate pictures in a folder beside."""
+    """Folders of images that annotate the images in a neighboring folder."""
     inside = _children(folders)
     found = set()
     for folder in folders:
@@ -354,7 +357,7 @@ def _children(folders: Iterable[Folder]) -> dict[Folder, set[str]]:
 
 
 def _mask_files(names: Sequence[str]) -> set[int]:
-    """Places of pictures whose names say that they are masks of a picture beside, such as `x_mask.png` of `x.png`."""
+    """Indices of images whose names mark them as masks of a neighboring image, such as `x_mask.png` of `x.png`."""
     found = {}
     for at, name in enumerate(names):
         match = _MASK_FILE.fullmatch(name.rpartition(".")[0].rpartition("/")[2])
@@ -367,12 +370,12 @@ def _mask_files(names: Sequence[str]) -> set[int]:
 
 
 def _without_content(kept: Iterable[Folder]) -> dict[Folder, Folder]:
-    """Each folder without those of its parts that only say that pictures lie there."""
+    """Each folder without the parts that only say that images are inside."""
     return {folder: tuple(part for part in folder if _plain(part) not in CONTENT) for folder in kept}
 
 
 def _shared_depth(folders: list[Folder]) -> int:
-    """Number of outer folders that all images share and that are neither a split nor the class itself."""
+    """Number of outer folders shared by all images that are neither a split nor the class itself."""
     depth = 0
     while folders and all(len(parts) > depth for parts in folders):
         shared = folders[0][depth]

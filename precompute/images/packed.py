@@ -1,10 +1,11 @@
-"""Files that hold many pictures: parquet shards, CIFAR's batches, MNIST's idx files.
+"""Files that contain many images: parquet shards, CIFAR's batches, MNIST's idx files.
 
-CIFAR's Python version is pickled. It is read by an unpickler that knows the five names that its files use and gives
-each an inert stand-in, so that nothing which a pickle names is ever called; every other name refuses the file.
+CIFAR's Python version is pickled. The unpickler here knows only the five names that its files use and
+replaces each by an inert stand-in, so nothing named in a pickle is ever called; any other name refuses the
+file.
 
-References: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; Y. LeCun et al., "Gradient-
-Based Learning Applied to Document Recognition", Proc. IEEE 1998.
+References: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; Y. LeCun et al.,
+"Gradient-Based Learning Applied to Document Recognition", Proc. IEEE 1998.
 """
 
 import gzip
@@ -26,9 +27,9 @@ from precompute.images.survey import idx_of
 from precompute.images.wordnet import Label, label_of_name
 
 Pixels = NDArray[np.uint8]
-# The largest of these files, MNIST's training images, has 47 MB, CIFAR-100's training set 155 MB.
+# The largest of these files: MNIST's training images have 47 MB, CIFAR-100's training set 155 MB.
 MAX_ARRAY_BYTES = 512 * 2**20
-# MNIST packs to a sixth of its size, to a hundredth where pictures are empty.
+# MNIST compresses to a sixth of its size, empty images to a hundredth.
 _MAX_RATIO = 200
 _MIN_ARRAY_BYTES = 2**20
 _SIDE = 32
@@ -36,19 +37,20 @@ _META = ("batches.meta.txt", "fine_label_names.txt", "batches.meta", "meta")
 
 
 class _Unreadable(Exception):
-    """The file is none of these, or a damaged one; the message says why."""
+    """The file is none of these, or damaged; the message says why."""
 
 
 def packed_rows(
     file: IO[bytes], name: str, tables: Mapping[str, bytes], columns: Columns
 ) -> Iterator[SourceImage]:
-    """The pictures of one file, each with its split and its class; a file that cannot be read by its own name.
+    """The images of one file, each with its split and class; an unreadable file yields one problem under its
+    own name.
 
     Args:
         file: seekable.
         name: its path in the source.
-        tables: contents of the small files of the source, by path: labels of MNIST, names of CIFAR's classes.
-        columns: those that a person chose.
+        tables: contents of the source's small files, by path: MNIST's labels, names of CIFAR's classes.
+        columns: columns chosen by the user.
     """
     if is_parquet(name):
         yield from parquet_rows(file, name, columns)
@@ -63,7 +65,7 @@ def packed_rows(
 
 
 def packed_facts(file: IO[bytes], name: str, columns: Columns) -> ShardFacts:
-    """What is known of such a file before it is read."""
+    """What is known of such a file without reading its images."""
     if is_parquet(name):
         return shard_facts(file, columns)
     if idx_of(name) is not None:
@@ -72,7 +74,7 @@ def packed_facts(file: IO[bytes], name: str, columns: Columns) -> ShardFacts:
 
 
 def label_files(packed: Sequence[str], tables: Mapping[str, bytes]) -> set[str]:
-    """The small files beside such files that say their labels or the names of their classes."""
+    """The small files next to such files that contain their labels or class names."""
     folders = {name.rpartition("/")[0] for name in packed if not is_parquet(name)}
     return {
         path
@@ -184,7 +186,7 @@ def _class_names(name: str, tables: Mapping[str, bytes]) -> list[Label] | None:
 
 
 def _unpickled_batch(content: bytes) -> tuple[Pixels, list[int], list[str] | None]:
-    """Pixels (rows, 3072), numbers of classes and names of files of a batch of CIFAR's Python version."""
+    """Pixels (rows, 3072), class numbers and file names of a batch of CIFAR's Python version."""
     batch = _unpickled(content)
     array, labels = batch.get("data"), batch.get("fine_labels") or batch.get("labels")
     if not isinstance(array, _Array) or not isinstance(labels, list):
@@ -199,7 +201,7 @@ def _unpickled_batch(content: bytes) -> tuple[Pixels, list[int], list[str] | Non
 
 
 class _Array:
-    """Stands for an array in a pickle: keeps what it is built from."""
+    """Stand-in for an array in a pickle: keeps the arguments it is built from."""
 
     def __init__(self, *_: Any) -> None:
         self._state: Any = None
@@ -208,7 +210,7 @@ class _Array:
         self._state = state
 
     def pixels(self) -> Pixels:
-        """The array as bytes, one row a picture; `_Unreadable` where it is anything else."""
+        """The array as bytes, one row per image; raises `_Unreadable` for anything else."""
         state = self._state
         data = state[4] if isinstance(state, tuple) and len(state) == 5 else None
         data = data.content if isinstance(data, _Encoded) else data
@@ -229,7 +231,7 @@ class _Array:
 
 
 class _Kind:
-    """Stands for a NumPy type in a pickle."""
+    """Stand-in for a NumPy type in a pickle."""
 
     def __init__(self, name: Any = "", *_: Any) -> None:
         self.name = _text(name)
@@ -239,7 +241,7 @@ class _Kind:
 
 
 class _Encoded:
-    """Stands for `_codecs.encode`, by which Python 3 writes bytes for Python 2."""
+    """Stand-in for `_codecs.encode`, by which Python 3 writes bytes for Python 2."""
 
     def __init__(self, text: Any = "", encoding: Any = "") -> None:
         if not isinstance(text, str) or _text(encoding) != "latin1":
@@ -259,7 +261,7 @@ _STAND_INS = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # the C one grows its memo to any number it reads
+class _Unpickler(pickle._Unpickler):  # the C version grows its memo to any number it reads
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _STAND_INS[module, name]
@@ -274,7 +276,7 @@ def _unpickled(content: bytes) -> dict[str, Any]:
         found = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except _Unreadable:
         raise
-    except Exception as error:  # a damaged pickle raises whatever its bytes lead to
+    except Exception as error:  # a damaged pickle can raise anything
         raise _Unreadable("it is no batch of CIFAR, or a damaged one: get it again") from error
     if not isinstance(found, dict):
         raise _Unreadable("it is no batch of CIFAR: it holds no dictionary")

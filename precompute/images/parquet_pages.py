@@ -1,9 +1,11 @@
-"""What a parquet file makes of little: pages are looked at before a reader allocates what they state.
+"""Guard against parquet decompression bombs: check page headers before a reader allocates the sizes they
+state.
 
-A page of a few bytes may unpack to 2 GiB, one value of a dictionary may stand in every row, and a run length of four
-bytes may be a thousand million empty rows. Readers allocate all of it. The headers of pages say so beforehand.
+A page of a few bytes may unpack to 2 GiB, one dictionary value may be repeated in every row, and a run length
+of four bytes may stand for a billion empty rows. Readers allocate all of it. The page headers reveal this
+beforehand.
 
-Reference: Apache Parquet, parquet.thrift; the headers are in Thrift's compact protocol.
+Reference: Apache Parquet, parquet.thrift; the headers use Thrift's compact protocol.
 """
 
 import os
@@ -13,18 +15,19 @@ from typing import IO, Any
 
 import pyarrow.parquet as pq
 
-# As for members of archives: pages of photographs unpack to their own size, of drawings to some 50 times.
+# As for archive members: pages of photos unpack to their own size, of drawings to about 50 times that.
 MAX_RATIO = 200
 MIN_PAGE_BYTES = 8 * 2**20
 MAX_PAGE_BYTES = 2**30
-# What a file may unpack to in all, repeated values included, where MAX_RATIO times its size is less.
+# Bytes that a file may unpack to in total, including repeated values, unless MAX_RATIO times its size is
+# more.
 MIN_TOTAL_BYTES = 256 * 2**20
-# Rows, or elements of lists, of a small file; a larger one may have as many as bytes.
+# Maximum rows, or list elements, of a small file; a larger one may have as many as it has bytes.
 MIN_VALUES = 2**17
-# Values that a reader holds at once.
+# Maximum size of the values that a reader holds at once.
 MAX_BATCH_BYTES = 64 * 2**20
 _MAX_HEADER = 2**20
-# Writers put a MiB into a page, or the rows of one call.
+# Writers fill a page with 1 MiB, or with the rows of one call.
 _MIN_PAGES = 10_000
 _BYTES_A_PAGE = 1024
 _MAX_DEPTH = 16
@@ -34,11 +37,11 @@ _BY_DICTIONARY = (2, 8)
 
 
 class TooPacked(Exception):
-    """A file states more than its size can hold; the message is a sentence about it."""
+    """A file states more than its size can contain; the message is one sentence."""
 
 
 class _Cut(Exception):
-    """A header goes on behind the bytes that were read."""
+    """A header continues past the bytes read so far."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class _Page:
 
 
 def size_of(file: IO[bytes]) -> int:
-    """Bytes of a seekable file."""
+    """Size of a seekable file in bytes."""
     here = file.tell()
     size = file.seek(0, os.SEEK_END)
     file.seek(here)
@@ -60,14 +63,14 @@ def size_of(file: IO[bytes]) -> int:
 
 
 def check_pages(file: IO[bytes], metadata: pq.FileMetaData, columns: Sequence[str] | None = None) -> int:
-    """How many rows of a file may be read at once, at most 32.
+    """Check a file's page headers; returns how many rows may be read at once, at most 32.
 
     Args:
-        file: seekable; its position is kept.
-        columns: the first names of the columns that will be read, or all.
+        file: seekable; its position is restored.
+        columns: top-level names of the columns to be read; by default all.
 
     Raises:
-        TooPacked: its headers state more than a file of its size holds, or are damaged.
+        TooPacked: the headers state more than a file of its size can contain, or are damaged.
     """
     size = size_of(file)
     most_values = max(MIN_VALUES, size)
@@ -95,7 +98,7 @@ def check_pages(file: IO[bytes], metadata: pq.FileMetaData, columns: Sequence[st
 
 
 def _check_chunk(file: IO[bytes], size: int, chunk: pq.ColumnChunkMetaData, most: int) -> tuple[int, int]:
-    """Bytes of the largest value that rows may share, and the number of pages, which is below `most`."""
+    """Size in bytes of the largest value that rows may share, and the number of pages, at most `most`."""
     start = chunk.data_page_offset
     if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
         start = chunk.dictionary_page_offset
@@ -145,12 +148,12 @@ def _parsed(content: bytes) -> _Page:
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise _Cut
     kind, unpacked, packed, values, encoding = numbers
-    # entries of a dictionary are no rows
+    # dictionary entries are not rows
     return _Page(kind, unpacked, packed, 0 if kind == _DICTIONARY else values, encoding, reader.at)
 
 
 class _Reader:
-    """Thrift's compact protocol, as far as a page's header needs it: whole numbers and structures by field."""
+    """Thrift's compact protocol, as far as page headers need it: integers and structs."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -183,7 +186,7 @@ class _Reader:
         self.at += count
 
     def fields(self, depth: int) -> dict[int, Any]:
-        """The fields of a structure by their numbers."""
+        """The fields of a struct, by field id."""
         found: dict[int, Any] = {}
         number = 0
         while head := self._byte():
@@ -201,12 +204,12 @@ class _Reader:
         if kind in (9, 10):
             head = self._byte()
             for _ in range(head >> 4 if head >> 4 < 15 else self._number()):
-                # in a list, true and false have a byte each
+                # in a list, true and false take one byte each
                 self._value(3 if head & 15 in (1, 2) else head & 15, depth + 1)
         elif kind == 8:
             self._skip(self._number())
         elif kind in (3, 7):
             self._skip(1 if kind == 3 else 8)
-        elif kind not in (1, 2):  # true and false are in the field's head
+        elif kind not in (1, 2):  # true and false are encoded in the field header
             raise _Cut
         return None

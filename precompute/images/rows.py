@@ -1,4 +1,4 @@
-"""The rows of an import on their way into the atlas."""
+"""The rows of an import, collected before they are published."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _ROWS_A_BATCH = 4096
 
 @dataclass(frozen=True)
 class Refusal:
-    """A picture that was left out: its path in the source, and why, in one sentence."""
+    """An image that was left out: its path in the source, and the reason in one sentence."""
 
     name: str
     reason: str
@@ -28,16 +28,16 @@ class Refusal:
 
 @dataclass
 class ImageRows:
-    """The rows of an import as they come, in Arrow batches, and what the report counts.
+    """The rows of an import, collected in Arrow batches, and the counts of its report.
 
-    `files` is the value for `images.path` of each content.
+    `files` maps each content hash to the value for `images.path`.
     """
 
     names: list[str] = field(default_factory=list)
     known: int = 0
     changed: int = 0
     duplicates: int = 0
-    copied: int = 0  # new ones that the store keeps the only file of
+    copied: int = 0  # new ones whose only file is the store's copy
     refused: list[Refusal] = field(default_factory=list)
     noted: Counter[Note] = field(default_factory=Counter)
     _own: dict[int, Place] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class ImageRows:
             )
             self.refused.append(Refusal(name, stored.reason))
             return
-        if (image.name, stored.key) in self._seen:  # an archive may hold a member twice
+        if (image.name, stored.key) in self._seen:  # an archive may contain a member twice
             return
         assert stored.facts is not None, "what is not refused was read"
         self._seen.add((image.name, stored.key))
@@ -86,7 +86,7 @@ class ImageRows:
             self._flush()
 
     def holds(self, name: str, key: str) -> bool:
-        """Whether the import has that picture with that content."""
+        """Whether the import contains the image with this name and content."""
         return (name, key) in self._seen
 
     def _flush(self) -> None:
@@ -96,9 +96,9 @@ class ImageRows:
     def table(
         self, layout: Layout, truth: GroundTruth | None, gone: Mapping[str, Sequence[str]]
     ) -> tuple[pa.Table, int]:
-        """All rows with their labels, and how many labels `truth` stated; it goes before the layout.
+        """All rows with their labels, and how many labels come from `truth`, which overrides the layout.
 
-        `gone`: by content, names of images that the set has and whose files are gone.
+        `gone`: names of the set's images whose files are gone, by content hash.
         """
         self._flush()
         placed = [self._own.get(at) or layout.place(name) for at, name in enumerate(self.names)]

@@ -1,8 +1,8 @@
-"""The image set `samples`: photographs that installed packages carry, so that a bare machine shows real pictures.
+"""The image set `samples`: photos from installed packages, so that a bare machine has real images to show.
 
-Only files that lie in the packages are taken, nothing is fetched. Labels are given where they are certain:
-Foolbox states ImageNet-1k indices in its file names; of scikit-image's and scikit-learn's pictures none has a
-class that could be stated without guessing.
+Only files in installed packages are used; nothing is downloaded. Labels are given only if they are certain:
+Foolbox states ImageNet-1k indices in its file names. For the images of scikit-image and scikit-learn any
+class would be a guess.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from precompute.images.sources.source import SourceImage, Step, no_step
 from precompute.images.survey import Survey
 from precompute.images.wordnet import Label, label_of_index
 
-# Photographs and textures; drawings, masks and pages of text are left out.
+# Photos and textures; drawings, masks and pages of text are left out.
 _PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
     "skimage/data": (
@@ -44,10 +44,11 @@ _FOOLBOX_NAME = re.compile(r"imagenet_\d+_(\d{1,3})\.jpg")
 
 
 def import_samples(atlas: Atlas, store: ImageStore, progress: Progress | None = None) -> ImportReport:
-    """Make the set `samples`, or add to it what newer packages carry. Files are copied: packages come and go.
+    """Create the set `samples`, or add what newer packages contain. Files are copied, because packages may be
+    uninstalled.
 
     Raises:
-        ImportRefused: no package carries any of the photographs.
+        ImportRefused: no package contains any of the photos.
     """
     return import_source(
         atlas,
@@ -60,21 +61,21 @@ def import_samples(atlas: Atlas, store: ImageStore, progress: Progress | None = 
 
 
 class PackageSource:
-    """The photographs, `<package>/<path in the package>`; packages that lack one are passed over."""
+    """The photos, named `<package>/<path in the package>`; missing packages and files are skipped."""
 
     def __init__(self) -> None:
         self._found = list(_find())
 
     def survey(self, _step: Step = no_step, /) -> Survey:
-        """Nothing: each image comes with its label."""
+        """Empty: each image comes with its label."""
         return Survey()
 
     def count(self) -> int | None:
-        """Number of photographs found."""
+        """Number of photos found."""
         return len(self._found)
 
     def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:  # noqa: ARG002  # none is
-        """The photographs, in order of package."""
+        """The photos, in order of package."""
         for name, path, label in self._found:
             data = path.read_bytes()
             yield SourceImage(name, len(data), data=data, label=label, folders=False)
@@ -93,7 +94,7 @@ def _find() -> Iterator[tuple[str, Path, Label | None]]:
 
 
 def _folder(place: str) -> Path:
-    """Folder `package/path`, without importing the package; one that is not there where the package is not."""
+    """Folder `package/path`, without importing the package; a nonexistent path if the package is not installed."""
     package, _, path = place.partition("/")
     spec = importlib.util.find_spec(package)
     found = spec.submodule_search_locations if spec is not None else None

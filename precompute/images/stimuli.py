@@ -1,13 +1,14 @@
 """The image set `stimuli`: labeled probe images in the tradition of visual neuroscience.
 
-Gratings, plaids, checkerboards, dots, rings, spokes, edges, bars, corners, arcs, noise of stated spectra, textures,
-letters, shapes and plain colors (Hubel and Wiesel 1962; De Valois, Albrecht and Thorell 1982; Hegdé and Van Essen
-2000). An image is a function of its name, `edge/orientation=30,contrast=1,colour=luminance.png`; the atlas's view
-`stimuli` has the parameters as columns.
+Gratings, plaids, checkerboards, dots, rings, spokes, edges, bars, corners, arcs, noise with given spectra,
+textures, letters, shapes and plain colors (Hubel and Wiesel 1962; De Valois, Albrecht and Thorell 1982; Hegdé
+and Van Essen 2000). An image is a function of its name,
+`edge/orientation=30,contrast=1,colour=luminance.png`; the atlas's view `stimuli` has the parameters as
+columns.
 
-Angles are in degrees, counter-clockwise from the x axis: `orientation` is the direction along bars and stripes.
-`frequency` is in cycles per image, for spokes per turn; `size`, `x` and `y` are in image widths, from the center,
-y up; `contrast` is Michelson's, of noise the root mean square over the mean.
+Angles are in degrees, counter-clockwise from the x axis: `orientation` is the direction along bars and
+stripes. `frequency` is in cycles per image, for spokes per turn; `size`, `x` and `y` are in image widths,
+from the center, y up; `contrast` is Michelson contrast, for noise the root mean square over the mean.
 """
 
 import itertools
@@ -31,25 +32,26 @@ from precompute.images.wordnet import Label
 
 FEWEST, USUAL, MOST = 400, 1_000, 50_000
 SIDE = 224
-# The gratings that tuning is read from; every set has all of them, at two phases, and a plain field of each hue.
+# The gratings from which tuning is measured; every set contains all of them, at two phases, and a plain field
+# of each hue.
 ORIENTATIONS = tuple(range(0, 180, 15))
 FREQUENCIES = (2, 3, 5, 8, 12, 18, 28, 44)
 PHASES = (0, 90)
 HUES = tuple(range(0, 360, 15))
 
-_FINE = 3  # what has sharp edges is painted this many times larger and averaged
+_FINE = 3  # Stimuli with sharp edges are painted this many times larger and averaged.
 
 
 @dataclass(frozen=True)
 class Stimulus:
-    """A probe picture: its kind and its parameters."""
+    """A probe image: its kind and its parameters."""
 
     kind: str
     values: Values
 
     @property
     def name(self) -> str:
-        """The name, from which `parse` has the picture back."""
+        """The name, from which `parse` restores the stimulus."""
         told = ",".join(
             f"{name}={value if isinstance(value, str) else f'{value:g}'}"
             for name, value in self.values.items()
@@ -58,7 +60,7 @@ class Stimulus:
 
 
 def parse(name: str) -> Stimulus:
-    """The stimulus of a name."""
+    """The stimulus with the given name."""
     kind, told = name.removesuffix(".png").split("/")
     values: dict[str, Value] = {}
     for part in told.split(","):
@@ -71,12 +73,13 @@ _WORDS = frozenset({"colour", "polarity", "symbol"})
 
 
 def design(count: int = USUAL, seed: int = 0) -> list[Stimulus]:
-    """The gratings and hues that tuning is read from, then as many of each kind with parameters drawn by `seed`.
+    """The gratings and hues from which tuning is measured, then equally many of each kind with parameters
+    drawn by `seed`.
 
-    A longer list begins with a shorter one of the same seed.
+    For a given seed, a longer list starts with any shorter one.
 
     Raises:
-        ValueError: fewer than 400 or more than 50,000.
+        ValueError: `count` is below 400 or above 50,000.
     """
     if not FEWEST <= count <= MOST:
         raise ValueError(f"count: expected {FEWEST} to {MOST:,} pictures, got {count:,}")
@@ -98,7 +101,7 @@ def design(count: int = USUAL, seed: int = 0) -> list[Stimulus]:
 
 
 def paint(stimulus: Stimulus, side: int) -> NDArray[np.uint8]:
-    """The picture, (side, side, 3) in RGB."""
+    """The image, (side, side, 3) in RGB."""
     kind = KINDS[stimulus.kind]
     fine = side * (_FINE if kind.sharp else 1)
     steps = ((np.arange(fine) + 0.5) / fine - 0.5).astype(np.float32)
@@ -117,10 +120,10 @@ def import_stimuli(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Make the set `stimuli`, or add to it what a larger `count` or another `seed` brings.
+    """Create the set `stimuli`, or add what a larger `count` or another `seed` contributes.
 
     Raises:
-        ValueError: fewer than 400 or more than 50,000.
+        ValueError: `count` is below 400 or above 50,000.
     """
     return import_source(
         atlas,
@@ -133,21 +136,21 @@ def import_stimuli(
 
 
 class StimulusSource:
-    """The pictures as PNG, labelled by their kind."""
+    """The stimuli as PNG, labeled by kind."""
 
     def __init__(self, count: int, seed: int) -> None:
         self._design = design(count, seed)
 
     def survey(self, _step: Step = no_step, /) -> Survey:
-        """Nothing: each image comes with its label."""
+        """Empty: each image comes with its label."""
         return Survey()
 
     def count(self) -> int | None:
-        """Number of pictures."""
+        """Number of images."""
         return len(self._design)
 
     def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:  # noqa: ARG002  # none is
-        """The pictures in order of the design."""
+        """The images in the order of the design."""
         for one in self._design:
             ok, data = cv2.imencode(".png", paint(one, SIDE)[..., ::-1])
             assert ok, "cv2 writes any picture of three channels"

@@ -32,7 +32,9 @@ from precompute.images.stimulus_painting import (
 
 @dataclass(frozen=True)
 class Kind:
-    """How parameters are drawn, how an image H,W,3 is painted from them, and whether it has sharp edges."""
+    """One kind: how its parameters are drawn, how an image H,W,3 is painted from them, and whether it has
+    sharp edges.
+    """
 
     draw: Callable[[np.random.Generator], dict[str, Value]]
     paint: Callable[[Values, Plane, Plane], Plane]
@@ -47,7 +49,7 @@ def grating(
     }  # fmt: skip
 
 
-# Draws. Rounded, so that the name says all.
+# Random parameters, rounded so that the name states them exactly.
 def _orientation(random: np.random.Generator, turn: int = 180) -> float:
     return round(float(random.uniform(0, turn)), 1) % turn
 
@@ -77,7 +79,7 @@ def _draw_grating(random: np.random.Generator) -> dict[str, Value]:
 def _draw_turned(
     name: str, low: float, high: float, most: float
 ) -> Callable[[np.random.Generator], dict[str, Value]]:
-    """A grating with another parameter, or none."""
+    """A grating with the additional parameter `name`, if any."""
 
     def draw(random: np.random.Generator) -> dict[str, Value]:
         values = _draw_grating(random)
@@ -88,7 +90,7 @@ def _draw_turned(
 
 
 def _draw_round(whole: bool) -> Callable[[np.random.Generator], dict[str, Value]]:
-    """Rings or spokes; spokes are a whole number."""
+    """Rings, or spokes with an integer frequency."""
 
     def draw(random: np.random.Generator) -> dict[str, Value]:
         values = _draw_grating(random)
@@ -101,7 +103,7 @@ def _draw_round(whole: bool) -> Callable[[np.random.Generator], dict[str, Value]
 
 
 def _draw_ink(turn: int, **ranges: tuple[float, float]) -> Callable[[np.random.Generator], dict[str, Value]]:
-    """An orientation within `turn` degrees (none where it is 0), shares in their ranges, a polarity."""
+    """An orientation within `turn` degrees (none if 0), parameters within their ranges, a polarity."""
 
     def draw(random: np.random.Generator) -> dict[str, Value]:
         values: dict[str, Value] = {"orientation": _orientation(random, turn)} if turn else {}

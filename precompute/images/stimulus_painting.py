@@ -1,6 +1,7 @@
-"""How stimuli are painted: one function per kind, from parameters and coordinates to RGB.
+"""Painting of stimuli: one function per kind, from parameters and coordinates to RGB.
 
-`x` and `y` are H,W, in image widths from the center, y up; the result is float32 H,W,3, about [0, 1].
+`x` and `y` are H,W, in image widths from the center, y up; the result is float32 H,W,3, approximately in [0,
+1].
 """
 
 import colorsys
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Directions in RGB; the two opponent ones keep the luma of Rec. 601.
+# Directions in RGB; the two opponent ones keep Rec. 601 luma constant.
 COLORS = {
     "luminance": np.array([1.0, 1.0, 1.0], np.float32),
     "red-green": np.array([1.0, -0.299 / 0.587, 0.0], np.float32),
@@ -99,20 +100,20 @@ def paint_bar(values: Values, x: Plane, y: Plane) -> Plane:
 
 
 def paint_corner(values: Values, x: Plane, y: Plane) -> Plane:
-    """A wedge that opens towards the orientation."""
+    """A wedge that opens toward the orientation."""
     along, across = _along(values, *_placed(values, x, y))
     return _inked(values, np.abs(np.arctan2(across, along)) < math.radians(_real(values, "angle")) / 2)
 
 
 def paint_arc(values: Values, x: Plane, y: Plane) -> Plane:
-    """A third of a ring of radius `size` around the centre, its middle towards the orientation."""
+    """A third of a ring of radius `size` around the center, with its middle toward the orientation."""
     along, across = _along(values, x, y)
     band = np.abs(np.hypot(along, across) - _real(values, "size")) < 0.03
     return _inked(values, band & (np.abs(np.arctan2(across, along)) < np.pi / 3))
 
 
 def _filtered(values: Values, weight: Callable[[Plane, Plane], Plane], shape: tuple[int, ...]) -> Plane:
-    """White noise through a filter over (cycles along x, cycles along y up), of root mean square 1."""
+    """White noise filtered by `weight` (cycles along x, cycles along y up), with root mean square 1."""
     random = np.random.default_rng(int(_real(values, "draw")))
     cycles_y = -np.fft.fftfreq(shape[0], 1 / shape[0])[:, None]
     cycles_x = np.fft.fftfreq(shape[1], 1 / shape[1])[None, :]
@@ -123,7 +124,9 @@ def _filtered(values: Values, weight: Callable[[Plane, Plane], Plane], shape: tu
 
 
 def paint_noise(values: Values, x: Plane, _y: Plane) -> Plane:
-    """Amplitude falls with frequency to the power of `exponent`: 0 is white, 1 is that of natural scenes."""
+    """Amplitude is inversely proportional to frequency to the power of `exponent`: 0 is white noise, 1 as in
+    natural scenes.
+    """
 
     def weight(cycles_x: Plane, cycles_y: Plane) -> Plane:
         return np.maximum(np.hypot(cycles_x, cycles_y), 1) ** -_real(values, "exponent")
@@ -140,7 +143,7 @@ def paint_texture(values: Values, x: Plane, _y: Plane) -> Plane:
         turned = np.arctan2(cycles_y, cycles_x) - normal
         turned = (
             np.arctan2(np.sin(2 * turned), np.cos(2 * turned)) / 2
-        )  # a direction and its opposite are one
+        )  # opposite directions are one orientation
         return np.exp(
             -((octaves / _real(values, "bandwidth")) ** 2) * 2 - (turned / math.radians(12)) ** 2 / 2
         )
@@ -164,7 +167,7 @@ def paint_letter(values: Values, x: Plane, _y: Plane) -> Plane:
 
 
 def paint_shape(values: Values, x: Plane, y: Plane) -> Plane:
-    """A shape in its hue on grey; `size` is its diameter, of a square its side."""
+    """A shape in its hue on gray; `size` is its diameter, or the side of a square."""
     along, across = _along(values, *_placed(values, x, y))
     inside = SHAPES[str(values["symbol"])](along, across, _real(values, "size") / 2)
     return np.where(inside[..., None], _rgb(_real(values, "hue"), 0.9, 0.95), 0.5).astype(np.float32)
@@ -176,7 +179,7 @@ def paint_color(values: Values, x: Plane, _y: Plane) -> Plane:
 
 
 def _triangle(along: Plane, across: Plane, radius: float) -> NDArray[np.bool_]:
-    """One corner towards the orientation."""
+    """A triangle with one corner toward the orientation."""
     to_side = np.arctan2(across, along) % (2 * np.pi / 3) - np.pi / 3
     return np.hypot(along, across) * np.cos(to_side) < radius / 2
 
@@ -186,7 +189,7 @@ def _cross(along: Plane, across: Plane, radius: float) -> NDArray[np.bool_]:
     return (near < radius / 3) & (far < radius)
 
 
-# Of (along, across, radius): what is inside.
+# Functions of (along, across, radius) that return which pixels are inside.
 SHAPES: dict[str, Callable[[Plane, Plane, float], NDArray[np.bool_]]] = {
     "circle": lambda along, across, radius: np.hypot(along, across) < radius,
     "square": lambda along, across, radius: np.maximum(np.abs(along), np.abs(across)) < radius,

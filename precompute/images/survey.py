@@ -1,4 +1,4 @@
-"""What lies in a source, by name and kind, before any picture is read: what a layout is worked out from."""
+"""List a source's files by name and kind before any image is read: the input of layout detection."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,13 +15,13 @@ from precompute.images.sources.source import (
 )
 from workers.requests.image_sets import MAX_JSON_BYTES
 
-# Tables and lists that may say what the images show. A file of one image (WebDataset) is far smaller.
+# Tables and lists that may contain labels. A file for a single image (WebDataset) is far smaller.
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".meta", ".mat"})
 MAX_COMPANION_BYTES = 64 * 2**10
 MAX_TABLE_TOTAL = 256 * 2**20
-# Beyond this many in one folder they are files of one image each, such as boxes.
+# If one folder contains more, they are files for one image each, such as boxes.
 MAX_TABLES_A_FOLDER = 50
-# The first bytes of a file whose name says nothing. DICOM's mark lies at 128.
+# The first bytes of a file with an uninformative name. DICOM's magic number is at 128.
 HEAD_BYTES = 132
 _MAX_KINDS = 50
 
@@ -67,7 +67,7 @@ class Unused:
     example: str
 
     def sentence(self) -> str:
-        """What is listed of them; one file needs no count, for its kind is in the plural."""
+        """Their line in the report; a single file needs no count, and the name of its kind is a plural."""
         if self.count == 1:
             return f"{self.kind}: {self.example}"
         return f"{self.count:,} {self.kind}: such as {self.example}"
@@ -75,17 +75,17 @@ class Unused:
 
 @dataclass
 class Survey:
-    """The files of a source by kind, in the order in which they come.
+    """The files of a source by kind, in the order in which they were found.
 
     Attributes:
-        origin: what people call the source.
-        pictures: names of files that are pictures by their names, or by their first bytes.
-        odd: those of `pictures` whose names do not say so.
-        packed: names of files that hold many pictures: parquet shards, CIFAR batches, MNIST's idx files.
-        tables: contents of small files that may say what the pictures show, by name.
+        origin: display name of the source.
+        pictures: names of files that are images by name or by their first bytes.
+        odd: those of `pictures` recognized only by their first bytes.
+        packed: names of files that contain many images: parquet shards, CIFAR batches, MNIST's idx files.
+        tables: contents of small files that may contain labels, by name.
         too_big: names and sizes of such files over the limits.
         facts: what is known of files in `packed`, by name.
-        rows: pictures in `packed`; None where only reading them would tell.
+        rows: number of images in `packed`; None if known only after reading them.
     """
 
     origin: str = ""
@@ -101,13 +101,13 @@ class Survey:
     _in_folder: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, size: int, read: Callable[[int], bytes], *, companions: bool = False) -> None:
-        """Enter one regular file.
+        """Add one regular file.
 
         Args:
             name: its path in the source.
             size: in bytes.
-            read: gives its first bytes, at most as many as asked for; called at most once.
-            companions: the source holds a small text file for each picture (WebDataset).
+            read: returns its first bytes, at most as many as requested; called at most once.
+            companions: the source has a small text file for each image (WebDataset).
         """
         last = name.rsplit("/", 1)[-1]
         if is_hidden(name):
@@ -146,7 +146,7 @@ class Survey:
             self._keep(name, read(size))
 
     def add_facts(self, name: str, facts: ShardFacts) -> None:
-        """Enter what is known of a file of many pictures."""
+        """Add what is known of a file of many images."""
         self.facts[name] = facts
         self.rows = None if self.rows is None or facts.rows is None else self.rows + facts.rows
 
@@ -171,12 +171,12 @@ class Survey:
         self._others[kind] = (before + count, example)
 
     def unused(self) -> Iterator[Unused]:
-        """What is counted as not used so far, by kind; tables are not among it."""
+        """Unused files so far, by kind; tables are not included."""
         for kind, (count, example) in self._others.items():
             yield Unused(kind, count, example)
 
     def merge(self, other: "Survey", prefix: str) -> None:
-        """Enter all that `other` found, below `prefix` (empty, or ending in a slash)."""
+        """Add everything that `other` found, below `prefix` (empty, or ending with a slash)."""
         self.pictures += [prefix + name for name in other.pictures]
         self.odd |= {prefix + name for name in other.odd}
         self.packed += [prefix + name for name in other.packed]
@@ -190,7 +190,7 @@ class Survey:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether desktops and version control leave such files behind."""
+    """Whether it is a file that desktops or version control leave behind."""
     parts = name.split("/")
     return (
         "__MACOSX" in parts
@@ -200,7 +200,7 @@ def is_hidden(name: str) -> bool:
 
 
 def kind_of(name: str) -> str:
-    """What a file that is not used is listed as."""
+    """The kind under which an unused file is listed."""
     suffix = suffix_of(name.rsplit("/", 1)[-1])
     if suffix in _KNOWN_OTHERS:
         return _KNOWN_OTHERS[suffix]
@@ -209,7 +209,7 @@ def kind_of(name: str) -> str:
 
 
 def looks_like_picture(head: bytes) -> bool:
-    """Whether a file that begins with `head` is a picture of a format that is read."""
+    """Whether a file that starts with `head` is an image in a supported format."""
     return (
         head.startswith(_PICTURE_HEADS)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
@@ -220,16 +220,16 @@ def looks_like_picture(head: bytes) -> bool:
 
 
 def idx_of(name: str) -> tuple[str, int] | None:
-    """Stem and dimensions of a file named as MNIST's: (`train-images`, 3) or (`train-labels`, 1)."""
+    """Stem and dimensions of a file named as in MNIST: (`train-images`, 3) or (`train-labels`, 1)."""
     found = _IDX.fullmatch(name.rsplit("/", 1)[-1])
     return (found[1], int(found[2])) if found else None
 
 
 def is_packed_array(name: str, size: int) -> bool:
-    """Whether a file is named as CIFAR's batches or MNIST's images are."""
+    """Whether a file is named like CIFAR's batches or MNIST's images."""
     last = name.rsplit("/", 1)[-1]
     found = _CIFAR.fullmatch(last)
-    if found is not None:  # a record is a label or two and 3,072 pixels
+    if found is not None:  # a record is one or two labels and 3,072 pixels
         return size > 3072 and (found[2] is None or size % 3073 == 0 or size % 3074 == 0)
     return idx_of(name) is not None and idx_of(name)[1] == 3  # type: ignore[index]
 

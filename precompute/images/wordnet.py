@@ -1,7 +1,7 @@
-"""ImageNet's classes by WordNet id, from the data files of installed packages and without loading torch.
+"""ImageNet's classes by WordNet id, from the data files of installed packages, without loading torch.
 
-An index is the place of a WNID among ImageNet-1k's 1,000 sorted WNIDs, never one of the devkit's ILSVRC ids.
-Names are the short ones of torchvision's weights (the ones models print), else WordNet's first lemma.
+An index is the position of a WNID among ImageNet-1k's 1,000 sorted WNIDs, never one of the devkit's ILSVRC
+ids. Names are the short ones of torchvision's weights (which models print), else WordNet's first lemma.
 """
 
 import ast
@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 
 WNID = re.compile(r"n\d{8}")
-# Lists in circulation differ from WordNet's in a few spellings; another list never agrees this far.
+# Lists in circulation differ from WordNet's in a few spellings; an unrelated list never agrees this far.
 _AGREEMENT = 0.9
 
 
 @dataclass(frozen=True)
 class Label:
-    """What an image is said to show: a WordNet id, an ImageNet-1k index, a name; None where there is none."""
+    """The class an image is labeled with: WordNet id, ImageNet-1k index and name, each None if unknown."""
 
     wnid: str | None
     index: int | None
@@ -27,23 +27,23 @@ class Label:
 
 
 def label_of_wnid(wnid: str, name: str | None = None) -> Label:
-    """The label of a WordNet id; `name` is for ids that the installed lists do not know."""
+    """The label of a WordNet id; `name` is used for ids missing from the installed lists."""
     index = _indices().get(wnid)
     known = _short_names()[index] if index is not None else _lemmas().get(wnid, "").split(",")[0].strip()
     return Label(wnid, index, known or name or wnid)
 
 
 def label_of_name(name: str) -> Label:
-    """The label of a class called `name`: by WNID where the name is one or starts with one, else by name alone.
+    """The label of a class called `name`: by WNID if the name is one or starts with one, else by name only.
 
-    A plain name is never looked up: names repeat ("crane", "maillot").
+    A plain name is never looked up, because names are ambiguous ("crane", "maillot").
     """
     match = re.fullmatch(r"(n\d{8})(?:[-_ .]+(.*))?", name)
     return label_of_wnid(match[1], match[2]) if match else Label(None, None, name)
 
 
 def label_of_index(index: int) -> Label:
-    """The label of a place among ImageNet-1k's sorted WNIDs, 0 to 999."""
+    """The label at an index of ImageNet-1k's sorted WNIDs, 0 to 999."""
     return label_of_wnid(imagenet_wnids()[index])
 
 
@@ -57,7 +57,7 @@ def imagenet_wnids() -> tuple[str, ...]:
 
 
 def is_imagenet(names: Sequence[str]) -> bool:
-    """Whether `names` are ImageNet-1k's classes in the order of their WNIDs, as WNIDs or as WordNet's names."""
+    """Whether `names` are ImageNet-1k's classes in WNID order, as WNIDs or as WordNet names."""
     if len(names) != 1000:
         return False
     agreeing = 0
@@ -84,7 +84,7 @@ def _lemmas() -> dict[str, str]:
 
 @cache
 def _short_names() -> tuple[str, ...]:
-    """torchvision's category names, read from its source: importing it would load torch."""
+    """torchvision's category names, parsed from its source: importing it would load torch."""
     tree = ast.parse((_data_folder("torchvision") / "models/_meta.py").read_text())
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_IMAGENET_CATEGORIES":

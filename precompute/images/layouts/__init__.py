@@ -1,8 +1,9 @@
-"""How the files of a source say split, class and label: one module a layout, tried in the order of `DETECTORS`.
+"""Dataset layouts: where a source states split, class and label. One module per layout, tried in the order of
+`DETECTORS`.
 
-A detector takes the `Scene` and gives its `Layout`, or None where the source is none of its kind. Nothing here opens a
-file: all is worked out from names and from the small files that the survey kept, the same for a folder, an archive
-and an upload.
+A detector takes the `Scene` and returns its `Layout`, or None if the source does not have it. Detectors open
+no files: they work from names and from the small files kept by the survey, so folders, archives and uploads
+are treated alike.
 """
 
 from collections import Counter
@@ -24,7 +25,7 @@ from precompute.images.layouts.layout import Layout, LayoutOptions, Scene
 from precompute.images.sources.source import ImportRefused
 from precompute.images.survey import Survey, Unused, kind_of
 
-# From the most particular to what always fits.
+# From the most specific to the one that always fits.
 DETECTORS: tuple[Callable[[Scene], Layout | None], ...] = (
     packed_files.detect,
     ilsvrc.detect,
@@ -41,14 +42,14 @@ __all__ = ["DETECTORS", "Layout", "LayoutOptions", "Scene", "work_out"]
 
 
 def work_out(survey: Survey, options: LayoutOptions | None = None) -> Layout:
-    """The layout of a source, with all that is not used of it.
+    """The layout of a source, with everything that remains unused.
 
     Raises:
-        ImportRefused: what a person said of it cannot be, or a table in it is damaged.
+        ImportRefused: an option of the user is impossible, or a table is damaged.
     """
     scene = Scene(survey, options or LayoutOptions())
     asked = scene.options
-    # who says where labels are needs no detector's guess
+    # a user who names a table of labels needs no detection
     detectors = (
         (tables_beside.detect,)
         if asked.labels is not None

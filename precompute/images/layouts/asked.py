@@ -1,4 +1,4 @@
-"""What a person says of a layout, from words as the command line and the API take them."""
+"""Layout options of the user, parsed from the values given on the command line and in the API."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ def layout_options(
     split_from: str | None = None,
     class_names: str | None = None,
 ) -> LayoutOptions:
-    """The options behind the words of a person; see `LayoutOptions`.
+    """Parse the user's options; see `LayoutOptions`.
 
     Args:
-        labels_name: what people call the file at `labels`, where that is not the file's own name.
-        split_from: `none`, the level of a folder, or the column of a table.
-        class_names: `imagenet-1k`, or the path of a file with the name of one class a line.
+        labels_name: display name of the file at `labels`, if it differs from the file's own name.
+        split_from: `none`, a folder level, or a column of a table.
+        class_names: `imagenet-1k`, or the path of a file with one class name per line.
 
     Raises:
         ImportRefused: a file cannot be read.

@@ -1,6 +1,7 @@
-"""Folders named by classes, with or without splits: ImageFolder trees, SUN397, EuroSAT, COCO's and YOLO's flat trees.
+"""Folders named by class, with or without splits: ImageFolder trees, SUN397, EuroSAT, the flat trees of COCO
+and YOLO.
 
-Lists of pictures named by a split (`train.txt` in Food-101's `meta/`) say the split where no folder does.
+Lists of images named by split (`train.txt` in Food-101's `meta/`) state the split if no folder does.
 """
 
 import re
@@ -37,7 +38,7 @@ def detect(scene: Scene) -> Layout | None:
 
 
 def with_split_lists(scene: Scene, layout: Layout) -> Layout:
-    """`layout` with the split of pictures that lists of them state; lists that disagree state nothing."""
+    """`layout` with the splits stated by lists of images; contradictory lists are ignored."""
     lists = {
         name: split
         for name in scene.survey.tables
@@ -65,6 +66,6 @@ def with_split_lists(scene: Scene, layout: Layout) -> Layout:
 
 
 def list_split(name: str) -> str | None:
-    """The split that a list of pictures is named by."""
+    """The split in the name of a list of images; None if there is none."""
     stem = name.rpartition("/")[2].rpartition(".")[0]
     return "trainval" if stem.lower() == "trainval" else split_of(stem)

@@ -14,7 +14,7 @@ _SPLITS = {"1": "train", "0": "test"}
 
 
 def detect(scene: Scene) -> Layout | None:
-    """The layout where `images.txt` numbers the pictures and `image_class_labels.txt` their classes."""
+    """Detects `images.txt`, which numbers the images, with `image_class_labels.txt` for their classes."""
     images, classes = scene.table_named("images.txt"), scene.table_named("image_class_labels.txt")
     if images is None or classes is None:
         return None

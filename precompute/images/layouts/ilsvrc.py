@@ -1,4 +1,6 @@
-"""ILSVRC's flat validation folder beside Kaggle's table or the devkit's list; see `precompute.images.ground_truth`."""
+"""ILSVRC's flat validation folder with Kaggle's table or the devkit's list; see
+`precompute.images.ground_truth`.
+"""
 
 from dataclasses import replace
 
@@ -9,7 +11,7 @@ from precompute.images.sources.source import GROUND_TRUTH_FILES
 
 
 def detect(scene: Scene) -> Layout | None:
-    """The layout where ground truth lies among the pictures and names some of them."""
+    """Detects ground truth files next to the images that name some of them."""
     files = {}
     for name, content in scene.survey.tables.items():
         if name.rpartition("/")[2] in GROUND_TRUTH_FILES:

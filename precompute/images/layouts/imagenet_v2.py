@@ -1,4 +1,4 @@
-"""ImageNetV2: folders `0` to `999` are places among ImageNet-1k's sorted WordNet ids.
+"""ImageNetV2: folders `0` to `999` are indices into ImageNet-1k's sorted WordNet ids.
 
 Reference: B. Recht et al., "Do ImageNet Classifiers Generalize to ImageNet?", ICML 2019.
 """
@@ -11,7 +11,7 @@ from precompute.images.wordnet import label_of_index
 
 
 def detect(scene: Scene) -> Layout | None:
-    """The layout where all classes are numbers below 1,000 and the source calls itself ImageNet."""
+    """Detects classes that are all numbers below 1,000 in a source whose name mentions ImageNet."""
     folders = scene.folders.class_folders
     if not folders or scene.options.columns.names is not None:
         return None

@@ -1,4 +1,4 @@
-"""What a layout is worked out from, what a person may say of it, and what comes out."""
+"""Types of layout detection: its input (`Scene`), the user's options, and its result (`Layout`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,14 +14,14 @@ NOTHING = "nothing"
 
 @dataclass(frozen=True)
 class LayoutOptions:
-    """What a person says of a source; None where Convscope is to work it out.
+    """The user's choices about a source; None leaves the choice to Convscope.
 
     Attributes:
         labels: name and content of a table of labels.
-        columns: of tables and shards, and names of numbered classes.
+        columns: columns of tables and shards, and names of numbered classes.
         class_level: which folder of an image's path is its class, see `labels.read_folders`.
         split_level: which is its split.
-        no_split: no image has one.
+        no_split: no image has a split.
     """
 
     labels: tuple[str, bytes] | None = None
@@ -33,14 +33,14 @@ class LayoutOptions:
 
 @dataclass(frozen=True)
 class Layout:
-    """What was worked out.
+    """A detected layout.
 
     Attributes:
-        kind: what the layout is called.
-        split, classes, label: what split, class and label were taken from, in words.
-        places: split and label of each picture, by name.
-        skipped: pictures that are not imported, by name, and what they are.
-        read: names of the small files that said something.
+        kind: its display name.
+        split, classes, label: where split, class and label come from, in words.
+        places: split and label of each image, by name.
+        skipped: names of images that are not imported, with the reason.
+        read: names of the small files that were used.
         notes: what was ambiguous or left out, one sentence each.
         unused: files that are not used, by kind.
     """
@@ -56,31 +56,31 @@ class Layout:
     unused: tuple[Unused, ...] = ()
 
     def sentence(self) -> str:
-        """What was taken for split, class and label, in one sentence."""
+        """Where split, class and label come from, in one sentence."""
         return f"{self.kind}: split from {self.split}; class from {self.classes}; label is {self.label}"
 
     def place(self, name: str) -> Place:
-        """Split and label of the picture called `name`."""
+        """Split and label of the image called `name`."""
         return self.places.get(name, Place(None, None))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A source as the detectors see it: its files, what a person said, and what its folders say."""
+    """Input of the detectors: a source's files, the user's options, and what the folders imply."""
 
     survey: Survey
     options: LayoutOptions
 
     @cached_property
     def folders(self) -> Reading:
-        """What the folders say."""
+        """What the folder names imply."""
         return self.read_folders()
 
     def read_folders(self, numbers: Mapping[str, Label] | None = None) -> Reading:
-        """What the folders say; see `labels.read_folders`.
+        """What the folder names imply; see `labels.read_folders`.
 
         Raises:
-            ImportRefused: a level was asked for that is not there.
+            ImportRefused: the user chose a folder level that does not exist.
         """
         asked = self.options
         try:
@@ -96,24 +96,24 @@ class Scene:
 
     @cached_property
     def images(self) -> list[str]:
-        """Names of the pictures that annotate no other."""
+        """Names of the images that annotate no other."""
         marked = self.folders.annotations
         return [name for at, name in enumerate(self.survey.pictures) if at not in marked]
 
     def table_named(self, *endings: str) -> str | None:
-        """The first small file whose path is one of `endings`, or ends in a slash and one of them."""
+        """The first small file whose path equals one of `endings`, or ends with a slash and one of them."""
         for name in self.survey.tables:
             if any(f"/{name}".endswith(f"/{ending}") for ending in endings):
                 return name
         return None
 
     def lines(self, name: str) -> list[str]:
-        """Lines of a small file that are not empty."""
+        """Non-empty lines of a small file."""
         text = self.survey.tables[name].decode("utf-8-sig", "replace")
         return [line.strip() for line in text.splitlines() if line.strip()]
 
     def folder_layout(self, kind: str, reading: Reading | None = None) -> Layout:
-        """The layout in which folders say everything; annotations are skipped."""
+        """The layout in which folders state everything; annotations are skipped."""
         found = reading or self.folders
         return Layout(
             kind,
@@ -128,14 +128,16 @@ class Scene:
         )
 
     def labelled(self, layout: Layout, labels: Mapping[str, Label | None], **changes: object) -> Layout:
-        """`layout` with the labels of some pictures, by name, in the place of those it has."""
+        """`layout` with the labels of some images, by name, replaced."""
         places = dict(layout.places)
         for name, label in labels.items():
             places[name] = Place(layout.place(name).split, label)
         return replace(layout, places=places, **changes)  # type: ignore[arg-type]
 
     def split(self, layout: Layout, splits: Mapping[str, str], words: str) -> Layout:
-        """`layout` with the splits of some pictures, by name, unless a person said where splits come from."""
+        """`layout` with the splits of some images, by name, replaced, unless the user chose where splits come
+        from.
+        """
         if self.options.no_split or self.options.split_level is not None or not splits:
             return layout
         places = dict(layout.places)

@@ -1,13 +1,13 @@
-"""Which picture a path in a table means. No path is ever opened: it is compared with the names of the source alone."""
+"""Match paths in tables to images. No path is ever opened: it is only compared with the names in the source."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 
 
 class Matcher:
-    """The pictures of a source by name, file name and stem.
+    """A source's images by name, file name and stem.
 
-    Memory: three dictionaries of all names; made only where a table is read.
+    Memory: three dictionaries of all names, so it is created only if there is a table.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -20,10 +20,10 @@ class Matcher:
             self._stems[_stem(last)].append(name)
 
     def find(self, value: object, folder: str = "") -> tuple[str, bool] | None:
-        """The picture that `value` means in a table that lies in `folder`, and whether its suffix was given.
+        """The image that `value` refers to in a table inside `folder`, and whether the suffix was given.
 
-        A path is looked up below the table's folder, then below the source, then by its end; a name without a suffix
-        by the stem. None where none or several fit, and of a path that climbs with `..`.
+        A path is looked up relative to the table's folder, then relative to the source, then by its last
+        parts; a name without a suffix by stem. None if no image or several match, and for a path with `..`.
         """
         if not isinstance(value, str | int) or isinstance(value, bool):
             return None
@@ -46,7 +46,7 @@ class Matcher:
 
 
 def _ending(text: str, folder: str, names: list[str], *, stems: bool = False) -> str | None:
-    """The only one of `names` whose path ends as `text` does, or whose file name alone does."""
+    """The only one of `names` whose path ends like `text`, or else whose file name matches."""
     names = names[:1000]
     above, _, _ = text.lstrip("/").rpartition("/")
     agreeing = [name for name in names if _agree(name.rpartition("/")[0], above)]

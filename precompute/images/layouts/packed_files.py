@@ -1,4 +1,4 @@
-"""Files that hold pictures and labels together: parquet shards, CIFAR's batches, MNIST's idx files."""
+"""Files that contain images and labels together: parquet shards, CIFAR's batches, MNIST's idx files."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from precompute.images.survey import idx_of
 
 
 def detect(scene: Scene) -> Layout | None:
-    """The layout where such files are all there is; what they say is read from them row by row."""
+    """Detects sources of such files only; splits and labels are read row by row."""
     packed = scene.survey.packed
     if not packed or scene.survey.pictures:
         return None

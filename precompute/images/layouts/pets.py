@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet: the class is in each file's name, `annotations/` lists what is trained and tested on.
+"""Oxford-IIIT Pet: the class is in each file's name, `annotations/` lists the training and test images.
 
 Reference: O. M. Parkhi et al., "Cats and Dogs", CVPR 2012.
 """
@@ -16,7 +16,7 @@ _LINE = re.compile(r"(\S+_\d+) \d+ \d+ \d+")
 
 
 def detect(scene: Scene) -> Layout | None:
-    """The layout where `annotations/list.txt` or its parts list `<breed>_<number>` with three numbers."""
+    """Detects `annotations/list.txt` or its parts, with lines of `<breed>_<number>` and three numbers."""
     lists = {
         name: split
         for ending, split in (

@@ -1,7 +1,7 @@
-"""Tables beside the pictures: CSV, TSV, JSON, JSON lines, parquet, and lists of `<picture> <class>`.
+"""Tables next to the images: CSV, TSV, JSON, JSON lines, parquet, and lists of `<image> <class>`.
 
-A table is read whole and bounded; which of its columns names the picture is found by comparing cells with the names
-of the pictures, which says the class by the column's name.
+A table is read as a whole, within size limits. The column that names the image is found by comparing cells
+with the images' names; the column that states the class is found by its name.
 """
 
 import csv
@@ -27,7 +27,7 @@ MAX_CELLS = 5_000_000
 MAX_COLUMNS = 2000
 MAX_CELL = 100_000
 _SAMPLE = 500
-# What a table has whose other columns say where in the picture something is.
+# Column names that give a location in the image.
 _WHERE = re.compile(
     r"(x|y|w|h|width|height|bbox.*|box.*|[xy]_?(min|max|1|2|center)|(left|top|right|bottom)|area|iscrowd|segmentation)"
 )
@@ -38,7 +38,7 @@ Cells = list[Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Columns by name (`1`, `2`, ... where the file names none), and the rows."""
+    """Column names (`1`, `2`, ... if the file has none) and rows."""
 
     name: str
     columns: tuple[str, ...]
@@ -48,16 +48,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Stated:
-    """What a table says of pictures.
+    """What a table states about images.
 
     Attributes:
-        labels: class by name of the picture; None where the cell is empty.
-        splits: split likewise.
-        image, label, split: the columns it was taken from.
-        conflicts: pictures for which rows disagree; they have no label.
-        unmatched: rows that name no picture of the source, or several.
-        example: what the first of these names.
-        note: what could not be settled, in one sentence.
+        labels: classes by image name; None for an empty cell.
+        splits: splits by image name.
+        image, label, split: the columns used.
+        conflicts: number of images whose rows disagree; they have no label.
+        unmatched: number of rows that match no image of the source, or several.
+        example: the name in the first of these.
+        note: what remained ambiguous, in one sentence.
     """
 
     labels: Mapping[str, Label | None]
@@ -72,10 +72,10 @@ class Stated:
 
 
 def read_table(name: str, content: bytes) -> Table | None:
-    """A file as a table; None where it is none.
+    """Parse a file as a table; None if it is not one.
 
     Raises:
-        ImportRefused: it is a table that is damaged or too big.
+        ImportRefused: it is a table, but damaged or too big.
     """
     suffix = suffix_of(name.rsplit("/", 1)[-1])
     if suffix == ".parquet":
@@ -109,7 +109,7 @@ def _text(name: str, content: bytes) -> Table | None:
         except csv.Error as error:
             raise ImportRefused(f"{name} cannot be read in line {reader.line_num}: {error}") from error
     else:
-        # `<picture> <class>` a line; the class is what follows the last space
+        # one `<image> <class>` per line; the class is what follows the last space
         for line in text.splitlines():
             if line.strip():
                 rows.append(line.strip().rsplit(None, 1))
@@ -121,7 +121,7 @@ def _text(name: str, content: bytes) -> Table | None:
 
 
 def _with_header(table: Table, matcher: Matcher, folder: str) -> Table:
-    """A text table with its first row as the columns' names, unless that row names a picture itself."""
+    """A text table with its first row as column names, unless that row itself names an image."""
     first = table.rows[0]
     if table.headed or len(table.rows) < 2 or len(first) < 2:
         return table
@@ -130,7 +130,7 @@ def _with_header(table: Table, matcher: Matcher, folder: str) -> Table:
     second = table.rows[1]
     if len(first) < len(second) or len(set(first)) != len(first):
         return table
-    # a name that is no cell of the column is a header: `filename`, not another picture that is not here
+    # a cell with a file suffix is the name of an image missing here, not a column name such as `filename`
     if any(suffix_of(cell) and re.fullmatch(r"\.[a-z]{3,4}", suffix_of(cell)) for cell in first):
         return table
     return Table(table.name, tuple(first), table.rows[1:])
@@ -179,7 +179,7 @@ def _json(name: str, content: bytes) -> Table | None:
 
 
 def coco_table(name: str, found: Mapping[str, Any]) -> Table | None:
-    """One row an annotation: file name, class, split, and `bbox` where it has one."""
+    """One row per annotation: file name, class, and a `bbox` column if there are boxes."""
     try:
         files = {image["id"]: image["file_name"] for image in found["images"]}
         classes = {one["id"]: one["name"] for one in found.get("categories", [])}
@@ -212,7 +212,7 @@ def _parquet(name: str, content: bytes) -> Table | None:
         rows_at_once = check_pages(io.BytesIO(content), shard.metadata)
         rows: list[Cells] = []
         unpacked = 0
-        # rows that share no long value are short: many at once
+        # rows without long shared values are short: read many at once
         for batch in shard.iter_batches(batch_size=256 if rows_at_once == 32 else rows_at_once):
             unpacked += batch.nbytes
             if batch.nbytes > 2**26 or unpacked > MIN_TOTAL_BYTES:
@@ -226,10 +226,10 @@ def _parquet(name: str, content: bytes) -> Table | None:
 
 
 def image_column(table: Table, matcher: Matcher, chosen: str | None) -> tuple[int, bool] | None:
-    """The column whose cells name pictures, and whether it names them surely; None where none does.
+    """The column whose cells name images, and True, for a certain match; None if no column does.
 
-    Cells that have a picture's suffix are sure where half of the rows, or half of the pictures, are named; bare
-    stems, which numbers of any meaning may equal, where nine of ten rows name different pictures.
+    A column of names with suffixes must match in at least half of the sampled rows. Bare stems might be
+    arbitrary numbers, so nine of ten sampled rows must name different images.
     """
     folder = table.name.rpartition("/")[0]
     if chosen is not None:
@@ -250,10 +250,10 @@ def image_column(table: Table, matcher: Matcher, chosen: str | None) -> tuple[in
 def read_stated(
     table: Table, matcher: Matcher, columns: Columns, *, folder: str | None = None
 ) -> Stated | None:
-    """What a table says of the pictures in `matcher`; None where it names none of them.
+    """What a table states about the images in `matcher`; None if it names none of them.
 
     Raises:
-        ImportRefused: a column that a person chose is not there.
+        ImportRefused: a column chosen by the user does not exist.
     """
     here = table.name.rpartition("/")[0] if folder is None else folder
     table = _with_header(table, matcher, here)
@@ -334,7 +334,7 @@ def _column(table: Table, name: str, option: str) -> int:
 
 
 def _label_column(table: Table, image: int, columns: Columns) -> tuple[int | None, str | None]:
-    """The column that says the class, or None and why not in one sentence."""
+    """The column that states the class, or None and the reason in one sentence."""
     if columns.label is not None:
         return _column(table, columns.label, "--label-column"), None
     others = [at for at in range(len(table.columns)) if at != image]
@@ -352,7 +352,7 @@ def _label_column(table: Table, image: int, columns: Columns) -> tuple[int | Non
 
 
 def _named_twin(table: Table, ranked: list[int]) -> int:
-    """The best named column; where it holds numbers that another one gives names to, that one."""
+    """The column with the best name; if it contains numbers, the column that names these numbers, if any."""
     first = ranked[0]
     sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)]
     if not all(_NUMBER.fullmatch(str(row[first])) for row in sample if first < len(row)):
@@ -375,7 +375,7 @@ def _split_column(table: Table, image: int, columns: Columns) -> int | None:
 
 
 def _one_hot(table: Table, image: int) -> tuple[int, ...]:
-    """Columns of which exactly one is 1 in most rows, and the others 0; empty where that is not so."""
+    """Columns of 0 and 1 with exactly one 1 in most rows; empty if there are none."""
     if not table.headed:
         return ()
     sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)]
@@ -402,7 +402,7 @@ def _hot(table: Table, row: Cells, columns: Sequence[int]) -> str | None:
 
 
 def class_list(lines: Sequence[str]) -> list[Label]:
-    """The classes of a file with one a line: `<name>`, or `<number> <name>` in order."""
+    """The classes of a file with one per line: `<name>`, or `<number> <name>` in order."""
     numbered = [re.fullmatch(r"(\d+)[\s,:.]+(.+)", line) for line in lines]
     if all(numbered) and [int(one[1]) for one in numbered if one] in (
         list(range(len(lines))),

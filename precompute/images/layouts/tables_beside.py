@@ -1,4 +1,6 @@
-"""Tables beside the pictures: metadata of the Hugging Face imagefolder, `labels.csv`, Roboflow's and COCO's files."""
+"""Tables next to the images: metadata of Hugging Face's imagefolder, `labels.csv`, the files of Roboflow and
+COCO.
+"""
 
 from dataclasses import replace
 
@@ -13,10 +15,10 @@ from precompute.images.wordnet import Label
 
 
 def detect(scene: Scene) -> Layout | None:
-    """The layout where a table names pictures of the source and says their class or their split.
+    """Detects a table that names images of the source and states their class or split.
 
     Raises:
-        ImportRefused: a person gave a table that names no picture, or a column that is not there.
+        ImportRefused: a table given by the user names no image, or lacks a chosen column.
     """
     given = scene.options.labels
     chosen = scene.options.columns
@@ -44,7 +46,7 @@ def _from_given(scene: Scene, matcher: Matcher, name: str, content: bytes) -> La
         )
     if stated.label is None and stated.split is None:
         raise ImportRefused(f"--labels: {stated.note or f'{name} has no column that says a class'}")
-    # the same file where it lies in the source; another of its name stays listed as not used
+    # the same file if it is in the source; another file with its name stays listed as unused
     read = frozenset(one for one, there in scene.survey.tables.items() if there == content)
     return _layout(scene, [(name, stated)], list(_notes(name, stated)), read, exact=True)
 
@@ -103,7 +105,7 @@ def _layout(
     *,
     exact: bool = False,
 ) -> Layout:
-    """`exact`: what the table does not name has no label, whatever its folder is called."""
+    """`exact`: images missing from the table have no label, whatever their folder is called."""
     labels: dict[str, Label | None] = dict.fromkeys(scene.images) if exact else {}
     splits: dict[str, str] = {}
     disagreeing = 0
@@ -167,13 +169,13 @@ def _kind(stated: list[tuple[str, Stated]]) -> str:
 
 
 def _rank(name: str) -> tuple[int, str]:
-    """Tables whose name says that they label go first."""
+    """Tables whose name suggests labels come first."""
     last = name.rpartition("/")[2].lower()
     return (0 if last.startswith(("metadata", "label", "_classes")) else 1, name)
 
 
 def _is_boxes(table: Table) -> bool:
-    """Whether a text is all numbers, as boxes around objects are."""
+    """Whether a text table contains only numbers, like boxes around objects."""
     return not table.headed and all(
         str(cell).replace(".", "", 1).replace("-", "", 1).isdecimal()
         for row in table.rows[:50]

@@ -12,7 +12,7 @@ from precompute.images.wordnet import WNID, label_of_wnid
 
 
 def detect(scene: Scene) -> Layout | None:
-    """The layout where `val_annotations.txt` gives a WordNet id to pictures."""
+    """Detects a `val_annotations.txt` that assigns WordNet ids to images."""
     name = scene.table_named("val_annotations.txt")
     if name is None:
         return None

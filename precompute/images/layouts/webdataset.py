@@ -1,4 +1,4 @@
-"""WebDataset: beside each picture a file of the same stem that says its class, `.cls`, `.json` or `.txt`."""
+"""WebDataset: each image has a file with the same stem that states its class, `.cls`, `.json` or `.txt`."""
 
 import json
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from precompute.images.sources.parquet import LABEL_NAMES, label_of_value
 from precompute.images.sources.source import suffix_of
 from precompute.images.wordnet import Label
 
-_SHARE = 0.5  # of the pictures that have such a file
+_SHARE = 0.5  # of the images that must have such a file
 _MAX_CLASS = 100
 
 
 def detect(scene: Scene) -> Layout | None:
-    """The layout where most pictures have a file of their stem that says a class."""
+    """Detects sources in which most images have a file with the same stem that states a class."""
     stems = {name: _stem(name) for name in scene.images}
     beside: dict[str, dict[str, str]] = {}
     for name in scene.survey.tables:
@@ -67,7 +67,7 @@ def _json(content: bytes) -> Any:
 
 
 def _are_classes(values: Mapping[str, Any]) -> bool:
-    """Whether texts are names of classes, which come again, and no captions."""
+    """Whether the texts are class names, which recur, rather than captions."""
     texts = list(values.values())
     return all(len(text) <= _MAX_CLASS and "\n" not in text for text in texts) and (
         2 * len(set(texts)) <= len(texts)

@@ -1,4 +1,4 @@
-"""A folder of pictures: read in place, nothing is copied."""
+"""A folder of images, read in place without copying."""
 
 import os
 from collections.abc import Container, Iterable, Iterator
@@ -19,7 +19,7 @@ from precompute.images.survey import Survey
 
 
 class FolderSource:
-    """All pictures and parquet shards below a folder, by name; links are followed, circles are not."""
+    """All images and parquet shards below a folder, by name; links are followed, cycles are not."""
 
     def __init__(
         self,
@@ -30,9 +30,10 @@ class FolderSource:
         within: Path | None = None,
         columns: Columns | None = None,
     ) -> None:
-        """`only` one file of the folder, by name, or all, but for folders anywhere below it.
+        """`only` restricts the source to one file of the folder, by name; folders in `but` are skipped at any
+        depth.
 
-        Links that lead out of `within` are handed over with that problem.
+        Links that lead out of `within` are reported as problems.
         """
         self._columns = columns or Columns()
         self._only = only
@@ -43,7 +44,7 @@ class FolderSource:
         self._survey: Survey | None = None
 
     def survey(self, step: Step = no_step) -> Survey:
-        """What lies below the folder, in order of name."""
+        """Files below the folder, sorted by name."""
         if self._survey is None:
             found = Survey(str(self.folder))
             names = (
@@ -60,12 +61,12 @@ class FolderSource:
         return self._survey
 
     def _enter(self, found: Survey, name: str) -> None:
-        if is_picture(name):  # what is wrong with it is said when it is read
+        if is_picture(name):  # problems are reported when it is read
             found.add(name, 0, bytes)
             return
         path = self.folder / name
         try:
-            if not path.is_file():  # a pipe would be waited for
+            if not path.is_file():  # reading a pipe would block
                 found.pass_over("files that are pipes or devices", name)
                 return
             found.add(name, path.stat().st_size, partial(_head, path))
@@ -80,12 +81,12 @@ class FolderSource:
             raise ImportRefused(f"{name} cannot be opened ({error.strerror})") from error
 
     def count(self) -> int | None:
-        """Number of pictures, those in shards included."""
+        """Number of images, including those in shards."""
         found = self.survey()
         return None if found.rows is None else len(self._closed) + len(found.pictures) + found.rows
 
     def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
-        """The pictures in order of name; folders that cannot be opened come first, with their problem."""
+        """The images, sorted by name; problems with folders and links come first."""
         found = self.survey()
         yield from self._closed
         packed = set(found.packed)
@@ -113,7 +114,7 @@ class FolderSource:
         self, folder: str, prefix: str, above: frozenset[tuple[int, int]], found: Survey
     ) -> Iterator[str]:
         try:
-            status = os.stat(folder)  # noqa: PTH116 - scandir's entries are strings, and so are the names
+            status = os.stat(folder)  # noqa: PTH116 - `scandir` yields strings, as names are
             entries = list(os.scandir(folder))
         except OSError as error:
             self._closed.append(
@@ -121,7 +122,7 @@ class FolderSource:
             )
             return
         here = _identity(status)
-        if here in above or here in self._passed_over:  # `above`: a link to a folder that holds it
+        if here in above or here in self._passed_over:  # `above`: a link to one of its parents
             return
         for entry in entries:
             name = prefix + entry.name

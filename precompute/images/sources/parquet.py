@@ -1,4 +1,6 @@
-"""Parquet shards as the Hugging Face hub stores images: a column of files, and a label with its names."""
+"""Parquet shards in the format of the Hugging Face Hub: a column of image files, and a column of labels with
+names.
+"""
 
 import json
 import math
@@ -20,7 +22,7 @@ _SPLIT = re.compile(r"(train|validation|val|test)(?=[-_.])")
 _ANY = Columns()
 
 
-# Names that say which of several columns is meant, most telling first.
+# Names that identify the intended one of several columns, most specific first.
 IMAGE_NAMES = (
     "image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "input", "file", "bytes",
 )  # fmt: skip
@@ -34,12 +36,12 @@ SPLIT_NAMES = ("split", "subset", "partition")
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """What is known of a file of many pictures before they are read.
+    """What is known of a file of many images before they are read.
 
     Attributes:
-        rows: its pictures, None where only reading would tell.
-        label: what says the class, in words.
-        note: what else a person may want to know of the choice, in one sentence.
+        rows: number of images, None if known only after reading.
+        label: where the class comes from, in words.
+        note: another remark on the choice of columns, in one sentence.
     """
 
     rows: int | None
@@ -52,7 +54,7 @@ class _Columns:
     image: str
     label: str | None
     split: str | None
-    labels: tuple[Label, ...] | None  # by the label's value, where the shard names its classes
+    labels: tuple[Label, ...] | None  # by label value, if the shard names its classes
     note: str | None = None
 
 
@@ -61,7 +63,7 @@ class _Unreadable(Exception):
 
 
 def shard_facts(file: IO[bytes], columns: Columns) -> ShardFacts:
-    """What a shard's footer says; one that cannot be read counts as one picture."""
+    """Facts from a shard's footer; an unreadable shard counts as one image."""
     try:
         shard = _open(file)
         found = _find_columns(shard.schema_arrow, columns)
@@ -73,15 +75,15 @@ def shard_facts(file: IO[bytes], columns: Columns) -> ShardFacts:
 
 
 def parquet_rows(file: IO[bytes], name: str, columns: Columns = _ANY) -> Iterator[SourceImage]:
-    """The pictures of one shard in order of row, `<shard>/<path of the picture>` or `<shard>/<row>`.
+    """The images of one shard in row order, named `<shard>/<path of the image>` or `<shard>/<row>`.
 
-    A file that is no shard of pictures, and one that is damaged from some row on, is handed over by its own name
-    with that problem: it may be a table that lies beside the pictures.
+    A file that is not a shard of images, or is damaged from some row on, is reported under its own name: it
+    may be a table next to the images.
 
     Args:
         file: the shard, seekable.
         name: path of the shard inside its source.
-        columns: those that a person chose.
+        columns: columns chosen by the user.
     """
     try:
         yield from _rows(file, name, columns)
@@ -115,7 +117,7 @@ def _rows(file: IO[bytes], name: str, chosen: Columns) -> Iterator[SourceImage]:
             splits = batch.column(columns.split).to_pylist() if columns.split else [split] * len(cells)
             for cell, value, where in zip(cells, values, splits, strict=True):
                 data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
-                # Paths may be missing or repeat (`image.png` in every row); a row's number never does.
+                # Paths may be missing or repeat (`image.png` in every row); row numbers are unique.
                 picture = f"{row:08d}" if not path else path if path not in seen else f"{row:08d}-{path}"
                 seen.add(picture)
                 problem = "its row holds no bytes" if data is None else too_big(len(data))
@@ -141,7 +143,7 @@ def _open(file: IO[bytes]) -> pq.ParquetFile:
 
 
 def _find_columns(schema: pa.Schema, chosen: Columns) -> _Columns:
-    """The columns that a person chose, else the best named ones; never simply the first of several."""
+    """The columns chosen by the user, else those with the best names; never just the first of several."""
     features = _features(schema)
     listed = ", ".join(schema.names)
     for column in (chosen.image, chosen.label, chosen.split):
@@ -177,7 +179,7 @@ def _find_columns(schema: pa.Schema, chosen: Columns) -> _Columns:
 
 
 def _best(names: list[str], preferred: Sequence[str]) -> str | None:
-    """The one of `names` that `preferred` lists first, or the only one; None where that does not settle it."""
+    """The one of `names` that `preferred` lists first, or the only one; None if that is ambiguous."""
     ranked = sorted((preferred.index(name.lower()), name) for name in names if name.lower() in preferred)
     return ranked[0][1] if ranked else names[0] if len(names) == 1 else None
 
@@ -194,7 +196,7 @@ def _may_be_class(kind: pa.DataType) -> bool:
 
 
 def _class_names(feature: Any) -> list[Any] | None:
-    """Names of the classes that a feature of the `datasets` library states, also of a list of classes."""
+    """Class names stated by a feature of the `datasets` library, also of a list of classes."""
     if isinstance(feature, list) and len(feature) == 1:
         return _class_names(feature[0])
     if not isinstance(feature, dict):
@@ -205,7 +207,7 @@ def _class_names(feature: Any) -> list[Any] | None:
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What the `datasets` library says of each column; empty where another program wrote the file."""
+    """The `datasets` library's description of each column; empty if another program wrote the file."""
     try:
         described = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):
@@ -236,7 +238,7 @@ def _classes(names: Any) -> tuple[Label, ...] | None:
 
 
 def _label(columns: _Columns, value: Any, chosen: Columns) -> Label | None:
-    if isinstance(value, list):  # several classes at once: which one is meant cannot be known
+    if isinstance(value, list):  # several classes: which one is meant is unknown
         return _label(columns, value[0], chosen) if len(value) == 1 else None
     if columns.labels is not None and isinstance(value, int) and not isinstance(value, bool):
         return (
@@ -246,10 +248,10 @@ def _label(columns: _Columns, value: Any, chosen: Columns) -> Label | None:
 
 
 def label_of_value(value: Any, columns: Columns) -> Label | None:
-    """The class that a cell of a table says; None where it says none.
+    """The class in a cell of a table; None if there is none.
 
-    Whole numbers are classes without a name unless `columns` names them, also where pandas wrote them with a
-    point because some are missing; other numbers are none.
+    Integers are classes without a name unless `columns` names them, including integers that pandas wrote as
+    floats because some are missing; other numbers are not classes.
     """
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return None

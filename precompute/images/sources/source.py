@@ -1,4 +1,4 @@
-"""What every source of images hands over, whatever it is: a folder, an archive, parquet shards."""
+"""The interface of image sources: a folder, an archive, an upload, parquet shards."""
 
 import re
 from collections.abc import Callable, Container, Iterator
@@ -15,35 +15,35 @@ PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".tif", ".tiff"}
     | {".webp", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
-# Pictures to people, but not to us: they are named as refused rather than passed over in silence.
+# Image formats that are not supported: reported as refused rather than silently ignored.
 FOREIGN_SUFFIXES = frozenset({".svg", ".heic", ".heif", ".psd", ".eps", ".dng", ".cr2", ".nef", ".jxl"})
-# Files that say what the images of a source show; see `precompute.images.ground_truth`.
+# Files with the labels of a source; see `precompute.images.ground_truth`.
 GROUND_TRUTH_FILES = frozenset({"LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt", "meta.mat"})
-# One picture's file; the largest photographs are a tenth of it.
+# Maximum size of one image file; the largest photos are a tenth of it.
 MAX_BYTES = 512 * 2**20
-# One file of ground truth; the largest there is, Kaggle's table, is a tenth of it.
+# Maximum size of one ground truth file; the largest known one, Kaggle's table, is a tenth of it.
 MAX_TRUTH_BYTES = 32 * 2**20
-# A path inside an archive or an upload, in UTF-8; file systems end there too.
+# Maximum UTF-8 length of a path in an archive or an upload, as in file systems.
 MAX_PATH = 4096
 MAX_PATH_PART = 255
 
 
 class ImportRefused(Exception):
-    """Nothing was imported; the message is one sentence for the person who asked."""
+    """Nothing was imported; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One picture of a source, or one that cannot be handed over.
+    """One image of a source, or the problem with it.
 
     Attributes:
-        name: path of the picture inside its source.
-        size: of the file in bytes.
-        data: the file's bytes, where the source is an archive: a copy is kept.
-        path: absolute path of the file, where it stays in its place.
+        name: path of the image inside its source.
+        size: file size in bytes.
+        data: contents of the file if the source is an archive: a copy is kept.
+        path: absolute path of the file if it stays in place.
         problem: why there is neither, in one sentence.
-        label, split: what the source itself says of this picture (parquet).
-        folders: whether the folders in `name` may say class and split.
+        label, split: stated by the source itself for this image (parquet).
+        folders: whether the folders in `name` may determine class and split.
     """
 
     name: str
@@ -58,7 +58,7 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Columns:
-    """What a person said of tables and shards: columns by name, and the names of numbered classes from 0."""
+    """The user's choices about tables and shards: columns by name, and names of numbered classes, from 0."""
 
     image: str | None = None
     label: str | None = None
@@ -66,35 +66,35 @@ class Columns:
     names: tuple[Label, ...] | None = None
 
     def numbered(self, number: int) -> Label | None:
-        """The class of that number: its name, or the number itself; None below 0 and past the last name."""
+        """The class of a number: its name, or the number itself; None below 0 and past the last name."""
         if number < 0 or (self.names is not None and number >= len(self.names)):
             return None
         return Label(None, None, str(number)) if self.names is None else self.names[number]
 
 
-# Called again and again while a source is looked through; what it raises ends that.
+# Called repeatedly while a source is surveyed; an exception it raises ends the survey.
 Step = Callable[[], None]
 
 
 def no_step() -> None:
-    """Nobody waits."""
+    """Do nothing: no one is waiting."""
 
 
 class Source(Protocol):
     """A place that images come from."""
 
     def survey(self, step: Step = no_step, /) -> "Survey":
-        """What lies in it; no picture is read.
+        """List the contents without reading any image.
 
         Raises:
             ImportRefused: the source itself is damaged.
         """
 
     def count(self) -> int | None:
-        """Number of pictures, None where only reading everything would tell."""
+        """Number of images; None if known only after reading everything."""
 
     def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
-        """The pictures, one at a time, but for those called as in `skip`.
+        """The images, one at a time, except those whose names are in `skip`.
 
         Raises:
             ImportRefused: the source itself is damaged.
@@ -102,23 +102,24 @@ class Source(Protocol):
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of that name is taken for a picture; what is inside decides later."""
+    """Whether a file of this name is treated as an image; its content decides later."""
     last = name.rsplit("/", 1)[-1]
-    if last.startswith(".") or "__MACOSX/" in name:  # what desktops leave behind
+    if last.startswith(".") or "__MACOSX/" in name:  # desktop metadata
         return False
     return suffix_of(last) in PICTURE_SUFFIXES | FOREIGN_SUFFIXES
 
 
 def is_parquet(name: str) -> bool:
-    """Whether a file of that name is taken for a parquet shard."""
+    """Whether a file of this name is treated as a parquet shard."""
     last = name.rsplit("/", 1)[-1]
     return suffix_of(last) == ".parquet" and not last.startswith((".", "_"))
 
 
 def name_problem(name: str) -> str | None:
-    """Why a picture of that name in an archive or an upload is not taken; None where it is.
+    """Why an image with this name in an archive or an upload is refused; None if it is accepted.
 
-    No path is ever made from such a name, so one that climbs out would do no harm; who packs one means to.
+    No path is ever built from such a name, so one that escapes its folder would be harmless; but it suggests
+    malicious intent.
     """
     try:
         encoded = name.encode()
@@ -135,12 +136,12 @@ def name_problem(name: str) -> str | None:
 
 
 def too_big(size: int) -> str | None:
-    """Why a file of `size` bytes is not read; None where it is."""
+    """Why a file of `size` bytes is refused; None if it is accepted."""
     return f"it has {size:,} bytes, the limit is {MAX_BYTES:,}" if size > MAX_BYTES else None
 
 
 def check_truth_size(name: str, size: int) -> None:
-    """Raises ImportRefused where a file called `name`, of `size` bytes, is too big to be ground truth."""
+    """Raise ImportRefused if the file `name` of `size` bytes is too big to be ground truth."""
     if size > MAX_TRUTH_BYTES:
         raise ImportRefused(
             f"{name} is no ground truth: it has {size:,} bytes, the limit is {MAX_TRUTH_BYTES:,}"
@@ -148,5 +149,5 @@ def check_truth_size(name: str, size: int) -> None:
 
 
 def suffix_of(file_name: str) -> str:
-    """The last suffix of a file's name with its dot, in small letters; empty where there is none."""
+    """The last suffix of a file name with its dot, in lower case; empty if there is none."""
     return "." + file_name.rsplit(".", 1)[-1].lower() if "." in file_name else ""

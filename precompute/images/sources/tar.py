@@ -1,6 +1,6 @@
-"""Images in tar files as they come (plain, gz, bz2, xz). Members are streamed and never extracted.
+"""Images in tar files (plain, gz, bz2, xz). Members are streamed and never extracted.
 
-A member's name is only ever a name: no path on this machine is made from it.
+A member's name is used only as a name: no path on this machine is built from it.
 """
 
 import bz2
@@ -33,31 +33,31 @@ from precompute.images.sources.source import (
 from precompute.images.sources.unpacking import CLOSED, INNER_ARCHIVE, Unpacked, is_archive, is_wanted
 from precompute.images.survey import Survey
 
-# A tar's own records of long names; they are read into memory.
+# Maximum size of a tar's internal records of long names, which are read into memory.
 MAX_RECORD_BYTES = 2**20
-# RecursionError: tarfile calls itself for each header that follows one of a long name
+# RecursionError: tarfile recurses for each header that follows a long name
 TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RecursionError)
 
 
 def is_tar(path: Path) -> bool:
-    """Whether `path` begins as a tar file does, packed or not."""
-    # tarfile lets an end within the first block through
+    """Whether `path` starts like a tar file, compressed or not."""
+    # tarfile does not catch a stream that ends within the first block
     with contextlib.suppress(EOFError, zlib.error, lzma.LZMAError, RecursionError):
         return tarfile.is_tarfile(path)
     return False
 
 
 _UNPACKERS: dict[bytes, Callable[[Path], IO[bytes]]] = {
-    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]  # readers, as they are opened
+    b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]  # openers for reading
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
 
 
 class TarSource:
-    """Pictures and parquet shards in a tar file; tars in it (ILSVRC's training set) count as folders.
+    """Images and parquet shards in a tar file; inner tars (ILSVRC's training set) count as folders.
 
-    `shown` is what people call it.
+    `shown` is its display name.
     """
 
     def __init__(self, path: Path, *, shown: str = "", columns: Columns | None = None) -> None:
@@ -67,7 +67,7 @@ class TarSource:
         self._survey: Survey | None = None
 
     def survey(self, step: Step = no_step) -> Survey:
-        """What is packed in it, in the order of the archive: headers and small files, pictures are skipped."""
+        """The archive's contents in archive order: reads headers and small files, skips images."""
         if self._survey is None:
             found = Survey(self.shown)
             for entry in self._entries():
@@ -83,15 +83,16 @@ class TarSource:
         return self._survey
 
     def count(self) -> int | None:
-        """Number of pictures; None where only reading tells."""
+        """Number of images; None if known only after reading."""
         found = self.survey()
         return None if found.rows is None else len(found.pictures) + found.rows
 
     def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
-        """The pictures in the order of the archive.
+        """The images in archive order.
 
         Raises:
-            ImportRefused: the archive is damaged or cut short: a set from a part of it would look whole.
+            ImportRefused: the archive is damaged or truncated: a set made from part of it would look
+                complete.
         """
         found = self.survey()
         packed = set(found.packed)
@@ -121,9 +122,10 @@ class TarSource:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tarfile.TarFile]:
-        """With seeking over what is not read where nothing is packed, else as a stream.
+        """Opened as a seekable file if uncompressed, else as a stream.
 
-        Streams of tarfile's own unpack all that they have read at once; these unpack what is asked for.
+        tarfile's own streams decompress everything they have read at once; these decompress only what is
+        requested.
         """
         with self.path.open("rb") as file:
             head = file.read(6)
@@ -137,11 +139,11 @@ class TarSource:
 
     def _members(self, archive: tarfile.TarFile, unpacked: Unpacked, prefix: str) -> Iterator["_Entry"]:
         for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # it keeps every header otherwise
+            archive.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every header
             name = prefix + member.name.removeprefix("./")
             unpacked.enter()
-            if not prefix:  # what lies in an inner tar was counted with it
-                unpacked.reach(archive.offset)  # headers and long names included
+            if not prefix:  # the contents of an inner tar were counted with it
+                unpacked.reach(archive.offset)  # includes headers and long names
             if member.isdir():
                 continue
             if member.issparse():
@@ -165,7 +167,7 @@ class TarSource:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A member of a tar that is no folder; `open` it before the next one is asked for."""
+    """A tar member that is not a folder; call `open` before advancing to the next member."""
 
     name: str
     size: int
@@ -178,7 +180,7 @@ class _Entry:
 
 
 class _Member(tarfile.TarInfo):
-    """A header that refuses records of names which would fill the memory."""
+    """A header that rejects long-name records that would exhaust memory."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if not self.isfile() and self.type in _RECORDS and self.size > MAX_RECORD_BYTES:
@@ -197,7 +199,7 @@ _RECORDS = (
 
 
 def _problem_of_member(member: tarfile.TarInfo, name: str, *, but: bool) -> str | None:
-    """Why a tar member is not read; None where it is. `but`: archives inside are."""
+    """Why a tar member is refused; None if it is accepted. `but` permits an inner archive."""
     if member.issym() or member.islnk():
         return "it is a link inside the archive"
     if not member.isfile():
@@ -215,7 +217,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 @contextlib.contextmanager
 def _spooled(member: IO[bytes]) -> Iterator[IO[bytes]]:
-    """A member as a file on disk: what is asked of it needs its end first."""
+    """A member as a temporary file on disk, for readers that start at its end."""
     with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(member, file, 2**20)
         file.seek(0)

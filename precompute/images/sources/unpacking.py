@@ -1,6 +1,7 @@
-"""What archives may unpack to, and which of their members are images; for zip and tar alike.
+"""Limits on what zip and tar archives may unpack to, and which of their members are images.
 
-Archives may come from strangers: what one unpacks to is counted while it is read, and bounded by its own size.
+Archives may come from strangers: the size that one unpacks to is counted while reading, and limited relative
+to its own.
 """
 
 from pathlib import Path
@@ -21,13 +22,15 @@ ARCHIVE_SUFFIXES = (
     ".rar",
     ".gz",
 )
-# Pictures are packed already: an archive of photographs unpacks to its own size, one of drawings to some 50 times.
+# Images are already compressed: an archive of photos unpacks to its own size, one of drawings to about 50
+# times that.
 MAX_RATIO = 200
-# Below these sizes a ratio says nothing.
+# Below these sizes the ratio is meaningless.
 MIN_MEMBER_BYTES = 8 * 2**20
 MIN_TOTAL_BYTES = 256 * 2**20
 MAX_ENTRIES = 4_000_000
-# A file takes at least its header, which packs to some 30 bytes: fewer bytes an entry are headers without files.
+# A file takes at least its header, which compresses to about 30 bytes; fewer bytes per entry mean headers
+# without files.
 MIN_ENTRIES = 20_000
 _BYTES_AN_ENTRY = 16
 
@@ -36,7 +39,7 @@ INNER_ARCHIVE = "it is an archive inside the archive: import it by itself"
 
 
 class Unpacked:
-    """How much an archive unpacked to so far, and how many entries it has had."""
+    """Bytes an archive has unpacked to so far, and the number of its entries."""
 
     def __init__(self, path: Path, shown: str) -> None:
         self._shown = shown
@@ -49,12 +52,12 @@ class Unpacked:
         """Count a member before it is read.
 
         Raises:
-            ImportRefused: it is too much by now.
+            ImportRefused: the total exceeds the limit.
         """
         self.reach(self._bytes + size)
 
     def reach(self, size: int) -> None:
-        """Note that it has unpacked to `size` bytes; raises as `take`."""
+        """Record that the archive has unpacked to `size` bytes; raises like `take`."""
         self._bytes = max(self._bytes, size)
         if self._bytes > self._most_bytes:
             raise ImportRefused(
@@ -63,7 +66,7 @@ class Unpacked:
             )
 
     def enter(self) -> None:
-        """Count an entry; raises as `take`."""
+        """Count an entry; raises like `take`."""
         self._entries += 1
         if self._entries > self._most_entries:
             raise ImportRefused(
@@ -73,17 +76,17 @@ class Unpacked:
 
 
 def too_packed(size: int, packed: int) -> str | None:
-    """Why a member that unpacks from `packed` to `size` bytes is not read; None where it is."""
+    """Why a member that unpacks from `packed` to `size` bytes is refused; None if it is accepted."""
     if size <= MIN_MEMBER_BYTES or size <= MAX_RATIO * packed:
         return None
     return f"it unpacks to {size:,} bytes from {packed:,}, the limit is {MAX_RATIO} times as many"
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file of this name is an archive; arrays of MNIST's kind are packed files of images."""
+    """Whether a file of this name is an archive; arrays like MNIST's are packed files of images instead."""
     return name.lower().endswith(ARCHIVE_SUFFIXES) and idx_of(name) is None
 
 
 def is_wanted(name: str) -> bool:
-    """Whether a member is named where it cannot be read; what else lies in archives is passed over in silence."""
+    """Whether a member is reported if it cannot be read; other members of archives are silently ignored."""
     return is_picture(name) or is_parquet(name) or (is_archive(name) and not is_hidden(name))

@@ -1,4 +1,4 @@
-"""Files that a person brought through the browser: pictures, archives and shards side by side."""
+"""Files uploaded through the browser: images, archives and shards side by side."""
 
 import zipfile
 from collections.abc import Container, Iterator, Sequence
@@ -26,7 +26,7 @@ from precompute.images.survey import Survey, idx_of
 
 
 class UploadSource:
-    """Uploaded files by the names that their sender gave them; an archive among others counts as a folder."""
+    """Uploaded files under the names given by the sender; an archive counts as a folder."""
 
     def __init__(self, files: Sequence[tuple[str, Path]], *, columns: Columns | None = None) -> None:
         self._columns = columns or Columns()
@@ -43,7 +43,7 @@ class UploadSource:
                     self._archives[path] = archive
 
     def survey(self, step: Step = no_step) -> Survey:
-        """What was sent, what lies in archives included."""
+        """All uploaded files, including the contents of archives."""
         if self._survey is None:
             found = Survey("the upload")
             for name, path in self._files:
@@ -59,12 +59,12 @@ class UploadSource:
         return self._survey
 
     def count(self) -> int | None:
-        """Number of pictures; None where only reading tells."""
+        """Number of images; None if known only after reading."""
         found = self.survey()
         return None if found.rows is None else len(found.pictures) + found.rows
 
     def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
-        """The pictures in order of name, each handed over with its bytes: the upload goes away."""
+        """The images, sorted by name, each with its bytes: the upload is deleted after the import."""
         found = self.survey()
         packed, pictures = set(found.packed), set(found.pictures)
         for name, path in self._files:
@@ -96,7 +96,7 @@ class UploadSource:
 
 @dataclass(frozen=True)
 class _Below(Container[str]):
-    """Names inside an archive that are skipped under the folder it counts as."""
+    """Names to skip inside an archive, translated from names below the folder it counts as."""
 
     folder: str
     skip: Container[str]
@@ -110,7 +110,7 @@ def _is_archive(name: str) -> bool:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0  # of an empty file nothing is sent
+    return path.stat().st_size if path.exists() else 0  # an empty file is never written
 
 
 def _head(path: Path, count: int) -> bytes:
@@ -123,7 +123,7 @@ def _head(path: Path, count: int) -> bytes:
 def _archive(path: Path, name: str, columns: Columns) -> Source | None:
     if not path.exists():
         return None
-    if is_tar(path):  # first: a tar that ends with a zip file looks like one
+    if is_tar(path):  # before zip: a tar that ends with a zip file looks like one
         return TarSource(path, shown=name, columns=columns)
     if zipfile.is_zipfile(path):
         return ZipSource(path, shown=name, columns=columns)

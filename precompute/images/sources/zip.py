@@ -1,6 +1,6 @@
 """Images in zip files. Members are streamed and never extracted.
 
-A member's name is only ever a name: no path on this machine is made from it.
+A member's name is used only as a name: no path on this machine is built from it.
 """
 
 import contextlib
@@ -38,12 +38,13 @@ from precompute.images.sources.unpacking import (
 )
 from precompute.images.survey import Survey
 
-# Of the others zipfile unpacks all that it has read at once, and some pack a thousand times as much as these.
+# For other methods zipfile decompresses everything it has read at once, and some compress a thousand times
+# better.
 _BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class ZipSource:
-    """Pictures and parquet shards in a zip file, in order of name; `shown` is what people call it."""
+    """Images and parquet shards in a zip file, sorted by name; `shown` is its display name."""
 
     def __init__(self, path: Path, *, shown: str = "", columns: Columns | None = None) -> None:
         self.path = path
@@ -70,7 +71,7 @@ class ZipSource:
             yield archive
 
     def survey(self, step: Step = no_step) -> Survey:
-        """What is packed in it, in order of name."""
+        """The archive's contents, sorted by name."""
         if self._survey is None:
             found = Survey(self.shown)
             unpacked = Unpacked(self.path, self.shown)
@@ -103,12 +104,12 @@ class ZipSource:
             raise ImportRefused(f"{name} in {self.shown}: {error}") from error
 
     def count(self) -> int | None:
-        """Number of pictures; None where only reading tells."""
+        """Number of images; None if known only after reading."""
         found = self.survey()
         return None if found.rows is None else len(found.pictures) + found.rows
 
     def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:
-        """The pictures; a member that cannot be read is handed over with its problem."""
+        """The images; an unreadable member is reported as a problem."""
         found = self.survey()
         packed = set(found.packed)
         unpacked = Unpacked(self.path, self.shown)
@@ -148,7 +149,7 @@ class ZipSource:
 
     @contextlib.contextmanager
     def _spooled(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
-        """A member as a file on disk: what is asked of it needs its end first."""
+        """A member as a temporary file on disk, for readers that start at its end."""
         with tempfile.TemporaryFile() as file:
             for content in _content_of(archive, info, info.file_size, at_once=2**20):
                 file.write(content)
@@ -157,14 +158,14 @@ class ZipSource:
 
 
 def _files(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, str]]:
-    """Entries in order of name, with their names as people write them."""
+    """Entries sorted by name, with their names in display form."""
     for info in sorted(archive.filelist, key=lambda info: info.filename):
         if not info.is_dir():
-            yield info, info.filename.replace("\\", "/")  # as some Windows programs write it
+            yield info, info.filename.replace("\\", "/")  # some Windows programs write backslashes
 
 
 def _problem_of(info: zipfile.ZipInfo, name: str) -> str | None:
-    """Why a zip entry is not read; None where it is."""
+    """Why a zip entry is refused; None if it is accepted."""
     kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
     if kind == stat.S_IFLNK:
         return "it is a link inside the archive"
@@ -183,7 +184,7 @@ def _problem_of(info: zipfile.ZipInfo, name: str) -> str | None:
 
 
 class _Damaged(Exception):
-    """A zip entry cannot be unpacked; the message says why."""
+    """A zip entry cannot be decompressed; the message says why."""
 
 
 @contextlib.contextmanager
@@ -200,7 +201,7 @@ def _reading() -> Iterator[None]:
     ) as error:
         raise _Damaged(f"its zip entry is damaged ({error})") from error
     except OSError as error:
-        if error.errno is not None:  # the disk's trouble, not the entry's
+        if error.errno is not None:  # a fault of the disk, not of the entry
             raise
         raise _Damaged(f"its zip entry is damaged ({error})") from error
 
@@ -208,10 +209,10 @@ def _reading() -> Iterator[None]:
 def _content_of(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, count: int, *, at_once: int = MAX_BYTES
 ) -> Iterator[bytes]:
-    """The first `count` bytes of an entry, and never more than it states to hold."""
+    """The first `count` bytes of an entry, but never more than its stated size."""
     left = min(count, info.file_size)
     with _reading(), archive.open(info) as member:
-        # an empty entry is read too: its checksum is looked at
+        # empty entries are read too, which checks their checksum
         while content := member.read(max(1, min(left, at_once))):
             yield content
             left -= len(content)
