@@ -1,7 +1,7 @@
-"""Jobs of kinds `import` and `index`: what the commands of those names do, run by a worker.
+"""Job kinds `import` and `index`: the work of the commands of the same name, run by a worker.
 
-Both may be killed at any moment: an import changes nothing before its end and finds the files it wrote, an index has
-a checkpoint. What another process holds is waited for.
+Both may be killed at any moment: an import publishes nothing before its end and reuses the files it wrote, an
+index has a checkpoint. Jobs wait for resources locked by another process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from workers.requests.parameters import InvalidRequest
 MAX_REFUSALS = 1000
 MAX_SHOWN = 50
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
-# What belongs to the request, and another attempt would meet again.
+# Errors caused by the request itself, which a retry would hit again.
 _PERMANENT_ERRORS = (
     ImportRefused, InvalidRequest, NoSuchUpload, ModelError, CannotIndex, AlreadyIndexed, AnotherModel, ImagesChanged,
     NoAtlas,
@@ -45,7 +45,7 @@ _PERMANENT_ERRORS = (
 
 
 def set_kinds(settings: Settings, device: torch.device) -> dict[str, Kind]:
-    """The kinds of this module, for a worker on `device`."""
+    """The job kinds of this module, for a worker on `device`."""
     atlas, store = Atlas(settings), ImageStore(settings)
     return {
         "import": ImportJobs(settings, atlas, store),
@@ -132,7 +132,7 @@ def _insert(connection: Connection, row: Mapping[str, Any]) -> int:
 
 
 def _layout_facts(layout: Layout, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """What the page shows of a layout, with `notes` on the images."""
+    """Facts about a layout for the page, with `notes` on the images."""
     return {
         "sentence": layout.sentence(),
         "notes": [*layout.notes, *notes][:MAX_SHOWN],
@@ -141,7 +141,7 @@ def _layout_facts(layout: Layout, notes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _preview_row(preview: Preview, parameters: Mapping[str, Any], job: int) -> dict[str, Any]:
-    """A row that says what would be imported; it counts no image as added."""
+    """A row that previews the import; it counts no image as added."""
     counts = ("added", "known", "refused", "labelled", "relabelled", "moved", "changed", "duplicates")
     labels = dict(list(preview.labels.items())[:MAX_SHOWN])
     facts = {
@@ -222,7 +222,7 @@ class IndexJobs:
         return Computed(lambda _connection: run)
 
     def _published(self, parameters: Mapping[str, Any]) -> int | None:
-        """The run that an attempt published which was killed before it could say so."""
+        """The run published by an earlier attempt that was killed before it could report it."""
         model = parameters["models"][0]["name"]
         for row in self._atlas.fetch(run_of(model, parameters["image_set"])):
             same = all(row[name] == parameters[name] for name in ("k", "dtype"))

@@ -1,4 +1,4 @@
-"""Training and validation images: readers of the archives in DATA and of Foolbox's photos."""
+"""Training and validation images: readers for the archives in DATA and for Foolbox's photos."""
 
 import io
 import math
@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Images:
-    """Views of images: `pixels` uint8 N,S,S,3 and `labels` int64 N, classes of ImageNet-1k; -1 without a label."""
+    """Views of images: `pixels` uint8 N,S,S,3 and `labels` int64 N, ImageNet-1k classes; -1 if unlabeled."""
 
     pixels: Bytes
     labels: npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ class Images:
 
 
 def tiny_imagenet(data: Path, split: str, side: int = SIDE) -> Images:
-    """Tiny-ImageNet's `train` or `val` images, enlarged from 64 x 64."""
+    """Tiny-ImageNet's `train` or `val` images, upscaled from 64 x 64."""
     found = zipped(data / "tiny-imagenet-50k.zip", split)
     return _gather(
         (np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)), label) for image, label in found
@@ -40,7 +40,7 @@ def tiny_imagenet(data: Path, split: str, side: int = SIDE) -> Images:
 
 
 def larger_images(data: Path, recipe: Recipe) -> Images:
-    """Random square crops of the 1,000 photos and of the training images of Imagenette."""
+    """Random square crops of the 1,000 photos and of Imagenette's training images."""
     draw = random.Random(recipe.seed)
     sources = (
         (_photos(data / "imagenet-sample-1000.tar"), recipe.photo_views),
@@ -55,7 +55,7 @@ def larger_images(data: Path, recipe: Recipe) -> Images:
 
 
 def foolbox_photos() -> Images:
-    """The 20 labeled photos of Foolbox, center squares at 128 x 128; never trained on."""
+    """Foolbox's 20 labeled photos, center-cropped to 128 x 128; never trained on."""
     return _gather(
         (_center_square(Image.open(io.BytesIO(image.data)).convert("RGB")), image.label.index)
         for image in PackageSource().images()
@@ -64,9 +64,9 @@ def foolbox_photos() -> Images:
 
 
 def imagenette_validation(data: Path) -> Images:
-    """Images of Imagenette from ImageNet's validation split, center squares at 128 x 128.
+    """Imagenette images from ImageNet's validation split, center-cropped to 128 x 128.
 
-    The others of its `val` come from ImageNet's training split: the teacher may have seen them.
+    The other images of its `val` come from ImageNet's training split, which the teacher may have seen.
     """
     found = zipped(data / "imagenette-4500.zip", "val", named="ILSVRC2012_val_")
     return _gather((_center_square(image), label) for image, label in found)
@@ -85,7 +85,7 @@ def _center_square(image: Image.Image) -> Bytes:
 
 
 def _crop(image: Image.Image, left: int, top: int, side: int, to: int) -> Bytes:
-    """The square of `side` pixels at left, top, resized to `to`."""
+    """The square of `side` pixels at `left`, `top`, resized to `to`."""
     box = (left, top, left + side, top + side)
     return np.asarray(image.resize((to, to), Image.Resampling.BICUBIC, box=box))
 
@@ -96,7 +96,7 @@ def _gather(found: Iterator[tuple[Bytes, int]]) -> Images:
 
 
 def zipped(archive: Path, split: str, named: str = "") -> Iterator[tuple[Image.Image, int]]:
-    """Images and classes of the split's folder `<split>/<wnid>/`, whose file names start with `named`."""
+    """Images and classes in the split's folders `<split>/<wnid>/` whose file names start with `named`."""
     indices = {wnid: index for index, wnid in enumerate(imagenet_wnids())}
     with zipfile.ZipFile(archive) as files:
         for name in sorted(files.namelist()):

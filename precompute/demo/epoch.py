@@ -1,4 +1,6 @@
-"""One epoch: augmentation, loss, learning rate, optimizer steps and the running average of the weights."""
+"""One training epoch: augmentation, loss, learning rate, optimizer steps and the running average of the
+weights.
+"""
 
 import math
 
@@ -15,7 +17,7 @@ from precompute.demo.teacher import Answers
 
 
 def train_epoch(run: Run, images: Images, answers: Answers) -> dict[str, float]:
-    """One pass over `images`; returns the line of the log without the validation's numbers."""
+    """One pass over `images`; returns the epoch's line of the log, without validation results."""
     recipe, epoch = run.recipe, len(run.log) - run.begun
     draw = torch.Generator().manual_seed(recipe.seed * 1000 + len(run.log))
     side = recipe.small_side if epoch < recipe.small_share * recipe.epochs else recipe.large_side
@@ -65,11 +67,11 @@ def train_epoch(run: Run, images: Images, answers: Answers) -> dict[str, float]:
 def distillation_loss(logits: Tensor, labels: Tensor, answered: Tensor, recipe: Recipe) -> Tensor:
     """Weighted sum of the cross-entropies with the labels and with the teacher's softened probabilities.
 
-    The second is at the same temperature, and scaled by its square because the gradient shrinks with that
-    (Hinton et al. 2015).
+    The second one uses the logits at the same temperature and is scaled by its square, because the gradient
+    shrinks accordingly (Hinton et al. 2015).
 
     Args:
-        logits, labels, answered: N,C; `labels` one-hot or mixed, `answered` as from `softened`.
+        logits, labels, answered: N,C; `labels` one-hot or mixed, `answered` as returned by `softened`.
     """
     from_labels = F.cross_entropy(logits, labels)
     from_teacher = F.cross_entropy(logits / recipe.temperature, answered) * recipe.temperature**2
@@ -80,14 +82,15 @@ def distillation_loss(logits: Tensor, labels: Tensor, answered: Tensor, recipe: 
 def softened(answered: Tensor, temperature: float) -> Tensor:
     """Probabilities at a higher temperature.
 
-    What underflowed in float16 counts as its smallest number, so a confident answer is softened a little too much.
+    Probabilities that underflowed in float16 are set to its smallest number, so confident outputs are
+    softened slightly too much.
     """
     powers = answered.clamp(min=6e-8) ** (1 / temperature)
     return powers / powers.sum(1, keepdim=True)
 
 
 def learning_rate_share(recipe: Recipe, epoch: float) -> float:
-    """Share of the peak: linear warm-up, then half a cosine down to a hundredth."""
+    """Fraction of the peak learning rate: linear warm-up, then cosine decay to 1 % of the peak."""
     if epoch < recipe.warmup_epochs:
         return (epoch + 0.01) / (recipe.warmup_epochs + 0.01)
     done = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
@@ -95,7 +98,7 @@ def learning_rate_share(recipe: Recipe, epoch: float) -> float:
 
 
 def mixup_share(strength: float, draw: torch.Generator) -> float:
-    """A draw from Beta(`strength`, `strength`); 1 for strength 0."""
+    """A draw from Beta(`strength`, `strength`); 1 if `strength` is 0."""
     if strength == 0:
         return 1.0
     return float(
@@ -104,7 +107,7 @@ def mixup_share(strength: float, draw: torch.Generator) -> float:
 
 
 def augmented(pixels: Tensor, side: int, recipe: Recipe, draw: torch.Generator) -> Tensor:
-    """Random shift, zoom, mirroring, contrast and brightness of each view, at `side` pixels."""
+    """Random shift, zoom, flip, contrast and brightness of each view, at `side` pixels."""
     count = len(pixels)
     scale = 1 - torch.rand(count, generator=draw) * recipe.zoom
     shift = (torch.rand(count, 2, generator=draw) * 2 - 1) * (1 - scale[:, None] + recipe.zoom / 8)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from precompute.demo.data import Bytes, Images
 from precompute.demo.network import normalized, to_pixels
 
-# The columns of the model card, by the keys that `measure` returns.
+# Columns of the model card, by the keys of `measure`.
 CARD_COLUMNS = {
     "images": "count",
     "top1": "top-1",
@@ -35,7 +35,8 @@ def logits_of(network: nn.Module, pixels: Bytes) -> Tensor:
 
 
 def measure(network: nn.Module, images: Images, teacher: npt.NDArray[np.float16]) -> dict[str, float]:
-    """The numbers of `CARD_COLUMNS`: shares of `images` in [0, 1], and the median rank of the label, 1 if correct.
+    """The values of `CARD_COLUMNS`: fractions of `images` in [0, 1], and the median rank of the label (1 if
+    correct).
 
     Args:
         teacher: probabilities N,1000.

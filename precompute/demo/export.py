@@ -1,7 +1,7 @@
-"""The exported model folder: weights, configuration, recipe, log, curve; and the checkpoints.
+"""Export of the model folder (weights, configuration, recipe, log, curve) and of the checkpoints.
 
-`CHECKPOINTS` holds the weights after ten of the epochs, for studies of the training itself. It exists in a checkout
-only: neither the wheel nor the container image carries it.
+`CHECKPOINTS` contains the weights after ten of the epochs, for studies of the training itself. It exists in a
+checkout only, not in the wheel or the container image.
 """
 
 import csv
@@ -24,7 +24,7 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
 def export_run(run: Run, work: Path, to: Path, checkpoints: Path) -> None:
-    """Write a model folder, and the checkpoints of the epochs that are there.
+    """Write a model folder, and the checkpoints of the epochs reached so far.
 
     Args:
         run: its averaged weights are written as float16.
@@ -52,7 +52,7 @@ def export_run(run: Run, work: Path, to: Path, checkpoints: Path) -> None:
 
 
 def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights at half the size of float16: int8 with a scale per row; vectors as float16."""
+    """Weights at half the size of float16: matrices as int8 with a scale per row, vectors as float16."""
     small: dict[str, Tensor] = {}
     for name, weight in weights.items():
         if weight.ndim < 2:
@@ -65,7 +65,7 @@ def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_checkpoint(path: Path) -> nn.Module:
-    """The network after an epoch, from a file in `CHECKPOINTS`; the weights are running averages."""
+    """The network after an epoch, loaded from a file in `CHECKPOINTS`; its weights are running averages."""
     small = load_file(path)
     scales = {name.removesuffix(".scale"): small.pop(name) for name in list(small) if name.endswith(".scale")}
     network = new_network(0)
@@ -79,12 +79,14 @@ def load_checkpoint(path: Path) -> nn.Module:
 
 
 def _by_row(scale: Tensor, weight: Tensor) -> Tensor:
-    """`scale` per row, in a shape that multiplies with `weight`."""
+    """`scale` per row, reshaped to broadcast with `weight`."""
     return scale.view(-1, *(1,) * (weight.ndim - 1))
 
 
 def curve(log: Sequence[dict[str, float]]) -> str:
-    """The log as SVG: top-1 and agreement with the teacher over epochs, in colors that suit both themes."""
+    """The log as SVG: top-1 accuracy and agreement with the teacher by epoch, in colors that work in both
+    themes.
+    """
     width, height, left, bottom = 640, 260, 46, 30
     epochs, most = len(log), max(0.1, *(line[name] for line in log for name in ("top1", "agreement")))
 
@@ -104,7 +106,7 @@ def curve(log: Sequence[dict[str, float]]) -> str:
     for name, color, words in sorted(lines, key=lambda line: -log[-1][line[0]]):
         points = [at(place, line[name]) for place, line in enumerate(log, 1)]
         end_x, end_y = (float(part) for part in points[-1].split(","))
-        above = max(end_y, above + 15)  # labels of lines that end together do not overlap
+        above = max(end_y, above + 15)  # keeps labels of lines that end close together from overlapping
         parts += [
             f'<polyline points="{" ".join(points)}" stroke="{color}" stroke-width="2" fill="none"/>',
             f'<text x="{end_x + 6:.1f}" y="{above + 4:.1f}" style="fill:{color}">{words}</text>',

@@ -1,4 +1,4 @@
-"""The student, ConvNeXt-atto: construction, input and features."""
+"""The student network, ConvNeXt-atto: construction, preprocessing and features."""
 
 import numpy as np
 import torch
@@ -26,14 +26,14 @@ def new_network(seed: int) -> nn.Module:
     )
     network: nn.Module = transformers.ConvNextForImageClassification(config)
     for name, module in network.named_modules():
-        # the usual 0.02 is for wider layers
+        # the usual 0.02 suits wider layers
         if isinstance(module, nn.Linear | nn.Conv2d) and name != "classifier":
             nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
     return network
 
 
 def student_features(network: nn.Module, pixels: Tensor) -> Tensor:
-    """The classifier's input, float32 N,320, for `pixels` N,3,H,W in [0, 1]."""
+    """Input of the classifier, float32 N,320, for `pixels` N,3,H,W in [0, 1]."""
     with torch.autocast("cpu", torch.bfloat16):
         given = normalized(pixels).contiguous(memory_format=torch.channels_last)
         read: Tensor = network.get_submodule("convnext")(given).pooler_output
@@ -46,5 +46,5 @@ def to_pixels(pixels: Bytes) -> Tensor:
 
 
 def normalized(pixels: Tensor) -> Tensor:
-    """Pixels in [0, 1] as the network's input in [-1, 1]."""
+    """Pixels in [0, 1] scaled to the network's input range [-1, 1]."""
     return (pixels - 0.5) / 0.5

@@ -1,8 +1,8 @@
-"""Settings of the training: what fixes a run besides its data."""
+"""Training settings: everything that determines a run besides its data."""
 
 from dataclasses import dataclass
 
-# The input's size, larger than in training: "Fixing the train-test resolution discrepancy" (Touvron et al. 2019).
+# Input size, larger than in training: "Fixing the train-test resolution discrepancy" (Touvron et al. 2019).
 SIDE = 128
 
 
@@ -12,27 +12,28 @@ TEACHER = "efficientnet-lite0"
 
 TEACHER_FEATURES = 1280
 
-TEACHER_SIDE = 160  # of 96 to 224, where the teacher reads enlarged 64-pixel images best
+TEACHER_SIDE = 160  # of 96 to 224, where the teacher classifies upscaled 64-pixel images best
 
 LOG_FIELDS = ("epoch", "side", "learning_rate", "loss", "top1", "agreement", "seconds")
 
-# Epochs whose weights are in the checkout too, for studies of the training itself.
+# Epochs whose weights are kept in the checkout, for studies of the training itself.
 KEPT_EPOCHS = (3, 6, 9, 12, 15, 18, 21, 28, 32, 36)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What fixes a stage of the training.
+    """Settings of one training stage.
 
-    Each photo gives `photo_views` square crops and each image of Imagenette `imagenette_views`, of at least
-    `smallest_view` of the area of its largest square; all views are stored at `view_side` pixels. `labeled_views`:
-    whether their labels count besides the teacher's answers. Those of Tiny-ImageNet always do.
+    Each photo yields `photo_views` square crops and each Imagenette image `imagenette_views`, with at least
+    `smallest_view` of the area of its largest square; all views are stored at `view_side` pixels.
+    `labeled_views`: whether their labels are used in addition to the teacher's outputs. Tiny-ImageNet's
+    labels always are.
 
-    `teacher_share` is the teacher's part of the loss, at `temperature`; the label has the rest. `feature_weight`
-    weighs the distance to the teacher's features. `mixup` is the parameter of the beta distribution. A view is
-    enlarged by at most 1 / (1 - `zoom`), its contrast and brightness change by at most `light`. The first
-    `small_share` of the epochs see `small_side` pixels, the others `large_side`. `average` is the decay of the
-    running average of the weights.
+    `teacher_share` is the weight of the teacher in the loss, at `temperature`; the labels have the rest.
+    `feature_weight` is the weight of the distance to the teacher's features. `mixup` is the parameter of the
+    beta distribution. A view is enlarged by a factor of at most 1 / (1 - `zoom`), and its contrast and
+    brightness change by at most `light`. The first `small_share` of the epochs use `small_side` pixels, the
+    others `large_side`. `average` is the decay of the weights' running average.
     """
 
     epochs: int = 24
@@ -59,7 +60,7 @@ class Recipe:
     seed: int = 0
 
 
-# The second stage starts with the first one's weights and the teacher's classifier.
+# The second stage starts from the first one's weights and the teacher's classifier.
 STAGES = (
     Recipe(),
     Recipe(

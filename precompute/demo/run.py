@@ -1,4 +1,4 @@
-"""The state of a run between two epochs: create, save, load, and start the next stage."""
+"""The training state between two epochs: create, save, load, and start the next stage."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from precompute.demo.teacher import Answers
 
 @dataclass
 class Run:
-    """A run between two epochs.
+    """The training state between two epochs.
 
     Attributes:
-        begun: number of the log's lines that belong to earlier stages.
+        begun: number of log lines that belong to earlier stages.
         average: the network with the running average of the weights.
         projection: linear map from the network's features to the teacher's.
         optimizers: Muon for the matrices, AdamW for the rest.
@@ -64,9 +64,9 @@ class Run:
     ) -> "Run":
         """The next stage, before its first epoch.
 
-        Its network has the averaged weights of `run`, rounded as `export` rounds them. Its classifier is the
-        teacher's after the projection, merged into one matrix (Chen et al. 2022, "Knowledge distillation with the
-        reused teacher classifier"): so it predicts classes without any label from the start.
+        Its network has the averaged weights of `run`, rounded as in `export`. Its classifier is the teacher's
+        composed with the projection, as one matrix (Chen et al. 2022, "Knowledge distillation with the reused
+        teacher classifier"), so it predicts all classes from the start without labels.
         """
         following = cls.new(recipe)
         following.begun, following.log = len(run.log), run.log
@@ -83,7 +83,7 @@ class Run:
         return following
 
     def save(self, path: Path) -> None:
-        """Write everything; an interruption keeps the previous file."""
+        """Write the whole state; an interruption leaves the previous file intact."""
         part = path.with_suffix(".part")
         state = {
             "recipe": asdict(self.recipe),
@@ -99,7 +99,7 @@ class Run:
 
     @classmethod
     def load(cls, path: Path) -> "Run":
-        """The run that `save` wrote."""
+        """Load the run written by `save`."""
         state = torch.load(path, weights_only=True)
         run = cls.new(Recipe(**state["recipe"]))
         run.begun, run.log = state["begun"], state["log"]
@@ -111,7 +111,7 @@ class Run:
 
 
 def fit_projection(run: Run, pixels: Bytes, features: npt.NDArray[np.float16]) -> None:
-    """Set the projection by ridge regression of the teacher's features on the network's."""
+    """Fit the projection by ridge regression from the network's features to the teacher's."""
     run.network.eval()
     read = []
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The teacher, EfficientNet-Lite0: its answers are targets beside the labels."""
+"""The teacher, EfficientNet-Lite0: its outputs are training targets in addition to the labels."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Answers:
 
 
 def ask(teacher: VisionModel, images: Images, *, quick: bool = False) -> Answers:
-    """The teacher's answers; `quick`: in bfloat16, three times as many per second."""
+    """Run the teacher; `quick` uses bfloat16, which is three times as fast."""
     classifier = classifier_of(teacher)
     features = np.empty((len(images), classifier.in_features), np.float16)
     probabilities = np.empty((len(images), CLASSES), np.float16)
@@ -45,14 +45,14 @@ def ask(teacher: VisionModel, images: Images, *, quick: bool = False) -> Answers
                 teacher(large.contiguous(memory_format=torch.channels_last))
             found = read.pop().float()
             features[chosen] = found.numpy()
-            # in float32 even if quick; calling the classifier would fire the hook
+            # in float32 even if `quick`; calling the classifier module would trigger the hook
             probabilities[chosen] = F.linear(found, classifier.weight, classifier.bias).softmax(1).numpy()
     hook.remove()
     return Answers(features, probabilities)
 
 
 def classifier_of(teacher: VisionModel) -> nn.Linear:
-    """The teacher's last layer."""
+    """The teacher's final layer."""
     classifier = teacher.network.get_submodule("classifier")
     assert isinstance(classifier, nn.Linear)
     return classifier

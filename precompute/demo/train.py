@@ -1,4 +1,4 @@
-"""A whole run: its stages, the stored views and answers, the log, and what is written after each epoch."""
+"""A complete training run: stages, cached views and teacher outputs, log, and files written after each epoch."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from precompute.demo.run import Run
 from precompute.demo.teacher import Answers, ask, classifier_of
 from workers.models.vision import VisionModel, load_model
 
-STATE = "state.pt"  # in the work folder: the run after its last epoch
+STATE = "state.pt"  # in the work folder: the run after its latest epoch
 
 
 def train_run(run: Run, stages: Sequence[Recipe], data: Path, work: Path, *, until: int | None) -> None:
-    """Train until the end of the last stage, or until epoch `until`; prints and stores each epoch.
+    """Train until the end of the last stage, or until epoch `until`; prints and saves each epoch.
 
     Args:
-        run: at any epoch of any of the stages.
+        run: may be at any epoch of any stage.
     """
     teacher = load_model(TEACHER)
     validation, teachers_validation = _stored(
@@ -66,7 +66,9 @@ def _training_images(data: Path, recipe: Recipe) -> Images:
 def _stored(
     path: Path, read: Callable[[], Images], teacher: VisionModel, *, quick: bool
 ) -> tuple[Images, Answers]:
-    """Images and the teacher's answers, from the file; both are computed and stored there if it is missing."""
+    """Images and the teacher's outputs, loaded from the file; if it is missing, both are computed and saved
+    there.
+    """
     if not path.exists():
         images = read()
         click.echo(f"{path.stem}: {len(images):,} views read; asking the teacher")

@@ -1,8 +1,8 @@
-"""An index that is being built, on the disk: enough to go on to the same bits after the process was killed.
+"""Checkpoints of an index build: a build resumed after its process was killed yields bit-identical results.
 
-One file holds everything and is replaced atomically, so a checkpoint is whole or is the one before. It lies in
-a folder named by the digest of all that the result depends on: a checkpoint can only be found by a build that
-would have written the same.
+One file contains everything and is replaced atomically, so a checkpoint is always complete: the new one or
+the previous one. Its folder is named by the digest of everything that the result depends on: a build finds a
+checkpoint only if it would produce the same result.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from torch import Tensor
 
 from db.files import no_space_sentence, write_file
 
-# Part of every digest: raise it when the meaning of a stored state changes.
+# Part of every digest: raise it if the meaning of the stored state changes.
 FORMAT = 1
 
 
 class BuildBusy(RuntimeError):
-    """Another process builds the same index; the message is one sentence for the person who asked."""
+    """Another process is building the same index; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a build has come: the place in the set of the next batch, seconds spent, what could not be read."""
+    """Progress of a build: position of the next batch in the set, seconds spent, images that could not be read."""
 
     next_place: int
     seconds: float
@@ -39,14 +39,16 @@ class Progress:
 
 
 class CheckpointFailed(RuntimeError):
-    """A checkpoint cannot be written, the disk being full; the one before is whole. One sentence."""
+    """A checkpoint cannot be written, for example because the disk is full; the previous one is intact. The
+    message is one sentence.
+    """
 
 
 class Checkpoint:
-    """The place of one build's state. `facts` is all that the result depends on, in words of JSON.
+    """The stored state of one build. `facts` are all values that the result depends on, as JSON values.
 
-    Facts must name "model" and "image set": a checkpoint of the same pair and other facts is what
-    `why_not_used` explains.
+    Facts must name "model" and "image set": `why_not_used` compares with checkpoints of the same pair and
+    other facts.
     """
 
     def __init__(self, home: Path, facts: Mapping[str, str | int]) -> None:
@@ -58,10 +60,10 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the build: no other process works on it meanwhile.
+        """Lock the build: no other process can work on it meanwhile.
 
         Raises:
-            BuildBusy: one does already.
+            BuildBusy: another process has locked it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "LOCK").open("w") as lock:
@@ -79,7 +81,7 @@ class Checkpoint:
                     shutil.rmtree(self.folder, ignore_errors=True)
 
     def save(self, progress: Progress, tensors: Mapping[str, Tensor]) -> None:
-        """Store the state in place of the one before.
+        """Store the state, replacing the previous one.
 
         Raises:
             CheckpointFailed: it cannot be written.
@@ -104,7 +106,7 @@ class Checkpoint:
         temporary.replace(self._state)
 
     def load(self) -> tuple[Progress, dict[str, Tensor]] | None:
-        """The stored state, None where there is none."""
+        """The stored state; None if there is none or it is unreadable."""
         try:
             with safe_open(self._state, framework="pt") as file:
                 about = json.loads(file.metadata()["progress"])
@@ -115,7 +117,9 @@ class Checkpoint:
         return Progress(about["next_place"], about["seconds"], unreadable), tensors
 
     def why_not_used(self) -> str | None:
-        """Why a checkpoint of the same model and set cannot be gone on from, or None where there is none."""
+        """Why the build cannot resume from a checkpoint of the same model and set; None if there is no
+        checkpoint.
+        """
         if self._state.exists():
             return "the checkpoint of an earlier try cannot be read"
         for other in self._of_the_pair():
@@ -130,7 +134,7 @@ class Checkpoint:
         return None
 
     def remove(self) -> None:
-        """Remove this build, and those of the same model and set that nobody holds: they are outdated."""
+        """Delete this build and outdated, unlocked ones of the same model and set."""
         for folder in self._of_the_pair():
             with contextlib.suppress(OSError), (folder / "LOCK").open("w") as lock:
                 if folder != self.folder:

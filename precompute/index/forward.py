@@ -1,4 +1,4 @@
-"""One pass of a network over stored images, on any device, interruptible between batches."""
+"""One forward pass of a network over all stored images, on any device, interruptible between batches."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +20,14 @@ from workers.models.vision import VisionModel
 
 Dtype = Literal["float32", "bfloat16"]
 
-# A batch of 16 holds about 0.2 GB of ConvNeXt-tiny's activations at a time; accelerators want more to do.
+# A batch of 16 keeps about 0.2 GB of ConvNeXt-tiny's activations at a time; accelerators need more work per
+# batch.
 _BATCH_SIZES = {"cpu": 16, "cuda": 128, "mps": 32}
 
 
 @dataclass(frozen=True)
 class ForwardConfig:
-    """How the network runs."""
+    """Execution settings of the network."""
 
     device: torch.device
     dtype: Dtype
@@ -34,10 +35,10 @@ class ForwardConfig:
     memory_format: torch.memory_format
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Within it the network computes in `dtype`.
+        """A context in which the network computes in `dtype`.
 
-        float32 is all of float32: cuDNN's own choice for convolutions is TF32, whose ten bits of mantissa
-        change rankings as bfloat16 does, and algorithms whose sums change from call to call.
+        For float32 on CUDA it disables cuDNN's defaults for convolutions: TF32, whose 10-bit mantissa changes
+        rankings as bfloat16 does, and algorithms whose sums vary between calls.
         """
         if self.dtype == "bfloat16":
             return torch.autocast(self.device.type, torch.bfloat16)
@@ -47,12 +48,12 @@ class ForwardConfig:
         return nullcontext()
 
     def pixels(self, batch: Tensor) -> Tensor:
-        """float32 N,C,H,W in [0, 1] of uint8 N,H,W,C; a quarter of the bytes travels to the device."""
+        """float32 N,C,H,W in [0, 1] from uint8 N,H,W,C; transfers a quarter of the bytes to the device."""
         pixels = batch.to(self.device).permute(0, 3, 1, 2).to(torch.float32).div_(255)
         return pixels.contiguous(memory_format=self.memory_format)
 
     def hardware(self) -> str:
-        """What the bits of a sum may depend on."""
+        """Hardware properties that may affect the last bits of a sum."""
         if self.device.type == "cuda":
             return f"{self.device.type} {torch.cuda.get_device_name(self.device)}"
         if self.device.type == "cpu":
@@ -61,18 +62,18 @@ class ForwardConfig:
         return self.device.type
 
     def state_device(self) -> torch.device:
-        """Where to accumulate: MPS has no float64."""
+        """The device to accumulate on: MPS has no float64."""
         return self.device if self.device.type == "cuda" else torch.device("cpu")
 
 
 def manner(
     taps: Sequence[Tap], *, device: torch.device, dtype: Dtype, batch_size: int | None
 ) -> ForwardConfig:
-    """How to run a network whose layers are `taps`.
+    """Execution settings for a network whose layers are `taps`.
 
-    Channels last for networks of convolutions alone. Measured on CPUs: 1.4 times the speed on ResNet-50, 2.6
-    times on MobileNetV2, nothing on ConvNeXt, whose linear layers order the memory already. A rule and not a
-    trial, since the format may change last bits.
+    Purely convolutional networks use channels last. Measured on CPUs: 1.4 times the speed on ResNet-50, 2.6
+    times on MobileNetV2, no gain on ConvNeXt, whose linear layers already use that memory layout. This is a
+    fixed rule rather than a benchmark at run time, because the format may change the last bits of results.
     """
     convolutional = all(tap.layout == "NCHW" for tap in taps)
     return ForwardConfig(
@@ -96,14 +97,14 @@ def run_pass(
     seconds_between_checkpoints: float,
     tell: Callable[[int, int], None],
 ) -> Progress:
-    """Enter all images from where `done` stands into `state`; gives where it stands then.
+    """Process all images from `done` on into `state`; returns the progress at the end.
 
-    Every forward pass has `batch_size` images, the last one by padding, so that a network's sums have the same
-    order however often the pass was interrupted. SIGINT and SIGTERM wait for the end of the batch and its
-    checkpoint. `labels` are the images' classes by image id. `tell` is called between batches, outside of torch's
-    modes; what it raises comes after a checkpoint.
+    Every forward pass has `batch_size` images (the last one is padded), so a network's sums have the same
+    order however often the pass is interrupted. SIGINT and SIGTERM take effect after the current batch and
+    its checkpoint. `labels` are the images' classes by image id. `tell` is called between batches, outside of
+    torch's modes; if it raises, a checkpoint is written first.
     """
-    # torch's stubs do not know this form
+    # torch's stubs lack this overload
     cast(Any, model.network).to(memory_format=manner.memory_format)
     saved = time.perf_counter()
     begun = saved - done.seconds
@@ -131,7 +132,7 @@ def run_pass(
             )
             try:
                 tell(done.next_place, len(images))
-            except BaseException:  # who is told may stop the pass
+            except BaseException:  # the callback may stop the pass
                 checkpoint.save(done, state.tensors())
                 raise
             is_last = done.next_place == len(images)

@@ -1,4 +1,4 @@
-"""Batches of preprocessed pictures, read ahead by threads while the network works on earlier ones."""
+"""Batches of preprocessed images, prefetched by threads while the network processes earlier ones."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from db.stores.images import ImageStore
 from workers.jobs.stored_images import StoredImage, read_image
 from workers.models.preprocessing import Preprocessing
 
-# Decoding and resizing run in C without the interpreter's lock, a few milliseconds a picture.
+# Decoding and resizing run in C without the GIL, a few milliseconds per image.
 THREADS = 2
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that was there at the import and cannot be read now."""
+    """An image that existed at import and cannot be read now."""
 
     image_id: int
     name: str
@@ -37,10 +37,10 @@ class Batch:
 
     Attributes:
         images: those that were read, never more than the batch size.
-        pixels: uint8 N,H,W,C, always as many as the batch size: after the images come zeros, so that every
-            forward pass has the same shape and the network's sums the same order.
-        unreadable: those met on the way.
-        next_place: place in the set at which the next batch begins.
+        pixels: uint8 N,H,W,C, where N is always the batch size: the images are padded with zeros, so that
+            every forward pass has the same shape and the network's sums the same order.
+        unreadable: images that could not be read.
+        next_place: position in the set at which the next batch starts.
     """
 
     images: tuple[StoredImage, ...]
@@ -58,10 +58,10 @@ def batches(
     start: int = 0,
     threads: int = THREADS,
 ) -> Iterator[Batch]:
-    """All images from place `start` on, in order; what cannot be read is passed over and named.
+    """All images from position `start` on, in order; unreadable ones are skipped and reported.
 
-    The batches depend on `start`, `batch_size` and what can be read alone, not on timing. Memory: two batches
-    of pictures.
+    The batches depend only on `start`, `batch_size` and which images are readable, not on timing. Memory: two
+    batches of images.
     """
     ahead: deque[Future[npt.NDArray[np.uint8]]] = deque()
     submitted = start

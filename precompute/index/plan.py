@@ -1,4 +1,6 @@
-"""What an index is made of, settled before its pass: images, labels, layers, device, and the checkpoint's settings."""
+"""Inputs of an index, determined before its pass: images, labels, layers, device, and the checkpoint's
+settings.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,21 +28,21 @@ from workers.models.vision import VisionModel
 
 
 class CannotIndex(ValueError):
-    """The index that was asked for cannot be made; the message is one sentence for the person who asked."""
+    """The requested index cannot be built; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made of.
+    """Inputs of a run.
 
     Attributes:
         model: on the device of `forward`.
         weights: SHA-256 of its weights; digest: also of its preprocessing and classes.
         images: of the set, in the order of the pass.
-        matches: the classes of the set's labels.
-        taps: all layers of the model; chosen: those that are indexed; left_out: modules that cannot be.
+        matches: the model's class for each label of the set.
+        taps: all layers of the model; chosen: those to index; left_out: modules that cannot be indexed.
         fields: theoretical receptive fields by layer.
-        forward: how the network runs.
+        forward: execution settings of the network.
     """
 
     model: VisionModel
@@ -58,7 +60,7 @@ class Plan:
 
     @property
     def channels(self) -> int:
-        """Number of channels that are indexed."""
+        """Number of channels to index."""
         return sum(tap.channels for tap in self.chosen)
 
     def class_of(self, image: StoredImage) -> int | None:
@@ -66,7 +68,7 @@ class Plan:
         return self.matches[SetLabel(image.wnid, image.label)].index
 
     def checkpoint(self, atlas: Atlas) -> Checkpoint:
-        """The checkpoint of this run: another try resumes from it only where all of this is the same."""
+        """The checkpoint of this run: a later attempt resumes from it only if all of these values match."""
         return Checkpoint(
             atlas.home,
             {
@@ -102,7 +104,7 @@ def plan_run(
     tell: Callable[[int, int | None, str], None],
     say: Callable[[str], None],
 ) -> Plan:
-    """Settle what `run_index` is to make; the model moves to the device. Arguments and errors as there."""
+    """Determine the inputs of `run_index`; moves the model to the device. Arguments and errors as there."""
     if dtype not in get_args(Dtype):
         raise CannotIndex(f"dtype: expected one of {', '.join(get_args(Dtype))}, got {dtype!r}")
     images = _images(atlas, image_set)

@@ -1,4 +1,6 @@
-"""What a model says of each image: its five most probable classes, and the labelled class wherever it ranks."""
+"""A model's predictions for each image: its five most probable classes, and the labeled class, whatever its
+rank.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,11 +26,11 @@ class PredictionRows:
 
 
 def predict(logits: Tensor, image_ids: Sequence[int], labels: Sequence[int | None]) -> PredictionRows:
-    """Rows for a batch. An image with a logit that is not finite has none.
+    """Rows for a batch. An image with a non-finite logit has none.
 
     Args:
         logits: N,classes.
-        labels: index of each image's class among the logits; None where it has no label there.
+        labels: index of each image's class among the logits; None if it has no such label.
     """
     assert len(logits) == len(image_ids) == len(labels)
     wide = logits.detach().to("cpu", torch.float64)
@@ -58,7 +60,7 @@ def predict(logits: Tensor, image_ids: Sequence[int], labels: Sequence[int | Non
 
 
 def joined(parts: Sequence[PredictionRows]) -> PredictionRows:
-    """The rows of several batches, one after the other."""
+    """The rows of several batches, concatenated."""
     return PredictionRows(
         **{
             name: np.concatenate([getattr(part, name) for part in [_NONE, *parts]])

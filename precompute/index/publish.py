@@ -1,4 +1,4 @@
-"""A finished pass as rows of the atlas, built as Arrow columns and published all at once."""
+"""Convert a finished pass to rows of the atlas, as Arrow columns, and publish them in one transaction."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,20 +21,20 @@ from workers.models.vision import VisionModel
 
 
 class AlreadyIndexed(RuntimeError):
-    """The atlas has a run of this model over this image set; the message is one sentence."""
+    """The atlas already has a run of this model over this image set; the message is one sentence."""
 
 
 class AnotherModel(RuntimeError):
-    """The atlas has runs by another model of the same name; the message is one sentence."""
+    """The atlas has runs of a different model with the same name; the message is one sentence."""
 
 
 class ImagesChanged(RuntimeError):
-    """The image set is not what was indexed any more; the message is one sentence."""
+    """The image set is no longer the one that was indexed; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class ModelRows:
-    """A model as the atlas describes it. `taps` are all of its layers, indexed or not."""
+    """A model as stored in the atlas. `taps` are all of its layers, indexed or not."""
 
     model: VisionModel
     weights_sha256: str
@@ -48,9 +48,9 @@ class ModelRows:
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """A pass over an image set: what the atlas says of it, apart from its results. Times are UTC, naive.
+    """A pass over an image set, as stored in the atlas, without its results. Times are naive UTC.
 
-    `listed` are the set's images as the atlas listed them at the start, `matches` what their labels are to the model.
+    `listed` are the set's images in the atlas at the start, `matches` the model's class for each label.
     """
 
     image_set: str
@@ -69,10 +69,10 @@ class RunMetadata:
 def check_publishable(
     fetch: Callable[[Query], list[dict[str, Any]]], *, model: str, digest: str, image_set: str, replace: bool
 ) -> None:
-    """Whether a run of the model over the set may be published; `fetch` asks the atlas.
+    """Check whether a run of the model over the set may be published; `fetch` queries the atlas.
 
     Raises:
-        AlreadyIndexed: there is such a run, and `replace` was not asked for.
+        AlreadyIndexed: the run exists, and `replace` is False.
         AnotherModel: runs over other sets would be left with another model's layers.
     """
     there = fetch(run_of(model, image_set))
@@ -95,11 +95,12 @@ def check_publishable(
 def publish_run(
     atlas: Atlas, *, described: ModelRows, made: RunMetadata, state: IndexState, replace: bool = False
 ) -> int:
-    """Publish a run, with `replace` in place of the one of the same model and set; gives its number.
+    """Publish a run, with `replace` instead of the existing one of the same model and set; returns its
+    number.
 
     Raises:
-        AlreadyIndexed, AnotherModel: as `check_publishable`, now that nobody else can publish.
-        ImagesChanged: the set was removed, or holds other images or labels than were indexed.
+        AlreadyIndexed, AnotherModel: as in `check_publishable`, checked again while publishing is locked.
+        ImagesChanged: the set was removed, or its images or labels differ from those indexed.
     """
     model = described.model
     tables = RunTables(
@@ -139,7 +140,7 @@ def publish_run(
 
 
 def _check_images(now: Sequence[Mapping[str, Any]], made: RunMetadata) -> None:
-    """Images that an import added meanwhile have higher ids and are no harm; their paths may change too."""
+    """Images added by a concurrent import have higher ids and do no harm; paths may change too."""
     before = [(image.image_id, image.key, image.wnid, image.label) for image in made.listed]
     if [(row["image_id"], row["key"], row["wnid"], row["label"]) for row in now[: len(before)]] != before:
         what = "was removed" if not now else "got other images or labels"
@@ -281,7 +282,7 @@ def _label_matches(made: RunMetadata) -> pa.Table:
 
 def _results(state: IndexState, *, images: int) -> dict[str, pa.Table]:
     activations = _activations(state)
-    # stable: within an image the rows keep their order of layer, channel and rank
+    # stable: within an image, rows stay ordered by layer, channel and rank
     order = np.argsort(activations["image_id"].to_numpy(), kind="stable")
     predictions = state.predictions()
     stats, histogram = state.statistics.rows(), state.statistics.histogram()
@@ -325,7 +326,9 @@ def _results(state: IndexState, *, images: int) -> dict[str, pa.Table]:
 
 
 def _responses(state: IndexState, images: int) -> pa.Table:
-    """A list of `images` values for each channel, NULL where an image has no finite one; no rows if none are kept."""
+    """A list of `images` values per channel, NULL for an image without a finite one; no rows if responses are
+    not kept.
+    """
     layers, channels = _channel_names(state.taps)
     kept = state.responses()
     if kept is None:
@@ -360,17 +363,17 @@ def _activations(state: IndexState) -> pa.Table:
 
 
 def _channel_names(taps: Sequence[Tap]) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.int32]]]:
-    """Layer and channel of each channel in the statistics' order."""
+    """Layer and channel of each channel in the order of the statistics."""
     layers = _repeated([tap.layer for tap in taps], [tap.channels for tap in taps])
     return layers, np.concatenate([np.arange(tap.channels, dtype=np.int32) for tap in taps])
 
 
 def _repeated(names: Sequence[str], counts: Sequence[int]) -> pa.Array:
-    """Each name as often as its count says, as one dictionary array: a number per row instead of a text."""
+    """Each name repeated as often as its count, as a dictionary array: one integer per row instead of a string."""
     indices = np.repeat(np.arange(len(names), dtype=np.int32), counts)
     return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(names, pa.string()))
 
 
 def _nullable(values: np.ndarray[Any, Any]) -> pa.Array:
-    """NaN as NULL: a channel without a finite value has no mean."""
+    """NaN as NULL: a channel without finite values has no mean."""
     return pa.array(values, from_pandas=True)

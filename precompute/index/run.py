@@ -1,4 +1,4 @@
-"""The index: one forward pass over an image set that leaves, for each channel, the images that drive it most."""
+"""Build an index: one forward pass over an image set that finds, for each channel, its top-activating images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,10 +42,10 @@ __all__ = [
 
 Report = Callable[[int, int | None, str], None]
 
-# Images whose gradients tell the effective fields (Luo et al. 2016 average over as many).
+# Images whose gradients determine the effective receptive fields (Luo et al. 2016 average over as many).
 _FIELD_IMAGES = 16
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
-# Images x channels up to which every response is kept: 200 MB, the probe pictures with two networks' worth to spare.
+# Maximum images x channels for keeping every response: 200 MB, ample for the probe images with two networks.
 _MAX_RESPONSES = 50_000_000
 
 
@@ -55,13 +55,14 @@ class IndexReport:
 
     Attributes:
         run: its number.
-        images: images that were read; unreadable: those that could not be, in the set's order.
-        layers, channels: how many were indexed.
-        resumed_at: images that an earlier try had done, 0 where there was none.
-        seconds: time of the pass over the images, earlier tries included.
+        images: number of images read; unreadable: those that could not be, in the set's order.
+        layers, channels: numbers of indexed ones.
+        resumed_at: number of images done by an earlier attempt, 0 without one.
+        seconds: duration of the pass over the images, earlier attempts included.
         images_per_second: over that time.
-        unpredicted: images that were read and have no prediction, since their logits are not finite.
-        nonfinite_channels: channels with an activation that is not finite.
+        unpredicted: number of images that were read but have no prediction because their logits are not
+            finite.
+        nonfinite_channels: number of channels with a non-finite activation.
     """
 
     run: int
@@ -95,29 +96,31 @@ def run_index(
 ) -> IndexReport:
     """Index `image_set` with `model` and publish the run.
 
-    The same images, model, batch size and machine give the same bits, interrupted or not. Another batch size
-    or device may change the last bits of the network's own sums (see docs/methods.md), nothing else.
-    SIGINT, SIGTERM and SIGKILL leave a checkpoint below `<home>/builds`.
+    The same images, model, batch size and machine give bit-identical results, interrupted or not. Another
+    batch size or device may change the last bits of the network's own sums (see docs/methods.md), and nothing
+    else. SIGINT, SIGTERM and SIGKILL leave a checkpoint below `<home>/builds`.
 
     Args:
-        model: is moved to the device, and its convolutions to the memory format that suits it.
+        model: is moved to the device, and its convolutions to the most suitable memory format.
         k: images kept per channel.
-        layers: names to match as the shell does, separated by commas: "stage1.*,*.dwconv".
-        dtype: "bfloat16" runs the network under autocast: a preview, since it changes rankings.
-        batch_size: images in one forward pass; default by device.
-        device: "auto" takes CUDA, then MPS, then the CPU.
-        resume: go on from the checkpoint of a try with the same images, model and options, if there is one.
-        replace: replace the run of this model and set that is there.
-        progress: is told (done, total, phase); phases are "loading", "indexing", "receptive fields" and
+        layers: layer names as shell patterns, separated by commas: "stage1.*,*.dwconv".
+        dtype: "bfloat16" runs the network under autocast: only a preview, since it changes rankings.
+        batch_size: images per forward pass; the default depends on the device.
+        device: "auto" selects CUDA, then MPS, then the CPU.
+        resume: resume from the checkpoint of an attempt with the same images, model and options, if there is
+            one.
+        replace: replace an existing run of this model and set.
+        progress: called with (done, total, phase); phases are "loading", "indexing", "receptive fields" and
             "publishing".
-        say: is told in a sentence, before the pass, what becomes of an earlier try's checkpoint.
+        say: called before the pass with a sentence on whether an earlier attempt's checkpoint is used.
 
     Raises:
-        CannotIndex: there is no such image set, no layer matches, or no image can be read.
-        AlreadyIndexed: there is a run already, and `replace` is False.
-        AnotherModel: a model of this name with other weights, preprocessing or classes has runs over other sets.
+        CannotIndex: the image set does not exist, no layer matches, or no image can be read.
+        AlreadyIndexed: a run already exists, and `replace` is False.
+        AnotherModel: a model of this name with other weights, preprocessing or classes has runs over other
+            sets.
         ImagesChanged: the set was removed or changed meanwhile.
-        precompute.index.checkpoint.BuildBusy: another process makes the same index.
+        precompute.index.checkpoint.BuildBusy: another process builds the same index.
     """
     started = datetime.now(UTC).replace(tzinfo=None)
     tell = progress or (lambda _done, _total, _phase: None)
@@ -153,7 +156,7 @@ def run_index(
         )
         unreadable = tuple(Unreadable(*facts) for facts in done.unreadable)
         if len(unreadable) == len(plan.images):
-            checkpoint.remove()  # the images may come back, with the drive they are on
+            checkpoint.remove()  # the images may come back, when their drive does
             raise CannotIndex(f"no image of {image_set!r} can be read any more; the first is {unreadable[0]}")
         tell(0, None, "receptive fields")
         sizes = _effective_sizes(atlas, store, plan, unreadable, tell)
@@ -192,7 +195,7 @@ def _new_state(plan: Plan) -> IndexState:
 
 
 def _resume(checkpoint: Checkpoint, state: IndexState, plan: Plan, say: Callable[[str], None]) -> Progress:
-    """Restore the state from the checkpoint, if it is of the same run; how far that run got."""
+    """Restore the state from the checkpoint if it belongs to the same run; returns the progress of that run."""
     done = Progress(0, 0.0, ())
     stored = checkpoint.load()
     if stored is not None:
@@ -207,7 +210,7 @@ def _resume(checkpoint: Checkpoint, state: IndexState, plan: Plan, say: Callable
 def _effective_sizes(
     atlas: Atlas, store: ImageStore, plan: Plan, unreadable: Sequence[Unreadable], tell: Report
 ) -> Mapping[str, int]:
-    """Sides of the effective receptive fields by layer; a run over another set has measured the same ones."""
+    """Sizes of the effective receptive fields by layer, reused from a run over another set if there is one."""
     measured = atlas.fetch(effective_sizes_of(plan.model.name, plan.digest))
     sizes: dict[str, int] = {row["layer"]: row["erf_size"] for row in measured}
     if sizes.keys() == {tap.layer for tap in plan.taps}:
@@ -259,7 +262,7 @@ def _resumption(checkpoint: Checkpoint, done: Progress, images: int) -> str | No
 
 
 def _sample(store: ImageStore, images: Sequence[StoredImage], model: VisionModel) -> Tensor:
-    """uint8 N,H,W,C of up to `_FIELD_IMAGES` images, spread evenly over the set."""
+    """uint8 N,H,W,C of up to `_FIELD_IMAGES` images, evenly spaced over the set."""
     count = min(_FIELD_IMAGES, len(images))
     read = []
     for number in range(count):

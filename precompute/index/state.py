@@ -1,4 +1,4 @@
-"""All that a pass over an image set accumulates: top-k, channel statistics and predictions."""
+"""Accumulated state of a pass over an image set: top-k, channel statistics and predictions."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,13 @@ from workers.layers.taps import Tap, as_nchw
 
 
 class IndexState:
-    """Takes each tap's output as the network makes it, and keeps nothing of its size.
+    """Consumes each tap's output during the forward pass, and keeps nothing of its size.
 
-    One batch is `begin`, `take` for every tap while the network runs, `end`. The state is whole between `end`
-    and the next `begin`.
+    One batch is `begin`, `take` for every tap while the network runs, then `end`. The state is consistent
+    between `end` and the next `begin`.
 
-    Memory: 12 bytes for each of the k entries of each channel, about 1.9 kB per channel for its statistics, and
-    the predictions of the images so far: some 150 bytes an image. With `keep_responses` also 4 bytes for each image
-    and channel.
+    Memory: 12 bytes for each of the k entries of each channel, about 1.9 kB per channel for its statistics,
+    and about 150 bytes per image for predictions. `keep_responses` adds 4 bytes per image and channel.
     """
 
     def __init__(
@@ -41,7 +40,8 @@ class IndexState:
             tap.layer: slice(start, start + tap.channels)
             for tap, start in zip(taps, starts[:-1], strict=True)
         }
-        # Statistics of all layers are entered at once: a call per layer and image would cost more than the sums.
+        # Statistics are updated for all layers at once: a call per layer and image would cost more than the
+        # sums.
         self._best = torch.zeros(batch_size, channels, device=device)
         self._image_ids = torch.zeros(0, dtype=torch.int64)
         self._taken: list[str] = []
@@ -50,19 +50,21 @@ class IndexState:
         self._responses: list[tuple[Tensor, Tensor]] | None = [] if keep_responses else None
 
     def begin(self, image_ids: Sequence[int]) -> None:
-        """The next outputs are of these images; a batch may hold more, which are padding."""
+        """Start a batch with these images; further images in the outputs are padding."""
         self._image_ids = torch.tensor(image_ids, dtype=torch.int64)
         self._taken = []
 
     def take(self, tap: Tap, output: Tensor) -> None:
-        """Enter the raw output of a tap; `workers.layers.taps.record_taps` calls this during the forward pass."""
+        """Process the raw output of a tap; `workers.layers.taps.record_taps` calls this during the forward
+        pass.
+        """
         maps = as_nchw(tap, output)[: len(self._image_ids)]
         best = self.topk[tap.layer].update(maps, self._image_ids)
         self._best[: len(best), self._slices[tap.layer]] = best
         self._taken.append(tap.layer)
 
     def end(self, logits: Tensor, labels: Sequence[int | None]) -> None:
-        """The pass is over; `logits` may have padding behind the batch's images, `labels` have none."""
+        """Finish a batch; `logits` may include padding after the batch's images, `labels` may not."""
         assert self._taken == [tap.layer for tap in self.taps], (
             f"expected one output of each of {len(self.taps)} layers in forward order, got {self._taken}"
         )
@@ -78,7 +80,7 @@ class IndexState:
         return self._predictions[0]
 
     def responses(self) -> tuple[Tensor, Tensor] | None:
-        """int64 N, ids of all images so far, and float32 N,C, their best values; None where they are not kept."""
+        """Ids of all images so far (int64 N) and their best values (float32 N,C); None if they are not kept."""
         if not self._responses:
             return None
         ids, best = zip(*self._responses, strict=True)
@@ -86,7 +88,7 @@ class IndexState:
         return self._responses[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state, to be stored."""
+        """The complete state, for a checkpoint."""
         predictions, responses = self.predictions(), self.responses()
         kept = {} if responses is None else {"image_ids": responses[0], "best": responses[1]}
         return {
@@ -101,7 +103,7 @@ class IndexState:
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors()` of a state of the same taps and k gave."""
+        """Restore the result of `tensors()` from a state with the same taps and k."""
         for layer, channels in self._slices.items():
             self.topk[layer].restore(
                 tensors["keys"][channels].clone(), tensors["positions"][channels].clone()

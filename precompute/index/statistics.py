@@ -1,7 +1,7 @@
-"""What a channel does over a whole image set: moments and a histogram of each image's best activation.
+"""Channel statistics over an image set: moments and a histogram of each image's maximum activation.
 
-Everything is accumulated image by image in the order given, in float64, so the same images in the same order
-give the same bits whatever the batch size.
+Everything is accumulated image by image in the given order, in float64, so the same images in the same order
+give bit-identical results whatever the batch size.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Bins follow the bits of a float32: sign, exponent, and the leading 3 bits of the mantissa make 8 bins per
-# octave of equal width within the octave. Exponents run from 2^-12 up to 2^16; what is smaller shares one bin
-# around zero, what is larger one bin at either end. So bins need no look at the data and are the same for all.
+# Bins follow the bits of a float32: sign, exponent and the leading 3 mantissa bits give 8 bins of equal width
+# per octave. Exponents range from 2^-12 to 2^16; smaller magnitudes share one bin around zero, larger ones
+# one bin at either end. Bins therefore need no pass over the data and are the same for all channels.
 _LOWEST, _HIGHEST = -12, 16
-_SHIFT = 20  # 23 bits of mantissa less 3
-_FIRST = (127 + _LOWEST) << 3  # biased exponent and mantissa of the smallest magnitude with a bin of its own
-_LAST = (127 + _HIGHEST) << 3  # and of the bin that holds all that is larger
-_SIDE = _LAST - _FIRST + 1  # bins on either side of the one around zero
+_SHIFT = 20  # 23 mantissa bits minus 3
+_FIRST = (127 + _LOWEST) << 3  # biased exponent and mantissa of the smallest magnitude with its own bin
+_LAST = (127 + _HIGHEST) << 3  # the same for the bin of all larger magnitudes
+_SIDE = _LAST - _FIRST + 1  # bins on either side of the central one
 BINS = 2 * _SIDE + 1
 
 
 @dataclass(frozen=True)
 class ChannelRows:
-    """One entry per channel. Moments and extremes are NaN where no image had a finite value.
+    """One entry per channel. Moments and extremes are NaN if no image had a finite value.
 
-    `dead`: every image gave the very same value, over two images or more. `nonfinite`: images whose best value
-    is NaN or infinite; they count in nothing else.
+    `dead`: all images, at least two, have exactly the same value. `nonfinite`: number of images whose best
+    value is NaN or infinite; they are excluded from everything else.
     """
 
     mean: npt.NDArray[np.float64]
@@ -40,7 +40,7 @@ class ChannelRows:
 
 @dataclass(frozen=True)
 class HistogramRows:
-    """The bins that are not empty, by channel and lower edge; bins are half-open, `low` <= value < `high`."""
+    """The non-empty bins, by channel and lower edge; bins are half-open, `low` <= value < `high`."""
 
     channels: npt.NDArray[np.int32]
     low: npt.NDArray[np.float32]
@@ -51,9 +51,10 @@ class HistogramRows:
 class ChannelStatistics:
     """Accumulates the best activations of images in C channels.
 
-    Mean and standard deviation come from sums of the differences to each channel's first value (Chan, Golub and
-    LeVeque, "Algorithms for computing the sample variance", The American Statistician, 1983): no cancellation
-    where the mean is far from zero, and exactly zero deviation where all values are the same.
+    Mean and standard deviation are computed from sums of the differences to each channel's first value (Chan,
+    Golub and LeVeque, "Algorithms for computing the sample variance", The American Statistician, 1983). This
+    avoids cancellation if the mean is far from zero, and yields a deviation of exactly zero if all values are
+    equal.
 
     Memory: about 1.9 kB per channel, nearly all of it the histogram.
     """
@@ -72,7 +73,7 @@ class ChannelStatistics:
         self._begun = False
 
     def update(self, best: Tensor) -> None:
-        """Enter float32 N,C: the best value of each of N images in each channel."""
+        """Process float32 N,C: the best value of each of N images in each channel."""
         assert best.ndim == 2, f"expected N,{self.channels}, got {tuple(best.shape)}"
         assert best.shape[1] == self.channels, f"expected N,{self.channels}, got {tuple(best.shape)}"
         if len(best) == 0:
@@ -80,11 +81,11 @@ class ChannelStatistics:
         if bool(torch.isfinite(best.sum())) and (self._begun or self._begin(best[0])):
             self._update_finite(best)
         else:
-            # A sum of large finite values may overflow too; this way is slower and right for them as well.
+            # A sum of large finite values may overflow too; this path is slower but handles that as well.
             self._update_checked(best)
 
     def _begin(self, first: Tensor) -> bool:
-        """Take `first` as what differences are taken to, unless some channels have theirs already."""
+        """Use `first` as the reference for differences, unless some channels already have one."""
         if bool(self._images.any()):
             self._begun = bool(self._images.all())
             return self._begun
@@ -102,7 +103,7 @@ class ChannelStatistics:
         self._images += len(best)
         torch.minimum(self._min, best.amin(0), out=self._min)
         torch.maximum(self._max, best.amax(0), out=self._max)
-        # within one image the channels, so the places, are all different
+        # the channels of one image map to distinct bins
         for places in _bins(best) + self._starts:
             self._counts[places] += 1
 
@@ -155,7 +156,7 @@ class ChannelStatistics:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """All there is to know, to be stored; the histogram without its empty bins."""
+        """The complete state, for a checkpoint; the histogram without its empty bins."""
         places = self._counts.nonzero()[:, 0]
         return {
             "images": self._images,
@@ -170,11 +171,11 @@ class ChannelStatistics:
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors()` of another of the same number of channels gave."""
+        """Restore the result of `tensors()` from statistics with the same number of channels."""
         device = self._sum.device
         for name in ("images", "nonfinite", "first", "sum", "squares", "min", "max"):
             assert tensors[name].shape == (self.channels,)
-            # a copy, since updates write in place
+            # a copy, because updates write in place
             setattr(self, f"_{name}", tensors[name].to(device, copy=True))
         self._counts.zero_()
         places = tensors["histogram_places"].to(device, torch.int64)
@@ -183,7 +184,7 @@ class ChannelStatistics:
 
 
 def histogram_edges() -> npt.NDArray[np.float32]:
-    """The BINS + 1 edges, ascending. The outermost are the largest finite float32 and its negative."""
+    """The BINS + 1 bin edges, ascending. The outermost are the largest finite float32 and its negative."""
     magnitudes = (np.arange(_FIRST, _LAST + 1, dtype=np.int32) << _SHIFT).view(np.float32)
     positive = np.append(magnitudes, np.finfo(np.float32).max)
     edges: npt.NDArray[np.float32] = np.concatenate([-positive[::-1], positive])
@@ -191,9 +192,9 @@ def histogram_edges() -> npt.NDArray[np.float32]:
 
 
 def _bins(values: Tensor) -> Tensor:
-    """int64 of the shape of float32 `values`, all finite: which bin each is in, from 0."""
+    """Bin index of each float32 value, int64 in the same shape; all `values` must be finite."""
     bits = values.view(torch.int32)
-    # sign and magnitude as one signed number: it orders like the value, and its bins are half-open upwards
+    # sign and magnitude as one signed integer: ordered like the value, with bins that are half-open upward
     signed = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits) >> _SHIFT
     above = signed.clamp(_FIRST - 1, _LAST) - (_FIRST - 1)
     below = signed.clamp(-_LAST - 1, -_FIRST) + _FIRST

@@ -1,4 +1,4 @@
-"""Ctrl-C and `kill` wait for a good moment: the state between two batches is whole, within one it is not."""
+"""Defer Ctrl-C and `kill` to the end of a batch, when the state is consistent."""
 
 import signal
 import threading
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class postponed_signals:
-    """While open, SIGINT and SIGTERM are noted; `obey` then does what they would have done.
+    """While active, SIGINT and SIGTERM are recorded; `obey` then performs their original action.
 
-    A second signal does it at once. Signals that the process ignores stay ignored; outside the main thread,
-    where Python delivers none, this does nothing.
+    A second signal triggers it immediately. Ignored signals stay ignored. Outside the main thread, where
+    Python delivers no signals, this does nothing.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class postponed_signals:
     def __enter__(self) -> "postponed_signals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                # None: a handler that was not set from Python cannot be put back
+                # None: a handler that was not installed from Python cannot be restored
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._note)
         return self
@@ -34,11 +34,11 @@ class postponed_signals:
 
     @property
     def noted(self) -> bool:
-        """Whether a signal waits."""
+        """Whether a signal is pending."""
         return self._noted is not None
 
     def obey(self) -> None:
-        """Do what the signal that waits does, if one does."""
+        """Perform the action of the pending signal, if there is one."""
         if self._noted is not None:
             number, self._noted = self._noted, None
             self._restore()

@@ -1,11 +1,11 @@
-"""For each channel the k images that drive it most, found while the images stream by.
+"""Streaming top-k: for each channel, the k images with the strongest activation.
 
-An image counts once in a channel, at its best position. The order is: larger value first, then lower image id;
-within an image the lowest position (row by row). All three are packed into one 64-bit integer per entry and
-channel, so an order is a sort of integers: no ties are left, and merging is associative and commutative. The
+An image counts once per channel, at its strongest position. Entries are ordered by larger value, then lower
+image id; within an image the lowest position wins (row-major). Value and image id are packed into one 64-bit
+integer key, so ordering is sorting integers: no ties remain, and merging is associative and commutative. The
 result therefore depends neither on the size nor on the order of the batches, and shards can be merged.
 
-NaN and infinity never rank: an image whose best value in a channel is not finite is left out of that channel.
+NaN and infinity never rank: an image whose maximum in a channel is not finite is left out of that channel.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-# Key of a place that no image has taken: below the key of every finite value.
+# Key of an unused entry: below the key of every finite value.
 EMPTY = torch.iinfo(torch.int64).min
 _LARGEST_ID = 2**31 - 1
-# Above this share of (image, channel) pairs that beat the k-th best, one full arg-max is quicker than looking up
+# If a larger share of (image, channel) pairs beats the k-th best, one full arg-max is faster than looking up
 # their positions one by one.
 _MANY = 0.02
 
 
 @dataclass(frozen=True)
 class TopKRows:
-    """The entries of a `TopK` as parallel arrays, in channel and rank order; ranks count from 1.
+    """The entries of a `TopK` as parallel arrays, ordered by channel and rank; ranks count from 1.
 
     `positions` are y * width + x in the feature map. A channel has min(k, images with a finite value) rows.
     """
@@ -39,12 +39,12 @@ class TopKRows:
 
 
 class TopK:
-    """The k strongest images of each channel of one layer so far.
+    """The k strongest images so far of each channel of one layer.
 
     Attributes:
-        keys: int64 C,k, descending; the high half orders values as their bits do, the low half is
-            2^31 - 1 - image id. `EMPTY` where fewer than k images were seen.
-        positions: int32 C,k, beside `keys`.
+        keys: int64 C,k, descending; the high half orders like the values, the low half is 2^31 - 1 - image
+            id. `EMPTY` for entries not yet used.
+        positions: int32 C,k, parallel to `keys`.
     """
 
     def __init__(self, channels: int, k: int, *, device: str | torch.device = "cpu") -> None:
@@ -59,26 +59,26 @@ class TopK:
         self._passed = 1.0
 
     def update(self, activations: Tensor, image_ids: Tensor) -> Tensor:
-        """Enter a batch; an image must not be entered twice.
+        """Add a batch; each image may be added only once.
 
-        The reduction follows the memory; transposing first would cost several times the reduction. Where channels
-        lie side by side, one max-pooling over the whole map finds values and positions at the speed of the memory,
-        in half the time of `amax`. Where positions do, `amax` is as quick but knows no positions: these are looked
-        up for what beats the k-th best, which soon is rare.
+        The reduction follows the memory layout; transposing first would cost several times as much. For
+        channels-last memory, one max-pooling over the whole map finds values and positions at memory
+        bandwidth, in half the time of `amax`. For contiguous NCHW, `amax` is as fast but returns no
+        positions: these are looked up for values that beat the k-th best, which soon become rare.
 
         Args:
-            activations: N,C,H,W in any memory format, of any floating type. Only read.
+            activations: N,C,H,W in any memory format and floating-point type. Read-only.
             image_ids: int64 N on the CPU, from 0 to 2^31 - 1.
 
         Returns:
-            float32 N,C: each image's best value in each channel, NaN where it holds a NaN.
+            float32 N,C: each image's maximum in each channel, NaN if it contains a NaN.
         """
         assert activations.ndim == 4, f"expected N,C,H,W, got {tuple(activations.shape)}"
         assert activations.shape[:2] == (len(image_ids), self.channels), (
             f"expected {len(image_ids)} images of {self.channels} channels, got {tuple(activations.shape)}"
         )
         if activations.device.type != "cpu" or self.keys.device.type != "cpu":
-            # Accelerators find the position as fast as the value; asking how many passed would stall them.
+            # Accelerators find the position as fast as the value; counting how many passed would synchronize.
             values, positions = activations.flatten(2).max(2)
             best = _canonical(values.to(self.keys.device))
             self._merge_all(self._keys(best, image_ids), positions.to(self.keys.device, torch.int32))
@@ -93,7 +93,7 @@ class TopK:
         else:
             values = activations.amax((2, 3))
         best = _canonical(values)
-        # An id above all seen loses every tie against those that are in; any other may win it.
+        # If all ids are higher than any before, ties lose against existing entries; otherwise a tie may win.
         first, last = int(image_ids.min()), int(image_ids.max())
         beats = best > self._kth if first > self._last_id else best >= self._kth
         self._last_id = max(self._last_id, last)
@@ -110,12 +110,12 @@ class TopK:
         return best
 
     def _keys(self, best: Tensor, image_ids: Tensor) -> Tensor:
-        """int64 N,C of float32 `best` N,C."""
+        """Keys (int64 N,C) of `best` (float32 N,C)."""
         assert 0 <= int(image_ids.min()) <= int(image_ids.max()) <= _LARGEST_ID, (
             "image ids must fit into 31 bits"
         )
         bits = best.view(torch.int32).to(torch.int64)
-        # Negative floats order backwards by their bits: turn all but the sign.
+        # The bits of negative floats sort in reverse: flip all but the sign.
         ordered = bits ^ ((bits >> 63) & 0x7FFFFFFF)
         keys = (ordered << 32) | (_LARGEST_ID - image_ids.to(best.device))[:, None]
         return torch.where(best.isfinite(), keys, EMPTY)
@@ -128,7 +128,7 @@ class TopK:
     def _merge_some(
         self, best: Tensor, image_ids: Tensor, beats: Tensor, known: Tensor | None, activations: Tensor
     ) -> None:
-        """Merge the channels in which anything passed; what did not pass there loses without a position."""
+        """Merge only channels in which some value passed; values that did not pass lose and need no position."""
         chosen = beats.any(0).nonzero()[:, 0]
         some = best[:, chosen]
         if known is not None:
@@ -150,7 +150,7 @@ class TopK:
         self._kth[chosen] = _values(keys[:, -1])
 
     def merge(self, other: "TopK") -> None:
-        """Enter all that `other` has seen; the two must have seen different images."""
+        """Add everything that `other` has seen; the two must have seen different images."""
         if (other.channels, other.k) != (self.channels, self.k):
             raise ValueError(
                 f"expected {self.channels} channels and k={self.k}, got {other.channels} and k={other.k}"
@@ -166,14 +166,14 @@ class TopK:
         )
 
     def restore(self, keys: Tensor, positions: Tensor) -> None:
-        """Take over the `keys` and `positions` of another `TopK` of the same shape."""
+        """Restore the `keys` and `positions` of another `TopK` of the same shape."""
         assert keys.shape == positions.shape == (self.channels, self.k)
         self.keys = keys.to(self.keys.device)
         self.positions = positions.to(self.keys.device)
         self._kth = _values(self.keys[:, -1])
         taken = self.keys != EMPTY
         ids = _image_ids(self.keys)[taken]
-        # An image that entered no channel is not known any more: only those that did can tie with a later one.
+        # Images without any entry are forgotten: only those with entries can tie with a later one.
         self._last_id = int(ids.max()) if ids.numel() else -1
 
     def rows(self) -> TopKRows:
@@ -191,12 +191,12 @@ class TopK:
 
 
 def _canonical(values: Tensor) -> Tensor:
-    """float32, with the one zero: -0.0 equals 0.0 but its bits would rank below."""
+    """float32 with a single zero: -0.0 equals 0.0, but its bits would rank lower."""
     return values.to(torch.float32) + 0.0
 
 
 def _values(keys: Tensor) -> Tensor:
-    """float32 values of `keys`; minus infinity where one is `EMPTY`."""
+    """float32 values of `keys`; minus infinity for `EMPTY`."""
     ordered = keys >> 32
     bits = (ordered ^ ((ordered >> 63) & 0x7FFFFFFF)).to(torch.int32)
     return torch.where(keys == EMPTY, -torch.inf, bits.view(torch.float32))
