@@ -98,9 +98,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]  # Waitress ships no types
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]  # Waitress ships no types
-    """The application behind a listening socket. `effective_port` is the actual port, even if port 0
-    requested any free one.
-    """
+    """The application behind a listening socket; `effective_port` is the actual port if port 0 requested any."""
 
     channel_class = Channel
 
@@ -132,9 +130,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # Waitress ships no types
         super().bind_server_socket()
 
     def handle_accept(self) -> None:
-        """Accept a new connection; if all are taken, first close the one that has waited longest for its
-        client.
-        """
+        """Accept a new connection; if all are taken, first close the one waiting longest for its client."""
         if len(self.active_channels) >= self._most:
             waiting = [channel for channel in self.active_channels.values() if not channel.requests]
             if waiting:
@@ -149,9 +145,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]  # Waitress ships no types
 
 
 def _connections() -> int:
-    """Number of connections the process can hold in addition to its files; raises the soft limit of open
-    files to fit.
-    """
+    """Number of connections the process can hold besides its files; raises the soft limit of open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_CONNECTIONS + 1000
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -64,7 +64,7 @@ class ImportJobs:
 
     def compute(
         self,
-        item: Record,  # noqa: ARG002  # a set has one
+        item: Record,  # noqa: ARG002  # an import has one item
         parameters: Mapping[str, Any],
         job: int,
         on_progress: Report,
@@ -205,9 +205,9 @@ class IndexJobs:
 
     def compute(
         self,
-        item: Record,  # noqa: ARG002  # a set has one
+        item: Record,  # noqa: ARG002  # an index has one item
         parameters: Mapping[str, Any],
-        job: int,  # noqa: ARG002  # the run is the atlas's
+        job: int,  # noqa: ARG002  # the run belongs to the atlas
         on_progress: Report,
     ) -> Computed:
         """See `workers.queue.runner.Kind`."""

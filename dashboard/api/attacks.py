@@ -53,9 +53,7 @@ def attack_change(attack: int) -> flask.Response:
 
 @attack_api.get("/attack-maps/<int:number>.npy")
 def attack_map(number: int) -> flask.Response:
-    """A saliency map before or after an attack, its difference to the clean map, or that difference's
-    standard error.
-    """
+    """A map before or after an attack, its difference to the clean map, or that difference's standard error."""
     part = choice("part", "map", ("map", "difference", "standard_error"))
     found = attack_queries.attack_map(current().ledger, number) if number <= MAX_NUMBER else None
     if found is None:

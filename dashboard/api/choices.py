@@ -25,9 +25,7 @@ choices.register_error_handler(InvalidRequest, error_response)
 
 @choices.get("/ids.json")
 def ids() -> flask.Response:
-    """Ids of `n` images that match the filters of the Images page: the first ones, or random ones with a
-    `seed`.
-    """
+    """Ids of `n` images that match the filters of the Images page: the first, or random ones with a `seed`."""
     context = current()
     wanted = number("n", 6, low=1, high=MOST)
     address, problems = ImagesAddress.read(flask.request.query_string.decode(errors="replace"))

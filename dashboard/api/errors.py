@@ -1,8 +1,8 @@
 """Error responses: JSON for programs, a page for browsers, a message above the page for Dash callbacks.
-`handle_faults(server)` covers every route, `callback_fault` every callback.
 
-Expected errors (an unreadable store, a full disk) respond with their own message. Anything else is a bug in
-Convscope: the traceback goes to the log, and the response states the time, so the log entry can be found.
+`handle_faults(server)` covers every route, `callback_fault` every callback. Expected errors (an unreadable
+store, a full disk) respond with their own message. Anything else is a bug in Convscope: the traceback goes to
+the log, and the response states the time, so the log entry can be found.
 """
 
 import logging

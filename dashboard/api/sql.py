@@ -1,8 +1,7 @@
-"""SQL routes of the HTTP API: `/api/sql` runs a statement, `/download/sql.*` exports all its rows,
-`/api/queries` stores saved queries.
+"""SQL routes of the HTTP API: run a statement, download all its rows, and store saved queries.
 
-The statement is `q`; the value of its parameter `$name` is `p.name`, converted to a number if it parses as
-one.
+`/api/sql` runs the statement `q`; the value of its parameter `$name` is `p.name`, converted to a number if it
+parses as one. `/download/sql.*` exports all rows, `/api/queries` stores queries.
 """
 
 import itertools
@@ -149,9 +148,7 @@ def _run(*, rows: int, size: int) -> Result:
 
 
 def client_gone() -> Callable[[], bool]:
-    """A function that reports whether the client has closed the connection; always False if the server does
-    not expose it.
-    """
+    """A function that returns whether the client has disconnected; always False if the server cannot tell."""
     gone: Callable[[], bool] = flask.request.environ.get("waitress.client_disconnected", lambda: False)
     return gone
 

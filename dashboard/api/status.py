@@ -46,8 +46,9 @@ def status(context: Context) -> dict[str, Any]:
 
 
 def work(context: Context) -> dict[str, Any]:
-    """State of jobs, workers, the broker and the first run. Separate from `status`, because pages that show
-    the atlas need not refresh when it changes.
+    """State of jobs, workers, the broker and the first run.
+
+    Separate from `status`, because pages that show the atlas need not refresh when it changes.
     """
     first = read_first_run(context.settings.home)
     first_run = None if first is None else asdict(first)

@@ -1,5 +1,4 @@
-"""Upload routes: `/api/uploads` receives files in chunks, `/api/uploads/…/import` turns an upload into an
-import job.
+"""Upload routes: `/api/uploads` receives files in chunks, `/api/uploads/…/import` creates an import job.
 
 A chunk is the raw body of a PUT with type `application/octet-stream`, which a page on another site cannot
 send without a CORS preflight. It is written straight to disk; the response states the offset of the next

@@ -9,8 +9,10 @@ from dash.exceptions import PreventUpdate
 
 
 def render_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]:
-    """Decorator for a page's layout. Dash calls the layout on every change of the address; while the page is
-    already shown, the layout stays as it is.
+    """Decorator for a page's layout.
+
+    Dash calls the layout on every change of the address; while its page is already shown, the layout stays as
+    it is.
     """
 
     def decorate(draw: Callable[[], Any]) -> Callable[..., Any]:
@@ -26,7 +28,5 @@ def render_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]
 
 
 def in_browser(app: Any, function: str, *parts: Any, **options: Any) -> None:
-    """Register the function `function` of `assets/*.js` as a clientside callback with its outputs, inputs and
-    states.
-    """
+    """Register `function` of `assets/*.js` as a clientside callback with its outputs, inputs and states."""
     app.clientside_callback(ClientsideFunction("convscope", function), *parts, **options)

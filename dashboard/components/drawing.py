@@ -160,9 +160,7 @@ def _pill(
 
 
 def _shortened(name: str, length: int) -> str:
-    """`name` cut to `length`. Names of a block differ at their end, so `attention.q_proj` loses leading parts
-    first, then its end.
-    """
+    """`name` cut to `length`: leading parts first, because names of a block differ at their end."""
     while len(name) > length and "." in name:
         name = name.partition(".")[2]
     return name if len(name) <= length else name[: length - 1] + "…"

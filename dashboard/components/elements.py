@@ -208,9 +208,7 @@ def card(title: str, tools: Component, *inside: Component) -> Component:
 def plain_table(
     head: Sequence[str], body: Sequence[Sequence[Any]], words: str, *, chosen: int | None = None
 ) -> Component:
-    """A table that scrolls sideways: names first, then numbers. `words` describes it, `chosen` is the index
-    of the highlighted row.
-    """
+    """A table that scrolls sideways, names first; `words` describes it, `chosen` is the highlighted row."""
     names = html.Tr(
         [html.Th(name, scope="col", className="end" if place else "") for place, name in enumerate(head)]
     )

@@ -85,9 +85,7 @@ def summary(row: GridRow) -> list[str]:
 
 
 def tied(cells: Sequence[Record]) -> bool:
-    """Whether all of a channel's top-k, given by rank, have the same activation; they are then the lowest
-    image ids.
-    """
+    """Whether all of a channel's top-k have the same activation; they are then simply the lowest image ids."""
     return len(cells) > 1 and bool(cells[0]["activation"] == cells[-1]["activation"])
 
 

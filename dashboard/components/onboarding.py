@@ -34,9 +34,7 @@ class Stop(NamedTuple):
 
 
 def nothing_yet(image_set: str = "") -> Component:
-    """The page before there is a run. `image_set` is the set it refers to; by default the newest, if there is
-    one.
-    """
+    """The page before there is a run, about `image_set`, by default the newest set, if there is one."""
     first = read_first_run(current().settings.home)
     if first is not None and image_set in ("", SAMPLES, STIMULI):
         return _steps(first)
@@ -162,8 +160,10 @@ def _stops(context: Context, catalogue: Catalogue, run: Record) -> list[Stop]:
 
 
 def _channel(context: Context, catalogue: Catalogue, run: Record) -> Record:
-    """A channel worth a look: with probe images, the one most selective for the orientation of bars in a
-    layer about a sixth of the way through the network, where networks detect edges.
+    """A channel worth a look.
+
+    If probe images are indexed: in a layer about a sixth of the way through the network, where networks
+    detect edges, the channel most selective for the orientation of bars.
     """
     layers = [layer for layer in catalogue.layers[run["model"]] if catalogue.is_indexed(run, layer)]
     probes = context.atlas.fetch(probe_run(run["model"]))

@@ -185,9 +185,7 @@ def _told(row: Mapping[str, Any]) -> str:
 
 
 def matrix_figure(rows: Sequence[Record], *, start: str) -> Any:
-    """Heat map of class changes (from, to) for the most frequent ones; `start` names the axis of the first
-    class.
-    """
+    """Heat map of the most frequent class changes (from, to); `start` is the title of the "from" axis."""
     counts: dict[tuple[int, int], Record] = {(row["from_index"], row["to_index"]): row for row in rows}
     # the most frequent target classes, and the classes that change to them, so that few cells are empty
     across = _most(rows, "to")
@@ -220,9 +218,7 @@ def matrix_figure(rows: Sequence[Record], *, start: str) -> Any:
 
 
 def _most(rows: Sequence[Record], side: str) -> dict[int, str]:
-    """The classes with the most images on one side, largest first, by index; names that repeat carry their
-    index.
-    """
+    """The classes with the most images on one side, largest first, by index; ambiguous names include the index."""
     totals: dict[int, int] = {}
     names: dict[int, str] = {}
     for row in rows:

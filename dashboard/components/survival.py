@@ -12,9 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def survival(flipped: npt.NDArray[np.int64], censored: npt.NDArray[np.int64]) -> Floats:
-    """Share still correct just after each epsilon, from counts in ascending order of epsilon along the last
-    axis.
-    """
+    """Share still correct just after each epsilon, from counts by ascending epsilon along the last axis."""
     ended = flipped + censored
     at_risk = ended[..., ::-1].cumsum(-1)[..., ::-1]
     left = np.where(at_risk > 0, 1 - flipped / np.maximum(at_risk, 1), 1.0)

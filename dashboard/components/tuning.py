@@ -18,9 +18,7 @@ from db.queries import tuning as tuning_queries
 
 
 def tuning_panel(context: Context, selection: LayerSelection, here: ChannelAddress) -> Component:
-    """Two cards if the model was indexed over probe images, else a collapsed section that explains how to get
-    them.
-    """
+    """Two cards if the model was indexed over probe images, else a collapsed section on how to get them."""
     model, layer, number = selection.run["model"], selection.layer["layer"], here.channel
     runs = context.atlas.fetch(tuning_queries.probe_run(model))
     found = context.atlas.fetch(tuning_queries.tuning(runs[0]["run"], layer, number)) if runs else []

@@ -1,6 +1,4 @@
-"""CSV downloads of attacks: all of a job, the model's output at each epsilon of one, and the Robustness
-page's tables.
-"""
+"""CSV downloads of attacks: a job's attacks, one attack's predictions by epsilon, the Robustness page's tables."""
 
 from collections.abc import Callable
 
@@ -43,8 +41,9 @@ _LEFT_OUT = ("parameters", "successes", "url", "png", "input_png", "signs_png", 
 
 @attack_downloads.get("/attacks.csv")
 def attacks_csv() -> flask.Response:
-    """A row for each attack of a `job`, or of the request described by an address of the Attack page,
-    whichever job computed it; missing attacks get a row too.
+    """A row for each attack of a `job`, or of the request in an address of the Attack page.
+
+    The attack may come from any job; missing ones get a row too.
     """
     context = current()
     if "job" in flask.request.args:

@@ -194,9 +194,7 @@ def saliency_figure(context: Context, asked: Asked, view: View) -> Any:
 
 
 def shared_ends(own: Mapping[int, float], models: Mapping[int, str], scale: str) -> dict[int, float]:
-    """Upper end of each map's color scale, by position: its `own` end, or the largest of those that share a
-    scale.
-    """
+    """Upper end of each map's color scale, by position: its `own` end, or the largest of those that share it."""
     if scale == "own":
         return dict(own)
     among = {position: models[position] if scale == "model" else "" for position in own}

@@ -307,8 +307,7 @@ def prediction_lists(predictions: list[Record], image: Record) -> Component:
 
 
 def driven_channels(rows: list[Record], run: Record) -> dict[str, Any]:
-    """Channels with the image in their top-k, by layer: records that `grid.js` draws, because there may be
-    many.
+    """Channels with the image in their top-k, by layer: records for `grid.js`, because there may be many.
 
     Links consist of `channel` with the names of layer and channel filled in.
     """

@@ -266,9 +266,7 @@ def not_indexed(catalogue: Catalogue, address: ImagesAddress) -> str:
 
 
 def class_options(classes: list[Record], chosen: str) -> list[dict[str, Any]]:
-    """Options of the class list; WNIDs distinguish classes with the same name. A chosen class without images
-    stays listed.
-    """
+    """Options of the class list, including a chosen class without images; WNIDs distinguish equal names."""
     absent = chosen and all(row["class"] != chosen for row in classes)
     return [{"value": chosen, "label": chosen, "description": count(0, "image")}] * bool(absent) + [
         {
@@ -282,9 +280,7 @@ def class_options(classes: list[Record], chosen: str) -> list[dict[str, Any]]:
 
 
 def _controls(address: ImagesAddress) -> tuple[str, str, str, str, dict[str, Any]]:
-    """The controls' values, then the same as a dict: the browser writes no address for a control that the
-    server left unchanged.
-    """
+    """The controls' values, also as a dict: the browser writes no address for a control left unchanged."""
     values = (address.search, address.verdict, address.sort, address.view)
     return (*values, dict(zip(("search", "verdict", "sort", "view"), values, strict=True)))
 

@@ -1,6 +1,4 @@
-"""The `Page` type. A page is a module of `dashboard.pages` with a `PAGE`, plus one line in
-`dashboard.pages.registry`.
-"""
+"""The `Page` type. A page is a module of `dashboard.pages` with a `PAGE`, and one line in `registry`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

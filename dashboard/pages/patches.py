@@ -297,9 +297,7 @@ def _trouble(catalogue: Catalogue, address: PatchesAddress) -> Component | None:
 
 
 def shown_values(address: PatchesAddress) -> dict[str, str]:
-    """The controls' values. The browser compares with them: a control that the server left unchanged writes
-    no address.
-    """
+    """The controls' values: the browser writes no address for a control left as the server set it."""
     return {
         "channels": address.channels,
         "sort": address.sort,

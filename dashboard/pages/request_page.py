@@ -1,6 +1,4 @@
-"""Layout and callbacks shared by the pages that submit jobs: a message, a root rendered in the browser, and
-its data.
-"""
+"""Layout and callbacks of pages that submit jobs: a message, a root rendered in the browser, and its data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +32,7 @@ def asking_layout(name: str, constants: Record) -> Component:
 
 
 def register_asking(app: Dash, name: str, *, path: str, draw: str, read: Show) -> None:
-    """Register the page's callbacks: `read` returns the data for an address, `draw` names the script's
-    function that renders it.
-    """
+    """Register the page's callbacks: `read` returns the data for an address, the script's `draw` renders it."""
 
     def show(
         search: str | None, _status: Any, pathname: str | None

@@ -1,5 +1,4 @@
-"""Data of a page that submits jobs, read from its address: choices, problems with them, the request, and its
-job.
+"""Data of a page that submits jobs, read from its address: choices and their problems, the request, its job.
 
 The Saliency and Attack pages have the same choices (models, images, a method with its parameters, a class).
 They look up a request's job by its content, so a link shows the same to everybody.
@@ -64,8 +63,10 @@ def read_request(
     ask: Ask,
     show: Callable[[Record], Record],
 ) -> Record:
-    """The page's data. `most` limits the results shown; `ask` builds the job; `show` removes server-only
-    fields from a stored row.
+    """The page's data for an address.
+
+    `most` limits the results shown; `ask` builds the job; `show` removes server-only fields from a stored
+    row.
     """
     given = {
         name.removeprefix("p_"): values[-1]
@@ -126,8 +127,7 @@ def read_request(
 def chosen_here(
     context: Context, read: Callable[[Context, Catalogue, str | None], Record]
 ) -> tuple[Record, Chosen]:
-    """The page's data for the current request's query string, as `read` returns it, and its choices, to build
-    the job from.
+    """The page's data for the current query string, as returned by `read`, and its choices.
 
     Raises:
         AtlasError, LedgerError: a store cannot be read at the moment.

@@ -112,9 +112,7 @@ def register(app: Dash) -> None:
 
 
 def editor_file(name: str) -> flask.Response:
-    """A file of the Ace editor, from the package django-ace, which is never imported because that would
-    import Django.
-    """
+    """A file of the Ace editor, from the package django-ace; never imported, because that would import Django."""
     found = importlib.util.find_spec("django_ace")
     if found is None or found.origin is None:
         raise RuntimeError(

@@ -83,11 +83,11 @@ def tile(picture: Pixels, where: Placement, shown: View, size: int) -> Pixels:
 
 
 def reduced(picture: Pixels, size: tuple[int, int]) -> Pixels:
-    """`picture` reduced to `size` (width, height) with area interpolation; within two gray levels of
-    `INTER_AREA` and two to six times as fast.
+    """`picture` reduced to `size` (width, height) with area interpolation.
 
-    OpenCV's area interpolation is fast for integer factors, so this first resizes linearly, by a factor below
-    two, to the nearest integer multiple of `size`.
+    Within two gray levels of `INTER_AREA`, and two to six times as fast. OpenCV's area interpolation is fast
+    for integer factors, so this first resizes linearly, by a factor below two, to the nearest integer
+    multiple of `size`.
     """
     height, width = picture.shape[:2]
     even = (size[0] * max(1, width // size[0]), size[1] * max(1, height // size[1]))

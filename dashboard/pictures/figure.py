@@ -141,9 +141,7 @@ def wrapped(text: str, font: Font, width: float) -> list[str]:
 
 
 def written(text: str) -> str:
-    """`text` limited to what the font can render: ASCII if DejaVu is missing, since other characters would be
-    boxes.
-    """
+    """`text` limited to what the font can render: ASCII if DejaVu is missing, which would show boxes otherwise."""
     if _dejavu() is not None:
         return text
     plain = text.translate({ord("×"): "x", ord("–"): "-", ord("…"): "...", ord("≤"): "<="})

@@ -1,5 +1,4 @@
-"""Receptive field geometry: from a unit's position in the feature map to a window in the model's input and in
-an image.
+"""Receptive field geometry: from a unit's position in the feature map to windows in the input and the image.
 
 All boxes are (y0, x0, y1, x1), half-open. A *field* is a unit's receptive field in input pixels; it may
 extend into the padding around the input. A *window* is what a tile shows of it: along each axis as long as
@@ -128,7 +127,7 @@ class Placement:
 def placement(
     preprocessing: Preprocessing, image_size: tuple[int, int], picture_size: tuple[int, int]
 ) -> Placement:
-    """Placement of the input in a smaller copy (`picture_size`) of an image (`image_size`), both (height,
+    """Placement of the input in a copy of an image; `image_size` and `picture_size` (the copy's) are (height,
     width).
 
     The input's center is always inside the image, so its position there is never clipped and determines the

@@ -1,7 +1,6 @@
-"""Color maps: from a map's values to colors. All server-side coloring happens here; `assets/heat.js` must
-match it.
+"""Color maps: from a map's values to colors.
 
-Pixels are uint8 H,W,3 in R, G, B.
+All server-side coloring happens here; `assets/heat.js` must match it. Pixels are uint8 H,W,3 in R, G, B.
 """
 
 import cv2
@@ -51,8 +50,7 @@ def highest(values: Values, clip: float) -> float:
 
 
 def scaled(values: Values, high: float, *, diverging: bool) -> npt.NDArray[np.float64]:
-    """Color map positions in [0, 1]: of magnitudes from 0 to `high`, or of values from -`high` to `high` if
-    diverging.
+    """Color map positions in [0, 1]: of magnitudes from 0 to `high`, or of values from -`high` to `high`.
 
     If `high` is 0, all values lie at the lower end, or in the middle if diverging.
     """
@@ -83,6 +81,6 @@ def png(pixels: Pixels) -> bytes:
 
 
 def read_png(data: bytes) -> Pixels | None:
-    """Pixels of a PNG; None where it is damaged."""
+    """Pixels of a PNG; None if it is damaged."""
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     return None if decoded is None else np.ascontiguousarray(decoded[:, :, ::-1]).astype(np.uint8, copy=False)

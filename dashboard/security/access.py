@@ -51,9 +51,7 @@ class Access:
         return bool(self.settings.password or self.settings.user_header)
 
     def visitor(self, request: flask.Request) -> Visitor | None:
-        """The sender of a request; None without access. A wrong password in HTTP Basic counts against the
-        limit.
-        """
+        """The sender of a request; None without access. A wrong password in HTTP Basic counts."""
         address = address_key(request)
         if not self.asks_for_login:
             return Visitor("", address)
@@ -78,9 +76,7 @@ class Access:
         return "".join(letter for letter in name if letter.isprintable())[:MAX_NAME]
 
     def try_password(self, given: str, address: str) -> bool:
-        """Whether `given` is the password. Always False while `address` is blocked for too many wrong
-        passwords.
-        """
+        """Whether `given` is the password. Always False while `address` is blocked for too many wrong ones."""
         if self.limits.seconds_to_wait("wrong passwords", address):
             return False
         if same_text(given, self.settings.password):
@@ -96,9 +92,7 @@ def same_text(given: str, expected: str) -> bool:
 
 
 def address_key(request: flask.Request) -> str:
-    """Rate limit key of a client without a name: its address; for IPv6 the /64 network, since one client may
-    own all of it.
-    """
+    """Rate limit key of an unnamed client: its IPv4 address, or its /64 network, all of which it may own."""
     try:
         address = ipaddress.ip_address(request.remote_addr or "")
     except ValueError:

@@ -49,9 +49,7 @@ def secure(app: Dash) -> Callable[[flask.Response], flask.Response]:
 
 
 def _keep_private(response: flask.Response) -> None:
-    """Keep responses out of shared caches, so no cache serves one user's data to others, and pages out of the
-    browser's after logout.
-    """
+    """Keep responses out of shared caches, and pages out of the browser's cache after logout."""
     kept = re.sub(r"\bpublic\b", "private", response.headers.get("Cache-Control", "no-store"))
     said = "private" in kept or "no-store" in kept
     response.headers["Cache-Control"] = kept if said else f"private, {kept}"

@@ -1,5 +1,4 @@
-"""Rate limits per client for expensive requests: token buckets that hold one minute's worth and refill
-continuously.
+"""Rate limits per client for expensive requests: token buckets of a minute's worth, refilled continuously.
 
 State is kept in memory, which suffices because there is one web process. Each bucket remembers at most
 MAX_KNOWN clients; the one whose last request is oldest is forgotten first.

@@ -149,8 +149,7 @@ def login_address(request: flask.Request) -> str:
 
 
 def own_path(given: str) -> str:
-    r"""A path of this dashboard, or its first page for anything else: `//evil`, `/\evil` and `https:evil`
-    lead to other sites.
+    r"""A path of this dashboard, or its first page for anything else (`//evil`, `/\evil`, `https:evil`).
 
     Browsers treat a backslash as a slash and drop tabs and line breaks, so a path may contain none of them.
     """

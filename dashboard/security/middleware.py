@@ -138,9 +138,7 @@ def _ask_for_login(access: Access) -> flask.Response:
 
 
 def _asked_by_a_page(request: flask.Request) -> bool:
-    """Whether one of our own pages, whose session has expired, sent the request, rather than a program or a
-    user.
-    """
+    """Whether the sender is one of our own pages after its session expired, not a program or a user."""
     mode = request.headers.get("Sec-Fetch-Mode")
     if mode is not None:
         return mode != "navigate"

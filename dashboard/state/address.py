@@ -161,12 +161,11 @@ class OverviewAddress(Address):
 
 @dataclass(frozen=True)
 class SaliencyAddress(Address):
-    """A request for maps. `models` lists names, empty for `model` alone; method parameters are additional
-    `p_NAME` parameters.
+    """A request for maps.
 
-    `steps` is the number of steps of the deletion and insertion curves shown with the maps.
-
-    Display options of the maps (colors, scale, …) are also in the address; only the browser reads them.
+    `models` lists names, empty for `model` alone; method parameters are additional `p_NAME` parameters.
+    `steps` is the number of steps of the deletion and insertion curves shown with the maps. Display options
+    of the maps (colors, scale, …) are also in the address; only the browser reads them.
     """
 
     path: ClassVar[str] = "/saliency"
@@ -211,9 +210,7 @@ class RobustnessAddress(Address):
 
 @dataclass(frozen=True)
 class SQLAddress(Address):
-    """A statement. The values of its parameters (`p.NAME`) and display options are also in the address; only
-    the browser reads them.
-    """
+    """A statement. Its parameters (`p.NAME`) and display options are also in the address, for the browser only."""
 
     path: ClassVar[str] = "/sql"
     q: str = ""

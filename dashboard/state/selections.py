@@ -20,9 +20,7 @@ IMAGES_PER_PAGE = 96
 
 
 class NothingSelected(LookupError):
-    """The address names something that is not in the atlas; the message is one sentence, `choices` are valid
-    alternatives.
-    """
+    """The address names something missing from the atlas. Message: one sentence; `choices`: valid names."""
 
     def __init__(self, sentence: str, choices: tuple[str, ...] = ()) -> None:
         super().__init__(sentence)
@@ -104,10 +102,10 @@ def select_layer(catalogue: Catalogue, address: PatchesAddress) -> LayerSelectio
 
 
 def default_layer(run: Record, layers: Sequence[Record]) -> Record | None:
-    """The first of `layers` whose receptive field spans at least a third of the input: fields of earlier
-    layers are too small to recognize much, those of later ones cover everything.
+    """The first of `layers` whose receptive field spans at least a third of the input.
 
-    A global field qualifies. If no layer does, the first.
+    Earlier layers see only specks, later ones nearly everything. A global field qualifies. If no layer does,
+    the first.
     """
     third = min(run["input_height"], run["input_width"]) / 3
     seen = (

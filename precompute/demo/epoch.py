@@ -1,6 +1,4 @@
-"""One training epoch: augmentation, loss, learning rate, optimizer steps and the running average of the
-weights.
-"""
+"""One training epoch: augmentation, loss, learning rate, optimizer steps, running average of the weights."""
 
 import math
 

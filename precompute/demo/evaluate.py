@@ -35,8 +35,7 @@ def logits_of(network: nn.Module, pixels: Bytes) -> Tensor:
 
 
 def measure(network: nn.Module, images: Images, teacher: npt.NDArray[np.float16]) -> dict[str, float]:
-    """The values of `CARD_COLUMNS`: fractions of `images` in [0, 1], and the median rank of the label (1 if
-    correct).
+    """The values of `CARD_COLUMNS`: fractions of `images`, and the median rank of the label (1 if correct).
 
     Args:
         teacher: probabilities N,1000.

@@ -84,9 +84,7 @@ def _by_row(scale: Tensor, weight: Tensor) -> Tensor:
 
 
 def curve(log: Sequence[dict[str, float]]) -> str:
-    """The log as SVG: top-1 accuracy and agreement with the teacher by epoch, in colors that work in both
-    themes.
-    """
+    """The log as SVG: top-1 accuracy and agreement with the teacher by epoch, in colors for both themes."""
     width, height, left, bottom = 640, 260, 46, 30
     epochs, most = len(log), max(0.1, *(line[name] for line in log for name in ("top1", "agreement")))
 

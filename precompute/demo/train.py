@@ -66,9 +66,7 @@ def _training_images(data: Path, recipe: Recipe) -> Images:
 def _stored(
     path: Path, read: Callable[[], Images], teacher: VisionModel, *, quick: bool
 ) -> tuple[Images, Answers]:
-    """Images and the teacher's outputs, loaded from the file; if it is missing, both are computed and saved
-    there.
-    """
+    """Images and the teacher's outputs, loaded from the file, which is computed first if it is missing."""
     if not path.exists():
         images = read()
         click.echo(f"{path.stem}: {len(images):,} views read; asking the teacher")

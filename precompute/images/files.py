@@ -87,9 +87,7 @@ def store_images(
 
 
 def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> StoredImage:
-    """Read one image and write its files; `known` maps content hashes of the set's images with this name to
-    their files.
-    """
+    """Read one image and write its files; `known` maps hashes of the set's images of this name to files."""
     if image.problem is not None:
         return StoredImage(image, reason=image.problem)
     try:

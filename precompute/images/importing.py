@@ -272,10 +272,10 @@ def check_set_name(image_set: str) -> None:
 def open_source(
     path: Path, *, but: Iterable[Path] = (), within: Path | None = None, columns: Columns | None = None
 ) -> Source:
-    """The source at `path`, by its type, without the folders in `but`. Links that lead out of `within` are
-    refused.
+    """The source at `path`, by its type.
 
-    `columns` are those of its shards chosen by the user.
+    Folders in `but` are excluded, links that lead out of `within` are refused. `columns` are those of its
+    shards chosen by the user.
 
     Raises:
         ImportRefused: `path` does not exist, or is nothing that images can be read from.
@@ -370,9 +370,7 @@ def _silent(_done: int, _total: int | None) -> None:
 
 
 def _looking(progress: Progress) -> Step:
-    """A step function that calls `progress` periodically while a source is surveyed, which also lets a
-    cancelled job stop.
-    """
+    """A step function that calls `progress` periodically during a survey, which lets a cancelled job stop."""
     told = time.monotonic()
 
     def step() -> None:

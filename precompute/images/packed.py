@@ -43,8 +43,7 @@ class _Unreadable(Exception):
 def packed_rows(
     file: IO[bytes], name: str, tables: Mapping[str, bytes], columns: Columns
 ) -> Iterator[SourceImage]:
-    """The images of one file, each with its split and class; an unreadable file yields one problem under its
-    own name.
+    """The images of one file, each with split and class; an unreadable file yields a problem under its name.
 
     Args:
         file: seekable.

@@ -1,5 +1,4 @@
-"""Guard against parquet decompression bombs: check page headers before a reader allocates the sizes they
-state.
+"""Guard against parquet decompression bombs: check page headers before a reader allocates what they state.
 
 A page of a few bytes may unpack to 2 GiB, one dictionary value may be repeated in every row, and a run length
 of four bytes may stand for a billion empty rows. Readers allocate all of it. The page headers reveal this

@@ -44,8 +44,8 @@ _FOOLBOX_NAME = re.compile(r"imagenet_\d+_(\d{1,3})\.jpg")
 
 
 def import_samples(atlas: Atlas, store: ImageStore, progress: Progress | None = None) -> ImportReport:
-    """Create the set `samples`, or add what newer packages contain. Files are copied, because packages may be
-    uninstalled.
+    """Create the set `samples`, or add what newer packages contain; files are copied, as packages may go
+    away.
 
     Raises:
         ImportRefused: no package contains any of the photos.
@@ -74,7 +74,7 @@ class PackageSource:
         """Number of photos found."""
         return len(self._found)
 
-    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:  # noqa: ARG002  # none is
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:  # noqa: ARG002  # no image is ever skipped
         """The photos, in order of package."""
         for name, path, label in self._found:
             data = path.read_bytes()

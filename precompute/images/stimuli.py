@@ -73,10 +73,9 @@ _WORDS = frozenset({"colour", "polarity", "symbol"})
 
 
 def design(count: int = USUAL, seed: int = 0) -> list[Stimulus]:
-    """The gratings and hues from which tuning is measured, then equally many of each kind with parameters
-    drawn by `seed`.
+    """The gratings and hues from which tuning is measured, then each kind in turn with random parameters.
 
-    For a given seed, a longer list starts with any shorter one.
+    For a given `seed`, a longer list starts with any shorter one.
 
     Raises:
         ValueError: `count` is below 400 or above 50,000.
@@ -149,7 +148,7 @@ class StimulusSource:
         """Number of images."""
         return len(self._design)
 
-    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:  # noqa: ARG002  # none is
+    def images(self, skip: Container[str] = ()) -> Iterator[SourceImage]:  # noqa: ARG002  # no image is ever skipped
         """The images in the order of the design."""
         for one in self._design:
             ok, data = cv2.imencode(".png", paint(one, SIDE)[..., ::-1])

@@ -32,9 +32,7 @@ from precompute.images.stimulus_painting import (
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind: how its parameters are drawn, how an image H,W,3 is painted from them, and whether it has
-    sharp edges.
-    """
+    """One kind: random parameters, an image H,W,3 painted from them, and whether it has sharp edges."""
 
     draw: Callable[[np.random.Generator], dict[str, Value]]
     paint: Callable[[Values, Plane, Plane], Plane]

@@ -124,9 +124,7 @@ def _filtered(values: Values, weight: Callable[[Plane, Plane], Plane], shape: tu
 
 
 def paint_noise(values: Values, x: Plane, _y: Plane) -> Plane:
-    """Amplitude is inversely proportional to frequency to the power of `exponent`: 0 is white noise, 1 as in
-    natural scenes.
-    """
+    """Noise with amplitude proportional to 1 / frequency^`exponent`: 0 is white, 1 as in natural scenes."""
 
     def weight(cycles_x: Plane, cycles_y: Plane) -> Plane:
         return np.maximum(np.hypot(cycles_x, cycles_y), 1) ** -_real(values, "exponent")

@@ -39,9 +39,7 @@ class Progress:
 
 
 class CheckpointFailed(RuntimeError):
-    """A checkpoint cannot be written, for example because the disk is full; the previous one is intact. The
-    message is one sentence.
-    """
+    """A checkpoint cannot be written (full disk); the previous one is intact. The message is one sentence."""
 
 
 class Checkpoint:
@@ -117,9 +115,7 @@ class Checkpoint:
         return Progress(about["next_place"], about["seconds"], unreadable), tensors
 
     def why_not_used(self) -> str | None:
-        """Why the build cannot resume from a checkpoint of the same model and set; None if there is no
-        checkpoint.
-        """
+        """Why the build cannot resume from a checkpoint of the same model and set; None if there is none."""
         if self._state.exists():
             return "the checkpoint of an earlier try cannot be read"
         for other in self._of_the_pair():

@@ -1,6 +1,4 @@
-"""Inputs of an index, determined before its pass: images, labels, layers, device, and the checkpoint's
-settings.
-"""
+"""Inputs of an index, determined before its pass: images, labels, layers, device, checkpoint settings."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,6 +1,4 @@
-"""A model's predictions for each image: its five most probable classes, and the labeled class, whatever its
-rank.
-"""
+"""A model's predictions for each image: its five most probable classes, and the labeled class at any rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -95,8 +95,7 @@ def check_publishable(
 def publish_run(
     atlas: Atlas, *, described: ModelRows, made: RunMetadata, state: IndexState, replace: bool = False
 ) -> int:
-    """Publish a run, with `replace` instead of the existing one of the same model and set; returns its
-    number.
+    """Publish a run and return its number; `replace` replaces an existing run of the same model and set.
 
     Raises:
         AlreadyIndexed, AnotherModel: as in `check_publishable`, checked again while publishing is locked.
@@ -326,9 +325,7 @@ def _results(state: IndexState, *, images: int) -> dict[str, pa.Table]:
 
 
 def _responses(state: IndexState, images: int) -> pa.Table:
-    """A list of `images` values per channel, NULL for an image without a finite one; no rows if responses are
-    not kept.
-    """
+    """A list of `images` values per channel, NULL where not finite; no rows if responses are not kept."""
     layers, channels = _channel_names(state.taps)
     kept = state.responses()
     if kept is None:

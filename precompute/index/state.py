@@ -55,9 +55,7 @@ class IndexState:
         self._taken = []
 
     def take(self, tap: Tap, output: Tensor) -> None:
-        """Process the raw output of a tap; `workers.layers.taps.record_taps` calls this during the forward
-        pass.
-        """
+        """Process a tap's raw output; `workers.layers.taps.record_taps` calls this during the forward pass."""
         maps = as_nchw(tap, output)[: len(self._image_ids)]
         best = self.topk[tap.layer].update(maps, self._image_ids)
         self._best[: len(best), self._slices[tap.layer]] = best

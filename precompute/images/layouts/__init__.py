@@ -1,9 +1,8 @@
-"""Dataset layouts: where a source states split, class and label. One module per layout, tried in the order of
-`DETECTORS`.
+"""Dataset layouts: where a source states split, class and label.
 
-A detector takes the `Scene` and returns its `Layout`, or None if the source does not have it. Detectors open
-no files: they work from names and from the small files kept by the survey, so folders, archives and uploads
-are treated alike.
+One module per layout, tried in the order of `DETECTORS`. A detector takes the `Scene` and returns its
+`Layout`, or None if the source does not have it. Detectors open no files: they work from names and from the
+small files kept by the survey, so folders, archives and uploads are treated alike.
 """
 
 from collections import Counter

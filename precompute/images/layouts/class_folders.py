@@ -1,5 +1,4 @@
-"""Folders named by class, with or without splits: ImageFolder trees, SUN397, EuroSAT, the flat trees of COCO
-and YOLO.
+"""Folders named by class, with or without splits: ImageFolder, SUN397, EuroSAT, flat trees of COCO and YOLO.
 
 Lists of images named by split (`train.txt` in Food-101's `meta/`) state the split if no folder does.
 """

@@ -1,6 +1,4 @@
-"""ILSVRC's flat validation folder with Kaggle's table or the devkit's list; see
-`precompute.images.ground_truth`.
-"""
+"""ILSVRC's flat validation folder with Kaggle's table or the devkit's list; see `images.ground_truth`."""
 
 from dataclasses import replace
 

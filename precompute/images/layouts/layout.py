@@ -135,9 +135,7 @@ class Scene:
         return replace(layout, places=places, **changes)  # type: ignore[arg-type]
 
     def split(self, layout: Layout, splits: Mapping[str, str], words: str) -> Layout:
-        """`layout` with the splits of some images, by name, replaced, unless the user chose where splits come
-        from.
-        """
+        """`layout` with the splits of some images replaced, unless the user chose where splits come from."""
         if self.options.no_split or self.options.split_level is not None or not splits:
             return layout
         places = dict(layout.places)

@@ -1,6 +1,4 @@
-"""Tables next to the images: metadata of Hugging Face's imagefolder, `labels.csv`, the files of Roboflow and
-COCO.
-"""
+"""Tables next to the images: Hugging Face imagefolder metadata, `labels.csv`, files of Roboflow and COCO."""
 
 from dataclasses import replace
 

@@ -30,8 +30,7 @@ class FolderSource:
         within: Path | None = None,
         columns: Columns | None = None,
     ) -> None:
-        """`only` restricts the source to one file of the folder, by name; folders in `but` are skipped at any
-        depth.
+        """`only` names the one file of the folder to use, if any; folders in `but` are skipped at any depth.
 
         Links that lead out of `within` are reported as problems.
         """

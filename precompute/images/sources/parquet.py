@@ -1,6 +1,4 @@
-"""Parquet shards in the format of the Hugging Face Hub: a column of image files, and a column of labels with
-names.
-"""
+"""Parquet shards in the format of the Hugging Face Hub: a column of images, and one of labels with names."""
 
 import json
 import math
