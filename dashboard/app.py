@@ -2,9 +2,9 @@
 
 Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps,
 `/attack` attacks, `/robustness` attacks on whole sets, `/sql` user queries, `/jobs` jobs. `/pictures/…`,
-`/download/…`, `/choices/….json` and `/status.json` serve their data; `/api/…` is open to programs too;
-`/bootstrap/…` and `/editor/…` serve Bootstrap's and the SQL editor's files. `/login`, `/logout` and the
-public `/health.json` come before access control (see `security/middleware.py`).
+`/download/…`, `/choices/….json` and `/status.json` serve their data; `/api/…` is for programs too;
+`/bootstrap/…` and `/editor/…` serve Bootstrap's and the SQL editor's files. Everything requires access except
+`/login`, `/logout` and `/health.json` (see `security/middleware.py`).
 """
 
 from pathlib import Path

@@ -63,7 +63,7 @@ def step(href: str | None, symbol: str, words: str) -> Component:
 
 
 def sql_tools(query: Query, download: str, *, rows: int | None = None) -> Component:
-    """Open in SQL, Copy SQL and Download CSV for one table; `rows` is the CSV's row limit, if there are more."""
+    """Open in SQL, Copy SQL and Download CSV for one table; `rows` is the CSV's row count, if more than shown."""
     text = query.text()
     return html.Div(
         [

@@ -92,7 +92,7 @@ def same_text(given: str, expected: str) -> bool:
 
 
 def address_key(request: flask.Request) -> str:
-    """Rate limit key of an unnamed client: its IPv4 address, or its /64 network, all of which it may own."""
+    """Rate limit key of an unnamed client: its address, or for IPv6 its /64 network, all of which it may own."""
     try:
         address = ipaddress.ip_address(request.remote_addr or "")
     except ValueError:

@@ -55,8 +55,7 @@ def open_sessions(server: flask.Flask, settings: Settings) -> None:
     server.session_interface = Sessions()
     server.secret_key = hmac.digest(secret, settings.password.encode("utf-8", "surrogatepass"), "sha256")
     server.config.update(
-        # cookies are separated by host, not by port: two dashboards on one host must not overwrite each
-        # other's
+        # cookies are per host, not per port: two dashboards on one host must not share a name
         SESSION_COOKIE_NAME=f"convscope-{hmac.digest(secret, b'name', 'sha256').hex()[:8]}",
         SESSION_COOKIE_PATH=f"{settings.url_prefix}/",
         SESSION_COOKIE_HTTPONLY=True,
