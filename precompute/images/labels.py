@@ -137,7 +137,7 @@ def read_folders(
       split; so does `x_mask.png` next to `x.png`.
     - Folders that contain everything (`imagenet/ILSVRC/Data/CLS-LOC`), and `images/` anywhere, are skipped.
     - Then there may be a level of splits: every folder's name is a split, or the named splits contain only
-      folders and the other folders on the level contain the same ones. A second split of the same meaning
+      folders, some of which also occur in the other folders of the level. A second split of the same meaning
       (`seg_train/seg_train`) is skipped, as is a level of single letters.
     - The class is the folder named by a WNID; if there is none, the first folder below, as in ImageFolder.
     - An image outside a class folder has the class of the WNID in its file name, if any.
@@ -269,8 +269,8 @@ def _split_level(first: set[str], below: Mapping[Folder, Folder]) -> dict[str, s
     for rest in below.values():
         if len(rest) > 1:
             inside[rest[0]].add(rest[1])
-    # If the known splits contain only folders (the classes), their neighbors with the same ones are splits of
-    # another name.
+    # If the known splits contain only folders (the classes), neighbors that share some are splits of another
+    # name.
     deep = all(inside[name] and name not in loose for name in known)
     others = [name for name in first if name not in known]
     alike = all(
