@@ -56,12 +56,13 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def known(twelve: Settings) -> Iterator[str]:
+def known(twelve: Settings, visitor: Page) -> Iterator[str]:
     """URL of a dashboard over it."""
     with served_here(twelve) as url:
         attack(twelve)
         explain(twelve)
         yield url
+        visitor.goto("about:blank")  # or the page would miss its server during shutdown
 
 
 def judge(settings: Settings, run: int, right: int) -> None:
