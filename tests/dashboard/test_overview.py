@@ -186,7 +186,7 @@ def test_sizes_that_are_not_listed_are_counted(
     listed: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """60 images of five sizes, twelve of each."""
-    monkeypatch.setattr(overview, "MAX_SIZES", listed)
+    monkeypatch.setattr("dashboard.pages.overview_sections.MAX_SIZES", listed)
     assert words in " ".join(text(overview.show_overview("", None, "/overview")).split())
 
 

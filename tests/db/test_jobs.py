@@ -415,13 +415,13 @@ def test_whatever_happens_a_job_is_in_one_known_state_and_moves_legally(
 ) -> None:
     key = next(_KEYS)
     job, _ = jobs.submit_job(ledger, new_job(key))
-    claims: list[Claim] = []
+    held: list[Claim] = []
     before = state(ledger, job)
     for step in steps:
-        last = claims[-1] if claims else None
+        last = held[-1] if held else None
         if step == "claim":
             taken = claims.claim_job(ledger, job, worker="w", lease=30)
-            claims += [taken] if taken else []
+            held += [taken] if taken else []
         elif step == "finish" and last:
             with contextlib.suppress(LostClaim):
                 do_all_items(ledger, last)
