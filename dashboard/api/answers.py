@@ -77,17 +77,6 @@ def json_body() -> dict[str, Any]:
     return body
 
 
-def only(body: Mapping[str, Any], *names: str) -> None:
-    """Reject unknown members, which are usually misspelled ones.
-
-    Raises:
-        InvalidRequest: `body` has a member that is not in `names`.
-    """
-    for name in body:
-        if name not in names:
-            raise InvalidRequest(f"body: expected members among {', '.join(names)}, got {name!r}")
-
-
 def number(name: str, default: int, *, low: int, high: int) -> int:
     """An integer parameter of the query string.
 

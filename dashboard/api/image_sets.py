@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import flask
 
-from dashboard.api.answers import answer, error_response, json_body, only, words
+from dashboard.api.answers import answer, error_response, json_body, words
 from dashboard.state.context import Record, current
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
@@ -22,7 +22,7 @@ from db.queries.set_changes import (
 )
 from db.stores.images import StoreBusy
 from workers.models.names import NAMED_MODELS
-from workers.requests.parameters import InvalidRequest
+from workers.requests.parameters import InvalidRequest, only
 
 set_api = flask.Blueprint("set_api", __name__, url_prefix="/api/image_sets")
 STATUS: dict[type[Exception], int] = {

@@ -19,7 +19,6 @@ from dashboard.api.answers import (
     for_spreadsheet,
     json_body,
     number,
-    only,
     words,
 )
 from dashboard.components.sql_cards import MAX_CARDS, cards, has_pictures
@@ -42,7 +41,7 @@ from db.sql.functions import by_kind
 from db.sql.guard import MAX_CHARACTERS, RefusedSQL
 from db.sql.places import TooManyQueries
 from db.sql.runner import as_value
-from workers.requests.parameters import InvalidRequest
+from workers.requests.parameters import InvalidRequest, only
 
 STANDARD_ROWS = 1000
 MAX_ROWS = 20_000

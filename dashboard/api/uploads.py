@@ -11,14 +11,14 @@ from typing import Any, BinaryIO, cast
 
 import flask
 
-from dashboard.api.answers import NotFound, answer, error_response, job_record, json_body, number, only
+from dashboard.api.answers import NotFound, answer, error_response, job_record, json_body, number
 from dashboard.security.prefix import local
 from dashboard.state.context import Record, current
 from db.ledger.engine import LedgerError
 from db.queries import jobs as job_queries
 from db.stores.uploads import MAX_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
 from workers.requests.image_sets import LAYOUT_WORDS, labels_problem, layout_words, upload_job
-from workers.requests.parameters import InvalidRequest
+from workers.requests.parameters import InvalidRequest, only
 
 MAX_PIECE = 16 * 2**20
 PIECE = 4 * 2**20  # chunk size to send

@@ -109,6 +109,7 @@ def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> No
         ({"target": "cat"}, "target: expected prediction, label or the index of a class, got 'cat'"),
         ({"queue": "later"}, "queue: expected one of interactive, batch, got 'later'"),
         ({"sample": 3}, "body: expected members among .*, got 'sample'"),
+        ({"\ud800": 3}, r"body: expected members among .*, got '\\ud800'"),
         ({"kind": "faithfulness"}, "body: expected members among kind, maps, steps, queue, got 'ids'"),
     ],
 )
