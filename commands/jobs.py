@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from commands.output import CommandFailed, duration, print_fields, print_table, progress_bar, remark
-from commands.stores import named_values, open_ledger, open_stores, read_settings
+from commands.output import (
+    CommandFailed,
+    ListingCommand,
+    duration,
+    print_fields,
+    print_table,
+    progress_bar,
+    remark,
+)
+from commands.stores import named_values, open_ledger, open_stores
+from db.settings import read_settings
 
 if TYPE_CHECKING:
     from db.ledger.engine import Ledger
+    from db.ledger.jobs import NewJob
 
 
 @click.group("jobs")
@@ -18,17 +28,13 @@ def jobs_group() -> None:
     """Submit, list, show, cancel, retry and wait for jobs."""
 
 
-class _ListsKinds(click.Command):
-    """A command whose help ends with the job kinds and the commands that submit them."""
+def _kinds() -> list[tuple[str, str]]:
+    from workers.jobs.registry import JOB_KINDS
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from workers.jobs.registry import JOB_KINDS
-
-        with formatter.section("Kinds and what they are asked by"):
-            formatter.write_dl([(kind.name, ", ".join(kind.members)) for kind in JOB_KINDS.values()])
+    return [(kind.name, ", ".join(kind.members)) for kind in JOB_KINDS.values()]
 
 
-@jobs_group.command("submit", cls=_ListsKinds)
+@jobs_group.command("submit", cls=ListingCommand, title="Kinds and what they are asked by", rows=_kinds)
 @click.argument("kind")
 @click.argument("members", metavar="[NAME=VALUE]...", nargs=-1)
 @click.option("--wait", is_flag=True, help="Show progress, and end as the job ends.")
@@ -39,19 +45,23 @@ def submit_job(kind: str, members: tuple[str, ...], wait: bool) -> None:
     """
     from workers.jobs.kind import Stores
     from workers.jobs.registry import read_request
-    from workers.requests.submit import JobSubmitter
 
-    settings = read_settings()
     atlas, _ = open_stores()
     ledger = open_ledger()
     body = {name: _json_or_text(value) for name, value in named_values(members, "NAME=VALUE").items()}
-    submitted = JobSubmitter(settings, ledger).submit(
-        read_request(body | {"kind": kind}, Stores(atlas, ledger, settings))
-    )
+    queue_job(ledger, read_request(body | {"kind": kind}, Stores(atlas, ledger, read_settings())), wait=wait)
+
+
+def queue_job(ledger: "Ledger", new: "NewJob", *, wait: bool) -> int:
+    """Submit a job, print its number and wait for its end if asked; the number."""
+    from workers.requests.submit import JobSubmitter
+
+    submitted = JobSubmitter(read_settings(), ledger).submit(new)
     click.echo(f"{submitted.job}")
     remark(submitted.sentence())
     if wait:
         wait_for(ledger, submitted.job)
+    return submitted.job
 
 
 def _json_or_text(value: str) -> Any:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.output import CommandFailed, print_fields, print_table, printable
-from commands.stores import check_set, open_stores, read_settings, restart_for_torch
+from commands.stores import check_set, open_stores, restart_for_torch
+from db.settings import read_settings
 
 if TYPE_CHECKING:
     from workers.layers.receptive_field.fields import ReceptiveField

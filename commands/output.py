@@ -133,3 +133,18 @@ def print_fields(fields: dict[str, Any]) -> None:
     width = max(len(name) for name in fields)
     for name, value in fields.items():
         click.echo(f"{name.replace('_', ' '):<{width}}  {'' if value is None else value}")
+
+
+class ListingCommand(click.Command):
+    """A command whose help ends with a list: `title`, and the rows that `rows` returns when help is asked for."""
+
+    def __init__(
+        self, *given: Any, title: str, rows: Callable[[], list[tuple[str, str]]], **options: Any
+    ) -> None:
+        super().__init__(*given, **options)
+        self._title = title
+        self._rows = rows
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section(self._title):
+            formatter.write_dl(self._rows())

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from commands.output import CommandFailed, error_sentence, print_table, printable, remark
-from commands.stores import named_values, open_ledger, open_stores, read_settings
+from commands.stores import named_values, open_ledger, open_stores
+from db.settings import read_settings
 
 if TYPE_CHECKING:
     from db.atlas.store import Atlas

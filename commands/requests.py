@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from commands.jobs import wait_for
+from commands.jobs import queue_job
 from commands.models import check_model, load
-from commands.output import CommandFailed, remark
-from commands.stores import check_set, named_values, open_ledger, open_stores, read_settings
+from commands.output import CommandFailed, ListingCommand
+from commands.stores import check_set, named_values, open_ledger, open_stores
+from db.settings import read_settings
 
 if TYPE_CHECKING:
     from db.atlas.store import Atlas
@@ -17,48 +18,58 @@ if TYPE_CHECKING:
     from workers.requests.parameters import MethodDescription
 
 
-class _ListsMethods(click.Command):
-    """A command whose help ends with the attribution methods."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from workers.attribution.registry import METHODS
-
-        _write_methods(formatter, METHODS.values())
+def _rows(methods: "Iterable[MethodDescription]") -> list[tuple[str, str]]:
+    return [
+        (method.name, ", ".join(f"{p.name}={p.default}" for p in method.parameters)) for method in methods
+    ]
 
 
-def _write_methods(formatter: click.HelpFormatter, methods: "Iterable[MethodDescription]") -> None:
-    with formatter.section("Methods and their parameters, with defaults"):
-        formatter.write_dl(
-            [
-                (method.name, ", ".join(f"{p.name}={p.default}" for p in method.parameters))
-                for method in methods
-            ]
-        )
+def _methods() -> list[tuple[str, str]]:
+    from workers.attribution.registry import METHODS
+
+    return _rows(METHODS.values())
 
 
-@click.command(cls=_ListsMethods)
-@click.option("--model", "models", multiple=True, required=True, help="A model; several may be given.")
-@click.option("--images", "image_set", required=True, help="An image set: `convscope images list`.")
-@click.option("--ids", required=True, help="Images, as 0,1,4-7.")
-@click.option("--method", default="smoothgrad", show_default=True, help="One of those listed below.")
-@click.option("--samples", type=int, help="Most noisy copies of the image (smoothgrad).")
-@click.option("--seed", type=int, help="Seed of the noise (smoothgrad).")
-@click.option(
+def _attacks() -> list[tuple[str, str]]:
+    from workers.attacks.registry import ATTACKS
+
+    return _rows(ATTACKS.values())
+
+
+_LISTED = "Methods and their parameters, with defaults"
+_several_models = click.option(
+    "--model", "models", multiple=True, required=True, help="A model; several may be given."
+)
+_set_of_images = click.option(
+    "--images", "image_set", required=True, help="An image set: `convscope images list`."
+)
+_other_parameters = click.option(
     "--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the method."
 )
-@click.option(
-    "--target",
-    default="prediction",
-    show_default=True,
-    help="Class to explain: prediction, label or an index.",
-)
-@click.option(
+_queue_option = click.option(
     "--queue",
     type=click.Choice(["interactive", "batch"]),
     default="batch",
     show_default=True,
     help="interactive passes batch.",
 )
+
+
+@click.command(cls=ListingCommand, title=_LISTED, rows=_methods)
+@_several_models
+@_set_of_images
+@click.option("--ids", required=True, help="Images, as 0,1,4-7.")
+@click.option("--method", default="smoothgrad", show_default=True, help="One of those listed below.")
+@click.option("--samples", type=int, help="Most noisy copies of the image (smoothgrad).")
+@click.option("--seed", type=int, help="Seed of the noise (smoothgrad).")
+@_other_parameters
+@click.option(
+    "--target",
+    default="prediction",
+    show_default=True,
+    help="Class to explain: prediction, label or an index.",
+)
+@_queue_option
 @click.option("--wait", is_flag=True, help="Show progress, and end as the job ends.")
 def saliency(
     models: tuple[str, ...],
@@ -80,11 +91,9 @@ def saliency(
     from workers.attribution.registry import parse_method
     from workers.requests.images import image_keys, parse_ids
     from workers.requests.saliency import parse_target, saliency_job
-    from workers.requests.submit import JobSubmitter
 
     parameters = named_values(settings_)
     parameters |= {name: value for name, value in [("samples", samples), ("seed", seed)] if value is not None}
-    settings = read_settings()
     atlas, _ = open_stores()
     # cheap checks first: loading a model takes seconds
     parse_method(method, parameters)
@@ -101,48 +110,34 @@ def saliency(
         target=target,
         queue=queue,
     )
-    ledger = open_ledger()
-    submitted = JobSubmitter(settings, ledger).submit(new)
-    click.echo(f"{submitted.job}")
-    remark(submitted.sentence())
-    if wait:
-        wait_for(ledger, submitted.job)
+    queue_job(open_ledger(), new, wait=wait)
 
 
 def model_references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]":
-    """The models of a request; all names are checked before the first model is loaded."""
-    from workers.requests.models import indexed_models
+    """The models of a request: indexed ones as they are, others by loading each once for its digest.
+
+    All names are checked before the first model is loaded.
+    """
+    from workers.requests.models import ModelRef, indexed_models
 
     known = indexed_models(atlas)
     for model in models:
         if model not in known:
             check_model(model)
-    return [model_reference(atlas, model) for model in dict.fromkeys(models)]
+    references = []
+    for model in dict.fromkeys(models):
+        if model in known:
+            references.append(known[model])
+        else:
+            network = load(model)
+            digest = network.digest(network.weights_sha256())
+            references.append(ModelRef(network.name, network.source, digest))
+    return references
 
 
-def model_reference(atlas: "Atlas", model: str) -> "ModelRef":
-    """A model by name: an indexed one without loading it, any other by loading it once for its digest."""
-    from workers.requests.models import ModelRef, indexed_models
-
-    known = indexed_models(atlas)
-    if model in known:
-        return known[model]
-    network = load(model)
-    return ModelRef(network.name, network.source, network.digest(network.weights_sha256()))
-
-
-class _ListsAttacks(click.Command):
-    """A command whose help ends with the attack methods."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from workers.attacks.registry import ATTACKS
-
-        _write_methods(formatter, ATTACKS.values())
-
-
-@click.command(cls=_ListsAttacks)
-@click.option("--model", "models", multiple=True, required=True, help="A model; several may be given.")
-@click.option("--images", "image_set", required=True, help="An image set: `convscope images list`.")
+@click.command(cls=ListingCommand, title=_LISTED, rows=_attacks)
+@_several_models
+@_set_of_images
 @click.option("--ids", help="Images, as 0,1,4-7 (default: all of the set).")
 @click.option(
     "--where",
@@ -169,16 +164,8 @@ class _ListsAttacks(click.Command):
     help="The class to leave.",
 )
 @click.option("--target", type=int, help="A class to reach instead, by its index.")
-@click.option(
-    "--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the method."
-)
-@click.option(
-    "--queue",
-    type=click.Choice(["interactive", "batch"]),
-    default="batch",
-    show_default=True,
-    help="interactive passes batch.",
-)
+@_other_parameters
+@_queue_option
 @click.option("--wait", is_flag=True, help="Show progress, end as the job ends, and say what was found.")
 def attack(
     models: tuple[str, ...],
@@ -204,7 +191,6 @@ def attack(
     from workers.attacks.registry import parse_attack
     from workers.requests.attacks import MAX_ATTACKS, attack_job
     from workers.requests.images import image_keys, parse_ids
-    from workers.requests.submit import JobSubmitter
 
     if ids is not None and where is not None:
         raise click.UsageError("--ids and --where both choose images: expected one of them")
@@ -213,7 +199,6 @@ def attack(
     parameters |= {name: value for name, value in given.items() if value is not None}
     if epsilon is not None:
         parameters.setdefault("mode", "fixed")
-    settings = read_settings()
     atlas, _ = open_stores()
     parse_attack(method, parameters)
     image_keys(atlas, image_set, parse_ids(ids, most=MAX_ATTACKS) if ids is not None else [])
@@ -235,12 +220,9 @@ def attack(
         target=target,
         queue=queue,
     )
-    submitted = JobSubmitter(settings, ledger).submit(new)
-    click.echo(f"{submitted.job}")
-    remark(submitted.sentence())
+    job = queue_job(ledger, new, wait=wait)
     if wait:
-        wait_for(ledger, submitted.job)
-        _say_attacks(ledger, submitted.job)
+        _say_attacks(ledger, job)
 
 
 def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, condition: str) -> list[int]:
@@ -307,10 +289,7 @@ def _say_attacks(ledger: "Ledger", job: int) -> None:
     help="Take the channels of this layer, or of any module by its path: `convscope models show --maps` lists them "
     "(default: all layers of the index).",
 )
-@click.option(
-    "--queue", type=click.Choice(["interactive", "batch"]), default="batch", show_default=True,
-    help="interactive passes batch.",
-)  # fmt: skip
+@_queue_option
 @click.option("--wait", is_flag=True, help="Show progress, end as the job ends, and print the verdicts.")
 def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue: str, wait: bool) -> None:
     """Queue a test of which channels carry attacks, by number as 1,4-7. Prints the job's number.
@@ -322,19 +301,14 @@ def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue
     from db.queries.attacks import job_ablations
     from workers.requests.followups import MAX_FOLLOWED, ablation_job
     from workers.requests.images import parse_ids
-    from workers.requests.submit import JobSubmitter
 
-    settings = read_settings()
     ledger = open_ledger()
     atlas, _ = open_stores()
     numbers = parse_ids(attacks, most=MAX_FOLLOWED, name="attacks")
     new = ablation_job(
         ledger, atlas, numbers, channels=channels, draws=draws, seed=seed, layer=layer, queue=queue
     )
-    submitted = JobSubmitter(settings, ledger).submit(new)
-    click.echo(f"{submitted.job}")
-    remark(submitted.sentence())
+    job = queue_job(ledger, new, wait=wait)
     if wait:
-        wait_for(ledger, submitted.job)
-        for row in job_ablations(ledger, submitted.job):
+        for row in job_ablations(ledger, job):
             click.echo(f"attack {row['attack']}: {row['verdict'].replace('_', ' ')}: {row['reason']}")

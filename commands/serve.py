@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import click
 
 from commands.output import CommandFailed
-from commands.stores import open_stores, read_settings, restart_for_torch
+from commands.stores import open_stores, restart_for_torch
+from db.settings import read_settings
 
 if TYPE_CHECKING:
     from db.atlas.store import Atlas
@@ -22,16 +23,21 @@ if TYPE_CHECKING:
     from workers.queue.supervisor import Supervisor
 
 
-@click.command()
-@click.option("--host", help="Address to listen on (default: CONVSCOPE_HOST).")
-@click.option(
+_host = click.option("--host", help="Address to listen on (default: CONVSCOPE_HOST).")
+_port = click.option(
     "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
 )
-@click.option(
+_url_prefix = click.option(
     "--url-prefix",
     metavar="PATH",
     help="Path below which a reverse proxy serves it, as /lab/convscope (default: CONVSCOPE_URL_PREFIX).",
 )
+
+
+@click.command()
+@_host
+@_port
+@_url_prefix
 def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
     """Serve the dashboard, with a broker and a worker; on the first run also make something to look at.
 
@@ -197,15 +203,9 @@ def first_run(device: str) -> None:
 
 
 @click.command()
-@click.option("--host", help="Address to listen on (default: CONVSCOPE_HOST).")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
-)
-@click.option(
-    "--url-prefix",
-    metavar="PATH",
-    help="Path below which a reverse proxy serves it, as /lab/convscope (default: CONVSCOPE_URL_PREFIX).",
-)
+@_host
+@_port
+@_url_prefix
 def serve(host: str | None, port: int | None, url_prefix: str | None) -> None:
     """Serve the dashboard and nothing else."""
     settings = _server_settings(host, port, url_prefix)

@@ -6,11 +6,11 @@ import click
 
 from commands.output import CommandFailed
 from db.plurals import count as counted
+from db.settings import read_settings
 
 if TYPE_CHECKING:
     from db.atlas.store import Atlas
     from db.ledger.engine import Ledger
-    from db.settings import Settings
     from db.stores.images import ImageStore
 
 
@@ -43,12 +43,6 @@ def open_ledger() -> "Ledger":
     from db.home import open_home
 
     return open_home(read_settings())
-
-
-def read_settings() -> "Settings":
-    from db.settings import read_settings
-
-    return read_settings()
 
 
 def open_stores() -> tuple["Atlas", "ImageStore"]:
