@@ -17,7 +17,6 @@ from db.suggestions import hint
 from workers.jobs.registry import JOB_KINDS
 from workers.requests.parameters import InvalidRequest
 
-MAX_NUMBER = 2**31 - 1
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -150,22 +149,28 @@ def job_record(job: Mapping[str, Any]) -> Record:
         "note", "error", "traceback", "worker", "silent", "cancel_requested", "seconds_left", "item_seconds", "age",
         "created", "started", "finished",
     )  # fmt: skip
-    kind = JOB_KINDS.get(job["kind"])
     return {name: job[name] for name in shown} | {
         "models": job["models"].split(", ") if job["models"] else [],
         "progress": share(job),
         "url": local(f"/api/jobs/{job['job']}"),
-        "page": result_page(job),
-        "title": job["kind"] if kind is None else kind.title,
-        "link": None if kind is None else {"icon": kind.link[0], "text": kind.link[1]},
+        **_result_link(job),
     }
 
 
-def result_page(job: Mapping[str, Any]) -> str | None:
-    """Address of the page that shows a job's results; None if no single page does."""
-    kind = JOB_KINDS.get(job["kind"])  # a home written by an older version may contain other kinds
-    page = None if kind is None else kind.page(job)
-    return None if page is None else local(page)
+def _result_link(job: Mapping[str, Any]) -> Record:
+    """A job's title, and the page that shows its results with the link to it; None if no single page does."""
+    kind = JOB_KINDS.get(job["kind"])
+    if kind is None:  # a home written by an older version may contain other kinds
+        return {"title": job["kind"], "page": None, "link": None}
+    page = kind.page(job)
+    icon, text = kind.link
+    if job["items"] == 1:
+        text = kind.link_of_one or text
+    return {
+        "title": kind.title,
+        "page": None if page is None else local(page),
+        "link": {"icon": icon, "text": text},
+    }
 
 
 def map_record(found: Mapping[str, Any]) -> Record:

@@ -3,7 +3,6 @@
 import flask
 
 from dashboard.api.answers import (
-    MAX_NUMBER,
     STATUS,
     NotFound,
     answer,
@@ -15,6 +14,7 @@ from dashboard.api.answers import (
 from dashboard.api.attack_answers import attack_record, whole_attack
 from dashboard.state.context import Record, current
 from db.queries import attacks as attack_queries
+from workers.jobs.kind import MAX_NUMBER
 
 attack_api = flask.Blueprint("attack_api", __name__, url_prefix="/api")
 for _kind in STATUS:

@@ -3,7 +3,7 @@
 import flask
 import numpy as np
 
-from dashboard.api.answers import MAX_NUMBER, answer, error_response, number, words
+from dashboard.api.answers import answer, error_response, number, words
 from dashboard.state.address import ImagesAddress
 from dashboard.state.context import current
 from dashboard.state.selections import images_query
@@ -13,6 +13,7 @@ from db.queries.inventory import classes_of
 from db.sql.child import SQLFailed
 from db.sql.guard import RefusedSQL
 from db.sql.places import TooManyQueries
+from workers.jobs.kind import MAX_NUMBER
 from workers.requests.attacks import MAX_ATTACKS
 from workers.requests.images import short_ids
 from workers.requests.parameters import InvalidRequest

@@ -6,7 +6,6 @@ from typing import Any
 import flask
 
 from dashboard.api.answers import (
-    MAX_NUMBER,
     STATUS,
     NotFound,
     answer,
@@ -31,7 +30,7 @@ from db.ledger.tables import STATES
 from db.queries import jobs as job_queries
 from db.queries.attacks import job_attacks
 from db.stores.results import ResultGone
-from workers.jobs.kind import Stores
+from workers.jobs.kind import MAX_NUMBER, Stores
 from workers.jobs.registry import JOB_KINDS, read_request
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 

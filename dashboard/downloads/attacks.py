@@ -6,7 +6,6 @@ import flask
 import pyarrow as pa
 
 from dashboard.api.answers import (
-    MAX_NUMBER,
     STATUS,
     NotFound,
     error_response,
@@ -27,6 +26,7 @@ from db.queries.jobs import job, job_items
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from db.suggestions import hint
+from workers.jobs.kind import MAX_NUMBER
 from workers.requests.attacks import MAX_ATTACKS
 from workers.requests.parameters import InvalidRequest
 

@@ -13,7 +13,6 @@ import flask
 import pyarrow as pa
 
 from dashboard.api.answers import (
-    MAX_NUMBER,
     STATUS,
     NotFound,
     choice,
@@ -35,6 +34,7 @@ from db.queries.patches import pictured
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from workers.attribution.registry import METHODS
+from workers.jobs.kind import MAX_NUMBER
 from workers.requests.parameters import InvalidRequest
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 

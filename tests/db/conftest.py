@@ -44,25 +44,22 @@ def make_database(server: str, name: str, *, template: str = "template1") -> str
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def ledger_settings(request: pytest.FixtureRequest, settings: Settings) -> Settings:
-    """Settings of an empty ledger on each kind of database."""
+def ledger_settings(request: pytest.FixtureRequest, settings: Settings, migrated_ledger: Path) -> Settings:
+    """Settings of a ledger on each kind of database: with its tables for a test that takes `ledger`, else empty."""
+    with_tables = "ledger" in request.fixturenames
     if request.param == "sqlite":
+        if with_tables:
+            settings.home.mkdir(parents=True, exist_ok=True)
+            shutil.copy(migrated_ledger, settings.home / migrated_ledger.name)
         return settings
-    server = request.getfixturevalue("postgres_url")
-    return dataclasses.replace(settings, ledger_url=make_database(server, "tests"))
+    template = request.getfixturevalue("migrated_database") if with_tables else "template1"
+    url = make_database(request.getfixturevalue("postgres_url"), "tests", template=template)
+    return dataclasses.replace(settings, ledger_url=url)
 
 
 @pytest.fixture
-def ledger(
-    request: pytest.FixtureRequest, ledger_settings: Settings, migrated_ledger: Path
-) -> Iterator[Ledger]:
+def ledger(ledger_settings: Settings) -> Iterator[Ledger]:
     """A ledger with its tables and no rows."""
-    if not ledger_settings.ledger_url:
-        ledger_settings.home.mkdir(parents=True, exist_ok=True)
-        shutil.copy(migrated_ledger, ledger_settings.home / migrated_ledger.name)
-    else:
-        template = request.getfixturevalue("migrated_database")
-        make_database(request.getfixturevalue("postgres_url"), "tests", template=template)
     found = Ledger(ledger_settings)
     found.migrate()
     yield found

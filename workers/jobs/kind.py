@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from urllib.parse import urlencode
 
 import msgspec
 from msgspec import Meta
@@ -92,6 +93,7 @@ class JobKind:
             outside.
         page: path and query of the page that shows a job's results; None if there is no such page.
         link: icon and text of the link to that page.
+        link_of_one: its text for a job with one item, if it differs.
         result: the table that an item's result is a row of: map, attack, import, or none ("").
         long: items take minutes; they pause for waiting interactive jobs of other kinds.
     """
@@ -105,6 +107,7 @@ class JobKind:
     compute: "Callable[[WorkerContext], Kind] | None"
     page: Callable[[Mapping[str, Any]], str | None] = lambda _job: None
     link: tuple[str, str] = ("box-arrow-up-right", "Result")
+    link_of_one: str = ""
     result: str = ""
     long: bool = False
 
@@ -132,6 +135,22 @@ class JobKind:
         except msgspec.ValidationError as error:
             raise InvalidRequest(_sentence(str(error), members, self)) from None
         return self.parse(request, stores)
+
+
+def request_page(path: str, job: Mapping[str, Any], *, ids: str, target: Any, **more: Any) -> str:
+    """Path and query of the page at `path` with the request of a job: its models, images, method and parameters."""
+    request = job["parameters"]
+    shown = {
+        "model": job["models"].split(", ")[0],
+        "models": job["models"].replace(", ", ","),
+        "images": job["image_set"],
+        "ids": ids,
+        "method": request["method"],
+        "target": target,
+        **{f"p_{name}": value for name, value in request["parameters"].items()},
+        **more,
+    }
+    return f"{path}?{urlencode(shown)}"
 
 
 def _sentence(error: str, members: Mapping[str, Any], kind: JobKind) -> str:

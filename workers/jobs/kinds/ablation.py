@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 
 from db.ledger.jobs import NewJob
-from workers.jobs.kind import Ids, JobKind, Request, Stores, WorkerContext, expected
+from workers.jobs.kind import MAX_NUMBER, Ids, JobKind, Request, Stores, WorkerContext, expected
 from workers.jobs.kinds.comparison import attack_numbers, attack_page
 from workers.requests.followups import DRAWS, MAX_CHANNELS, MAX_DRAWS, ablation_job
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind
 
-_MAX_SEED = 2**31 - 1
 _LAYER = "a layer such as stage2.block1.dwconv or the path of a module such as layer4.1"
 
 
@@ -24,7 +23,7 @@ class AblationRequest(Request, kw_only=True):
         int, Meta(ge=1, le=MAX_CHANNELS), expected(f"a whole number from 1 to {MAX_CHANNELS}")
     ] = 10
     draws: Annotated[int, Meta(ge=1, le=MAX_DRAWS), expected(f"a whole number from 1 to {MAX_DRAWS}")] = DRAWS
-    seed: Annotated[int, Meta(ge=0, le=_MAX_SEED), expected(f"a whole number from 0 to {_MAX_SEED}")] = 0
+    seed: Annotated[int, Meta(ge=0, le=MAX_NUMBER), expected(f"a whole number from 0 to {MAX_NUMBER}")] = 0
     layer: Annotated[str, expected(_LAYER)] = ""
 
 
@@ -54,5 +53,6 @@ KIND = JobKind(
     parse=_parse,
     compute=_compute,
     page=attack_page,
-    link=("lightning-charge", "Attack"),
+    link=("lightning-charge", "Attacks"),
+    link_of_one="Attack",
 )

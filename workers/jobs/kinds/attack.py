@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlencode
 
 from msgspec import field
 
@@ -18,6 +17,7 @@ from workers.jobs.kind import (
     Stores,
     WorkerContext,
     expected,
+    request_page,
 )
 from workers.requests.attacks import MAX_ATTACKS, RELATIVE_TO, attack_job
 from workers.requests.images import parse_ids
@@ -65,17 +65,8 @@ def _page(job: Mapping[str, Any]) -> str | None:
     request = job["parameters"]
     if "ids" not in request:
         return None
-    return "/attack?" + urlencode(
-        {
-            "model": job["models"].split(", ")[0],
-            "models": job["models"].replace(", ", ","),
-            "images": job["image_set"],
-            "ids": request["ids"],
-            "method": request["method"],
-            "target": request["relative_to"] if request["target"] is None else request["target"],
-            **{f"p_{name}": value for name, value in request["parameters"].items()},
-        }
-    )
+    target = request["relative_to"] if request["target"] is None else request["target"]
+    return request_page("/attack", job, ids=request["ids"], target=target)
 
 
 KIND = JobKind(
@@ -86,5 +77,6 @@ KIND = JobKind(
     compute=_compute,
     page=_page,
     link=("lightning-charge", "Attacks"),
+    link_of_one="Attack",
     result="attack",
 )

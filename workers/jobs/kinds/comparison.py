@@ -48,5 +48,6 @@ KIND = JobKind(
     parse=_parse,
     compute=_compute,
     page=attack_page,
-    link=("lightning-charge", "Attack"),
+    link=("lightning-charge", "Attacks"),
+    link_of_one="Attack",
 )

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from db.ledger.jobs import NewJob
 from workers.jobs.kind import ImageSet, JobKind, Request, Stores, expected
-from workers.requests.image_sets import folder_job, layout_words
+from workers.requests.image_sets import LAYOUT_WORDS, folder_job, layout_words
 
 _WORD = Annotated[str | None, expected("a text of at most 200 characters")]
 
@@ -26,7 +26,6 @@ class ImportRequest(Request, kw_only=True):
 
 
 def _parse(asked: ImportRequest, stores: Stores) -> NewJob:
-    words = ("label_column", "image_column", "class_level", "split_from", "class_names")
     return folder_job(
         stores.ledger,
         stores.settings.image_roots,
@@ -34,7 +33,7 @@ def _parse(asked: ImportRequest, stores: Stores) -> NewJob:
         image_set=asked.images,
         queue=asked.queue,
         preview=asked.preview,
-        words=layout_words({name: getattr(asked, name) for name in words}),
+        words=layout_words({name: getattr(asked, name) for name in LAYOUT_WORDS}),
         labels=asked.labels,
     )
 

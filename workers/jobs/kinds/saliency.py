@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlencode
 
 from msgspec import field
 
@@ -18,6 +17,7 @@ from workers.jobs.kind import (
     Stores,
     WorkerContext,
     expected,
+    request_page,
 )
 from workers.requests.images import parse_ids, short_ids
 from workers.requests.models import choose_models
@@ -70,18 +70,7 @@ def maps_page(job: Mapping[str, Any], **more: Any) -> str | None:
     request = job["parameters"]
     if "ids" not in request:
         return None
-    return "/saliency?" + urlencode(
-        {
-            "model": job["models"].split(", ")[0],
-            "models": job["models"].replace(", ", ","),
-            "images": job["image_set"],
-            "ids": short_ids(request["ids"]),
-            "method": request["method"],
-            "target": request["target"],
-            **{f"p_{name}": value for name, value in request["parameters"].items()},
-            **more,
-        }
-    )
+    return request_page("/saliency", job, ids=short_ids(request["ids"]), target=request["target"], **more)
 
 
 KIND = JobKind(
