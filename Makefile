@@ -41,15 +41,25 @@ lock: | $(BIN)/python  ## Write constraints.txt: install what pyproject.toml nam
 run: setup  ## Serve the dashboard at http://127.0.0.1:8050, with content
 	@exec $(BIN)/convscope run
 
-lint: setup  ## Lint, format, types, direction of imports
+# Checks and tests of the JavaScript; Node comes with setup. Running Convscope needs nothing of this.
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix tests/browser --silent
+MODULES := tests/browser/node_modules/.package-lock.json
+
+$(MODULES): tests/browser/package-lock.json | $(INSTALLED)
+	@$(NPM) ci --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+lint: setup $(MODULES)  ## Lint, format, types, direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(NPM) run lint
 
 test: lint  ## Lint, then the tests, the browser's included
 	@sh .ci/chromium $(BIN)/python
 	@sh .ci/postgres
+	$(NPM) test
 	@# a file's tests share what they set up: they stay in one process; the long files come first
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
@@ -66,4 +76,4 @@ zoo: setup  ## Examine networks of transformers, timm and torchvision; writes do
 	@OMP_NUM_THREADS=1 nice $(BIN)/python tests/zoo/sweep.py $(ARGS)
 
 clean:  ## Remove what set-up and tests made; never your data in ./var
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) tests/browser/node_modules site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -102,6 +102,7 @@ def create_app(settings: Settings) -> Dash:
     server.register_blueprint(uploads)
     server.register_blueprint(set_api)
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
+    server.add_url_rule("/modules/<version>/<name>", "modules", document.module_file)
     server.before_request(name_the_run)
     shell.register(app)
     for page in PAGES:

@@ -1,4 +1,16 @@
-"""The HTML document around every page."""
+"""The HTML document around every page, and the JavaScript modules that it loads.
+
+The modules import one another by relative path. They are served below a folder named after the hash of all of
+them, so browsers keep them for good and never mix two versions.
+"""
+
+import hashlib
+from pathlib import Path
+
+import flask
+
+MODULES = Path(__file__).parent / "browser"
+YEAR = 365 * 24 * 60 * 60
 
 # Sets the theme before the first paint, so a dark page never flashes white.
 HEAD = """<!DOCTYPE html>
@@ -18,14 +30,48 @@ HEAD = """<!DOCTYPE html>
         <link rel="stylesheet" href="/bootstrap/css/bootstrap.min.css">
         <link rel="stylesheet" href="/bootstrap/css/font/bootstrap-icons.min.css">
         {%css%}
+        {modules}
     </head>
     <body>
         {%app_entry%}
-        <footer>{%config%}{%scripts%}{%renderer%}</footer>
+        <footer>{%config%}{%scripts%}{main}</footer>
     </body>
 </html>"""
 
 
 def head(prefix: str) -> str:
-    """The HTML around Dash's own markup, for a dashboard served below `prefix`."""
-    return HEAD.replace('href="/', f'href="{prefix}/')
+    """The HTML around Dash's own markup, for a dashboard served below `prefix`.
+
+    Dash's renderer is started by `browser/main.js`, once the clientside callbacks it will look for are there.
+    """
+    version = modules_version()
+    folder = f"/modules/{version}"
+    preloads = [f'<link rel="modulepreload" href="{folder}/{path.name}">' for path in _modules()]
+    main = f'<script id="_dash-renderer" type="module" src="{folder}/main.js"></script>'
+    page = HEAD.replace("{modules}", "\n        ".join(preloads)).replace("{main}", main)
+    for attribute in ("href", "src"):
+        page = page.replace(f'{attribute}="/', f'{attribute}="{prefix}/')
+    return page
+
+
+def modules_version() -> str:
+    """Hash of the modules' names and contents."""
+    found = hashlib.sha256()
+    for path in _modules():
+        found.update(f"{path.name}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def module_file(version: str, name: str) -> flask.Response:
+    """One module. Only the present version may be kept: a page that is older than the server loads the new one."""
+    path = next((path for path in _modules() if path.name == name), None)
+    if path is None:
+        flask.abort(404)
+    response = flask.send_file(path, mimetype="text/javascript", max_age=0)
+    if version == modules_version():
+        response.headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
+    return response
+
+
+def _modules() -> list[Path]:
+    return sorted(path for path in MODULES.glob("*.js") if not path.name.endswith(".config.js"))

@@ -155,7 +155,7 @@ def test_plain_http_leads_to_https(lab: Lab) -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"X-Remote-User": "ada"}, {"X_Remote_User": "ada"}])
 def test_nobody_passes_without_nginx_s_own_login(lab: Lab, headers: dict[str, str]) -> None:
-    for path in ("/", "/api/jobs", "/_dash-layout", "/assets/shell.js"):
+    for path in ("/", "/api/jobs", "/_dash-layout", "/assets/overview.css"):
         assert lab.ask(path, headers)[0] == 401
 
 

@@ -88,6 +88,7 @@ def test_the_wheel_holds_each_file_of_the_packages_but_the_training_of_the_demo_
         "dashboard/api/",
         "dashboard/assets/",
         "dashboard/assets/pages/",
+        "dashboard/browser/",
         "dashboard/security/templates/",
         "workers/models/convnext_demo/",
     }
@@ -149,11 +150,12 @@ def test_the_installed_command_serves_its_first_page_with_its_assets(running: Ru
     page = get(f"{address}/").decode()
     assert "<title>Convscope</title>" in page
     linked = set(re.findall(r'(?:src|href)="(/[^"]+)"', page))
-    assert len([path for path in linked if path.startswith("/assets/")]) > 10
+    assert {re.sub(r"[^/]*$", "", path) for path in linked} >= {"/assets/", "/assets/pages/"}
+    assert len([path for path in linked if path.startswith("/modules/")]) > 10
     for path in (*linked, "/_dash-layout", "/api/openapi.json", "/health.json"):
         assert get(address + path), path
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"{address}/assets/nothing.js", timeout=20)
+        urllib.request.urlopen(f"{address}/assets/nothing.css", timeout=20)
     running.stop(within=30)
     assert running.process.returncode == 1
     assert not running.processes()

@@ -28,5 +28,5 @@ def render_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]
 
 
 def in_browser(app: Any, function: str, *parts: Any, **options: Any) -> None:
-    """Register `function` of `assets/*.js` as a clientside callback with its outputs, inputs and states."""
+    """Register `function` of `browser/*.js` as a clientside callback with its outputs, inputs and states."""
     app.clientside_callback(ClientsideFunction("convscope", function), *parts, **options)

@@ -1,6 +1,6 @@
 """Records from which the browser draws the patch grid: channels down, ranks across.
 
-`assets/grid.js` draws the grid from these records instead of Dash components: a page has up to 600 cells, and
+`browser/grid.js` draws the grid from these records instead of Dash components: a page has up to 600 cells, and
 as components they take the browser several times as long. Text is inserted as text, never as HTML.
 
 One image contains a channel's whole row. Each cell shows its part of it, so cells can have any size and wrap

@@ -5,7 +5,7 @@ Callbacks::
     address --+--> show_images --> controls, list of classes, images or table, pager
     status  --+
     controls, list of classes --(browser)--> address
-    images or table --(browser)--> selection (`assets/selection.js`)
+    images or table --(browser)--> selection (`browser/selection.js`)
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""One page of a set's images, as thumbnails or as a table; each can be selected (`assets/selection.js`)."""
+"""One page of a set's images, as thumbnails or as a table; each can be selected (`browser/selection.js`)."""
 
 from dash import html
 

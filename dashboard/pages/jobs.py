@@ -1,4 +1,4 @@
-"""The Jobs page: queued, running and finished jobs, rendered in the browser from the API (`assets/jobs.js`).
+"""The Jobs page: queued, running and finished jobs, rendered in the browser from the API (`browser/jobs.js`).
 
 address, work --(browser)--> list, the open job; polls every second while one of its items is running
 """

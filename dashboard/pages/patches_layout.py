@@ -39,7 +39,7 @@ def layout() -> Component:
 
 
 def _layer_picker() -> Component:
-    layers = html.Div(id=patches_id("layers"))  # filled by assets/layers.js
+    layers = html.Div(id=patches_id("layers"))  # filled by browser/layers.js
     steps = [
         _step("previous", "chevron-up", "Previous layer"),
         _step("next", "chevron-down", "Next layer"),

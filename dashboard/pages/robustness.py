@@ -239,7 +239,7 @@ def _controls(context: Context, here: RobustnessAddress, ways: Sequence[Record])
 
 
 def _choice(label: str, name: str, options: Sequence[tuple[str, str]], chosen: str) -> Component:
-    """A select that writes to the address (`assets/pages/robustness.js`)."""
+    """A select that writes to the address (`browser/robustness.js`)."""
     control = make_id("robustness", name)
     return components.labelled(label, components.select(control, options, chosen), control_id=control)
 

@@ -7,7 +7,7 @@ its content.
     controls --(browser)--> address
     Run, polling, colors, hovering, the large view --(browser)--> /api/…
 
-The browser renders maps from their values (`assets/heat.js`), so colors, scale and strength change without a
+The browser renders maps from their values (`browser/heat.js`), so colors, scale and strength change without a
 request to the server.
 """
 

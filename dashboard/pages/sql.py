@@ -2,7 +2,7 @@
 
     address --(browser)--> editor, fields, result (fetched from /api/sql), saved queries, tables
 
-The browser renders it from the API (`assets/pages/sql.js`, `assets/pages/sqlresult.js`). The address contains
+The browser renders it from the API (`browser/sql.js`, `browser/sqlresult.js`). The address contains
 the statement and the values of its parameters, so a link shows the same query to other users.
 """
 

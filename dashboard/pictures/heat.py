@@ -1,6 +1,6 @@
 """Color maps: from a map's values to colors.
 
-All server-side coloring happens here; `assets/heat.js` must match it. Pixels are uint8 H,W,3 in R, G, B.
+All server-side coloring happens here; `browser/heat.js` must match it. Pixels are uint8 H,W,3 in R, G, B.
 """
 
 import cv2

@@ -1,6 +1,7 @@
 """The application as a whole: imports, redirects, and assets served from this server only."""
 
 import fcntl
+import re
 import subprocess
 import sys
 import urllib.request
@@ -11,6 +12,7 @@ from browser import served
 from flask.testing import FlaskClient
 from synthetic_atlas import add_run
 
+from dashboard import document
 from dashboard.api.status import status
 from dashboard.app import create_app
 from dashboard.server import PortTaken, address, check_port
@@ -96,10 +98,33 @@ def test_nothing_but_bootstrap_s_files_is_served_from_its_package(client: FlaskC
     assert client.get("/bootstrap/%2e%2e/%2e%2e/__init__.py").status_code == 404
 
 
+def test_modules_are_kept_for_good_under_the_hash_of_all_of_them(client: FlaskClient) -> None:
+    page = client.get("/jobs", follow_redirects=True).get_data(as_text=True)
+    found = set(re.findall(r'"(/modules/[^"]+)"', page))
+    assert {path.split("/")[2] for path in found} == {document.modules_version()}
+    assert {path.split("/")[3] for path in found} == {path.name for path in document.MODULES.glob("*.js")}
+    for path in found:
+        with client.get(path) as answer:
+            assert answer.mimetype == "text/javascript"
+            assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    with client.get("/modules/0123456789abcdef/main.js") as answer:  # of a page older than the server
+        assert answer.status_code == 200
+        assert "immutable" not in answer.headers["Cache-Control"]
+    assert client.get(f"/modules/{document.modules_version()}/globals.d.ts").status_code == 404
+
+
+def test_each_import_of_a_module_is_a_module_that_is_served() -> None:
+    names = {path.name for path in document.MODULES.glob("*.js")}
+    for path in document.MODULES.glob("*.js"):
+        imported = re.findall(r'(?:from|import) "(.+?)"', path.read_text())
+        assert {f"./{name}" for name in names} >= set(imported), path.name
+
+
 def test_assets_name_no_other_server() -> None:
     import dashboard.app
 
-    for path in (Path(dashboard.app.__file__).parent / "assets").rglob("*.*"):
+    folder = Path(dashboard.app.__file__).parent
+    for path in (*folder.glob("assets/**/*.*"), *folder.glob("browser/*.js")):
         assert "http" not in path.read_text().replace("http://www.w3.org/2000/svg", "").replace(
             "plain http", ""
         )

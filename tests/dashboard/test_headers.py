@@ -30,7 +30,7 @@ def policy(header: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("path", "status"),
     [("/", 302), ("/jobs?model=synthetic&images=painted", 200), ("/no-such-page", 200), ("/api/jobs", 200),
-     ("/api/jobs/999", 404), ("/api/sql?q=DROP", 400), ("/assets/shell.js", 200), ("/assets/none.js", 404),
+     ("/api/jobs/999", 404), ("/api/sql?q=DROP", 400), ("/assets/overview.css", 200), ("/assets/none.js", 404),
      ("/bootstrap/css/bootstrap.min.css", 200), ("/_dash-layout", 200), ("/download/images.csv", 200),
      ("/health.json", 200), ("/login", 303)],
 )  # fmt: skip

@@ -111,8 +111,8 @@ def test_every_route_is_closed_to_whom_the_proxy_has_not_named(named: flask.Flas
 
 @pytest.mark.parametrize(
     "path",
-    ["/assets/shell.js", "/_dash-layout", "/_dash-dependencies", "/_reload-hash", "/bootstrap/js/bootstrap.min.js",
-     "/assets/../assets/shell.js", "/api//jobs", "/api/jobs/", "/status.json", "/assets/style.css/../shell.js",
+    ["/assets/overview.css", "/_dash-layout", "/_dash-dependencies", "/_reload-hash", "/bootstrap/js/bootstrap.min.js",
+     "/assets/../assets/overview.css", "/api//jobs", "/api/jobs/", "/status.json", "/assets/style.css/../overview.css",
      "/bootstrap/css/bootstrap.css", "/_dash-component-suites/dash/deps/react.js"],
 )  # fmt: skip
 def test_what_lies_beside_the_open_files_is_closed(client: FlaskClient, path: str) -> None:
@@ -426,7 +426,7 @@ def test_no_shared_cache_keeps_what_only_some_may_see(client: FlaskClient, fille
     suite = re.search(r'src="(/_dash-component-suites/[^"]+)"', page)
     assert suite is not None
     key = painted_key(filled_settings)
-    for path in (suite[1], f"/pictures/thumbnails/{key}.jpg", "/assets/shell.js"):
+    for path in (suite[1], f"/pictures/thumbnails/{key}.jpg", "/assets/overview.css"):
         with open_client.get(path) as answer:
             kept = answer.headers["Cache-Control"].removeprefix("public, ")
         with client.get(path) as answer:

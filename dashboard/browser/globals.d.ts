@@ -1,0 +1,12 @@
+/** What Dash and its components put on the page. */
+interface DashClientside {
+    no_update: unknown;
+    callback_context: { triggered: { prop_id: string; value: unknown }[] };
+    set_props(id: string | object, props: Record<string, unknown>): void;
+    convscope?: Record<string, any>;
+}
+
+interface Window {
+    dash_clientside: DashClientside;
+    DashRenderer: new () => unknown;
+}

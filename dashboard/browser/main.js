@@ -1,0 +1,26 @@
+/* The one script of every page: it loads the modules, then starts Dash, whose callbacks need them. */
+import "./base.js";
+import "./address.js";
+import "./combobox.js";
+import "./grid.js";
+import "./heat.js";
+import "./jobs.js";
+import "./large.js";
+import "./layers.js";
+import "./maps.js";
+import "./request.js";
+import "./saliency.js";
+import "./selection.js";
+import "./shell.js";
+import "./upload.js";
+import "./add_images.js";
+import "./attack.js";
+import "./class_filter.js";
+import "./inside.js";
+import "./manage_set.js";
+import "./robustness.js";
+import "./sql.js";
+import "./sqlresult.js";
+import "./step.js";
+
+new window.DashRenderer();
