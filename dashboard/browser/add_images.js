@@ -3,8 +3,14 @@
    choosing -> sending -> (looking -> looked ->) importing -> imported -> indexing -> indexed; an error leads back to where it can be mended */
 // @ts-nocheck
 import { convscope } from "./namespace.js";
+import { UploadStopped, bytes, chosen, dropped, put, upload } from "./upload.js";
 
 const { make, icon, ask, UNFINISHED } = convscope;
+const TRANSPORT = {
+    ask: (path, method, body) => ask(path, { method, body }),
+    put: (path, ...more) => put(convscope.local(path), ...more),
+    wait: (milliseconds) => new Promise((done) => setTimeout(done, milliseconds)),
+};
 
 const LABELS_SUFFIXES = [".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"];
 const LABELS_HELP = "Optional: a table (CSV, TSV, JSON, JSON lines, parquet) with one row per image.";
@@ -143,7 +149,7 @@ function choosing() {
             class: "visually-hidden",
             tabindex: -1,
             "aria-hidden": "true",
-            onchange: (event) => take(convscope.chosen(event.target.files)),
+            onchange: (event) => take(chosen(event.target.files)),
         });
     const choose = (id, words, symbol) =>
         make(
@@ -185,7 +191,7 @@ function choosing() {
     zone.addEventListener("drop", async (event) => {
         event.preventDefault();
         zone.classList.remove("over");
-        take(await convscope.dropped(event.dataTransfer));
+        take(await dropped(event.dataTransfer));
     });
     const roots = known && known.folders.length ? known.folders : null;
     return [
@@ -317,11 +323,7 @@ function labelsFile() {
                 " Choose a labels file",
             ),
             state.labels
-                ? make(
-                      "span",
-                      { class: "chosen" },
-                      `${state.labels.name}, ${convscope.bytes(state.labels.size)}`,
-                  )
+                ? make("span", { class: "chosen" }, `${state.labels.name}, ${bytes(state.labels.size)}`)
                 : null,
             state.labels
                 ? make(
@@ -363,7 +365,7 @@ function dropUpload() {
 }
 
 function chosenWords() {
-    const size = convscope.bytes(state.files.reduce((sum, one) => sum + one.file.size, 0));
+    const size = bytes(state.files.reduce((sum, one) => sum + one.file.size, 0));
     const count =
         state.files.length === 1 ? state.files[0].name : `${state.files.length.toLocaleString("en")} files`;
     return `${count}, ${size}`;
@@ -414,13 +416,14 @@ async function send(preview) {
     const labels = state.labels !== state.sentLabels ? state.labels : null;
     if (!state.files.length || (there && !labels)) return request(preview);
     state.step = "sending";
-    transfer = convscope.upload(
+    transfer = upload(
         state.files,
-        labels,
+        labels && { name: labels.name, file: labels },
         (sent, total) => {
             Object.assign(state, { sent, total });
             draw();
         },
+        TRANSPORT,
         state.upload,
     );
     draw();
@@ -432,7 +435,7 @@ async function send(preview) {
         await request(preview);
     } catch (error) {
         state.step = back("looking");
-        state.error = error instanceof convscope.UploadStopped ? "" : error.message;
+        state.error = error instanceof UploadStopped ? "" : error.message;
         forgetLost(error);
         say(
             state.error ||
@@ -555,7 +558,7 @@ function fail(sentence, id) {
 }
 
 function drawSending(again) {
-    const words = `${convscope.bytes(state.sent)} of ${convscope.bytes(state.total)}`;
+    const words = `${bytes(state.sent)} of ${bytes(state.total)}`;
     const bar = convscope.bar(state.total ? state.sent / state.total : 0, words, "running");
     if (again) {
         parts.body.querySelector(".job-bar")?.replaceWith(bar);

@@ -12,7 +12,6 @@ import "./request.js";
 import "./saliency.js";
 import "./selection.js";
 import "./shell.js";
-import "./upload.js";
 import "./add_images.js";
 import "./attack.js";
 import "./class_filter.js";

@@ -1,178 +1,187 @@
-/* Sends files to /api/uploads in pieces, some at a time; a piece that breaks off is asked for again where the file ends. */
-// @ts-nocheck
-import { convscope } from "./namespace.js";
+/* Sends files to /api/uploads in pieces, a few files at a time; a broken piece is resumed where the server's
+   file ends. Reads what a user drops or chooses. */
 
 const AT_ONCE = 3;
-const TRIES = 6;
+const ATTEMPTS = 6;
 
-class Stopped extends Error {}
-convscope.UploadStopped = Stopped;
+/**
+ * @typedef {{ name: string, file: Blob }} Named A file with its path as the user sees it.
+ * @typedef {{ status: number, content: { received?: number, error?: string } | null }} Answer
+ * @typedef {(path: string, piece: Blob, sent: Sent, signal: AbortSignal) => Promise<Answer>} Put
+ * @typedef {(bytes: number) => void} Sent
+ * @typedef {object} Transport
+ * @property {(path: string, method: string, body?: object) => Promise<any>} ask
+ *     A JSON request; rejects with the server's sentence.
+ * @property {Put} put Sends one piece; rejects if the connection breaks.
+ * @property {(milliseconds: number) => Promise<unknown>} wait
+ */
 
-/* `files` are { name, file }; `labels` is the file of a table of labels for them, or null; `tell` hears (bytes sent,
-   bytes in all); `there` is the upload that has the files already, or null. Gives { done, stop }: a promise of
-   { upload, labels }, its key and the number of the labels file in it; and what ends it and takes away a new upload. */
-convscope.upload = function (files, labels, tell, there = null) {
-    const parts = there ? [] : files.map(({ name, file }, number) => ({ name, file, number }));
-    const total = [...parts, ...(labels ? [{ file: labels }] : [])].reduce(
-        (sum, one) => sum + one.file.size,
-        0,
+/** The user stopped the upload. */
+export class UploadStopped extends Error {}
+
+/** The server's final word: another attempt would not help. */
+class Refused extends Error {}
+
+/**
+ * Starts to send files, or a label table (`labels`) for files that the upload `existing` already has.
+ *
+ * `done` resolves to the upload's key and the number of the label table in it; `stop` makes it reject with
+ * UploadStopped. If it rejects, a new upload is deleted.
+ *
+ * @param {Named[]} files
+ * @param {Named | null} labels
+ * @param {(sent: number, total: number) => void} report Called with bytes.
+ * @param {Transport} transport
+ * @param {string | null} [existing]
+ * @returns {{ done: Promise<{ upload: string, labels: number | null }>, stop: () => void }}
+ */
+export function upload(files, labels, report, transport, existing = null) {
+    const queue = existing ? [] : files.map((one, number) => ({ ...one, number }));
+    const total = [...queue, ...(labels ? [labels] : [])].reduce((sum, one) => sum + one.file.size, 0);
+    const control = new AbortController();
+    const stopped = new Promise((_, reject) =>
+        control.signal.addEventListener("abort", () => reject(control.signal.reason)),
     );
-    const under = new Set();
-    let key = there,
-        stopped = false,
-        sent = 0;
-    const partly = new Map();
-    const say = () => tell(sent + [...partly.values()].reduce((sum, bytes) => sum + bytes, 0), total);
+    stopped.catch(() => null);
+    /** @type {Map<number, number>} bytes of the piece under way, by file */
+    const partial = new Map();
+    let key = existing ?? "";
+    let complete = 0;
+    const progress = () => report(complete + [...partial.values()].reduce((sum, n) => sum + n, 0), total);
 
     async function run() {
-        say();
-        const post = (path, body) => convscope.ask(path, { method: "POST", body });
-        let begun = null;
-        if (!there) {
-            begun = await post("/api/uploads", {
-                files: files.map(({ name, file }) => ({ name, size: file.size })),
-            });
-            key = begun.upload;
-        }
-        const table = labels
-            ? await post(`/api/uploads/${key}/labels`, { name: labels.name, size: labels.size })
-            : null;
-        if (table) parts.unshift({ name: labels.name, file: labels, number: table.file });
-        const piece = (begun || table || {}).piece;
-        let next = 0;
-        const lane = async () => {
-            while (next < parts.length) {
-                if (stopped) throw new Stopped();
-                await one(parts[next++], piece);
-            }
-        };
-        await Promise.all(Array.from({ length: AT_ONCE }, lane));
-        if (stopped) throw new Stopped();
+        progress();
+        const listed = files.map(({ name, file }) => ({ name, size: file.size }));
+        const begun = existing ? null : await transport.ask("/api/uploads", "POST", { files: listed });
+        key = begun?.upload ?? key;
+        const table =
+            labels &&
+            (await transport.ask(`/api/uploads/${key}/labels`, "POST", {
+                name: labels.name,
+                size: labels.file.size,
+            }));
+        if (labels) queue.unshift({ ...labels, number: table.file });
+        const length = (begun ?? table)?.piece;
+        await Promise.all(
+            Array.from({ length: AT_ONCE }, async () => {
+                for (let next = queue.shift(); next; next = queue.shift()) await sendFile(next, length);
+            }),
+        );
+        control.signal.throwIfAborted();
         return { upload: key, labels: table ? table.file : null };
     }
 
-    async function one({ name, file, number }, piece) {
-        let offset = 0;
-        while (offset < file.size) {
-            const reached = await again(number, file.slice(offset, offset + piece), offset, name);
-            sent += reached - offset;
-            offset = reached;
-            say();
+    /** @param {Named & { number: number }} part @param {number} length */
+    async function sendFile(part, length) {
+        for (let offset = 0; offset < part.file.size;) {
+            const end = await sendPiece(part, offset, part.file.slice(offset, offset + length));
+            complete += end - offset;
+            offset = end;
+            progress();
         }
     }
 
-    /* Where the file ends after the piece; tried anew while the connection breaks. */
-    async function again(number, blob, offset, name) {
+    /**
+     * Returns where the server's file ends after the piece.
+     * @param {Named & { number: number }} part @param {number} offset @param {Blob} piece
+     */
+    async function sendPiece({ name, number }, offset, piece) {
+        const path = `/api/uploads/${key}/files/${number}?offset=${offset}`;
+        /** @type {Sent} */
+        const sent = (count) => {
+            partial.set(number, count);
+            progress();
+        };
         for (let attempt = 1; ; attempt++) {
-            if (stopped) throw new Stopped();
+            control.signal.throwIfAborted();
+            let trouble;
             try {
-                const answer = await put(
-                    `/api/uploads/${key}/files/${number}?offset=${offset}`,
-                    blob,
-                    number,
-                );
-                if (answer.status === 200) return answer.content.received;
-                // what broke off may have come whole
-                if (answer.status === 409 && answer.content.received > offset) return answer.content.received;
-                const error = new Error(
-                    (answer.content && answer.content.error) || `the server answered ${answer.status}`,
-                );
-                error.final = answer.status < 500 || answer.status === 507;
-                throw error;
+                const { status, content } = await transport.put(path, piece, sent, control.signal);
+                const received = content?.received;
+                if (status === 200 && received !== undefined) return received;
+                // all or part of a piece arrived, but its answer did not
+                if (status === 409 && received !== undefined && received > offset) return received;
+                trouble = content?.error ?? `the server answered ${status}`;
+                // the request that broke may still hold the file
+                const busy = status === 409 && received === undefined;
+                if (status === 507 || (status < 500 && !busy)) throw new Refused(trouble);
             } catch (error) {
-                if (error instanceof Stopped || error.final) throw error;
-                if (attempt === TRIES) throw new Error(`${name} cannot be sent: ${error.message}`);
-                await new Promise((done) => setTimeout(done, 250 * 2 ** attempt));
+                if (control.signal.aborted || error instanceof Refused) throw error;
+                trouble = /** @type {Error} */ (error).message;
+            } finally {
+                partial.delete(number);
             }
+            if (attempt === ATTEMPTS) throw new Error(`${name} cannot be sent: ${trouble}`);
+            await Promise.race([transport.wait(250 * 2 ** attempt), stopped]);
         }
-    }
-
-    function put(path, blob, number) {
-        return new Promise((resolve, reject) => {
-            const request = new XMLHttpRequest(); // fetch does not tell how much was sent
-            under.add(request);
-            const end = () => {
-                under.delete(request);
-                partly.delete(number);
-            };
-            request.open("PUT", convscope.local(path));
-            request.setRequestHeader("Content-Type", "application/octet-stream");
-            request.upload.onprogress = (event) => {
-                partly.set(number, event.loaded);
-                say();
-            };
-            request.onload = () => {
-                end();
-                let content = null;
-                try {
-                    content = JSON.parse(request.responseText);
-                } catch (error) {
-                    /* an error page */
-                }
-                resolve({ status: request.status, content });
-            };
-            request.onerror = () => {
-                end();
-                reject(new Error("the connection broke"));
-            };
-            request.onabort = () => {
-                end();
-                reject(new Stopped());
-            };
-            request.send(blob);
-        });
-    }
-
-    async function stop() {
-        stopped = true;
-        for (const request of [...under]) request.abort();
-        await done.catch(() => null);
-        if (key && !there) await convscope.ask(`/api/uploads/${key}`, { method: "DELETE" }).catch(() => null);
     }
 
     const done = run().catch(async (error) => {
-        const mine = stopped;
-        stopped = true;
-        for (const request of [...under]) request.abort();
-        if (!mine && key && !there)
-            await convscope.ask(`/api/uploads/${key}`, { method: "DELETE" }).catch(() => null);
-        throw error;
+        const reason = control.signal.aborted ? control.signal.reason : error;
+        control.abort(reason);
+        if (key && !existing) await transport.ask(`/api/uploads/${key}`, "DELETE").catch(() => null);
+        throw reason;
     });
     done.catch(() => null);
-    return { done, stop };
-};
+    return { done, stop: () => control.abort(new UploadStopped()) };
+}
 
-/* The files of a drop, folders walked through, as { name, file }. */
-convscope.dropped = async function (transfer) {
-    const entries = [...transfer.items]
-        .map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry())
-        .filter(Boolean);
-    if (!entries.length) return [...transfer.files].map((file) => ({ name: file.name, file }));
-    const found = [];
-    const walk = async (entry, prefix) => {
-        if (entry.isFile) {
-            const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-            found.push({ name: prefix + file.name, file });
-            return;
-        }
-        const reader = entry.createReader();
-        for (;;) {
-            // gives a hundred at a time
-            const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-            if (!some.length) return;
-            for (const one of some) await walk(one, `${prefix}${entry.name}/`);
-        }
-    };
-    for (const entry of entries) await walk(entry, "");
-    return found;
-};
+/** By XMLHttpRequest, because fetch does not report how much was sent. @type {Put} */
+export function put(path, piece, sent, signal) {
+    return new Promise((resolve, reject) => {
+        const request = new XMLHttpRequest();
+        const abort = () => request.abort();
+        signal.addEventListener("abort", abort);
+        request.open("PUT", path);
+        request.setRequestHeader("Content-Type", "application/octet-stream");
+        request.upload.onprogress = (event) => sent(event.loaded);
+        request.onloadend = () => {
+            signal.removeEventListener("abort", abort);
+            if (request.status === 0) return reject(new Error("the connection broke"));
+            let content = null;
+            try {
+                content = JSON.parse(request.responseText);
+            } catch (error) {
+                /* an error page of a proxy */
+            }
+            return resolve({ status: request.status, content });
+        };
+        request.send(piece);
+    });
+}
 
-convscope.chosen = (list) => [...list].map((file) => ({ name: file.webkitRelativePath || file.name, file }));
+/** The files of a drop, also those in folders. @param {DataTransfer} transfer @returns {Promise<Named[]>} */
+export async function dropped(transfer) {
+    const entries = [...transfer.items].flatMap((item) => item.webkitGetAsEntry() ?? []);
+    if (!entries.length) return chosen(transfer.files);
+    return (await Promise.all(entries.map((entry) => filesBelow(entry, "")))).flat();
+}
 
-convscope.bytes = function (size) {
-    for (const unit of ["bytes", "kB", "MB"]) {
-        if (size < 1000) return `${unit === "bytes" ? size : size.toFixed(size < 10 ? 1 : 0)} ${unit}`;
-        size /= 1000;
+/** @param {FileSystemEntry} entry @param {string} folder @returns {Promise<Named[]>} */
+async function filesBelow(entry, folder) {
+    if (entry.isFile) {
+        const { file } = /** @type {FileSystemFileEntry} */ (entry);
+        return [{ name: folder + entry.name, file: await new Promise(file.bind(entry)) }];
     }
-    return `${size.toFixed(1)} GB`;
-};
+    const reader = /** @type {FileSystemDirectoryEntry} */ (entry).createReader();
+    const found = [];
+    for (;;) {
+        // a hundred entries at a time
+        /** @type {FileSystemEntry[]} */
+        const some = await new Promise(reader.readEntries.bind(reader));
+        if (!some.length) return found;
+        for (const one of some) found.push(...(await filesBelow(one, `${folder}${entry.name}/`)));
+    }
+}
+
+/** The files of a file input. @param {FileList} list @returns {Named[]} */
+export const chosen = (list) =>
+    [...list].map((file) => ({ name: file.webkitRelativePath || file.name, file }));
+
+/** A size in words. @param {number} size In bytes. */
+export function bytes(size) {
+    if (size < 1000) return `${size} bytes`;
+    const unit = Math.min(3, Math.floor(Math.log10(size) / 3));
+    const number = size / 1000 ** unit;
+    return `${number.toFixed(number < 10 || unit === 3 ? 1 : 0)} ${["", "kB", "MB", "GB"][unit]}`;
+}
