@@ -14,7 +14,7 @@ from dashboard.api.answers import (
 from dashboard.api.attack_answers import attack_record, whole_attack
 from dashboard.state.context import Record, current
 from db.queries import attacks as attack_queries
-from workers.jobs.kind import MAX_NUMBER
+from workers.requests.parameters import MAX_NUMBER
 
 attack_api = flask.Blueprint("attack_api", __name__, url_prefix="/api")
 for _kind in STATUS:

@@ -13,10 +13,9 @@ from db.queries.inventory import classes_of
 from db.sql.child import SQLFailed
 from db.sql.guard import RefusedSQL
 from db.sql.places import TooManyQueries
-from workers.jobs.kind import MAX_NUMBER
 from workers.requests.attacks import MAX_ATTACKS
 from workers.requests.images import short_ids
-from workers.requests.parameters import InvalidRequest
+from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 
 MOST = 240
 

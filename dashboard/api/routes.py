@@ -30,8 +30,9 @@ from db.ledger.tables import STATES
 from db.queries import jobs as job_queries
 from db.queries.attacks import job_attacks
 from db.stores.results import ResultGone
-from workers.jobs.kind import MAX_NUMBER, Stores
+from workers.jobs.kind import Stores
 from workers.jobs.registry import JOB_KINDS, read_request
+from workers.requests.parameters import MAX_NUMBER
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
 api = flask.Blueprint("api", __name__, url_prefix="/api")

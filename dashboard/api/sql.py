@@ -41,7 +41,7 @@ from db.sql.functions import by_kind
 from db.sql.guard import MAX_CHARACTERS, RefusedSQL
 from db.sql.places import TooManyQueries
 from db.sql.runner import as_value
-from workers.requests.parameters import InvalidRequest, only
+from workers.requests.parameters import MAX_NUMBER, InvalidRequest, only
 
 STANDARD_ROWS = 1000
 MAX_ROWS = 20_000
@@ -208,7 +208,7 @@ def _text(body: Record, name: str) -> str:
 @sql_api.delete("/api/queries/<int:query>")
 def remove_query(query: int) -> flask.Response:
     """Delete a saved query."""
-    if query > 2**31 - 1:
+    if query > MAX_NUMBER:
         raise NoSuchQuery(f"there is no saved query {query}")
     delete_query(current().ledger, query)
     return answer({"query": query})

@@ -9,6 +9,7 @@ from dashboard.security.prefix import local
 from dashboard.state.address import AttackAddress, ChannelAddress, ImageAddress
 from dashboard.state.context import Catalogue, Context, Record
 from db.atlas.image_sets import images_by_id
+from workers.requests.parameters import MAX_NUMBER
 
 MAX_CARDS = 240
 Row = Mapping[str, Any]
@@ -40,7 +41,8 @@ def cards(context: Context, rows: Sequence[Row], *, image_set: str) -> list[Reco
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else None
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= MAX_NUMBER else None
 
 
 def _run(catalogue: Catalogue, row: Row) -> Record | None:

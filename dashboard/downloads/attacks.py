@@ -26,9 +26,8 @@ from db.queries.jobs import job, job_items
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from db.suggestions import hint
-from workers.jobs.kind import MAX_NUMBER
 from workers.requests.attacks import MAX_ATTACKS
-from workers.requests.parameters import InvalidRequest
+from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 
 attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
 for _kind in STATUS:

@@ -34,8 +34,7 @@ from db.queries.patches import pictured
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from workers.attribution.registry import METHODS
-from workers.jobs.kind import MAX_NUMBER
-from workers.requests.parameters import InvalidRequest
+from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
 DEFAULT_STRENGTH = 0.65

@@ -19,6 +19,7 @@ from db.queries.overview import CLASS_ORDERS as OVERVIEW_ORDERS
 from db.queries.patches import CHANNEL_ORDERS
 from db.queries.robustness import CLASS_ORDERS
 from workers.attribution.registry import DEFAULT_METHOD
+from workers.requests.parameters import MAX_NUMBER
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
 K_MOST = 20
@@ -188,7 +189,7 @@ class AttackAddress(Address):
     ids: str = ""
     method: str = "fgsm"
     target: str = "prediction"
-    attack: int = _number(0, 0, 2**31 - 1)
+    attack: int = _number(0, 0, MAX_NUMBER)
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ class JobsAddress(Address):
     path: ClassVar[str] = "/jobs"
     state: str = ""
     kind: str = ""
-    job: int = _number(0, 0, 2**31 - 1)
+    job: int = _number(0, 0, MAX_NUMBER)
     page: int = _number(1, 1, 1_000_000)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from workers.requests.parameters import MethodDescription, Parameter
+from workers.requests.parameters import MAX_NUMBER, MethodDescription, Parameter
 
 if TYPE_CHECKING:
     from workers.attribution.maps import Attribution, Inputs
@@ -45,7 +45,7 @@ def colors(default: str) -> Parameter:
 
 
 SEED = Parameter(
-    "seed", 0, "Seed of the noise; the same seed draws the same noise for every image.", 0, 2**31 - 1
+    "seed", 0, "Seed of the noise; the same seed draws the same noise for every image.", 0, MAX_NUMBER
 )
 DTYPE = Parameter(
     "dtype",

@@ -4,7 +4,6 @@ The registry is `workers.jobs.registry`. The web process reads the descriptions,
 everything that needs torch inside its functions.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -18,7 +17,8 @@ from db.ledger.engine import Ledger
 from db.ledger.jobs import NewJob
 from db.ledger.tables import QUEUES
 from db.settings import Settings
-from workers.requests.parameters import InvalidRequest, only
+from workers.requests.members import expected, read_members
+from workers.requests.parameters import MAX_NUMBER
 
 if TYPE_CHECKING:
     import torch
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from workers.jobs.attack_context import AttackContext
     from workers.jobs.context import JobContext
     from workers.queue.runner import Kind
-
-MAX_NUMBER = 2**31 - 1
-_SHOWN = 200  # characters shown of an invalid value
-
-
-def expected(what: str, description: str = "", **schema: Any) -> Meta:
-    """Annotation of a request member: `what` completes "expected …" in the error for an invalid value.
-
-    `description` and `schema` (members of JSON Schema) go into the OpenAPI document.
-    """
-    return Meta(description=description or None, extra_json_schema=schema or None, extra={"expected": what})
-
 
 Number = Annotated[int, Meta(ge=0, le=MAX_NUMBER)]
 Names = Annotated[list[str], expected("a list of names", "Names of indexed models.", minItems=1)]
@@ -128,13 +116,7 @@ class JobKind:
         Raises:
             InvalidRequest: something in it is invalid; the message names it.
         """
-        only(body, "kind", *self.members)
-        members = {name: value for name, value in body.items() if name != "kind"}
-        try:
-            request = msgspec.convert(members, self.request)
-        except msgspec.ValidationError as error:
-            raise InvalidRequest(_sentence(str(error), members, self)) from None
-        return self.parse(request, stores)
+        return self.parse(read_members(body, self.request, also=("kind",)), stores)
 
 
 def request_page(path: str, job: Mapping[str, Any], *, ids: str, target: Any, **more: Any) -> str:
@@ -151,23 +133,3 @@ def request_page(path: str, job: Mapping[str, Any], *, ids: str, target: Any, **
         **more,
     }
     return f"{path}?{urlencode(shown)}"
-
-
-def _sentence(error: str, members: Mapping[str, Any], kind: JobKind) -> str:
-    """One sentence, in our terms, for an error that msgspec reported."""
-    missing = re.search(r"missing required field `(\w+)`", error)
-    at = missing or re.search(r"at `\$\.(\w+)", error)
-    if at is None:
-        raise AssertionError(f"no member is named in {error!r}")
-    name = at[1]
-    types = {field.encode_name: field.type for field in msgspec.structs.fields(kind.request)}
-    value = repr(members.get(name))
-    shown = value if len(value) <= _SHOWN else value[:_SHOWN] + "…"
-    return f"{name}: expected {_expected(types[name])}, got {shown}"
-
-
-def _expected(kind: Any) -> str:
-    for meta in getattr(kind, "__metadata__", ()):
-        if meta.extra and "expected" in meta.extra:
-            return str(meta.extra["expected"])
-    raise AssertionError(f"{kind} does not say what is expected: see `expected`")

@@ -17,7 +17,7 @@ from workers.attribution.registry import METHODS
 from workers.requests.images import check_queue, short_ids
 from workers.requests.keys import content_key, key_in_set
 from workers.requests.models import ModelRef, check_layer
-from workers.requests.parameters import InvalidRequest, Value
+from workers.requests.parameters import MAX_NUMBER, InvalidRequest, Value
 
 MAX_FOLLOWED = 10_000
 MAX_CHANNELS = 100
@@ -90,7 +90,7 @@ def ablation_job(
     for name, value, low, high in (
         ("channels", channels, 1, MAX_CHANNELS),
         ("draws", draws, 1, MAX_DRAWS),
-        ("seed", seed, 0, 2**31 - 1),
+        ("seed", seed, 0, MAX_NUMBER),
     ):
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise InvalidRequest(f"{name}: expected a whole number from {low} to {high}, got {value!r}")

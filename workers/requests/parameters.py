@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from db.suggestions import hint
 
 Value = float | int | str
+MAX_NUMBER = 2**31 - 1  # the largest number of a row, and the largest seed: columns have 32 bits
 
 
 class InvalidRequest(ValueError):

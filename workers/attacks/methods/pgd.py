@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from workers.attacks.attack import Attack
 from workers.requests.epsilons import GRID_PARAMETERS
-from workers.requests.parameters import Parameter
+from workers.requests.parameters import MAX_NUMBER, Parameter
 
 if TYPE_CHECKING:
     from workers.attacks.steps import Perturb
@@ -31,7 +31,7 @@ ATTACK = Attack(
             0.001,
             2.0,
         ),
-        Parameter("seed", 0, "Seed of the random start within epsilon.", 0, 2**31 - 1),
+        Parameter("seed", 0, "Seed of the random start within epsilon.", 0, MAX_NUMBER),
     ),
     seeded=True,
     perturb=_perturb,

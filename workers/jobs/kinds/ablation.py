@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 
 from db.ledger.jobs import NewJob
-from workers.jobs.kind import MAX_NUMBER, Ids, JobKind, Request, Stores, WorkerContext, expected
+from workers.jobs.kind import Ids, JobKind, Request, Stores, WorkerContext
 from workers.jobs.kinds.comparison import attack_numbers, attack_page
 from workers.requests.followups import DRAWS, MAX_CHANNELS, MAX_DRAWS, ablation_job
+from workers.requests.members import expected
+from workers.requests.parameters import MAX_NUMBER
 
 if TYPE_CHECKING:
     from workers.queue.runner import Kind

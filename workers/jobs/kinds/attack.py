@@ -16,11 +16,11 @@ from workers.jobs.kind import (
     Request,
     Stores,
     WorkerContext,
-    expected,
     request_page,
 )
 from workers.requests.attacks import MAX_ATTACKS, RELATIVE_TO, attack_job
 from workers.requests.images import parse_ids
+from workers.requests.members import expected
 from workers.requests.models import choose_models
 
 if TYPE_CHECKING:

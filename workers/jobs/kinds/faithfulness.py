@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta
 
 from db.ledger.jobs import NewJob
-from workers.jobs.kind import JobKind, Numbers, Queue, Request, Stores, WorkerContext, expected
+from workers.jobs.kind import JobKind, Numbers, Queue, Request, Stores, WorkerContext
 from workers.jobs.kinds.saliency import maps_page
+from workers.requests.members import expected
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS, faithfulness_job
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from db.ledger.jobs import NewJob
-from workers.jobs.kind import ImageSet, JobKind, Request, Stores, expected
+from workers.jobs.kind import ImageSet, JobKind, Request, Stores
 from workers.requests.image_sets import LAYOUT_WORDS, folder_job, layout_words
+from workers.requests.members import expected
 
 _WORD = Annotated[str | None, expected("a text of at most 200 characters")]
 

@@ -7,8 +7,9 @@ from urllib.parse import urlencode
 from msgspec import Meta
 
 from db.ledger.jobs import NewJob
-from workers.jobs.kind import ImageSet, JobKind, Queue, Request, Stores, expected
+from workers.jobs.kind import ImageSet, JobKind, Queue, Request, Stores
 from workers.requests.image_sets import DTYPES, MAX_BATCH, MAX_K, index_job
+from workers.requests.members import expected
 
 _BATCH = Annotated[int, Meta(ge=1, le=MAX_BATCH)]
 

@@ -16,10 +16,10 @@ from workers.jobs.kind import (
     Request,
     Stores,
     WorkerContext,
-    expected,
     request_page,
 )
 from workers.requests.images import parse_ids, short_ids
+from workers.requests.members import expected
 from workers.requests.models import choose_models
 from workers.requests.saliency import saliency_job
 
