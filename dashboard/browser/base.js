@@ -1,238 +1,126 @@
-/* Small things that several pages draw with. */
-// @ts-nocheck
-import { convscope } from "./namespace.js";
+/* Elements, addresses and requests: what several modules need. */
 
-/* The path that all addresses of this dashboard begin with; empty where it has the site for itself. */
-const config = document.getElementById("_dash-config");
-const PREFIX = config ? JSON.parse(config.textContent).requests_pathname_prefix.replace(/\/$/, "") : "";
+/** The path that all addresses of this dashboard begin with; empty at the root of a site. */
+const config = globalThis.document?.getElementById("_dash-config")?.textContent;
+const PREFIX = config ? JSON.parse(config).requests_pathname_prefix.replace(/\/$/, "") : "";
 
-/* A path of this dashboard as the browser is to ask for it. */
-convscope.local = (path) => PREFIX + path;
+/**
+ * A path of this dashboard as the browser requests it.
+ * @param {string} path
+ */
+export const local = (path) => PREFIX + path;
 
-/* The path of a page, of what the address bar says; null for a place that is not this dashboard's. */
-convscope.pagePath = function (pathname) {
+/**
+ * The path of a page, from the path in the address bar; null for an address outside this dashboard.
+ * @param {string | null | undefined} pathname
+ */
+export function pagePath(pathname, prefix = PREFIX) {
     if (pathname === null || pathname === undefined) return null;
-    if (pathname !== PREFIX && !pathname.startsWith(PREFIX + "/")) return null;
-    return pathname.slice(PREFIX.length) || "/";
-};
+    if (pathname !== prefix && !pathname.startsWith(prefix + "/")) return null;
+    return pathname.slice(prefix.length) || "/";
+}
 
-/* An element: attributes by name, `on…` are listeners; children are nodes or texts, null is left out. */
-convscope.make = function (tag, attributes, ...children) {
+/**
+ * Create an element. Attributes named `on…` are listeners; null and false leave an attribute or child out.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, any>} attributes
+ * @param {...(Node | string | number | null | undefined | (Node | string)[])} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+export function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes || {})) {
+    for (const [name, value] of Object.entries(attributes)) {
         if (value === null || value === undefined || value === false) continue;
         if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-        else if (name === "value") element.value = value;
+        else if (name === "value" && "value" in element) element.value = value;
         else element.setAttribute(name, value === true ? "" : value);
     }
-    element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    for (const child of children.flat()) {
+        if (child !== null && child !== undefined) element.append(/** @type {Node} */ (child));
+    }
     return element;
-};
+}
 
-/* An element of a drawing, likewise. */
-convscope.svg = function (tag, attributes, ...children) {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    Object.entries(attributes || {}).forEach(([name, value]) => {
-        if (value !== null) element.setAttribute(name, value);
-    });
-    element.append(...children.flat());
-    return element;
-};
+/**
+ * The nearest ancestor, or itself, that an event hit and that matches.
+ * @param {Event} event
+ * @param {string} selector
+ * @returns {HTMLElement | null}
+ */
+export const hit = (event, selector) =>
+    event.target instanceof Element ? event.target.closest(selector) : null;
 
-/* States of a job that still goes on. */
-convscope.UNFINISHED = ["queued", "running"];
+/** An answer of the HTTP interface that is not a success; `status` is 0 where there was no answer. */
+export class RequestError extends Error {
+    /**
+     * @param {string} message
+     * @param {number} status
+     */
+    constructor(message, status) {
+        super(message);
+        this.status = status;
+    }
+}
 
-/* `1 image`, `1,000 images`, as `words.count` on the server. */
-convscope.count = (number, noun) =>
-    `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : /(s|x|ch|sh)$/.test(noun) ? "es" : "s"}`;
-
-convscope.icon = (name) => convscope.make("i", { class: `bi bi-${name}`, "aria-hidden": "true" });
-
-convscope.duration = function (seconds) {
-    if (seconds === null || seconds === undefined) return "";
-    if (seconds < 1) return "under 1 s";
-    if (seconds < 90) return `${Math.round(seconds)} s`;
-    if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-    if (seconds < 129600) return `${Math.round(seconds / 3600)} h`;
-    return `${Math.round(seconds / 86400)} d`;
-};
-
-convscope.number = function (value) {
-    if (value === null || value === undefined) return "–";
-    const size = Math.abs(value);
-    if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(2);
-    return String(Number(value.toPrecision(4)));
-};
-
-convscope.percent = (share) => (share > 0 && share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
-
-/* Ask the HTTP interface for a path of it; an answer that is no success is thrown with its sentence. */
-convscope.ask = async function (path, options) {
-    const given = options || {};
-    if (given.body !== undefined) {
-        given.headers = { "Content-Type": "application/json" };
-        given.body = JSON.stringify(given.body);
+/**
+ * Request a path of the HTTP interface; the answer is its JSON.
+ * @param {string} path
+ * @param {{ method?: string, body?: unknown }} [options]
+ * @returns {Promise<any>}
+ * @throws {RequestError}
+ */
+export async function ask(path, { method, body } = {}) {
+    /** @type {RequestInit} */
+    const options = { cache: "no-store", method };
+    if (body !== undefined) {
+        options.headers = { "Content-Type": "application/json" };
+        options.body = JSON.stringify(body);
     }
     let answer;
     try {
-        answer = await fetch(convscope.local(path), { cache: "no-store", ...given });
+        answer = await fetch(local(path), options);
     } catch (error) {
-        throw new Error("Convscope does not answer.");
+        throw new RequestError("Convscope does not answer.", 0);
     }
-    const text = await answer.text();
-    let content = null;
-    try {
-        content = JSON.parse(text);
-    } catch (error) {
-        /* an error page of the server */
-    }
-    if (!answer.ok) {
-        throw Object.assign(new Error((content && content.error) || `${path} answered ${answer.status}`), {
-            status: answer.status,
-        });
-    }
-    return content;
-};
+    const content = await answer.json().catch(() => null); // an error page of a proxy is not JSON
+    if (answer.ok) return content;
+    throw new RequestError(content?.error ?? `${path} answered ${answer.status}.`, answer.status);
+}
 
-/* Call `again` a second after it ended, while it gives true and somebody looks. One at a time per page. */
-convscope.every = function (again) {
-    let timer = null,
-        stopped = false,
-        running = false;
-    async function tick() {
-        timer = null;
-        if (stopped || running) return;
-        if (document.hidden) {
-            timer = setTimeout(tick, 1000);
-            return;
-        }
-        running = true;
-        let more = false;
-        try {
-            more = await again();
-        } finally {
-            running = false;
-        }
-        if (more && !stopped) timer = setTimeout(tick, 1000);
-    }
-    tick();
-    return {
-        now() {
-            clearTimeout(timer);
-            stopped = false;
-            tick();
-        },
-        stop() {
-            stopped = true;
-            clearTimeout(timer);
-        },
-    };
-};
-
-/* Show an address of this site, and have Dash hear of it. */
-convscope.go = function (href) {
+/**
+ * Show an address of this site without loading it anew. Dash listens for `popstate`, as on Back and Forward;
+ * an event that a script sends is told apart by `isTrusted`.
+ * @param {string} href
+ */
+export function go(href) {
     history.pushState({}, "", href);
-    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
-};
+    dispatchEvent(new PopStateEvent("popstate"));
+}
 
-/* Write the address: `changes` by name, an empty value takes the name away. Dash hears of it unless `quietly`. */
-convscope.address = function (changes, quietly) {
-    const query = new URLSearchParams(location.search);
+/**
+ * A query string with some values changed; an empty value removes the name.
+ * @param {string} search
+ * @param {Record<string, string | number | null | undefined>} changes
+ */
+export function changedSearch(search, changes) {
+    const query = new URLSearchParams(search);
     for (const [name, value] of Object.entries(changes)) {
         if (value === "" || value === null || value === undefined) query.delete(name);
-        else query.set(name, value);
+        else query.set(name, String(value));
     }
     const text = query.toString().replaceAll("%2C", ",");
-    const target = location.pathname + (text ? "?" + text : "");
+    return text && "?" + text;
+}
+
+/**
+ * Change values of the address. With `quietly` the address bar changes without an entry in the history, and
+ * Dash does not hear of it: for values that only the browser reads.
+ * @param {Record<string, string | number | null | undefined>} changes
+ */
+export function address(changes, quietly = false) {
+    const target = location.pathname + changedSearch(location.search, changes);
     if (target === location.pathname + location.search) return;
     if (quietly) history.replaceState({}, "", target);
-    else convscope.go(target);
-};
-
-/* What an import left out, by name. */
-convscope.refusals = function (report) {
-    const { make } = convscope;
-    return [
-        make(
-            "div",
-            { class: "table-scroll refusals", tabindex: 0, role: "region", "aria-label": "Refused files" },
-            make(
-                "table",
-                { class: "table-plain" },
-                make(
-                    "thead",
-                    {},
-                    make(
-                        "tr",
-                        {},
-                        ["File", "Why"].map((name) => make("th", { scope: "col" }, name)),
-                    ),
-                ),
-                make(
-                    "tbody",
-                    {},
-                    report.refusals.map((one) =>
-                        make("tr", {}, make("td", { class: "long" }, one.name), make("td", {}, one.reason)),
-                    ),
-                ),
-            ),
-        ),
-        report.refused > report.refusals.length
-            ? make("p", { class: "quiet" }, `The first ${report.refusals.length}.`)
-            : null,
-    ];
-};
-
-/* What an import took for split, class and label, and what it did not use. */
-convscope.layoutReport = function (layout) {
-    const { make } = convscope;
-    if (!layout || !layout.sentence) return null;
-    const listed = (title, rows, id) =>
-        rows.length
-            ? make(
-                  "details",
-                  { id, open: rows.length <= 5 },
-                  make("summary", {}, title),
-                  make(
-                      "ul",
-                      { class: "layout-list" },
-                      rows.map((row) => make("li", {}, row)),
-                  ),
-              )
-            : null;
-    const unused = layout.unused.map((one) =>
-        one.count === 1
-            ? `${one.kind}: ${one.example}`
-            : `${one.count.toLocaleString("en")} ${one.kind}: such as ${one.example}`,
-    );
-    const count = layout.unused.reduce((sum, one) => sum + one.count, 0);
-    return make(
-        "div",
-        { class: "layout-report" },
-        make("p", {}, `Layout: ${layout.sentence}.`),
-        listed("Notes", layout.notes, null),
-        listed(`Not used (${count.toLocaleString("en")})`, unused, null),
-    );
-};
-
-/* Bar of a job with words beside it. */
-convscope.bar = function (share, words, state) {
-    const width = `${Math.round(1000 * Math.min(1, Math.max(0, share))) / 10}%`;
-    return convscope.make(
-        "div",
-        { class: `job-bar ${state || ""}` },
-        convscope.make(
-            "div",
-            {
-                class: "job-track",
-                role: "progressbar",
-                "aria-valuenow": Math.round(100 * share),
-                "aria-valuemin": 0,
-                "aria-valuemax": 100,
-                "aria-label": words,
-            },
-            convscope.make("div", { class: "job-fill", style: `width:${width}` }),
-        ),
-        convscope.make("span", { class: "num" }, words),
-    );
-};
+    else go(target);
+}

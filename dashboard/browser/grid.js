@@ -142,7 +142,8 @@ let shownLayer = null;
 /* The browser restores the height of a page before its rows are drawn; so it is kept here as well. */
 const heights = new Map();
 let back = null;
-addEventListener("popstate", () => {
+addEventListener("popstate", (event) => {
+    if (!event.isTrusted) return;
     const address = location.pathname + location.search;
     back = heights.has(address) ? { address, top: heights.get(address) } : null;
 });

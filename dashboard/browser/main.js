@@ -1,5 +1,5 @@
 /* The one script of every page: it loads the modules, then starts Dash, whose callbacks need them. */
-import "./base.js";
+import "./legacy.js";
 import "./address.js";
 import "./combobox.js";
 import "./grid.js";

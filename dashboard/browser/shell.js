@@ -197,7 +197,7 @@ function nameTheRun(filled) {
     const named = new URLSearchParams({ model: filled.model, images: filled.images });
     query.forEach((value, name) => named.set(name, value || named.get(name) || ""));
     history.replaceState({}, "", `${location.pathname}?${named}`);
-    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+    dispatchEvent(new PopStateEvent("popstate"));
 }
 
 const COLOURS = [
