@@ -1,75 +1,88 @@
-/* A field to type a name into, and below it the entries that hold what was typed.
+/* A field to type a name into, and the entries that contain what was typed: layers of a model, classes of a
+   set.
 
-   Every entry that is listed holds the typed text as it stands, so the first one is what Enter takes; where none does,
-   Enter takes nothing. Written by hand: Dash's list takes each word by itself, filters a moment after the keys, and
-   Enter then takes the first of what was listed before. */
-// @ts-nocheck
+   Written by hand: Dash's list matches each word of the text separately and filters a moment after the keys,
+   so Enter can choose an entry of the list before. Here the first entry listed is what Enter chooses. */
+import { address, hit, make } from "./base.js";
 import { convscope } from "./namespace.js";
 
-const { make } = convscope;
+/**
+ * @typedef {{ value: string, label: string, description: string, search?: string, disabled?: boolean }}
+ * Entry
+ */
 
-/* How a name is compared: "stage 4 > block 2", "stage4.block2" and "Stage 4 block 2" are one text. */
-const plain = (text) =>
+/** "stage 4 > block 2", "stage4.block2" and "Stage 4 block 2" are one text. */
+const plain = (/** @type {string} */ text) =>
     text
         .normalize("NFKC")
         .toLowerCase()
         .replace(/[\s.>]+/g, "");
 
-/* `id` of the field; `label` of the list; `placeholder`; `none` is said where nothing fits; `most` entries are listed
-   at once; `all` is the entry that an emptied field stands for, or null; `taken` hears the value of another entry.
-   Gives `draw(root, options, chosen)`; options are { value, label, description, disabled }. */
-convscope.combobox = function ({ id, label, placeholder, none, most = Infinity, all = null, taken }) {
-    let field = null,
-        list = null,
-        entries = [],
-        chosen = null,
-        shown = [],
-        at = -1;
+/**
+ * The entries that contain a text: first those of that name, then those whose name begins with it, then
+ * others.
+ * @param {Entry[]} entries
+ * @param {string} text
+ */
+export function matching(entries, text) {
+    const wanted = plain(text);
+    if (!wanted) return entries;
+    const rank = (/** @type {Entry} */ one) => {
+        const names = [plain(one.label), plain(one.value)];
+        if (names.includes(wanted)) return 0;
+        if (names.some((name) => name.startsWith(wanted))) return 1;
+        return [...names, plain(one.search ?? "")].some((name) => name.includes(wanted)) ? 2 : 3;
+    };
+    const ranked = entries.map((entry) => ({ entry, rank: rank(entry) })).filter((one) => one.rank < 3);
+    return ranked.sort((one, other) => one.rank - other.rank).map((one) => one.entry);
+}
 
-    function draw(root, options, value) {
-        entries = [...(all ? [all] : []), ...options];
-        chosen = value;
-        if (!field || !root.contains(field)) build(root);
-        if (!list.hidden && document.activeElement === field) filterAgain();
-        else if (field.value !== nameOf(chosen)) field.value = nameOf(chosen); // the same again would lose the selection
-    }
+/**
+ * `all` is the entry that an emptied field means; `most` entries are listed at once; `name` is the part of
+ * the address that the chosen value is written to.
+ * @param {{ id: string, label: string, placeholder: string, none: string, most?: number, all?: Entry,
+ *     name: string }} settings
+ * @returns {(root: HTMLElement, options: Entry[], value: string | null) => void} a function that shows the
+ * options
+ */
+function combobox({ id, label, placeholder, none, most = Infinity, all, name }) {
+    /** @type {Entry[]} */
+    let entries = [];
+    /** @type {Entry[]} */
+    let shown = [];
+    /** @type {string | null} */
+    let chosen = null;
+    let at = -1;
 
-    const nameOf = (value) =>
-        all && value === all.value ? "" : (entries.find((one) => one.value === value) || { label: "" }).label;
+    const list = make("ul", { id: `${id}-list`, class: "layer-list", role: "listbox", "aria-label": label });
+    list.hidden = true;
+    list.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
+    list.addEventListener("click", (event) => {
+        const item = hit(event, "[role=option]");
+        if (item) take(shown[Number(item.dataset.at)]);
+    });
+    const field = make("input", {
+        id,
+        type: "search",
+        class: "form-control form-control-sm",
+        role: "combobox",
+        autocomplete: "off",
+        spellcheck: "false",
+        "aria-expanded": "false",
+        "aria-controls": list.id,
+        "aria-autocomplete": "list",
+        placeholder,
+        onfocus: () => field.select(),
+        onclick: () => show(""),
+        oninput: () => show(field.value),
+        onkeydown: press,
+        onblur: hide,
+    });
 
-    function build(root) {
-        list = make("ul", {
-            id: `${id}-list`,
-            class: "layer-list",
-            role: "listbox",
-            "aria-label": label,
-            hidden: true,
-            onpointerdown: (event) => event.preventDefault(), // the field keeps the focus
-            onclick: (event) => {
-                const item = event.target.closest("[role=option]");
-                if (item) take(shown[Number(item.dataset.at)]);
-            },
-        });
-        field = make("input", {
-            id,
-            type: "search",
-            class: "form-control form-control-sm",
-            role: "combobox",
-            autocomplete: "off",
-            spellcheck: "false",
-            "aria-expanded": "false",
-            "aria-controls": list.id,
-            "aria-autocomplete": "list",
-            placeholder,
-            onfocus: () => field.select(),
-            onclick: () => show(""),
-            oninput: () => show(field.value),
-            onkeydown: press,
-            onblur: hide,
-        });
-        root.replaceChildren(field, list);
-    }
+    const nameOf = (/** @type {string | null} */ value) =>
+        value === all?.value ? "" : (entries.find((one) => one.value === value)?.label ?? "");
 
+    /** @param {string} text */
     function show(text) {
         list.hidden = false;
         field.setAttribute("aria-expanded", "true");
@@ -83,107 +96,130 @@ convscope.combobox = function ({ id, label, placeholder, none, most = Infinity, 
         field.value = nameOf(chosen);
     }
 
-    /* 0 where an entry is called what was typed, 1 where its name begins so, 2 where it holds that, else 3. */
-    function rank(one, wanted) {
-        const names = [plain(one.label), plain(one.value)];
-        if (names.includes(wanted)) return 0;
-        if (names.some((name) => name.startsWith(wanted))) return 1;
-        return [...names, plain(one.search || "")].some((name) => name.includes(wanted)) ? 2 : 3;
-    }
+    const note = (/** @type {string} */ text) =>
+        make("li", { class: "layer-option quiet", role: "presentation" }, text);
 
     function filter(text = field.value === nameOf(chosen) ? "" : field.value) {
-        const wanted = plain(text);
-        const ranked = wanted
-            ? entries.map((one) => [rank(one, wanted), one]).filter(([place]) => place < 3)
-            : entries.map((one) => [0, one]);
-        const fitting = ranked.sort(([one], [other]) => one - other).map(([, one]) => one); // keeps the order of equals
+        const fitting = matching(entries, text);
         shown = fitting.slice(0, most);
-        list.replaceChildren(
-            ...shown.map((one, place) =>
-                make(
-                    "li",
-                    {
-                        id: `${id}-${place}`,
-                        role: "option",
-                        "data-at": place,
-                        class: `layer-option${one.disabled ? " unindexed" : ""}`,
-                        "aria-disabled": one.disabled ? "true" : null,
-                    },
-                    make("span", {}, one.label),
-                    make("small", {}, one.description),
-                ),
+        const items = shown.map((one, place) =>
+            make(
+                "li",
+                {
+                    id: `${id}-${place}`,
+                    role: "option",
+                    "data-at": place,
+                    class: `layer-option${one.disabled ? " unindexed" : ""}`,
+                    "aria-disabled": one.disabled ? "true" : null,
+                },
+                make("span", {}, one.label),
+                make("small", {}, one.description),
             ),
-            ...(shown.length
-                ? []
-                : [make("li", { class: "layer-option quiet", role: "presentation" }, none)]),
-            ...(fitting.length > shown.length
-                ? [
-                      make(
-                          "li",
-                          { class: "layer-option quiet", role: "presentation" },
-                          `${(fitting.length - shown.length).toLocaleString("en")} more: type to find them.`,
-                      ),
-                  ]
-                : []),
         );
+        const more = fitting.length - shown.length;
+        list.replaceChildren(...items);
+        if (!shown.length) list.append(note(none));
+        if (more) list.append(note(`${more.toLocaleString("en")} more: type to find them.`));
         const emptied = all && field.value === "" && chosen !== all.value;
-        const here = wanted || emptied ? -1 : shown.findIndex((one) => one.value === chosen);
+        const here = plain(text) || emptied ? -1 : shown.findIndex((one) => one.value === chosen);
         mark(here >= 0 ? here : shown.findIndex((one) => !one.disabled));
     }
 
-    /* The options came again under an open list: the entry that the arrow keys had reached stays marked. */
-    function filterAgain() {
-        const reached = shown[at] && shown[at].value;
-        filter();
-        const place = shown.findIndex((one) => one.value === reached && !one.disabled);
-        if (place >= 0) mark(place);
-    }
-
+    /** @param {number} place */
     function mark(place) {
         at = place;
         list.querySelectorAll("[role=option]").forEach((item, number) =>
             item.setAttribute("aria-selected", String(number === at)),
         );
-        const item = list.children[at];
-        if (at < 0 || !item) {
+        if (at < 0) {
             field.removeAttribute("aria-activedescendant");
             return;
         }
-        field.setAttribute("aria-activedescendant", item.id);
-        item.scrollIntoView({ block: "nearest" });
+        field.setAttribute("aria-activedescendant", list.children[at].id);
+        list.children[at].scrollIntoView({ block: "nearest" });
     }
 
+    /** @param {KeyboardEvent} event */
     function press(event) {
-        const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 };
+        const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
         if (event.key === "Escape" && !list.hidden) {
-            event.preventDefault();
             hide();
             field.select();
-        } else if (event.key === "Enter") {
-            event.preventDefault();
-            if (list.hidden) show("");
-            else if (at >= 0) take(shown[at]);
-        } else if (event.key in steps) {
-            event.preventDefault();
-            if (list.hidden) show("");
-            else move(steps[event.key]);
-        }
+        } else if (event.key !== "Enter" && !step) return;
+        else if (list.hidden) show("");
+        else if (event.key === "Enter") take(shown[at]);
+        else move(step ?? 0);
+        event.preventDefault();
     }
 
-    /* To the next entry that can be taken, and no further than the last. */
+    /**
+     * To another entry that can be chosen, and no further than the first or last.
+     * @param {number} step
+     */
     function move(step) {
-        const open = shown.map((one, place) => (one.disabled ? -1 : place)).filter((place) => place >= 0);
+        const open = [...shown.keys()].filter((place) => !shown[place].disabled);
         if (open.length) mark(open[Math.min(open.length - 1, Math.max(0, open.indexOf(at) + step))]);
     }
 
+    /** @param {Entry | undefined} entry */
     function take(entry) {
         if (!entry || entry.disabled) return;
         const another = entry.value !== chosen;
         chosen = entry.value;
         hide();
         field.select(); // what is typed next is another name
-        if (another) taken(entry.value);
+        if (another) address({ [name]: chosen, page: "", ...(name === "layer" ? { channels: "" } : {}) });
     }
 
-    return draw;
-};
+    return (root, options, value) => {
+        entries = [...(all ? [all] : []), ...options];
+        chosen = value;
+        if (!root.contains(field)) root.replaceChildren(field, list);
+        if (list.hidden || document.activeElement !== field) {
+            // the same value again would lose the selection
+            if (field.value !== nameOf(chosen)) field.value = nameOf(chosen);
+            return;
+        }
+        // the options came again under an open list: the entry that the arrow keys had reached stays marked
+        const reached = shown[at]?.value;
+        filter();
+        const place = shown.findIndex((one) => one.value === reached && !one.disabled);
+        if (place >= 0) mark(place);
+    };
+}
+
+/**
+ * Make the function of a clientside callback that fills one combobox, built when it is first shown.
+ * @param {string} root
+ * @param {Parameters<typeof combobox>[0]} settings
+ */
+function filled(root, settings) {
+    /** @type {ReturnType<typeof combobox> | null} */
+    let draw = null;
+    return (/** @type {{ options: Entry[], chosen: string } | null} */ given) => {
+        const place = document.getElementById(root);
+        if (place && given) (draw ??= combobox(settings))(place, given.options, given.chosen);
+        return "";
+    };
+}
+
+convscope.drawClasses = filled("images-classes", {
+    id: "images-label",
+    label: "Classes",
+    placeholder: "All classes",
+    most: 300,
+    none: "No matching class in this set.",
+    all: { value: "", label: "All classes", description: "" },
+    name: "label",
+});
+const drawLayers = filled("patches-layers", {
+    id: "patches-layer",
+    label: "Layers",
+    placeholder: "Search layers…",
+    none: "No matching layer in this model.",
+    name: "layer",
+});
+convscope.drawLayers = (
+    /** @type {{ layer: string } | null} */ chosen,
+    /** @type {Entry[] | null} */ options,
+) => drawLayers({ options: options ?? [], chosen: chosen?.layer ?? "" });

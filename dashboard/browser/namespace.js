@@ -1,3 +1,4 @@
 /** Where Dash looks for the functions of clientside callbacks: each module adds its own. */
-export const ns = (window.dash_clientside ??= /** @type {DashClientside} */ ({}));
+const browser = /** @type {Window} */ (globalThis.window ?? {});
+export const ns = (browser.dash_clientside ??= /** @type {DashClientside} */ ({}));
 export const convscope = (ns.convscope ??= {});

@@ -1,5 +1,6 @@
 /* The shell: status, theme, copying. */
 // @ts-nocheck
+import { addressFollowed } from "./address.js";
 import { convscope, ns } from "./namespace.js";
 
 /* A new version of the atlas is noticed here; pages listen to the status. */
@@ -164,7 +165,7 @@ convscope.noFault = function () {
 };
 
 convscope.subject = function (path, search, before) {
-    convscope.asked = null; // the address has followed the clicks
+    addressFollowed();
     const query = new URLSearchParams(search || "");
     const now = {
         path: convscope.pagePath(path) || "/",

@@ -163,7 +163,7 @@ def layer_options(layers: Sequence[Record], indexed: Collection[str]) -> list[di
         {
             "value": layer["layer"],
             "label": layer["label"],
-            "description": layer["description"],
+            "description": ("" if layer["layer"] in indexed else "not indexed · ") + layer["description"],
             "disabled": layer["layer"] not in indexed,
         }
         for layer in layers

@@ -1,9 +1,12 @@
 """Page state in the URL: parsed, serialized and validated."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboard import document
 from dashboard.pictures.geometry import CROPS
 from dashboard.state.address import (
     Address,
@@ -114,3 +117,12 @@ def test_any_text_for_channels_is_read_or_refused(text: str) -> None:
     except ChannelsError:
         return
     assert channels is None or (len(set(channels)) == len(channels) and all(0 <= c < 50 for c in channels))
+
+
+def test_the_browser_leaves_the_same_defaults_out_of_an_address() -> None:
+    script = (document.MODULES / "address.js").read_text()
+    for name, address in (("DEFAULTS", PatchesAddress()), ("IMAGE_DEFAULTS", ImagesAddress())):
+        (written,) = re.findall(rf"const {name} = {{(.*?)}};", script)
+        values = dict(re.findall(r'(\w+): "(\w+)"', written))
+        assert values
+        assert {key: str(getattr(address, key)) for key in values} == values

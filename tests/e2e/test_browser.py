@@ -318,7 +318,7 @@ def test_enter_opens_the_layer_whose_name_was_typed(page: Page, site: str) -> No
     page.wait_for_url(re.compile(r"layer=stage2\.block1\.pwconv2$"))
     field.focus()
     page.keyboard.type("stage 9")
-    expect(page.get_by_text("No layer of this model is called so.")).to_be_visible()
+    expect(page.get_by_text("No matching layer in this model.")).to_be_visible()
     page.keyboard.press("Enter")
     page.keyboard.press("Escape")
     expect(field).to_have_value("stage 2 > block 1 > pwconv2")
@@ -423,7 +423,7 @@ def test_enter_filters_by_the_class_whose_name_was_typed_and_by_no_other(page: P
     field.focus()
     page.keyboard.type("kind 4 or so")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("No image of this set has such a class.")).to_be_visible()
+    expect(page.get_by_text("No matching class in this set.")).to_be_visible()
     page.keyboard.press("Tab")
     expect(field).to_have_value("<b>tench</b> & co")
     assert asked(page)["label"] == "n10000000"
