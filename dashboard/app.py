@@ -3,8 +3,8 @@
 Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` one image, `/saliency` maps,
 `/attack` attacks, `/robustness` attacks on whole sets, `/sql` user queries, `/jobs` jobs. `/pictures/…`,
 `/download/…`, `/choices/….json` and `/status.json` serve their data; `/api/…` is for programs too;
-`/bootstrap/…` and `/editor/…` serve Bootstrap's and the SQL editor's files. Everything requires access except
-`/login`, `/logout` and `/health.json` (see `security/middleware.py`).
+`/bootstrap/…` serves Bootstrap's files, `/modules/…` the JavaScript. Everything requires access except `/login`,
+`/logout` and `/health.json` (see `security/middleware.py`).
 """
 
 from pathlib import Path
@@ -102,7 +102,7 @@ def create_app(settings: Settings) -> Dash:
     server.register_blueprint(uploads)
     server.register_blueprint(set_api)
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
-    server.add_url_rule("/modules/<version>/<name>", "modules", document.module_file)
+    server.add_url_rule("/modules/<version>/<path:name>", "modules", document.module_file)
     server.before_request(name_the_run)
     shell.register(app)
     for page in PAGES:

@@ -1,9 +1,11 @@
 """The HTML document around every page, and the JavaScript modules that it loads.
 
 The modules import one another by relative path. They are served below a folder named after the hash of all of
-them, so browsers keep them for good and never mix two versions.
+them, so browsers keep them for good and never mix two versions. Every page loads those in `browser/`; those in
+`browser/vendor/` are the libraries that a page imports when it needs them.
 """
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -46,7 +48,9 @@ def head(prefix: str) -> str:
     """
     version = modules_version()
     folder = f"/modules/{version}"
-    preloads = [f'<link rel="modulepreload" href="{folder}/{path.name}">' for path in _modules()]
+    preloads = [
+        f'<link rel="modulepreload" href="{folder}/{name}">' for name in _modules() if "/" not in name
+    ]
     main = f'<script id="_dash-renderer" type="module" src="{folder}/main.js"></script>'
     page = HEAD.replace("{modules}", "\n        ".join(preloads)).replace("{main}", main)
     for attribute in ("href", "src"):
@@ -57,14 +61,20 @@ def head(prefix: str) -> str:
 def modules_version() -> str:
     """Hash of the modules' names and contents."""
     found = hashlib.sha256()
-    for path in _modules():
-        found.update(f"{path.name}\n".encode() + path.read_bytes())
+    for name, path in _modules().items():
+        stat = path.stat()
+        found.update(f"{name}\n".encode() + _digest(path, stat.st_mtime_ns, stat.st_size))
     return found.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=200)
+def _digest(path: Path, _modified: int, _size: int) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def module_file(version: str, name: str) -> flask.Response:
     """One module. Only the present version may be kept: a page that is older than the server loads the new one."""
-    path = next((path for path in _modules() if path.name == name), None)
+    path = _modules().get(name)
     if path is None:
         flask.abort(404)
     response = flask.send_file(path, mimetype="text/javascript", max_age=0)
@@ -73,5 +83,11 @@ def module_file(version: str, name: str) -> flask.Response:
     return response
 
 
-def _modules() -> list[Path]:
-    return sorted(path for path in MODULES.glob("*.js") if not path.name.endswith(".config.js"))
+def _modules() -> dict[str, Path]:
+    """Files by their paths below MODULES."""
+    found = [*MODULES.glob("*.js"), *MODULES.glob("vendor/*.js")]
+    return {
+        path.relative_to(MODULES).as_posix(): path
+        for path in sorted(found)
+        if not path.name.endswith(".config.js")
+    }

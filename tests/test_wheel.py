@@ -27,7 +27,7 @@ def source_files() -> set[str]:
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not {"__pycache__", "node_modules"} & {*path.parts}
     }
 
 
@@ -38,7 +38,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE", "convscope.py"):
         shutil.copy(ROOT / name, copy)
     for name in PACKAGES:
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+        )
     built = tmp_path_factory.mktemp("wheel")
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(built), str(copy))
     (found,) = built.iterdir()
@@ -89,6 +91,7 @@ def test_the_wheel_holds_each_file_of_the_packages_but_the_training_of_the_demo_
         "dashboard/assets/",
         "dashboard/assets/pages/",
         "dashboard/browser/",
+        "dashboard/browser/vendor/",
         "dashboard/security/templates/",
         "workers/models/convnext_demo/",
     }

@@ -2,6 +2,7 @@
    address holds the question; what comes back is drawn by sqlresult.js (see pages/sql.py). */
 // @ts-nocheck
 import { convscope, ns } from "./namespace.js";
+import { mountEditor, withoutText } from "./sql_editor.js";
 
 const { make, icon, ask, go } = convscope;
 
@@ -24,9 +25,9 @@ let root = null,
     shown = null;
 
 const query = () => new URLSearchParams(location.search);
-/* The statement without what is no code: parameters are looked for in the rest. */
-const bare = (sql) => sql.replace(/'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\//g, " ");
-const names = (sql) => [...new Set([...bare(sql).matchAll(/\$([A-Za-z_]\w*)/g)].map((found) => found[1]))];
+const names = (sql) => [
+    ...new Set([...withoutText(sql).matchAll(/\$([A-Za-z_]\w*)/g)].map((found) => found[1])),
+];
 
 convscope.drawSQL = function (path, _search, given) {
     const now = document.getElementById("sql-head");
@@ -187,10 +188,10 @@ function asked(sql) {
     return found;
 }
 
-const statement = () => (editor ? editor.getValue() : parts.editor.firstChild.value);
+const statement = () => parts.editor.firstChild.value;
 function write(sql) {
-    if (editor) editor.setValue(sql, -1);
-    else parts.editor.firstChild.value = sql;
+    parts.editor.firstChild.value = sql;
+    if (editor) editor.write(sql);
 }
 
 /* `$model` and `$images` are the pickers' unless somebody said otherwise. */
@@ -337,141 +338,17 @@ function running(now) {
     parts.run.disabled = now;
 }
 
-/* The editor: Ace, loaded when the page is first opened. */
-let loading = null;
-function script(source) {
-    return new Promise((resolve, reject) => {
-        document.head.append(
-            make("script", {
-                src: source,
-                onload: resolve,
-                onerror: () => reject(new Error(`${source} could not be loaded`)),
-            }),
-        );
-    });
-}
-
+/* The editor, loaded when the page is first opened. */
 async function startEditor(mine) {
-    loading =
-        loading ||
-        script(convscope.local("/editor/ace.js")).then(() =>
-            Promise.all(
-                ["ext-language_tools", "mode-sql", "theme-textmate", "theme-tomorrow_night"].map((name) =>
-                    script(convscope.local(`/editor/${name}.js`)),
-                ),
-            ),
-        );
+    let found = null;
     try {
-        await loading;
+        found = await mountEditor(parts.editor.firstChild, { tables: () => tables, run: () => run() });
     } catch (error) {
-        loading = null; // the plain text area stays, and runs statements as well
-        return;
+        return; // the plain text area stays, and runs statements as well
     }
-    if (root !== mine || editor) return;
-    window.ace.config.set("basePath", convscope.local("/editor"));
-    const plain = parts.editor.firstChild;
-    const focused = document.activeElement === plain;
-    const place = make("div", {});
-    const text = plain.value;
-    parts.editor.replaceChildren(place);
-    editor = window.ace.edit(place, {
-        mode: "ace/mode/sql",
-        useWorker: false,
-        minLines: matchMedia("(max-width: 640px)").matches ? 7 : 13,
-        maxLines: 26,
-        fontSize: 13.5,
-        tabSize: 2,
-        useSoftTabs: true,
-        showPrintMargin: false,
-        highlightActiveLine: false,
-        wrap: true,
-        enableBasicAutocompletion: [completer],
-        enableLiveAutocompletion: true,
-        enableKeyboardAccessibility: true,
-        placeholder: "SELECT … FROM …    Ctrl+Enter runs it",
-    });
-    editor.container.style.lineHeight = "1.45"; // at less, underscores are cut off
-    editor.renderer.updateFontSize();
-    editor.setValue(text, -1);
-    editor.on("change", edited);
-    editor.commands.addCommand({
-        name: "run",
-        bindKey: { win: "Ctrl-Enter", mac: "Command-Enter" },
-        exec: () => run(),
-    });
-    const area = editor.textInput.getElement();
-    // Ace words its own label at each focus: ours names what is written
-    const label = () => {
-        if (area.getAttribute("aria-label") !== "SQL statement")
-            area.setAttribute("aria-label", "SQL statement");
-    };
-    new MutationObserver(label).observe(area, { attributes: true, attributeFilter: ["aria-label"] });
-    label();
-    paint();
-    if (focused) editor.focus();
+    if (root === mine) editor = found;
+    else found.destroy();
 }
-
-function paint() {
-    if (editor)
-        editor.setTheme(
-            document.documentElement.dataset.bsTheme === "dark"
-                ? "ace/theme/tomorrow_night"
-                : "ace/theme/textmate",
-        );
-}
-new MutationObserver(paint).observe(document.documentElement, {
-    attributes: true,
-    attributeFilter: ["data-bs-theme"],
-});
-
-const completer = {
-    getCompletions(_editor, session, position, prefix, callback) {
-        const line = session.getLine(position.row).slice(0, position.column - prefix.length);
-        const sql = bare(session.getValue());
-        const called = /(\w+)\.$/.exec(line);
-        const aliases = Object.fromEntries(
-            [...sql.matchAll(/\b(?:from|join)\s+(\w+)(?:\s+(?:as\s+)?(\w+))?/gi)].flatMap((found) => [
-                [found[1], found[1]],
-                [found[2], found[1]],
-            ]),
-        );
-        const used = new Set(Object.values(aliases));
-        const only = called && aliases[called[1]];
-        const column = (table, one) => ({
-            caption: one.name,
-            value: one.name,
-            meta: table.name,
-            score: used.has(table.name) ? 1000 : 10,
-            docText: `${one.kind}\n${one.comment}`,
-        });
-        const columns = tables
-            .filter((table) => !only || table.name === only)
-            .flatMap((table) => table.columns.map((one) => column(table, one)));
-        const best = new Map();
-        columns.forEach((one) => {
-            if (!best.has(one.value) || best.get(one.value).score < one.score) best.set(one.value, one);
-        });
-        const found = [...best.values()];
-        if (!called) {
-            tables.forEach((table) =>
-                found.push({
-                    caption: table.name,
-                    value: table.name,
-                    meta: table.place,
-                    score: 500,
-                    docText: table.comment,
-                }),
-            );
-            WORDS.forEach((word) => found.push({ caption: word, value: word, meta: "SQL", score: 5 }));
-        }
-        callback(null, found);
-    },
-};
-const WORDS = (
-    "SELECT FROM WHERE GROUP BY ORDER BY HAVING LIMIT OFFSET JOIN LEFT JOIN USING DISTINCT QUALIFY FILTER OVER PARTITION BY WITH AS " +
-    "CASE WHEN THEN ELSE END AND OR NOT IN IS NULL LIKE ILIKE BETWEEN UNION ALL count sum avg min max median stddev quantile_cont " +
-    "any_value arg_max arg_min round floor coalesce nullif DESC ASC NULLS LAST DESCRIBE SUMMARIZE EXPLAIN"
-).split(" ");
 
 /* Beside the editor: examples, tables with their columns, saved queries. */
 async function readTables(mine) {
@@ -594,7 +471,6 @@ function insert(name) {
         return;
     }
     editor.insert(name);
-    editor.focus();
 }
 
 function drawSaved() {

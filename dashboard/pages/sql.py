@@ -6,13 +6,10 @@ The browser renders it from the API (`browser/sql.js`, `browser/sqlresult.js`). 
 the statement and the values of its parameters, so a link shows the same query to other users.
 """
 
-import importlib.util
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 import dash_ag_grid
-import flask
 from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.components.callbacks import in_browser, render_once
@@ -98,9 +95,7 @@ def _panel(view: str, *content: Component) -> Component:
 
 
 def register(app: Dash) -> None:
-    """Register the page's callback and the route of the editor's files."""
-    server: flask.Flask = app.server
-    server.add_url_rule("/editor/<path:name>", "editor", editor_file)
+    """Register the page's callback."""
     in_browser(
         app,
         "drawSQL",
@@ -109,17 +104,6 @@ def register(app: Dash) -> None:
         Input(LOCATION, "search"),
         State(make_id("sql", "constants"), "data"),
     )
-
-
-def editor_file(name: str) -> flask.Response:
-    """A file of the Ace editor, from the package django-ace; never imported, because that would import Django."""
-    found = importlib.util.find_spec("django_ace")
-    if found is None or found.origin is None:
-        raise RuntimeError(
-            "expected the package django-ace, which has the editor's files; it is not installed"
-        )
-    folder = Path(found.origin).parent / "static" / "django_ace" / "ace"
-    return flask.send_from_directory(folder, name, max_age=86400)
 
 
 PAGE = Page(

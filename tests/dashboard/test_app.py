@@ -110,13 +110,32 @@ def test_modules_are_kept_for_good_under_the_hash_of_all_of_them(client: FlaskCl
     with client.get("/modules/0123456789abcdef/main.js") as answer:  # of a page older than the server
         assert answer.status_code == 200
         assert "immutable" not in answer.headers["Cache-Control"]
-    assert client.get(f"/modules/{document.modules_version()}/globals.d.ts").status_code == 404
+    for name in ("globals.d.ts", "../app.py", "vendor/package.json", "vendor/../main.js"):
+        assert client.get(f"/modules/{document.modules_version()}/{name}").status_code == 404
+
+
+def test_a_vendored_module_is_served_and_changes_the_version_but_no_page_preloads_it(
+    client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = client.get("/sql", follow_redirects=True).get_data(as_text=True)
+    assert "/vendor/" not in page
+    with client.get(f"/modules/{document.modules_version()}/vendor/codemirror.js") as answer:
+        assert (answer.status_code, answer.mimetype) == (200, "text/javascript")
+        assert "immutable" in answer.headers["Cache-Control"]
+    (tmp_path / "vendor").mkdir()
+    monkeypatch.setattr(document, "MODULES", tmp_path)
+    (tmp_path / "main.js").write_text("1;")
+    versions = [document.modules_version()]
+    for text in ("1;", "22;"):
+        (tmp_path / "vendor" / "library.js").write_text(text)
+        versions.append(document.modules_version())
+    assert len(set(versions)) == 3
 
 
 def test_each_import_of_a_module_is_a_module_that_is_served() -> None:
-    names = {path.name for path in document.MODULES.glob("*.js")}
+    names = {path.name for path in document.MODULES.glob("*.js")} | {"vendor/codemirror.js"}
     for path in document.MODULES.glob("*.js"):
-        imported = re.findall(r'(?:from|import) "(.+?)"', path.read_text())
+        imported = re.findall(r'(?:from |import |import\()"(.+?)"', path.read_text())
         assert {f"./{name}" for name in names} >= set(imported), path.name
 
 

@@ -18,7 +18,7 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from db.settings import Settings, read_settings
 from db.sql.examples import EXAMPLES
 
-EDITOR = ".sql-editor .ace_text-input"
+EDITOR = ".sql-editor .cm-content"
 ROWS = "#sql-grid .ag-center-cols-container .ag-row"
 # Long-running and small: the side that is kept in memory has 100,000 rows.
 BOMB = "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range = -1"
@@ -69,7 +69,7 @@ def test_the_keyboard_alone_writes_completes_and_runs(page: Page, site: str) -> 
     page.locator(EDITOR).focus()
     expect(page.locator(EDITOR)).to_have_attribute("aria-label", "SQL statement")
     page.keyboard.type("SELECT count(*) AS n, max(rf_size_y) FROM layers WHERE rf_si", delay=30)
-    expect(page.locator(".ace_autocomplete")).to_contain_text("rf_size_y")
+    expect(page.locator(".cm-tooltip-autocomplete")).to_contain_text("rf_size_y")
     page.keyboard.press("Enter")
     page.keyboard.type(" > 0")
     page.keyboard.press("Escape")
@@ -253,7 +253,7 @@ def test_tables_and_columns_are_explained_and_inserted(page: Page, site: str) ->
     counted.click()
     expect(page.locator(".sql-table[open]")).to_contain_text("Number within the set")
     page.locator(".sql-table[open]").get_by_role("button", name="image_id", exact=True).click()
-    assert page.evaluate("document.querySelector('.ace_editor').env.editor.getValue()") == "image_id"
+    expect(page.locator(EDITOR)).to_have_text("image_id")
 
 
 def test_the_whole_result_is_taken_away_and_a_label_of_html_or_a_formula_is_text(

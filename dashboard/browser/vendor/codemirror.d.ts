@@ -1,0 +1,80 @@
+/** The types of what ../sql_editor.js uses of codemirror.js; the packages' own are not installed for the checks. */
+interface Extension {
+    readonly extension: unknown;
+}
+interface Text {
+    toString(): string;
+}
+interface EditorState {
+    readonly doc: Text;
+    sliceDoc(from?: number, to?: number): string;
+    replaceSelection(text: string): object;
+}
+interface Update {
+    readonly docChanged: boolean;
+}
+export interface Completion {
+    label: string;
+    detail?: string;
+    info?: string;
+    type?: string;
+    boost?: number;
+}
+export interface CompletionContext {
+    readonly state: EditorState;
+    readonly pos: number;
+    readonly explicit: boolean;
+    matchBefore(expression: RegExp): { from: number; to: number; text: string } | null;
+}
+type Source = (
+    context: CompletionContext,
+) => { from: number; options: Completion[]; validFor: RegExp } | null;
+interface KeyBinding {
+    key: string;
+    run: () => boolean;
+}
+
+export class EditorView {
+    constructor(config: { doc: string; extensions: unknown[] });
+    static readonly lineWrapping: Extension;
+    static readonly contentAttributes: { of(attributes: Record<string, string>): Extension };
+    static readonly updateListener: { of(listener: (update: Update) => void): Extension };
+    readonly state: EditorState;
+    readonly dom: HTMLElement;
+    readonly contentDOM: HTMLElement;
+    dispatch(change: object): void;
+    focus(): void;
+    destroy(): void;
+}
+interface SQLDialectSpec {
+    keywords?: string;
+    types?: string;
+    specialVar?: string;
+}
+export class SQLDialect {
+    static define(spec: SQLDialectSpec): SQLDialect;
+    readonly spec: SQLDialectSpec;
+    readonly extension: Extension;
+}
+export const PostgreSQL: SQLDialect;
+export const HighlightStyle: {
+    define(rules: { tag: unknown; color?: string; fontWeight?: string }[]): unknown;
+};
+export const keymap: { of(bindings: KeyBinding[]): Extension };
+export const tags: Record<
+    "comment" | "keyword" | "literal" | "null" | "number" | "special" | "string" | "typeName",
+    unknown
+>;
+export const closeBracketsKeymap: KeyBinding[];
+export const completionKeymap: KeyBinding[];
+export const defaultKeymap: KeyBinding[];
+export const historyKeymap: KeyBinding[];
+export const searchKeymap: KeyBinding[];
+export function autocompletion(config: { override: Source[] }): Extension;
+export function bracketMatching(): Extension;
+export function closeBrackets(): Extension;
+export function history(): Extension;
+export function lineNumbers(): Extension;
+export function placeholder(text: string): Extension;
+export function search(config: { top: boolean }): Extension;
+export function syntaxHighlighting(style: unknown): Extension;
