@@ -1,12 +1,12 @@
 /* The Attack page: the request, the list of attacks as they arrive, and the one that is looked at
    (see pages/attack.py). Its pictures and curve are in step.js, what is inside in inside.js. */
 // @ts-nocheck
-import { convscope } from "./namespace.js";
+import { convscope, ns } from "./namespace.js";
 
-const { make, icon, percent, ask, UNFINISHED } = convscope;
+const { make, icon, ask, UNFINISHED } = convscope;
 // names of the address that choose what is looked at, not what is computed
 const LOOKS = ["attack", "at", "n", "seed", "label", "verdict", "where"];
-const FOLLOWING = { comparison: "comparisons", ablation: "ablations", transfer: "judgements" };
+const FOLLOWING = { comparison: "comparisons", ablation: "ablations", transfer: "predictions" };
 
 let root = null,
     page = null,
@@ -18,7 +18,8 @@ let job = null,
     looked = null,
     said = "",
     runsNext = false,
-    whole = null,
+    whole = 0,
+    told = "",
     following = new Map();
 
 convscope.drawAttack = function (given, fixed) {
@@ -59,7 +60,7 @@ const chosen = () =>
 
 function mount(element) {
     root = element;
-    whole = null;
+    whole = 0;
     form = convscope.requestForm({
         prefix: "attack",
         methods: constants.methods,
@@ -89,8 +90,6 @@ function mount(element) {
         tools: make("div", { class: "tools tools-place" }),
         problems: make("div", { role: "alert" }),
         progress: make("div", { class: "job-line", role: "status" }),
-        list: make("ul", { class: "attack-list", "aria-label": "Attacks" }),
-        detail: make("div", { class: "attack-detail" }),
     };
     root.replaceChildren(
         make(
@@ -102,8 +101,6 @@ function mount(element) {
         form.element,
         parts.problems,
         parts.progress,
-        parts.list,
-        parts.detail,
     );
     if (poller) poller.stop();
     poller = convscope.every(refresh);
@@ -138,14 +135,11 @@ async function follow(kind, body) {
             kind,
             await ask("/api/jobs", {
                 method: "POST",
-                body: { kind, attacks: [whole.attack], queue: "interactive", ...body },
+                body: { kind, attacks: [whole], queue: "interactive", ...body },
             }),
         );
         said = "";
-        if (following.get(kind).state === "done") {
-            following.delete(kind);
-            whole = null;
-        }
+        if (following.get(kind).state === "done") following.delete(kind);
     } catch (error) {
         said = error.message;
     }
@@ -177,12 +171,9 @@ async function refresh() {
         for (const [kind, one] of following) {
             const found = await ask(`/api/jobs/${one.job}?limit=1`);
             following.set(kind, found);
-            if (found.state === "done") {
-                following.delete(kind);
-                whole = null;
-            }
+            if (found.state === "done") following.delete(kind);
         }
-        if (chosen() && (!whole || whole.attack !== chosen())) await open(chosen());
+        if (chosen() && whole !== chosen()) await open(chosen());
         if (said === "Convscope does not answer.") said = "";
     } catch (error) {
         said = error.message;
@@ -197,10 +188,8 @@ async function refresh() {
 }
 
 async function open(number) {
-    const before = whole && whole.attack;
-    whole = await ask(`/api/attacks/${number}`);
-    if (before === number) return;
-    const listed = await ask("/api/jobs?" + new URLSearchParams({ images: whole.image_set, limit: 30 }));
+    const listed = await ask("/api/jobs?" + new URLSearchParams({ images: page.image_set, limit: 30 }));
+    whole = number;
     following = new Map(
         listed.jobs
             .filter(
@@ -231,143 +220,53 @@ function draw() {
         lines.push(make("p", { class: "quiet" }, `${asked}. Press Run.`));
     }
     convscope.drawJobLines(parts.progress, lines);
-    drawList();
     drawTools();
-    const shown = whole && whole.attack === chosen() ? whole : null;
-    if (!shown) {
-        if (!chosen()) {
-            parts.detail.replaceChildren();
-            parts.detail.dataset.shown = "";
-        }
-        return;
-    }
-    const busy = [...following].map(([kind, one]) => (UNFINISHED.includes(one.state) ? kind : ""));
-    const key = JSON.stringify([
-        shown.attack,
-        shown.comparisons.map((one) => one.created),
-        (convscope.shownComparison(shown) || {}).created,
-        shown.transfers,
-        shown.ablations,
-        busy,
-    ]);
-    if (parts.detail.dataset.shown === key) return;
-    parts.detail.dataset.shown = key;
-    const again =
-        document.activeElement && parts.detail.contains(document.activeElement)
-            ? document.activeElement.id
-            : "";
-    const context = { page, constants, follow, busy, redraw: draw };
-    parts.detail.replaceChildren(
-        convscope.attackStep(shown, context),
-        convscope.attackMaps(shown, context),
-        convscope.attackInside(shown, context),
-    );
-    if (again && document.getElementById(again)) document.getElementById(again).focus();
+    tell();
 }
 
-const address = (changes) => {
-    const query = new URLSearchParams(location.search);
-    query.delete("at");
-    Object.entries(changes).forEach(([name, value]) => query.set(name, value));
-    return convscope.local("/attack?") + query.toString().replaceAll("%2C", ",");
+/* Have the server show what is new. */
+function tell() {
+    const now = JSON.stringify([
+        job && [job.job, job.state, job.items_done, job.items_failed],
+        [...following].map(([kind, one]) => [kind, one.job, one.state]),
+    ]);
+    if (now === told) return;
+    told = now;
+    ns.set_props("attack-news", { data: now });
+}
+
+document.addEventListener("click", (event) => {
+    const button =
+        event.target.closest && event.target.closest("#attack-compute, #attack-ablate, #attack-transfer");
+    if (!button) return;
+    if (button.id === "attack-compute") {
+        const parameters = Object.fromEntries(
+            constants.maps.map(({ name }) => [name, Number(document.getElementById(`maps-${name}`).value)]),
+        );
+        ns.set_props("attack-asked", { data: Object.values(parameters).join(" ") });
+        follow("comparison", { parameters });
+    } else if (button.id === "attack-ablate") follow("ablation", {});
+    else follow("transfer", { judges: button.dataset.judges.split(",") });
+});
+
+/* Bring the card of the selected attack into view. */
+convscope.showChosen = function () {
+    const list = document.querySelector(".attack-list"),
+        here = list && list.querySelector(".here");
+    if (here) list.scrollLeft = here.offsetLeft - list.clientWidth / 2 + here.clientWidth / 2;
 };
 
-/* A card for each image and model, as the attacks arrive; alone it would say what stands below it. */
-function drawList() {
-    const found = new Map(attacks().map((one) => [`${one.image_id} ${one.model}`, one]));
-    const items = job ? job.item_list : [];
-    const key = JSON.stringify([
-        items.map((item) => item.state + item.result),
-        page.rows.map((row) => row.id),
-        page.chosen,
-        chosen(),
-        job && job.state,
-        attacks().length,
-    ]);
-    if (parts.list.dataset.shown === key) return;
-    parts.list.dataset.shown = key;
-    if (items.length < 2 && page.rows.length * page.chosen.length < 2) {
-        parts.list.replaceChildren();
-        return;
-    }
-    const errors = new Map(
-        items.filter((item) => item.error).map((item) => [`${item.image_id} ${item.model}`, item.error]),
-    );
-    const cards = page.rows.flatMap((row) =>
-        page.chosen.map((model) => {
-            const one = found.get(`${row.id} ${model}`),
-                error = errors.get(`${row.id} ${model}`);
-            const inside = [
-                make("img", { src: row.thumbnail, alt: "", loading: "lazy", width: 72, height: 72 }),
-                make(
-                    "span",
-                    { class: "attack-words" },
-                    make(
-                        "b",
-                        {},
-                        one
-                            ? outcome(one)
-                            : error
-                              ? "failed"
-                              : job && UNFINISHED.includes(job.state)
-                                ? "waiting"
-                                : page.problems.ledger
-                                  ? "not known"
-                                  : "not attacked",
-                    ),
-                    make(
-                        "small",
-                        { class: "name" },
-                        one
-                            ? one.name_after && one.outcome === "flipped"
-                                ? `${one.name_before} → ${one.name_after}`
-                                : one.name_before
-                            : error || row.label || "no label",
-                    ),
-                    make(
-                        "small",
-                        { class: "quiet num" },
-                        `image ${row.id}${page.chosen.length > 1 ? ` · ${model}` : ""}`,
-                    ),
-                ),
-            ];
-            const here = one && one.attack === chosen();
-            return make(
-                "li",
-                {
-                    class: `attack-card ${one ? one.outcome : error ? "failed" : "none"}${here ? " here" : ""}`,
-                },
-                one
-                    ? make(
-                          "a",
-                          { href: address({ attack: one.attack }), "aria-current": here ? "true" : null },
-                          inside,
-                      )
-                    : make("div", { title: error || null }, inside),
-            );
-        }),
-    );
-    parts.list.replaceChildren(...cards);
-    if (job && job.items > constants.most) {
-        parts.list.append(
-            make(
-                "li",
-                { class: "quiet" },
-                `The first ${cards.length} of ${job.items.toLocaleString("en")}: the Robustness page has all.`,
-            ),
-        );
-    }
-    const here = parts.list.querySelector(".here");
-    if (here) parts.list.scrollLeft = here.offsetLeft - parts.list.clientWidth / 2 + here.clientWidth / 2;
-}
-
-const outcome = (one) => {
-    if (one.outcome === "flipped" && one.at_most && one.grid !== "fixed")
-        return `ε ≤ ${convscope.epsilonWords(one.epsilon)}`;
-    if (one.outcome === "resisted") return "resisted";
-    if (one.outcome === "no_gradient") return "no gradient";
-    if (one.epsilon === 0) return one.relative_to === "target" ? "there already" : "wrong already";
-    return `ε ${convscope.epsilonWords(one.epsilon)}`;
+convscope.paintMaps = function (_panel, { colours, diverging }) {
+    document.querySelectorAll("canvas[data-map]").forEach(async (canvas) => {
+        const { map, colours: name, high } = canvas.dataset;
+        convscope.paint(canvas, await convscope.loadMap(map), null, {
+            table: colours[name],
+            diverging: name === diverging,
+            high: Number(high),
+            strength: 1,
+            wipe: 0,
+        });
+    });
 };
 
 function drawTools() {
@@ -403,5 +302,3 @@ function drawTools() {
             : []),
     );
 }
-
-convscope.attackState = () => ({ page, job, whole, constants, percent });

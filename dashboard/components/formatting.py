@@ -30,6 +30,27 @@ def percent(share: float | None) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
 
 
+def probability(share: float) -> str:
+    """A probability or share of pixels with one decimal: `62.5 %`."""
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def short_epsilon(epsilon: float) -> str:
+    """An epsilon with three significant digits: `0.003`."""
+    return f"{epsilon:.3g}"
+
+
+def epsilon_words(epsilon: float) -> str:
+    """An epsilon as a decimal and in gray levels: `0.003 (0.77/255)`."""
+    levels = f"{epsilon * 255:.2f}".rstrip("0").rstrip(".")
+    return f"{short_epsilon(epsilon)} ({levels}/255)"
+
+
+def named_class(name: str | None, index: int | None) -> str:
+    """A class with its index, because names repeat: `crane (134)`."""
+    return f"{name or 'class'} ({index})"
+
+
 def box_words(box: Mapping[str, Any] | None) -> str:
     """A half-open box in input pixels: `y 12–55, x 0–43 px`."""
     if box is None:

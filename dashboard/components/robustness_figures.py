@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.components.formatting import count, percent
+from dashboard.components.formatting import count, epsilon_words, percent
 from dashboard.components.survival import band
 from dashboard.state.context import Record
 
@@ -24,11 +24,6 @@ MAX_CLASSES = 20
 def colours(models: Sequence[str]) -> dict[str, str]:
     """A color for each model, in order."""
     return {model: COLOURS[place % len(COLOURS)] for place, model in enumerate(models)}
-
-
-def epsilon_words(epsilon: float) -> str:
-    """An epsilon as a decimal and in gray levels: `0.003 (0.77/255)`."""
-    return f"{epsilon:.3g} ({epsilon * 255:.2f}/255)"
 
 
 def curve_figure(rows: Sequence[Record], *, cap: float, step: float, axis: str) -> Any:

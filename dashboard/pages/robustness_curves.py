@@ -6,11 +6,10 @@ from dash import html
 
 from dashboard.components import elements as components
 from dashboard.components.elements import Component, icon
-from dashboard.components.formatting import count
+from dashboard.components.formatting import count, epsilon_words
 from dashboard.components.robustness_figures import (
     MAX_POINTS,
     curve_figure,
-    epsilon_words,
     fixed_figure,
     strip_figure,
 )

@@ -6,8 +6,8 @@ from dash import dcc, html
 
 from dashboard.components import elements as components
 from dashboard.components.elements import Component, attributes, icon
+from dashboard.components.formatting import epsilon_words
 from dashboard.components.robustness_figures import (
-    epsilon_words,
     matrix_figure,
     share_words,
 )

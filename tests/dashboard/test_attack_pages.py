@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dash import no_update
 from flask.testing import FlaskClient
 from ledger_rows import add_attack, attack_keys, picture_of
 from sqlalchemy import insert
@@ -19,7 +20,7 @@ from dashboard.pages import request_page as asking
 from dashboard.state.context import Context
 from db.ledger.engine import now
 from db.ledger.jobs import NewItem, NewJob, submit_job
-from db.ledger.tables import AttackLayer, AttackMap, AttackUnit, JobItem
+from db.ledger.tables import PANELS, AttackLayer, AttackMap, AttackUnit, JobItem
 from db.settings import read_settings
 from db.stores.results import ResultStore
 from workers.attacks.registry import ATTACKS
@@ -83,7 +84,7 @@ def fill(context: Context) -> None:
         change = {"attack": numbers[0], "mean_shift": 0.5, "mean_deviations": 1.5, "relative_change": 0.02}
         connection.execute(insert(AttackLayer).values(layer=LAYER, position=0, **change))
         heat = np.linspace(0, 1, 224 * 224, dtype=np.float32).reshape(224, 224)
-        for panel in ("clean", "attacked"):
+        for panel in PANELS:
             distances = {"rank_correlation": 0.9, "ssim": 0.8, "mean_difference": 0.1, "mean_standard_error": 0.05,
                          "beyond_noise": 0.2}  # fmt: skip
             connection.execute(
@@ -171,6 +172,64 @@ def test_the_drawing_has_every_layer_once_in_its_place(site: tuple[FlaskClient, 
     assert all(edge["source"] in names and edge["target"] in names for edge in picture["edges"])
 
 
+def panels(site: tuple[FlaskClient, Context], search: str) -> tuple[list[Any], Any, Any, Any, Any]:
+    """Return the cards, the selected attack, and the panels of it: step, channels, maps with follow-ups."""
+    with site[0].application.test_request_context():
+        cards, selected = attack.show_results(search, None, None, "/attack", None)
+        step, channels, _, _ = attack.show_attack(selected)
+        return cards, selected, step, channels, attack.show_followups(selected, None, None, None)
+
+
+def test_the_selected_attack_is_shown_with_its_channels_and_maps(site: tuple[FlaskClient, Context]) -> None:
+    cards, selected, step, channels, (maps, followups, keys) = panels(site, "?attack=1&at=0.001")
+    assert cards == [], "a card would repeat the verdict"
+    assert selected["attack"] == 1
+    assert "ids=0" in selected["search"], "links of the panel lead to the whole request"
+    text = str(step)
+    assert "a fish becomes a bird at ε 0.002 (0.51/255)" in text
+    assert text.count("className='success'") == 1
+    values = next(part.data for part in step.children if getattr(part, "id", "") == "attack-values")
+    assert [(one["epsilon"], one["changed"], one["place"]) for one in values["steps"]] == [
+        (0.0, False, 0), (0.001, False, 50), (0.002, True, 100)
+    ]  # fmt: skip
+    assert values["steps"][2]["change"] == ["ε 0.002 (0.51/255)", "drawn × 250"]
+    assert [one["words"] for one in values["steps"][0]["top"]] == ["60.0 %", "30.0 %", "10.0 %"]
+    assert step_panel_slider(step).value == 1, "the epsilon of the address"
+    assert "4.0 SD" in str(channels)
+    assert str(channels).count("className='mover'") == 3
+    assert "changed by 2.0 % of its norm" in str(channels)
+    assert "Compute" in str(maps)
+    canvases = [
+        part.to_plotly_json()["props"] for part in maps._traverse() if type(part).__name__ == "Canvas"
+    ]
+    ends = {(canvas["data-colours"], round(float(canvas["data-high"]), 4)) for canvas in canvases}
+    # the 99.5th percentiles of 0 to 1 and of |-0.5 to 0.5|; standard errors have the scale of the differences
+    assert ends == {("inferno", 0.995), ("rdbu", 0.4975), ("inferno", 0.4975)}
+    assert "1 − rank correlation with the clean map is 0.100: 1.0 times" in str(maps)
+    assert "Clamp the 10 channels that shifted most and rerun" in str(followups)
+    with site[0].application.test_request_context():
+        assert attack.show_followups(selected, None, None, keys) == (no_update,) * 3, "nothing is new"
+
+
+def step_panel_slider(step: Any) -> Any:
+    return next(part for part in step._traverse() if getattr(part, "type", "") == "range")
+
+
+def test_an_attack_without_a_change_has_neither_maps_nor_channels(site: tuple[FlaskClient, Context]) -> None:
+    _, _, step, channels, (maps, followups, _) = panels(site, "?attack=4")
+    assert "No perturbation possible" in str(step)
+    assert "no channel shifted" in str(channels)
+    assert "there is no adversarial map" in str(maps)
+    assert followups == []
+
+
+def test_cards_show_each_outcome_and_link_to_it(site: tuple[FlaskClient, Context]) -> None:
+    cards, selected, *_ = panels(site, "?images=painted&ids=8-11&p_cap=0.25&at=0.1")
+    assert selected is not None
+    assert len(cards) == 4
+    assert all("at=0.1" not in str(card) for card in cards), "each attack has its own epsilons"
+
+
 def test_a_whole_attack_is_told(client: FlaskClient) -> None:
     told: Any = client.get("/api/attacks/1").json
     assert (told["outcome"], told["epsilon"], told["name_after"]) == ("flipped", 0.002, "a bird")
@@ -184,7 +243,7 @@ def test_a_whole_attack_is_told(client: FlaskClient) -> None:
     assert second["channel"] == 0
     assert gone["patches"] is None
     assert told["layers"][0]["relative_change"] == 0.02
-    assert [found["panel"] for found in told["maps"]] == ["clean", "attacked"]
+    assert [found["panel"] for found in told["maps"]] == list(PANELS)
     for name in ("png", "input_png", "signs_png"):
         answer = client.get(told[name])
         assert (answer.status_code, answer.mimetype) == (200, "image/png")
@@ -338,7 +397,7 @@ def test_a_set_is_told_with_its_sql(site: tuple[FlaskClient, Context]) -> None:
         assert words in told, words
     assert "/attack?attack=2" in robust(site, "?images=painted&epsilon=0.02")[0]
     cap = robust(site, "?images=painted&epsilon=0.5")[0]
-    assert "Resist up to ε 0.5 (127.50/255): 1 image of synthetic" in cap
+    assert "Resist up to ε 0.5 (127.5/255): 1 image of synthetic" in cap
     assert "Changed at" not in cap
     assert "was not attacked by “carefully”" in robust(site, "?images=painted&protocol=carefully")[0]
 

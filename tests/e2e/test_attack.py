@@ -64,7 +64,7 @@ def run(page: Page, address: str) -> Locator:
 
 
 def shown_attack(page: Page, url: str) -> dict[str, Any]:
-    number = page.evaluate("dash_clientside.convscope.attackState().whole.attack")
+    number = page.locator(".attack-step").get_attribute("data-attack")
     found: dict[str, Any] = fetched(f"{url}/api/attacks/{number}")
     return found
 
@@ -128,7 +128,7 @@ def test_the_slider_shows_the_image_and_the_classes_at_each_epsilon(
     run(page, f"{url}/attack?{HERE}&ids=1&p_scan=full&p_cap=0.04&p_step=0.004")
     told = shown_attack(page, url)
     assert len(told["steps"]) == 11
-    expect(page.locator(".plot rect.success")).to_have_count(
+    expect(page.locator(".plot-area .success")).to_have_count(
         sum(step["top"][0]["class_index"] != told["class_index"] for step in told["steps"])
     )
     slider = page.get_by_label("Epsilon", exact=True)
@@ -186,7 +186,7 @@ def test_resistance_and_failure_have_their_own_words(page: Page, first_run: tupl
     told = shown_attack(page, url)
     verdict = run(page, f"{url}/attack?{HERE}&ids=2&target={told['class_before']}")
     expect(verdict).to_contain_text("No change is needed")
-    expect(page.locator(".attack-maps")).to_contain_text("there is no after")
+    expect(page.locator(".attack-maps")).to_contain_text("there is no adversarial map")
     unlabelled = next(row["image_id"] for row in unlabelled_images(first_run[1]))
     page.goto(f"{url}/attack?{HERE}&ids={unlabelled}&target=label")
     expect(page.get_by_text("no image of this request has a label").first).to_be_visible()
@@ -202,7 +202,7 @@ def unlabelled_images(settings: Settings) -> list[dict[str, Any]]:
     return Atlas(settings).fetch(Query("SELECT image_id FROM images WHERE label IS NULL AND wnid IS NULL"))
 
 
-def test_what_moved_inside_leads_to_the_channels_patches(page: Page, first_run: tuple[str, Settings]) -> None:
+def test_a_shifted_channel_leads_to_its_patches(page: Page, first_run: tuple[str, Settings]) -> None:
     url, _ = first_run
     run(page, f"{url}/attack?{HERE}&ids=3&p_mode=fixed&p_epsilon=0.03")
     expect(page.locator(".mover")).to_have_count(8)
@@ -211,7 +211,7 @@ def test_what_moved_inside_leads_to_the_channels_patches(page: Page, first_run: 
     last = pills.last
     last.focus()
     page.keyboard.press("Enter")
-    expect(last).to_have_class(re.compile(r"\bon\b"))
+    expect(last).to_have_attribute("aria-pressed", "true")
     expect(page.locator(".mover")).to_have_count(5)
     page.get_by_role("button", name=re.compile("Clamp the 10 channels")).click()
     expect(page.locator(".asked tbody tr")).to_have_count(5, timeout=180_000)

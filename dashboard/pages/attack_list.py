@@ -1,0 +1,96 @@
+"""The attacks of the request as cards, one for each image and model, as they arrive."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from dash import html
+
+from dashboard.components.attack_words import outcome_words
+from dashboard.components.elements import Component, attributes
+from dashboard.security.prefix import local
+from dashboard.state.address import AttackAddress
+from db.ledger.jobs import ENDED
+
+Record = Mapping[str, Any]
+
+
+def attack_cards(
+    page: Record, job: Record | None, items: Sequence[Record], chosen: int, search: str
+) -> list[Component]:
+    """Cards for the request of `page` (`request_state.read_request`), with its job and the job's items.
+
+    A single attack has none: a card would repeat what the verdict below it says.
+    """
+    if len(items) < 2 and len(page["rows"]) * len(page["chosen"]) < 2:
+        return []
+    found = {(one["image_id"], one["model"]): one for one in page["stored"]}
+    errors = {(item["image_id"], item["model"]): item["error"] for item in items if item["error"]}
+    if job is not None and job["state"] not in ENDED:
+        absent = "waiting"
+    else:
+        absent = "not known" if "ledger" in page["problems"] else "not attacked"
+    cards = [
+        _card(
+            row,
+            model,
+            found.get((row["id"], model)),
+            errors.get((row["id"], model)),
+            absent,
+            page,
+            chosen,
+            search,
+        )
+        for row in page["rows"]
+        for model in page["chosen"]
+    ]
+    if job is not None and job["items"] > len(cards):
+        more = f"The first {len(cards)} of {job['items']:,}: the Robustness page has all."
+        cards.append(html.Li(more, className="quiet"))
+    return cards
+
+
+def _card(
+    row: Record,
+    model: str,
+    attack: Record | None,
+    error: str | None,
+    absent: str,
+    page: Record,
+    chosen: int,
+    search: str,
+) -> Component:
+    if attack is None:
+        outcome, name = ("failed", error) if error else (absent, row["label"] or "no label")
+    else:
+        flipped = attack["name_after"] and attack["outcome"] == "flipped"
+        outcome = outcome_words(attack)
+        name = f"{attack['name_before']} → {attack['name_after']}" if flipped else attack["name_before"]
+    inside = [
+        html.Img(src=row["thumbnail"], alt="", width=72, height=72),
+        html.Span(
+            [
+                html.B(outcome),
+                html.Small(name, className="name"),
+                html.Small(
+                    f"image {row['id']}" + (f" · {model}" if len(page["chosen"]) > 1 else ""),
+                    className="quiet num",
+                ),
+            ],
+            className="attack-words",
+        ),
+    ]
+    if attack is None:
+        kind = "failed" if error else "none"
+        return html.Li(html.Div(inside, title=error or ""), className=f"attack-card {kind}")
+    here = attack["attack"] == chosen
+    there = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True)) | {"attack": attack["attack"]}
+    there.pop("at", None)
+    return html.Li(
+        html.A(
+            inside,
+            href=f"{local(AttackAddress.path)}?{urlencode(there, safe=',')}",
+            **(attributes(aria_current="true") if here else {}),
+        ),
+        className=f"attack-card {attack['outcome']}{' here' if here else ''}",
+    )
