@@ -23,6 +23,7 @@ from dashboard.api.status import status, work
 from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import attributes, icon, select
 from dashboard.components.formatting import count, duration, when
+from dashboard.pages import images_add, images_manage
 from dashboard.pages.registry import LINKED, PAGES
 from dashboard.security.access import who
 from dashboard.security.prefix import local
@@ -91,6 +92,8 @@ def layout() -> Any:
             html.Div(id=make_id("shell", "fault"), role="alert"),
             html.Div(id="first-run", hidden=True, role="region", **attributes(aria_label="First run")),
             html.Main(dash.page_container, id="content", tabIndex="-1"),
+            images_add.dialog(),
+            images_manage.dialog(),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
             dcc.Store(id=make_id("shell", "status"), data=status(current())),
             dcc.Store(id=make_id("shell", "work"), data=work(current())),

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import flask
 
 from dashboard.api.answers import answer, error_response, json_body, words
-from dashboard.state.context import Record, current
+from dashboard.state.context import Catalogue, Record, current
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
 from db.queries.set_changes import (
@@ -55,8 +55,6 @@ def list_sets() -> flask.Response:
     if catalogue.trouble:
         raise AtlasError(catalogue.trouble)
     texts = descriptions(context.ledger)
-    indexed = dict.fromkeys(run["model"] for run in catalogue.runs)
-    titles = {name: known.title for name, known in NAMED_MODELS.items()}
     return answer(
         {
             "image_sets": [
@@ -69,13 +67,18 @@ def list_sets() -> flask.Response:
                 }
                 for found in catalogue.image_sets
             ],
-            "models": [
-                {"name": name, "title": titles.get(name, "indexed before")}
-                for name in dict.fromkeys(["efficientnet-lite0", *titles, *indexed])
-            ],
+            "models": models_to_index_with(catalogue),
             "folders": [str(root) for root in context.settings.image_roots],
         }
     )
+
+
+def models_to_index_with(catalogue: Catalogue) -> list[dict[str, str]]:
+    """Name and title of every model that can index a set, the smallest first."""
+    indexed = [run["model"] for run in catalogue.runs]
+    titles = {name: known.title for name, known in NAMED_MODELS.items()}
+    names = dict.fromkeys(["efficientnet-lite0", *titles, *indexed])
+    return [{"name": name, "title": titles.get(name, "indexed before")} for name in names]
 
 
 @set_api.get("/<image_set>")
@@ -106,13 +109,18 @@ def change_set(image_set: str) -> flask.Response:
     if not isinstance(name, str):
         raise InvalidRequest(f"name: expected a text, got {name!r}")
     if text is not None:
-        describe_set(context.atlas, context.ledger, image_set, _description(text))
+        describe_set(context.atlas, context.ledger, image_set, description_text(text))
     if name != image_set:
         rename_set(context.atlas, context.store, context.ledger, image_set, name)
     return answer(_record(name))
 
 
-def _description(text: object) -> str:
+def description_text(text: object) -> str:
+    """A description without surrounding white space.
+
+    Raises:
+        InvalidRequest: it is not a text, is too long, or cannot be stored.
+    """
     if not isinstance(text, str) or len(text) > MAX_DESCRIPTION or "\0" in text:
         raise InvalidRequest(
             f"description: expected a text of at most {MAX_DESCRIPTION:,} characters, got another"

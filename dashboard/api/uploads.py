@@ -149,10 +149,19 @@ def receive(upload: str, file: int) -> flask.Response:
 @uploads.delete("/<upload>")
 def abandon(upload: str) -> flask.Response:
     """Delete an upload, unless a job imports it."""
+    remove_upload(upload)
+    return answer({"upload": upload})
+
+
+def remove_upload(upload: str) -> None:
+    """Delete an upload.
+
+    Raises:
+        NoSuchUpload, UploadRefused: there is no such upload, or a job imports it.
+    """
     if upload in job_queries.unfinished_uploads(current().ledger):
         raise UploadRefused(f"upload {upload} is being imported: cancel the job")
     _store().remove(upload)
-    return answer({"upload": upload})
 
 
 @uploads.post("/<upload>/import")

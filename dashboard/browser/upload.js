@@ -177,11 +177,3 @@ async function filesBelow(entry, folder) {
 /** The files of a file input. @param {FileList} list @returns {Named[]} */
 export const chosen = (list) =>
     [...list].map((file) => ({ name: file.webkitRelativePath || file.name, file }));
-
-/** A size in words. @param {number} size In bytes. */
-export function bytes(size) {
-    if (size < 1000) return `${size} bytes`;
-    const unit = Math.min(3, Math.floor(Math.log10(size) / 3));
-    const number = size / 1000 ** unit;
-    return `${number.toFixed(number < 10 || unit === 3 ? 1 : 0)} ${["", "kB", "MB", "GB"][unit]}`;
-}

@@ -8,7 +8,6 @@ import flask
 
 from dashboard.api.answers import file_name, for_spreadsheet
 from dashboard.pages import channel as channel_page
-from dashboard.pages import images as images_page
 from dashboard.state.address import (
     Address,
     ChannelAddress,
@@ -24,6 +23,7 @@ from dashboard.state.selections import (
     NothingSelected,
     images_query,
     patches_query,
+    resolve,
     select_channels,
     select_layer,
     select_run,
@@ -125,7 +125,7 @@ def _channel() -> tuple[LayerSelection, int]:
 def images_csv() -> flask.Response:
     """All images that match the filters of the Images page, not just the current page."""
     catalogue = _catalogue()
-    run, address = images_page.resolve(catalogue, _address(ImagesAddress))
+    run, address = resolve(catalogue, _address(ImagesAddress))
     if all(found["image_set"] != address.images for found in catalogue.image_sets):
         raise NothingSelected(f"There is no image set “{address.images}”.")
     return _csv(images_query(run, address, limit=None), f"{address.images}-images")
@@ -156,7 +156,7 @@ def overview_csv(table: str) -> flask.Response:
         )
     catalogue = _catalogue()
     address = _address(OverviewAddress)
-    run, listed = images_page.resolve(catalogue, address.at(ImagesAddress))
+    run, listed = resolve(catalogue, address.at(ImagesAddress))
     if all(found["image_set"] != listed.images for found in catalogue.image_sets):
         raise NothingSelected(f"There is no image set “{listed.images}”.")
     return _csv(OVERVIEW[table](run, listed, address.order), f"{listed.images}-{table}")

@@ -9,7 +9,6 @@ Callbacks::
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dash import Dash, Input, Output, State, dcc, html, no_update
@@ -20,7 +19,7 @@ from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes, icon, labelled, select
 from dashboard.components.formatting import count, percent
 from dashboard.components.onboarding import nothing_yet
-from dashboard.pages import images_list
+from dashboard.pages import images_add, images_list, images_manage
 from dashboard.pages.page import Page
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures.routes import thumbnails_gone
@@ -28,7 +27,7 @@ from dashboard.security.prefix import local, page_path
 from dashboard.state.address import ImagesAddress, OverviewAddress
 from dashboard.state.context import Catalogue, Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
-from dashboard.state.selections import IMAGES_PER_PAGE, image_filter, images_query
+from dashboard.state.selections import IMAGES_PER_PAGE, image_filter, images_query, resolve
 from db.ledger.engine import LedgerError
 from db.queries import images as image_queries
 from db.queries.set_changes import descriptions
@@ -59,11 +58,12 @@ def layout() -> Component:
                 [
                     html.Button(
                         [icon(symbol), html.Span(words)],
+                        id=_id(name),
                         type="button",
                         className="btn btn-sm btn-quiet",
-                        **attributes(data_sets=what, aria_haspopup="dialog"),
+                        **attributes(aria_haspopup="dialog"),
                     )
-                    for what, symbol, words in (("add", "plus-lg", "Add images"), ("manage", "gear", "Manage"))
+                    for name, symbol, words in (("add", "plus-lg", "Add images"), ("manage", "gear", "Manage"))
                 ],
                 className="tools set-tools",
             ),
@@ -136,6 +136,8 @@ def register(app: Dash) -> None:
         State(LOCATION, "search"),
         prevent_initial_call=True,
     )
+    images_add.register(app)
+    images_manage.register(app)
     in_browser(app, "markSelected", Output(_id("marked"), "children"), Input(_id("body"), "children"))
     in_browser(app, "drawClasses", Output(_id("listed"), "children"), Input(_id("class_list"), "data"))
 
@@ -249,15 +251,6 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
     )
 
 
-def resolve(catalogue: Catalogue, address: ImagesAddress) -> tuple[Record | None, ImagesAddress]:
-    """The run whose predictions are shown, and the address with its empty names filled in."""
-    run = catalogue.run(address.model, address.images)
-    if run is None and not address.model:
-        run = catalogue.run("", address.images)
-    image_set = address.images or (run["image_set"] if run else catalogue.newest_set())
-    return run, replace(address, images=image_set, model=run["model"] if run else address.model)
-
-
 def not_indexed(catalogue: Catalogue, address: ImagesAddress) -> str:
     """Explains why the model in the address has no predictions."""
     models = ", ".join(run["model"] for run in catalogue.runs if run["image_set"] == address.images)
@@ -353,7 +346,7 @@ def _heading(
                 [
                     html.H1(image_set["image_set"]),
                     html.P(image_set["source"]),
-                    html.P(description, className="set-description") if description else None,
+                    html.P(description, id=_id("description"), className="set-description"),
                 ],
                 className="title",
                 **attributes(data_set=image_set["image_set"]),

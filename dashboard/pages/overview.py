@@ -19,7 +19,7 @@ from dashboard.components.callbacks import render_once
 from dashboard.components.elements import Component, icon
 from dashboard.components.formatting import byte_size, count
 from dashboard.components.onboarding import nothing_yet
-from dashboard.pages.images import description_of, not_indexed, resolve
+from dashboard.pages.images import description_of, not_indexed
 from dashboard.pages.overview_confusion import confusion_section, mistake_section
 from dashboard.pages.overview_sections import (
     accuracy_section,
@@ -35,6 +35,7 @@ from dashboard.security.prefix import page_path
 from dashboard.state.address import ImageAddress, ImagesAddress, OverviewAddress
 from dashboard.state.context import Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
+from dashboard.state.selections import resolve
 from db.queries import overview as overview_queries
 from db.queries.inventory import keeps_modules
 

@@ -159,3 +159,12 @@ def image_filter(address: ImagesAddress) -> ImageFilter:
         address.search,
         int(address.predicted) if address.predicted else None,
     )
+
+
+def resolve(catalogue: Catalogue, address: ImagesAddress) -> tuple[Record | None, ImagesAddress]:
+    """The run whose predictions are shown, and the address with its empty names filled in."""
+    run = catalogue.run(address.model, address.images)
+    if run is None and not address.model:
+        run = catalogue.run("", address.images)
+    image_set = address.images or (run["image_set"] if run else catalogue.newest_set())
+    return run, replace(address, images=image_set, model=run["model"] if run else address.model)

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { UploadStopped, bytes, upload } from "../../dashboard/browser/upload.js";
+import { UploadStopped, upload } from "../../dashboard/browser/upload.js";
 
 const PIECE = 4;
 
@@ -145,10 +145,4 @@ test("a label table joins an existing upload, which outlives an error", async ()
     const broken = server(() => ({ status: 507, content: null }));
     await assert.rejects(upload(named("abc"), table, () => null, broken, "k").done);
     assert.equal(broken.state.deleted, false);
-});
-
-test("sizes in words", () => {
-    const words = [0, 999, 1000, 1540, 24_000_000, 999_999_999, 2.5e9, 1e13].map(bytes);
-    const expected = ["0 bytes", "999 bytes", "1.0 kB", "1.5 kB", "24 MB", "1000 MB", "2.5 GB", "10000.0 GB"];
-    assert.deepEqual(words, expected);
 });

@@ -80,6 +80,13 @@ def opened(page: Page, url: str) -> Locator:
     return dialog
 
 
+def choose(dialog: Locator, button: str, path: Path) -> None:
+    """Choose a file in the browser's own dialog."""
+    with dialog.page.expect_file_chooser() as chooser:
+        dialog.get_by_role("button", name=button).click()
+    chooser.value.set_files(path)
+
+
 def photographed(page: Page, name: str) -> None:
     """Save a screenshot of the page if the environment asks for it."""
     folder = os.environ.get("CONVSCOPE_TEST_SCREENSHOTS")
@@ -93,13 +100,13 @@ def test_a_zip_becomes_a_set_that_is_indexed_and_shows_patches(
     url, settings = running
     dialog = opened(page, url)
     photographed(page, "add-empty")
-    dialog.locator("#add-files").set_input_files(archive)
+    choose(dialog, "Choose files", archive)
     expect(dialog.get_by_text("My Photos.zip,")).to_be_visible()
     expect(dialog.get_by_label("Image set")).to_have_value("my-photos")
     photographed(page, "add-chosen")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(
-        dialog.get_by_text(f"{PHOTOGRAPHS} images entered, {PHOTOGRAPHS} with a label, 1 refused")
+        dialog.get_by_text(f"{PHOTOGRAPHS} images added, {PHOTOGRAPHS} with a label, 1 refused")
     ).to_be_visible(timeout=180_000)
     dialog.get_by_text("Refused files (1)").click()
     expect(dialog.get_by_role("cell", name="broken.jpg")).to_be_visible()
@@ -107,7 +114,7 @@ def test_a_zip_becomes_a_set_that_is_indexed_and_shows_patches(
     assert not list((settings.home / "uploads").iterdir())
     dialog.get_by_label("Index with").select_option("efficientnet-lite0")
     dialog.get_by_role("button", name="Index").click()
-    expect(dialog.get_by_text("Indexing my-photos. It goes on")).to_be_visible()
+    expect(dialog.get_by_text("Indexing my-photos. It continues")).to_be_visible()
     photographed(page, "add-indexing")
     expect(dialog.get_by_text("my-photos is indexed with efficientnet-lite0.")).to_be_visible(timeout=400_000)
     dialog.get_by_role("link", name="Show the patches").click()
@@ -136,7 +143,7 @@ def test_a_preview_says_what_is_taken_and_takes_what_is_said(
             packed.writestr(f"site{number % 2}/{'cat' if number % 3 else 'dog'}/{number}.jpg", content)
         packed.writestr("site0/scan.dcm", b"no picture")
     dialog = opened(page, url)
-    dialog.locator("#add-files").set_input_files(path)
+    choose(dialog, "Choose files", path)
     dialog.get_by_role("button", name="Preview", exact=True).click()
     expect(dialog.get_by_text("class from the first folder (2: site0, site1)", exact=False)).to_be_visible(
         timeout=120_000
@@ -157,9 +164,9 @@ def test_a_preview_says_what_is_taken_and_takes_what_is_said(
     # a labels file, previewed against what was already uploaded
     table = tmp_path / "truth.csv"
     table.write_text("file,animal,place\n" + "".join(f"{n}.jpg,owl,here\n" for n in range(PHOTOGRAPHS)))
-    dialog.locator("#add-labels").set_input_files(tmp_path / "sites.zip")
+    choose(dialog, "Choose a labels file", tmp_path / "sites.zip")
     expect(dialog.get_by_role("alert")).to_contain_text("Labels file: expected .csv, .tsv")
-    dialog.locator("#add-labels").set_input_files(table)
+    choose(dialog, "Choose a labels file", table)
     for option in ("Class level", "Split from"):
         dialog.get_by_label(option).fill("")
     dialog.get_by_label("Label column").fill("animl")
@@ -200,7 +207,7 @@ def test_an_upload_that_is_cancelled_leaves_nothing(page: Page, running: Site, t
         "Network.emulateNetworkConditions",
         {"offline": False, "latency": 5, "downloadThroughput": -1, "uploadThroughput": 2 * 2**20},
     )
-    dialog.locator("#add-files").set_input_files(big)
+    choose(dialog, "Choose files", big)
     dialog.get_by_label("Image set").fill("cancelled")
     dialog.get_by_role("button", name="Add", exact=True).click()
     wait(
@@ -229,13 +236,13 @@ def test_what_cannot_be_added_is_said_where_it_is_typed_and_by_keyboard_alone(
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Add", exact=True).focus()
     page.keyboard.press("Enter")
-    expect(dialog.get_by_role("alert")).to_contain_text("Image set: expected small letters")
+    expect(dialog.get_by_role("alert")).to_contain_text("Image set: expected a name of at most 100")
     expect(dialog.get_by_label("Image set")).to_be_focused()
     page.keyboard.type("empty-one")
     page.keyboard.press("Enter")
     expect(dialog.get_by_role("alert")).to_contain_text("Choose files first")
     (tmp_path / "note.jpg").write_bytes(b"no picture")
-    dialog.locator("#add-files").set_input_files(tmp_path / "note.jpg")
+    choose(dialog, "Choose files", tmp_path / "note.jpg")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(dialog.get_by_role("alert")).to_contain_text(
         "the only picture in upload of note.jpg", timeout=90_000
@@ -262,16 +269,16 @@ def test_a_set_is_described_renamed_and_deleted_after_its_name_was_typed(page: P
     photographed(page, "manage")
     dialog.get_by_label("New name").fill("Not a name")
     dialog.get_by_role("button", name="Rename").click()
-    expect(dialog.get_by_role("alert").filter(has_text="Expected small letters")).to_be_visible()
+    expect(dialog.get_by_role("alert").filter(has_text="expected a name of at most 100")).to_be_visible()
     dialog.get_by_label("New name").fill("repainted")
     dialog.get_by_role("button", name="Rename").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("repainted")
     expect(page.get_by_text("Painted for a test.")).to_be_visible()
     dialog = manage()
-    dialog.get_by_role("button", name="Delete for ever").click()
+    dialog.get_by_role("button", name="Delete permanently").click()
     expect(dialog.get_by_role("alert").filter(has_text="Expected repainted, got")).to_be_visible()
     dialog.get_by_label("Type repainted to confirm").fill("repainted")
-    dialog.get_by_role("button", name="Delete for ever").click()
+    dialog.get_by_role("button", name="Delete permanently").click()
     expect(dialog).to_be_hidden()
     wait(
         lambda: "repainted" not in [one["image_set"] for one in ask(url, "/api/image_sets")["image_sets"]],
