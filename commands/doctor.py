@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 @click.command("doctor")
 @click.argument("spec")
-@click.option("--images", "image_set", required=True, help="A labelled image set.")
+@click.option("--images", "image_set", required=True, help="A labeled image set.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=1000, show_default=True, help="Most images to look at."
+    "--limit",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Maximum number of images to examine.",
 )
 def doctor(spec: str, image_set: str, limit: int) -> None:
-    """Check model SPEC on labelled images: does it see what it was trained to see?
+    """Check the accuracy and preprocessing of model SPEC on labeled images.
 
-    Reports top-1 and top-5, tries labels shifted by one and the common means and standard deviations, and
-    says in a sentence what looks wrong. First it says how many labels are classes of the model, and in which way.
+    Reports top-1 and top-5, tries labels shifted by one and common means and standard deviations, and
+    states in one sentence what looks wrong. First reports how many labels match classes of the model, and how.
     """
     atlas, store = open_stores()
     check_set(atlas, image_set)
@@ -38,7 +42,7 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
 
     rows = atlas.fetch(labelled_images(image_set, limit))
     if not rows:
-        raise CommandFailed(f"image set {image_set!r} has no labelled images; {known_sets(atlas)}")
+        raise CommandFailed(f"image set {image_set!r} has no labeled images; {known_sets(atlas)}")
     model = load(spec)
     matched = match_set(atlas, model.vocabulary, model=model.name, image_set=image_set)
     classes = {one.match.label.key: one.match.index for one in matched}
@@ -47,7 +51,7 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
     print_labels([one.row(model.vocabulary) for one in matched], model.name, image_set)
     if not known:
         raise CommandFailed(
-            f"no label of {image_set!r} is a class of {model.name}: its vocabulary is {model.vocabulary.name}"
+            f"no label of {image_set!r} is a class of {model.name}; its vocabulary is {model.vocabulary.name}"
         )
     unreadable: list[str] = []
     with progress_bar(f"Examining {model.name}", "images") as progress:
@@ -61,20 +65,20 @@ def doctor(spec: str, image_set: str, limit: int) -> None:
                     unreadable.append(f"{row['name']}: {error.reason}")
             if len(unreadable) == len(known):
                 raise CommandFailed(
-                    f"no labelled image of {image_set!r} can be read any more; the first is {unreadable[0]}"
+                    f"no labeled image of {image_set!r} can be read; the first is {unreadable[0]}"
                 )
             progress(len(known), len(known))
 
         diagnosis = diagnose(model, pictures())
     print_unreadable(unreadable)
     click.echo(
-        f"{model.name} on {diagnosis.images:,} labelled images of {image_set}: "
+        f"{model.name} on {diagnosis.images:,} labeled images of {image_set}: "
         f"top-1 {diagnosis.top1:.1%}, top-5 {diagnosis.top5:.1%}\n"
     )
     print_table(
         [
             {
-                "mean and std": trial.normalisation,
+                "mean and std": trial.normalization,
                 "label offset": f"{trial.offset:+d}",
                 "images": trial.images,
                 "top-1": f"{trial.top1:.1%}",

@@ -33,22 +33,22 @@ def images() -> None:
     type=click.Path(path_type=Path),
     help="Labels of a flat folder: Kaggle's LOC_val_solution.csv, or the ILSVRC devkit.",
 )
-@click.option("--labels", type=click.Path(path_type=Path), help="A table of labels, a row an image.")
-@click.option("--label-column", metavar="C", help="Column of a table or a parquet shard that says the class.")
-@click.option("--image-column", metavar="C", help="Column that names the image, or holds it.")
+@click.option("--labels", type=click.Path(path_type=Path), help="A table of labels, one row per image.")
+@click.option("--label-column", metavar="C", help="Column of a table or parquet shard with the class.")
+@click.option("--image-column", metavar="C", help="Column with the image or its name.")
 @click.option(
     "--class-level",
     type=int,
     metavar="N",
-    help="Which folder of each path is the class: 1 the outermost, -1 the innermost, 0 none.",
+    help="Folder level that is the class: 1 is the outermost, -1 the innermost, 0 none.",
 )
+@click.option("--split-from", metavar="S", help="Source of the split: none, a folder level, or a column.")
 @click.option(
-    "--split-from", metavar="S", help="What says the split: none, the level of a folder, or a column."
+    "--class-names",
+    metavar="FILE",
+    help="File with the names of numbered classes, one per line from 0; or imagenet-1k.",
 )
-@click.option(
-    "--class-names", metavar="FILE", help="Names of numbered classes, one a line from 0; or imagenet-1k."
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be imported, and import nothing.")
+@click.option("--dry-run", is_flag=True, help="Report what would be imported without importing it.")
 def import_set(
     name: str,
     path: Path,
@@ -63,10 +63,10 @@ def import_set(
 ) -> None:
     """Import the images at PATH as image set NAME.
 
-    PATH is a folder, a zip or tar archive, or a parquet file. Split, class and label are worked out from class
-    folders, splits, tables beside the images and the layouts of common datasets (docs/image-layouts.md); what was
-    taken is stated in one sentence, what was not used is listed. --dry-run states it beforehand. Files that cannot
-    be read are named and left out. Importing again adds what is new, and follows files that were moved.
+    PATH is a folder, a zip or tar archive, or a parquet file. Split, class and label are detected from class
+    folders, splits, tables next to the images and common dataset layouts (docs/image-layouts.md). The report states
+    their sources in one sentence and lists unused files; --dry-run shows it without importing. Unreadable files
+    are reported and skipped. Importing again adds new images and follows moved files.
     """
     from precompute.images.importing import import_images, preview_path
     from precompute.images.layouts.asked import layout_options
@@ -121,23 +121,23 @@ def _say_layout(layout: "Layout") -> None:
 @click.option(
     "--count",
     type=click.IntRange(400, 50_000),
-    help="Pictures of `stimuli`; a larger number adds to a smaller one (default: 1000).",
+    help="Number of images in `stimuli`; a larger number extends a smaller one (default: 1000).",
 )
 @click.option(
-    "--seed", type=click.IntRange(0), help="What the parameters of `stimuli` are drawn by (default: 0)."
+    "--seed", type=click.IntRange(0), help="Random seed for the parameters of `stimuli` (default: 0)."
 )
 def make_set(name: str, count: int | None, seed: int | None) -> None:
-    """Make a set: `samples` from photographs that installed packages carry, or `stimuli`, painted here.
+    """Create a set: `samples` from photos in installed packages, or `stimuli`, probe images painted by Convscope.
 
-    `stimuli` are labelled probe pictures: gratings over orientation, frequency, phase, contrast and colour axis,
+    `stimuli` are labeled probe images: gratings over orientation, frequency, phase, contrast and color axis,
     plaids, checkerboards, rings, spokes, dots, edges, bars, corners, arcs, noise, textures, letters, shapes and plain
-    colours. The view `stimuli` has their parameters as columns (`convscope sql --tables stimuli`).
+    colors. The view `stimuli` has their parameters as columns (`convscope sql --tables stimuli`).
     """
     if name == PROBES:
         _make_stimuli(*open_stores(), count=count, seed=seed or 0)
         return
     if count is not None or seed is not None:
-        raise click.UsageError(f"--count and --seed belong to {PROBES}, got {name}")
+        raise click.UsageError(f"--count and --seed are only for {PROBES}, got {name}")
     _make_samples(*open_stores())
 
 
@@ -160,18 +160,18 @@ def _make_samples(atlas: "Atlas", store: "ImageStore") -> None:
 def _say_import(name: str, report: "ImportReport") -> None:
     click.echo(
         f"{name}: {counted(report.added, 'image')} added, {report.known:,} already there, "
-        f"{len(report.refused):,} refused; {report.labelled:,} labelled ({report.seconds:.1f} s)"
+        f"{len(report.refused):,} refused; {report.labelled:,} labeled ({report.seconds:.1f} s)"
     )
     for count, noun, what in [
-        (report.relabelled, "known image", "got the label that is stated now"),
-        (report.moved, "known image", "from now on read from another place"),
+        (report.relabelled, "known image", "relabeled as now stated"),
+        (report.moved, "known image", "now read from another file"),
         (
             report.renamed,
             "known image",
-            "moved or renamed: the same bytes, under the path and label of today",
+            "moved or renamed: same bytes, new path and label",
         ),
-        (report.gone, "image", "of the set without a file by now, kept in the set"),
-        (report.changed, "file", "with another picture than before, entered as new"),
+        (report.gone, "image", "of the set without a file, kept in the set"),
+        (report.changed, "file", "with other content than before, added as new"),
         (report.duplicates, "image", "with the same bytes as another one"),
     ]:
         if count:
@@ -196,7 +196,7 @@ def list_sets() -> None:
 @click.argument("name")
 @click.argument("image_id", metavar="ID", type=click.IntRange(0))
 def show_image(name: str, image_id: int) -> None:
-    """Show what is known of image ID of set NAME."""
+    """Show image ID of set NAME."""
     from db.queries.images import image
 
     atlas, store = open_stores()
@@ -211,9 +211,9 @@ def show_image(name: str, image_id: int) -> None:
 
 @images.command("remove")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def remove_set(name: str, yes: bool) -> None:
-    """Remove set NAME with its runs, jobs, maps and attacks. Your own files stay where they are."""
+    """Remove set NAME with its runs, jobs, maps and attacks. Your original files are not touched."""
     from db.queries.set_changes import dependents_of, remove_image_set
 
     atlas, store = open_stores()
@@ -236,7 +236,7 @@ def remove_set(name: str, yes: bool) -> None:
 @click.argument("name")
 @click.argument("new")
 def rename_images(name: str, new: str) -> None:
-    """Give set NAME the name NEW, in the atlas and in all results."""
+    """Rename set NAME to NEW, in the atlas and in all results."""
     from db.queries.set_changes import rename_set
 
     atlas, store = open_stores()
@@ -248,7 +248,7 @@ def rename_images(name: str, new: str) -> None:
 @click.argument("name")
 @click.argument("text")
 def describe_images(name: str, text: str) -> None:
-    """Keep TEXT as the description of set NAME; the Images page shows it."""
+    """Store TEXT as the description of set NAME; the Images page shows it."""
     from db.queries.set_changes import describe_set
 
     atlas, _ = open_stores()

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.option("--model", required=True, help="A model's name or specification: `convscope models list`.")
 @click.option("--images", "image_set", required=True, help="An image set: `convscope images list`.")
 @click.option(
-    "--k", type=click.IntRange(1, 100), default=20, show_default=True, help="Images kept per channel."
+    "--k",
+    type=click.IntRange(1, 100),
+    default=20,
+    show_default=True,
+    help="Number of top images kept per channel.",
 )
 @click.option("--layers", default="*", show_default=True, help="Layers to index, as GLOB or GLOB,GLOB.")
 @click.option(
@@ -26,20 +30,20 @@ if TYPE_CHECKING:
     type=click.Choice(["float32", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Precision of the forward pass; bfloat16 is for previews.",
+    help="Precision of the forward pass; use bfloat16 only for previews.",
 )
-@click.option(
-    "--batch-size", type=click.IntRange(1, 4096), help="Images in one forward pass (default: by device)."
-)
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Batch size (default: by device).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint of an earlier try.")
-@click.option("--replace", is_flag=True, help="Replace the run that is there.")
-@click.option("--name", help="What tables and pages call the model (default: the specification's own name).")
+@click.option("--resume", is_flag=True, help="Resume from the checkpoint of an earlier run.")
+@click.option("--replace", is_flag=True, help="Replace the existing run.")
+@click.option(
+    "--name", help="Name of the model in tables and pages (default: the name in the specification)."
+)
 def index(image_set: str, model: str, **options: Any) -> None:
-    """Find the k images that drive each channel of each layer most.
+    """Find the k top-activating images of each channel of each layer.
 
     One forward pass over the set. Stopping it (Ctrl-C, kill) leaves a checkpoint for --resume. The result is
-    published at the end, all at once; a running dashboard shows it without a restart.
+    published at the end, all at once; a running dashboard shows it without restarting.
     """
     from workers.models.names import model_name
 

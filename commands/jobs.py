@@ -34,14 +34,14 @@ def _kinds() -> list[tuple[str, str]]:
     return [(kind.name, ", ".join(kind.members)) for kind in JOB_KINDS.values()]
 
 
-@jobs_group.command("submit", cls=ListingCommand, title="Kinds and what they are asked by", rows=_kinds)
+@jobs_group.command("submit", cls=ListingCommand, title="Kinds and their fields", rows=_kinds)
 @click.argument("kind")
 @click.argument("members", metavar="[NAME=VALUE]...", nargs=-1)
-@click.option("--wait", is_flag=True, help="Show progress, and end as the job ends.")
+@click.option("--wait", is_flag=True, help="Show progress until the job ends; exit with its result.")
 def submit_job(kind: str, members: tuple[str, ...], wait: bool) -> None:
     """Queue a job of any KIND, as a POST to /api/jobs does, and print its number.
 
-    A VALUE is JSON, or else a text: ids=0-9, models=["first","second"], parameters={"samples":50}.
+    A VALUE is JSON, or else a string: ids=0-9, models=["first","second"], parameters={"samples":50}.
     """
     from workers.jobs.kind import Stores
     from workers.jobs.registry import read_request
@@ -72,9 +72,13 @@ def _json_or_text(value: str) -> Any:
 
 
 @jobs_group.command("list")
-@click.option("--state", "states", multiple=True, help="Only jobs in that state; several may be given.")
+@click.option("--state", "states", multiple=True, help="Only jobs in this state; may be repeated.")
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Most jobs to list."
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=30,
+    show_default=True,
+    help="Maximum number of jobs to list.",
 )
 def list_jobs(states: tuple[str, ...], limit: int) -> None:
     """List jobs, newest first."""
@@ -109,7 +113,7 @@ def list_jobs(states: tuple[str, ...], limit: int) -> None:
 @jobs_group.command("show")
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 def show_job(number: int) -> None:
-    """Show what is known of job ID, and its items."""
+    """Show job ID and its items."""
     from db.queries import jobs as job_queries
 
     ledger = open_ledger()
@@ -146,7 +150,7 @@ def show_job(number: int) -> None:
 @jobs_group.command("cancel")
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 def cancel_job(number: int) -> None:
-    """Cancel job ID; what is finished of it stays."""
+    """Cancel job ID; finished results are kept."""
     from db.ledger import jobs
 
     state = jobs.cancel(open_ledger(), number)
@@ -156,7 +160,7 @@ def cancel_job(number: int) -> None:
 @jobs_group.command("retry")
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 def retry_job(number: int) -> None:
-    """Queue job ID again, which failed or was cancelled."""
+    """Re-queue job ID after it failed or was cancelled."""
     from workers.requests.submit import JobSubmitter
 
     click.echo(JobSubmitter(read_settings(), open_ledger()).retry(number).sentence())
@@ -165,7 +169,7 @@ def retry_job(number: int) -> None:
 @jobs_group.command("wait")
 @click.argument("number", metavar="ID", type=click.IntRange(1))
 def wait_for_job(number: int) -> None:
-    """Wait for job ID with progress; exit code 0 where it is done, 1 where it failed or was cancelled."""
+    """Wait for job ID and show progress; exit with 0 if it is done, 1 if it failed or was cancelled."""
     wait_for(open_ledger(), number)
 
 

@@ -38,10 +38,12 @@ def list_models() -> None:
 
 @models.command("show")
 @click.argument("spec")
-@click.option("--dot", is_flag=True, help="Print the architecture in Graphviz's DOT language instead.")
-@click.option("--maps", is_flag=True, help="List the maps that Grad-CAM can read: any module's output.")
+@click.option("--dot", is_flag=True, help="Print the architecture as Graphviz DOT instead.")
+@click.option(
+    "--maps", is_flag=True, help="List the feature maps that Grad-CAM can use: any module's output."
+)
 def show_model(spec: str, dot: bool, maps: bool) -> None:
-    """Show the preprocessing and the layers of model SPEC, and which layers are left out and why."""
+    """Show the preprocessing and layers of model SPEC, and which layers are left out and why."""
     check_model(spec)
     from workers.layers.drawing import to_dot
     from workers.layers.receptive_field.fields import receptive_fields
@@ -90,7 +92,7 @@ def show_model(spec: str, dot: bool, maps: bool) -> None:
             }
         )
     click.echo()
-    print_table(rows, "No layer of this model keeps its channels and positions apart.")
+    print_table(rows, "No layer of this model has separate channels and positions.")
     left_out = find_left_out(model)
     if left_out:
         click.echo(f"\nLeft out: {len(left_out)} {'layer' if len(left_out) == 1 else 'layers'}.")
@@ -141,13 +143,13 @@ def print_labels(rows: list[dict[str, Any]], model: str, image_set: str) -> None
     click.echo(in_words(rows, model))
     left = [row for row in rows if row["how"] in ("ambiguous", "none")]
     for row in sorted(left, key=lambda row: row["how"] != "ambiguous")[:LABELS_SHOWN]:
-        may = f"may be {', '.join(row['candidates'])}" if row["candidates"] else "is no class"
+        may = f"may be {', '.join(row['candidates'])}" if row["candidates"] else "is not a class"
         noun = "image" if row["images"] == 1 else "images"
         click.echo(f"  {printable(row['label'] or row['wnid'])} ({row['images']:,} {noun}) {may}")
     if len(left) > LABELS_SHOWN:
         click.echo(f"  and {len(left) - LABELS_SHOWN:,} more")
     if left:
-        click.echo(f"To settle them: convscope models map-labels {model} --images {image_set}")
+        click.echo(f"To set them: convscope models map-labels {model} --images {image_set}")
     click.echo()
 
 
@@ -160,16 +162,16 @@ def print_labels(rows: list[dict[str, Any]], model: str, image_set: str) -> None
     nargs=2,
     multiple=True,
     metavar="LABEL CLASS",
-    help='A label of the set (name or WordNet id) and its class (index, WordNet id or name; "" for none).',
+    help='Label of the set (name or WordNet id) and its class (index, WordNet id or name; "" for none).',
 )
 @click.option(
     "--from",
     "table",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A CSV file with the columns label and class, such as --csv prints.",
+    help="CSV file with columns label and class, as printed by --csv.",
 )
-@click.option("--unset", "unset", multiple=True, metavar="LABEL", help="Forget what was settled of a label.")
-@click.option("--clear", is_flag=True, help="Forget all that was settled.")
+@click.option("--unset", "unset", multiple=True, metavar="LABEL", help="Discard the match set for a label.")
+@click.option("--clear", is_flag=True, help="Discard all matches that were set.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print label, class, class_name, how and images as CSV.")
 def map_labels(
     spec: str,
@@ -180,9 +182,9 @@ def map_labels(
     clear: bool,
     as_csv: bool,
 ) -> None:
-    """Show which class of model SPEC each label of a set is, and settle what cannot be told.
+    """Show which class of model SPEC each label of a set matches, and set ambiguous matches.
 
-    What is settled is kept in the atlas. Attacks and saliency maps take it from then on; predictions and accuracies
+    Matches that you set are stored in the atlas. Attacks and saliency maps use them at once; predictions and accuracies
     follow when the set is indexed again (`convscope index --replace`).
     """
     from db.queries.labels import keep_choices, settled_labels
@@ -236,7 +238,7 @@ def map_labels(
     print_labels(rows, name, image_set)
     if choices or forgotten:
         click.echo(
-            f"Kept. Predictions follow with: convscope index --model {spec} --images {image_set} --replace"
+            f"Saved. Predictions follow with: convscope index --model {spec} --images {image_set} --replace"
         )
 
 

@@ -33,7 +33,7 @@ def error_sentence(error: Exception) -> str:
 
 def print_unreadable(images: list[str]) -> None:
     for image in images[:20]:
-        click.echo(f"  not readable any more: {image}", err=True)
+        click.echo(f"  no longer readable: {image}", err=True)
     if len(images) > 20:
         click.echo(f"  and {len(images) - 20:,} more", err=True)
 

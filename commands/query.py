@@ -32,28 +32,32 @@ ALL = 1 << 40
 @click.option(
     "--spreadsheet",
     is_flag=True,
-    help="In CSV, an apostrophe before texts that a spreadsheet takes for formulas.",
+    help="In CSV, put an apostrophe before text that a spreadsheet would treat as a formula.",
 )
 @click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write instead of printing.",
+    help="Write to this file instead of printing.",
 )
 @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="Value of the parameter $NAME.")
 @click.option(
-    "--limit", type=click.IntRange(1), help=f"Most rows (default: {TABLE_ROWS} in a table, else all)."
+    "--limit",
+    type=click.IntRange(1),
+    help=f"Maximum number of rows (default: {TABLE_ROWS} in a table, else all).",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.1, 86_400), help="Longest time (default: CONVSCOPE_SQL_SECONDS)."
+    "--seconds",
+    type=click.FloatRange(0.1, 86_400),
+    help="Time limit in seconds (default: CONVSCOPE_SQL_SECONDS).",
 )
-@click.option("--tables", "lists", is_flag=True, help="List what can be read; with a NAME, its columns.")
-@click.option("--functions", "lists_functions", is_flag=True, help="List the functions that SQL calls.")
+@click.option("--tables", "lists", is_flag=True, help="List tables and views; with a NAME, its columns.")
+@click.option("--functions", "lists_functions", is_flag=True, help="List the functions allowed in SQL.")
 @click.option(
     "--path",
     "makes_file",
     is_flag=True,
-    help="Write all of it as one DuckDB file, for any client, and print where.",
+    help="Export everything as one DuckDB file, for any client, and print its path.",
 )
 def sql(
     statement: str | None,
@@ -67,10 +71,10 @@ def sql(
     lists_functions: bool,
     makes_file: bool,
 ) -> None:
-    """Ask the atlas and the ledger by one SQL STATEMENT (DuckDB's), from standard input where it is -.
+    """Query the atlas and the ledger with one SQL STATEMENT (DuckDB dialect); - reads it from standard input.
 
-    Without a statement a shell opens. Statements only read, in a process of their own with limits of time and
-    memory (CONVSCOPE_SQL_…); results can be of any length.
+    Without a statement, opens a shell. Statements are read-only and run in a separate process with time and
+    memory limits (CONVSCOPE_SQL_…); results can have any length.
 
     \b
     convscope sql "SELECT layer, channel, majority_label FROM selectivity ORDER BY entropy_bits LIMIT 10"
@@ -85,9 +89,9 @@ def sql(
         )
     form = forms[0] if forms else None
     if output is not None and form is None:
-        raise click.UsageError("--output wants --csv, --json or --parquet")
+        raise click.UsageError("--output requires --csv, --json or --parquet")
     if spreadsheet and form != "csv":
-        raise click.UsageError("--spreadsheet belongs to --csv")
+        raise click.UsageError("--spreadsheet requires --csv")
     if output is not None:
         _check_output(output)
     if lists_functions:
@@ -106,7 +110,7 @@ def sql(
     try:
         if statement is None and sys.stdin.isatty():
             if form is not None:
-                raise click.UsageError(f"--{form} wants a statement")
+                raise click.UsageError(f"--{form} requires a statement")
             _sql_shell(runner, atlas, ledger, values, limit or TABLE_ROWS, seconds)
             return
         asked = sys.stdin.read() if statement in (None, "-") else statement
@@ -155,7 +159,7 @@ def _print_rows(
         table.add_row(*(Text("NULL" if cell is None else printable(_cell(plain(cell)))) for cell in row))
     console.print(table)
     rows = f"{found.num_rows:,} {'row' if found.num_rows == 1 else 'rows'}"
-    more = f"the first {rows}, there are more: --limit" if result.more else rows
+    more = f"the first {rows}; use --limit for more" if result.more else rows
     remark(f"{more} ({result.seconds:.2f} s)")
 
 
@@ -182,7 +186,7 @@ def _write_rows(
     from db.sql.formats import csv_lines, json_lines, parquet_pieces
 
     if form == "parquet" and output is None and sys.stdout.isatty():
-        raise click.UsageError("--parquet is not for a terminal: name a file by --output")
+        raise click.UsageError("--parquet cannot be written to a terminal: name a file with --output")
     with runner.run(statement, values, rows=limit, size=ALL, seconds=seconds) as result:
         pieces: Iterator[bytes] = (
             parquet_pieces(result.schema, result)
@@ -208,7 +212,7 @@ def _write_rows(
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
                 return
         if result.more:
-            remark(f"the first {limit:,} rows, there are more: --limit")
+            remark(f"the first {limit:,} rows; use --limit for more")
 
 
 def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
@@ -219,7 +223,7 @@ def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
     if name is None:
         counts = row_counts(atlas, ledger)
         rows = [
-            {"name": one.name, "kind": one.place, "rows": counts.get(one.name), "what it tells": one.comment}
+            {"name": one.name, "kind": one.place, "rows": counts.get(one.name), "description": one.comment}
             for one in readable.values()
         ]
         print_table(rows, "")
@@ -228,7 +232,7 @@ def _print_readable(atlas: "Atlas", ledger: "Ledger", name: str | None) -> None:
         names = sorted(readable)
         raise CommandFailed(f"there is no table {name!r}; there are {', '.join(names)}{hint(name, names)}")
     click.echo(f"{readable[name].comment}\n")
-    columns = [{"column": c.name, "type": c.kind, "what it tells": c.comment} for c in readable[name].columns]
+    columns = [{"column": c.name, "type": c.kind, "description": c.comment} for c in readable[name].columns]
     print_table(columns, "")
 
 

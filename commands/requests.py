@@ -38,13 +38,13 @@ def _attacks() -> list[tuple[str, str]]:
 
 _LISTED = "Methods and their parameters, with defaults"
 _several_models = click.option(
-    "--model", "models", multiple=True, required=True, help="A model; several may be given."
+    "--model", "models", multiple=True, required=True, help="Model; may be repeated."
 )
 _set_of_images = click.option(
     "--images", "image_set", required=True, help="An image set: `convscope images list`."
 )
 _other_parameters = click.option(
-    "--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Any other parameter of the method."
+    "--set", "settings_", multiple=True, metavar="NAME=VALUE", help="Another parameter of the method."
 )
 _queue_option = click.option(
     "--queue",
@@ -58,10 +58,10 @@ _queue_option = click.option(
 @click.command(cls=ListingCommand, title=_LISTED, rows=_methods)
 @_several_models
 @_set_of_images
-@click.option("--ids", required=True, help="Images, as 0,1,4-7.")
+@click.option("--ids", required=True, help="Image numbers such as 0,1,4-7.")
 @click.option("--method", default="smoothgrad", show_default=True, help="One of those listed below.")
-@click.option("--samples", type=int, help="Most noisy copies of the image (smoothgrad).")
-@click.option("--seed", type=int, help="Seed of the noise (smoothgrad).")
+@click.option("--samples", type=int, help="Maximum number of noisy copies of the image (smoothgrad).")
+@click.option("--seed", type=int, help="Random seed of the noise (smoothgrad).")
 @_other_parameters
 @click.option(
     "--target",
@@ -83,10 +83,10 @@ def saliency(
     queue: str,
     wait: bool,
 ) -> None:
-    """Queue saliency maps of images under models, and print the job's number.
+    """Queue saliency maps of images for models, and print the job's number.
 
-    A running worker computes them (`convscope run` has one); the Saliency page shows them. Asking twice for the
-    same is one job.
+    A running worker computes them (`convscope run` has one); the Saliency page shows them. The same request
+    twice is one job.
     """
     from workers.attribution.registry import parse_method
     from workers.requests.images import image_keys, parse_ids
@@ -138,23 +138,23 @@ def model_references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]
 @click.command(cls=ListingCommand, title=_LISTED, rows=_attacks)
 @_several_models
 @_set_of_images
-@click.option("--ids", help="Images, as 0,1,4-7 (default: all of the set).")
+@click.option("--ids", help="Image numbers such as 0,1,4-7 (default: all images of the set).")
 @click.option(
     "--where",
     metavar="SQL",
-    help="Images for which a condition holds, over name, label, wnid, split, width, height, bytes and, of the first "
-    "model's run, predicted, probability and verdict (right, wrong, unlabelled).",
+    help="Images that satisfy a SQL condition on name, label, wnid, split, width, height, bytes and, from "
+    "the first model's run, predicted, probability and verdict (right, wrong, unlabelled).",
 )
 @click.option("--method", default="fgsm", show_default=True, help="One of those listed below.")
-@click.option("--epsilon", type=float, help="One epsilon alone, in pixels in [0, 1], instead of a search.")
+@click.option("--epsilon", type=float, help="Test one epsilon instead of searching, for pixels in [0, 1].")
 @click.option(
     "--grid",
     type=click.Choice(["geometric", "linear"]),
-    help="Epsilons of the search. geometric: from 1/4080 up, each 1.5 times the one before (--set ratio=), then the "
-    "gap below the first success in 8 parts (--set parts=). linear: every multiple of --step. Default: geometric, "
-    "or linear with --step or on 8-bit levels.",
+    help="Grid of the search. geometric: from 1/4080 up by a factor of 1.5 (--set ratio=), then the gap "
+    "below the first success in 8 parts (--set parts=). linear: every multiple of --step. Default: "
+    "geometric, or linear with --step or on 8-bit levels.",
 )
-@click.option("--step", type=float, help="Distance of two epsilons of a linear grid (default: 0.001).")
+@click.option("--step", type=float, help="Step between epsilons of a linear grid (default: 0.001).")
 @click.option("--max", "cap", type=float, help="Largest epsilon of the search (default: 0.5).")
 @click.option(
     "--relative-to",
@@ -163,10 +163,10 @@ def model_references(atlas: "Atlas", models: "Sequence[str]") -> "list[ModelRef]
     show_default=True,
     help="The class to leave.",
 )
-@click.option("--target", type=int, help="A class to reach instead, by its index.")
+@click.option("--target", type=int, help="Index of a target class instead.")
 @_other_parameters
 @_queue_option
-@click.option("--wait", is_flag=True, help="Show progress, end as the job ends, and say what was found.")
+@click.option("--wait", is_flag=True, help="Show progress until the job ends, then report the results.")
 def attack(
     models: tuple[str, ...],
     image_set: str,
@@ -183,17 +183,17 @@ def attack(
     queue: str,
     wait: bool,
 ) -> None:
-    """Queue attacks on images: the smallest epsilon that changes what a model says. Prints the job's number.
+    """Queue attacks on images: the smallest epsilon that changes a model's prediction. Prints the job's number.
 
-    A running worker computes them and writes each image as it ends; the Attack and the Robustness page show them.
-    Cancelling leaves what is done; asking again for the same, or for more images, computes only what is missing.
+    A running worker computes them and stores each image when it is done; the Attack and Robustness pages show them.
+    Cancelling keeps finished results; the same request again, or one with more images, computes only what is missing.
     """
     from workers.attacks.registry import parse_attack
     from workers.requests.attacks import MAX_ATTACKS, attack_job
     from workers.requests.images import image_keys, parse_ids
 
     if ids is not None and where is not None:
-        raise click.UsageError("--ids and --where both choose images: expected one of them")
+        raise click.UsageError("expected only one of --ids and --where, got both")
     parameters = named_values(settings_)
     given = {"epsilon": epsilon, "grid": grid, "step": step, "cap": cap}
     parameters |= {name: value for name, value in given.items() if value is not None}
@@ -243,12 +243,10 @@ def _images_where(atlas: "Atlas", ledger: "Ledger", image_set: str, model: str, 
     finally:
         runner.close()
     if more:
-        raise CommandFailed(
-            f"--where: more than {MAX_ATTACKS:,} images are like that, as many as a job may have"
-        )
+        raise CommandFailed(f"--where: more than {MAX_ATTACKS:,} images match, the maximum for one job")
     if not chosen:
         check_set(atlas, image_set)
-        raise CommandFailed(f"--where: {condition!r} holds for no image of {image_set}")
+        raise CommandFailed(f"--where: {condition!r} is true for no image of {image_set}")
     return chosen
 
 
@@ -268,7 +266,7 @@ def _say_attacks(ledger: "Ledger", job: int) -> None:
         if row["outcome"] != "no_gradient" and row["epsilon"] != 0 and row["grid"] != "fixed"
     ]
     told = (
-        f"{flipped - already:,} changed, {resisted:,} resisted to the cap, {impossible:,} had no gradient"
+        f"{flipped - already:,} changed, {resisted:,} resisted up to the cap, {impossible:,} had no gradient"
         f"{f', {already:,} needed no change' if already else ''}"
     )
     if searched:
@@ -281,22 +279,28 @@ def _say_attacks(ledger: "Ledger", job: int) -> None:
 @click.command()
 @click.argument("attacks", metavar="ATTACKS")
 @click.option("--channels", type=int, default=10, show_default=True, help="How many channels are clamped.")
-@click.option("--draws", type=int, default=20, show_default=True, help="Random draws; below 19 no verdict.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random channels.")
+@click.option(
+    "--draws",
+    type=int,
+    default=20,
+    show_default=True,
+    help="Number of random draws; fewer than 19 give no verdict.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for the channels.")
 @click.option(
     "--layer",
     default="",
-    help="Take the channels of this layer, or of any module by its path: `convscope models show --maps` lists them "
-    "(default: all layers of the index).",
+    help="Use the channels of this layer, or of any module by its path (`convscope models show --maps` "
+    "lists them; default: all layers of the index).",
 )
 @_queue_option
-@click.option("--wait", is_flag=True, help="Show progress, end as the job ends, and print the verdicts.")
+@click.option("--wait", is_flag=True, help="Show progress until the job ends, then print the verdicts.")
 def ablate(attacks: str, channels: int, draws: int, seed: int, layer: str, queue: str, wait: bool) -> None:
-    """Queue a test of which channels carry attacks, by number as 1,4-7. Prints the job's number.
+    """Queue a test of which channels carry attacks (numbers such as 1,4-7). Prints the job's number.
 
-    The channels that an attack moves most are clamped at the mean of their clean map, and the attack is searched anew,
-    next to random draws of as many live channels of the same layers. They carry the attack where they hold it off
-    longer than the random ones do.
+    The channels that an attack shifts most are clamped to the mean of their clean map, and the search is repeated,
+    as well as with random draws of as many live channels of the same layers. They carry the attack where clamping
+    them raises the smallest successful epsilon more than clamping the random ones does.
     """
     from db.queries.attacks import job_ablations
     from workers.requests.followups import MAX_FOLLOWED, ablation_job

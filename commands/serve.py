@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 _host = click.option("--host", help="Address to listen on (default: CONVSCOPE_HOST).")
 _port = click.option(
-    "--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one (default: CONVSCOPE_PORT)."
+    "--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one (default: CONVSCOPE_PORT)."
 )
 _url_prefix = click.option(
     "--url-prefix",
     metavar="PATH",
-    help="Path below which a reverse proxy serves it, as /lab/convscope (default: CONVSCOPE_URL_PREFIX).",
+    help="Path under which a reverse proxy serves it, such as /lab/convscope (default: CONVSCOPE_URL_PREFIX).",
 )
 
 
@@ -39,13 +39,13 @@ _url_prefix = click.option(
 @_port
 @_url_prefix
 def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
-    """Serve the dashboard, with a broker and a worker; on the first run also make something to look at.
+    """Serve the dashboard with a broker and a worker; the first run also adds sample content.
 
-    The broker is started here unless CONVSCOPE_REDIS_URL names one. The web server, the broker and the worker are
-    started again when they end, and a broker of our own also when it does not answer. What keeps ending at its start
-    is given up with a sentence; without the web server this command ends. The first run fills an empty installation
-    as `convscope first-run` does; the page is up meanwhile, tells how far it is and fills itself. Ctrl-C stops
-    everything within 10 seconds; what a worker was doing, or the first run, goes on at the next start.
+    Starts a broker unless CONVSCOPE_REDIS_URL names one. The web server, the broker and the worker are
+    restarted when they exit, and this broker also when it does not answer. A process that repeatedly exits at start
+    is reported and abandoned; without the web server this command ends. The first run fills an empty installation
+    as `convscope first-run` does; meanwhile the page shows progress and updates automatically. Ctrl-C stops
+    everything within 10 seconds; jobs and the first run resume at the next start.
     """
     settings = _server_settings(host, port, url_prefix)
     from db.atlas.store import Atlas
@@ -56,7 +56,7 @@ def run(host: str | None, port: int | None, url_prefix: str | None) -> None:
     from workers.queue.sweeper import Sweeper
 
     write_events()
-    check_writable(settings, "jobs write there: `convscope serve` shows what is there")
+    check_writable(settings, "jobs write to it: `convscope serve` shows its content")
     ledger = open_home(settings)
     sweeper = Sweeper(settings, ledger)
     given = [("host", host), ("port", port), ("url-prefix", url_prefix)]
@@ -129,7 +129,7 @@ def broker_keeper(children: "Supervisor", settings: "Settings") -> Callable[[], 
             try:
                 children.start("broker", server_command(settings), restart=True)
             except NoBroker as error:
-                click.echo(f"convscope: jobs wait: {error}", err=True)
+                click.echo(f"convscope: jobs are waiting: {error}", err=True)
         looked = time.monotonic()
 
     return keep
@@ -154,10 +154,10 @@ def _watch(
             code = children.code("first run")
             if code:
                 stopped(settings.home, f"its process ended with exit code {code}")
-                click.echo("convscope: the first run goes on with the next `convscope run`", err=True)
+                click.echo("convscope: the first run resumes with the next `convscope run`", err=True)
             click.echo("Ready (Ctrl-C stops)")
         elif ended:
-            click.echo(f"convscope: jobs wait: {children.why(ended)}", err=True)
+            click.echo(f"convscope: jobs are waiting: {children.why(ended)}", err=True)
         if ended:
             children.forget(ended)
         time.sleep(0.2)
@@ -180,11 +180,11 @@ def _announce_first_run(atlas: "Atlas") -> tuple["Step", ...]:
 @click.command("first-run")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps or auto.")
 def first_run(device: str) -> None:
-    """Fill an empty installation: what `convscope run` does the first time.
+    """Fill an empty installation, as `convscope run` does the first time.
 
-    Imports the photographs that installed packages carry as image set `samples`, paints the probe pictures
+    Imports the photos in installed packages as image set `samples`, paints the probe images
     `stimuli`, and indexes both with the models whose weights are installed: convnext-demo and efficientnet-lite0.
-    Goes on where an earlier first run was stopped; once one ended, or where there was content before, it does nothing.
+    Resumes an interrupted first run; does nothing if a first run has finished or the installation has content.
     """
     restart_for_torch()
     from db.first_run import FirstRunBusy
@@ -193,13 +193,13 @@ def first_run(device: str) -> None:
     atlas, store = open_stores()
     steps = _announce_first_run(atlas)
     if not steps:
-        click.echo("Nothing to make: the first run is done, or there was content before")
+        click.echo("Nothing to do: the first run is done, or the installation already has content")
         return
     try:
         for sentence in fill(atlas, store, steps, device=device):
             click.echo(sentence)
     except FirstRunBusy as error:
-        click.echo(f"Nothing to make: {error}")
+        click.echo(f"Nothing to do: {error}")
 
 
 @click.command()
@@ -207,7 +207,7 @@ def first_run(device: str) -> None:
 @_port
 @_url_prefix
 def serve(host: str | None, port: int | None, url_prefix: str | None) -> None:
-    """Serve the dashboard and nothing else."""
+    """Serve only the dashboard."""
     settings = _server_settings(host, port, url_prefix)
     from dashboard import server  # takes seconds to import: after the checks that can fail fast
 
@@ -244,7 +244,7 @@ def worker(queues: str, device: str) -> None:
     """Run a worker: compute the jobs that others queue, one at a time.
 
     On another host, set CONVSCOPE_REDIS_URL and CONVSCOPE_LEDGER_URL to the same broker and database, and
-    CONVSCOPE_HOME to the same folder on a file system that both see. Ctrl-C gives the job under way back.
+    CONVSCOPE_HOME to the same folder on a shared file system. Ctrl-C re-queues the current job.
     """
     from db.ledger.tables import QUEUES
     from db.suggestions import hint

@@ -20,7 +20,7 @@ def known_sets(atlas: "Atlas", given: str = "") -> str:
 
     rows = atlas.fetch(image_sets())
     if not rows:
-        return "there is no image set yet: convscope images import NAME PATH"
+        return "there is no image set yet: run convscope images import NAME PATH"
     near = meant(given, [row["image_set"] for row in rows]) if given else None
     names = [f"{row['image_set']} ({counted(row['images'], 'image')})" for row in rows]
     return ("" if near is None else f"did you mean {near!r}? ") + "image sets are " + ", ".join(names)

@@ -49,7 +49,7 @@ def file_sentence(error: OSError) -> str:
         errno.ENOENT: f"there is no file or folder {path}",
         errno.EISDIR: f"expected a file, got the folder {path}",
         errno.ENOTDIR: f"expected a folder above {path}, got a file",
-        errno.EEXIST: f"expected nothing, or a folder, at {path}, got a file",
+        errno.EEXIST: f"expected a folder, or nothing, at {path}, got a file",
         errno.ENAMETOOLONG: f"the name is too long for this file system: {path}",
         errno.EMFILE: f"too many open files at {path}: raise the limit with `ulimit -n`",
     }.get(number or 0)
@@ -70,7 +70,7 @@ def no_space_sentence(path: Path, *, needed: int | None = None, quota: bool = Fa
         free = f"{byte_words(shutil.disk_usage(folder).free)} free"
     except OSError:
         free = "the disk is full"
-    return f"no space left on the disk of {folder}: {free}{need}; make room and try again"
+    return f"no space left on the disk of {folder}: {free}{need}; free some space and try again"
 
 
 def byte_words(size: int) -> str:

@@ -41,9 +41,7 @@ class Step:
         """The step as the user reads it."""
         if self.model:
             return f"Index {self.image_set} with {self.model}"
-        return {SAMPLES: "Import photographs as samples", STIMULI: "Paint probe pictures as stimuli"}[
-            self.image_set
-        ]
+        return {SAMPLES: "Import photos as samples", STIMULI: "Paint probe images as stimuli"}[self.image_set]
 
 
 STEPS = (
@@ -114,7 +112,7 @@ def filling(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FirstRunBusy("another process fills this installation right now") from error
+            raise FirstRunBusy("another process is already filling this installation") from error
         yield
 
 

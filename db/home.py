@@ -46,8 +46,8 @@ def open_home(settings: Settings) -> Ledger:
     if older and not writable and (ledger.file is not None or schema not in (None, latest_version())):
         needed = f"version {latest_version()} and revision {head()}"
         raise HomeError(
-            f"{home} is read-only and has {' and '.join(older)}, where this Convscope needs {needed}: open it once "
-            "where it can be written, or use the Convscope that wrote it"
+            f"{home} is read-only and has {' and '.join(older)}, where this Convscope needs {needed}: "
+            "open it once where it is writable, or use the Convscope that wrote it"
         )
     if writable:
         make_home(home)

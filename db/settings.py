@@ -32,89 +32,90 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("CONVSCOPE_HOME", "./var", "Folder of everything Convscope stores."),
+    Setting("CONVSCOPE_HOME", "./var", "Folder where Convscope stores everything."),
     Setting("CONVSCOPE_HOST", "127.0.0.1", "Address the dashboard listens on."),
     Setting("CONVSCOPE_PORT", "8050", "Port the dashboard listens on."),
     Setting(
         "CONVSCOPE_HUB_TIMEOUT",
         "20",
-        "Seconds to wait for a model hub before saying that it cannot be reached.",
+        "Timeout for connecting to a model hub, in seconds.",
     ),
     Setting(
         "CONVSCOPE_LEDGER_URL",
         "",
-        "PostgreSQL database of jobs and results (`postgresql://…`); without one, an SQLite file in the home.",
+        "PostgreSQL database for jobs and results (`postgresql://…`); if empty, an SQLite file in the home folder.",
     ),
     Setting(
         "CONVSCOPE_REDIS_URL",
         "",
-        "Redis that carries messages to workers (`redis://…`); without one, `convscope run` starts its own.",
+        "Redis server for messages to workers (`redis://…`); if empty, `convscope run` starts its own.",
     ),
     Setting(
         "CONVSCOPE_LEASE",
         "30",
-        "Seconds without a sign of life after which a worker's job is given to another.",
+        "Seconds without a heartbeat before a job is reassigned to another worker.",
     ),
-    Setting("CONVSCOPE_ATTEMPTS", "5", "Times a job is tried before it counts as failed."),
-    Setting("CONVSCOPE_LOADED_MODELS", "3", "Most models a worker keeps loaded."),
+    Setting("CONVSCOPE_ATTEMPTS", "5", "Maximum number of attempts before a job fails."),
+    Setting("CONVSCOPE_LOADED_MODELS", "3", "Maximum number of models a worker keeps loaded."),
     Setting(
         "CONVSCOPE_SPEEDUPS",
         "all",
-        "Optimizations of torch, with commas: `folding` (batch normalization merged into convolutions, for attacks), "
+        "Optimizations of torch, separated by commas: `folding` (batch normalization merged into "
+        "convolutions, for attacks), "
         "`pointwise` (linear layers of ConvNeXt as 1 x 1 convolutions), `runtime` (settings of memory allocator and "
         "OpenMP, for which a command restarts itself); `all` or `none`.",
     ),
     Setting(
         "CONVSCOPE_ATLAS_MEMORY",
         "2GB",
-        "Most memory DuckDB may take in one process, in DuckDB's words (`512MB`, `4GB`).",
+        "Memory limit of DuckDB per process, in DuckDB's notation (`512MB`, `4GB`).",
     ),
-    Setting("CONVSCOPE_SQL_MEMORY", "1GB", "Memory limit of a user query's process, at least 256MB."),
-    Setting("CONVSCOPE_SQL_SECONDS", "30", "Longest time of a query that a person wrote on the SQL page."),
-    Setting("CONVSCOPE_SQL_AT_ONCE", "3", "Queries of people that run at once; others wait."),
+    Setting("CONVSCOPE_SQL_MEMORY", "1GB", "Memory limit per user query, at least 256MB."),
+    Setting("CONVSCOPE_SQL_SECONDS", "30", "Time limit per user query, in seconds."),
+    Setting("CONVSCOPE_SQL_AT_ONCE", "3", "Maximum number of concurrent user queries; others wait."),
     Setting(
         "CONVSCOPE_PASSWORD",
         "",
-        "Password of the dashboard, 8 characters or more; without one there is no login, and only loopback is served.",
+        "Password of the dashboard, at least 8 characters; without one there is no login, and only loopback is served.",
     ),
     Setting(
         "CONVSCOPE_USER_HEADER",
         "",
-        "Header in which a reverse proxy that logs people in names the user (`X-Remote-User`); believed from "
-        "`CONVSCOPE_PROXY` alone.",
+        "Header in which an authenticating reverse proxy names the user (`X-Remote-User`); trusted only "
+        "from `CONVSCOPE_PROXY`.",
     ),
     Setting(
         "CONVSCOPE_PROXY",
         "127.0.0.1,::1",
-        "Addresses or networks of reverse proxies. Once this or `CONVSCOPE_USER_HEADER` is set, they are believed whom "
-        "they speak for (`X-Forwarded-For`) and whether over HTTPS (`X-Forwarded-Proto`).",
+        "Addresses or networks of trusted reverse proxies. Once this or `CONVSCOPE_USER_HEADER` is set, "
+        "their `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted.",
     ),
     Setting(
         "CONVSCOPE_HOSTS",
         "",
-        "Host names, with commas, that the dashboard answers to beside its own address (on loopback `localhost`, "
-        "`127.0.0.1` and `[::1]`).",
+        "Host names, separated by commas, that the dashboard accepts in addition to its own address (on "
+        "loopback `localhost`, `127.0.0.1` and `[::1]`).",
     ),
     Setting(
         "CONVSCOPE_URL_PREFIX",
         "",
-        "Path below which a reverse proxy serves the dashboard (`/lab/convscope`): all its addresses begin with it.",
+        "Path under which a reverse proxy serves the dashboard (`/lab/convscope`); all its addresses begin with it.",
     ),
     Setting(
-        "CONVSCOPE_JOBS_PER_MINUTE", "120", "Jobs that one person may submit in a minute over the dashboard."
+        "CONVSCOPE_JOBS_PER_MINUTE",
+        "120",
+        "Maximum number of jobs a user may submit per minute in the dashboard.",
     ),
     Setting(
         "CONVSCOPE_SQL_PER_MINUTE",
         "120",
-        "SQL statements that one person may run in a minute over the dashboard.",
+        "Maximum number of SQL statements a user may run per minute in the dashboard.",
     ),
-    Setting(
-        "CONVSCOPE_UPLOAD_GB", "20", "Most gigabytes that one upload of images through the browser may have."
-    ),
+    Setting("CONVSCOPE_UPLOAD_GB", "20", "Maximum size of one image upload in the browser, in gigabytes."),
     Setting(
         "CONVSCOPE_IMAGE_ROOTS",
         "",
-        "Folders below which the browser may name images to import, joined as in PATH (`/data:/mnt/photos`).",
+        "Folders from which the browser may import images, joined as in PATH (`/data:/mnt/photos`).",
     ),
 )
 
@@ -199,7 +200,7 @@ def _password(values: Mapping[str, str], name: str) -> str:
     password = values[name]
     if password and (len(password.strip()) < MIN_PASSWORD or not password.isprintable()):
         raise SettingError(
-            f"{name}: expected {MIN_PASSWORD} printable characters or more, got {len(password)} characters"
+            f"{name}: expected {MIN_PASSWORD} or more printable characters, got {len(password)} characters"
             + ("" if password.isprintable() else ", not all printable")
         )
     return password
@@ -223,7 +224,7 @@ def _header(values: Mapping[str, str], name: str) -> str:
         "user-agent",
     )
     if header.lower() in known or header.lower().startswith(("sec-", "x-forwarded-", "accept")):
-        raise SettingError(f"{name}: expected a header that is the proxy's alone, got {header!r}")
+        raise SettingError(f"{name}: expected a header that only the proxy sets, got {header!r}")
     return header
 
 

@@ -22,7 +22,7 @@ def choices(given: str, known: Iterable[str], *, nouns: str = "there are") -> st
     """Half a sentence to follow a semicolon: the closest name, then the valid names, of a long list only the first."""
     names = list(dict.fromkeys(known))
     if not names:
-        return "there is none yet"
+        return "none exist yet"
     near = meant(given, names)
     more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
     listed = f"{nouns} {', '.join(names[:MAX_LISTED])}{more}"

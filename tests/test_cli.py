@@ -201,7 +201,7 @@ def test_a_doctor_passes_over_what_is_gone_by_name(home: Path, photos: Path) -> 
     (photos / "n02123045" / "0.png").unlink()
     done = command("models", "doctor", "efficientnet-lite0", "--images", "two", home=home)
     assert "on 3 labelled images of two" in done.stdout, done.stderr
-    assert "not readable any more: n02123045/0.png: the file is gone" in done.stderr
+    assert "no longer readable: n02123045/0.png: the file is missing" in done.stderr
 
 
 def test_a_command_that_is_terminated_says_that_it_stopped(home: Path, photos: Path) -> None:
@@ -258,7 +258,7 @@ def test_labels_that_are_ambiguous_are_settled_by_hand_from_a_file_and_forgotten
     code, told = run("--set", "unicorn", "kind 4")
     assert code == 0
     assert (
-        "Kept. Predictions follow with: convscope index --model synthetic --images painted --replace" in told
+        "Saved. Predictions follow with: convscope index --model synthetic --images painted --replace" in told
     )
     assert classes()["unicorn"] == ["4", "settled"]
     (tmp_path / "labels.csv").write_text("label,class\nunicorn,\nKind 2,3\n")
@@ -270,7 +270,7 @@ def test_labels_that_are_ambiguous_are_settled_by_hand_from_a_file_and_forgotten
     assert classes()["Kind 2"] == ["2", "case"]
     for words, sentence in (
         (("--set", "unicorm", "1"), "'painted' has no label 'unicorm'"),
-        (("--set", "unicorn", "griffin"), "expected a class's WordNet id, its name or an index from 0 to 11"),
+        (("--set", "unicorn", "griffin"), "expected a WordNet id, a class name or an index from 0 to 11"),
         (("--from", str(tmp_path / "photo.csv")), "does not exist"),
     ):
         code, told = run(*words)

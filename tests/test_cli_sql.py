@@ -83,7 +83,7 @@ def test_one_statement_joins_both_stores(ask: Ask) -> None:
 
 def test_a_file_has_all_rows_and_a_table_says_where_it_stops(ask: Ask, tmp_path: Path) -> None:
     many = "SELECT i, i / 2 AS half FROM range(250) t(i)"
-    assert "the first 100 rows, there are more: --limit" in ask(many)[2]
+    assert "the first 100 rows; use --limit for more" in ask(many)[2]
     assert ask("--limit", "250", many)[2].startswith("250 rows (")
     code, told, note = ask("--json", many)
     assert (code, note) == (0, "")
@@ -120,7 +120,7 @@ def test_csv_is_the_table_itself_and_guards_formulas_on_request(ask: Ask) -> Non
             ("--csv", "--json", "SELECT 1"),
             "expected one of --csv, --json and --parquet, got --csv and --json",
         ),
-        (("--spreadsheet", "--json", "SELECT 1"), "--spreadsheet belongs to --csv"),
+        (("--spreadsheet", "--json", "SELECT 1"), "--spreadsheet requires --csv"),
         (("--csv", "-o", "/nope/x", "SELECT 1"), "--output /nope/x: there is no folder /nope"),
     ],
 )
@@ -138,7 +138,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_statement_runs(
     ("words", "code", "sentence"),
     [
         (("SELECT * FROM read_text('/etc/passwd')",), 1, "read_text() is refused"),
-        (("DELETE FROM images",), 1, "SQL here only reads"),
+        (("DELETE FROM images",), 1, "only reading is allowed"),
         (("SELECT * FROM nowhere",), 1, "nowhere"),
         (("SELECT",), 1, ""),
         (
@@ -146,7 +146,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_statement_runs(
             1,
             "0.3 seconds",
         ),
-        (("-o", "file.csv", "SELECT 1"), 2, "--output wants --csv, --json or --parquet"),
+        (("-o", "file.csv", "SELECT 1"), 2, "--output requires --csv, --json or --parquet"),
         (("--limit", "0", "SELECT 1"), 2, "0 is not in the range"),
         (("--tables", "nowhere"), 1, "there is no table 'nowhere'; there are activations,"),
         (("--set", "n", "SELECT $n"), 2, "expected NAME=VALUE, got 'n'"),
@@ -269,7 +269,7 @@ def test_the_shell_runs_statements_and_completes_names(settings: Settings) -> No
         until("42")
         until("1 row (")
         type_("DROP TABLE images;\r")
-        until("SQL here only reads")
+        until("only reading is allowed")
         type_(".columns runs\r")
         until("dtype")
         type_("nonsense;\r")

@@ -59,9 +59,7 @@ def where() -> flask.Response:
     except (RefusedSQL, SQLFailed, TooManyQueries) as error:
         raise InvalidRequest(f"where: {error}") from error
     if more:
-        raise InvalidRequest(
-            f"where: more than {MAX_ATTACKS:,} images are like that, as many as a job may have"
-        )
+        raise InvalidRequest(f"where: more than {MAX_ATTACKS:,} images match, the maximum for one job")
     return answer({"ids": short_ids(chosen), "images": len(chosen)})
 
 

@@ -52,7 +52,7 @@ def set_name_problem(image_set: str) -> str | None:
     if _SET_NAME.fullmatch(image_set):
         return None
     return (
-        "expected a name of at most 100 small letters, digits, dots, dashes and underscores that begins with a "
+        "expected a name of at most 100 lowercase letters, digits, dots, dashes and underscores that begins with a "
         f"letter or a digit, got {image_set[:200]!r}"
     )
 

@@ -62,26 +62,29 @@ _STIMULUS_WORDS = ("colour", "polarity", "symbol")
 _STIMULUS_COLUMNS = ",\n    ".join(
     [
         *(
-            f"TRY_CAST(regexp_extract(told, '[/,]{name}=([^,]*)', 1) AS DOUBLE) AS {name}"
+            f"TRY_CAST(regexp_extract(encoded, '[/,]{name}=([^,]*)', 1) AS DOUBLE) AS {name}"
             for name in _STIMULUS_NUMBERS
         ),
-        *(f"nullif(regexp_extract(told, '[/,]{name}=([^,]*)', 1), '') AS {name}" for name in _STIMULUS_WORDS),
+        *(
+            f"nullif(regexp_extract(encoded, '[/,]{name}=([^,]*)', 1), '') AS {name}"
+            for name in _STIMULUS_WORDS
+        ),
     ]
 )
 
 _NEAR_DUPLICATES = """
 CREATE VIEW near_duplicates AS
--- A hash of few bits is that of any picture that hardly brightens, or hardly darkens, from left to right.
-WITH told AS (
+-- A hash with few bits set is shared by all images that hardly brighten, or hardly darken, from left to right.
+WITH hashed AS (
     SELECT image_set, image_id, dhash, colors, list_avg(colors) AS mean,
            row_number() OVER (PARTITION BY image_set, dhash ORDER BY image_id) AS place
     FROM images
     WHERE bit_count(dhash::BIT) BETWEEN 4 AND 60 AND colors IS NOT NULL),
--- Among equal hashes the first 32 are compared with all, so that thousands of them are no millions of pairs.
+-- Among equal hashes the first 32 are compared with all, so that thousands of them do not make millions of pairs.
 same_hash AS MATERIALIZED (
     SELECT a.image_set, a.image_id AS image_a, b.image_id AS image_b, a.colors AS colors_a, a.mean AS mean_a,
            b.colors AS colors_b, b.mean AS mean_b
-    FROM told a JOIN told b ON a.image_set = b.image_set AND a.dhash = b.dhash
+    FROM hashed a JOIN hashed b ON a.image_set = b.image_set AND a.dhash = b.dhash
     WHERE a.place <= 32 AND a.image_id < b.image_id),
 same AS (
     SELECT image_set, min(image_a) AS image_a, image_b, 0 AS distance
@@ -90,7 +93,7 @@ same AS (
                                  list_transform(colors_b, lambda x: x - mean_b)) >= 0.95
     GROUP BY image_set, image_b),
 firsts AS (
-    SELECT * FROM told ANTI JOIN same ON told.image_set = same.image_set AND told.image_id = same.image_b
+    SELECT * FROM hashed ANTI JOIN same ON hashed.image_set = same.image_set AND hashed.image_id = same.image_b
     WHERE place <= 32),
 -- Hashes within 5 bits of each other agree in at least one of 6 stretches of bits.
 stretches AS (
@@ -104,8 +107,8 @@ near_hash AS MATERIALIZED (
 near AS (
     SELECT n.image_set, n.image_a, n.image_b, n.distance
     FROM near_hash n
-    JOIN told a ON a.image_set = n.image_set AND a.image_id = n.image_a
-    JOIN told b ON b.image_set = n.image_set AND b.image_id = n.image_b
+    JOIN hashed a ON a.image_set = n.image_set AND a.image_id = n.image_a
+    JOIN hashed b ON b.image_set = n.image_set AND b.image_id = n.image_b
     WHERE list_cosine_similarity(list_transform(a.colors, lambda x: x - a.mean),
                                  list_transform(b.colors, lambda x: x - b.mean)) >= 0.95),
 -- The same file, whatever its hash.
@@ -129,7 +132,7 @@ WITH boxed AS (
         l.rf_global, m.input_height AS h, m.input_width AS w,
         l.start_y + a.y * l.jump_y AS top, l.start_x + a.x * l.jump_x AS "left",
         l.rf_size_y AS size_y, l.rf_size_x AS size_x,
-        -- a global field has no size of its own: start and jump tell the middle of its local part, and where
+        -- a global field has no size: start and jump give the center of its local part; where there is no
         -- there is none its effective field sits over its grid cell's centre
         coalesce(l.start_y + a.y * l.jump_y + coalesce(l.rf_size_y, 0) / 2.0,
                  (a.y + 0.5) * m.input_height / l.height) AS centre_y,
@@ -177,13 +180,13 @@ FROM counted
 GROUP BY ALL;
 
 CREATE VIEW stimuli AS
-WITH told AS (
-    SELECT image_set, image_id, split_part(name, '/', 1) AS kind, '/' || left(split_part(name, '/', 2), -4) AS told
+WITH named AS (
+    SELECT image_set, image_id, split_part(name, '/', 1) AS kind, '/' || left(split_part(name, '/', 2), -4) AS encoded
     FROM images WHERE regexp_full_match(name, '[a-z]+/([a-z]+=[^=,/]+,)*[a-z]+=[^=,/]+[.]png'))
 SELECT
     image_set, image_id, kind,
     {stimulus columns}
-FROM told;
+FROM named;
 
 CREATE VIEW image_responses AS
 SELECT r.run, r.model, r.image_set, a.layer, a.channel, unnest(range(len(a.activations)))::INTEGER AS image_id,
@@ -229,10 +232,10 @@ SELECT g.*, h.hue, h.hue_selectivity FROM by_grating g JOIN by_hue h USING (run,
 # Comments shown in SQL clients; `test_every_table_and_column_is_explained` keeps this complete.
 COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     "image_sets": (
-        "Image sets that were imported.",
+        "Imported image sets.",
         {
             "image_set": "Name of the set.",
-            "source": "Where the images came from, as the person named it.",
+            "source": "Source of the images, as given by the user.",
             "images": "Number of images.",
             "labelled": "Number of images with a label.",
             "created": "Time of the first import, UTC.",
@@ -242,23 +245,24 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         "Every image of every set.",
         {
             "image_set": "Set the image belongs to.",
-            "image_id": "Number within the set: dense, from 0, never changed once given.",
-            "key": "SHA-256 of the file's bytes, hexadecimal.",
+            "image_id": "Number within the set: dense, from 0, never reassigned.",
+            "key": "SHA-256 of the file's bytes, in hexadecimal.",
             "name": "Path of the image inside its source.",
             "path": "File with the original bytes; relative to CONVSCOPE_HOME where Convscope keeps a copy.",
             "width": "Width in pixels after EXIF rotation.",
             "height": "Height in pixels after EXIF rotation.",
             "bytes": "Size of the original file.",
             "split": "`train`, `val` or `test` where the source has splits.",
-            "wnid": "WordNet id of the label, where it is known.",
+            "wnid": "WordNet id of the label, where known.",
             "label_index": "Index of the label in ImageNet-1k's 1,000 sorted WNIDs, where it is one of them.",
             "label": "Name of the label; names repeat, so join on wnid.",
-            "dhash": "Perceptual hash of 64 bits: pictures that look alike differ in few (see near_duplicates).",
-            "colors": "Mean red, green and blue of 8 x 8 cells, row by row: 192 numbers; NULL of images from before.",
+            "dhash": "Perceptual hash of 64 bits: images that look alike differ in few of them (see near_duplicates).",
+            "colors": "Mean red, green and blue of 8 x 8 cells, row by row: 192 numbers; NULL for images "
+            "imported before this was stored.",
         },
     ),
     "classes": (
-        "Classes that models tell apart, by vocabulary.",
+        "Classes of the models, by vocabulary.",
         {
             "vocabulary": "Name of the vocabulary.",
             "class_index": "Index of the class's logit.",
@@ -268,44 +272,45 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "label_matches": (
-        "Which class of the model each label of a run's image set is, and how that was found.",
+        "Which class of the model each label of a run's image set matches, and how it was matched.",
         {
             "run": "Run the row belongs to.",
             "label": "Label in the image set.",
-            "wnid": "WordNet id of the label, where it is known.",
+            "wnid": "WordNet id of the label, where known.",
             "images": "Images of the set with this label.",
-            "how": "`settled` (label_choices), `wnid`, `exact`, `unicode`, `separators`, `case` or `synonym` where it "
-            "is a class; `ambiguous` where several are possible; `none`.",
-            "class_index": "Class in the model's vocabulary; NULL where it is none, or ambiguous.",
-            "candidates": "Classes that an ambiguous label may be.",
+            "how": "How it was matched: `settled` (label_choices), `wnid`, `exact`, `unicode`, "
+            "`separators`, `case` or `synonym`; `ambiguous` where several classes are possible; `none`.",
+            "class_index": "Class in the model's vocabulary; NULL where there is no match or it is ambiguous.",
+            "candidates": "Candidate classes of an ambiguous label.",
         },
     ),
     "label_choices": (
-        "What people settled by `convscope models map-labels`; the next index of the set takes it.",
+        "Matches set by users with `convscope models map-labels`; the next indexing of the set applies them.",
         {
             "model": "Name of the model.",
             "image_set": "Name of the set.",
-            "label": "WordNet id of the label, or its name where it has none.",
-            "class_index": "Class in the model's vocabulary; NULL where the label is no class.",
+            "label": "WordNet id of the label, or its name if it has none.",
+            "class_index": "Class in the model's vocabulary; NULL where the label is not a class.",
         },
     ),
     "models": (
-        "Models that were indexed, with the preprocessing their weights ask for.",
+        "Indexed models, with the preprocessing their weights require.",
         {
             "model": "Name of the model.",
             "source": "Specification it was loaded from.",
             "architecture": "Class or architecture name.",
             "parameters": "Number of parameters.",
             "weights_sha256": "SHA-256 over all weights and buffers in name order.",
-            "digest": "SHA-256 over weights, preprocessing and classes: all that its numbers depend on. The same as "
-            "weights_sha256 in rows from before it was kept.",
+            "digest": "SHA-256 over weights, preprocessing and classes: everything its results depend on. "
+            "Equal to weights_sha256 in rows written before it was stored.",
             "input_height": "Height of the model's input in pixels.",
             "input_width": "Width of the model's input in pixels.",
-            "resize_height": "Height before the centre crop; NULL where the shortest side is set by resize_width.",
-            "resize_width": "Width before the centre crop, or length of the shortest side.",
+            "resize_height": "Height before the center crop; NULL where resize_width sets the shortest side.",
+            "resize_width": "Width before the center crop, or length of the shortest side.",
             "interpolation": "Resampling filter of the resize.",
-            "crop_rounding": "Which way the centre crop takes the odd pixel: half_even or down.",
-            "fit": "How the resize meets height and width: exact changes the aspect ratio, cover and contain keep it.",
+            "crop_rounding": "How the center crop rounds an odd margin: half_even or down.",
+            "fit": "How the resize fits height and width: exact changes the aspect ratio; cover and contain "
+            "preserve it.",
             "mean": "Subtracted from pixels in [0, 1], per channel R, G, B; one number for a gray model.",
             "std": "Divides after the mean is subtracted, per channel R, G, B; one number for a gray model.",
             "vocabulary": "Vocabulary of its classes.",
@@ -317,8 +322,8 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "model": "Name of the model.",
             "layer": "Name of the layer, unique within the model.",
-            "position": "Place in the forward pass, from 0.",
-            "label": "The same name for reading: `stage 2 > block 1 > dwconv`.",
+            "position": "Position in the forward pass, from 0.",
+            "label": "The readable name: `stage 2 > block 1 > dwconv`.",
             "module": "Dotted path of the module in the network.",
             "kind": "What the layer is: dwconv, pwconv1, conv, linear, ...",
             "description": "Kernel, channels, stride: `d7x7 conv, 192, stride 1`.",
@@ -329,23 +334,23 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "width": "Columns of its feature map.",
             "rf_size_y": "Height of the theoretical receptive field in input pixels; NULL where global.",
             "rf_size_x": "Width of the theoretical receptive field in input pixels; NULL where global.",
-            "jump_y": "Input pixels between two neighbouring rows of the feature map.",
-            "jump_x": "Input pixels between two neighbouring columns of the feature map.",
-            "start_y": "Top edge of row 0's field in input pixels, negative in padding; where global, its middle.",
-            "start_x": "Left edge of column 0's field in input pixels, negative in padding; where global, its middle.",
+            "jump_y": "Input pixels between adjacent rows of the feature map.",
+            "jump_x": "Input pixels between adjacent columns of the feature map.",
+            "start_y": "Top edge of row 0's field in input pixels, negative in padding; its center where global.",
+            "start_x": "Left edge of column 0's field in input pixels, negative in padding; its center where global.",
             "rf_global": "True where every position sees the whole image.",
-            "rf_exact": "False where the field is an upper bound of what a unit sees; NULL where that is not known.",
-            "erf_size": "Side of the centred box that holds 95 % of the mean absolute input gradient, in pixels.",
+            "rf_exact": "False where the field is an upper bound of what a unit sees; NULL where unknown.",
+            "erf_size": "Side of the centered box that contains 95 % of the mean absolute input gradient, in pixels.",
         },
     ),
     "modules": (
-        "The modules of each model's network, in the network's own order; a layer is the output of one.",
+        "Modules of each model's network, in the order the network defines them; a layer is the output of one.",
         {
             "model": "Name of the model.",
-            "position": "Place in the network's own order, from 0.",
+            "position": "Position in the network's order, from 0.",
             "module": "Path of the module inside the network.",
             "kind": "The module's class.",
-            "left_out": "Of a module with channels that is no layer here, the reason; NULL of all others.",
+            "left_out": "Why a module with channels is not a layer here; NULL for all others.",
         },
     ),
     "layer_edges": (
@@ -357,25 +362,25 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "runs": (
-        "One pass of a model over an image set: the newest for each pair.",
+        "One pass of a model over an image set: the latest for each pair.",
         {
-            "run": "Number of the run, never given twice.",
-            "model": "Model that ran.",
-            "image_set": "Set it ran over.",
+            "run": "Number of the run, never reused.",
+            "model": "Model of the run.",
+            "image_set": "Image set of the run.",
             "k": "Images kept per channel.",
             "dtype": "Precision of the forward pass.",
             "device": "Device it ran on.",
             "layers": "Number of layers indexed.",
-            "images": "Images of the set at that time.",
-            "unreadable": "Images that could not be read any more.",
-            "seconds": "Time of the pass over the images, without loading the model.",
+            "images": "Number of images in the set at that time.",
+            "unreadable": "Number of images that could no longer be read.",
+            "seconds": "Duration of the pass over the images in seconds, without loading the model.",
             "started": "Start, UTC.",
             "finished": "End, UTC.",
             "version": "Version of Convscope.",
         },
     ),
     "activations": (
-        "The k images that drive each channel most: one row per run, layer, channel and rank.",
+        "The k top-activating images of each channel: one row per run, layer, channel and rank.",
         {
             "run": "Run the row belongs to.",
             "layer": "Layer.",
@@ -388,7 +393,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "activations_by_image": (
-        "The rows of `activations`, stored by image: quick for `which channels does this image drive`.",
+        "The rows of `activations`, ordered by image: fast for `which channels does this image activate`.",
         {
             "run": "Run the row belongs to.",
             "image_id": "Image.",
@@ -401,15 +406,15 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "predictions": (
-        "The five most probable classes of each image and, wherever it ranks, its labelled class.",
+        "The five most probable classes of each image and its labeled class, whatever its rank.",
         {
             "run": "Run the row belongs to.",
             "image_id": "Image.",
-            "rank": "1 is the prediction; the labelled class has its own rank even beyond 5.",
+            "rank": "1 is the prediction; the labeled class keeps its rank even beyond 5.",
             "class_index": "Class in the model's vocabulary.",
             "probability": "Softmax of the logits.",
             "logit": "The network's output for the class.",
-            "is_label": "True on the labelled class; an image without such a row is unlabelled for this model.",
+            "is_label": "True for the labeled class; an image without such a row is unlabeled for this model.",
         },
     ),
     "channel_stats": (
@@ -422,12 +427,13 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "std": "Standard deviation over images (population).",
             "min": "Smallest.",
             "max": "Largest.",
-            "dead": "True where all images give the very same value (over two images or more).",
-            "nonfinite": "Images whose best value here is NaN or infinite; they never rank and count in nothing else.",
+            "dead": "True where all images (two or more) give exactly the same value.",
+            "nonfinite": "Number of images whose best value is NaN or infinite; they are excluded from "
+            "ranks and statistics.",
         },
     ),
     "channel_histograms": (
-        "Histogram of each channel's best activation per image, over bins that are the same for all channels.",
+        "Histogram of each channel's best activation per image, with the same bins for all channels.",
         {
             "run": "Run the row belongs to.",
             "layer": "Layer.",
@@ -438,7 +444,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "atlas_info": (
-        "What this file is.",
+        "Information about this file.",
         {"schema_version": "Version of these tables."},
     ),
     "patches": (
@@ -463,28 +469,28 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "selectivity": (
-        "How much the labelled images in a channel's top-k agree on one class.",
+        "How strongly the labeled images in a channel's top-k agree on one class.",
         {
             "run": "Run.",
             "model": "The run's model.",
             "image_set": "The run's image set.",
             "layer": "Layer.",
             "channel": "Channel, from 0.",
-            "labelled": "Labelled images in the top-k.",
-            "classes": "Different classes among them.",
+            "labelled": "Number of labeled images in the top-k.",
+            "classes": "Number of distinct classes among them.",
             "entropy_bits": "Entropy of the classes in bits: 0 where all agree.",
-            "majority_class": "WNID (or name, where there is none) of the most frequent class.",
+            "majority_class": "WordNet id (or name, if it has none) of the most frequent class.",
             "majority_label": "Its name.",
-            "majority_share": "Its share of the labelled images.",
+            "majority_share": "Its share of the labeled images.",
         },
     ),
     "near_duplicates": (
         "Pairs of images of a set that look alike: perceptual hashes that differ in at most 5 bits of 64, and colors "
-        "of 8 x 8 cells that correlate by 0.95 or more. An image that hardly changes from left to right, whose hash is "
-        "no evidence, pairs with the same file alone.",
+        "of 8 x 8 cells that correlate by 0.95 or more. An image that hardly changes from left to right, "
+        "for which the hash is no evidence, pairs only with the same file.",
         {
             "image_set": "Set both belong to.",
-            "image_a": "The lower image id; of images with equal hashes that look alike the lowest stands for all.",
+            "image_a": "The lower image id; of images with equal hashes that look alike, the lowest represents all.",
             "image_b": "The higher image id.",
             "distance": "Bits in which their hashes differ.",
             "identical": "True where the files hold the same bytes.",
@@ -496,15 +502,16 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "run": "Run the row belongs to.",
             "layer": "Layer.",
             "channel": "Channel, from 0.",
-            "activations": "Entry image_id + 1 is that image's; NULL where it could not be read or is not finite.",
+            "activations": "Entry image_id + 1 belongs to that image; NULL where it could not be read or is "
+            "not finite.",
         },
     ),
     "image_responses": (
         "Every image's best activation in each channel, of runs over small sets.",
         {
             "run": "Run the row belongs to.",
-            "model": "Model that ran.",
-            "image_set": "Set it ran over.",
+            "model": "Model of the run.",
+            "image_set": "Image set of the run.",
             "layer": "Layer.",
             "channel": "Channel, from 0.",
             "image_id": "Image.",
@@ -512,25 +519,25 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "grating_responses": (
-        "What a channel answers to grey gratings of full contrast, by orientation and frequency.",
+        "Responses of a channel to gray gratings of full contrast, by orientation and frequency.",
         {
             "run": "Run the row belongs to.",
-            "model": "Model that ran.",
-            "image_set": "Set of probe pictures.",
+            "model": "Model of the run.",
+            "image_set": "Set of probe images.",
             "layer": "Layer.",
             "channel": "Channel, from 0.",
             "orientation": "Direction of the stripes in degrees, counter-clockwise from x.",
-            "frequency": "Cycles per picture.",
-            "response": "Best activation, of the two phases the stronger.",
-            "image_id": "Picture with that phase.",
+            "frequency": "Cycles per image.",
+            "response": "Best activation, for the stronger of the two phases.",
+            "image_id": "Image with that phase.",
         },
     ),
     "hue_responses": (
-        "What a channel answers to plain saturated colours.",
+        "Responses of a channel to plain saturated colors.",
         {
             "run": "Run the row belongs to.",
-            "model": "Model that ran.",
-            "image_set": "Set of probe pictures.",
+            "model": "Model of the run.",
+            "image_set": "Set of probe images.",
             "layer": "Layer.",
             "channel": "Channel, from 0.",
             "hue": "Hue in degrees: 0 red, 120 green, 240 blue.",
@@ -539,42 +546,43 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "tuning": (
-        "What each channel prefers among gratings and hues, and how selectively (1 - circular variance).",
+        "Preferred grating and hue of each channel, and its selectivity (1 - circular variance).",
         {
             "run": "Run the row belongs to.",
-            "model": "Model that ran.",
-            "image_set": "Set of probe pictures.",
+            "model": "Model of the run.",
+            "image_set": "Set of probe images.",
             "layer": "Layer.",
             "channel": "Channel, from 0.",
             "orientation": "Orientation of the grating with the strongest response, in degrees.",
-            "frequency": "Its frequency in cycles per picture.",
+            "frequency": "Its frequency in cycles per image.",
             "orientation_selectivity": "|sum R exp(2i orientation)| / sum R at that frequency, R from the weakest up.",
             "hue": "Hue with the strongest response, in degrees.",
-            "hue_selectivity": "|sum R exp(i hue)| / sum R: 0 where all hues are alike, 1 where one alone counts.",
+            "hue_selectivity": "|sum R exp(i hue)| / sum R: 0 where all hues respond alike, 1 where only one responds.",
         },
     ),
     "stimuli": (
-        "Probe pictures with the parameters that their names state: `grating/orientation=30,frequency=8.png`.",
+        "Probe images with the parameters encoded in their names: `grating/orientation=30,frequency=8.png`.",
         {
-            "image_set": "Set the picture belongs to.",
+            "image_set": "Set the image belongs to.",
             "image_id": "Image.",
-            "kind": "What is painted: grating, plaid, checkerboard, rings, letter, ...",
-            "orientation": "Direction of stripes and bars, of a wedge or arc: degrees, counter-clockwise from x.",
-            "angle": "Degrees between a plaid's gratings, or of a corner.",
-            "frequency": "Cycles per picture; of spokes per turn; of dots and checks along a side.",
-            "phase": "Phase at the centre in degrees.",
-            "contrast": "Michelson contrast; of noise and textures the root mean square over the mean.",
+            "kind": "What the image shows: grating, plaid, checkerboard, rings, letter, ...",
+            "orientation": "Direction of stripes and bars, of a wedge or an arc, in degrees, counter-clockwise from x.",
+            "angle": "Angle between a plaid's gratings, or of a corner, in degrees.",
+            "frequency": "Cycles per image; for spokes, per turn; for dots and checks, along a side.",
+            "phase": "Phase at the center in degrees.",
+            "contrast": "Michelson contrast; for noise and textures, the root mean square over the mean.",
             "hue": "Hue in degrees: 0 red, 120 green, 240 blue.",
-            "saturation": "Saturation of a plain colour, 0 to 1 (HSV).",
-            "value": "Value of a plain colour, 0 to 1 (HSV).",
-            "size": "Width, diameter or radius of an arc in picture widths; of dots in their spacing.",
-            "x": "Middle in picture widths, to the right of the centre.",
-            "y": "Middle in picture widths, above the centre.",
-            "exponent": "Power with which noise's amplitude falls over frequency: 0 white, 1 as in natural scenes.",
+            "saturation": "Saturation of a plain color, 0 to 1 (HSV).",
+            "value": "Value of a plain color, 0 to 1 (HSV).",
+            "size": "Width, diameter or radius of an arc in image widths; for dots, in units of their spacing.",
+            "x": "Horizontal offset from the center in image widths, positive to the right.",
+            "y": "Vertical offset from the center in image widths, positive upwards.",
+            "exponent": "Exponent with which the amplitude of noise falls with frequency: 0 is white, 1 is "
+            "as in natural scenes.",
             "bandwidth": "Bandwidth of a texture in octaves.",
             "draw": "Seed of noise and textures.",
-            "colour": "Colour axis: luminance, red-green or blue-yellow.",
-            "polarity": "Light on dark, or dark on light.",
+            "colour": "Color axis: luminance, red-green or blue-yellow.",
+            "polarity": "Polarity: light on dark, or dark on light.",
             "symbol": "Letter, or name of a shape.",
         },
     ),

@@ -10,7 +10,7 @@ FLOOR = 0.25
 
 RULE = (
     "the larger of its standard deviation over the image set and "
-    f"{FLOOR:.0%} of the median one of the layer's live channels"
+    f"{FLOOR:.0%} of the median over the layer's live channels"
 )
 DEAD = "dead: the value is the same for all images, or the largest is 0"
 

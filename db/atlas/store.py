@@ -42,16 +42,16 @@ _INVARIANTS: dict[str, str] = {
     "image ids are dense from 0": """
         SELECT image_set FROM images GROUP BY image_set
         HAVING count(*) <> max(image_id) + 1 OR count(DISTINCT image_id) <> count(*)""",
-    "image_sets counts its images": """
+    "image_sets.images is the number of images": """
         SELECT s.image_set FROM image_sets s
         LEFT JOIN (SELECT image_set, count(*) AS n FROM images GROUP BY 1) i USING (image_set)
         WHERE s.images <> coalesce(i.n, 0)""",
-    "one run for a model and an image set": """
+    "there is one run per model and image set": """
         SELECT model, image_set FROM runs GROUP BY ALL HAVING count(*) > 1""",
-    "a run's model and image set are there": """
+    "the model and image set of a run exist": """
         SELECT run FROM runs ANTI JOIN models USING (model)
         UNION ALL SELECT run FROM runs ANTI JOIN image_sets USING (image_set)""",
-    "activations belong to a run, a layer and an image": """
+    "each activation refers to an existing run, layer and image": """
         SELECT a.run FROM (SELECT DISTINCT run, layer FROM activations) a
         LEFT JOIN runs r USING (run) LEFT JOIN layers l ON l.model = r.model AND l.layer = a.layer
         WHERE r.run IS NULL OR l.layer IS NULL
@@ -148,7 +148,7 @@ class Atlas:
         versions = self._versions()
         if versions and versions != ["000001"]:
             raise AtlasError(
-                f"{self.folder / 'CURRENT'} is missing, and without it no atlas is read; {self._repair()}"
+                f"{self.folder / 'CURRENT'} is missing, so no atlas can be read; {self._repair()}"
             )
 
     def _versions(self) -> list[str]:
@@ -171,7 +171,7 @@ class Atlas:
         """
         version = self.version()
         if version is None:
-            raise NoAtlas(f"there is no atlas in {self.home} yet: import images first")
+            raise NoAtlas(f"there is no atlas in {self.home} yet; import images first")
         return self.folder / f"{version}.duckdb"
 
     @contextlib.contextmanager
@@ -344,7 +344,7 @@ class Atlas:
         return duckdb.connect(str(path), config={"memory_limit": self._memory})
 
     def _restless(self) -> AtlasError:
-        return AtlasError(f"{self.folder} changes faster than it can be opened")
+        return AtlasError(f"{self.folder} changes too often to be opened")
 
     def _unwritable(self, error: duckdb.Error, before: Path | None) -> AtlasError:
         said = str(error).splitlines()[0]
@@ -356,10 +356,10 @@ class Atlas:
     def _unreadable(self, path: Path, error: duckdb.Error) -> AtlasError:
         if not path.exists():
             return AtlasError(
-                f"{path} is missing, which {self.folder / 'CURRENT'} names as the atlas; {self._repair()}"
+                f"{path} is missing, but {self.folder / 'CURRENT'} names it as the atlas; {self._repair()}"
             )
         if not os.access(path, os.R_OK):
-            return AtlasError(f"the atlas cannot be read: no permission for {path}: check its owner and mode")
+            return AtlasError(f"the atlas cannot be read: no permission for {path}; check its owner and mode")
         if "newer version" in str(error).lower():
             return AtlasError(f"{path} was written by a newer DuckDB: use the newer Convscope that wrote it")
         return AtlasError(
@@ -378,7 +378,7 @@ class Atlas:
             for _ in range(10):
                 version = self.version()
                 if version is None:
-                    raise NoAtlas(f"there is no atlas in {self.home} yet: import images first")
+                    raise NoAtlas(f"there is no atlas in {self.home} yet; import images first")
                 if self._open is not None and self._open[0] == version:
                     return self._open[1]
                 path = self.folder / f"{version}.duckdb"
@@ -412,10 +412,10 @@ def _schema_of(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
         row = connection.execute("SELECT schema_version FROM atlas_info").fetchone()
     except duckdb.Error as error:
         raise AtlasError(
-            f"{path} is not an atlas, or a damaged one: {_first_line(error)}; {_restore(path.parent)}"
+            f"{path} is not an atlas, or it is damaged: {_first_line(error)}; {_restore(path.parent)}"
         ) from error
     if row is None or not isinstance(row[0], int):
-        raise AtlasError(f"{path} is damaged: it does not say its version; {_restore(path.parent)}")
+        raise AtlasError(f"{path} is damaged: it does not state its version; {_restore(path.parent)}")
     return row[0]
 
 
@@ -429,17 +429,17 @@ def _wrong_schema(path: Path, found: int) -> AtlasError:
     if found not in known_versions():
         known = ", ".join(map(str, sorted(known_versions())))
         return AtlasError(
-            f"{path} has tables of version {found}, which no Convscope wrote: expected one of {known}; "
+            f"{path} has tables of version {found}, which no Convscope has written: expected one of {known}; "
             f"{_restore(path.parent)}"
         )
     return AtlasError(
-        f"{path} has tables of version {found}, and {this}: any command of this Convscope upgrades it, for example "
+        f"{path} has tables of version {found}, and {this}; any command of this Convscope upgrades it, for example "
         "`convscope images list`"
     )
 
 
 def _restore(folder: Path) -> str:
-    return f"restore a copy of {folder}, or move that folder away and import and index again"
+    return f"restore a backup of {folder}, or move that folder away, then import and index again"
 
 
 def _first_line(error: Exception) -> str:
@@ -460,7 +460,7 @@ def _check_laws(connection: duckdb.DuckDBPyConnection) -> None:
     for law, query in _INVARIANTS.items():
         row = connection.execute(query).fetchone()
         if row is not None:
-            raise AtlasError(f"not published: the law '{law}' does not hold for {row[0]!r}")
+            raise AtlasError(f"not published: the invariant '{law}' does not hold for {row[0]!r}")
 
 
 def _discard(building: Path) -> None:

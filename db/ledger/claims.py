@@ -106,7 +106,7 @@ def renew(ledger: Ledger, claim: Claim, *, lease: float, progress: float, note: 
             .returning(Job.cancel_requested)
         ).one_or_none()
     if row is None:
-        raise LostClaim(f"job {claim.job} was taken from this worker")
+        raise LostClaim(f"job {claim.job} was reassigned to another worker")
     return bool(row.cancel_requested)
 
 
@@ -163,7 +163,7 @@ def fail_item(ledger: Ledger, claim: Claim, item: int, *, seconds: float, error:
 def _count(connection: Connection, claim: Claim, **values: Any) -> None:
     counted = connection.execute(update(Job).where(*_held(claim)).values(progress=0.0, note=None, **values))
     if counted.rowcount != 1:
-        raise LostClaim(f"job {claim.job} was taken from this worker")
+        raise LostClaim(f"job {claim.job} was reassigned to another worker")
 
 
 def _end_item(connection: Connection, item: int, state: str, **values: Any) -> None:
@@ -173,7 +173,7 @@ def _end_item(connection: Connection, item: int, state: str, **values: Any) -> N
         .values(state=state, finished=moment(connection), **values)
     )
     if ended.rowcount != 1:  # the claim is still ours, so this worker ended it
-        raise ItemEnded(f"item {item} has ended before")
+        raise ItemEnded(f"item {item} has already ended")
 
 
 def finish(ledger: Ledger, claim: Claim) -> str | None:
@@ -317,7 +317,7 @@ def sweep(
             row = running[beat]
             held = (Job.claim == beat.claim, Job.lease_until == beat.lease_until)
             freed: Record = {"claim": None, "lease_until": None, "progress": 0.0}
-            silence = f"worker {row.worker} fell silent"
+            silence = f"worker {row.worker} stopped sending heartbeats"
             if row.cancel_requested:
                 moved = move(
                     connection, row.job, "cancelled", *held, finished=present, cancel_requested=False, **freed

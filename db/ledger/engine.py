@@ -56,8 +56,8 @@ class DamagedLedger(LedgerError):
 
     def __init__(self, file: Path | str, what: str) -> None:
         super().__init__(
-            f"the ledger {file} cannot be read, and may be damaged: {what}; restore a copy of it, or move it away and "
-            "start without jobs and their results"
+            f"the ledger {file} cannot be read, and may be damaged: {what}; restore a backup, or move it "
+            "away and start without jobs and results"
         )
 
 
@@ -65,7 +65,7 @@ class ReadOnlyHome(LedgerError):
     """A write was attempted in a read-only home; the message is one sentence."""
 
     def __init__(self, home: Path) -> None:
-        super().__init__(f"{home} is read-only: Convscope shows what is there and changes nothing")
+        super().__init__(f"{home} is read-only: Convscope shows it and changes nothing")
 
 
 def now() -> datetime:
@@ -211,7 +211,7 @@ class Ledger:
             except sqlite3.Error as error:
                 raise DamagedLedger(self.file, str(error)) from error
             if tables and not rows:
-                raise DamagedLedger(self.file, "it does not say of which revision its tables are")
+                raise DamagedLedger(self.file, "it does not state the revision of its tables")
             present = str(rows[0][0]) if rows else None
         self._check_known(present)
         return present
@@ -298,7 +298,7 @@ def _engine(url: str) -> Engine:
         engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
     except (ArgumentError, NoSuchModuleError) as error:
         raise LedgerError(
-            f"CONVSCOPE_LEDGER_URL: expected postgresql://user:password@host/database, or nothing, got {url!r}"
+            f"CONVSCOPE_LEDGER_URL: expected postgresql://user:password@host/database, or an empty value, got {url!r}"
         ) from error
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -390,7 +390,7 @@ def _in_words(engine: Engine, error: SQLAlchemyError) -> LedgerError:
         return LedgerError(f"the ledger cannot be written: {no_space_sentence(file.parent)}")
     if "unable to open" in said:
         return LedgerError(
-            f"the ledger {file} cannot be opened: check that its folder is there, and its owner and mode"
+            f"the ledger {file} cannot be opened: check that its folder exists, and its owner and mode"
         )
     if "database is locked" in said:
         return LedgerError(_locked(file))

@@ -109,7 +109,7 @@ def submit_job(ledger: Ledger, new: NewJob, *, set_changes: int | None = None) -
                 return found.job, False
         except IntegrityError:
             continue  # submitted concurrently by another process: find that job now
-    raise RuntimeError(f"the job with key {new.key} can neither be found nor made")
+    raise RuntimeError(f"the job with key {new.key} can be neither found nor created")
 
 
 # Number columns of the results that jobs can refer to.
@@ -127,7 +127,7 @@ def _check_subjects(connection: Connection, new: NewJob) -> None:
         found = set(connection.execute(select(number).where(number.in_(some))).scalars())
         if len(found) < len(some):
             gone = next(one for one in some if one not in found)
-            raise NoSuchSubject(f"{number.key} {gone} was removed meanwhile")
+            raise NoSuchSubject(f"{number.key} {gone} was removed in the meantime")
 
 
 def _insert_job(connection: Connection, new: NewJob) -> int:
@@ -246,7 +246,7 @@ def cancel(ledger: Ledger, job: int) -> str:
         if asked.rowcount == 1:
             return "running"
         state = _state(connection, job)
-    raise IllegalMove(f"job {job} is {state} and cannot be cancelled any more")
+    raise IllegalMove(f"job {job} is {state} and can no longer be cancelled")
 
 
 def retry(ledger: Ledger, job: int) -> str:
@@ -259,11 +259,11 @@ def retry(ledger: Ledger, job: int) -> str:
     with ledger.write() as connection:
         state = _state(connection, job)
         if state not in ("failed", "cancelled"):
-            raise IllegalMove(f"job {job} is {state}: only failed and cancelled jobs can be tried again")
+            raise IllegalMove(f"job {job} is {state}: only failed and cancelled jobs can be retried")
         try:
             check_unchanged(connection, _set_of(connection, job))
         except SetChanged as error:
-            raise IllegalMove(f"job {job} cannot be tried again: {error}") from error
+            raise IllegalMove(f"job {job} cannot be retried: {error}") from error
         _requeue(connection, job)
         return connection.execute(select(Job.queue).where(Job.job == job)).scalar_one()
 

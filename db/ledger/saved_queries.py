@@ -45,7 +45,7 @@ def save_query(ledger: Ledger, *, name: str, description: str, sql: str, replace
             return dict(connection.execute(found).mappings().one())
     except IntegrityError as error:
         raise NameTaken(
-            f"there is a saved query {name!r} already: replace it, or choose another name"
+            f"a saved query named {name!r} already exists: replace it, or choose another name"
         ) from error
 
 

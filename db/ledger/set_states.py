@@ -45,10 +45,12 @@ def check_unchanged(connection: Connection, image_set: str, before: int | None =
     found = changes_in(connection, image_set)
     if found % 2:
         raise SetChanged(
-            f"images: {image_set!r} is being renamed or removed: wait, or do that again if it was interrupted"
+            f"images: {image_set!r} is being renamed or removed: wait, or repeat that step if it was interrupted"
         )
     if before is not None and found != before:
-        raise SetChanged(f"images: {image_set!r} was renamed or removed meanwhile: ask again")
+        raise SetChanged(
+            f"images: {image_set!r} was renamed or removed in the meantime: submit the request again"
+        )
 
 
 def begin_change(connection: Connection, names: Collection[str]) -> None:

@@ -9,12 +9,12 @@ from db.atlas.store import Atlas, Query
 
 # Matching methods, in words, in the order in which `workers.models.label_matching` tries them.
 WAYS: dict[str, str] = {
-    "settled": "settled by a person",
+    "settled": "settled by a user",
     "wnid": "by WordNet id",
     "exact": "by the exact name",
     "unicode": "by the name in another Unicode form",
-    "separators": "by the name with other spaces, hyphens or underscores",
-    "case": "by the name in other case",
+    "separators": "by the name with different spaces, hyphens or underscores",
+    "case": "by the name in different case",
     "synonym": "by a synonym",
 }
 
@@ -118,7 +118,7 @@ def in_words(rows: Sequence[Mapping[str, Any]], model: str) -> str:
     matched = sum(row["class_index"] is not None for row in rows)
     told = f"{matched:,} of {len(rows):,} labels {'is a class' if matched == 1 else 'are classes'} of {model}"
     parts = [f"{ways.count(way):,} {words}" for way, words in WAYS.items() if way in ways]
-    for way, words in (("ambiguous", "ambiguous"), ("none", "no class of the model")):
+    for way, words in (("ambiguous", "ambiguous"), ("none", "not a class of the model")):
         if way in ways:
             parts.append(f"{ways.count(way):,} {words}")
     return f"{told}: {', '.join(parts)}." if parts else f"{told}."

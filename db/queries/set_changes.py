@@ -178,7 +178,7 @@ def rename_set(atlas: Atlas, store: ImageStore, ledger: Ledger, image_set: str, 
         if _images_of(atlas, image_set) is None:
             raise _no_such_set(atlas, image_set)
         if _images_of(atlas, name) is not None:
-            raise SetNameTaken(f"there is an image set {name!r} already: choose another name")
+            raise SetNameTaken(f"an image set named {name!r} already exists: choose another name")
         names = (image_set, name)
         with ledger.write() as connection:
             begin_change(connection, names)
@@ -255,7 +255,7 @@ def _check_idle(connection: Connection, image_set: str) -> None:
     if waiting:
         jobs = "job" if len(waiting) == 1 else "jobs"
         raise SetBusy(
-            f"{jobs} {', '.join(map(str, waiting[:5]))} on {image_set!r} did not end yet: wait, or cancel them"
+            f"{jobs} {', '.join(map(str, waiting[:5]))} on {image_set!r} have not ended yet: wait, or cancel them"
         )
 
 

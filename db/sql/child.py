@@ -179,14 +179,14 @@ class Result:
 
 def took_too_much(process: SQLProcess) -> str:
     """The message for a process that was killed because it exceeded its memory limit."""
-    return f"stopped: it took more memory than a query may ({process.memory_limit})"
+    return f"stopped: it exceeded the memory limit of a query ({process.memory_limit})"
 
 
 def _ending(code: int, process: SQLProcess) -> str:
     """The message for a process that exited without being killed by us."""
     if code == -signal.SIGXCPU:
-        return "stopped: it took more processor time than a query may"
+        return "stopped: it exceeded the processor time limit of a query"
     if code < 0 and process.peak > NEARLY * process.most_memory:
         return took_too_much(process)
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"the query ended its process ({how}): nothing else was harmed"
+    return f"the query ended its process ({how}); nothing else was affected"

@@ -38,9 +38,9 @@ _ONE_SEARCH = """protocol = (
 
 EXAMPLES: tuple[Example, ...] = (
     Example(
-        "Which classes does an image set have?",
+        "Classes of an image set",
         """
--- names of classes repeat, WordNet ids do not
+-- class names repeat, WordNet ids do not
 SELECT any_value(label) AS label, count(*) AS images, median(width) AS median_width, median(height) AS median_height,
        coalesce(wnid, label) AS class
 FROM images
@@ -51,7 +51,7 @@ ORDER BY images DESC, label, class""",
         chart={"x": "label", "y": "images", "kind": "bar"},
     ),
     Example(
-        "Which images drive one channel most?",
+        "Top-activating images of a channel",
         """
 SELECT rank, activation, label, image_set, image_id, run, layer, channel, y, x
 FROM patches
@@ -61,7 +61,7 @@ ORDER BY rank""",
         view="gallery",
     ),
     Example(
-        "Which channels does one image drive?",
+        "Channels that an image activates",
         """
 SELECT layer, channel, rank, activation, deviations, image_set, image_id, run, y, x
 FROM image_channels
@@ -72,7 +72,7 @@ LIMIT 60""",
         view="gallery",
     ),
     Example(
-        "Which channels stand for one class?",
+        "Channels selective for one class",
         f"""
 SELECT s.layer, s.channel, s.majority_label, s.majority_share, s.entropy_bits,
        p.run, p.image_set, p.image_id, p.y, p.x
@@ -85,7 +85,7 @@ LIMIT 60""",
         view="gallery",
     ),
     Example(
-        "How does selectivity grow from layer to layer?",
+        "Selectivity by layer",
         f"""
 SELECT l.position, l.layer, avg(s.entropy_bits) AS mean_entropy_bits, avg(s.majority_share) AS mean_share
 FROM selectivity s
@@ -98,7 +98,7 @@ ORDER BY l.position""",
         chart={"x": "position", "y": "mean_entropy_bits", "kind": "line"},
     ),
     Example(
-        "How often is each class named right?",
+        "Accuracy by class",
         f"""
 SELECT any_value(i.label) AS label, count(*) AS images, avg((t.rank = 1)::INTEGER) AS accuracy,
        avg(p.probability) AS mean_confidence, coalesce(i.wnid, i.label) AS class
@@ -113,7 +113,7 @@ ORDER BY accuracy, label, class""",
         chart={"x": "label", "y": "accuracy", "kind": "bar"},
     ),
     Example(
-        "Which mistakes is the model surest of?",
+        "Most confident mistakes",
         f"""
 SELECT i.image_set, i.image_id, i.label, c.name AS predicted, p.probability
 FROM predictions p
@@ -128,9 +128,9 @@ LIMIT 60""",
         view="gallery",
     ),
     Example(
-        "Is the model as sure as it is right?",
+        "Calibration: confidence and accuracy",
         f"""
--- the last bin is of 0.9 to 1
+-- the last bin is 0.9 to 1
 SELECT least(floor(p.probability::DOUBLE * 10), 9) / 10 AS confidence, count(*) AS images,
        avg((t.rank = 1)::INTEGER) AS accuracy, avg(p.probability) AS mean_confidence
 FROM predictions p
@@ -143,10 +143,10 @@ ORDER BY confidence""",
         chart={"x": "confidence", "y": "accuracy", "kind": "bar"},
     ),
     Example(
-        "Which channels do two classes share?",
+        "Channels shared by two classes",
         """
 SELECT layer, channel,
-       -- names of classes repeat: all of the name
+       -- class names repeat: count all classes of that name
        (sum(images) FILTER (label = $first))::BIGINT AS of_the_first,
        (sum(images) FILTER (label = $second))::BIGINT AS of_the_second
 FROM channel_classes
@@ -158,7 +158,7 @@ LIMIT 50""",
         {"first": "tench", "second": "goldfish"},
     ),
     Example(
-        "Which channels are dead, layer by layer?",
+        "Dead channels by layer",
         """
 SELECT l.position, s.layer, count(*) AS channels, count(*) FILTER (s.dead) AS dead
 FROM channel_stats s
@@ -171,7 +171,7 @@ ORDER BY l.position""",
         chart={"x": "position", "y": "dead", "kind": "bar"},
     ),
     Example(
-        "What do a layer's channels prefer among gratings and hues?",
+        "Preferred gratings and hues of a layer's channels",
         """
 SELECT t.layer, t.channel, t.orientation, t.frequency, t.orientation_selectivity, t.hue, t.hue_selectivity,
        p.run, p.image_set, p.image_id, p.y, p.x
@@ -183,9 +183,9 @@ LIMIT 60""",
         view="gallery",
     ),
     Example(
-        "Which images fall to the smallest attack?",
+        "Images with the smallest successful epsilon",
         f"""
--- of one protocol; an image that is wrong before any attack does not fall to it
+-- one protocol only; an image that is misclassified before any attack does not count
 SELECT attack, model, image_set, image_id, label, name_before, name_after, epsilon, probability_before, protocol
 FROM attacked
 WHERE model = $model AND image_set = $images AND verdict = 'changed'
@@ -195,9 +195,9 @@ LIMIT 60""",
         view="gallery",
     ),
     Example(
-        "Do confident predictions resist longer?",
+        "Confidence and smallest successful epsilon",
         f"""
--- of one protocol; the smallest epsilon of an image that resists lies beyond the one that is drawn
+-- one protocol only; the smallest epsilon of an image that resists is larger than the one plotted
 SELECT probability_before, smallest AS epsilon,
        CASE WHEN censored THEN 'resists, lies beyond' ELSE 'changes there' END AS what, label, attack, protocol
 FROM attacked
@@ -208,9 +208,9 @@ ORDER BY probability_before, attack""",
         chart={"x": "probability_before", "y": "epsilon", "kind": "scatter", "colour": "what"},
     ),
     Example(
-        "Which channels do attacks move again and again?",
+        "Channels that attacks shift most often",
         f"""
--- of one protocol; sizes are averaged, for shifts up and down would cancel
+-- one protocol only; absolute values, because shifts up and down would cancel
 SELECT m.layer, m.channel, count(*) AS attacks, avg(abs(m.deviations)) AS mean_size_in_deviations,
        count(*) FILTER (m.shift > 0) AS up, count(*) FILTER (m.shift < 0) AS down,
        any_value(s.majority_label) AS majority_label,
@@ -229,7 +229,7 @@ LIMIT 60""",
         view="gallery",
     ),
     Example(
-        "How long did jobs take?",
+        "Duration of jobs",
         """
 SELECT kind, count(*) AS jobs, sum(items_done) AS results, sum(epoch(finished - started)) AS seconds,
        sum(epoch(finished - started)) / nullif(sum(items_done), 0) AS seconds_per_result

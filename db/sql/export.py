@@ -60,4 +60,4 @@ def _copy(atlas: Atlas, target: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(atlas.path(), target)
             return
-    raise FileNotFoundError(f"{atlas.folder} changes faster than it can be copied")
+    raise FileNotFoundError(f"{atlas.folder} changes too often to be copied")

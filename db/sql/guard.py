@@ -17,22 +17,22 @@ from db.suggestions import hint
 
 MAX_CHARACTERS = 100_000
 QUERY_NODES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
-_WRITES = "SQL here only reads"
+_WRITES = "only reading is allowed"
 _OTHERS = {
-    "PRAGMA": "to see what is there, DESCRIBE a table or SHOW TABLES",
-    "CALL": "no procedures are called here",
-    "SET": "settings are fixed here",
-    "VARIABLE_SET": "write the value into the statement, or name it as a parameter: $name",
-    "LOAD": "no extensions are loaded here",
-    "ATTACH": "no other databases are opened here",
-    "DETACH": "no other databases are opened here",
+    "PRAGMA": "to list tables and columns, use SHOW TABLES or DESCRIBE",
+    "CALL": "procedures are not available",
+    "SET": "settings are fixed",
+    "VARIABLE_SET": "write the value into the statement, or use a parameter: $name",
+    "LOAD": "extensions are not available",
+    "ATTACH": "other databases cannot be opened",
+    "DETACH": "other databases cannot be opened",
     "COPY": "download the result instead",
     "COPY_DATABASE": "download the result instead",
     "EXPORT": "download the result instead",
-    "PREPARE": "name a value as a parameter instead: $name",
-    "EXECUTE": "name a value as a parameter instead: $name",
+    "PREPARE": "use a parameter for the value instead: $name",
+    "EXECUTE": "use a parameter for the value instead: $name",
     "TRANSACTION": _WRITES,
-    "MULTI": "a PIVOT names its values: PIVOT … ON column IN ('a', 'b')",
+    "MULTI": "list the values of a PIVOT: PIVOT … ON column IN ('a', 'b')",
 }
 
 
@@ -64,15 +64,15 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str, tables: Collection[st
             does not exist.
     """
     if len(sql) > MAX_CHARACTERS:
-        raise RefusedSQL(f"the statement has {len(sql):,} characters; up to {MAX_CHARACTERS:,} are read")
+        raise RefusedSQL(f"the statement has {len(sql):,} characters; the limit is {MAX_CHARACTERS:,}")
     if "\0" in sql:
-        raise RefusedSQL("the statement holds a NUL character")
+        raise RefusedSQL("the statement contains a NUL character")
     plan, text = _without_explain(sql)
     statements = _statements(connection, text)
     if not statements:
-        raise RefusedSQL("there is no statement: write a SELECT")
+        raise RefusedSQL("the statement is empty: write a SELECT")
     if len(statements) > 1:
-        raise RefusedSQL(f"these are {len(statements)} statements: one is run at a time")
+        raise RefusedSQL(f"these are {len(statements)} statements: run one at a time")
     try:
         kind = statements[0].type.name
     except (TypeError, ValueError):  # a type that DuckDB's bindings have no name for
@@ -133,7 +133,7 @@ def _tree(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
     found = connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [sql]).fetchone()
     tree = json.loads(found[0]) if found else {"error": True}
     if tree["error"]:
-        raise RefusedSQL(str(tree.get("error_message", "this statement cannot be looked at")))
+        raise RefusedSQL(str(tree.get("error_message", "this statement cannot be checked")))
     return tree["statements"]
 
 
@@ -166,7 +166,7 @@ def _table(node: dict[str, Any], tables: Collection[str], inner: Collection[str]
     if schema == "information_schema" and not node.get("catalog_name"):
         return set(tables)
     if schema or node.get("catalog_name"):
-        raise RefusedSQL(f"{schema or node['catalog_name']}.{name}: name a table alone, without a schema")
+        raise RefusedSQL(f"{schema or node['catalog_name']}.{name}: name the table without a schema")
     if name in tables:
         return {name}
     if name in inner:
@@ -178,9 +178,7 @@ def _table(node: dict[str, Any], tables: Collection[str], inner: Collection[str]
 def _rows(node: dict[str, Any]) -> None:
     name = str((node.get("function") or {}).get("function_name", "")).lower()
     if name not in TABLE_FUNCTIONS:
-        raise RefusedSQL(
-            f"{name}() is refused: FROM reads the tables that are there, or {', '.join(TABLE_FUNCTIONS)}"
-        )
+        raise RefusedSQL(f"{name}() is refused: FROM accepts tables and {', '.join(TABLE_FUNCTIONS)}")
 
 
 def _function(node: dict[str, Any]) -> None:
@@ -195,8 +193,8 @@ def _function(node: dict[str, Any]) -> None:
 def _not_listed(name: str) -> str:
     like = near(name)
     return (
-        f"{name}() is refused: it is not on the list of functions that SQL here calls"
-        f"{', near it are ' + ', '.join(like) if like else ''}"
+        f"{name}() is refused: it is not in the list of allowed functions"
+        f"{', similar ones are ' + ', '.join(like) if like else ''}"
         " (`convscope sql --functions`, /api/sql/functions)"
     )
 
@@ -209,12 +207,12 @@ def _aggregate(name: str, arguments: list[dict[str, Any]]) -> None:
     if not isinstance(text, str) or text.lower() not in AGGREGATES:
         given = f"got {text!r}" if isinstance(text, str) else "got an expression"
         raise RefusedSQL(
-            f"{name}() is refused: it wants the name of an aggregate such as 'sum', in quotes, {given}"
+            f"{name}() is refused: expected the name of an aggregate such as 'sum', in quotes, {given}"
             " (`convscope sql --functions`, /api/sql/functions)"
         )
 
 
-NEEDS_MORE_MEMORY = "the query needs more memory than it may take"
+NEEDS_MORE_MEMORY = "the query exceeds its memory limit"
 
 
 def one_sentence(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from db.sql.child import SQLStopped
 WAIT_SECONDS = 20.0  # enough to serve eight users with two seconds of work each
 MAX_WAITING = 5  # each occupies a thread of the web server, which needs others for its pages
 LOOK_SECONDS = 0.05
-NOBODY = "stopped: nobody waits for it any more"
+NOBODY = "cancelled: client disconnected"
 
 
 class TooManyQueries(RuntimeError):
@@ -31,7 +31,9 @@ class FairSemaphore:
         Raises:
             TooManyQueries: too many are waiting, or the wait timed out; SQLStopped: the client disconnected.
         """
-        too_many = TooManyQueries(f"{self._all} queries run already, as many as may: try again in a moment")
+        too_many = TooManyQueries(
+            f"{self._all} queries are already running, the maximum: try again in a moment"
+        )
         with self._lock:
             if self._free:
                 self._free -= 1

@@ -231,7 +231,7 @@ class SQLRunner:
         deadline = time.monotonic() + seconds
         while not stop.wait(LOOK_SECONDS):
             if time.monotonic() > deadline:
-                process.kill(f"stopped after {seconds:g} seconds, the longest that a query may take")
+                process.kill(f"stopped after {seconds:g} seconds, the time limit of a query")
             elif process.memory() > self._most_memory:
                 process.kill(took_too_much(process))
             elif gone is not None and gone():

@@ -22,10 +22,10 @@ KEYWORDS = """
     DESCRIBE SUMMARIZE count sum avg min max median quantile_cont arg_max list round coalesce strftime"""
 QUIT = (".quit", ".exit", "quit", "exit")
 HELP = """\
-A statement ends with a semicolon. Tab completes, the arrow up brings back what was typed, Ctrl-C leaves a statement.
-  .tables          tables and views
-  .columns NAME    its columns
-  .quit            leave; Ctrl-D too"""
+A statement ends with a semicolon. Tab completes, the up arrow recalls earlier lines, Ctrl-C discards a statement.
+  .tables          list tables and views
+  .columns NAME    list the columns of a table or view
+  .quit            leave (also Ctrl-D)"""
 
 
 class SQLCompleter(Completer):
@@ -91,7 +91,7 @@ def shell(
         multiline=Condition(lambda: not is_whole(session.default_buffer.text)),
         prompt_continuation="     ... ",
     )
-    say(".help tells what can be typed; a statement ends with a semicolon.")
+    say(".help lists commands; a statement ends with a semicolon.")
     while True:
         try:
             typed = session.prompt("convscope> ").strip()

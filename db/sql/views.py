@@ -84,16 +84,16 @@ def _share_at(level: int) -> str:
 
 _MODEL = "Name of the model."
 _SET = "Image set."
-_IMAGE = "Image, by its number in the set."
+_IMAGE = "Number of the image in its set."
 _LAYER = "Layer, as in the atlas."
 _CHANNEL = "Channel, from 0."
-_PROTOCOL_IS = "How it was attacked, in words: only attacks of one protocol compare."
+_PROTOCOL_IS = "How it was attacked, in words; compare only attacks of one protocol."
 _MEASURE = (
-    "robust accuracy, of attacks that leave the label; prediction kept, of attacks that leave the prediction."
+    "robust accuracy, for attacks away from the label; prediction kept, for attacks away from the prediction."
 )
 _MEDIAN_IS = (
-    "Median of the smallest epsilons over images that were not wrong before; NULL where more than half of these "
-    "resist, and where one epsilon alone was looked at."
+    "Median smallest epsilon over images that were not misclassified before; NULL where more than half of "
+    "these resist, and where only one epsilon was tested."
 )
 
 
@@ -109,9 +109,9 @@ class View:
 
 VIEWS: dict[str, View] = {
     "attacked": View(
-        "Untargeted attacks with their images: the newest of each image under each model and protocol, all of the "
-        "weights that the model was last attacked with. An image that is wrong before any attack is `wrong_before`, "
-        "not `changed`.",
+        "Untargeted attacks with their images: the latest for each image, model and protocol, all with "
+        "the weights that the model was last attacked with. An image that is misclassified before any "
+        "attack is `wrong_before`, not `changed`.",
         {
             "attack": "Attack.",
             "model": _MODEL,
@@ -120,34 +120,35 @@ VIEWS: dict[str, View] = {
             "protocol": _PROTOCOL_IS,
             "relative_to": "The class to leave: label or prediction.",
             "measure": _MEASURE,
-            "fixed": "Whether one epsilon alone was looked at: it says nothing about smaller ones.",
-            "lowest": "Lowest epsilon that was looked at, besides 0.",
+            "fixed": "Whether only one epsilon was tested: it says nothing about smaller ones.",
+            "lowest": "Lowest epsilon tested, apart from 0.",
             "highest": "Highest epsilon of the grid.",
             "verdict": "changed by the attack, wrong_before any attack, resisted up to the highest epsilon, or "
             "no_gradient.",
             "outcome": "flipped (changed or wrong before), resisted or no_gradient.",
-            "epsilon": "Smallest that succeeded, 0 where it was wrong before; NULL where none did.",
+            "epsilon": "Smallest epsilon that succeeded, 0 where the image was misclassified before; NULL "
+            "where none did.",
             "attacked_epsilon": "Epsilon of the stored image.",
-            "smallest": "The epsilon that succeeded, or the largest that was looked at where none did.",
-            "censored": "Whether none did.",
+            "smallest": "The epsilon that succeeded, or the largest tested where none did.",
+            "censored": "Whether none succeeded.",
             "class_index": "Class to leave.",
             "class_name": "Its name.",
-            "class_before": "Prediction before.",
+            "class_before": "Prediction before the attack.",
             "name_before": "Its name.",
-            "class_after": "Prediction on the attacked image.",
+            "class_after": "Prediction for the adversarial image.",
             "name_after": "Its name.",
-            "probability_before": "Of class_before.",
-            "probability_after": "Of class_after.",
-            "last_failure": "Largest epsilon below `smallest` that failed, 0 among them.",
-            "at_most": "Whether epsilon is the lowest that the grid has: read it as at most that.",
+            "probability_before": "Probability of class_before.",
+            "probability_after": "Probability of class_after.",
+            "last_failure": "Largest epsilon below `smallest` that failed, 0 included.",
+            "at_most": "Whether epsilon is the lowest of the grid: the true value is at most that.",
             "grid": "geometric, linear or fixed.",
-            "grid_ratio": "Of a geometric grid: each epsilon over the one before; NULL for a linear one.",
-            "step": "Distance of two epsilons of a linear grid; the lowest epsilon of a geometric one.",
+            "grid_ratio": "Ratio of consecutive epsilons of a geometric grid; NULL for a linear one.",
+            "step": "Step between epsilons of a linear grid; the lowest epsilon of a geometric one.",
             "cap": "Largest epsilon.",
-            "png_succeeds": "Whether the stored 8-bit image is still a success.",
-            "gradient_norm": "Norm of the loss's gradient in pixels.",
-            "seconds": "Time it took.",
-            "class": "WordNet id of the image's label, or the label where it has none.",
+            "png_succeeds": "Whether the stored 8-bit image is still adversarial.",
+            "gradient_norm": "Norm of the loss's gradient with respect to pixels.",
+            "seconds": "Computation time in seconds.",
+            "class": "WordNet id of the image's label, or the label if it has none.",
             "label": "The label's name.",
             "key": "SHA-256 of the image's file.",
         },
@@ -171,25 +172,26 @@ JOIN images i USING (image_set, image_id)
 QUALIFY row_number() OVER (PARTITION BY a.model, a.image_set, a.image_id, protocol ORDER BY a.attack DESC) = 1""",
     ),
     "robustness_curve": View(
-        "Robust accuracy, or the share of predictions kept (`measure`), at an epsilon and just after it, by Kaplan and "
-        "Meier's product over those still at risk: images that resisted leave it at the largest epsilon looked at, "
-        "those without a gradient at 0. At epsilon 0 robust accuracy is the clean accuracy.",
+        "Robust accuracy, or the share of predictions kept (`measure`), at each epsilon, by the "
+        "Kaplan-Meier estimator: images that resisted are censored at the largest epsilon tested, those "
+        "without a gradient at 0. At epsilon 0 robust accuracy is the clean accuracy.",
         {
             "model": _MODEL,
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
             "measure": _MEASURE,
-            "epsilon": "In pixels in [0, 1].",
-            "at_risk": "Images that were neither flipped nor censored below it.",
-            "flipped": "Images whose smallest epsilon it is; at 0, images that are wrong before any attack.",
-            "censored": "Images that are known no further: resisted up to it, or at 0 without a gradient.",
-            "share": "Of images right, or of predictions kept, up to it.",
+            "epsilon": "Epsilon, for pixels in [0, 1].",
+            "at_risk": "Number of images neither flipped nor censored below it.",
+            "flipped": "Number of images whose smallest epsilon it is; at 0, images misclassified before any attack.",
+            "censored": "Number of images censored here: resisted up to it, or at 0 without a gradient.",
+            "share": "Share of correct images, or of predictions kept, up to it.",
         },
         ("attacked",),
         CURVE.format(source="attacked"),
     ),
     "robustness_by_class": View(
-        "Attacks by the images' labelled class. Images are changed, resisted, wrong already or without a gradient.",
+        "Attacks by the labeled class of the images. An image is changed, resisted, misclassified before or "
+        "without a gradient.",
         {
             "model": _MODEL,
             "image_set": _SET,
@@ -197,11 +199,11 @@ QUALIFY row_number() OVER (PARTITION BY a.model, a.image_set, a.image_id, protoc
             "measure": _MEASURE,
             "class": "WordNet id of the label, or the label.",
             "label": "The label's name.",
-            "images": "Attacked images of the class.",
-            "flipped": "Of them, changed by the attack.",
-            "resisted": "Of them, resisted to the highest epsilon.",
-            "wrong_already": "Of them, wrong before any attack; NULL where the attack leaves the prediction.",
-            "no_gradient": "Of them, without a gradient: not attacked.",
+            "images": "Number of attacked images of the class.",
+            "flipped": "Number changed by the attack.",
+            "resisted": "Number that resisted up to the highest epsilon.",
+            "wrong_already": "Number misclassified before any attack; NULL for attacks away from the prediction.",
+            "no_gradient": "Number without a gradient: not attacked.",
             "median_epsilon": _MEDIAN_IS,
         },
         ("attacked",),
@@ -215,18 +217,18 @@ WHERE class IS NOT NULL
 GROUP BY model, image_set, protocol, measure, class""",
     ),
     "class_flips": View(
-        "From which class to which: the class that the attack leaves (the label or the prediction, by protocol), and "
-        "the class after the attack. Images that were wrong before any attack are not among them.",
+        "From which class to which: the class before (the label or the prediction, by protocol) and the "
+        "class after the attack. Images misclassified before any attack are excluded.",
         {
             "model": _MODEL,
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
-            "from_class": "Name of the class that the attack leaves.",
+            "from_class": "Name of the class before the attack.",
             "from_index": "Its index.",
             "to_class": "Name of the class after the attack.",
             "to_index": "Its index.",
-            "images": "How many went that way.",
-            "median_epsilon": "Median of their smallest epsilons; NULL where one epsilon alone was looked at.",
+            "images": "Number of images with this change.",
+            "median_epsilon": "Median of their smallest epsilons; NULL where only one epsilon was tested.",
             "example": "One of the attacks.",
         },
         ("attacked",),
@@ -240,19 +242,20 @@ WHERE verdict = 'changed'
 GROUP BY model, image_set, protocol, class_index, class_after""",
     ),
     "transfer": View(
-        "What other models say of images that an attack changed for its own model: of those that the judge had right "
-        "before, the share whose class changes. Images that resisted, or were wrong before, are not among them.",
+        "Transfer of successful attacks to other models: of the images that the judge classified "
+        "correctly before, the share whose class changes. Images that resisted, or were misclassified "
+        "before, are excluded.",
         {
-            "model": "Model that was attacked.",
-            "judge": "Model that was asked.",
+            "model": "The attacked model.",
+            "judge": "The model that judges the adversarial images.",
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
-            "judged": "Images, changed by the attack, that it was asked about.",
-            "labelled": "Of them, images whose label it knows.",
-            "right_before": "Of these, images that it had right before the attack.",
-            "fooled": "Of those, images whose class changes.",
-            "share_fooled": "fooled / right_before; NULL where it had none right.",
-            "share_moved": "Share of all judged whose class changes, right before or not.",
+            "judged": "Number of images changed by the attack that it judged.",
+            "labelled": "Number of these whose label it knows.",
+            "right_before": "Number of these that it classified correctly before the attack.",
+            "fooled": "Number of those whose class changes.",
+            "share_fooled": "fooled / right_before; NULL where it classified none correctly.",
+            "share_moved": "Share of all judged images whose class changes, correct before or not.",
         },
         ("attacked", "attack_transfers"),
         """
@@ -268,28 +271,30 @@ WHERE a.verdict = 'changed'
 GROUP BY ALL""",
     ),
     "leaderboard": View(
-        "Models over the images that all of them were attacked on, by protocol. Shares right are of attacks that leave "
-        "the label, shares kept of attacks that leave the prediction; the others are NULL. NULL too at an epsilon "
-        "beyond the cap, or where no epsilon within a quarter below it was looked at.",
+        "Models compared on the images on which all of them were attacked, by protocol. Shares correct "
+        "(right_…) are for attacks away from the label, shares kept for attacks away from the prediction; "
+        "the others are NULL. Also NULL at an epsilon above the cap, or where no epsilon within a quarter "
+        "below it was tested.",
         {
             "model": _MODEL,
             "image_set": _SET,
             "protocol": _PROTOCOL_IS,
             "measure": _MEASURE,
-            "images": "Images that all models were attacked on.",
-            "right_at_0": "Clean accuracy: share right before any attack. NULL where the attack leaves the prediction.",
-            "right_at_1": "Robust accuracy: share right that no epsilon looked at up to 1/255 changes.",
-            "right_at_4": "Up to 4/255.",
-            "right_at_8": "Up to 8/255.",
-            "kept_at_1": "Share whose prediction, right or wrong, no epsilon looked at up to 1/255 changes. NULL where "
-            "the attack leaves the label.",
-            "kept_at_4": "Up to 4/255.",
-            "kept_at_8": "Up to 8/255.",
+            "images": "Number of images on which all models were attacked.",
+            "right_at_0": "Clean accuracy: share correct before any attack. NULL for attacks away from the prediction.",
+            "right_at_1": "Robust accuracy: share correct that no tested epsilon up to 1/255 changes.",
+            "right_at_4": "The same up to 4/255.",
+            "right_at_8": "The same up to 8/255.",
+            "kept_at_1": "Share whose prediction, correct or not, no tested epsilon up to 1/255 changes. "
+            "NULL for attacks away from the label.",
+            "kept_at_4": "The same up to 4/255.",
+            "kept_at_8": "The same up to 8/255.",
             "median_epsilon": _MEDIAN_IS,
-            "wrong_before": "Images that were wrong before any attack; NULL where the attack leaves the prediction.",
-            "changed": "Images that the attack changed.",
-            "resisted": "Images that resisted to the highest epsilon.",
-            "no_gradient": "Images without a gradient: known at epsilon 0 alone.",
+            "wrong_before": "Number of images misclassified before any attack; NULL for attacks away from "
+            "the prediction.",
+            "changed": "Number of images changed by the attack.",
+            "resisted": "Number of images that resisted up to the highest epsilon.",
+            "no_gradient": "Number of images without a gradient: known at epsilon 0 only.",
         },
         ("attacked",),
         f"""
@@ -318,28 +323,28 @@ SELECT model, image_set, protocol, measure, images,
 FROM shares""",
     ),
     "movers": View(
-        "The channels that attacks moved most, with the attack: rank 1 moved most in its layer. Dead channels, and "
-        "attacks whose channels were ranked by an earlier rule, are not among them.",
+        "The channels that attacks shifted most, with the attack; rank 1 is the most shifted of its "
+        "layer. Dead channels, and attacks whose channels were ranked by an earlier rule, are excluded.",
         {
             "attack": "Attack.",
             "model": _MODEL,
             "image_set": _SET,
             "image_id": _IMAGE,
             "label": "The image's label.",
-            "name_before": "Prediction before.",
-            "name_after": "Prediction on the attacked image.",
+            "name_before": "Prediction before the attack.",
+            "name_after": "Prediction for the adversarial image.",
             "protocol": _PROTOCOL_IS,
             "verdict": "changed or resisted, as in `attacked`: shifts are of the stored image, at attacked_epsilon.",
-            "epsilon": "Smallest that succeeded; NULL where none did.",
+            "epsilon": "Smallest epsilon that succeeded; NULL where none did.",
             "attacked_epsilon": "Epsilon of the stored image.",
             "layer": _LAYER,
             "channel": _CHANNEL,
-            "rank": "1 moved most in its layer.",
-            "shift": "Largest activation after, less that before.",
-            "deviations": "The shift over the channel's spread (see `channel_stds`); NULL without an index.",
-            "dead": "Channels of the layer that are left out of the ranks, as dead.",
+            "rank": "1 is the most shifted channel of its layer.",
+            "shift": "Largest activation after the attack minus that before.",
+            "deviations": "The shift divided by the channel's spread (see `channel_stds`); NULL without an index.",
+            "dead": "Number of dead channels of the layer, left out of the ranks.",
             "activation_before": "Largest activation over the clean image's feature map.",
-            "activation_after": "Largest activation over the attacked image's feature map.",
+            "activation_after": "Largest activation over the adversarial image's feature map.",
             "y": "Row of the largest activation after.",
             "x": "Column of it.",
         },
@@ -354,21 +359,21 @@ JOIN attacked a USING (attack)
 WHERE l.dead IS NOT NULL""",
     ),
     "channel_stds": View(
-        f"By what deviations of a channel are measured: {RULE}. NULL where the channel is {DEAD}.",
+        f"The scale of a channel's deviations: {RULE}. NULL where the channel is {DEAD}.",
         {
             "run": "Run.",
             "layer": _LAYER,
             "channel": _CHANNEL,
             "mean": "Mean over images of the image's best activation.",
             "std": "Standard deviation over images.",
-            "live": "Whether it is not dead.",
-            "spread": "What deviations are divided by; NULL of a dead channel.",
+            "live": "Whether the channel is not dead.",
+            "spread": "The divisor of deviations; NULL for a dead channel.",
         },
         (),
         SPREADS,
     ),
     "image_channels": View(
-        "Which channels an image drives: the channels that have it among their top-k.",
+        "Channels that an image activates: those that have it in their top-k.",
         {
             "run": "Run.",
             "model": _MODEL,
@@ -376,10 +381,10 @@ WHERE l.dead IS NOT NULL""",
             "image_id": _IMAGE,
             "layer": _LAYER,
             "channel": _CHANNEL,
-            "rank": "Place of the image among those of the channel; 1 is the strongest.",
+            "rank": "Rank of the image within the channel; 1 is the strongest.",
             "activation": "Value at the image's best position.",
-            "deviations": "That value less the channel's mean over the image set, over its spread (see "
-            "`channel_stds`); NULL of a dead channel.",
+            "deviations": "That value minus the channel's mean over the image set, divided by its spread "
+            "(see `channel_stds`); NULL for a dead channel.",
             "y": "Row of that position in the feature map.",
             "x": "Column of that position in the feature map.",
         },
@@ -392,17 +397,17 @@ JOIN runs r USING (run)
 JOIN channel_stds s USING (run, layer, channel)""",
     ),
     "channel_classes": View(
-        "Classes of the images that drive a channel: how many of its top-k each has.",
+        "Classes of a channel's top-k images, with the number of images of each.",
         {
             "run": "Run.",
             "model": _MODEL,
             "image_set": _SET,
             "layer": _LAYER,
             "channel": _CHANNEL,
-            "class": "WordNet id of the label, or the label where it has none.",
+            "class": "WordNet id of the label, or the label if it has none.",
             "label": "The label's name.",
-            "images": "Images of that class among the channel's top-k.",
-            "share": "Of the labelled images among the channel's top-k.",
+            "images": "Number of images of that class in the channel's top-k.",
+            "share": "Share of the labeled images in the channel's top-k.",
         },
         (),
         """

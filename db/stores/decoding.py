@@ -107,7 +107,7 @@ def read_picture(data: bytes) -> DecodedPicture:
         except UnreadableImage:
             raise
         except MemoryError as error:
-            raise UnreadableImage(f"there is no memory for {image.width} x {image.height} pixels") from error
+            raise UnreadableImage(f"not enough memory for {image.width} x {image.height} pixels") from error
         except Exception as error:
             # Decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError and more on damaged
             # files; in every case, the file cannot be read.
@@ -158,20 +158,20 @@ def _open(data: bytes, header: Header) -> Image.Image:
 def _what_it_is(data: bytes) -> str:
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<!doctype html", b"<html")):
-        return "it is a web page (HTML), not a picture"
+        return "it is a web page (HTML), not an image"
     if b"<svg" in head:
-        return "it is an SVG drawing, which has no pixels"
+        return "it is an SVG drawing, not a pixel image"
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         return f"HEIC is not supported: expected {FORMAT_NAMES}"
     if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")):
-        return "its header is damaged or cut short"
-    return f"it is no picture that can be read: expected {FORMAT_NAMES}"
+        return "its header is damaged or truncated"
+    return f"it is not a readable image: expected {FORMAT_NAMES}"
 
 
 def _damage(error: Exception) -> str:
     text = " ".join(str(error).split()).rstrip(".")
     if "truncated" in text.lower() or isinstance(error, EOFError):
-        return f"the file is cut short ({text or 'no more data'})"
+        return f"the file is truncated ({text or 'no more data'})"
     return f"the file is damaged ({text or type(error).__name__})"
 
 
@@ -204,7 +204,7 @@ def _to_rgb(image: Image.Image, header: Header) -> tuple[Image.Image, bool]:
         image = Image.fromarray(levels)
     elif mode in ("I", "F"):
         kind = "32-bit integer" if mode == "I" else "floating-point"
-        raise UnreadableImage(f"its {kind} samples have no agreed range: save it with 8 or 16 bits")
+        raise UnreadableImage(f"its {kind} samples have no defined range: save it with 8 or 16 bits")
     else:
         if header.bits == 16 and mode in ("LA", "RGB", "RGBA"):
             tops = [high for _, high in image.getextrema()[: 1 if mode == "LA" else 3]]  # type: ignore[misc]
@@ -262,5 +262,5 @@ def original_suffix(data: bytes) -> str:
 
 
 def _suffix(image: Image.Image) -> str:
-    assert image.format is not None, "only for pictures as they were opened"
+    assert image.format is not None, "only for images as they were opened"
     return FORMATS["JPEG"] if image.format == "MPO" else FORMATS[image.format]

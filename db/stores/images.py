@@ -162,9 +162,7 @@ class ImageStore:
             try:
                 fcntl.flock(lock, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise StoreBusy(
-                    f"{otherwise} in {self.home} right now: try again when that is done"
-                ) from error
+                raise StoreBusy(f"{otherwise} in {self.home} right now: try again afterwards") from error
             yield
 
     def unlisted(self, listed: Collection[str], *, older_than: float = 0.0) -> list[Path]:

@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 # uses for compressed files, reads them correctly.
 TiffImagePlugin.READ_LIBTIFF = True
 
-_RANGE = "have no agreed range: save it with 8 or 16 bits"
+_RANGE = "have no defined range: save it with 8 or 16 bits"
 _EXPECTED = "expected gray, RGB, a palette or CMYK, each with alpha or without"
 # TIFF tags and their values.
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES = 258, 259, 262, 270, 277
@@ -108,7 +108,7 @@ def _tiff(data: bytes) -> Header:
         problem = f"its TIFF compression {_COMPRESSIONS.get(compression, '')} ({compression}) is not read"
         problem = problem.replace("  ", " ")
     elif photometric in _COLORS:
-        problem = f"it holds {_COLORS[photometric]}, which are not read: {_EXPECTED}"
+        problem = f"it contains {_COLORS[photometric]}, which are not supported: {_EXPECTED}"
     elif formats & {2, 3, 5, 6}:
         what = {2: "signed integer", 3: "floating-point"}.get(max(formats), "complex")
         problem = f"its {bits}-bit {what} samples {_RANGE}"
@@ -117,7 +117,7 @@ def _tiff(data: bytes) -> Header:
     elif bits > 16:
         problem = f"its {bits}-bit integer samples {_RANGE}"
     elif photometric in (0, 1) and bands > 1 and (bands > 2 or not set(numbers[_EXTRA_SAMPLES]) & {1, 2}):
-        problem = f"it has {bands:,} bands of {bits} bits and does not say which are red, green and blue: {_EXPECTED}"
+        problem = f"it has {bands:,} bands of {bits} bits and does not state which are red, green and blue: {_EXPECTED}"
     said = _SIGNIFICANT.search(description) if bits == 16 and isinstance(description, str) else None
     used = int(said[1]) if said is not None and 8 <= int(said[1]) < 16 else bits
     return Header(bits, used, photometric == 0 and bits > 8, problem, kind)
@@ -163,8 +163,8 @@ def _jpeg2000(data: bytes) -> Header:
     problem = None
     if count > 1 and max(depths) > 8:
         problem = (
-            f"its {count} JPEG 2000 components have {max(depths)} bits, of which the decoder takes white for black: "
-            "save it with 8 bits, or as PNG or TIFF"
+            f"its {count} JPEG 2000 components have {max(depths)} bits, in which the decoder confuses "
+            "white with black: save it with 8 bits, or as PNG or TIFF"
         )
     # Pillow shifts gray of 9 to 15 bits up to 16
     return Header(max(depths), problem=problem)

@@ -91,7 +91,7 @@ class UploadStore:
             write_file(folder / "upload.json", _entries([(name, size, False) for name, size in files]))
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise NoRoom(f"the upload cannot be begun: {error.strerror}") from error
+            raise NoRoom(f"the upload cannot be started: {error.strerror}") from error
         return key
 
     def add_labels(self, key: str, name: str, size: int) -> int:
@@ -114,7 +114,7 @@ class UploadStore:
             try:
                 write_file(folder / "upload.json", _entries([*listed, (name, size, True)]))
             except OSError as error:
-                raise NoRoom(f"the labels cannot be taken: {error.strerror}") from error
+                raise NoRoom(f"the labels cannot be stored: {error.strerror}") from error
             return len(listed)
         finally:
             os.close(lock)
@@ -178,7 +178,7 @@ class UploadStore:
         os.utime(file.path.parent)
         if came < length:
             raise UploadRefused(
-                f"file {number}: expected a piece of {length:,} bytes, it broke off at {came:,}"
+                f"file {number}: expected a piece of {length:,} bytes, the connection ended after {came:,}"
             )
         return offset + came
 
@@ -194,7 +194,7 @@ class UploadStore:
         if short:
             number, file = short[0]
             raise UploadRefused(
-                f"{len(short):,} of {len(found):,} files are not here yet, the first is file {number}: "
+                f"{len(short):,} of {len(found):,} files are incomplete, the first is file {number}: "
                 f"{file.received:,} of {file.size:,} bytes"
             )
         return [file for _, file in found]
@@ -209,12 +209,12 @@ class UploadStore:
         files = self.files(key)
         tables = [at for at, file in enumerate(files) if file.labels]
         if number not in tables:
-            known = f"one of {', '.join(map(str, tables))}" if tables else "none, for the upload has none"
+            known = f"one of {', '.join(map(str, tables))}" if tables else "none, because the upload has none"
             raise UploadRefused(f"labels: expected the number of a labels file, {known}, got {number}")
         file = files[number]
         if file.received < file.size:
             raise UploadRefused(
-                f"labels: {file.name} is not here yet: {file.received:,} of {file.size:,} bytes"
+                f"labels: {file.name} is incomplete: {file.received:,} of {file.size:,} bytes"
             )
         return file
 
@@ -246,7 +246,7 @@ class UploadStore:
     def _place(self, key: str) -> Path:
         folder = self.folder / key if _KEY.fullmatch(key) else None
         if folder is None or not folder.is_dir():
-            raise NoSuchUpload(f"there is no upload {key[:64]!r}: it was imported, or a day went by")
+            raise NoSuchUpload(f"there is no upload {key[:64]!r}: it was imported, or it expired after a day")
         return folder
 
     def _listed(self, folder: Path) -> list[_Listed]:
@@ -255,10 +255,10 @@ class UploadStore:
             return [(str(one["name"]), int(one["size"]), one.get("labels") is True) for one in entries]
         except FileNotFoundError as error:
             raise NoSuchUpload(
-                f"there is no upload {folder.name!r}: it was imported, or a day went by"
+                f"there is no upload {folder.name!r}: it was imported, or it expired after a day"
             ) from error
         except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise NoSuchUpload(f"{folder / 'upload.json'} is damaged: begin the upload anew") from error
+            raise NoSuchUpload(f"{folder / 'upload.json'} is damaged: start the upload again") from error
 
     def _check_size(self, sizes: Sequence[int]) -> int:
         if not 1 <= len(sizes) <= MAX_FILES:
@@ -275,7 +275,7 @@ class UploadStore:
         free = shutil.disk_usage(self.folder).free - RESERVE_BYTES
         if wanted > free:
             raise NoRoom(
-                f"the disk has no room: expected {_gigabytes(wanted)} free on top of "
+                f"not enough disk space: expected {_gigabytes(wanted)} free on top of "
                 f"{_gigabytes(RESERVE_BYTES)}, got {_gigabytes(max(0, free))}"
             )
 

@@ -38,7 +38,7 @@ _work = click.option("--work", type=click.Path(file_okay=False, path_type=Path),
 @_data
 @_work
 @click.option("--seed", default=Recipe.seed, show_default=True)
-@click.option("--until", type=int, help="Stop after this epoch; a later call resumes.")
+@click.option("--until", type=int, help="Stop after this epoch; the next call resumes.")
 def train(data: Path, work: Path, seed: int, until: int | None) -> None:
     """Train, or resume the run in WORK."""
     work.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def evaluate(data: Path) -> None:
     for name, images in (
         ("Tiny-ImageNet, validation", tiny_imagenet(data, "val")),
         ("Imagenette, ImageNet's validation images", imagenette_validation(data)),
-        ("photos of Foolbox", foolbox_photos()),
+        ("photos from Foolbox", foolbox_photos()),
     ):
         click.echo(card_row(name, measure(network, images, ask(teacher, images).probabilities)))
 

@@ -96,7 +96,7 @@ def _store_one(store: ImageStore, image: SourceImage, known: dict[str, str]) -> 
         return StoredImage(image, reason="its path is not valid UTF-8")
     data = image.data
     if data is None:
-        assert image.path is not None, "a source hands over bytes, a path or a problem"
+        assert image.path is not None, "a source yields bytes, a path or a problem"
         try:
             data = image.path.read_bytes()
         except OSError as error:

@@ -55,17 +55,17 @@ def load_ground_truth(path: Path) -> GroundTruth:
         ImportRefused: `path` is none of these, or is the devkit's list without its `meta.mat`.
     """
     if not path.exists():
-        raise ImportRefused(f"there is no ground truth at {path}: {_EXPECTED}")
+        raise ImportRefused(f"no ground truth found at {path}: {_EXPECTED}")
     if path.is_dir():
         files = _known_files(path, path / "data")
         if not files:
-            raise ImportRefused(f"{path} holds no ground truth: {_EXPECTED}")
+            raise ImportRefused(f"{path} contains no ground truth: {_EXPECTED}")
         return read_ground_truth(files, str(path))
     if path.name == META:
         files = _known_files(path.parent)
         return read_ground_truth(files, str(path))
     if not path.is_file():
-        raise ImportRefused(f"{path} is no regular file: {_EXPECTED}")
+        raise ImportRefused(f"{path} is not a regular file: {_EXPECTED}")
     if is_tar(path):
         return read_ground_truth(_files_of_tar(path), str(path))
     content = _read(path)
@@ -89,18 +89,18 @@ def read_ground_truth(files: Mapping[str, bytes], origin: str) -> GroundTruth:
     if "LOC_val_solution.csv" in files:
         return _kaggle_table(files["LOC_val_solution.csv"], origin)
     if _DEVKIT_LIST not in files:
-        raise ImportRefused(f"{origin} holds no ground truth: {_EXPECTED}")
+        raise ImportRefused(f"{origin} contains no ground truth: {_EXPECTED}")
     if META not in files:
         raise ImportRefused(
-            f"{origin} gives ILSVRC ids (1 to 1000), whose order only the devkit's data/{META} tells: put "
-            f"{META} beside it, or give Kaggle's LOC_val_solution.csv"
+            f"{origin} contains ILSVRC ids (1 to 1000), whose order is defined only in the devkit's "
+            f"data/{META}: put {META} next to it, or give Kaggle's LOC_val_solution.csv"
         )
     wnids = _wnid_of_id(files[META], origin)
     by_number = []
     for line, text in enumerate(files[_DEVKIT_LIST].decode("ascii", "replace").split(), start=1):
         if not text.isdecimal() or int(text) not in wnids:
             raise ImportRefused(
-                f"{origin}: expected an ILSVRC id from 1 to 1000 in line {line}, got {text!r}"
+                f"{origin}: expected an ILSVRC id from 1 to 1000 at line {line}, got {text!r}"
             )
         by_number.append(wnids[int(text)])
     return GroundTruth(by_number=by_number)
@@ -117,7 +117,7 @@ def _files_of_tar(path: Path) -> dict[str, bytes]:
                     check_truth_size(f"{name} in {path}", member.size)
                     files[name] = part.read()
     except TAR_ERRORS as error:
-        raise ImportRefused(f"{path} is damaged or cut short ({error}): get it again") from error
+        raise ImportRefused(f"{path} is damaged or truncated ({error}): download it again") from error
     return files
 
 
@@ -146,14 +146,14 @@ def _kaggle_table(content: bytes, origin: str) -> GroundTruth:
     try:
         table = list(rows)
     except csv.Error as error:
-        raise ImportRefused(f"{origin} cannot be read in line {rows.line_num}: {error}") from error
+        raise ImportRefused(f"{origin} cannot be read at line {rows.line_num}: {error}") from error
     for line, row in enumerate(table[1:], start=2):
         if not row:
             continue
         wnid = row[1].split()[0] if len(row) > 1 and row[1].split() else ""
         if not WNID.fullmatch(wnid):
             raise ImportRefused(
-                f"{origin}: expected `ImageId,<WordNet id> ...` in line {line}, got {','.join(row)!r}"
+                f"{origin}: expected `ImageId,<WordNet id> ...` at line {line}, got {','.join(row)!r}"
             )
         by_stem[row[0].rsplit("/", 1)[-1]] = wnid
     return GroundTruth(by_stem=by_stem)
@@ -168,9 +168,9 @@ def _wnid_lines(content: bytes, path: Path) -> GroundTruth:
         return GroundTruth(by_stem={_stem(words[0]): words[1] for words in lines})
     if lines and all(len(words) == 2 and words[1].isdecimal() for words in lines):
         raise ImportRefused(
-            f"{path} gives class numbers without saying in which order: {_EXPECTED}, where ids are sure"
+            f"{path} contains class numbers without stating their order: {_EXPECTED}, which are unambiguous"
         )
-    raise ImportRefused(f"{path} is no ground truth that can be read: {_EXPECTED}")
+    raise ImportRefused(f"{path} is not a readable ground truth: {_EXPECTED}")
 
 
 def _stem(path: str) -> str:
@@ -185,7 +185,7 @@ def _wnid_of_id(meta: bytes, origin: str) -> dict[int, str]:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         pairs = [(int(row["ILSVRC2012_ID"]), str(row["WNID"])) for row in synsets.ravel()]
     except Exception as error:  # a damaged .mat file can raise anything
-        raise ImportRefused(f"{META} of {origin} cannot be read: get the devkit again") from error
+        raise ImportRefused(f"{META} of {origin} cannot be read: download the devkit again") from error
     wnids = {number: wnid for number, wnid in pairs if 1 <= number <= 1000}
     if len(wnids) != 1000 or not all(WNID.fullmatch(wnid) for wnid in wnids.values()):
         raise ImportRefused(f"{META} of {origin}: expected 1,000 classes, got {len(wnids):,}")

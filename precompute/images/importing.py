@@ -259,7 +259,7 @@ def _noted(note: Note, number: int) -> str:
             f"where that is the camera's range, save {'it' if one else 'them'} scaled to 16 bits and import again"
         )
     hold = "holds" if one else "hold"
-    return f"{count(number, 'file')} {hold} several pages or frames, of which the first is the image"
+    return f"{count(number, 'file')} {hold} several pages or frames; the first is used"
 
 
 def check_set_name(image_set: str) -> None:
@@ -281,7 +281,7 @@ def open_source(
         ImportRefused: `path` does not exist, or is nothing that images can be read from.
     """
     if not path.exists():
-        raise ImportRefused(f"there is nothing at {path}: expected a folder, an archive or a parquet file")
+        raise ImportRefused(f"{path} does not exist: expected a folder, an archive or a parquet file")
     if path.is_dir():
         return FolderSource(path, but=but, within=within, columns=columns)
     if path.suffix.lower() == ".parquet":
@@ -290,7 +290,7 @@ def open_source(
         return TarSource(path, columns=columns)
     if zipfile.is_zipfile(path):
         return ZipSource(path, columns=columns)
-    raise ImportRefused(f"{path} is no folder, zip or tar archive or parquet file, or a damaged one")
+    raise ImportRefused(f"{path} is not a folder, zip or tar archive or parquet file, or it is damaged")
 
 
 def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Changes:
@@ -305,9 +305,9 @@ def _publish(atlas: Atlas, image_set: str, origin: str, rows: pa.Table) -> Chang
         runs = [row["model"] for row in _rows(atlas, dependents(image_set)) if row["model"] is not None]
         if relabelled and runs:
             raise ImportRefused(
-                f"{count(relabelled, 'image')} of {image_set!r} {'has' if relabelled == 1 else 'have'} other labels "
-                f"now than when {', '.join(runs)} ran over "
-                f"them: import under another name, or remove {image_set!r} first"
+                f"{count(relabelled, 'image')} of {image_set!r} {'has' if relabelled == 1 else 'have'} "
+                f"different labels now than when {', '.join(runs)} used them: import under another name, or "
+                f"remove {image_set!r} first"
             )
     if not (new or moved or relabelled):
         return Changes(0, 0, 0, 0)
@@ -357,12 +357,12 @@ def _rows(atlas: Atlas, query: Query) -> list[dict[str, Any]]:
 def _nothing(origin: str, refused: list[Refusal], layout: Layout) -> str:
     if not refused:
         there = "; ".join(one.sentence() for one in layout.unused[:5])
-        said = f"there is no picture in {origin}: expected files such as .jpg or .png, or parquet shards"
+        said = f"no image found in {origin}: expected files such as .jpg or .png, or parquet shards"
         return f"{said}; there are {there}" if there else said
     first = refused[0]
     if len(refused) == 1:
-        return f"the only picture in {origin}, {first.name}, cannot be read: {first.reason}"
-    return f"none of the {len(refused):,} pictures in {origin} can be read; the first, {first.name}: {first.reason}"
+        return f"the only image in {origin}, {first.name}, cannot be read: {first.reason}"
+    return f"none of the {len(refused):,} images in {origin} can be read; the first, {first.name}: {first.reason}"
 
 
 def _silent(_done: int, _total: int | None) -> None:

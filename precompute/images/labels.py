@@ -287,10 +287,10 @@ def _take_classes(below: Mapping[Folder, Folder], *, wrapped: bool) -> tuple[dic
         for folder, rest in below.items()
     }
     if any(by_wnid.values()):
-        return by_wnid, f"the folder named by a WordNet id ({_shown(by_wnid.values())})"
+        return by_wnid, f"the folder named with a WordNet id ({_shown(by_wnid.values())})"
     if _is_letters(below):
         joined = {folder: "/".join(rest[1:]) or None for folder, rest in below.items()}
-        return joined, f"the folders below single letters ({_shown(joined.values())})"
+        return joined, f"the folders under single letters ({_shown(joined.values())})"
     classes = {folder: rest[0] if rest else None for folder, rest in below.items()}
     found = {name for name in classes.values() if name is not None}
     if not found or (wrapped and len(found) == 1):  # a single folder around all is a wrapper
@@ -323,7 +323,7 @@ def _at_level(folder: Folder, level: int) -> str | None:
 
 def _check_level(found: Iterable[str | None], level: int) -> None:
     if not any(name is not None for name in found):
-        raise NoSuchLevel(f"level {level}: no picture lies that many folders deep")
+        raise NoSuchLevel(f"level {level}: no image is nested that deeply")
 
 
 def _parts(folder: str) -> Folder:

@@ -88,7 +88,7 @@ def _idx_rows(
 ) -> Iterator[SourceImage]:
     pixels = _idx_array(_unzipped(file.read(MAX_ARRAY_BYTES)), dimensions=3)
     found = idx_of(name)
-    assert found is not None, "asked for idx files alone"
+    assert found is not None, "called for idx files only"
     folder, slash, _ = name.rpartition("/")
     wanted = found[0].replace("images", "labels")
     labels = next(
@@ -104,7 +104,7 @@ def _idx_rows(
         values = _idx_array(_unzipped(labels), dimensions=1)
         if len(values) != len(pixels):
             held, told = counted(len(pixels), "image"), counted(len(values), "label")
-            raise _Unreadable(f"it holds {held}, its file of labels {told}")
+            raise _Unreadable(f"it contains {held}, but its label file {told}")
         numbers = values.tolist()
     stem = found[0].lower()
     split = "train" if "train" in stem else "test" if "t10k" in stem or "test" in stem else None
@@ -117,13 +117,13 @@ def _idx_array(content: bytes, *, dimensions: int) -> Pixels:
     """The array of an idx file of bytes: two zeros, 8 for bytes, the number of dimensions, then their sizes."""
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise _Unreadable("it is no idx file of bytes, or a damaged one: get it again")
+        raise _Unreadable("it is not an idx file of bytes, or it is damaged: download it again")
     shape = struct.unpack(f">{dimensions}I", content[4:start])
     count = 1
     for size in shape:
         count *= size
     if count != len(content) - start:
-        raise _Unreadable(f"it is damaged: it states {count:,} bytes and holds {len(content) - start:,}")
+        raise _Unreadable(f"it is damaged: it states {count:,} bytes but contains {len(content) - start:,}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
@@ -134,7 +134,7 @@ def _unzipped(content: bytes) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
             unpacked = packed.read(max(_MIN_ARRAY_BYTES, _MAX_RATIO * len(content)))
     except (OSError, EOFError, zlib.error) as error:
-        raise _Unreadable(f"its gzip stream is damaged ({error}): get it again") from error
+        raise _Unreadable(f"its gzip stream is damaged ({error}): download it again") from error
     return unpacked
 
 
@@ -189,11 +189,11 @@ def _unpickled_batch(content: bytes) -> tuple[Pixels, list[int], list[str] | Non
     batch = _unpickled(content)
     array, labels = batch.get("data"), batch.get("fine_labels") or batch.get("labels")
     if not isinstance(array, _Array) or not isinstance(labels, list):
-        raise _Unreadable("it is no batch of CIFAR: it holds no `data` and `labels`")
+        raise _Unreadable("it is not a CIFAR batch: it contains no `data` and `labels`")
     pixels = array.pixels()
     if len(pixels) != len(labels) or not all(isinstance(number, int) for number in labels):
         held, told = counted(len(pixels), "image"), counted(len(labels), "label")
-        raise _Unreadable(f"it holds {held} and {told}, or labels that are no numbers")
+        raise _Unreadable(f"it holds {held} and {told}, or labels that are not numbers")
     files = batch.get("filenames")
     texts = [_text(one) for one in files] if isinstance(files, list) and len(files) == len(labels) else None
     return pixels, labels, texts
@@ -225,7 +225,7 @@ class _Array:
             or shape[1] != 3 * _SIDE * _SIDE
             or len(data) != shape[0] * shape[1]
         ):
-            raise _Unreadable("its `data` is no array of 3,072 bytes a row")
+            raise _Unreadable("its `data` is not an array with 3,072 bytes per row")
         return np.frombuffer(data, np.uint8).reshape(shape, order="F" if state[3] else "C")
 
 
@@ -244,7 +244,7 @@ class _Encoded:
 
     def __init__(self, text: Any = "", encoding: Any = "") -> None:
         if not isinstance(text, str) or _text(encoding) != "latin1":
-            raise _Unreadable("it is no batch of CIFAR: it encodes something else than bytes")
+            raise _Unreadable("it is not a CIFAR batch: it encodes something other than bytes")
         self.content = text.encode("latin1")
 
     def __setstate__(self, state: Any) -> None:
@@ -266,7 +266,7 @@ class _Unpickler(pickle._Unpickler):  # the C version grows its memo to any numb
             return _STAND_INS[module, name]
         except KeyError:
             raise _Unreadable(
-                f"it is no batch of CIFAR: it asks for {module}.{name}, which is not run"
+                f"it is not a CIFAR batch: it refers to {module}.{name}, which is not run"
             ) from None
 
 
@@ -276,9 +276,9 @@ def _unpickled(content: bytes) -> dict[str, Any]:
     except _Unreadable:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise _Unreadable("it is no batch of CIFAR, or a damaged one: get it again") from error
+        raise _Unreadable("it is not a CIFAR batch, or it is damaged: download it again") from error
     if not isinstance(found, dict):
-        raise _Unreadable("it is no batch of CIFAR: it holds no dictionary")
+        raise _Unreadable("it is not a CIFAR batch: it contains no dictionary")
     return {_text(key): value for key, value in found.items()}
 
 

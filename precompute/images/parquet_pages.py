@@ -105,15 +105,15 @@ def _check_chunk(file: IO[bytes], size: int, chunk: pq.ColumnChunkMetaData, most
     while start < end and values < chunk.num_values:
         pages += 1
         if pages > most:
-            raise TooPacked("it states more pages than a file of its size holds")
+            raise TooPacked("it states more pages than a file of its size can contain")
         page = _page(file, start, chunk.path_in_schema)
         if page.unpacked > MAX_PAGE_BYTES:
             raise TooPacked(
-                f"a page of it unpacks to {page.unpacked:,} bytes, the limit is {MAX_PAGE_BYTES:,}"
+                f"one of its pages unpacks to {page.unpacked:,} bytes, the limit is {MAX_PAGE_BYTES:,}"
             )
         if page.unpacked > MIN_PAGE_BYTES and page.unpacked > MAX_RATIO * page.packed:
             raise TooPacked(
-                f"a page of it unpacks to {page.unpacked:,} bytes from {page.packed:,}, the limit is {MAX_RATIO} "
+                f"one of its pages unpacks to {page.unpacked:,} bytes from {page.packed:,}, the limit is {MAX_RATIO} "
                 "times as many"
             )
         if page.kind == _DICTIONARY or page.encoding not in (_PLAIN, *_BY_DICTIONARY):
@@ -133,7 +133,7 @@ def _page(file: IO[bytes], start: int, column: str) -> _Page:
         except _Cut:
             if len(content) < length or length >= _MAX_HEADER:
                 raise TooPacked(
-                    f"the header of a page of its column {column} is damaged: get it again"
+                    f"the header of a page of its column {column} is damaged: download it again"
                 ) from None
             length *= 16
 

@@ -57,7 +57,7 @@ class ImageRows:
             return
         if (image.name, stored.key) in self._seen:  # an archive may contain a member twice
             return
-        assert stored.facts is not None, "what is not refused was read"
+        assert stored.facts is not None, "an image that is not refused has been read"
         self._seen.add((image.name, stored.key))
         self.noted.update(stored.facts.notes)
         self.known += stored.known

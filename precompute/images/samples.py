@@ -55,7 +55,7 @@ def import_samples(atlas: Atlas, store: ImageStore, progress: Progress | None = 
         store,
         image_set=SAMPLES,
         source=PackageSource(),
-        origin="photographs of installed packages",
+        origin="photos from installed packages",
         progress=progress,
     )
 

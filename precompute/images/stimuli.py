@@ -81,7 +81,7 @@ def design(count: int = USUAL, seed: int = 0) -> list[Stimulus]:
         ValueError: `count` is below 400 or above 50,000.
     """
     if not FEWEST <= count <= MOST:
-        raise ValueError(f"count: expected {FEWEST} to {MOST:,} pictures, got {count:,}")
+        raise ValueError(f"count: expected {FEWEST} to {MOST:,} images, got {count:,}")
     found = [
         Stimulus("grating", grating(float(orientation), float(frequency), float(phase), 1.0, "luminance"))
         for orientation, frequency, phase in itertools.product(ORIENTATIONS, FREQUENCIES, PHASES)
@@ -152,6 +152,6 @@ class StimulusSource:
         """The images in the order of the design."""
         for one in self._design:
             ok, data = cv2.imencode(".png", paint(one, SIDE)[..., ::-1])
-            assert ok, "cv2 writes any picture of three channels"
+            assert ok, "cv2 encodes any image of three channels"
             label = Label(None, None, one.kind)
             yield SourceImage(one.name, len(data), data=data.tobytes(), label=label, folders=False)

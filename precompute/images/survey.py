@@ -48,9 +48,9 @@ _KNOWN_OTHERS = {
     ".py": "programs (.py)",
     ".yaml": "settings (.yaml)",
     ".yml": "settings (.yml)",
-    ".cls": "class files (.cls) without a picture",
+    ".cls": "class files (.cls) without an image",
 }
-_DICOM = "DICOM files (.dcm), which are not read: export them as PNG"
+_DICOM = "DICOM files (.dcm), which are not supported: export them as PNG"
 _DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 HIDDEN = "hidden files"
 
@@ -205,7 +205,7 @@ def kind_of(name: str) -> str:
     if suffix in _KNOWN_OTHERS:
         return _KNOWN_OTHERS[suffix]
     plain = re.fullmatch(r"\.[a-z0-9_]{1,12}", suffix)
-    return f"files ending in {suffix}" if plain else "files that are no pictures"
+    return f"files ending in {suffix}" if plain else "files that are not images"
 
 
 def looks_like_picture(head: bytes) -> bool:

@@ -91,7 +91,7 @@ def _short_names() -> tuple[str, ...]:
             names = tuple(ast.literal_eval(node.value))
             assert len(names) == 1000
             return names
-    raise LookupError("torchvision's list of ImageNet categories is not where it was")
+    raise LookupError("torchvision's list of ImageNet categories has moved")
 
 
 def _data_folder(package: str) -> Path:

@@ -69,7 +69,7 @@ class Checkpoint:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise BuildBusy(
-                    f"another process indexes {self.facts['image set']!r} with {self.facts['model']!r} right now"
+                    f"another process is indexing {self.facts['image set']!r} with {self.facts['model']!r} right now"
                 ) from error
             write_file(self.folder / "facts.json", json.dumps(self.facts, indent=1).encode())
             try:
@@ -117,7 +117,7 @@ class Checkpoint:
     def why_not_used(self) -> str | None:
         """Why the build cannot resume from a checkpoint of the same model and set; None if there is none."""
         if self._state.exists():
-            return "the checkpoint of an earlier try cannot be read"
+            return "the checkpoint of the earlier run cannot be read"
         for other in self._of_the_pair():
             if other == self.folder or not (other / self._state.name).exists():
                 continue
@@ -126,7 +126,7 @@ class Checkpoint:
                 name for name in {*theirs, *self.facts} if theirs.get(name) != self.facts.get(name)
             )
             changed = ", ".join(_change(name, theirs.get(name), self.facts.get(name)) for name in names)
-            return f"the earlier try, whose checkpoint there is, had another {changed}"
+            return f"the run that left the checkpoint had another {changed}"
         return None
 
     def remove(self) -> None:

@@ -120,7 +120,7 @@ def plan_run(
     left_out = find_left_out(model)
     if left_out:
         say(
-            f"leaves out {len(left_out)} of {len(left_out) + len(taps)} layers: "
+            f"leaving out {len(left_out)} of {len(left_out) + len(taps)} layers: "
             + "; ".join(f"{len(modules)} x {reason}" for reason, modules in by_reason(left_out).items())
         )
     return Plan(
@@ -168,7 +168,7 @@ def _matching(taps: Sequence[Tap], patterns: str) -> tuple[Tap, ...]:
     wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
     chosen = tuple(tap for tap in taps if any(fnmatchcase(tap.layer, pattern) for pattern in wanted))
     if not taps:
-        raise CannotIndex("this model has no layer that keeps its channels and positions apart")
+        raise CannotIndex("this model has no layer with separate channels and positions")
     if not chosen:
         examples = [taps[place].layer for place in sorted({0, len(taps) // 2, len(taps) - 1})]
         raise CannotIndex(

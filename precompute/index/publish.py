@@ -79,16 +79,16 @@ def check_publishable(
     if there and not replace:
         run = there[0]
         raise AlreadyIndexed(
-            f"{image_set!r} is indexed with {model!r} already (run {run['run']}: {run['images']:,} images, "
+            f"{image_set!r} is already indexed with {model!r} (run {run['run']}: {run['images']:,} images, "
             f"{run['layers']} layers, k={run['k']}, {run['dtype']}, {run['finished']:%Y-%m-%d %H:%M} UTC): "
-            "--replace makes it anew"
+            "--replace indexes it again"
         )
     others = fetch(runs_of_another(model, digest, image_set))
     if others:
         sets = ", ".join(repr(row["image_set"]) for row in others)
         raise AnotherModel(
             f"a model named {model!r} with other weights, preprocessing or classes (from {others[0]['source']}) "
-            f"is indexed over {sets}: give this one another name with --name"
+            f"is indexed over {sets}: use --name to give this one another name"
         )
 
 
@@ -142,9 +142,9 @@ def _check_images(now: Sequence[Mapping[str, Any]], made: RunMetadata) -> None:
     """Images added by a concurrent import have higher ids and do no harm; paths may change too."""
     before = [(image.image_id, image.key, image.wnid, image.label) for image in made.listed]
     if [(row["image_id"], row["key"], row["wnid"], row["label"]) for row in now[: len(before)]] != before:
-        what = "was removed" if not now else "got other images or labels"
+        what = "was removed" if not now else "changed its images or labels"
         raise ImagesChanged(
-            f"image set {made.image_set!r} {what} while it was indexed: nothing is published; index it again"
+            f"image set {made.image_set!r} {what} during indexing: nothing was published; index it again"
         )
 
 

@@ -157,7 +157,7 @@ def run_index(
         unreadable = tuple(Unreadable(*facts) for facts in done.unreadable)
         if len(unreadable) == len(plan.images):
             checkpoint.remove()  # the images may come back, when their drive does
-            raise CannotIndex(f"no image of {image_set!r} can be read any more; the first is {unreadable[0]}")
+            raise CannotIndex(f"no image of {image_set!r} can still be read; the first is {unreadable[0]}")
         tell(0, None, "receptive fields")
         sizes = _effective_sizes(atlas, store, plan, unreadable, tell)
         tell(0, None, "publishing")
@@ -256,9 +256,9 @@ def _pass(plan: Plan, done: Progress, started: datetime) -> RunMetadata:
 
 def _resumption(checkpoint: Checkpoint, done: Progress, images: int) -> str | None:
     if done.next_place:
-        return f"goes on after {done.next_place:,} of {images:,} images"
+        return f"resuming after {done.next_place:,} of {images:,} images"
     why = checkpoint.why_not_used()
-    return None if why is None else f"starts with the first image: {why}"
+    return None if why is None else f"starting with the first image: {why}"
 
 
 def _sample(store: ImageStore, images: Sequence[StoredImage], model: VisionModel) -> Tensor:
@@ -272,5 +272,5 @@ def _sample(store: ImageStore, images: Sequence[StoredImage], model: VisionModel
             continue
         read.append(torch.from_numpy(picture.copy()))
     if not read:
-        raise CannotIndex("the images went away while they were indexed; the checkpoint is kept")
+        raise CannotIndex("the images disappeared during indexing; the checkpoint is kept")
     return torch.stack(read)

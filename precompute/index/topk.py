@@ -112,7 +112,7 @@ class TopK:
     def _keys(self, best: Tensor, image_ids: Tensor) -> Tensor:
         """Keys (int64 N,C) of `best` (float32 N,C)."""
         assert 0 <= int(image_ids.min()) <= int(image_ids.max()) <= _LARGEST_ID, (
-            "image ids must fit into 31 bits"
+            "image ids must fit in 31 bits"
         )
         bits = best.view(torch.int32).to(torch.int64)
         # The bits of negative floats sort in reverse: flip all but the sign.

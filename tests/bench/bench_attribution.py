@@ -181,7 +181,7 @@ def precision_and_stopping() -> None:
     print(f"float32 and float32, other noise             {alike(exact, other):.3f}")
     print(f"the first is the error of rounding, the second that of sampling with n = {SAMPLES}\n")
 
-    print("Early stop: samples until the halves agree (Spearman, corrected to the whole), most 200\n")
+    print("Early stop: samples until the halves agree (Spearman-Brown), at most 200\n")
     whole = maps(samples=200, seed=0)
     print(f"{'agreement':<12}{'mean samples':>14}{'most':>7}{'fixed n for all':>17}{'saved':>8}")
     for agreement in (0.4, 0.5, 0.6, 0.7):

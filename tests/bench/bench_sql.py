@@ -227,23 +227,23 @@ def against_json(url: str, file: Path) -> None:
     """Run the same queries both ways, alternating, and compare the answers."""
     by_title = {example.title: example for example in EXAMPLES}
     questions: dict[str, Callable[[Any], Any]] = {
-        "Which images drive one channel most?": lambda kept: [
+        "Top-activating images of a channel": lambda kept: [
             [place[1], *place[2:]] for place in kept[LAYER]["0"]
         ],
-        "Which channels does one image drive?": lambda kept: {
+        "Channels that an image activates": lambda kept: {
             (layer, int(channel))
             for layer, channels in kept.items()
             for channel, places in channels.items()
             if any(place[1] == 0 for place in places)
         },
-        "Which channels do two classes share?": lambda kept: shared(kept, 1, 2),
+        "Channels shared by two classes": lambda kept: shared(kept, 1, 2),
     }
     ours_of: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
-        "Which images drive one channel most?": lambda rows: [
+        "Top-activating images of a channel": lambda rows: [
             [row["image_id"], row["y"], row["x"]] for row in rows
         ],
-        "Which channels does one image drive?": lambda rows: {(row["layer"], row["channel"]) for row in rows},
-        "Which channels do two classes share?": lambda rows: len(rows),
+        "Channels that an image activates": lambda rows: {(row["layer"], row["channel"]) for row in rows},
+        "Channels shared by two classes": lambda rows: len(rows),
     }
     print(f"\n{'seconds, medians of 5':58s}    ours   load and search JSON        search alone")
     for title, search in questions.items():

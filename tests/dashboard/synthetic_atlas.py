@@ -22,7 +22,7 @@ from db.stores.images import ImageStore
 
 INPUT = 224
 RESIZE = 236
-LEFT_OUT = "acts on features without a position, such as pooled ones"
+LEFT_OUT = "acts on features without spatial positions, such as pooled ones"
 CREATED = datetime(2026, 1, 2, 3, 4, 5)
 STAGES = ((3, 96), (3, 192), (9, 384), (3, 768))
 

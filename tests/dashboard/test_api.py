@@ -79,10 +79,10 @@ def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> No
     assert first.headers["Location"] == f"/api/jobs/{first.json['job']}"
     assert (first.json["state"], first.json["items"], first.json["models"]) == ("queued", 2, ["synthetic"])
     assert first.json["parameters"]["parameters"]["samples"] == 25, "defaults are filled in"
-    assert "the broker is away" in first.json["notice"]
+    assert "the broker is unreachable" in first.json["notice"]
     second = asked(client, seed=7, ids="0-1", parameters={"samples": 25})
     assert (second.status_code, second.json["job"]) == (200, first.json["job"])
-    assert "asked for before" in second.json["notice"]
+    assert "already exists for this request" in second.json["notice"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> No
         ),
         ({"models": []}, "models: expected at least one, got none"),
         ({"models": "synthetic"}, "models: expected a list of names, got 'synthetic'"),
-        ({"models": ["resnet"]}, "models: 'resnet' was not indexed; indexed models are synthetic"),
+        ({"models": ["resnet"]}, "models: 'resnet' is not indexed; indexed models are synthetic"),
         ({"images": "nowhere"}, "images: there is no image set 'nowhere'; image sets are painted"),
         ({"images": None}, "images: expected a text, got None"),
         ({"ids": []}, "images: expected at least one image id, got none"),
@@ -106,7 +106,7 @@ def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> No
         ({"method": "lime"}, "method: expected one of smoothgrad, .*, got 'lime'"),
         ({"parameters": {"samples": 0}}, "samples: expected a whole number from 1 to 1000, got 0"),
         ({"parameters": [1]}, "parameters: expected an object"),
-        ({"target": "cat"}, "target: expected prediction, label or the index of a class, got 'cat'"),
+        ({"target": "cat"}, "target: expected prediction, label or a class index, got 'cat'"),
         ({"queue": "later"}, "queue: expected one of interactive, batch, got 'later'"),
         ({"sample": 3}, "body: expected members among .*, got 'sample'"),
         ({"\ud800": 3}, r"body: expected members among .*, got '\\ud800'"),

@@ -58,7 +58,7 @@ def test_empty_pages_tell_the_steps_of_the_first_run(empty_context: Context) -> 
         text(image.show_image("", None, "/image")[0]),
         text(overview.show_overview("", None, "/overview")),
     ):
-        assert "Import photographs as samples  (done)" in words
+        assert "Import photos as samples  (done)" in words
         assert "Index samples with efficientnet-lite0  (under way)" in words
         assert words.count("(waiting)") == len(WORDS) - 2
     assert status(empty_context)["first_run"] == [1, ""]

@@ -101,15 +101,15 @@ def test_a_labels_file_is_previewed_changed_imported_and_gone_with_the_upload(
     layout = client.run(place, labels=labels, preview=True)["image_import"]["layout"]
     assert layout["labels"] == {}
     assert layout["notes"] == [
-        "1 row of labels.csv names no picture here, or several, such as 'lost.jpg'",
-        "no label from labels.csv: --label-column chooses one of its columns kind, site",
+        "1 row of labels.csv names no image here, or several, such as 'lost.jpg'",
+        "no label from labels.csv: choose one of its columns with --label-column: kind, site",
     ]
     layout = client.run(place, labels=labels, preview=True, label_column="kind")["image_import"]["layout"]
     assert layout["sentence"] == (
-        "pictures with a table: split from column split of labels.csv; class from column kind of labels.csv "
-        "(2 of 3 images); label is what is written there"
+        "images with a table: split from column split of labels.csv; class from column kind of labels.csv "
+        "(2 of 3 images); label is the value in that column"
     )
-    assert layout["notes"] == ["1 row of labels.csv names no picture here, or several, such as 'lost.jpg'"]
+    assert layout["notes"] == ["1 row of labels.csv names no image here, or several, such as 'lost.jpg'"]
     assert layout["unused"] == [{"kind": "tables (.csv)", "count": 1, "example": "all/labels.csv"}]
     assert (layout["images"], layout["labels"]) == (3, {"cat": 1, "dog": 1})
     assert layout["splits"] == {"train": 1, "val": 1}
@@ -138,7 +138,7 @@ def test_without_its_number_a_labels_file_says_nothing(client: Client, images: d
     assert list((client.settings.home / "uploads").iterdir()) == []
 
 
-NO_TABLE = "is no table: expected rows of an image and its class, with or without a header"
+NO_TABLE = "is not a table: expected rows with an image and its class, with or without a header"
 
 
 def test_a_labels_file_that_says_nothing_is_one_sentence_and_nothing_is_written(
@@ -151,11 +151,11 @@ def test_a_labels_file_that_says_nothing_is_one_sentence_and_nothing_is_written(
         "a.csv": (b"x,y\n1,2\n3,4\n", f"--labels: a.csv {none_of}"),
         "b.csv": (b"\0\1\2\3", f"--labels: b.csv {NO_TABLE}"),
         "c.tsv": (b"  \n\n", f"--labels: c.tsv {NO_TABLE}"),
-        "d.jsonl": (b"{", f"d.jsonl, line 1 is no JSON that can be read {property_name}"),
-        "e.parquet": (b"PAR1", "e.parquet is no parquet file, or a damaged one: get it again"),
+        "d.jsonl": (b"{", f"d.jsonl, line 1 is not readable JSON {property_name}"),
+        "e.parquet": (b"PAR1", "e.parquet is not a parquet file, or it is damaged: download it again"),
         "f.csv": (
             b"file,label\na.jpg," + b"x" * 200_000,
-            "f.csv cannot be read in line 2: field larger than field limit (131072)",
+            "f.csv cannot be read at line 2: field larger than field limit (131072)",
         ),
     }
     for name, (content, sentence) in cases.items():
@@ -178,9 +178,9 @@ def test_what_is_no_labels_file_by_its_name_or_size_is_refused_before_it_is_sent
     mib = 2**20
     unprintable = "name: expected a printable file name of 1 to 255 characters, got "
     cases: list[tuple[str, Any, str]] = [
-        ("labels.xlsx", 9, f"labels: labels.xlsx is no table: expected {VALID} with a row an image"),
-        ("labels", 9, f"labels: labels is no table: expected {VALID} with a row an image"),
-        ("x/../labels.csv", 0, "labels: labels.csv is empty: expected a table with a row an image"),
+        ("labels.xlsx", 9, f"labels: labels.xlsx is not a table: expected {VALID} with one row per image"),
+        ("labels", 9, f"labels: labels is not a table: expected {VALID} with one row per image"),
+        ("x/../labels.csv", 0, "labels: labels.csv is empty: expected a table with one row per image"),
         ("labels.csv", 32 * mib + 1, "labels: labels.csv has 33,554,433 bytes, the limit is 33,554,432"),
         ("labels.json", 16 * mib + 1, "labels: labels.json has 16,777,217 bytes, the limit is 16,777,216"),
         ("a\nb.csv", 9, unprintable + repr("a\nb.csv")),
@@ -217,12 +217,12 @@ def test_labels_are_named_by_a_number_of_their_upload_that_is_whole(
 
     assert refused(0) == (
         409,
-        "labels: expected the number of a labels file, none, for the upload has none, got 0",
+        "labels: expected the number of a labels file, none, because the upload has none, got 0",
     )
     assert refused("labels.csv") == (400, "labels: expected the number of a labels file, got 'labels.csv'")
     half = client.http.post(f"/api/uploads/{key}/labels", json={"name": "half.csv", "size": 100}).json["file"]  # type: ignore[index]
     assert refused(0) == (409, f"labels: expected the number of a labels file, one of {half}, got 0")
-    assert refused(half) == (409, "labels: half.csv is not here yet: 0 of 100 bytes")
+    assert refused(half) == (409, "labels: half.csv is incomplete: 0 of 100 bytes")
     assert client.http.get("/api/jobs").json["jobs"] == []  # type: ignore[index]
 
 
@@ -260,13 +260,13 @@ def test_a_folder_of_the_server_takes_a_labels_file_below_the_same_roots(
     below = f"labels: expected a file below {root} (CONVSCOPE_IMAGE_ROOTS), got "
     for wrong in (tmp_path / "outside.csv", root / "link.csv", root / ".." / "outside.csv", "truth.tsv"):
         assert refused(str(wrong)) == f"{below}{str(wrong)!r}"
-    assert refused(str(root / "none.csv")) == f"labels: there is nothing at {str(root / 'none.csv')!r}"
+    assert refused(str(root / "none.csv")) == f"labels: {str(root / 'none.csv')!r} does not exist"
     assert refused(str(root / "all")) == f"labels: expected a file, got the folder {str(root / 'all')!r}"
     assert (
         refused(str(root / "note.doc"))
-        == f"labels: note.doc is no table: expected {VALID} with a row an image"
+        == f"labels: note.doc is not a table: expected {VALID} with one row per image"
     )
-    assert refused(3) == "labels: expected the path of a file, got 3"
+    assert refused(3) == "labels: expected a file path, got 3"
     job = client.run("/api/jobs", labels=str(root / "truth.tsv"), **asked)
     assert job["state"] == "done", job["error"]
     assert client.labels() == {"a.jpg": ("cat", "train"), "b.jpg": ("dog", "val"), "c.jpg": (None, None)}

@@ -373,7 +373,7 @@ def test_the_proxy_names_the_user_and_nobody_else_does(named: flask.Flask) -> No
     layout = client.get("/_dash-layout", headers=ada, environ_base=proxy)
     assert layout.status_code == 200
     assert "Logged in as ada" in layout.text
-    assert "Log out" not in layout.text, "that is the proxy's"
+    assert "Log out" not in layout.text, "that only the proxy sets"
     for forged in ({"REMOTE_ADDR": "10.1.2.4"}, {"REMOTE_ADDR": "127.0.0.1"}, {"REMOTE_ADDR": "::1"}):
         assert client.get("/_dash-layout", headers=ada, environ_base=forged).status_code == 403
         spoken_for = ada | {"X-Forwarded-For": "10.1.2.3"}

@@ -146,7 +146,8 @@ def test_labels_that_are_no_class_are_named_and_how_to_settle_them(empty_context
         )
     words = shown()
     assert (
-        "2 of 4 labels are classes of synthetic: 1 by WordNet id, 1 by a synonym, 1 ambiguous, 1 no class of the model."
+        "2 of 4 labels are classes of synthetic: 1 by WordNet id, 1 by a synonym, 1 ambiguous, 1 not a "
+        "class of the model."
     ) in words
     assert "crane 2 1 kind 1, 2 kind 2 unicorn 1 no class" in " ".join(words.split())
     assert "convscope models map-labels synthetic --images birds" in words

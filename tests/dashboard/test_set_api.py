@@ -120,10 +120,10 @@ def test_a_new_name_reaches_the_atlas_and_all_rows_of_the_ledger(
 @pytest.mark.parametrize(
     ("name", "body", "status", "sentence"),
     [
-        ("painted", {"name": "other"}, 409, "there is an image set 'other' already"),
-        ("painted", {"name": "My Set"}, 400, "name: expected a name of at most 100 small letters"),
+        ("painted", {"name": "other"}, 409, "an image set named 'other' already"),
+        ("painted", {"name": "My Set"}, 400, "name: expected a name of at most 100 lowercase letters"),
         ("painted", {"name": 3}, 400, "name: expected a text, got 3"),
-        ("painted", {"description": "x" * 10_001}, 400, "description: expected a text of at most 10,000"),
+        ("painted", {"description": "x" * 10_001}, 400, "description: expected a string of at most 10,000"),
         ("painted", {"description": "\ud800"}, 400, "half of a surrogate pair"),
         ("painted", {}, 400, "expected a name, a description, or both"),
         ("painted", {"nmae": "x"}, 400, "body: expected members among name, description, got 'nmae'"),
@@ -150,7 +150,7 @@ def test_a_set_that_is_worked_on_is_neither_renamed_nor_removed(
         client.delete("/api/image_sets/painted?confirm=painted"),
     ):
         assert answer.status_code == 409
-        assert answer.json["error"] == f"job {job} on 'painted' did not end yet: wait, or cancel them"
+        assert answer.json["error"] == f"job {job} on 'painted' have not ended yet: wait, or cancel them"
     client.delete(f"/api/jobs/{job}")
     with context.store.adding():
         busy = client.delete("/api/image_sets/painted?confirm=painted")
@@ -228,7 +228,9 @@ def test_no_job_is_made_for_a_set_that_was_renamed_or_removed_since_it_was_looke
     with pytest.raises(InvalidRequest, match="there is no image set 'painted'"):
         context.submitter.submit(new)
     # a client that read the atlas before the change and reaches the ledger after it
-    with pytest.raises(SetChanged, match="'painted' was renamed or removed meanwhile: ask again"):
+    with pytest.raises(
+        SetChanged, match="'painted' was renamed or removed in the meantime: submit the request again"
+    ):
         jobs.submit_job(context.ledger, new, set_changes=before)
     assert counted(context, "painted")[0] == 0
     assert context.submitter.submit(built(context, "renamed")).queued
@@ -266,7 +268,7 @@ def test_what_is_about_a_result_that_was_removed_is_refused(client: FlaskClient,
     new = faithfulness_job(context.ledger, [1])
     with context.ledger.write() as connection:
         connection.execute(SaliencyMap.__table__.delete().where(SaliencyMap.map == 1))
-    with pytest.raises(InvalidRequest, match="map 1 was removed meanwhile"):
+    with pytest.raises(InvalidRequest, match="map 1 was removed in the meantime"):
         context.submitter.submit(new)
 
 
@@ -288,7 +290,7 @@ def test_a_removal_takes_builds_along_and_the_atlas_shrinks(client: FlaskClient,
     assert [path.name for path in builds.iterdir()] == ["other"]
     assert context.atlas.fetch(Query("SELECT * FROM images ORDER BY image_id")) == before
     comment = "SELECT comment FROM duckdb_tables() WHERE table_name = 'image_sets'"
-    assert context.atlas.fetch(Query(comment)) == [{"comment": "Image sets that were imported."}]
+    assert context.atlas.fetch(Query(comment)) == [{"comment": "Imported image sets."}]
 
 
 def test_a_removal_that_died_between_the_stores_is_made_whole_by_asking_again(
@@ -307,6 +309,6 @@ def test_a_removal_that_died_between_the_stores_is_made_whole_by_asking_again(
     assert counted(context, "painted") == [0, 0, 0, 0]
     refused: Any = client.post("/api/jobs", json=REQUEST)
     assert refused.status_code == 400
-    assert "do that again if it was interrupted" in refused.json["error"]
+    assert "repeat that step if it was interrupted" in refused.json["error"]
     assert client.delete("/api/image_sets/painted?confirm=painted").status_code == 200
     assert counted(context, "painted") == [0, 0, 0, 0]

@@ -84,7 +84,7 @@ def test_parameters_are_bound_and_never_part_of_the_statement(client: FlaskClien
     [
         ({}, 400, "q: expected an SQL statement, got none"),
         ({"q": "SELECT"}, 400, "SELECT clause without selection list"),
-        ({"q": "DROP TABLE images"}, 400, "SQL here only reads"),
+        ({"q": "DROP TABLE images"}, 400, "only reading is allowed"),
         ({"q": "SELECT * FROM '/etc/passwd'"}, 400, "passwd"),
         ({"q": "SELECT $n"}, 400, "parameters without a value: n"),
         ({"q": "SELECT error('so')"}, 400, "so"),
@@ -361,14 +361,14 @@ Told = dict[str, list[dict[str, Any]]]
 
 def test_classes_are_counted(told: Told) -> None:
     expected = Counter(row["label"] for row in told["images"])
-    assert {row["label"]: row["images"] for row in told["Which classes does an image set have?"]} == expected
+    assert {row["label"]: row["images"] for row in told["Classes of an image set"]} == expected
 
 
 def test_a_channels_images_are_its_top(told: Told) -> None:
     values = told["values"][0]
     mine = [r for r in told["activations"] if r["layer"] == values["layer"] and r["channel"] == 1]
     expected = [(r["rank"], r["image_id"]) for r in sorted(mine, key=lambda r: r["rank"])]
-    assert [(r["rank"], r["image_id"]) for r in told["Which images drive one channel most?"]] == expected
+    assert [(r["rank"], r["image_id"]) for r in told["Top-activating images of a channel"]] == expected
 
 
 def test_an_images_channels_are_ordered_by_their_own_spread(told: Told) -> None:
@@ -387,7 +387,7 @@ def test_an_images_channels_are_ordered_by_their_own_spread(told: Told) -> None:
         )
 
     expected = sorted((deviations(r) for r in told["activations"] if r["image_id"] == 4), reverse=True)[:60]
-    found = [row["deviations"] for row in told["Which channels does one image drive?"]]
+    found = [row["deviations"] for row in told["Channels that an image activates"]]
     assert found == pytest.approx(expected, rel=1e-6)
 
 
@@ -410,17 +410,17 @@ def test_selectivity_is_the_entropy_of_labels(told: Told) -> None:
     for (layer, channel), found in labels.items():
         if (layer, channel) in telling:
             by_layer.setdefault(layer, []).append(entropy(found))
-    for row in told["How does selectivity grow from layer to layer?"]:
+    for row in told["Selectivity by layer"]:
         expected = sum(by_layer[row["layer"]]) / len(by_layer[row["layer"]])
         assert row["mean_entropy_bits"] == pytest.approx(expected)
-    best = told["Which channels stand for one class?"][0]
+    best = told["Channels selective for one class"][0]
     share = max(
         Counter(found).most_common(1)[0][1] / len(found)
         for key, found in labels.items()
         if len(found) >= 5 and key in telling
     )
     assert best["majority_share"] == pytest.approx(share)
-    shared = told["Which channels do two classes share?"]
+    shared = told["Channels shared by two classes"]
     first, second = (
         next(r["wnid"] or r["label"] for r in told["images"] if r["label"] == told["values"][0][name])
         for name in ("first", "second")
@@ -441,13 +441,13 @@ def test_accuracy_and_mistakes_are_recounted(told: Told) -> None:
     judged = {row["image_id"] for row in told["predictions"] if row["is_label"]}
     assert judged <= {image for image, label in labels.items() if label is not None}
     first = [row for row in told["predictions"] if row["rank"] == 1 and row["image_id"] in judged]
-    for row in told["How often is each class named right?"]:
+    for row in told["Accuracy by class"]:
         mine = [one["is_label"] for one in first if labels[one["image_id"]] == row["label"]]
         assert (row["images"], row["accuracy"]) == (len(mine), pytest.approx(sum(mine) / len(mine)))
     wrong = sorted((one["probability"] for one in first if not one["is_label"]), reverse=True)
-    found = [row["probability"] for row in told["Which mistakes is the model surest of?"]]
+    found = [row["probability"] for row in told["Most confident mistakes"]]
     assert found == pytest.approx(wrong[:60])
-    for row in told["Is the model as sure as it is right?"]:
+    for row in told["Calibration: confidence and accuracy"]:
         mine = [
             one["is_label"]
             for one in first
@@ -457,17 +457,17 @@ def test_accuracy_and_mistakes_are_recounted(told: Told) -> None:
 
 
 def test_dead_channels_are_counted(told: Told) -> None:
-    for row in told["Which channels are dead, layer by layer?"]:
+    for row in told["Dead channels by layer"]:
         mine = [one["dead"] for one in told["channel_stats"] if one["layer"] == row["layer"]]
         assert (row["channels"], row["dead"]) == (len(mine), sum(mine))
 
 
 def test_attacks_come_weakest_first_and_what_resists_is_not_among_them(told: Told) -> None:
-    found = told["Which images fall to the smallest attack?"]
+    found = told["Images with the smallest successful epsilon"]
     expected = sorted((0.001 * (1 + image * 5 % 7), image) for image in range(8) if image != 5)
     assert [row["epsilon"] for row in found] == pytest.approx([epsilon for epsilon, _ in expected])
     assert {row["image_id"] for row in found} == {image for _, image in expected}
-    points = told["Do confident predictions resist longer?"]
+    points = told["Confidence and smallest successful epsilon"]
     assert [row["probability_before"] for row in points] == sorted(
         row["probability_before"] for row in points
     )
@@ -479,7 +479,7 @@ def test_attacks_come_weakest_first_and_what_resists_is_not_among_them(told: Tol
 
 
 def test_shifts_up_and_down_do_not_cancel(told: Told) -> None:
-    (row,) = told["Which channels do attacks move again and again?"]
+    (row,) = told["Channels that attacks shift most often"]
     assert (row["channel"], row["attacks"], row["up"], row["down"]) == (2, 3, 1, 2)
     assert row["mean_size_in_deviations"] == pytest.approx((1.5 + 1.5 + 0.5) / 3)
 

@@ -82,7 +82,7 @@ def test_a_file_grows_piece_by_piece_and_says_where_to_go_on(client: FlaskClient
     early = client.post(f"/api/uploads/{key}/import", json={"images": "mine"})
     assert early.status_code == 409
     assert early.json["error"].startswith(  # type: ignore[index]
-        f"1 of 2 files are not here yet, the first is file 0: 100 of {len(data):,} bytes"
+        f"1 of 2 files are incomplete, the first is file 0: 100 of {len(data):,} bytes"
     )
     assert put(client, key, 0, data[100:], 100).json["received"] == len(data)
     told = client.get(f"/api/uploads/{key}").json
@@ -97,7 +97,7 @@ def test_an_upload_becomes_a_job_once(opened: tuple[FlaskClient, Context]) -> No
     put(client, key, 0, b"abc")
     refused = client.post(f"/api/uploads/{key}/import", json={"images": "My Photos"})
     assert refused.status_code == 400
-    assert refused.json["error"].startswith("images: expected a name of at most 100 small letters")  # type: ignore[index]
+    assert refused.json["error"].startswith("images: expected a name of at most 100 lowercase letters")  # type: ignore[index]
     first = client.post(f"/api/uploads/{key}/import", json={"images": "mine"})
     assert (first.status_code, first.json["kind"], first.json["image_set"]) == (201, "import", "mine")  # type: ignore[index]
     assert (first.json["models"], first.json["page"]) == ([], None)  # type: ignore[index]
@@ -165,7 +165,7 @@ def test_a_disk_without_room_is_said_before_anything_is_sent(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 4 * 10**8, 6 * 10**8))
     answer = client.post("/api/uploads", json={"files": [{"name": "a.zip", "size": 10**9}]})
     assert answer.status_code == 507
-    assert "the disk has no room: expected 2.0 GB free on top of 0.5 GB, got 63.1 MB" in answer.json["error"]  # type: ignore[index]
+    assert "not enough disk space: expected 2.0 GB free on top of 0.5 GB, got 63.1 MB" in answer.json["error"]  # type: ignore[index]
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 10**9, 0))
     assert put(client, key, 0, b"x").status_code == 507
     assert [path.name for path in (settings.home / "uploads").iterdir()] == [key]

@@ -65,7 +65,9 @@ def test_a_failing_publisher_leaves_the_current_version_untouched(atlas: Atlas) 
 
 def test_a_version_that_breaks_a_law_is_not_published(atlas: Atlas) -> None:
     add_set(atlas, "a")
-    with pytest.raises(AtlasError, match="the law 'image_sets counts its images' does not hold for 'b'"):
+    with pytest.raises(
+        AtlasError, match=r"the invariant 'image_sets[.]images is the number of images' does not hold for 'b'"
+    ):
         add_set(atlas, "b", images=3)
     assert atlas.fetch(SETS) == [{"image_set": "a"}]
 

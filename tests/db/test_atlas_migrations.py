@@ -151,7 +151,7 @@ def test_a_version_that_no_published_code_wrote_is_refused(settings: Settings) -
     with duckdb.connect(str(path)) as connection:
         connection.execute("UPDATE atlas_info SET schema_version = 2")
     with pytest.raises(
-        AtlasError, match=r"tables of version 2, which no Convscope wrote: expected one of 1, 3, 4;"
+        AtlasError, match=r"tables of version 2, which no Convscope has written: expected one of 1, 3, 4;"
     ):
         open_home(settings)
 

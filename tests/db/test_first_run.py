@@ -33,7 +33,7 @@ def test_an_empty_home_lacks_everything_and_says_so_at_once(settings: Settings) 
     announce(settings.home, STEPS)
     told = read_first_run(settings.home)
     assert told == FirstRun(tuple(step.words() for step in STEPS))
-    assert told.steps[0] == "Import photographs as samples"
+    assert told.steps[0] == "Import photos as samples"
     assert told.steps[-1] == "Index stimuli with convnext-demo"
 
 
@@ -100,7 +100,7 @@ def test_an_announcement_does_not_speak_over_who_is_at_it(tmp_path: Path) -> Non
 
 
 def test_only_one_process_fills(tmp_path: Path) -> None:
-    busy = pytest.raises(FirstRunBusy, match="another process fills this installation")
+    busy = pytest.raises(FirstRunBusy, match="another process is already filling this installation")
     with filling(tmp_path), busy, filling(tmp_path):
         pass
     with filling(tmp_path):

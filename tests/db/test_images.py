@@ -233,12 +233,12 @@ def test_the_suffix_follows_the_content() -> None:
         (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
         (b"\n <HTML>not found</HTML>", "web page"),
         (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
-        (b"hello", "no picture that can be read: expected JPEG"),
-        (b"%PDF-1.7", "no picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no picture"),
+        (b"hello", "not a readable image: expected JPEG"),
+        (b"%PDF-1.7", "not a readable image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a readable image"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC is not supported"),
-        (b"\xff\xd8\xff\xe0", "damaged or cut short"),
-        (b"\x89PNG\r\n\x1a\n", "damaged or cut short"),
+        (b"\xff\xd8\xff\xe0", "damaged or truncated"),
+        (b"\x89PNG\r\n\x1a\n", "damaged or truncated"),
     ],
 )
 def test_what_is_no_picture_is_refused_with_a_reason(data: bytes, reason: str) -> None:

@@ -154,11 +154,11 @@ def test_a_failed_item_fails_the_job_and_the_others_keep_their_results(ledger: L
     job = submitted(ledger)
     claim = claimed(ledger, job)
     first, second = (item["item"] for item in claims.open_items(ledger, claim))
-    claims.fail_item(ledger, claim, first, seconds=0.1, error="the file is gone")
+    claims.fail_item(ledger, claim, first, seconds=0.1, error="the file is missing")
     claims.finish_item(ledger, claim, second, seconds=0.1, store=lambda _connection: 3)
     assert claims.finish(ledger, claim) == "failed"
     found = job_queries.job(ledger, job)
-    assert found["error"] == "1 of 2 have no result, the first is image 0 with m: the file is gone"
+    assert found["error"] == "1 of 2 have no result, the first is image 0 with m: the file is missing"
     assert [item["result"] for item in job_queries.job_items(ledger, job)] == [None, 3]
 
 
@@ -225,7 +225,7 @@ def test_an_ended_job_cannot_be_cancelled_and_a_waiting_one_not_tried_again(ledg
     claim = claimed(ledger, job)
     do_all_items(ledger, claim)
     claims.finish(ledger, claim)
-    with pytest.raises(IllegalMove, match=f"job {job} is done and cannot be cancelled"):
+    with pytest.raises(IllegalMove, match=f"job {job} is done and can no longer be cancelled"):
         jobs.cancel(ledger, job)
     for call in (jobs.cancel, jobs.retry):
         with pytest.raises(NoSuchJob, match="there is no job 99"):
@@ -319,7 +319,10 @@ def test_a_lapsed_job_is_tried_again_up_to_the_stated_number_of_attempts(ledger:
         claimed(ledger, job, worker="dies")
         assert sweep_after_a_lease(ledger, attempts=3).lapsed == (job,)
     found = job_queries.job(ledger, job)
-    assert (found["state"], found["error"]) == ("failed", "worker dies fell silent in attempt 3 of 3")
+    assert (found["state"], found["error"]) == (
+        "failed",
+        "worker dies stopped sending heartbeats in attempt 3 of 3",
+    )
 
 
 def test_a_lapsed_job_that_was_to_be_cancelled_is_cancelled(ledger: Ledger) -> None:

@@ -122,7 +122,7 @@ def test_a_database_that_is_away_is_named_without_its_password(settings: Setting
 
 def test_a_home_that_cannot_be_written_to_is_named(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(LedgerError, match=r"expected nothing, or a folder, at .*/file, got a file"):
+    with pytest.raises(LedgerError, match=r"expected a folder, or nothing, at .*/file, got a file"):
         Ledger(dataclasses.replace(settings, home=tmp_path / "file")).migrate()
 
 

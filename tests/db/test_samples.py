@@ -174,13 +174,13 @@ def _refusals() -> list[tuple[str, bytes, str]]:
     wide, narrow = {"photometric": "minisblack"}, (GRAY >> 8).astype(np.uint8)
     chunky = {**wide, "planarconfig": "contig"}
     return [
-        ("13 bands", tiff(np.dstack([GRAY] * 13), **chunky), "it has 13 bands of 16 bits and does not say"),
+        ("13 bands", tiff(np.dstack([GRAY] * 13), **chunky), "it has 13 bands of 16 bits and does not state"),
         ("bands apart", tiff(np.stack([narrow] * 4), **wide, planarconfig="separate"), "4 bands of 8 bits"),
         ("2 bands", tiff(np.dstack([narrow] * 2), **chunky), "it has 2 bands of 8 bits"),
         (
             "half",
             tiff(share.astype(np.float16), **wide),
-            "16-bit floating-point samples have no agreed range",
+            "16-bit floating-point samples have no defined range",
         ),
         ("float", tiff(share.astype(np.float32), **wide), "32-bit floating-point"),
         ("double", tiff(share.astype(np.float64), **wide), "64-bit floating-point"),

@@ -46,7 +46,7 @@ def test_a_url_that_is_none_is_refused_without_being_repeated(name: str, value: 
 @pytest.mark.parametrize("password", ["seven77", "%", "        ", "tab\tinside", "line\nbreak"])
 def test_a_password_that_is_none_is_refused_without_being_repeated(password: str) -> None:
     with pytest.raises(
-        SettingError, match="CONVSCOPE_PASSWORD: expected 8 printable characters or more"
+        SettingError, match="CONVSCOPE_PASSWORD: expected 8 or more printable characters"
     ) as caught:
         read_settings({"CONVSCOPE_PASSWORD": password})
     assert password not in str(caught.value)
@@ -77,8 +77,8 @@ def test_a_password_is_not_in_what_a_traceback_shows_of_the_settings() -> None:
             "X_Remote_User",
             "expected the name of a header such as X-Remote-User, got",
         ),
-        ("CONVSCOPE_USER_HEADER", "Cookie", "expected a header that is the proxy's alone, got 'Cookie'"),
-        ("CONVSCOPE_USER_HEADER", "X-Forwarded-For", "expected a header that is the proxy's alone"),
+        ("CONVSCOPE_USER_HEADER", "Cookie", "expected a header that only the proxy sets, got 'Cookie'"),
+        ("CONVSCOPE_USER_HEADER", "X-Forwarded-For", "expected a header that only the proxy sets"),
         ("CONVSCOPE_PROXY", "127.0.0.1,proxy", "expected addresses or networks .*, got 'proxy'"),
         ("CONVSCOPE_PROXY", "10.0.0.1/8", "expected addresses or networks .*, got '10.0.0.1/8'"),
         ("CONVSCOPE_HOSTS", "lab.example.org:8050", "expected host names .*, without a port, got"),

@@ -182,7 +182,7 @@ def test_a_refusal_names_the_nearest_and_where_the_list_is(connection: duckdb.Du
     with pytest.raises(RefusedSQL) as refused:
         check(connection, "SELECT rond(1.5)", ())
     assert str(refused.value) == (
-        "rond() is refused: it is not on the list of functions that SQL here calls, near it are round, second, random"
+        "rond() is refused: it is not in the list of allowed functions, similar ones are round, second, random"
         " (`convscope sql --functions`, /api/sql/functions)"
     )
     assert near("medain")[0] == "median"

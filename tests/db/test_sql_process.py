@@ -81,8 +81,8 @@ def test_the_databases_message_is_told_and_the_process_serves_again(
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (signal.SIGXCPU, "stopped: it took more processor time than a query may"),
-        (signal.SIGKILL, "the query ended its process (SIGKILL): nothing else was harmed"),
+        (signal.SIGXCPU, "stopped: it exceeded the processor time limit of a query"),
+        (signal.SIGKILL, "the query ended its process (SIGKILL); nothing else was affected"),
     ],
 )
 def test_a_process_that_ends_in_the_middle_is_told_and_replaced(

@@ -23,5 +23,5 @@ def test_the_nearest_name_is_what_was_meant(given: str, known: list[str], expect
 def test_what_there_is_is_listed_and_a_long_list_is_cut() -> None:
     assert choices("sampels", ["samples", "stimuli"]) == "did you mean 'samples'? there are samples, stimuli"
     assert choices("zebra", ["samples"], nouns="sets are") == "sets are samples"
-    assert choices("a", []) == "there is none yet"
+    assert choices("a", []) == "none exist yet"
     assert choices("zebra", [f"class{n}" for n in range(14)]).endswith("class11 and 2 more")

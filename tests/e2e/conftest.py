@@ -137,7 +137,7 @@ def first_run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 command = Running(made, "run", "--port", "0")
                 command.wait_for(r"(Ready)", seconds=600)
                 told = command.log.read_text()
-                assert "Import photographs as samples:" not in told
+                assert "Import photos as samples:" not in told
                 assert "Index samples with efficientnet-lite0:" not in told
                 assert "Index stimuli with convnext-demo:" in told
                 command.stop()  # so that the copies are complete

@@ -233,7 +233,7 @@ def test_a_batch_is_attacked_from_the_terminal_and_each_point_opens_its_image(
     assert made.returncode == 0, made.stderr
     number, summary = made.stdout.splitlines()
     assert re.match(
-        r"\d+ changed, \d+ resisted to the cap, 0 had no gradient; median smallest epsilon 0\.", summary
+        r"\d+ changed, \d+ resisted up to the cap, 0 had no gradient; median smallest epsilon 0\.", summary
     )
     total = fetched(f"{url}/api/jobs/{number}")["items"]
     page.goto(f"{url}/robustness?{HERE}&protocol=FGSM, leaves the prediction, step 0.001 to 0.02")

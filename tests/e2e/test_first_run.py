@@ -92,7 +92,7 @@ def test_a_first_run_that_is_killed_is_told_as_stopped(running: Running) -> None
     running.wait_for(r"(name=.first run.)", seconds=60)
     filler = next(pid for pid, words in running.processes().items() if "first-run" in words)
     os.kill(filler, signal.SIGKILL)
-    running.wait_for(r"(the first run goes on with the next)", seconds=30)
+    running.wait_for(r"(the first run resumes with the next)", seconds=30)
     told = json.loads(get(f"{url}/status.json"))["first_run"]
     assert told[1] == "its process ended with exit code -9"
 

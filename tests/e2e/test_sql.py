@@ -124,7 +124,7 @@ def test_what_is_wrong_is_said_in_a_sentence_and_the_page_goes_on(browser: Brows
     for sql, sentence in (
         ("SELECT * FROM read_csv('/etc/passwd')", "read_csv() is refused"),
         ("SELECT nothing FROM images", "nothing"),
-        ("DELETE FROM images", "SQL here only reads"),
+        ("DELETE FROM images", "only reading is allowed"),
     ):
         write(page, sql)
         page.get_by_role("button", name="Run").click()
@@ -183,7 +183,7 @@ def test_the_pickers_fill_model_and_images(page: Page, site: str) -> None:
 
 def test_an_example_fills_its_parameters_and_shows_pictures_and_a_chart(page: Page, site: str) -> None:
     opened(page, site)
-    page.locator(".sql-starts").get_by_role("button", name="Which images drive one channel most?").click()
+    page.locator(".sql-starts").get_by_role("button", name="Top-activating images of a channel").click()
     cards = page.locator(".sql-cards img")
     expect(cards).to_have_count(20)
     cards.first.scroll_into_view_if_needed()
@@ -202,7 +202,7 @@ def test_an_example_fills_its_parameters_and_shows_pictures_and_a_chart(page: Pa
     page.keyboard.press("ArrowLeft")
     expect(page.get_by_role("tab", name="Table", exact=True)).to_have_attribute("aria-selected", "true")
     expect(page.locator(ROWS)).to_have_count(20)
-    sql = next(one.sql for one in EXAMPLES if one.title == "Which images drive one channel most?")
+    sql = next(one.sql for one in EXAMPLES if one.title == "Top-activating images of a channel")
     values = {"p.model": "synthetic", "p.images": "painted", "p.layer": layer, "p.channel": "0"}
     with urllib.request.urlopen(f"{site}/api/sql?" + urllib.parse.urlencode({"q": sql, **values})) as answer:
         rows = json.load(answer)["rows"]
@@ -296,6 +296,6 @@ def test_the_sql_of_a_page_opens_and_runs(page: Page, filled_home: Settings, sit
 
 def test_on_a_phone_the_result_is_scrolled_to(phone: Page, site: str) -> None:
     opened(phone, site)
-    phone.locator(".sql-starts").get_by_role("button", name="Which classes does an image set have?").click()
+    phone.locator(".sql-starts").get_by_role("button", name="Classes of an image set").click()
     expect(phone.locator("#sql-figure .bars path").first).to_be_in_viewport()
     until(phone, "document.documentElement.scrollWidth <= innerWidth")  # once the chart has its size

@@ -155,7 +155,7 @@ def test_a_preview_says_what_is_taken_and_takes_what_is_said(
     dialog.get_by_label("Split from").fill("9")
     dialog.get_by_role("button", name="Preview again").click()
     expect(dialog.get_by_role("alert")).to_have_text(
-        "level 9: no picture lies that many folders deep", timeout=120_000
+        "level 9: no image is nested that deeply", timeout=120_000
     )
     dialog.get_by_label("Split from").fill("1")
     dialog.get_by_role("button", name="Preview again").click()
@@ -245,7 +245,7 @@ def test_what_cannot_be_added_is_said_where_it_is_typed_and_by_keyboard_alone(
     choose(dialog, "Choose files", tmp_path / "note.jpg")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(dialog.get_by_role("alert")).to_contain_text(
-        "the only picture in upload of note.jpg", timeout=90_000
+        "the only image in upload of note.jpg", timeout=90_000
     )
     photographed(page, "add-error")
     page.keyboard.press("Escape")

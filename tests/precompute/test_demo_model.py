@@ -193,7 +193,7 @@ def test_the_model_card_states_what_is_measured(shared_data: Path) -> None:
     teacher = load_model(TEACHER)
     boxes = foolbox_photos()
     answered = ask(teacher, boxes).probabilities
-    assert card_row("photos of Foolbox", measure(network, boxes, answered)) in card
+    assert card_row("photos from Foolbox", measure(network, boxes, answered)) in card
     nette, tiny = imagenette_validation(shared_data), tiny_imagenet(shared_data, "val")
     assert (len(nette), len(tiny)) == (134, 5000)
     for name, images, answers, columns in (

@@ -73,7 +73,7 @@ def test_the_devkit_s_list_alone_is_refused_with_what_to_add(write_files: WriteF
 
 def test_an_id_that_does_not_exist_is_refused_by_its_line(write_files: WriteFiles) -> None:
     folder = write_files({LIST: b"1\n1001\n", "meta.mat": meta_mat()})
-    with pytest.raises(ImportRefused, match=r"from 1 to 1000 in line 2, got '1001'"):
+    with pytest.raises(ImportRefused, match=r"from 1 to 1000 at line 2, got '1001'"):
         load_ground_truth(folder)
 
 
@@ -103,8 +103,8 @@ def test_an_archive_that_is_cut_short_is_refused(write_files: WriteFiles, tmp_pa
         tar.add(write_files({LIST: IDS, "meta.mat": meta_mat()}), "data")
     whole = archive.read_bytes()
     for length, words in (
-        (30, "no ground truth that can be read"),
-        (len(whole) // 2, "damaged or cut short"),
+        (30, "not a readable ground truth"),
+        (len(whole) // 2, "damaged or truncated"),
     ):
         archive.write_bytes(whole[:length])
         with pytest.raises(ImportRefused, match=words):
@@ -117,9 +117,9 @@ def test_what_is_too_long_or_no_file_is_refused(write_files: WriteFiles) -> None
     )
     os.mkfifo(folder / "c.txt")
     for name, words in (
-        ("a.csv", "cannot be read in line 2: field larger"),
+        ("a.csv", "cannot be read at line 2: field larger"),
         ("b.txt", "it has 34,603,008 bytes"),
-        ("c.txt", "no regular file"),
+        ("c.txt", "not a regular file"),
     ):
         with pytest.raises(ImportRefused, match=words):
             load_ground_truth(folder / name)
@@ -158,19 +158,19 @@ def test_lists_of_wnids_are_read_by_line_or_by_name(write_files: WriteFiles) -> 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"ILSVRC2012_val_00000001.JPEG 65\n", "class numbers without saying in which order"),
-        (b"some prose\n", "no ground truth that can be read"),
-        (b"", "no ground truth that can be read"),
+        (b"ILSVRC2012_val_00000001.JPEG 65\n", "class numbers without stating their order"),
+        (b"some prose\n", "not a readable ground truth"),
+        (b"", "not a readable ground truth"),
     ],
 )
 def test_what_is_not_sure_is_refused(write_files: WriteFiles, content: bytes, words: str) -> None:
     folder = write_files({"val.txt": content})
     with pytest.raises(ImportRefused, match=words):
         load_ground_truth(folder / "val.txt")
-    with pytest.raises(ImportRefused, match="holds no ground truth"):
+    with pytest.raises(ImportRefused, match="contains no ground truth"):
         load_ground_truth(folder)
 
 
 def test_a_path_with_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImportRefused, match=r"there is no ground truth at .*none"):
+    with pytest.raises(ImportRefused, match=r"no ground truth found at .*none"):
         load_ground_truth(tmp_path / "none")

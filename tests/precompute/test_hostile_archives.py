@@ -82,9 +82,9 @@ class Pack:
         return bytes(whole)
 
 
-LEADS_OUT = "its path leads out of the folder that it is packed in"
-INNER = "it is an archive inside the archive: import it by itself"
-LINK = "it is a link inside the archive"
+LEADS_OUT = "its path points outside the archive"
+INNER = "it is an archive within the archive: import it separately"
+LINK = "it is a link within the archive"
 DEVICE = "it is a device or a pipe, not a file"
 S_IFLNK, S_IFCHR = 0o120777 << 16, 0o020666 << 16
 
@@ -103,7 +103,7 @@ CASES: dict[str, tuple[str, Callable[[Pack], bytes], dict[str, str]]] = {
     "control characters": (
         "a.zip",
         lambda p: p.zip(("a\nb.jpg", p.good)),
-        {"a\\nb.jpg": "its path holds control characters"},
+        {"a\\nb.jpg": "its path contains control characters"},
     ),
     "symlink in a zip": (
         "a.zip",
@@ -129,7 +129,7 @@ CASES: dict[str, tuple[str, Callable[[Pack], bytes], dict[str, str]]] = {
     "no tar in a tar": (
         "a.tar",
         lambda p: p.tar(("b.tar", tarfile.REGTYPE, b"x" * 600)),
-        {"b.tar": "it is no tar archive"},
+        {"b.tar": "it is not a tar archive"},
     ),
     "ratio": (
         "a.zip",
@@ -201,7 +201,7 @@ def test_names_that_lie_about_their_encoding_refuse_the_archive(
 ) -> None:
     whole = Pack(photo(1)).zip(("ü.jpg", photo(2)))
     (tmp_path / "a.zip").write_bytes(whole.replace("ü".encode(), b"\xff\xfe"))
-    with pytest.raises(ImportRefused, match="has names that are not in UTF-8 although it says so"):
+    with pytest.raises(ImportRefused, match="has names marked as UTF-8 that are not UTF-8"):
         bring(tmp_path / "a.zip")
 
 

@@ -86,7 +86,7 @@ def test_an_import_says_of_its_images_what_their_pixels_do_not_show(
     for report in (bring(folder), bring(folder)):  # the second import decodes nothing
         low, several = report.notes
         assert low.startswith("1 image uses only the lower 12 bits of its 16 and looks nearly black")
-        assert several == "1 file holds several pages or frames, of which the first is the image"
+        assert several == "1 file holds several pages or frames; the first is used"
     assert bring(write_files({"plain.png": photo(2, kind="PNG")}, "plain"), image_set="plain").notes == ()
 
 
@@ -189,8 +189,8 @@ def test_a_file_name_that_is_not_utf8_is_refused_by_name(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, "there is no picture in"),
-        ({"notes.txt": b"text"}, r"there is no picture in .*: expected files such as \.jpg"),
+        ({}, "no image found in"),
+        ({"notes.txt": b"text"}, r"no image found in .*: expected files such as \.jpg"),
         ({"a.jpg": b"", "b.jpg": b""}, r"none of the 2 pictures in .* the first, a\.jpg: the file is empty"),
     ],
 )
@@ -204,7 +204,7 @@ def test_a_source_without_a_picture_is_refused(
 
 @pytest.mark.parametrize("name", ["", "Photos", "my photos", "../up", "-x", ".x", "a/b", "a\n", "é"])
 def test_a_name_that_does_not_fit_into_an_address_is_refused(name: str, bring: Bring, tmp_path: Path) -> None:
-    with pytest.raises(ImportRefused, match="expected a name of at most 100 small letters"):
+    with pytest.raises(ImportRefused, match="expected a name of at most 100 lowercase letters"):
         bring(tmp_path, name)
 
 
@@ -288,7 +288,7 @@ def test_labels_can_be_added_until_a_run_has_used_them(
     add_run("pictures")
     truth.write_text("a.jpg n01751748\n")
     with pytest.raises(
-        ImportRefused, match=r"1 image of 'pictures' has other labels now than when a-model ran"
+        ImportRefused, match=r"1 image of 'pictures' has different labels now than when a-model ran"
     ):
         bring(folder, ground_truth=truth)
     assert [row["wnid"] for row in rows(atlas)] == ["n01440764", None]

@@ -56,7 +56,7 @@ def test_a_disk_that_fills_up_is_named_and_is_as_free_as_before(
         assert said.startswith("no space left on the disk of ")
         assert str(store.home) in said
         assert "free, at least" in said
-        assert "needed; make room and try again" in said
+        assert "needed; free some space and try again" in said
         assert "Errno" not in said
         assert pictures(store) == set()
         assert atlas.version() is None

@@ -257,7 +257,7 @@ def test_images_that_went_away_are_named_and_stop_nothing(
     Image.new("RGB", (9, 9)).save(pictures / "n02123045" / "04.png")
     report = run_index(atlas, store, model=model, image_set="noise", batch_size=4)
     assert [str(entry) for entry in report.unreadable] == [
-        "n01440764/00.png: the file is gone",
+        "n01440764/00.png: the file is missing",
         "n02123045/04.png: the file has changed since it was imported",
     ]
     assert report.images == 10
@@ -275,7 +275,7 @@ def test_a_set_of_which_nothing_is_left_is_not_published(
     import_images(atlas, store, image_set="noise", source=pictures)
     for path in pictures.glob("*/*.png"):
         path.unlink()
-    with pytest.raises(CannotIndex, match="no image of 'noise' can be read any more"):
+    with pytest.raises(CannotIndex, match="no image of 'noise' can still be read"):
         run_index(atlas, store, model=model, image_set="noise")
     assert atlas.fetch(Query("SELECT * FROM runs")) == []
 
@@ -286,7 +286,7 @@ def test_a_run_is_replaced_only_on_demand_and_gets_a_new_number(
     import_images(atlas, store, image_set="noise", source=pictures)
     first = run_index(atlas, store, model=model, image_set="noise")
     with pytest.raises(
-        AlreadyIndexed, match=r"'noise' is indexed with 'small' already \(run 1: 12 images, 2 layers"
+        AlreadyIndexed, match=r"'noise' is already indexed with 'small' \(run 1: 12 images, 2 layers"
     ):
         run_index(atlas, store, model=model, image_set="noise")
     second = run_index(atlas, store, model=model, image_set="noise", k=2, replace=True)
@@ -321,7 +321,7 @@ def test_every_module_is_listed_and_why_a_layer_is_left_out(
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
     run_index(atlas, store, model=model, image_set="noise")
-    pooled = "acts on features without a position, such as pooled ones"
+    pooled = "acts on features without spatial positions, such as pooled ones"
     assert [
         (row["module"], row["kind"], row["left_out"])
         for row in atlas.fetch(Query("SELECT * FROM modules ORDER BY position"))
@@ -366,7 +366,8 @@ def test_other_preprocessing_is_another_model_and_measures_its_fields_anew(
     smaller = small_model(seed=0)
     smaller.preprocessing = replace(smaller.preprocessing, input_size=(24, 24), resize=24)
     with pytest.raises(
-        AnotherModel, match=r"other weights, preprocessing or classes .* another name with --name"
+        AnotherModel,
+        match=r"other weights, preprocessing or classes .* use --name to give this one another name",
     ):
         run_index(atlas, store, model=smaller, image_set="two")
     run_index(atlas, store, model=smaller, image_set="one", replace=True)
@@ -402,8 +403,8 @@ def test_images_that_changed_while_they_were_indexed_publish_nothing(
                 (backwards / f"{99 - number}.png").write_bytes(path.read_bytes())
             import_images(atlas, store, image_set="noise", source=backwards)
 
-    what = "was removed" if change == "removed" else "got other images or labels"
-    with pytest.raises(ImagesChanged, match=f"'noise' {what} while it was indexed: nothing is published"):
+    what = "was removed" if change == "removed" else "changed its images or labels"
+    with pytest.raises(ImagesChanged, match=f"'noise' {what} during indexing: nothing was published"):
         run_index(atlas, store, model=model, image_set="noise", progress=meddle)
     assert atlas.fetch(Query("SELECT * FROM runs")) == []
 
@@ -431,7 +432,7 @@ def test_a_picture_too_thin_to_resize_is_passed_over_by_name(
         import_images(atlas, store, image_set="noise", source=source)
     report = run_index(atlas, store, model=model, image_set="noise")
     assert [entry.name for entry in report.unreadable] == ["line.png"]
-    assert "60,000 x 1 pixels, which resizing makes 4,320,000 x 72" in report.unreadable[0].reason
+    assert "60,000 x 1 pixels, resized to 4,320,000 x 72" in report.unreadable[0].reason
 
 
 def test_images_that_went_and_came_back_are_read_by_the_next_try(
@@ -439,7 +440,7 @@ def test_images_that_went_and_came_back_are_read_by_the_next_try(
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
     away = pictures.rename(pictures.with_name("away"))
-    with pytest.raises(CannotIndex, match="no image of 'noise' can be read any more"):
+    with pytest.raises(CannotIndex, match="no image of 'noise' can still be read"):
         run_index(atlas, store, model=model, image_set="noise")
     away.rename(pictures)
     assert run_index(atlas, store, model=model, image_set="noise", resume=True).images == 12
@@ -574,7 +575,7 @@ def test_a_checkpoint_made_with_other_options_is_not_used_and_this_is_said(
     )
     assert report.resumed_at == 0
     assert without_layers(said) == [
-        "starts with the first image: the earlier try, whose checkpoint there is, had another "
+        "starting with the first image: the run that left the checkpoint had another "
         "batch size (2, now 3), k (20, now 5)"
     ]
     assert not (atlas.home / "builds").exists(), "outdated by the run"
@@ -597,7 +598,7 @@ def test_two_processes_do_not_make_the_same_index(
         if phase == "indexing":
             run_index(atlas, store, model=model, image_set="noise")
 
-    with pytest.raises(BuildBusy, match="another process indexes 'noise' with 'small' right now"):
+    with pytest.raises(BuildBusy, match="another process is indexing 'noise' with 'small' right now"):
         run_index(atlas, store, model=model, image_set="noise", progress=again)
 
 

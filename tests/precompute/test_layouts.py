@@ -34,8 +34,8 @@ from precompute.images.sources.source import Columns
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "image-layouts.md"
 Files = dict[str, bytes]
-MASKS = "pictures that annotate others, such as masks"
-DICOM = "DICOM files (.dcm), which are not read: export them as PNG"
+MASKS = "images that annotate others, such as masks"
+DICOM = "DICOM files (.dcm), which are not supported: export them as PNG"
 
 
 def png(number: int) -> bytes:
@@ -166,7 +166,7 @@ CASES: dict[str, Case] = {
            "annotations": [{"image_id": 5, "category_id": 1, "bbox": [0, 0, 1, 1]}]}).encode()},
         {("train", None): 1, ("val", None): 1},
         {MASKS: 1, "JSON files (.json)": 1},
-        says="states boxes of objects",
+        says="contains object boxes",
     ),
     "Hugging Face imagefolder (metadata.csv)": Case(
         tree("train/0.png", "train/1.png", "test/0.png")
@@ -228,7 +228,7 @@ CASES: dict[str, Case] = {
         tree("a.jpg", "b.jpg") | {"data.csv": b"file,camera,site\na.jpg,c1,s1\nb.jpg,c2,s2\n"},
         {(None, None): 2},
         {"tables (.csv)": 1},
-        says="--label-column chooses one of its columns camera, site",
+        says="choose one of its columns with --label-column: camera, site",
     ),
     "The same with --label-column site": Case(
         tree("a.jpg", "b.jpg") | {"data.csv": b"file,camera,site\na.jpg,c1,s1\nb.jpg,c2,s2\n"},
@@ -371,9 +371,7 @@ def test_a_table_that_is_given_goes_before_all_else(tmp_path: Path) -> None:
     )
     layout, found, _ = come_to(write(tmp_path, case), case)
     assert found == case.expected
-    assert layout.notes == (
-        "1 row of truth.csv names no picture here, or several, such as '../../etc/passwd'",
-    )
+    assert layout.notes == ("1 row of truth.csv names no image here, or several, such as '../../etc/passwd'",)
 
 
 @pytest.mark.parametrize(
@@ -383,8 +381,8 @@ def test_a_table_that_is_given_goes_before_all_else(tmp_path: Path) -> None:
         ({"labels": "other.csv"}, "names none of the 2 pictures .* such as a/1.png; its first row is"),
         ({"labels": "good.csv", "label_column": "kind"}, "--label-column: good.csv has no column 'kind': its columns are file, label"),
         ({"labels": "good.csv", "image_column": "kind"}, "--image-column: good.csv has no column 'kind'"),
-        ({"label_column": "kind"}, "no table in .* has the columns asked for"),
-        ({"class_level": 5}, "level 5: no picture lies that many folders deep"),
+        ({"label_column": "kind"}, "no table in .* has the requested columns"),
+        ({"class_level": 5}, "level 5: no image is nested that deeply"),
         ({"split_from": "0"}, "--split-from: expected none, a folder level"),
         ({"split_from": "7"}, "level 7: no picture"),
         ({"class_names": "none.txt"}, "--class-names: there is no file at"),

@@ -57,7 +57,7 @@ def test_pictures_that_cannot_be_read_are_passed_over_and_named(
     made = list(batches(store, images, PREPROCESSING, batch_size=5))
     assert [[image.image_id for image in batch.images] for batch in made] == [[0, 2, 3, 4, 5], [6, 7, 8, 9]]
     assert [(entry.name, entry.reason) for batch in made for entry in batch.unreadable] == [
-        ("1.png", "the file is gone"),
+        ("1.png", "the file is missing"),
         ("10.png", "the file has changed since it was imported"),
     ]
 

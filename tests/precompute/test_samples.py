@@ -67,5 +67,5 @@ def test_a_machine_without_any_of_them_is_told_so(
 ) -> None:
     monkeypatch.setattr(precompute.images.samples, "_PHOTOGRAPHS", {"no_such_package/data": ("a.jpg",)})
     monkeypatch.setattr(precompute.images.samples, "_FOOLBOX", "no_such_package/data")
-    with pytest.raises(ImportRefused, match="there is no picture in photographs of installed packages"):
+    with pytest.raises(ImportRefused, match="no image found in photos from installed packages"):
         import_samples(atlas, store)

@@ -140,7 +140,7 @@ def test_a_preview_says_what_would_enter_and_keeps_the_upload(site: Site, few: d
 def test_an_upload_without_a_picture_fails_in_a_sentence_and_is_kept_to_look_at(site: Site) -> None:
     job = site.import_upload({"a.jpg": b"no picture"})
     assert job["state"] == "failed"
-    assert job["error"].startswith("the only picture in upload of a.jpg, a.jpg, cannot be read:")
+    assert job["error"].startswith("the only image in upload of a.jpg, a.jpg, cannot be read:")
     assert len(list(site.uploads.folder.iterdir())) == 1
     assert site.atlas.version() is None
 
@@ -209,7 +209,7 @@ def test_a_folder_below_a_root_is_read_in_place_and_links_out_of_it_are_refused(
     assert names(site) == ["a.jpg", "b.jpg", "inside.jpg"]
     refusals = site.report(job["job"])["refusals"]
     assert sorted(one["name"] for one in refusals) == ["file.jpg", "folder"]
-    assert {one["reason"] for one in refusals} == {f"it is a link that leads out of {root}"}
+    assert {one["reason"] for one in refusals} == {f"it is a link that points outside {root}"}
     again = folder_job(ledger, (root,), folder=str(root / "set"), image_set="mine")
     assert site.submitter.submit(again).job != job["job"], "its files may be others by now"
 
@@ -227,7 +227,7 @@ def test_an_index_is_published_and_asked_for_again_only_to_replace(site: Site, f
     (run,) = site.atlas.fetch(runs())
     assert (run["model"], run["image_set"], run["k"], run["images"]) == ("convnext-tiny", "mine", 3, 6)
     assert job_queries.job_items(site.ledger, number)[0]["result"] == run["run"]
-    with pytest.raises(InvalidRequest, match="is indexed with 'convnext-tiny' already"):
+    with pytest.raises(InvalidRequest, match="is already indexed with 'convnext-tiny'"):
         site.index()
     again = site.run(site.index(k=4, layers="stage1*", replace=True))
     assert again["state"] == "done"
@@ -311,7 +311,7 @@ def test_an_index_that_another_process_makes_is_waited_for(
     site.kinds["index"] = Busy(settings, site.atlas, ImageStore(settings), torch.device("cpu"))
     job = site.run(number)
     assert (job["state"], job["attempts"]) == ("queued", 0)
-    assert job["note"] == "waits: another process indexes 'mine' with 'convnext-tiny' right now"
+    assert job["note"] == "waits: another process is indexing 'mine' with 'convnext-tiny' right now"
     held[0].__exit__(None, None, None)
 
 

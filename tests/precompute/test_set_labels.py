@@ -81,8 +81,8 @@ def test_an_index_keeps_how_each_label_was_matched(
     ]  # fmt: skip
     assert known(atlas) == {"TENCH": 0, "goldfish, Carassius auratus": 1}
     assert in_words(rows, "small") == (
-        "2 of 4 labels are classes of small: 1 by the exact name, 1 by the name in other case, 1 ambiguous, "
-        "1 no class of the model."
+        "2 of 4 labels are classes of small: 1 by the exact name, 1 by the name in different case, 1 ambiguous, "
+        "1 not a class of the model."
     )
 
 
@@ -132,10 +132,10 @@ def test_a_class_that_the_model_has_not_is_refused_by_the_index(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("1000", r"expected a class's WordNet id, its name or an index from 0 to 999, got '1000'"),
+        ("1000", r"expected a WordNet id, a class name or an index from 0 to 999, got '1000'"),
         ("-1", "got '-1'"),
         ("unicorn", "got 'unicorn'"),
-        ("crane", "class 'crane' may be 134 crane bird, 517 crane: give its index"),
+        ("crane", "class 'crane' may be 134 crane bird, 517 crane): give its index"),
     ],
 )
 def test_what_is_no_class_is_refused_by_name(text: str, sentence: str) -> None:

@@ -196,7 +196,7 @@ def test_the_command_says_what_belongs_to_what(settings: Settings) -> None:
     wrong = run(convscope, ["images", "make", "samples", "--count", "500"], env=home)
     assert (wrong.exit_code, wrong.output.splitlines()[-1]) == (
         2,
-        "Error: --count and --seed belong to stimuli, got samples",
+        "Error: --count and --seed are only for stimuli, got samples",
     )
     few = run(convscope, ["images", "make", STIMULI, "--count", "5"], env=home)
     assert few.exit_code == 2

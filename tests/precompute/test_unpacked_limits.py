@@ -126,8 +126,8 @@ def test_small_files_that_state_much_take_little_memory(photo: Photo, tmp_path: 
     megabytes = {name: taken for name, (taken, _) in found.items()}
     assert max(megabytes.values()) < 130, megabytes
     sentences = {name: str(said) for name, (_, said) in found.items()}
-    assert "a page of it unpacks to 12,582,9" in sentences["value.parquet"]
-    assert "a page of it unpacks to 1" in sentences["page.parquet"]
+    assert "one of its pages unpacks to 12,582,9" in sentences["value.parquet"]
+    assert "one of its pages unpacks to 1" in sentences["page.parquet"]
     assert "it unpacks to more than 50,331,648 bytes after" in sentences["repeated.parquet"]
     assert "unpacks to more than" in sentences["prefix.parquet"]
     assert "its zip entry is damaged (Bad CRC-32" in sentences["understated.zip"]
@@ -152,7 +152,7 @@ def test_rows_and_elements_of_lists_that_a_small_shard_cannot_hold_are_refused(
 def test_pages_that_a_small_shard_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = shard([b"x"] * 100, row_group_size=1)
     monkeypatch.setattr(parquet_pages, "_MIN_PAGES", 50)
-    assert problem_of(content) == "it states more pages than a file of its size holds"
+    assert problem_of(content) == "it states more pages than a file of its size can contain"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_table_of_labels_that_states_much_is_refused() -> None:
         dictionary_pagesize_limit=2**30,
     )  # fmt: skip
     with pytest.raises(
-        ImportRefused, match=r"a.parquet is no table of labels: a page of it unpacks to 9,437,1"
+        ImportRefused, match=r"a.parquet is not a table of labels: one of its pages unpacks to 9,437,1"
     ):
         read_table("a.parquet", buffer.getvalue())
 
@@ -272,8 +272,8 @@ def test_long_names_that_follow_one_another_without_a_file_are_a_damaged_archive
     (tmp_path / "a.tar").write_bytes(content)
     (tmp_path / "b.tar").write_bytes(tarfile.TarInfo("c").tobuf() + content)
     for name, said in (
-        ("a", "a.tar is no .* or a damaged one"),
-        ("b", "b.tar is damaged or cut short after 0 images"),
+        ("a", "a.tar is not .* or it is damaged"),
+        ("b", "b.tar is damaged or truncated after 0 images"),
     ):
         with pytest.raises(ImportRefused, match=said):
             bring(tmp_path / f"{name}.tar")

@@ -292,7 +292,7 @@ def test_another_model_judges_what_it_sees(lab: Lab, lite0: VisionModel) -> None
     lab.attack(image_ids=[0], parameters={"mode": "fixed", "epsilon": 0.1})
     (row,) = rows(lab, Attack)
     judge = ModelRef("twin", lab.reference.source, lab.reference.digest)
-    with pytest.raises(ValueError, match="expected another model than the one that was attacked"):
+    with pytest.raises(ValueError, match="expected a model other than the attacked one"):
         transfer_job(lab.ledger, [row["attack"]], [judge])
     # the same weights under another digest are refused on loading
     other = dataclasses.replace(judge, digest="0" * 64)
@@ -317,7 +317,7 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
     assert {tuple(unit) for unit in found["units"]} <= moved
     assert len(found["random"]) == 2
     assert (found["verdict"], found["counted"]) == ("cannot_say", 2)
-    assert "at least 19 have to be compared" in found["reason"]
+    assert "at least 19 are needed" in found["reason"]
     for draw in [found, *found["random"]]:
         assert draw["outcome"] in ("flipped", "resisted")
         assert (draw["epsilon"] is None) == (draw["outcome"] == "resisted")
@@ -368,7 +368,7 @@ def test_the_job_says_which_epsilon_it_is_at(lab: Lab, monkeypatch: pytest.Monke
     spoken = [words for _, _, words in said if words]
     assert spoken[0] == "gradient"
     assert spoken[1].startswith("epsilon 0.0002: ")
-    assert spoken[-1] == "what moved inside"
+    assert spoken[-1] == "shifts by layer"
     assert all(0 <= done <= total for done, total, _ in said)
 
 

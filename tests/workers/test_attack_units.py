@@ -241,9 +241,9 @@ def test_random_sets_are_as_many_live_channels_of_the_same_layers() -> None:
     assert random_sets(live, units, draws=12, seed=0)[0] == drawn
     assert random_sets(live, units, draws=12, seed=1)[0] != drawn
     some, why = random_sets(live, units, draws=13, seed=0)
-    assert (len(some), why) == (12, "there are only 12 sets of other live channels")
+    assert (len(some), why) == (12, "only 12 sets of other live channels exist exist")
     none, why = random_sets({"a": [0, 1, 3], "b": [7]}, units, draws=20, seed=0)
-    assert (none, why) == ([], "a has 1 other live channels, and 2 are needed")
+    assert (none, why) == ([], "a has 1 other live channels, but 2 are needed")
 
 
 def found(epsilon: float | None, outcome: str | None = None) -> dict[str, Any]:
@@ -260,11 +260,11 @@ def found(epsilon: float | None, outcome: str | None = None) -> dict[str, Any]:
         (found(None), [0.01] * 19 + [None], "cannot_say", "19 of 20"),
         (found(0.04), [0.01] * 39 + [0.05], "carry", "39 of 40"),
         (found(0.04), [0.01] * 10 + [0.05] * 10, "no_more_than_random", "10 of 20"),
-        (found(0.01), [0.009] * 20, "no_more_than_random", "needs no larger epsilon"),
-        (found(0.04), [0.01] * 18, "cannot_say", "18 of 18 random draws leave the class as it is before any attack; at "
-         "least 19 have to be compared"),
-        (found(0.04), [0.0] * 2 + [0.01] * 18, "cannot_say", "18 of 20 random draws leave the class"),
-        (found(0.0), [0.01] * 20, "cannot_say", "another before any attack"),
+        (found(0.01), [0.009] * 20, "no_more_than_random", "does not need a larger epsilon"),
+        (found(0.04), [0.01] * 18, "cannot_say", "18 of 18 random draws keep the class before any attack; at "
+         "least 19 are needed"),
+        (found(0.04), [0.0] * 2 + [0.01] * 18, "cannot_say", "18 of 20 random draws keep the class"),
+        (found(0.0), [0.01] * 20, "cannot_say", "class changes before any attack"),
         (found(None, "no_gradient"), [0.01] * 20, "cannot_say", "no gradient"),
     ],
 )  # fmt: skip
@@ -286,7 +286,7 @@ def test_without_a_changed_class_or_enough_channels_there_is_no_verdict() -> Non
     draws = [found(0.01)] * 20
     for attack in (found(None), found(0.0), found(None, "no_gradient")):
         assert judge(attack, found(0.04), draws).verdict == "cannot_say"
-    said = judge(found(0.01), found(0.04), [], short="a has 1 other live channels, and 2 are needed")
+    said = judge(found(0.01), found(0.04), [], short="a has 1 other live channels, but 2 are needed")
     assert said.verdict == "cannot_say"
     assert said.reason.startswith("a has 1 other live channels")
 

@@ -361,7 +361,7 @@ def test_classes_that_the_model_has_not_are_refused(model: VisionModel, pixels: 
     for wrong in (CLASSES, -1):
         with pytest.raises(InvalidRequest, match=f"class: expected one from 0 to {CLASSES - 1}, got {wrong}"):
             smallest_epsilons(model, pixels[:1], torch.tensor([wrong]))
-    with pytest.raises(InvalidRequest, match="target: expected a class to reach, got none"):
+    with pytest.raises(InvalidRequest, match="target: expected a target class, got none"):
         smallest_epsilons(model, pixels, targeted=True)
     with pytest.raises(InvalidRequest, match="epsilon: expected a number from 0 to 1, got 2"):
         fgsm(model, pixels[:1], torch.tensor([0]), 2.0)
@@ -517,7 +517,7 @@ def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
     }  # fmt: skip
     assert grid_of(smallest) == GeometricGrid()
     told = next(option.help for option in convscope.attack.params if option.name == "grid")  # type: ignore[attr-defined]
-    assert "each 1.5 times the one before" in told
+    assert "by a factor of 1.5" in told
     assert "in 8 parts" in told
     linear = parse_attack("fgsm", {"step": 0.001})
     assert linear == {
@@ -553,10 +553,10 @@ def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
         ("fgsm", {"cap": 0.001, "step": 0.01}, "cap: expected at least one step"),
         ("fgsm", {"mode": "fixed", "epsilon": 0}, "epsilon: expected a number above 0, got 0"),
         ("fgsm", {"mode": "fixed", "epsilon": 0.001, "levels": "8-bit"}, "epsilon: expected 1/255 or more"),
-        ("fgsm", {"mode": "fixed", "cap": 0.1}, "cap: is not read where mode is fixed"),
-        ("fgsm", {"mode": "fixed", "grid": "linear"}, "grid: is not read where mode is fixed"),
-        ("fgsm", {"grid": "geometric", "step": 0.01}, "step: is not read where grid is geometric"),
-        ("fgsm", {"step": 0.01, "ratio": 1.1}, "ratio: is not read where grid is linear"),
+        ("fgsm", {"mode": "fixed", "cap": 0.1}, "cap: not used where mode is fixed"),
+        ("fgsm", {"mode": "fixed", "grid": "linear"}, "grid: not used where mode is fixed"),
+        ("fgsm", {"grid": "geometric", "step": 0.01}, "step: not used where grid is geometric"),
+        ("fgsm", {"step": 0.01, "ratio": 1.1}, "ratio: not used where grid is linear"),
         ("fgsm", {"levels": "8-bit", "grid": "geometric"}, "grid: expected linear where levels is 8-bit"),
         (
             "fgsm",
@@ -565,7 +565,7 @@ def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
         ),
         ("fgsm", {"minimum": 0.4, "cap": 0.3}, "minimum: expected a number from 0 to the cap, got 0.4"),
         ("fgsm", {"ratio": 1}, "ratio: expected a number from 1.001 to 10, got 1"),
-        ("fgsm", {"epsilon": 0.2}, "epsilon: is not read where mode is smallest"),
+        ("fgsm", {"epsilon": 0.2}, "epsilon: not used where mode is smallest"),
         ("fgsm", {"epsilon": "much"}, "epsilon: expected a number from 0 to 1, got 'much'"),
     ],
 )

@@ -264,7 +264,7 @@ def test_occlusion_is_the_mean_fall_over_the_squares_that_hide_a_pixel(
     ("parameters", "sentence"),
     [
         ({"window": 65}, "window: expected at most 64, the input's side, got 65"),
-        ({"window": 8, "stride": 9}, "stride: expected at most the window's 8, or gaps stay, got 9"),
+        ({"window": 8, "stride": 9}, "stride: expected at most the window's 8, to leave no gaps, got 9"),
     ],
 )
 def test_squares_that_do_not_fit_are_refused(

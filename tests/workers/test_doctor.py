@@ -31,7 +31,7 @@ def labelled(lite0: VisionModel, photographs: list[tuple[Image.Image, str]]) -> 
     return found
 
 
-def with_normalisation(model: VisionModel, mean: Triple, std: Triple) -> VisionModel:
+def with_normalization(model: VisionModel, mean: Triple, std: Triple) -> VisionModel:
     loaded = LoadedNetwork(
         network=model.network,
         source=model.source,
@@ -51,7 +51,8 @@ def test_a_model_fed_as_its_weights_want_is_found_healthy(lite0: VisionModel, la
     assert found.best is found.trials[0]
     assert found.sentence.startswith(f"Better than guessing: top-1 is {found.top1:.1%} (95 % interval ")
     assert found.sentence.endswith(
-        f" and top-5 {found.top5:.1%} on 40 images; guessing among all 1,000 classes gives 0.1%, among the 40 that "
+        f" and top-5 {found.top5:.1%} on 40 images; random guessing over all 1,000 classes gives 0.1%, "
+        "among the 40 that "
         "occur 2.5%. No label offset or common mean and std does better."
     )
 
@@ -71,9 +72,9 @@ def test_top_1_and_top_5_are_counted_like_by_hand(lite0: VisionModel, labelled: 
 
 def test_a_wrong_mean_and_std_is_named_with_the_one_that_fits(lite0: VisionModel, labelled: Labelled) -> None:
     """100 photos suffice, though top-1 drops by only a few points."""
-    found = diagnose(with_normalisation(lite0, IMAGENET_MEAN, IMAGENET_STD), labelled)
+    found = diagnose(with_normalization(lite0, IMAGENET_MEAN, IMAGENET_STD), labelled)
     assert not found.healthy
-    assert (found.best.normalisation, found.best.offset) == ("mean = std = 0.5", 0)
+    assert (found.best.normalization, found.best.offset) == ("mean = std = 0.5", 0)
     assert found.sentence.startswith("The mean and std look wrong (mean = std = 0.5 fits better)")
 
 
@@ -83,12 +84,12 @@ def test_shifted_labels_are_named_with_the_way_back(
 ) -> None:
     found = diagnose(lite0, [(image, index + shift) for image, index in labelled[:25]])
     assert not found.healthy
-    assert (found.best.normalisation, found.best.offset) == (AS_CONFIGURED, -shift)
-    assert found.sentence.startswith(f"The labels look shifted by one (right with {remedy})")
+    assert (found.best.normalization, found.best.offset) == (AS_CONFIGURED, -shift)
+    assert found.sentence.startswith(f"The labels look shifted by one (correct with {remedy})")
 
 
 def test_two_faults_at_once_are_both_named(lite0: VisionModel, labelled: Labelled) -> None:
-    wrong = with_normalisation(lite0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    wrong = with_normalization(lite0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     sentence = diagnose(wrong, [(image, index + 1) for image, index in labelled[:30]]).sentence
     assert "labels look shifted by one" in sentence
     assert "mean and std look wrong" in sentence
@@ -117,7 +118,7 @@ def test_alternatives_are_tried_on_the_first_images_only(lite0: VisionModel, lab
 
 
 def test_no_images_is_an_error(lite0: VisionModel) -> None:
-    with pytest.raises(ValueError, match="expected labelled images of classes the model knows, got none"):
+    with pytest.raises(ValueError, match="expected labeled images of classes the model knows, got none"):
         diagnose(lite0, [])
 
 
@@ -162,7 +163,7 @@ def test_one_class_for_every_image_is_guessing_however_frequent_it_is(as_model: 
     found = diagnose(as_model(Says(256), size=8, classes=256), told([7] * 40, [7] * 36 + [80, 82, 84, 86]))
     assert found.top1 == 0.9
     assert not found.healthy
-    assert "the same predictions dealt at random give 90.0%" in found.sentence
+    assert "the same predictions in random order give 90.0%" in found.sentence
 
 
 def test_a_right_answer_each_time_of_two_classes_beats_chance(as_model: Wrap) -> None:

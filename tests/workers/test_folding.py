@@ -107,7 +107,7 @@ def test_a_batch_of_another_size_is_not_taken_for_one(lite0: VisionModel) -> Non
         made(torch.rand(1, 3, 40, 40))
 
 
-def test_without_normalisations_there_is_no_copy(as_model: Wrap) -> None:
+def test_without_normalizations_there_is_no_copy(as_model: Wrap) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = as_model(network, size=32, classes=4)
     assert folded(model, PIXELS) is model

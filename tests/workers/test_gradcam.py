@@ -281,7 +281,7 @@ def test_a_layer_that_is_misspelled_is_refused_with_the_nearest(as_model: Wrap, 
 
 def test_a_model_without_a_map_that_reaches_the_class_has_no_grad_cam(as_model: Wrap, pixels: Tensor) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CLASSES))
-    with pytest.raises(InvalidRequest, match="this model has no layer that keeps positions apart"):
+    with pytest.raises(InvalidRequest, match="this model has no layer with spatial positions"):
         attribute(as_model(network, size=SIDE, classes=CLASSES), pixels, TARGETS, "gradcam", {})
 
 

@@ -95,8 +95,8 @@ def test_an_attack_on_one_logit_succeeds_where_its_sign_turns(saved: Save, pixel
 @pytest.mark.parametrize(
     ("problem", "sentence"),
     [
-        ("multi_label_classification", "a multi-label classifier, whose logits have a sigmoid each"),
-        ("regression", "a regression, whose numbers are no classes"),
+        ("multi_label_classification", "a multi-label classifier, with a sigmoid per logit"),
+        ("regression", "a regression model, whose outputs are not classes"),
     ],
 )
 def test_heads_whose_classes_do_not_exclude_each_other_are_refused(
@@ -114,7 +114,7 @@ def test_a_timm_folder_that_states_several_labels_an_image_is_refused(tmp_path: 
     (settings["pretrained_cfg"] if inside else settings)["problem_type"] = "multi_label_classification"
     (tmp_path / "config.json").write_text(json.dumps(settings, default=str))
     save_file(network.state_dict(), tmp_path / "model.safetensors")
-    with pytest.raises(WrongWeights, match="a multi-label classifier, whose logits have a sigmoid each"):
+    with pytest.raises(WrongWeights, match="a multi-label classifier, with a sigmoid per logit"):
         load_model(str(tmp_path))
 
 
@@ -134,8 +134,8 @@ def test_a_transformer_of_another_size_than_its_processors_gets_the_size_it_take
     side = config.image_size
     assert model.preprocessing.input_size == (side, side)
     assert model.preprocessing.resize in (side, (side, side))
-    said = f"config.json says image_size {side} x {side} and the image processor makes 32 x 32: the network takes "
-    assert model.preprocessing_note == f"{said}{side} x {side} alone, and gets it"
+    said = f"config.json states image_size {side} x {side} and the image processor produces 32 x 32: the network takes "
+    assert model.preprocessing_note == f"{said}{side} x {side} only and gets it"
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
     again = library.ViTImageProcessorPil(size={"height": side, "width": side})(photo, return_tensors="pt")
     expected = (again["pixel_values"][0] * 0.5 + 0.5).permute(1, 2, 0) * 255

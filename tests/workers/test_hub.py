@@ -146,7 +146,7 @@ def test_a_repository_that_the_hub_does_not_know_is_named(hub: Path) -> None:
 def test_a_repository_without_weights_is_refused(hub: Path) -> None:
     (hub / "org" / "words").mkdir(parents=True)
     (hub / "org" / "words" / "config.json").write_text("{}")
-    with pytest.raises(HubUnreachable, match="holds no weights that can be read"):
+    with pytest.raises(HubUnreachable, match="contains no readable weights"):
         fetch_repository("org/words", timeout=60)
 
 

@@ -121,7 +121,7 @@ def test_a_folder_without_a_processor_gets_a_default_and_says_so(convnext_folder
     assert model.preprocessing.resize == 256
     assert model.preprocessing.mean == IMAGENET_MEAN
     assert model.preprocessing_note == (
-        "the folder has no preprocessor_config.json: assumed are a bicubic resize to 256, a centre crop of "
+        "the folder has no preprocessor_config.json: assumed a bicubic resize to 256, a center crop of "
         "224 x 224, and ImageNet's mean and std"
     )
 
@@ -200,14 +200,14 @@ def test_a_described_state_dict_sees_what_its_weights_were_trained_on(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": None}, "expected 'weights' with a text, got None"),
+        ({"weights": None}, "expected 'weights' with a string, got None"),
         (
             {"weights": "nothing.safetensors"},
             "expected a file of weights at .*nothing.safetensors, got nothing",
         ),
         (
             {"architecture": "torchvision:resnet18"},
-            "expected the weights of resnet18 in .* missing.* that it has not",
+            "expected the weights of resnet18 in .* missing.* that the model lacks",
         ),
         ({"architecture": "torchvision:mobilenet_v7"}, "near are mobilenet_v2"),
         ({"architecture": "keras:mobilenet"}, "expected an architecture torchvision:NAME or timm:NAME"),

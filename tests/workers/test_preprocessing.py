@@ -186,7 +186,7 @@ def test_a_processor_that_swaps_red_and_blue_is_noticed() -> None:
     assert np.abs(normalised(ours, image)[::-1] - theirs).max() * 255 <= 1.1
 
 
-def test_no_normalisation_is_mean_zero_and_std_one() -> None:
+def test_no_normalization_is_mean_zero_and_std_one() -> None:
     processor = import_library("transformers").ViTImageProcessorPil(do_normalize=False)
     ours, _, _ = preprocessing_of_processor(processor)
     assert ours.mean == (0, 0, 0)

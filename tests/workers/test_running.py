@@ -96,13 +96,13 @@ def test_two_workers_racing_for_a_job_compute_each_item_once(settings: Settings,
 def test_an_item_that_fails_does_not_stop_the_others(settings: Settings, ledger: Ledger) -> None:
     def act(item: Record, _progress: Callable[[int, int], None]) -> None:
         if item["image_id"] == 1:
-            raise ItemFailed("the file is gone")
+            raise ItemFailed("the file is missing")
 
     job = submit(ledger)
     runner(settings, ledger, Counted(act)).run(job)
     found = job_queries.job(ledger, job)
     assert (found["state"], found["items_done"], found["items_failed"]) == ("failed", 2, 1)
-    assert "image 1 with m: the file is gone" in found["error"]
+    assert "image 1 with m: the file is missing" in found["error"]
     assert found["traceback"] is None
 
 
@@ -135,7 +135,7 @@ def test_a_full_disk_makes_the_job_wait_and_the_next_try_goes_on_where_it_was(
     found = job_queries.job(ledger, job)
     assert (found["state"], found["error"], found["items_done"]) == ("queued", None, 1)
     assert re.fullmatch(
-        r"waits for disk space \(No space left on device: .*, .* has .* free\); tries again after 5 s",
+        r"waits for disk space \(No space left on device: .*, .* has .* free\); retry in 5 s",
         found["note"],
     )
     worker.run(job)

@@ -75,7 +75,7 @@ def test_a_map_whose_file_was_removed_is_computed_again_under_its_number(lab: La
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"target": "label"}, "its label '<b>tench</b> & co' is none of the classes of efficientnet-lite0"),
+        ({"target": "label"}, "its label '<b>tench</b> & co' matches no class of efficientnet-lite0"),
         ({"target": 1000}, "target: efficientnet-lite0 has classes 0 to 999, not 1000"),
         ({"method": "gradcam", "parameters": {"layer": "x"}}, "layer: expected one of"),
         ({"method": "occlusion", "parameters": {"window": 300}}, "window: expected at most 224"),
@@ -96,7 +96,7 @@ def test_an_image_whose_file_is_gone_fails_alone(lab: Lab) -> None:
     job = lab.run()
     found = job_queries.job(lab.ledger, job)
     assert (found["items_done"], found["items_failed"]) == (1, 1)
-    assert "image 1 with efficientnet-lite0: the file is gone" in found["error"]
+    assert "image 1 with efficientnet-lite0: the file is missing" in found["error"]
 
 
 def test_an_image_that_is_another_by_now_is_refused(lab: Lab) -> None:
@@ -109,14 +109,14 @@ def test_an_image_that_is_another_by_now_is_refused(lab: Lab) -> None:
         parameters={},
     )
     other = dataclasses.replace(new, items=(dataclasses.replace(new.items[0], image_key="0" * 64),))
-    with pytest.raises(InvalidRequest, match="'painted' has another image 0 by now: ask again"):
+    with pytest.raises(InvalidRequest, match="'painted' now has another image 0: submit the request again"):
         lab.submitter.submit(other)
     job, _ = jobs.submit_job(
         lab.ledger, other
     )  # the set changed between the request and the creation of the job
     lab.runner.run(job)
     assert (
-        "painted has another image 0 than when this was asked for"
+        "painted now has another image 0 than when the job was submitted"
         in job_queries.job(lab.ledger, job)["error"]
     )
 
@@ -141,7 +141,9 @@ def test_curves_are_kept_beside_their_map(lab: Lab) -> None:
     assert found["deletion_auc"] == pytest.approx(np.trapezoid(found["deletion"], dx=1 / 6))
     other = lab.do(faithfulness_job(lab.ledger, [number], steps=3))
     assert other != scoring
-    assert lab.do(faithfulness_job(lab.ledger, [number], steps=6)) == scoring, "asked for before"
+    assert lab.do(faithfulness_job(lab.ledger, [number], steps=6)) == scoring, (
+        "already exists for this request"
+    )
     assert job_queries.saliency_map(lab.ledger, number, steps=6) == found, "and it is what it was"
     (listed,) = job_queries.job_maps(lab.ledger, scoring, steps=3)
     assert (listed["steps"], len(job_queries.scored_steps(lab.ledger, number))) == (3, 2)

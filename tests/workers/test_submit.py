@@ -182,14 +182,14 @@ def test_images_with_other_labels_are_another_request_where_it_goes_by_label(atl
 
 def test_only_indexed_models_can_be_chosen_by_name(atlas: Atlas) -> None:
     assert [model.name for model in choose_models(atlas, ["synthetic", "synthetic"])] == ["synthetic"]
-    with pytest.raises(InvalidRequest, match="'net' was not indexed; indexed models are synthetic"):
+    with pytest.raises(InvalidRequest, match="'net' is not indexed; indexed models are synthetic"):
         choose_models(atlas, ["net"])
 
 
 def test_an_empty_home_has_nothing_to_ask_about(settings: Settings) -> None:
     with pytest.raises(InvalidRequest, match="there is no image set yet"):
         request(Atlas(settings))
-    with pytest.raises(InvalidRequest, match="no model was indexed yet"):
+    with pytest.raises(InvalidRequest, match="no model is indexed yet"):
         choose_models(Atlas(settings), ["net"])
 
 
@@ -199,7 +199,7 @@ def test_an_office_without_a_broker_keeps_the_request_and_says_so(
     office = JobSubmitter(settings, ledger)
     first = office.submit(request(atlas))
     assert (first.queued, first.sent) == (True, False)
-    assert "the broker is away" in first.sentence()
+    assert "the broker is unreachable" in first.sentence()
     again = office.submit(request(atlas))
     assert (again.job, again.queued) == (first.job, False)
     assert job_queries.job(ledger, first.job)["sent"] is None

@@ -49,7 +49,7 @@ def test_a_child_that_keeps_failing_at_its_start_is_given_up_with_a_sentence(
         children.start("brief", [sys.executable, "-S", "-c", "raise SystemExit(3)"], restart=True)
         assert wait_until(lambda: children.look() == "brief", seconds=20)
         assert children.why("brief") == (
-            "the brief ended with exit code 3 within 30 seconds of its start, 3 times in a row: it is given up"
+            "the brief ended with exit code 3 within 30 seconds of its start, 3 times in a row: giving up"
         )
         children.forget("brief")
         assert children.look() is None

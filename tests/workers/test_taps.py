@@ -396,10 +396,10 @@ def test_every_layer_that_is_no_tap_is_listed_with_its_reason(as_model: Wrap) ->
     model = as_model(Pooling(), size=32, classes=10)
     assert [tap.module for tap in find_taps(model)] == ["conv"]
     assert {entry.module: entry.reason.split(":")[0] for entry in find_left_out(model)} == {
-        "up": "is a layer of another kind (ConvTranspose2d)",
+        "up": "is not a supported kind of layer (ConvTranspose2d)",
         "query": "its output does not depend on the pixels",
-        "head": "acts on features without a position, such as pooled ones",
-        "unused": "is not called as a module",
+        "head": "acts on features without spatial positions, such as pooled ones",
+        "unused": "is never called as a module",
     }
 
 
@@ -429,7 +429,7 @@ def test_what_follows_a_recurrent_layer_keeps_its_place(
     conv, mix = find_taps(model)
     assert (mix.module, mix.layout, mix.height, mix.width, mix.order) == ("mix", "NHWC", 8, 8, None)
     left_out = {entry.module: entry.reason for entry in find_left_out(model)}
-    assert left_out["scan"] == f"is a layer of another kind ({kind.__name__})"
+    assert left_out["scan"] == f"is not a supported kind of layer ({kind.__name__})"
     fields = receptive_fields(model, [conv, mix])
     rows, columns = fields[mix.layer].size or (0, 0)
     assert rows == 4, "a row of the map does not see the others"

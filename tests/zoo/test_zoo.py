@@ -48,8 +48,8 @@ def test_a_network_of_each_kind_has_no_fault(name: str) -> None:
     ("name", "reason"),
     [
         ("timm crossvit_9_240", "acts on one token"),
-        ("timm mixer_s32_224", "none has a place of its own"),
-        ("transformers mobilevitv2", "rows and columns are not those of the image"),
+        ("timm mixer_s32_224", "they have no spatial position"),
+        ("transformers mobilevitv2", "rows and columns do not correspond to those of the image"),
         ("transformers perceiver", "does not depend on the pixels"),
         ("transformers swin", "windows"),
     ],

@@ -111,7 +111,7 @@ def random_sets(
     pools = {layer: sorted(set(live[layer]) - set(taken)) for layer, taken in sorted(units.items())}
     for layer, pool in pools.items():
         if len(pool) < len(units[layer]):
-            return [], f"{layer} has {len(pool)} other live channels, and {len(units[layer])} are needed"
+            return [], f"{layer} has {len(pool)} other live channels, but {len(units[layer])} are needed"
     possible = math.prod(math.comb(len(pool), len(units[layer])) for layer, pool in pools.items())
     generator = torch.Generator().manual_seed(seed)
     found: list[dict[str, list[int]]] = []
@@ -124,7 +124,7 @@ def random_sets(
         }
         if drawn not in found:
             found.append(drawn)
-    short = f"there are only {possible} sets of other live channels" if possible < draws else None
+    short = f"only {possible} sets of other live channels exist" if possible < draws else None
     return found, short
 
 
@@ -169,34 +169,30 @@ def judge(
         short: why there are fewer draws than requested.
     """
     if attack["outcome"] != "flipped" or not attack["epsilon"]:
-        return Verdict("cannot_say", "the attack itself changed no class")
+        return Verdict("cannot_say", "the attack did not change the class")
     if chosen["outcome"] == "no_gradient":
-        return Verdict("cannot_say", "with the channels held there is no gradient to attack along")
+        return Verdict("cannot_say", "with the channels clamped the gradient is zero")
     if chosen["epsilon"] == 0:
-        return Verdict("cannot_say", "with the channels held the class is another before any attack")
+        return Verdict("cannot_say", "with the channels clamped the class changes before any attack")
     needed = [_needed(draw) for draw in random if draw["outcome"] != "no_gradient" and draw["epsilon"] != 0]
     mine = _needed(chosen)
     less = sum(epsilon < mine for epsilon in needed)
     if len(needed) < MIN_DRAWS:
-        why = (
-            short or f"{len(needed)} of {len(random)} random draws leave the class as it is before any attack"
-        )
-        return Verdict("cannot_say", f"{why}; at least {MIN_DRAWS} have to be compared", len(needed), less)
+        why = short or f"{len(needed)} of {len(random)} random draws keep the class before any attack"
+        return Verdict("cannot_say", f"{why}; at least {MIN_DRAWS} are needed", len(needed), less)
     share = binomtest(less, len(needed)).proportion_ci(0.95, method="exact")
     chance = (1 + len(needed) - less) / (len(needed) + 1)
     counts = f"{less} of {len(needed)} random draws need a smaller epsilon"
     told = f"{counts} (95 % interval of that share {share.low:.0%} to {share.high:.0%}, chance {chance:.3f})"
     numbers = (len(needed), less, float(share.low), float(share.high))
     if mine <= attack["epsilon"]:
-        held_back = "with the channels held the attack needs no larger epsilon"
+        held_back = "with the channels clamped the attack does not need a larger epsilon"
         return Verdict("no_more_than_random", f"{held_back}; {told}", *numbers)
     if chance <= LEVEL:
         return Verdict("carry", told, *numbers)
     if share.low <= 0.5:
         return Verdict("no_more_than_random", told, *numbers)
-    return Verdict(
-        "cannot_say", f"{told}: more than most, but not clearly; more draws may settle it", *numbers
-    )
+    return Verdict("cannot_say", f"{told}: more than most, but not significantly; use more draws", *numbers)
 
 
 def _needed(search: Mapping[str, Any]) -> float:

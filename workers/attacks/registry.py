@@ -36,11 +36,11 @@ def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
         values["grid"] = "linear"
     elif values["mode"] == "smallest" and values["levels"] == "8-bit" and values["grid"] != "linear":
         raise InvalidRequest(
-            f"grid: expected linear where levels is 8-bit, for its epsilons are n/255, got {values['grid']!r}"
+            f"grid: expected linear where levels is 8-bit, because its epsilons are n/255, got {values['grid']!r}"
         )
     for unread, why in _unread(values).items():
         if unread in given and values[unread] != _default(method, unread):
-            raise InvalidRequest(f"{unread}: is not read where {why}")
+            raise InvalidRequest(f"{unread}: not used where {why}")
         del values[unread]
     if values["levels"] == "8-bit":
         for part, rounded in (("epsilon", round), ("step", round), ("cap", _floor), ("minimum", _ceil)):

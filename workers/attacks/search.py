@@ -64,7 +64,7 @@ def smallest_epsilons(
         InvalidRequest: the model does not have the class, or a targeted search has no classes.
     """
     if targeted and classes is None:
-        raise InvalidRequest("target: expected a class to reach, got none")
+        raise InvalidRequest("target: expected a target class, got none")
     grid = grid or GeometricGrid()
     pixels = pixels.detach()
     size = batch or _FORWARD_IMAGES.get(pixels.device.type, _FORWARD_IMAGES["cpu"])

@@ -73,7 +73,7 @@ def check_epsilon(epsilon: float) -> None:
 def check_inputs(model: Network, pixels: Tensor, classes: Tensor) -> None:
     """Raise InvalidRequest if the model does not have one of the classes."""
     assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
-    assert classes.shape == pixels.shape[:1], f"expected a class an image, got {tuple(classes.shape)}"
+    assert classes.shape == pixels.shape[:1], f"expected one class per image, got {tuple(classes.shape)}"
     with torch.inference_mode():
         check_classes(classes, model(pixels[:1]).shape[1])
 

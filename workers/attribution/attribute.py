@@ -44,7 +44,7 @@ def attribute(
     """
     options = parse_method(method, parameters)
     assert pixels.ndim == 4, f"expected pixels N,3,H,W, got {tuple(pixels.shape)}"
-    assert targets.shape == pixels.shape[:1], f"expected a target an image, got {tuple(targets.shape)}"
+    assert targets.shape == pixels.shape[:1], f"expected one target per image, got {tuple(targets.shape)}"
     pixels = pixels.detach()
     _check_targets(model, pixels, targets)
     on_progress(0, 1)

@@ -49,14 +49,14 @@ def choose_map(model: Tappable, layer: str) -> ModuleMap:
     if not layer:
         if default is None:
             raise InvalidRequest(
-                "layer: this model has no layer that keeps positions apart and whose every position reaches the class"
+                "layer: this model has no layer with spatial positions that all reach the class"
             )
         return default
     found = _named(maps, taps, layer)
     if found is None:
         raise InvalidRequest(_no_such_layer(maps, taps, layer, default))
     if found.reached == 0:
-        why = " (behind it only the other tokens count)" if found.prefix_tokens else ""
+        why = " (after it only the other tokens are used)" if found.prefix_tokens else ""
         instead = f"; {default.name} does" if default else ""
         raise InvalidRequest(f"layer: no position of {layer} reaches the class{why}{instead}")
     return found

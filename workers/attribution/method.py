@@ -37,26 +37,25 @@ def colors(default: str) -> Parameter:
     return Parameter(
         "colours",
         default,
-        "How three colours become one value a pixel: the largest absolute value (max_abs), or their signed sum.",
+        "How the three color channels are reduced to one value per pixel: largest absolute value (max_abs) "
+        "or signed sum.",
         choices=("max_abs", "sum"),
         label="color reduction",
         words=("absolute max", "signed sum"),
     )
 
 
-SEED = Parameter(
-    "seed", 0, "Seed of the noise; the same seed draws the same noise for every image.", 0, MAX_NUMBER
-)
+SEED = Parameter("seed", 0, "Random seed of the noise, which is the same for every image.", 0, MAX_NUMBER)
 DTYPE = Parameter(
     "dtype",
     "float32",
-    "Precision of the passes; bfloat16 is faster where the hardware has it.",
+    "Precision of the forward and backward passes; bfloat16 is faster on hardware that supports it.",
     choices=("float32", "bfloat16"),
     label="precision",
 )
 BASELINE = Parameter(
     "baseline",
     "mean",
-    "What stands for a missing pixel: the mean that the model subtracts, black, or the image blurred.",
+    "Value of a missing pixel: the mean that the model subtracts, black, or the blurred image.",
     choices=("mean", "black", "blur"),
 )

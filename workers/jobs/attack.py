@@ -104,7 +104,7 @@ class AttackJobs:
         }
         inside: Inside = [], []
         if found.attacked is not None and not torch.equal(found.attacked, pixels[0].cpu()):
-            on_progress(1, 1, "what moved inside")
+            on_progress(1, 1, "shifts by layer")
             attacked = found.attacked.to(pixels.device)
             inside = self._inside(model, asked.digest, parameters["image_set"], pixels[0], attacked)
         row["seconds"] = time.monotonic() - begun

@@ -90,4 +90,4 @@ class AttackContext:
         try:
             return self.context.results.read_picture(file)
         except OSError as error:
-            raise ItemFailed(f"the file {file} is gone: attack again") from error
+            raise ItemFailed(f"the file {file} is missing: repeat the attack") from error

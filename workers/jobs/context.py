@@ -51,7 +51,7 @@ class JobContext:
         rows = self.atlas.fetch(images_by_id(image_set, [item["image_id"]]))
         if not rows or rows[0]["key"] != item["image_key"]:
             raise ItemFailed(
-                f"{image_set} has another image {item['image_id']} than when this was asked for: ask again"
+                f"{image_set} has another image {item['image_id']} than when the job was submitted: submit it again"
             )
         return StoredImage(**rows[0])
 
@@ -69,11 +69,11 @@ class JobContext:
         """
         label = self.label_index(model, image_set, image)
         if label is None and not image.label:
-            raise ItemFailed(f"image {image.image_id}: it has no label, so there is no label to go by")
+            raise ItemFailed(f"image {image.image_id}: it has no label")
         if label is None:
             raise ItemFailed(
-                f"image {image.image_id}: its label {image.label!r} is none of the classes of {model.name}, or may be "
-                f"several: convscope models map-labels {model.name} --images {image_set} settles it"
+                f"image {image.image_id}: its label {image.label!r} matches no class of {model.name}, or "
+                f"several: settle it with convscope models map-labels {model.name} --images {image_set}"
             )
         return label
 

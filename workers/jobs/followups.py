@@ -213,7 +213,7 @@ class AblationJobs:
                 moved, spreads, identity["channels"], a_layer=None if identity["layer"] else UNITS_A_LAYER
             )
             if not units:
-                raise ItemFailed(f"attack {number} moved no channel that is not dead: there is none to hold")
+                raise ItemFailed(f"attack {number} shifted no live channel: there is none to clamp")
             live = {
                 shift.tap.layer: shift.live(spreads.get(shift.tap.layer))
                 for shift in moved
@@ -271,7 +271,7 @@ class AblationJobs:
 
         def tell(place: int, checked: Checked) -> None:
             shares[place] = max(shares[place], checked.epsilon / grid.cap)
-            what = "the most moved channels held" if place == 0 else f"random channels, draw {place}"
+            what = "the most shifted channels clamped" if place == 0 else f"random channels, draw {place}"
             on_progress(round(1000 * sum(shares)), 1000 * len(sets), f"{what}: epsilon {checked.epsilon:.4g}")
 
         with clamp_channels(model, taps, sets, clean_means(model, taps, before)) as rows:

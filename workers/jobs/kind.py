@@ -33,13 +33,15 @@ Numbers = Annotated[list[Number], expected("a list of whole numbers")]
 # As a text such as 0,1,4-7, or as a list.
 Ids = Annotated[
     str | list[Number],
-    expected("a list of whole numbers", "By number, as a list or as a text.", examples=["0,1,4-7"]),
+    expected(
+        "a list of whole numbers", "Image numbers, as a list or a string such as 0-9.", examples=["0,1,4-7"]
+    ),
 ]
 Text = Annotated[str, expected("a text")]
 ImageSet = Annotated[str, expected("a text", "Name of an image set.")]
 Queue = Annotated[str, expected("a text", "interactive passes batch.", enum=list(QUEUES))]
 Parameters = Annotated[
-    dict[str, Any], expected("an object", "Of the method; what is not given is at its default.")
+    dict[str, Any], expected("an object", "Parameters of the method; omitted ones take their defaults.")
 ]
 
 

@@ -43,8 +43,8 @@ class LoadedModels:
         found = model.digest(model.weights_sha256())
         if found != digest:
             raise WrongWeights(
-                f"{name} ({source}) has other weights, preprocessing or classes than when this was asked for: "
-                "index it again, or ask again"
+                f"{name} ({source}) has other weights, preprocessing or classes than when the job was "
+                "submitted: index it again, or submit the job again"
             )
         if "pointwise" in self.speedups:
             optimize_for_inference(model.network)

@@ -64,12 +64,12 @@ def class_called(vocabulary: Vocabulary, text: str) -> int | None:
     match = match_labels(vocabulary, [SetLabel(None, text)])[SetLabel(None, text)]
     if match.how == "ambiguous":
         named = ", ".join(f"{at} {vocabulary.classes[at].name}" for at in match.candidates)
-        raise UnknownClass(f"class {text!r} may be {named}: give its index")
+        raise UnknownClass(f"class {text!r} is ambiguous ({named}): give its index")
     if match.index is not None:
         return match.index
     if text.strip().isdecimal() and int(text) <= last:
         return int(text)
-    raise UnknownClass(f"expected a class's WordNet id, its name or an index from 0 to {last}, got {text!r}")
+    raise UnknownClass(f"expected a WordNet id, a class name or an index from 0 to {last}, got {text!r}")
 
 
 def settled_from(

@@ -40,12 +40,12 @@ def open_image(store: ImageStore, image: StoredImage) -> Image.Image:
     """The image as it was imported.
 
     Raises:
-        UnreadableImage: the file is gone, has changed since the import, or cannot be decoded.
+        UnreadableImage: the file is missing, has changed since the import, or cannot be decoded.
     """
     try:
         data = store.original_path(image.path).read_bytes()
     except FileNotFoundError as error:
-        raise UnreadableImage("the file is gone") from error
+        raise UnreadableImage("the file is missing") from error
     except OSError as error:
         raise UnreadableImage(f"the file cannot be opened ({error.strerror})") from error
     # Takes a tenth of a millisecond; without it, a patch of another image could be shown under this one's

@@ -35,12 +35,12 @@ _LAYERS = (
     nn.RNNCellBase,
 )
 
-_POOLED = "acts on features without a position, such as pooled ones"
-_WINDOWS = "acts on windows or merged tokens: the first axis of its output is not the images"
-_NO_PLACE = "its units see all of the image alike: none has a place of its own"
-_ANOTHER_ORDER = "its rows and columns are not those of the image"
+_POOLED = "acts on features without spatial positions, such as pooled ones"
+_WINDOWS = "acts on windows or merged tokens: the first axis of its output is not the batch"
+_NO_PLACE = "all its units see the whole image: they have no spatial position"
+_ANOTHER_ORDER = "its rows and columns do not correspond to those of the image"
 _NO_PATH = "its output does not depend on the pixels"
-_NOT_CALLED = "is not called as a module: a function uses its weights, or nothing does"
+_NOT_CALLED = "is never called as a module: its weights are used by a function or not at all"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def find_placements(
         with torch.no_grad(), recurrent_rules(network):
             forward(trace(pixels, narrow=True))
     except UntraceableWrite as error:
-        missing = f"comes after a step that cannot be followed ({error})"
+        missing = f"follows an operation that cannot be traced ({error})"
     finally:
         network.train(training)
         for handle in handles:
@@ -130,9 +130,9 @@ def _placement(
 ) -> Placement | str:
     """The placement of an output, or the reason why it has none. `grids` are those of earlier maps."""
     if not isinstance(layer, nn.Conv2d | nn.Linear):
-        return f"is a layer of another kind ({type(layer).__name__})"
+        return f"is not a supported kind of layer ({type(layer).__name__})"
     if not isinstance(given, Tensor) or not isinstance(output, Tensor):
-        return "takes or gives something else than one tensor"
+        return "its input or output is not a single tensor"
     if not isinstance(output, TracedTensor):
         return _NO_PATH
     if output.ndim == 2 or (isinstance(layer, nn.Conv2d) and tuple(given.shape[2:]) == (1, 1)):
@@ -140,7 +140,7 @@ def _placement(
     if output.shape[0] != _BATCH or output.ndim != given.ndim:
         return _WINDOWS
     if output.ndim not in (3, 4) or (output.ndim == 3 and isinstance(layer, nn.Conv2d)):
-        return f"its output has {output.ndim} axes: no map of rows and columns"
+        return f"its output has {output.ndim} axes, not a map of rows and columns"
     boxes = output.boxes
     if isinstance(layer, nn.Conv2d):
         assert output.shape[1] == layer.out_channels, (
@@ -211,7 +211,7 @@ def _token_placement(boxes: Boxes, channels: int, grids: Sequence[tuple[int, int
     places = _places(boxes, (1,))
     length = boxes.shape[1]
     if length == 1:
-        return "acts on one token: no map"
+        return "acts on one token, not on a map"
     is_known = places.middle[0].isfinite() & places.middle[1].isfinite()
     if not bool(is_known.any()):
         return _NO_PLACE

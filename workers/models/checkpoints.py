@@ -65,8 +65,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         taken.append(keys[0])
         if keys[0] in AVERAGES and len(keys) > 1:
             notes.append(
-                f"{path.name} holds {' and '.join(repr(key) for key in keys)}: {keys[0]!r} was loaded, "
-                "the moving average, which is what training scripts evaluate"
+                f"{path.name} holds {' and '.join(repr(key) for key in keys)}: loaded {keys[0]!r}, the "
+                "moving average, which training scripts evaluate"
             )
         found = found[keys[0]]
     where = f"{path}{''.join(f'[{key!r}]' for key in taken)}"
@@ -78,14 +78,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if others:
         value = next(value for value in found.values() if not isinstance(value, Tensor))
         raise WrongWeights(
-            f"expected a state dict in {where}, got other things than tensors in it, the first is "
+            f"expected a state dict in {where}, got values that are not tensors, the first is "
             f"{others[0]!r} ({type(value).__name__})"
         )
     tensors = {str(name): value for name, value in found.items()}
     if any("lora_" in name for name in tensors):
         raise WrongWeights(
-            f"expected the weights of a whole network in {where}, got those of a LoRA adapter: merge it into its "
-            "base model (merge_and_unload in PEFT) and save that"
+            f"expected the weights of a whole network in {where}, got those of a LoRA adapter: merge it "
+            "into its base model (merge_and_unload in PEFT) and save the result"
         )
     return Checkpoint(path, _without_leftovers(tensors), tuple(notes))
 
@@ -118,7 +118,7 @@ def fit_names(checkpoint: Checkpoint, network: nn.Module) -> Checkpoint:
         if len(averages) != 1:
             raise WrongWeights(
                 f"expected the weights of one network in {checkpoint.path}, got several that fit, with names that "
-                f"begin with {listed}: save the state dict of the one that is meant"
+                f"begin with {listed}: save the state dict of the intended one"
             )
         (chosen,) = averages
         notes.append(
@@ -166,7 +166,7 @@ def mismatches(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) ->
     ]
     if whole:
         return f"quantized tensors, {_count(whole)}: valid are float32, float16, bfloat16 and float64"
-    kinds = ((missing, "missing"), (foreign, "that it has not"), (misshapen, "of another shape"))
+    kinds = ((missing, "missing"), (foreign, "that the model lacks"), (misshapen, "of another shape"))
     return ", ".join(f"{_count(names)} {what}" for names, what in kinds if names)
 
 
@@ -205,14 +205,14 @@ def explain(path: Path) -> str:
             return what
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html")):
-        return "a web page, as a failed download leaves it"
+        return "a web page, as left by a failed download"
     if path.suffix in _SUFFIXES:
         return _SUFFIXES[path.suffix]
     if head.startswith(b"PK"):
         return _zip(path)
     if head.startswith(b"\x80") and path.suffix != ".safetensors":
         return "a pickle of Python objects"
-    return "a file that is truncated, damaged or of another kind"
+    return "a file that is truncated, damaged or of an unknown format"
 
 
 _CONVERT = "convert it to safetensors, or save the network from PyTorch"
@@ -242,10 +242,11 @@ def _zip(path: Path) -> str:
     except (zipfile.BadZipFile, OSError):
         return "a torch file that is truncated or damaged"
     if any("/code/" in name for name in names):
-        return "a TorchScript program: save the state dict of the network it was made of"
+        return "a TorchScript program: save the state dict of the original network"
     if any(name.endswith("data.pkl") for name in names):
         return "a torch file that is damaged"
-    return f"a zip archive that is no checkpoint ({names[0] if names else 'empty'}{', ...' if len(names) > 1 else ''})"
+    shown = (names[0] if names else "empty") + (", ..." if len(names) > 1 else "")
+    return f"a zip archive that is not a checkpoint ({shown})"
 
 
 def _read(path: Path) -> Any:
@@ -262,7 +263,7 @@ def _read(path: Path) -> Any:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named is not None:
             # torch's own message recommends reading the file with code execution allowed
-            what = f"Python objects ({named.group(1)}), which only running code could make: {_HOW}"
+            what = f"Python objects ({named.group(1)}), which cannot be loaded without running code: {_HOW}"
         raise WrongWeights(f"expected a state dict in {path}, got {what}") from error
 
 
@@ -294,8 +295,12 @@ def _contents(found: Mapping[Any, Any]) -> str:
     if {"state", "param_groups"} <= set(keys):
         return f"an optimizer's state: {_HOW}"
     if "optimizer" in keys and not any(key in keys for key in (*AVERAGES, *WEIGHTS)):
-        return f"an optimizer's state without weights (keys {', '.join(keys[:8])}): weights lie under one of {valid}"
-    return f"a dict with keys {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}: weights lie under one of {valid}"
+        listed = ", ".join(keys[:8])
+        return (
+            f"an optimizer's state without weights (keys {listed}): weights are expected under one of {valid}"
+        )
+    listed = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
+    return f"a dict with keys {listed}: weights are expected under one of {valid}"
 
 
 def _name_of(found: Any) -> str:
@@ -334,8 +339,8 @@ def checked_folder(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     if "adapter_config.json" in names:
         raise WrongWeights(
-            f"expected the weights of a whole network in {folder}, got a PEFT adapter (adapter_config.json): merge it "
-            "into its base model (merge_and_unload in PEFT) and save that"
+            f"expected the weights of a whole network in {folder}, got a PEFT adapter (adapter_config.json): "
+            "merge it into its base model (merge_and_unload in PEFT) and save the result"
         )
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
         if index not in names or any(whole in names for whole in WHOLE_FILES):
@@ -359,7 +364,7 @@ def checked_folder(folder: Path) -> None:
     if others and Path(others[0]).suffix not in (".safetensors", ".bin", ".pt", ".pth"):
         there += f", which is {explain(folder / others[0])}"
     elif others:
-        there += ": give it one of these names"
+        there += ": rename it to one of these"
     raise WrongWeights(f"expected {' or '.join(WHOLE_FILES)} in {folder}, got {there}")
 
 

@@ -17,5 +17,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).tolist()  # the device "meta" has no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device: expected auto, cpu, or one that torch finds here, got {name!r}") from error
+        raise ValueError(
+            f"device: expected auto, cpu, or a device that torch finds on this machine, got {name!r}"
+        ) from error
     return device

@@ -61,7 +61,7 @@ class Trial:
     `offset` is added to each label before it is compared with the logits' indices.
     """
 
-    normalisation: str
+    normalization: str
     offset: int
     images: int
     top1: float
@@ -111,7 +111,7 @@ def diagnose(
     classes = len(model.vocabulary.classes)
     alternatives = [
         (name, mean, std)
-        for name, mean, std in _normalisations(model.preprocessing.channels)
+        for name, mean, std in _normalizations(model.preprocessing.channels)
         if not _same((mean, std), (model.preprocessing.mean, model.preprocessing.std))
     ]
     names = [AS_CONFIGURED, *(name for name, _, _ in alternatives)]
@@ -137,7 +137,7 @@ def diagnose(
         for (name, offset), tally in tallies.items():
             tally.add(logits[name], labels + offset)
     if done == 0:
-        raise ValueError("expected labelled images of classes the model knows, got none")
+        raise ValueError("expected labeled images of classes the model knows, got none")
     trials = tuple(tally.trial(name, offset) for (name, offset), tally in tallies.items())
     configured = tallies[AS_CONFIGURED, 0]
     better = [
@@ -196,11 +196,11 @@ class _Tally:
         agreement = sum(self._said[label] * number for label, number in self._labels.items()) / images**2
         return Chance(len(self._labels), agreement)
 
-    def trial(self, normalisation: str, offset: int) -> Trial:
+    def trial(self, normalization: str, offset: int) -> Trial:
         losses = torch.cat(self.losses)
         images = len(losses)
         return Trial(
-            normalisation, offset, images, self.top1 / images, self.top5 / images, float(losses.mean())
+            normalization, offset, images, self.top1 / images, self.top5 / images, float(losses.mean())
         )
 
     def standard_errors_above(self, other: "_Tally") -> float:
@@ -215,7 +215,7 @@ class _Tally:
         return mean / error
 
 
-def _normalisations(channels: int) -> list[tuple[str, Channels, Channels]]:
+def _normalizations(channels: int) -> list[tuple[str, Channels, Channels]]:
     """The normalizations to try on a network of 3 channels, or of one."""
     if channels == 3:
         return [*NORMALISATIONS]
@@ -254,30 +254,32 @@ def _verdict(
     interval = binomtest(top1, images).proportion_ci(0.95, method="exact")
     found = (
         f"top-1 is {top1 / images:.1%} (95 % interval {interval.low:.1%} to {interval.high:.1%}) and top-5 {top5:.1%} "
-        f"on {images:,} image{'s' if images != 1 else ''}; guessing among all {classes:,} classes gives "
+        f"on {images:,} image{'s' if images != 1 else ''}; random guessing over all {classes:,} classes gives "
         f"{1 / classes:.1%}, among the {chance.occurring:,} that occur {1 / chance.occurring:.1%}"
     )
     if images < _MIN_IMAGES:
         return (
             False,
-            f"Too few images for a verdict ({images}, at least {_MIN_IMAGES} are needed): {found}.",
+            f"Too few images for a verdict ({images}, at least {_MIN_IMAGES} needed): {found}.",
         )
     if best is not configured:
         faults = []
         if best.offset:
             change = "1 added to" if best.offset > 0 else "1 subtracted from"
-            faults.append(f"the labels look shifted by one (right with {change} each)")
-        if best.normalisation != AS_CONFIGURED:
-            faults.append(f"the mean and std look wrong ({best.normalisation} fits better)")
+            faults.append(f"the labels look shifted by one (correct with {change} each)")
+        if best.normalization != AS_CONFIGURED:
+            faults.append(f"the mean and std look wrong ({best.normalization} fits better)")
         what = " and ".join(faults)
         return False, (
-            f"{what[0].upper()}{what[1:]}: on {best.images} images top-1 is {configured.top1:.1%} as configured and "
-            f"{best.top1:.1%} so, and the mean cross-entropy falls from {configured.loss:.2f} to {best.loss:.2f}."
+            f"{what[0].upper()}{what[1:]}: on {best.images} images top-1 is {configured.top1:.1%} as "
+            f"configured and {best.top1:.1%} with this change; the mean cross-entropy falls from "
+            f"{configured.loss:.2f} to {best.loss:.2f}."
         )
     if not _beats(top1, images, max(1 / classes, chance.agreement)):
         return False, (
-            f"No better than guessing: {found}; the same predictions dealt at random give {chance.agreement:.1%}. No "
-            "label offset or common mean and std helps; the weights may be random, or the labels of another vocabulary."
+            f"No better than guessing: {found}; the same predictions in random order give {chance.agreement:.1%}. "
+            "No label offset or common mean and std helps; the weights may be random, or the labels from "
+            "another vocabulary."
         )
     return True, f"Better than guessing: {found}. No label offset or common mean and std does better."
 

@@ -56,7 +56,7 @@ def fetch_repository(repository: str, *, timeout: float) -> Path:
     _run_child(["repository", repository], watch=cache, timeout=timeout)
     fetched = repository_in_cache(repository)
     if fetched is None:
-        raise HubUnreachable("the hub's repository holds no weights that can be read")
+        raise HubUnreachable("the hub's repository contains no readable weights")
     return fetched
 
 
@@ -100,7 +100,7 @@ def _run_child(arguments: list[str], *, watch: Path, timeout: float) -> None:
                 if now != arrived:
                     arrived, since = now, time.monotonic()
                 elif time.monotonic() - since > timeout:
-                    raise HubUnreachable(f"nothing arrived for {timeout:g} seconds")
+                    raise HubUnreachable(f"no data arrived for {timeout:g} seconds")
             if child.returncode != 0:
                 errors.seek(0)
                 lines = errors.read().decode(errors="replace").strip().splitlines()

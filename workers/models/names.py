@@ -26,7 +26,7 @@ NAMED_MODELS: dict[str, NamedModel] = {
     "resnet-50": NamedModel("hf:microsoft/resnet-50", "ResNet-50 (He et al. 2016)", 102),
     "mobilenet-v2": NamedModel("torchvision:mobilenet_v2", "MobileNetV2 (Sandler et al. 2018)", 14),
     "convnext-demo": NamedModel(
-        "package:convnext-demo", "ConvNeXt-atto, trained small for Convscope and installed with it"
+        "package:convnext-demo", "a small ConvNeXt-atto trained for Convscope, installed with it"
     ),
     "efficientnet-lite0": NamedModel(
         "package:efficientnet-lite0", "EfficientNet-Lite0 (Tan and Le 2019), installed with Convscope"

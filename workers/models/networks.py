@@ -66,8 +66,8 @@ def check_problem(problem: object, folder: Path) -> None:
         WrongWeights: `problem`, a configuration's `problem_type`, is one of the rejected values.
     """
     kinds = {
-        "multi_label_classification": "a multi-label classifier, whose logits have a sigmoid each",
-        "regression": "a regression, whose numbers are no classes",
+        "multi_label_classification": "a multi-label classifier, with a sigmoid per logit",
+        "regression": "a regression model, whose outputs are not classes",
     }
     if isinstance(problem, str) and problem in kinds:
         raise WrongWeights(

@@ -135,8 +135,8 @@ class Preprocessing:
         height, width = self.resized_size(image.width, image.height)
         if height * width > _MAX_RESIZED:
             raise TooThin(
-                f"it has {image.width:,} x {image.height:,} pixels, which resizing makes {width:,} x {height:,}, "
-                f"and the limit is {_MAX_RESIZED:,} pixels"
+                f"it has {image.width:,} x {image.height:,} pixels, resized to {width:,} x {height:,}; "
+                f"the limit is {_MAX_RESIZED:,} pixels"
             )
         if self.channels == 1:
             image = image.convert("L")

@@ -16,7 +16,7 @@ def check_finite(logits: Tensor) -> None:
     if wrong:
         raise NotFinite(
             f"{wrong:,} of {logits.numel():,} logits are not finite (NaN or infinite): "
-            "the model's weights are damaged, or its numbers overflow on this image"
+            "the model's weights are damaged, or its activations overflow on this image"
         )
 
 

@@ -84,7 +84,7 @@ def server_command(settings: Settings) -> list[str]:
     for needed in (folder, socket.parent):
         needed.mkdir(parents=True, exist_ok=True, mode=0o700)
     if socket.parent.stat().st_uid != os.getuid():
-        raise NoBroker(f"{socket.parent} belongs to somebody else: set CONVSCOPE_REDIS_URL to a Redis server")
+        raise NoBroker(f"{socket.parent} belongs to another user: set CONVSCOPE_REDIS_URL to a Redis server")
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -112,6 +112,6 @@ def _server() -> str:
     found = bundled or shutil.which("valkey-server") or shutil.which("redis-server")
     if found is None:
         raise NoBroker(
-            "there is no broker for this machine: install redis-server, or set CONVSCOPE_REDIS_URL to a Redis server"
+            "no broker is available on this machine: install redis-server, or set CONVSCOPE_REDIS_URL to a Redis server"
         )
     return found

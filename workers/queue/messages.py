@@ -63,4 +63,4 @@ def send(app: Celery, job: int, queue: str) -> None:
             retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
         )
     except (OperationalError, OSError) as error:
-        raise BrokerAway("the broker cannot be reached") from error
+        raise BrokerAway("the broker is unreachable") from error

@@ -126,7 +126,7 @@ class LeaseKeeper:
         self._note = note
         self._moved = time.monotonic()
         if self._lost:
-            raise LostClaim(f"job {self._claim.job} was taken from this worker")
+            raise LostClaim(f"job {self._claim.job} was reassigned to another worker")
         if self._cancelled:
             raise Cancelled
         if self._stopping.is_set():
@@ -259,7 +259,7 @@ class Runner:
         self._met_full_disk[claim.job] = tries + 1
         pause = min(claims.MAX_PAUSE, _FULL_DISK_SECONDS * 2.0**tries)
         log("job.waits_for_space", level=logging.WARNING, job=claim.job, error=repr(error), seconds=pause)
-        note = f"waits for disk space ({_sentence(error)}); tries again after {pause:,.0f} s"
+        note = f"waits for disk space ({_sentence(error)}); retry in {pause:,.0f} s"
         held = keeper.keep(lambda: claims.postpone(self._ledger, claim, seconds=pause, note=note))
         return "queued" if held else None
 

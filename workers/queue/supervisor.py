@@ -26,7 +26,7 @@ import ctypes, os, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)  # it died before the kernel was told
+    sys.exit(1)  # the parent died before prctl took effect
 try:
     os.execvp(sys.argv[2], sys.argv[2:])
 except OSError as error:
@@ -127,7 +127,7 @@ class Supervisor:
         said = f"the {name} ended with exit code {child.process.poll()}"
         if child.early_ends < MAX_EARLY_ENDS:
             return said
-        return f"{said} within {SETTLED:g} seconds of its start, {child.early_ends} times in a row: it is given up"
+        return f"{said} within {SETTLED:g} seconds of its start, {child.early_ends} times in a row: giving up"
 
     def kill(self, name: str) -> None:
         """Kill a child that hangs; `look` restarts it if it is set to restart."""
@@ -135,7 +135,7 @@ class Supervisor:
 
     def forget(self, name: str) -> None:
         """Stop tracking a child that has exited."""
-        assert self._children.pop(name).process.poll() is not None, f"{name} still runs"
+        assert self._children.pop(name).process.poll() is not None, f"{name} is still running"
 
     def stop(self) -> None:
         """Stop all children within `STOP_WITHIN` seconds, in reverse order of their start."""

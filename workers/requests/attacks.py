@@ -131,4 +131,4 @@ def parse_class(given: Any) -> int | None:
     number = int(given) if isinstance(given, str) and given.isdecimal() and len(given) < 10 else given
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 10**9:
         return number
-    raise InvalidRequest(f"target: expected the index of a class, got {given!r}")
+    raise InvalidRequest(f"target: expected a class index, got {given!r}")

@@ -45,7 +45,7 @@ class Grid:
             for name, value in (("step", self.step), ("cap", self.cap), ("minimum", self.minimum)):
                 if abs(value * LEVELS - round(value * LEVELS)) > 1e-6:
                     raise InvalidRequest(
-                        f"{name}: expected a multiple of 1/255 for an attack on 8 bits, got {value:g}"
+                        f"{name}: expected a multiple of 1/255 for an 8-bit attack, got {value:g}"
                     )
         if not self.last >= self.first:
             raise InvalidRequest(
@@ -173,27 +173,27 @@ GRID_PARAMETERS = (
     Parameter(
         "mode",
         "smallest",
-        "smallest: walk the grid up to the first epsilon that succeeds; fixed: one epsilon alone.",
+        "smallest: search the grid for the smallest successful epsilon; fixed: test one epsilon.",
         choices=("smallest", "fixed"),
         label="search for",
         words=("smallest epsilon", "one epsilon"),
     ),
     Parameter(
-        "epsilon", 0.01, "Of a fixed attack: largest change of a pixel, in pixels in [0, 1].", 0.0, 1.0
+        "epsilon", 0.01, "Maximum change of a pixel in a fixed attack, for pixels in [0, 1].", 0.0, 1.0
     ),
     Parameter(
         "grid",
         "geometric",
-        "Of a search. geometric: from 1/4080 (a sixteenth of a level of 255) up by a ratio, then finely between the "
-        "last failure and the first success; linear: every multiple of step. A step alone asks for linear; 8-bit "
-        "attacks are always linear.",
+        "Grid of a search. geometric: from 1/4080 (1/16 of an 8-bit level) up by a ratio, then refined "
+        "between the last failure and the first success; linear: every multiple of step. Giving a step "
+        "selects linear; 8-bit attacks are always linear.",
         choices=GRIDS,
         label="epsilon grid",
     ),
     Parameter(
         "ratio",
         1.5,
-        "Of a geometric grid: each epsilon over the one before.",
+        "Ratio of consecutive epsilons of a geometric grid.",
         1.001,
         10.0,
         label="grid ratio",
@@ -201,17 +201,17 @@ GRID_PARAMETERS = (
     Parameter(
         "parts",
         8,
-        "Of a geometric grid: equal parts in which the gap below the first success is looked at; 1: not at all.",
+        "Number of equal parts into which a geometric grid divides the gap below the first success; 1 does not refine.",
         1,
         1000,
-        label="parts of last gap",
+        label="refinement parts",
     ),
-    Parameter("step", 0.001, "Of a linear grid: distance of two epsilons.", 0.0, 1.0, label="grid step"),
-    Parameter("cap", 0.5, "Of a search: the largest epsilon.", 0.0, 1.0, label="upper limit"),
+    Parameter("step", 0.001, "Step between epsilons of a linear grid.", 0.0, 1.0, label="grid step"),
+    Parameter("cap", 0.5, "Largest epsilon of a search.", 0.0, 1.0, label="upper limit"),
     Parameter(
         "minimum",
         0.0,
-        "Of a search: the grid's first point is the lowest one from here on.",
+        "Smallest epsilon of a search: the grid starts at its first point from here.",
         0.0,
         1.0,
         label="lower limit",
@@ -219,8 +219,8 @@ GRID_PARAMETERS = (
     Parameter(
         "levels",
         "real",
-        "real: pixels are numbers in [0, 1]; 8-bit: whole levels of 255, so that a PNG holds just what was "
-        "classified. Epsilons then are rounded to n/255, the cap down and the minimum up.",
+        "real: pixels are real numbers in [0, 1]; 8-bit: pixels are whole 8-bit levels, so a PNG stores "
+        "exactly what was classified, and epsilons are rounded to n/255 (the cap down, the minimum up).",
         choices=("real", "8-bit"),
         label="pixel values",
         words=("real numbers", "8-bit levels"),
@@ -228,7 +228,7 @@ GRID_PARAMETERS = (
     Parameter(
         "scan",
         "first",
-        "first: end at the first success; full: look at the whole grid, and report all runs of successes.",
+        "first: stop at the first success; full: test the whole grid and report all ranges of success.",
         choices=("first", "full"),
         label="scan",
         words=("to first success", "whole grid"),

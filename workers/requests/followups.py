@@ -62,7 +62,9 @@ def parse_maps(given: Mapping[str, Any]) -> dict[str, Value]:
         for name, parameter in known.items()
     }
     if int(values["samples"]) < 2:
-        raise InvalidRequest("samples: expected 2 or more, for a difference has its noise beside it, got 1")
+        raise InvalidRequest(
+            "samples: expected 2 or more, because the difference is shown with its noise, got 1"
+        )
     return values
 
 
@@ -96,8 +98,7 @@ def ablation_job(
             raise InvalidRequest(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
     if not isinstance(layer, str) or not _LAYER.fullmatch(layer):
         raise InvalidRequest(
-            "layer: expected a layer such as stage2.block1.dwconv or the path of a module such as layer4.1, "
-            f"got {layer!r}"
+            "layer: expected a layer such as stage2.block1.dwconv or a module path such as layer4.1, got {layer!r}"
         )
     asked = {"channels": channels, "draws": draws, "seed": seed, "layer": layer}
     new = _about(ledger, "ablation", attacks, asked, queue=queue)
@@ -136,7 +137,9 @@ def _about(
         if number not in rows:
             raise InvalidRequest(f"attacks: there is no attack {number}")
         if not rows[number].attacked_epsilon:
-            raise InvalidRequest(f"attacks: attack {number} changed nothing: there is nothing to look at")
+            raise InvalidRequest(
+                f"attacks: attack {number} did not change the image: there is nothing to compare"
+            )
     sets = {row.image_set for row in rows.values()}
     if len(sets) > 1:
         raise InvalidRequest(f"attacks: expected attacks on one image set, got {', '.join(sorted(sets))}")
@@ -149,7 +152,7 @@ def _about(
         if not judges or used[name]["digest"] != rows[number].model_digest
     ]
     if not pairs:
-        raise InvalidRequest("judges: expected another model than the one that was attacked, got none")
+        raise InvalidRequest("judges: expected a model other than the attacked one, got none")
     request = {"models": list(used.values()), "attacks": short_ids(wanted), **asked}
     (image_set,) = sets
     question = content_key(kind, ATTACK_VERSION, request)

@@ -42,9 +42,9 @@ def labels_problem(name: str, size: int) -> str | None:
     suffix = "." + name.rsplit(".", 1)[-1].lower() if "." in name else ""
     if suffix not in LABELS_SUFFIXES:
         valid = f"{', '.join(LABELS_SUFFIXES[:-1])} or {LABELS_SUFFIXES[-1]}"
-        return f"{name} is no table: expected {valid} with a row an image"
+        return f"{name} is not a table: expected {valid} with one row per image"
     if size == 0:
-        return f"{name} is empty: expected a table with a row an image"
+        return f"{name} is empty: expected a table with one row per image"
     limit = MAX_JSON_BYTES if suffix == ".json" else MAX_LABELS_BYTES
     return f"{name} has {size:,} bytes, the limit is {limit:,}" if size > limit else None
 
@@ -65,7 +65,7 @@ def layout_words(given: Mapping[str, Any]) -> dict[str, Any]:
                 raise InvalidRequest(f"class_level: expected a whole number from -100 to 100, got {value!r}")
         elif not isinstance(value, str) or not 1 <= len(value) <= _MAX_WORD or not value.isprintable():
             raise InvalidRequest(
-                f"{name}: expected a text of at most {_MAX_WORD} characters, got {value!r:.100}"
+                f"{name}: expected a string of at most {_MAX_WORD} characters, got {value!r:.100}"
             )
         elif name == "class_names" and value != "imagenet-1k":
             raise InvalidRequest(f"class_names: expected imagenet-1k, got {value!r:.100}")
@@ -170,20 +170,20 @@ def allowed_path(folder: str, roots: Sequence[Path], what: str = "folder", noun:
     """
     if not roots:
         raise InvalidRequest(
-            f"{what}: none may be named: set CONVSCOPE_IMAGE_ROOTS to allow some, or upload the images"
+            f"{what}: no folder is allowed: set CONVSCOPE_IMAGE_ROOTS to allow some, or upload the images"
         )
     allowed = f"expected a {noun} below {', '.join(map(str, roots))} (CONVSCOPE_IMAGE_ROOTS), got {folder!r}"
     try:
         folder.encode()
         if "\0" in folder or not Path(folder).is_absolute():
-            raise ValueError("it is no absolute path")
+            raise ValueError("it is not an absolute path")
         path = Path(folder).resolve()
     except (ValueError, OSError, RuntimeError) as error:
         raise InvalidRequest(f"{what}: {allowed}") from error
     if not any(path.is_relative_to(root) for root in roots):
         raise InvalidRequest(f"{what}: {allowed}")
     if not path.exists():
-        raise InvalidRequest(f"{what}: there is nothing at {folder!r}")
+        raise InvalidRequest(f"{what}: {folder!r} does not exist")
     return path
 
 
@@ -239,7 +239,7 @@ def index_job(
     if batch_size is not None:
         _check_number("batch_size", batch_size, MAX_BATCH)
     if not isinstance(layers, str) or not re.fullmatch(r"[\w.*?,\[\]! -]{1,500}", layers, re.ASCII):
-        raise InvalidRequest(f"layers: expected patterns of layers' names such as *.dwconv, got {layers!r}")
+        raise InvalidRequest(f"layers: expected patterns of layer names such as *.dwconv, got {layers!r}")
     if dtype not in DTYPES:
         raise InvalidRequest(
             f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}{hint(dtype, DTYPES)}"
@@ -260,7 +260,7 @@ def index_job(
     there = atlas.fetch(run_of(model, image_set))
     if there and not replace:
         raise InvalidRequest(
-            f"replace: {image_set!r} is indexed with {model!r} already (run {there[0]['run']}); true makes it anew"
+            f"replace: {image_set!r} is already indexed with {model!r} (run {there[0]['run']}); true indexes it again"
         )
     request: dict[str, Any] = {
         "models": [{"name": model, "source": source}],

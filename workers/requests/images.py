@@ -59,7 +59,7 @@ def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
     labels = [label for row in rows if (label := row["wnid"] or row["label"])]
     if not labels:
         raise InvalidRequest(
-            f"{name}: no image of this request has a label: choose prediction or the index of a class"
+            f"{name}: no image of this request has a label: choose prediction or a class index"
         )
     models = sorted({item.model for item in new.items})
     if all(
@@ -67,8 +67,8 @@ def check_labels(atlas: Atlas, new: NewJob, name: str) -> None:
         for model in models
     ):
         raise InvalidRequest(
-            f"{name}: no label of these images, such as {labels[0]!r}, is a class of {' or '.join(models)}: choose "
-            f"prediction or the index of a class, or settle them by `convscope models map-labels {models[0]} "
+            f"{name}: no label of these images, such as {labels[0]!r}, is a class of {' or '.join(models)}"
+            f": choose prediction or a class index, or settle them with `convscope models map-labels {models[0]} "
             f"--images {new.image_set}`"
         )
 

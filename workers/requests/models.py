@@ -37,8 +37,8 @@ def choose_models(atlas: Atlas, names: Sequence[str]) -> tuple[ModelRef, ...]:
     known = indexed_models(atlas)
     for name in names:
         if name not in known:
-            have = choices(name, known, nouns="indexed models are") if known else "no model was indexed yet"
-            raise InvalidRequest(f"models: {name!r} was not indexed; {have}")
+            have = choices(name, known, nouns="indexed models are") if known else "no model is indexed yet"
+            raise InvalidRequest(f"models: {name!r} is not indexed; {have}")
     if not names:
         raise InvalidRequest("models: expected at least one, got none")
     return tuple(known[name] for name in dict.fromkeys(names))
@@ -84,7 +84,7 @@ def check_layer(atlas: Atlas, models: Sequence[ModelRef], layer: str) -> None:
             examples = [named[at] for at in sorted({0, len(named) // 2, len(named) - 1})]
             near = meant(layer, [*named, *known])
             raise InvalidRequest(
-                f"layer: {model.name} has no layer or module {layer!r}; its layers are such as "
+                f"layer: {model.name} has no layer or module {layer!r}; its layers are, for example, "
                 f"{', '.join(examples)}" + ("" if near is None else f"; did you mean {near!r}?")
             )
     except NoAtlas:

@@ -193,6 +193,6 @@ def parse_target(given: Any) -> str | int:
     if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 10**9:
         return number
     raise InvalidRequest(
-        f"target: expected prediction, label or the index of a class, got {given!r}"
+        f"target: expected prediction, label or a class index, got {given!r}"
         + hint(given, ("prediction", "label"))
     )

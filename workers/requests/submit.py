@@ -33,9 +33,10 @@ class Submitted:
     def sentence(self) -> str:
         """A sentence for the user who submitted it."""
         if not self.queued:
-            return f"job {self.job} was asked for before"
+            return f"job {self.job} already exists for this request"
         if not self.sent:
-            return f"job {self.job} is queued; the broker is away, and workers hear of it when it is back"
+            return f"job {self.job} is queued; the broker is unreachable, and workers will receive the job "
+            "when it is back"
         return f"job {self.job} is queued"
 
 
@@ -85,7 +86,7 @@ class JobSubmitter:
         for image_id, key in wanted.items():
             if found.get(image_id) != key:
                 raise InvalidRequest(
-                    f"images: {new.image_set!r} has another image {image_id} by now: ask again"
+                    f"images: {new.image_set!r} now has another image {image_id}: submit the request again"
                 )
 
     def retry(self, job: int) -> Submitted:

@@ -60,7 +60,7 @@ def work_out(survey: Survey, options: LayoutOptions | None = None) -> Layout:
     )
     found = next((layout for detect in detectors if (layout := detect(scene)) is not None), None)
     if found is None:
-        raise ImportRefused(f"no table in {survey.origin} says labels of its pictures")
+        raise ImportRefused(f"no table in {survey.origin} contains labels of its images")
     skipped = dict(found.skipped)
     unused = Counter(skipped.values())
     first = {kind: min(name for name, other in skipped.items() if other == kind) for kind in unused}

@@ -62,7 +62,7 @@ def _names(given: str | None) -> tuple[Label, ...] | None:
     text = _content("--class-names", Path(given)).decode("utf-8-sig", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise ImportRefused(f"--class-names: {given} is empty: expected the name of one class a line")
+        raise ImportRefused(f"--class-names: {given} is empty: expected one class name per line")
     return tuple(class_list(lines))
 
 

@@ -27,12 +27,12 @@ def detect(scene: Scene) -> Layout | None:
     if reading.classes != NOTHING:
         kind = "class folders"
     else:
-        kind = "folders of splits without classes" if reading.split != NOTHING else "pictures without classes"
+        kind = "folders of splits without classes" if reading.split != NOTHING else "images without classes"
     layout = scene.folder_layout(kind, reading)
     if numbers:
         layout = replace(layout, label="the name of the class with the folder's number")
     elif reading.class_folders and all(folder.isdecimal() for folder in reading.class_folders):
-        layout = replace(layout, notes=("the classes are numbers: --class-names names them",))
+        layout = replace(layout, notes=("the classes are numbers: name them with --class-names",))
     return with_split_lists(scene, layout) if reading.split == NOTHING else layout
 
 
@@ -56,7 +56,7 @@ def with_split_lists(scene: Scene, layout: Layout) -> Layout:
             continue
         if any(splits.get(one, split) != split for one in named):
             return replace(
-                layout, notes=(*layout.notes, f"lists such as {name} disagree on the split: none was taken")
+                layout, notes=(*layout.notes, f"lists such as {name} disagree on the split: none was used")
             )
         splits |= dict.fromkeys(named, split)
         read.add(name)

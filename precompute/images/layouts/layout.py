@@ -122,7 +122,7 @@ class Scene:
             label="nothing" if found.classes == NOTHING else "the name of the class",
             places=dict(zip(self.survey.pictures, found.places, strict=True)),
             skipped={
-                self.survey.pictures[at]: "pictures that annotate others, such as masks"
+                self.survey.pictures[at]: "images that annotate others, such as masks"
                 for at in found.annotations
             },
         )

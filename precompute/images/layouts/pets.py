@@ -43,7 +43,7 @@ def detect(scene: Scene) -> Layout | None:
     layout = scene.labelled(
         replace(scene.folder_layout("Oxford-IIIT Pet"), read=frozenset(read)),
         labels,
-        classes=f"the name before the number in each file's name ({count(len(set(labels.values())), 'breed')})",
+        classes=f"the name before the number in each file name ({count(len(set(labels.values())), 'breed')})",
         label="that name",
     )
     return scene.split(layout, splits, f"the lists {', '.join(sorted(read))}")

@@ -107,7 +107,7 @@ def _text(name: str, content: bytes) -> Table | None:
                     rows.append([cell.strip() for cell in row])
                 _check_cells(name, len(rows), len(row))
         except csv.Error as error:
-            raise ImportRefused(f"{name} cannot be read in line {reader.line_num}: {error}") from error
+            raise ImportRefused(f"{name} cannot be read at line {reader.line_num}: {error}") from error
     else:
         # one `<image> <class>` per line; the class is what follows the last space
         for line in text.splitlines():
@@ -153,7 +153,7 @@ def _parsed(name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ImportRefused(f"{name} is no JSON that can be read ({error})") from error
+        raise ImportRefused(f"{name} is not readable JSON ({error})") from error
 
 
 def _json(name: str, content: bytes) -> Table | None:
@@ -220,9 +220,9 @@ def _parquet(name: str, content: bytes) -> Table | None:
             rows += [list(row.values()) for row in batch.to_pylist()]
         return Table(name, tuple(shard.schema_arrow.names), rows)
     except TooPacked as error:
-        raise ImportRefused(f"{name} is no table of labels: {error}") from error
+        raise ImportRefused(f"{name} is not a table of labels: {error}") from error
     except (pa.ArrowException, OSError) as error:
-        raise ImportRefused(f"{name} is no parquet file, or a damaged one: get it again") from error
+        raise ImportRefused(f"{name} is not a parquet file, or it is damaged: download it again") from error
 
 
 def image_column(table: Table, matcher: Matcher, chosen: str | None) -> tuple[int, bool] | None:
@@ -347,7 +347,7 @@ def _label_column(table: Table, image: int, columns: Columns) -> tuple[int | Non
         return plain[0], None
     if table.headed and plain:
         listed = ", ".join(table.columns[at] for at in plain[:12])
-        return None, f"no label from {table.name}: --label-column chooses one of its columns {listed}"
+        return None, f"no label from {table.name}: choose one of its columns with --label-column: {listed}"
     return None, None
 
 

@@ -33,17 +33,17 @@ def _from_given(scene: Scene, matcher: Matcher, name: str, content: bytes) -> La
     table = read_table(name, content)
     if table is None:
         raise ImportRefused(
-            f"--labels: {name} is no table: expected rows of an image and its class, with or without a header"
+            f"--labels: {name} is not a table: expected rows with an image and its class, with or without a header"
         )
     stated = read_stated(table, matcher, scene.options.columns, folder="")
     if stated is None:
         first = ", ".join(str(cell)[:60] for cell in table.rows[0][:6])
         raise ImportRefused(
-            f"--labels: {name} names none of the {len(scene.images):,} pictures of {scene.survey.origin}, such as "
+            f"--labels: {name} names none of the {len(scene.images):,} images of {scene.survey.origin}, such as "
             f"{scene.images[0]}; its first row is {first}"
         )
     if stated.label is None and stated.split is None:
-        raise ImportRefused(f"--labels: {stated.note or f'{name} has no column that says a class'}")
+        raise ImportRefused(f"--labels: {stated.note or f'{name} has no column with a class'}")
     # the same file if it is in the source; another file with its name stays listed as unused
     read = frozenset(one for one, there in scene.survey.tables.items() if there == content)
     return _layout(scene, [(name, stated)], list(_notes(name, stated)), read, exact=True)
@@ -67,12 +67,12 @@ def _from_found(scene: Scene, matcher: Matcher) -> Layout | None:
             continue
         if "bbox" in table.columns and table.name.endswith(".json"):
             notes.append(
-                f"{name} states boxes of objects, no class of an image: --labels {name} takes it as one"
+                f"{name} contains object boxes, not one class per image: --labels {name} uses it anyway"
             )
         elif found.conflicts:
             notes.append(
-                f"{name} states several classes for {count(found.conflicts, 'image')}, as of objects: not taken "
-                "(--labels takes those of one class)"
+                f"{name} states several classes for {count(found.conflicts, 'image')}, as for objects: "
+                "not used (--labels uses images with one class)"
             )
         elif found.label is None and found.split is None:
             notes += [found.note] if found.note else []
@@ -82,8 +82,7 @@ def _from_found(scene: Scene, matcher: Matcher) -> Layout | None:
     if not stated:
         if (chosen.label or chosen.split) and not scene.survey.packed:
             raise ImportRefused(
-                trouble
-                or f"no table in {scene.survey.origin} has the columns asked for and names its pictures"
+                trouble or f"no table in {scene.survey.origin} has the requested columns and names its images"
             )
         if not notes and not trouble:
             return None
@@ -119,7 +118,7 @@ def _layout(
                 from_files.add(name)
         splits |= one.splits
     if disagreeing:
-        notes = [*notes, f"tables disagree on {count(disagreeing, 'image')}: {stated[0][0]} goes first"]
+        notes = [*notes, f"tables disagree on {count(disagreeing, 'image')}: {stated[0][0]} takes precedence"]
     names = ", ".join(name for name, _ in stated[:4]) + (
         f" and {len(stated) - 4:,} more" if len(stated) > 4 else ""
     )
@@ -136,7 +135,7 @@ def _layout(
             base,
             labels,
             classes=f"{classes}, else {base.classes}" if rest else classes,
-            label="what is written there",
+            label="the value in that column",
         )
     by_column = [one.split for _, one in stated if one.split]
     if by_column:
@@ -150,11 +149,11 @@ def _notes(name: str, stated: Stated) -> list[str]:
     notes = []
     if stated.unmatched:
         notes.append(
-            f"{count(stated.unmatched, 'row')} of {name} {'names' if stated.unmatched == 1 else 'name'} no picture "
-            f"here, or several, such as {stated.example!r}"
+            f"{count(stated.unmatched, 'row')} of {name} {'names' if stated.unmatched == 1 else 'name'} "
+            f"no image here, or several, such as {stated.example!r}"
         )
     if stated.conflicts:
-        notes.append(f"{count(stated.conflicts, 'image')} with several classes in {name}: no label")
+        notes.append(f"{count(stated.conflicts, 'image')} with several classes in {name}: unlabeled")
     if stated.note:
         notes.append(stated.note)
     return notes
@@ -163,7 +162,7 @@ def _notes(name: str, stated: Stated) -> list[str]:
 def _kind(stated: list[tuple[str, Stated]]) -> str:
     if all(name.rpartition("/")[2].startswith("metadata.") for name, _ in stated):
         return "Hugging Face imagefolder"
-    return "pictures with a table"
+    return "images with a table"
 
 
 def _rank(name: str) -> tuple[int, str]:

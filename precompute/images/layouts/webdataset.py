@@ -36,11 +36,11 @@ def detect(scene: Scene) -> Layout | None:
         bare = scene.options.columns.names is None and all(
             one is None or (one.name or "").isdecimal() for one in labels.values()
         )
-        notes = ("the classes are numbers: --class-names names them",) if bare else ()
+        notes = ("the classes are numbers: name them with --class-names",) if bare else ()
         return scene.labelled(
             replace(scene.folder_layout("WebDataset"), read=frozenset(files.values()), notes=notes),
             labels,
-            classes=f"the {suffix} file beside each picture ({len(files):,})",
+            classes=f"the {suffix} file next to each image ({len(files):,})",
             label="the number of the class" if bare else "the name of the class",
         )
     return None

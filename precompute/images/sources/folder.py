@@ -127,7 +127,7 @@ class FolderSource:
             name = prefix + entry.name
             if self._leads_out(entry):
                 self._closed.append(
-                    SourceImage(name, 0, problem=f"it is a link that leads out of {self._within}")
+                    SourceImage(name, 0, problem=f"it is a link that points outside {self._within}")
                 )
             elif _is_folder(entry):
                 if entry.name.startswith(".") or entry.name == "__MACOSX":

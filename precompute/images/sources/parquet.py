@@ -107,8 +107,8 @@ def _rows(file: IO[bytes], name: str, chosen: Columns) -> Iterator[SourceImage]:
             left -= batch.nbytes
             if left < 0:
                 raise _Unreadable(
-                    f"it unpacks to more than {most:,} bytes after {row:,} rows, {parquet_pages.MAX_RATIO} times its "
-                    "size: it holds no photographs"
+                    f"it unpacks to more than {most:,} bytes after {row:,} rows, {parquet_pages.MAX_RATIO} "
+                    "times its size: its contents cannot be photos"
                 )
             cells = batch.column(columns.image).to_pylist()
             values = batch.column(columns.label).to_pylist() if columns.label else [None] * len(cells)
@@ -118,7 +118,7 @@ def _rows(file: IO[bytes], name: str, chosen: Columns) -> Iterator[SourceImage]:
                 # Paths may be missing or repeat (`image.png` in every row); row numbers are unique.
                 picture = f"{row:08d}" if not path else path if path not in seen else f"{row:08d}-{path}"
                 seen.add(picture)
-                problem = "its row holds no bytes" if data is None else too_big(len(data))
+                problem = "its row contains no bytes" if data is None else too_big(len(data))
                 yield SourceImage(
                     f"{name}/{picture}",
                     len(data or b""),
@@ -130,14 +130,16 @@ def _rows(file: IO[bytes], name: str, chosen: Columns) -> Iterator[SourceImage]:
                 )
                 row += 1
     except (pa.ArrowException, OSError) as error:
-        raise _Unreadable(f"it is damaged after {counted(row, 'row')} ({error}): get it again") from error
+        raise _Unreadable(
+            f"it is damaged after {counted(row, 'row')} ({error}): download it again"
+        ) from error
 
 
 def _open(file: IO[bytes]) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
     except (pa.ArrowException, OSError) as error:
-        raise _Unreadable("it is no parquet file, or a damaged one: get it again") from error
+        raise _Unreadable("it is not a parquet file, or it is damaged: download it again") from error
 
 
 def _find_columns(schema: pa.Schema, chosen: Columns) -> _Columns:
@@ -153,7 +155,7 @@ def _find_columns(schema: pa.Schema, chosen: Columns) -> _Columns:
         raise _Unreadable(
             f"expected a column of images (a struct of bytes and path), got columns {listed}"
             if not images or image is not None
-            else f"its columns {', '.join(images)} all hold images: choose one by --image-column"
+            else f"its columns {', '.join(images)} all contain images: choose one with --image-column"
         )
     notes = [] if len(images) == 1 else [f"column {image} of the image columns {', '.join(images)}"]
     classes = [name for name, feature in features.items() if _class_names(feature) is not None]
@@ -167,7 +169,7 @@ def _find_columns(schema: pa.Schema, chosen: Columns) -> _Columns:
         raise _Unreadable(f"its column {chosen.label!r} holds {schema.field(chosen.label).type}, not classes")
     if label is None and (classes or fitting):
         notes.append(
-            f"no label: columns {', '.join(classes or fitting)} might say one, --label-column chooses"
+            f"no label: columns {', '.join(classes or fitting)} may contain one: choose one with --label-column"
         )
     elif label is not None and len(classes) > 1:
         notes.append(f"column {label} of the class columns {', '.join(classes)}")

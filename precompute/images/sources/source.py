@@ -126,10 +126,10 @@ def name_problem(name: str) -> str | None:
     except UnicodeEncodeError:
         return "its path is not valid UTF-8"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
-        return "its path holds control characters"
+        return "its path contains control characters"
     parts = name.replace("\\", "/").split("/")
     if parts[0] == "" or ".." in parts or re.match(r"[A-Za-z]:", name):
-        return "its path leads out of the folder that it is packed in"
+        return "its path points outside the archive"
     if len(encoded) > MAX_PATH or any(len(part.encode()) > MAX_PATH_PART for part in parts):
         return f"its path has {len(encoded):,} bytes, the limit is {MAX_PATH:,} and {MAX_PATH_PART} between slashes"
     return None
@@ -144,7 +144,7 @@ def check_truth_size(name: str, size: int) -> None:
     """Raise ImportRefused if the file `name` of `size` bytes is too big to be ground truth."""
     if size > MAX_TRUTH_BYTES:
         raise ImportRefused(
-            f"{name} is no ground truth: it has {size:,} bytes, the limit is {MAX_TRUTH_BYTES:,}"
+            f"{name} is not a ground truth: it has {size:,} bytes, the limit is {MAX_TRUTH_BYTES:,}"
         )
 
 

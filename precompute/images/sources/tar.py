@@ -117,7 +117,7 @@ class TarSource:
                     yield entry
         except TAR_ERRORS as error:
             raise ImportRefused(
-                f"{self.shown} is damaged or cut short after {counted(seen, 'image')} ({error}): get it again"
+                f"{self.shown} is damaged or truncated after {counted(seen, 'image')} ({error}): download it again"
             ) from error
 
     @contextlib.contextmanager
@@ -160,7 +160,7 @@ class TarSource:
             try:
                 inner = stack.enter_context(tarfile.open(fileobj=content, mode="r|", tarinfo=_Member))
             except tarfile.ReadError:
-                yield _Entry(name, 0, "it is no tar archive, or a damaged one", io.BytesIO)
+                yield _Entry(name, 0, "it is not a tar archive, or it is damaged", io.BytesIO)
                 return
             yield from self._members(inner, unpacked, prefix=name.removesuffix(".tar") + "/")
 
@@ -201,7 +201,7 @@ _RECORDS = (
 def _problem_of_member(member: tarfile.TarInfo, name: str, *, but: bool) -> str | None:
     """Why a tar member is refused; None if it is accepted. `but` permits an inner archive."""
     if member.issym() or member.islnk():
-        return "it is a link inside the archive"
+        return "it is a link within the archive"
     if not member.isfile():
         return "it is a device or a pipe, not a file"
     if is_archive(name) and not but:
@@ -211,7 +211,7 @@ def _problem_of_member(member: tarfile.TarInfo, name: str, *, but: bool) -> str 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     content = archive.extractfile(member)
-    assert content is not None, "only regular files are asked for"
+    assert content is not None, "only regular files are requested"
     return content
 
 

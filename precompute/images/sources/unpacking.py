@@ -35,7 +35,7 @@ MIN_ENTRIES = 20_000
 _BYTES_AN_ENTRY = 16
 
 CLOSED = "members of the archive that are links, devices, encrypted or hostile"
-INNER_ARCHIVE = "it is an archive inside the archive: import it by itself"
+INNER_ARCHIVE = "it is an archive within the archive: import it separately"
 
 
 class Unpacked:
@@ -61,8 +61,8 @@ class Unpacked:
         self._bytes = max(self._bytes, size)
         if self._bytes > self._most_bytes:
             raise ImportRefused(
-                f"{self._shown} unpacks to more than {self._most_bytes:,} bytes, {MAX_RATIO} times its size: "
-                "it is no archive of pictures"
+                f"{self._shown} unpacks to more than {self._most_bytes:,} bytes, {MAX_RATIO} times its "
+                "size: it is not an archive of images"
             )
 
     def enter(self) -> None:
@@ -70,8 +70,8 @@ class Unpacked:
         self._entries += 1
         if self._entries > self._most_entries:
             raise ImportRefused(
-                f"{self._shown} has more than {self._most_entries:,} entries, the limit for a file of its size: "
-                "it is no archive of pictures"
+                f"{self._shown} has more than {self._most_entries:,} entries, the limit for a file of its "
+                "size: it is not an archive of images"
             )
 
 

@@ -84,7 +84,7 @@ class UploadSource:
                 data = None if problem else path.read_bytes() if size else b""
                 yield SourceImage(name, size, data=data, problem=problem)
             elif _is_archive(name):
-                yield SourceImage(name, size, problem="it is no zip or tar archive, or a damaged one")
+                yield SourceImage(name, size, problem="it is not a zip or tar archive, or it is damaged")
 
     def _prefix(self, name: str) -> str:
         return "" if len(self._files) == 1 else _stem(name) + "/"
@@ -128,7 +128,7 @@ def _archive(path: Path, name: str, columns: Columns) -> Source | None:
     if zipfile.is_zipfile(path):
         return ZipSource(path, shown=name, columns=columns)
     if name.lower().endswith(".zip"):
-        raise ImportRefused(f"{name} is no zip file, or one that is damaged or cut short: get it again")
+        raise ImportRefused(f"{name} is not a zip file, or it is damaged or truncated: download it again")
     return None
 
 

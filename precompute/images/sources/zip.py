@@ -63,10 +63,10 @@ class ZipSource:
             archive = zipfile.ZipFile(self.path)
         except UnicodeDecodeError as error:
             raise ImportRefused(
-                f"{self.shown} has names that are not in UTF-8 although it says so: pack it anew"
+                f"{self.shown} has names marked as UTF-8 that are not UTF-8: create it again"
             ) from error
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-            raise ImportRefused(f"{self.shown} is a damaged zip file ({error}): get it again") from error
+            raise ImportRefused(f"{self.shown} is a damaged zip file ({error}): download it again") from error
         with archive:
             yield archive
 
@@ -168,7 +168,7 @@ def _problem_of(info: zipfile.ZipInfo, name: str) -> str | None:
     """Why a zip entry is refused; None if it is accepted."""
     kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
     if kind == stat.S_IFLNK:
-        return "it is a link inside the archive"
+        return "it is a link within the archive"
     if kind not in (0, stat.S_IFREG):
         return "it is a device or a pipe, not a file"
     if is_archive(name):
@@ -178,7 +178,8 @@ def _problem_of(info: zipfile.ZipInfo, name: str) -> str | None:
     if info.compress_type not in _BOUNDED:
         method = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz"}.get(info.compress_type)
         return (
-            f"it is packed by {method or f'method {info.compress_type}'}, which is not read: expected Deflate"
+            f"it is compressed with {method or f'method {info.compress_type}'}, which is not supported: "
+            "expected Deflate"
         )
     return name_problem(name) or too_packed(info.file_size, info.compress_size)
 

@@ -23,11 +23,11 @@ ATTACK = Attack(
     "Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018",
     (
         *GRID_PARAMETERS,
-        Parameter("steps", 10, "Steps of each attack; each costs one backward pass.", 1, 1000),
+        Parameter("steps", 10, "Number of steps; each costs one backward pass.", 1, 1000),
         Parameter(
             "step_size",
             0.25,
-            "Length of a step as a share of epsilon; 2.5 / steps is usual.",
+            "Step size relative to epsilon; 2.5 / steps is usual.",
             0.001,
             2.0,
         ),

@@ -31,8 +31,8 @@ METHOD = Method(
         Parameter(
             "layer",
             "",
-            "A layer, or any module by its path in the network (layer4.1); empty takes the last map whose "
-            "every position reaches the class, after the residual join.",
+            "A layer, or the path of any module (layer4.1); if empty, the last map after a residual "
+            "addition all of whose positions reach the class.",
         ),
     ),
     unit="weighted activation of the layer",

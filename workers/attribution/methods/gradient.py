@@ -22,6 +22,6 @@ METHOD = Method(
     "Gradient",
     "Simonyan et al., Deep inside convolutional networks, 2014",
     (colors("max_abs"), DTYPE),
-    unit="gradient of the class's logit by pixels in [0, 1]",
+    unit="gradient of the class's logit with respect to pixels in [0, 1]",
     compute=_compute,
 )

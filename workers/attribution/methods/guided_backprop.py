@@ -31,6 +31,6 @@ METHOD = Method(
     "Guided Backprop",
     "Springenberg et al., Striving for simplicity: the all convolutional net, 2015",
     (colors("max_abs"),),
-    unit="guided gradient of the class's logit by pixels in [0, 1]",
+    unit="guided gradient of the class's logit with respect to pixels in [0, 1]",
     compute=_compute,
 )

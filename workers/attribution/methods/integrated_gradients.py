@@ -33,7 +33,7 @@ METHOD = Method(
     "Integrated Gradients",
     "Sundararajan et al., Axiomatic attribution for deep networks, ICML 2017",
     (
-        Parameter("steps", 50, "Points of the Gauss-Legendre rule on the way from the baseline.", 1, 1000),
+        Parameter("steps", 50, "Number of Gauss-Legendre points on the path from the baseline.", 1, 1000),
         BASELINE,
         colors("sum"),
     ),

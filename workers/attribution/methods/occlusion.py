@@ -22,7 +22,9 @@ def _compute(inputs: "Inputs") -> "Attribution":
     if window > min(height, width):
         raise InvalidRequest(f"window: expected at most {min(height, width)}, the input's side, got {window}")
     if stride > window:
-        raise InvalidRequest(f"stride: expected at most the window's {window}, or gaps stay, got {stride}")
+        raise InvalidRequest(
+            f"stride: expected at most the window's {window}, to leave no gaps, got {stride}"
+        )
     size = inputs.chunk or 4 * inputs.size  # no graph is kept
     channels = inputs.pixels.shape[1]
     squares = (-(-(height - window) // stride) + 1) * (-(-(width - window) // stride) + 1)
@@ -46,10 +48,10 @@ METHOD = Method(
     "Occlusion",
     "Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014",
     (
-        Parameter("window", 32, "Side of the square that is hidden, in input pixels.", 1, 512),
-        Parameter("stride", 16, "Pixels between two squares.", 1, 512),
+        Parameter("window", 32, "Side of the occluded square, in input pixels.", 1, 512),
+        Parameter("stride", 16, "Distance between squares, in input pixels.", 1, 512),
         BASELINE,
     ),
-    unit="fall of the logit when the pixel is hidden",
+    unit="drop of the logit when the pixel is occluded",
     compute=_compute,
 )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def _unit(parameters: Mapping[str, Any]) -> str:
     what = "mean gradient" if parameters.get("variant", "mean") == "mean" else "moments of the gradient"
-    return f"{what} of the class's logit by pixels in [0, 1]"
+    return f"{what} of the class's logit with respect to pixels in [0, 1]"
 
 
 def _compute(inputs: "Inputs") -> "Attribution":
@@ -42,11 +42,11 @@ METHOD = Method(
     "SmoothGrad",
     "Smilkov et al., SmoothGrad: removing noise by adding noise, 2017",
     (
-        Parameter("samples", 25, "Most noisy copies of the image.", 1, 1000),
+        Parameter("samples", 25, "Maximum number of noisy copies of the image.", 1, 1000),
         Parameter(
             "noise_level",
             0.15,
-            "Sigma of the noise divided by (max - min) of the normalised input of that image.",
+            "Sigma of the noise divided by (max - min) of the image's normalized input.",
             0.0,
             1.0,
         ),
@@ -61,8 +61,8 @@ METHOD = Method(
         Parameter(
             "agreement",
             0.5,
-            "Stop before all samples once two halves of them rank the pixels alike: Spearman's correlation "
-            "of the halves, corrected to the whole by Spearman and Brown. 0 never stops early.",
+            "Stop early once two halves of the samples rank the pixels alike: their Spearman correlation, "
+            "with the Spearman-Brown correction. 0 never stops early.",
             0.0,
             0.999,
             label="stop at agreement",

@@ -14,7 +14,7 @@ from workers.requests.parameters import MAX_NUMBER
 if TYPE_CHECKING:
     from workers.queue.runner import Kind
 
-_LAYER = "a layer such as stage2.block1.dwconv or the path of a module such as layer4.1"
+_LAYER = "a layer such as stage2.block1.dwconv or a module path such as layer4.1"
 
 
 class AblationRequest(Request, kw_only=True):

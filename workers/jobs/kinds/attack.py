@@ -38,7 +38,7 @@ class AttackRequest(Request, kw_only=True):
     relative_to: Annotated[str, expected("a text", "The class to leave.", enum=list(RELATIVE_TO))] = (
         "prediction"
     )
-    target: Annotated[Any, expected("the index of a class", "A class to reach instead, by its index.")] = None
+    target: Annotated[Any, expected("the index of a class", "Index of a target class instead.")] = None
 
 
 def _parse(asked: AttackRequest, stores: Stores) -> NewJob:

@@ -9,7 +9,7 @@ from workers.jobs.kind import ImageSet, JobKind, Request, Stores
 from workers.requests.image_sets import LAYOUT_WORDS, folder_job, layout_words
 from workers.requests.members import expected
 
-_WORD = Annotated[str | None, expected("a text of at most 200 characters")]
+_WORD = Annotated[str | None, expected("a string of at most 200 characters")]
 
 
 class ImportRequest(Request, kw_only=True):
@@ -18,7 +18,7 @@ class ImportRequest(Request, kw_only=True):
     images: ImageSet
     folder: Annotated[str, expected("a text", "Absolute path on the server.")]
     preview: Annotated[bool, expected("true or false")] = False
-    labels: Annotated[str | None, expected("the path of a file")] = None
+    labels: Annotated[str | None, expected("a file path")] = None
     label_column: _WORD = None
     image_column: _WORD = None
     class_level: Annotated[int | str | None, expected("a whole number from -100 to 100")] = None

@@ -17,10 +17,10 @@ _BATCH = Annotated[int, Meta(ge=1, le=MAX_BATCH)]
 class IndexRequest(Request, kw_only=True):
     """An index of an image set with a named model, or with one that was indexed before."""
 
-    model: Annotated[str, expected("a text", "A named model, or one that was indexed before.")]
+    model: Annotated[str, expected("a text", "A named model, or one that is indexed already.")]
     images: ImageSet
     k: Annotated[int, Meta(ge=1, le=MAX_K), expected(f"a whole number from 1 to {MAX_K:,}")] = 20
-    layers: Annotated[str, expected("patterns of layers' names such as *.dwconv")] = "*"
+    layers: Annotated[str, expected("patterns of layer names such as *.dwconv")] = "*"
     dtype: Annotated[str, expected("a text", enum=list(DTYPES))] = "float32"
     batch_size: Annotated[_BATCH | None, expected(f"a whole number from 1 to {MAX_BATCH:,}")] = None
     replace: Annotated[bool, expected("true or false")] = False

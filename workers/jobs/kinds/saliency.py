@@ -30,7 +30,7 @@ Target = Annotated[
     Any,
     expected(
         "prediction, label or the index of a class",
-        "The class that is explained: prediction or label of each image, or one index for all.",
+        "Class to explain: the prediction or label of each image, or one index for all.",
     ),
 ]
 

@@ -126,7 +126,7 @@ def _apply(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments[a.name] for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write
     ]
     if written and not isinstance(output, Tensor):
-        raise UntraceableWrite(f"expected an operator that writes into one tensor, got {func}")
+        raise UntraceableWrite(f"expected an operator that writes to one tensor, got {func}")
     if not isinstance(outputs, list | tuple):
         return output
 

@@ -80,7 +80,7 @@ def load_file(
         )
     if transform_input is not None:
         raise WrongWeights(
-            f"transform_input: expected it for torchvision's networks alone, got it for {architecture}"
+            f"transform_input: only valid for torchvision's networks, got it for {architecture}"
         )
     if kind == "timm":
         return load_timm_file(reference, path, name=name, source=source)
@@ -116,8 +116,8 @@ def load_efficientnet_lite0(*, source: str) -> LoadedNetwork:
         architecture="tf_efficientnet_lite0",
         preprocessing=Preprocessing((224, 224), resize=256, interpolation="bicubic", mean=HALF, std=HALF),
         vocabulary=imagenet(),
-        preprocessing_source="Convscope, as the weights were measured",
-        vocabulary_source="ImageNet-1k, which the weights were trained on",
+        preprocessing_source="Convscope, as used to measure the weights",
+        vocabulary_source="ImageNet-1k, on which the weights were trained",
     )
 
 
@@ -126,7 +126,7 @@ def _described(folder: Path, *, name: str, source: str) -> LoadedNetwork:
     settings = read_json(path)
     for required in ("architecture", "weights"):
         if not isinstance(settings.get(required), str):
-            raise WrongWeights(f"{path}: expected {required!r} with a text, got {settings.get(required)!r}")
+            raise WrongWeights(f"{path}: expected {required!r} with a string, got {settings.get(required)!r}")
     unknown = [key for key in settings if key not in _SETTINGS]
     if unknown:
         raise WrongWeights(f"{path}: expected settings among {', '.join(_SETTINGS)}, got {unknown[0]!r}")

@@ -58,7 +58,7 @@ def load_huggingface(folder: Path, *, name: str, source: str) -> LoadedNetwork:
     )
     if labels is None:
         labels = [config.id2label[index] for index in range(len(config.id2label))]
-    named = "id2label of" if "id2label" in settings else "numbers: there is no id2label in"
+    named = "id2label of" if "id2label" in settings else "numbers: no id2label in"
     preprocessing, note, reverse = _preprocessing(folder, config)
     preprocessing, conflict, told = _of_a_size_that_fits(network, config, preprocessing)
     processor = folder / "preprocessor_config.json"
@@ -88,7 +88,7 @@ def _check_settings(settings: dict[str, Any], path: Path) -> tuple[str, ...]:
         if code:
             named = next(iter(code.values())) if isinstance(code, dict) and code else code
             raise WrongWeights(
-                f"expected a model_type that transformers knows in {path}, got {kind!r} with code of its own "
+                f"expected a model_type that transformers knows in {path}, got {kind!r} with custom code "
                 f"(auto_map: {named}): Convscope never runs code from a model's folder"
             )
         if kind is None:
@@ -101,13 +101,13 @@ def _check_settings(settings: dict[str, Any], path: Path) -> tuple[str, ...]:
         )
     if kind not in auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         raise WrongWeights(
-            f"expected an image classifier in {path}, got model_type {kind!r}, of which transformers has none"
+            f"expected an image classifier in {path}, got model_type {kind!r}, for which transformers has none"
         )
     quantized = settings.get("quantization_config")
     if quantized:
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
         raise WrongWeights(
-            f"expected weights in float32, float16 or bfloat16 beside {path}, got quantized ones "
+            f"expected weights in float32, float16 or bfloat16 next to {path}, got quantized ones "
             f"(quantization_config: {method}): save the network dequantized"
         )
     channels = settings.get("num_channels", 3)
@@ -115,14 +115,14 @@ def _check_settings(settings: dict[str, Any], path: Path) -> tuple[str, ...]:
         raise WrongWeights(f"expected num_channels 3 (RGB) or 1 (gray) in {path}, got {channels!r}")
     if code:
         return (
-            f"{path} names code of its own (auto_map), which is never run: transformers' own {kind} was loaded",
+            f"{path} names custom code (auto_map), which is never run: transformers' own {kind} was loaded",
         )
     return ()
 
 
 def _near(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f": near are {', '.join(near)}" if near else ""
+    return f": similar names are {', '.join(near)}" if near else ""
 
 
 def _label_lists(id2label: Any, path: Path) -> list[tuple[list[str] | None, tuple[str, ...]]]:
@@ -137,7 +137,7 @@ def _label_lists(id2label: Any, path: Path) -> list[tuple[list[str] | None, tupl
         labels = {int(key): str(label) for key, label in id2label.items()}
     except ValueError:
         raise WrongWeights(
-            f"expected numbers of logits as keys of id2label in {path}, got {next(iter(id2label))!r}"
+            f"expected logit numbers as keys of id2label in {path}, got {next(iter(id2label))!r}"
         ) from None
     if min(labels) < 0:
         raise WrongWeights(f"expected keys of id2label from 0 up in {path}, got {min(labels)}")
@@ -149,8 +149,9 @@ def _label_lists(id2label: Any, path: Path) -> list[tuple[list[str] | None, tupl
     gaps = (
         [labels.get(index, f"class {index}") for index in range(max(labels) + 1)],
         (
-            f"id2label of {path} names no class {', '.join(map(str, absent[:5]))}{', ...' if len(absent) > 5 else ''}: "
-            f"called by number",
+            f"id2label of {path} does not name class "
+            f"{', '.join(map(str, absent[:5]))}{', ...' if len(absent) > 5 else ''}"
+            f": shown by number",
         ),
     )
     if sorted(labels) == list(range(1, len(labels) + 1)):
@@ -213,7 +214,7 @@ def _network(folder: Path, config: Any) -> tuple[Any, str, tuple[str, ...]]:
     if missing:
         got = f"none for {_some(missing)}"
         if info["unexpected_keys"]:
-            got += f" and {_some(sorted(info['unexpected_keys']))} that it has not"
+            got += f" and {_some(sorted(info['unexpected_keys']))} that the model lacks"
         return None, _unfilled(network, folder, got), ()
     misshapen = sorted(info["mismatched_keys"], key=str)
     if misshapen:
@@ -223,7 +224,7 @@ def _network(folder: Path, config: Any) -> tuple[Any, str, tuple[str, ...]]:
     unused = sorted(str(key) for key in info["unexpected_keys"])
     if not unused:
         return network, "", ()
-    note = f"{_some(unused)} in {folder} belong to no part of {type(network).__name__} and were not used"
+    note = f"{_some(unused)} in {folder} do not belong to {type(network).__name__} and were not used"
     return network, "", (note,)
 
 
@@ -247,9 +248,10 @@ def _of_a_size_that_fits(
     if sizes is None or len(sizes) != 2 or sizes == preprocessing.input_size:
         return preprocessing, None, ()
     height, width = preprocessing.input_size
-    told = f"config.json says image_size {sizes[0]} x {sizes[1]} and the image processor makes {height} x {width}: "
+    told = f"config.json states image_size {sizes[0]} x {sizes[1]} and the image processor produces "
+    f"{height} x {width}: "
     if _takes(network, preprocessing):
-        return preprocessing, None, (f"{told}the network takes both, and gets {height} x {width}",)
+        return preprocessing, None, (f"{told}the network accepts both and gets {height} x {width}",)
     scale = (sizes[0] / height, sizes[1] / width)
     resize = preprocessing.resize
     scaled = replace(
@@ -261,7 +263,7 @@ def _of_a_size_that_fits(
     )
     if not _takes(network, scaled):
         return preprocessing, None, ()
-    return scaled, f"{told}the network takes {sizes[0]} x {sizes[1]} alone, and gets it", ()
+    return scaled, f"{told}the network takes {sizes[0]} x {sizes[1]} only and gets it", ()
 
 
 def _takes(network: Any, preprocessing: Preprocessing) -> bool:
@@ -318,8 +320,8 @@ def _check_processor(settings: dict[str, Any], path: Path) -> None:
     )
     if settings.get("auto_map") and not known:
         raise WrongWeights(
-            f"expected an image_processor_type that transformers knows in {path}, got {kind!r} with code of its own "
-            "(auto_map): Convscope never runs code from a model's folder"
+            f"expected an image_processor_type that transformers knows in {path}, got {kind!r} with "
+            "custom code (auto_map): Convscope never runs code from a model's folder"
         )
     if kind is not None and not known:
         raise WrongWeights(
@@ -345,8 +347,8 @@ def _assumed(config: Any) -> tuple[Preprocessing, str, bool]:
     except (TypeError, ValueError) as error:
         raise WrongWeights(f"expected image_size as one or two numbers of pixels, got {size!r}") from error
     note = (
-        "the folder has no preprocessor_config.json: assumed are a bicubic resize to "
-        f"{preprocessing.resize}, a centre crop of {height} x {width}, "
+        "the folder has no preprocessor_config.json: assumed a bicubic resize to {preprocessing.resize}, "
+        f"a center crop of {height} x {width}, "
         f"and ImageNet's mean and std{' averaged for the one gray channel' * gray}"
     )
     return preprocessing, note, False
@@ -370,7 +372,7 @@ def preprocessing_of_processor(processor: Any, channels: int = 3) -> tuple[Prepr
     """
     if channels == 1 and len(np.atleast_1d(getattr(processor, "image_mean", None) or [0.5])) == 3:
         made, note, _ = preprocessing_of_processor(processor)
-        told = f"{type(processor).__name__} has mean and std of three channels: their averages are taken for gray"
+        told = f"{type(processor).__name__} has mean and std of three channels: using their averages for gray"
         return made.in_gray(), "; ".join(filter(None, (told, note))), False
     black, white = (_run(processor, _plain((level,) * 3), channels) for level in (0, 255))
     probe = _probe()
@@ -410,7 +412,7 @@ def preprocessing_of_processor(processor: Any, channels: int = 3) -> tuple[Prepr
     if best_difference <= _SAME_LEVELS:
         return best, None, reverse
     note = (
-        f"{type(processor).__name__} is only approximated: on a test image the result differs from its own by "
+        f"{type(processor).__name__} is approximated: on a test image the result differs by "
         f"{best_difference:.1f} of 255 levels on average"
     )
     return best, note, reverse

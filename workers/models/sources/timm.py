@@ -69,15 +69,15 @@ def load_timm(reference: str, *, name: str, models_folder: Path | None, hub_time
         )
     except HubUnreachable as error:
         raise ModelUnavailable(
-            f"timm:{reference} cannot be fetched ({error}): run {how} where there is internet and put the result "
-            f"in {models_folder or 'the models folder'} under the name {tagged}"
+            f"timm:{reference} cannot be fetched ({error}): run {how} on a machine with internet access "
+            f"and put the result in {models_folder or 'the models folder'} as {tagged}"
         ) from error
     try:
         network = timm.create_model(tagged, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     except Exception as error:  # whatever torch.load and the model's own loader raise
         read_checkpoint(path)
         raise WrongWeights(
-            f"expected timm's weights of {tagged} in {path}, got a file that does not fit: {first_line(error)}"
+            f"expected timm's weights of {tagged} in {path}, got a file that does not match: {first_line(error)}"
         ) from error
     return _loaded(network, name=name, source=f"timm:{tagged}", whose=f"timm's {tagged}")
 
@@ -147,7 +147,9 @@ def _filled(
     fused = import_library("timm.utils").reparameterize_model(network)
     if not mismatches(fused.state_dict(), checkpoint.tensors):
         load_exactly(fused, checkpoint, architecture=architecture)
-        note = f"{checkpoint.path.name} holds the reparameterized network, its branches fused for inference"
+        note = (
+            f"{checkpoint.path.name} contains the reparameterized network, with branches fused for inference"
+        )
         return fused, (*checkpoint.notes, note)
     renamed = _renamed_by_timm(folder) if folder is not None else None
     if renamed is not None:
@@ -253,7 +255,7 @@ def preprocessing_of_timm(network: nn.Module) -> tuple[Preprocessing, str | None
     mean, std = tuple(data["mean"]), tuple(data["std"])
     note = None
     if channels == 1 and len(mean) == 3:
-        note = "mean and std are given for three channels: their averages are taken for the one gray channel"
+        note = "mean and std are given for three channels: using their averages for the gray channel"
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
     if channels == 3 and len(mean) == 1:
         mean, std = mean * 3, std * 3
@@ -278,7 +280,7 @@ def preprocessing_of_timm(network: nn.Module) -> tuple[Preprocessing, str | None
             fill=fill,
         )
     except ValueError as error:
-        raise WrongWeights(f"expected a preprocessing that timm evaluates with, got {error}") from error
+        raise WrongWeights(f"expected preprocessing that timm uses for evaluation, got {error}") from error
     return made, note
 
 

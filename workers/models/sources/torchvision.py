@@ -57,8 +57,8 @@ def load_torchvision(
             path = fetch_file(weights.url, Path(get_dir()) / "checkpoints" / file_name, timeout=hub_timeout)
     except HubUnreachable as error:
         raise ModelUnavailable(
-            f"torchvision:{reference} cannot be fetched ({error}): download {weights.url} where there is "
-            f"internet and put it in {models_folder or 'the models folder'} under the name {file_name}"
+            f"torchvision:{reference} cannot be fetched ({error}): download {weights.url} on a machine "
+            f"with internet access and put it in {models_folder or 'the models folder'} as {file_name}"
         ) from error
     try:
         with _checkpoint(path):
@@ -66,7 +66,7 @@ def load_torchvision(
     except Exception as error:  # errors of torch.load, and a state dict of another network
         read_checkpoint(path)
         raise WrongWeights(
-            f"expected the weights {weights.name} of {architecture} in {path}, got a file that does not fit: "
+            f"expected the weights {weights.name} of {architecture} in {path}, got a file that does not match: "
             f"{first_line(error)}"
         ) from error
     return LoadedNetwork(
@@ -97,7 +97,7 @@ def load_torchvision_file(
     ported = architecture in _PORTED
     if transform_input is not None and not ported:
         raise WrongWeights(
-            f"transform_input: expected it for {' or '.join(_PORTED)} alone, got it for {architecture}"
+            f"transform_input: expected it for {' or '.join(_PORTED)} only, got it for {architecture}"
         )
     # their auxiliary classifiers are only used in training
     options: dict[str, Any] = {"aux_logits": False, "init_weights": False} if ported else {}
@@ -117,8 +117,8 @@ def load_torchvision_file(
         options["transform_input"] = transform_input is not False
         if transform_input is None:
             notes.append(
-                "transform_input is taken to be true, as torchvision's own weights need it; convscope.json's "
-                '"transform_input": false is for a network that was trained from scratch'
+                "transform_input is assumed to be true, as torchvision's own weights require; set "
+                '"transform_input": false in convscope.json for a network trained from scratch'
             )
     if classes != 1000 or options:
         network = _models().get_model(architecture, weights=None, num_classes=classes, **options)
@@ -129,7 +129,7 @@ def load_torchvision_file(
     note = f"assumed to be that of torchvision's own weights {weights.name}"
     if gray:
         preprocessing = preprocessing.in_gray()
-        note += ", with the averages of its mean and std for the one gray channel"
+        note += ", with the averages of its mean and std for the gray channel"
     return LoadedNetwork(
         network=network,
         source=source,
@@ -180,7 +180,7 @@ def vocabulary_assumed(classes: int) -> str:
     return (
         "ImageNet-1k, assumed from 1,000 logits"
         if classes == 1000
-        else "numbers: the weights name no classes"
+        else "numbers: the weights do not name classes"
     )
 
 
@@ -208,7 +208,7 @@ def unknown(source: str, name: str, names: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    hint = f": near are {', '.join(near)}" if near else ""
+    hint = f": similar names are {', '.join(near)}" if near else ""
     return f"expected a classifier of {source}, got {name!r}{hint}"
 
 

@@ -94,7 +94,7 @@ class _FusedConvolution(nn.Module):
 
     def forward(self, batch: Tensor) -> Tensor:
         """Same as the convolution."""
-        assert batch.shape[-2:] == self.size, "the padding is that of another size"
+        assert batch.shape[-2:] == self.size, "the padding is for another size"
         bounds = [0.0, 6.0] if self.post == "hardtanh" else []
         convolution: Any = torch.ops.mkldnn._convolution_pointwise
         given: Tensor = convolution(
