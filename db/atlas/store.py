@@ -160,7 +160,7 @@ class Atlas:
         """How the user can repair a pointer that names no atlas."""
         versions = self._versions()
         if versions:
-            return f"write {versions[-1]} into it, the newest atlas in the folder, or restore a copy of the folder"
+            return f"write {versions[-1]} into it, the newest atlas in the folder, or restore a backup of the folder"
         return _restore(self.folder)
 
     def path(self) -> Path:

@@ -171,8 +171,8 @@ REFUSED: dict[Callable[[Settings], None], tuple[type[Exception], str]] = {
     ),
     garbage_in_the_atlas: (AtlasError, r"000007\.duckdb cannot be opened, .*restore a backup of .*atlas"),
     empty_atlas: (AtlasError, r"000007\.duckdb cannot be opened, .*restore a backup of .*atlas"),
-    no_atlas_file: (AtlasError, r"000007\.duckdb is missing, but .*CURRENT names .*restore a copy"),
-    another_database: (AtlasError, r"000007\.duckdb is not an atlas, or it is damaged: .*restore a copy"),
+    no_atlas_file: (AtlasError, r"000007\.duckdb is missing, but .*CURRENT names .*restore a backup"),
+    another_database: (AtlasError, r"000007\.duckdb is not an atlas, or it is damaged: .*restore a backup"),
     wrong_pointer: (
         AtlasError,
         r"CURRENT is damaged: .*write 000007 into it, the newest atlas in the folder",
