@@ -1,8 +1,8 @@
 #!/bin/sh
-# Runs `convscope WORDS` as the container's one process. Stopping the container stops it cleanly.
+# Runs `convscope ARGUMENTS` as the container's only process. Stopping the container stops it cleanly.
 set -eu
 
-# serve and sql read a home that is there; all else writes
+# serve and sql can use a read-only home; all other commands write
 readable=false
 case "${1:-run}" in serve | sql)
     if [ -r "${CONVSCOPE_HOME:=/data}" ] && [ -x "$CONVSCOPE_HOME" ]; then readable=true; fi ;;
@@ -12,6 +12,6 @@ if [ ! -w "${CONVSCOPE_HOME:=/data}" ] && [ "$readable" = false ]; then
     exit 1
 fi
 export CONVSCOPE_HOME
-# for the health check, which is a process of its own
+# for the health check, which runs as a separate process
 echo "${1:-run}" > "${TMPDIR:-/tmp}/convscope-role"
 exec convscope "$@"

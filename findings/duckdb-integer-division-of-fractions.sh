@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# DuckDB 2.0.0: `//`, the operator of integer division, divides whole numbers to a whole number (7 // 2 = 3) and anything
-# else like `/` (7.5 // 2 = 3.75). `fdiv(7.5, 2)`, the same division told as DOUBLE, is 3.0. Binning by `x // width`
-# therefore gives every value a bin of its own as soon as x is no whole number.
+# DuckDB 2.0.0: `//`, the operator for integer division, divides whole numbers to a whole number (7 // 2 = 3) and anything
+# else like `/` (7.5 // 2 = 3.75). `fdiv(7.5, 2)`, the same division of DOUBLE values, is 3.0. Binning by `x // width`
+# therefore gives every value its own bin as soon as x is not a whole number.
 #
-# What to do: floor(x / width).
+# Workaround: floor(x / width).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -24,5 +24,5 @@ assert found == {"7 // 2": 3, "7.5 // 2": 3.75, "7.5::DOUBLE // 2": 3.75, "fdiv(
 bins = connection.execute("SELECT count(DISTINCT (i / 8.0) // 1) FROM range(32) AS r(i)").fetchall()[0][0]
 print("32 numbers from 0 to 3.875 fall into", bins, "bins of width 1 by //; there are 4")
 assert bins == 32, bins
-print("As found: // is integer division for whole numbers only.")
+print("Confirmed: // is integer division for whole numbers only.")
 PYTHON

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# DuckDB 2.0.0: `quantile_cont`, `median`, `percentile_cont` and `mad` interpolate a DECIMAL column and then cut the
-# answer to the column's own scale. Numbers written out in SQL (0.1, 0.25) are DECIMAL, so the median of 0.1 and 0.2 is
-# 0.1, and so is their 90th percentile. The same numbers as DOUBLE, and whole numbers, are interpolated in full.
+# DuckDB 2.0.0: `quantile_cont`, `median`, `percentile_cont` and `mad` interpolate a DECIMAL column and then truncate the
+# result to the column's scale. Number literals in SQL (0.1, 0.25) are DECIMAL, so the median of 0.1 and 0.2 is
+# 0.1, and so is their 90th percentile. The same numbers as DOUBLE, and whole numbers, are interpolated exactly.
 #
-# What to do: cast before asking, median(x::DOUBLE). Columns that come from Python floats are DOUBLE already.
+# Workaround: cast first, median(x::DOUBLE). Columns that come from Python floats are DOUBLE already.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -41,5 +41,5 @@ assert np.allclose(double[1:], right), double
 whole = connection.execute("SELECT median(x), typeof(median(x)) FROM (VALUES (1), (2)) AS t(x)").fetchall()[0]
 print("DuckDB INTEGER     the median of 1 and 2 is", *whole)
 assert whole == (1.5, "DOUBLE"), whole
-print("As found: quantiles of DECIMAL numbers are cut to the scale of the column.")
+print("Confirmed: quantiles of DECIMAL numbers are truncated to the scale of the column.")
 PYTHON

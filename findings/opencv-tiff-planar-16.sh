@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# OpenCV 5.0.0: cv2.imread and imdecode of 16-bit TIFF color whose bands lie one after another (planar) gives other samples
-# than the file holds, compressed or not, without a message. 8-bit planar and 16-bit interleaved files are right.
+# OpenCV 5.0.0: cv2.imread and imdecode of 16-bit color TIFFs with separate bands (planar) return other samples
+# than the file contains, compressed or not, without a message. 8-bit planar and 16-bit interleaved files are correct.
 #
-# What to do: read such files with tifffile, or with Pillow through libtiff (PIL.TiffImagePlugin.READ_LIBTIFF = True).
+# Workaround: read such files with tifffile, or with Pillow through libtiff (PIL.TiffImagePlugin.READ_LIBTIFF = True).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -40,7 +40,7 @@ found = {
     "16-bit planar, Deflate": is_right(color, planarconfig="separate", compression="zlib"),
 }
 for kind, right in found.items():
-    print(f"{kind}: {'right' if right else 'wrong'}")
+    print(f"{kind}: {'correct' if right else 'wrong'}")
 assert list(found.values()) == [True, True, False, False], found
-print("As found: 16-bit planar color is read wrong.")
+print("Confirmed: 16-bit planar color is read incorrectly.")
 PYTHON

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Pillow 13.0.0: JPEG 2000 images with several components of more than 8 bits are rounded to 8 bits with a half added and
-# without a limit, so that the brightest samples wrap around: white, and all that is within half a level of it, is read
-# as black. Gray of more than 8 bits is read in full (mode I;16), and components of 8 bits are right.
+# Pillow 13.0.0: JPEG 2000 images with several components of more than 8 bits are rounded to 8 bits by adding one half
+# without clamping, so the brightest samples wrap around: white, and everything within half a level of it, is read
+# as black. Gray of more than 8 bits is read in full (mode I;16), and components of 8 bits are correct.
 #
-# What to do: read such files with OpenCV (cv2.imdecode, IMREAD_UNCHANGED), which gives 16 bits, or refuse them. The depth
+# Workaround: read such files with OpenCV (cv2.imdecode, IMREAD_UNCHANGED), which gives 16 bits, or refuse them. The depth
 # is in the SIZ segment at the start of the codestream.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -42,5 +42,5 @@ assert narrow[-1] >= 254, narrow
 gray, _ = read(ramp)
 print("16-bit gray: Pillow", gray.tolist())
 assert gray[-1] >= 65500, gray
-print("As found: white of 16-bit color is black.")
+print("Confirmed: white in 16-bit color is read as black.")
 PYTHON

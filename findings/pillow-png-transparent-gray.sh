@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Pillow 13.0.0: the transparent gray of a PNG (chunk tRNS) is kept in the file's own bits while samples of 2 and 4 bits
-# are scaled to 8, so that convert("RGBA") leaves the transparent samples opaque, and makes others transparent. Of 16-bit
-# color the transparent color keeps 16 bits and matches no sample of 8. Gray of 1 and 8 bits is right.
+# Pillow 13.0.0: the transparent gray of a PNG (chunk tRNS) is kept at the file's bit depth while samples of 2 and 4 bits
+# are scaled to 8, so convert("RGBA") leaves the transparent samples opaque and makes others transparent. In 16-bit
+# color the transparent color keeps 16 bits and matches no 8-bit sample. Gray of 1 and 8 bits is correct.
 #
-# What to do: for gray, multiply image.info["transparency"] by 85 (2 bits) or 17 (4 bits) before the conversion.
+# Workaround: for gray, multiply image.info["transparency"] by 85 (2 bits) or 17 (4 bits) before the conversion.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -45,5 +45,5 @@ for kind, values in found.items():
     print(f"{kind}: opacity {values}, expected [0, 255]")
 right = [kind for kind, values in found.items() if values == [0, 255]]
 assert right == ["1-bit gray", "8-bit gray"], right
-print("As found: transparent samples of 2- and 4-bit gray and of 16-bit color are opaque.")
+print("Confirmed: transparent samples of 2- and 4-bit gray and of 16-bit color are opaque.")
 PYTHON

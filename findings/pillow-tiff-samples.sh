@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Pillow 13.0.0 opens these sound TIFF files without a word and gives other samples than they hold:
-# - 16-bit color whose bands lie one after another (planar), not compressed: the bytes of the samples are mixed. The same
-#   file with LZW or Deflate is right, for libtiff reads it;
-# - 16-bit gray with white as zero: not turned around, as 8 bits and fewer are, so the picture is a negative;
-# - packed 12-bit gray: 0 to 4095 in a mode whose white is 65535, so the picture is nearly black;
+# Pillow 13.0.0 opens these valid TIFF files without a message and returns other samples than they contain:
+# - 16-bit color with separate bands (planar), not compressed: the bytes of the samples are mixed up. The same
+#   file with LZW or Deflate is correct, because libtiff reads it;
+# - 16-bit gray with white as zero: not inverted, as 8 bits and fewer are, so the image is a negative;
+# - packed 12-bit gray: 0 to 4095 in a mode whose white is 65535, so the image is nearly black;
 # - signed 8-bit gray: read as unsigned, so -1 is brighter than 1.
 #
-# What to do: set PIL.TiffImagePlugin.READ_LIBTIFF = True, which reads planar files right; look at the tags
-# PhotometricInterpretation, BitsPerSample and SampleFormat (image.tag_v2) and turn around, scale or refuse.
+# Workaround: set PIL.TiffImagePlugin.READ_LIBTIFF = True, which reads planar files correctly; check the tags
+# PhotometricInterpretation, BitsPerSample and SampleFormat (image.tag_v2) and invert, scale or refuse.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -42,7 +42,7 @@ TiffImagePlugin.READ_LIBTIFF = True
 _, forced = read(bands, **options)
 TiffImagePlugin.READ_LIBTIFF = False
 wanted = (color >> 8).astype(np.uint8)
-print("planar 16-bit color at (20, 40): holds", wanted[20, 40], "read", plain[20, 40], "Deflate", packed[20, 40])
+print("planar 16-bit color at (20, 40): stored", wanted[20, 40], "read", plain[20, 40], "Deflate", packed[20, 40])
 assert np.array_equal(packed, wanted) and np.array_equal(forced, wanted)
 assert not np.array_equal(plain, wanted)
 
@@ -62,5 +62,5 @@ file = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + body + bytes(4) + whi
 image = Image.open(io.BytesIO(file))
 print("packed 12 bits, white:", np.asarray(image)[0].tolist(), image.mode)
 assert image.mode == "I;16" and np.asarray(image).max() == 4095
-print("As found: four kinds of TIFF are read wrong without a word.")
+print("Confirmed: four kinds of TIFF are read incorrectly without a message.")
 PYTHON

@@ -158,7 +158,7 @@ def test_images_are_imported_listed_shown_and_removed(home: Path, photos: Path) 
     assert "two" in command("images", "list", home=home).stdout
     assert "removed two (4 images)" in command("images", "remove", "two", "--yes", home=home).stdout
     assert "two" not in command("images", "list", home=home).stdout.split()
-    assert (photos / "n02123045" / "0.png").exists(), "a person's own files stay"
+    assert (photos / "n02123045" / "0.png").exists(), "the user's files stay"
 
 
 def test_models_show_prints_preprocessing_and_layers(home: Path) -> None:
@@ -180,9 +180,7 @@ def test_models_show_dot_is_a_drawing_of_every_layer(home: Path) -> None:
     assert any("subgraph" in line for line in lines)
 
 
-def test_an_index_is_computed_once_and_again_only_when_told(
-    home: Path, photos: Path, small_convnext: Path
-) -> None:
+def test_an_index_is_repeated_only_with_replace(home: Path, photos: Path, small_convnext: Path) -> None:
     assert command("images", "import", "two", str(photos), home=home).returncode == 0
     words = ["index", "--model", str(small_convnext), "--images", "two", "--k", "3"]
     first = command(*words, home=home)
@@ -196,15 +194,15 @@ def test_an_index_is_computed_once_and_again_only_when_told(
     assert "run 3: 4 images" in other.stdout, other.stderr
 
 
-def test_a_doctor_passes_over_what_is_gone_by_name(home: Path, photos: Path) -> None:
+def test_the_doctor_skips_missing_files_by_name(home: Path, photos: Path) -> None:
     assert command("images", "import", "two", str(photos), home=home).returncode == 0
     (photos / "n02123045" / "0.png").unlink()
     done = command("models", "doctor", "efficientnet-lite0", "--images", "two", home=home)
-    assert "on 3 labelled images of two" in done.stdout, done.stderr
+    assert "on 3 labeled images of two" in done.stdout, done.stderr
     assert "no longer readable: n02123045/0.png: the file is missing" in done.stderr
 
 
-def test_a_command_that_is_terminated_says_that_it_stopped(home: Path, photos: Path) -> None:
+def test_a_terminated_command_reports_that_it_stopped(home: Path, photos: Path) -> None:
     assert command("images", "import", "two", str(photos), home=home).returncode == 0
     words = ["index", "--model", "efficientnet-lite0", "--images", "two"]
     with subprocess.Popen(
@@ -254,7 +252,7 @@ def test_labels_that_are_ambiguous_are_settled_by_hand_from_a_file_and_forgotten
     code, told = run()
     assert code == 0
     assert "5 of 6 labels are classes of synthetic" in told
-    assert "unicorn (1 image) is no class" in told
+    assert "unicorn (1 image) is not a class" in told
     code, told = run("--set", "unicorn", "kind 4")
     assert code == 0
     assert (

@@ -28,7 +28,7 @@ def queue(home: Path, *words: str) -> str:
     return made.stdout.strip()
 
 
-def test_a_job_is_queued_shown_cancelled_and_tried_again(home: Path) -> None:
+def test_a_job_is_queued_shown_cancelled_and_retried(home: Path) -> None:
     number = queue(home, "--samples", "7", "--set", "noise_level=0.2")
     assert queue(home, "--samples", "7", "--set", "noise_level=0.2") == number, "the same request is one job"
     other = queue(home, "--method", "gradient", "--target", "3")
@@ -53,7 +53,7 @@ def test_a_job_is_queued_shown_cancelled_and_tried_again(home: Path) -> None:
     assert command("jobs", "list", "--state", "queued", home=home).stdout.count("queued") == 2
 
 
-def test_submitting_without_a_broker_says_so(home: Path) -> None:
+def test_submitting_without_a_broker_is_reported(home: Path) -> None:
     made = command("saliency", "--model", "first", "--images", "painted", "--ids", "0-3", home=home)
     assert made.returncode == 0
     assert "broker is unreachable" in made.stderr
@@ -67,7 +67,7 @@ def test_submitting_without_a_broker_says_so(home: Path) -> None:
         (("--ids", "0", "--set", "sigma"), "expected NAME=VALUE, got 'sigma'"),
     ],
 )
-def test_what_cannot_be_asked_for_is_one_sentence(home: Path, words: tuple[str, ...], sentence: str) -> None:
+def test_an_invalid_request_is_one_sentence(home: Path, words: tuple[str, ...], sentence: str) -> None:
     made = command("saliency", "--model", "first", "--images", "painted", *words, home=home)
     assert made.returncode in (1, 2)
     assert sentence in made.stderr
@@ -86,7 +86,9 @@ def test_a_job_that_there_is_not_is_one_sentence(home: Path, word: str) -> None:
 @pytest.mark.parametrize(
     ("words", "given"), [(("--queues", "fast"), "fast"), (("--device", "abacus"), "abacus")]
 )
-def test_a_worker_that_cannot_start_says_why(home: Path, words: tuple[str, ...], given: str) -> None:
+def test_a_worker_that_cannot_start_reports_the_reason(
+    home: Path, words: tuple[str, ...], given: str
+) -> None:
     made = command("worker", *words, home=home)
     assert made.returncode in (1, 2)
     assert given in made.stderr
@@ -99,7 +101,7 @@ def attacked(home: Path, *words: str) -> str:
     return f"{made.returncode} {made.stdout}{made.stderr}"
 
 
-def test_an_attack_is_asked_for_by_numbers_by_a_condition_or_on_all(home: Path) -> None:
+def test_attacks_are_requested_by_numbers_condition_or_for_all_images(home: Path) -> None:
     assert attacked(home).startswith("0 1\n"), "all images"
     assert attacked(home, "--ids", "0-3").startswith("0 1\n"), "the same request is one job"
     assert attacked(home, "--where", "width > 260 AND image_id <> 1").startswith("0 2\n")
@@ -135,7 +137,7 @@ def test_an_attack_is_asked_for_by_numbers_by_a_condition_or_on_all(home: Path) 
         (("--target", "-1"), "target: expected a class index, got -1"),
     ],
 )
-def test_a_wrong_attack_is_said_in_a_sentence(
+def test_an_invalid_attack_is_refused_in_a_sentence(
     home: Path,
     words: tuple[str, ...],
     sentence: str,

@@ -81,7 +81,7 @@ def test_one_statement_joins_both_stores(ask: Ask) -> None:
     assert note.startswith("2 rows (")
 
 
-def test_a_file_has_all_rows_and_a_table_says_where_it_stops(ask: Ask, tmp_path: Path) -> None:
+def test_a_file_has_all_rows_and_a_table_states_its_limit(ask: Ask, tmp_path: Path) -> None:
     many = "SELECT i, i / 2 AS half FROM range(250) t(i)"
     assert "the first 100 rows; use --limit for more" in ask(many)[2]
     assert ask("--limit", "250", many)[2].startswith("250 rows (")
@@ -153,7 +153,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_statement_runs(
         (("--csv", "-o", "/nowhere/file.csv", "SELECT 1"), 1, "/nowhere/"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_sentence(
+def test_invalid_options_give_one_sentence(
     ask: Ask, words: tuple[str, ...], code: int, sentence: str
 ) -> None:
     ended, told, note = ask(*words)

@@ -156,7 +156,7 @@ def test_the_compose_file_names_settings_that_there_are_and_pins_its_images() ->
     assert all(port.startswith("127.0.0.1:") for port in services["web"]["ports"]), "TLS is a proxy's"
 
 
-def test_the_compose_file_asks_for_a_password_and_tells_it_to_the_web_alone() -> None:
+def test_the_compose_file_requires_a_password_for_the_web_only() -> None:
     services = compose()["services"]
     assert re.fullmatch(
         r"\$\{CONVSCOPE_PASSWORD:\?.+\}", services["web"]["environment"]["CONVSCOPE_PASSWORD"]

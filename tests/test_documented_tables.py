@@ -83,7 +83,7 @@ def _place(page: str, name: str) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(("page", "name"), TABLES)
-def test_a_table_says_what_the_program_says(page: str, name: str) -> None:
+def test_documented_tables_match_the_program(page: str, name: str) -> None:
     assert _place(page, name)[1] == TABLES[page, name](), (
         "python tests/test_documented_tables.py writes it anew"
     )

@@ -154,7 +154,7 @@ def test_plain_http_leads_to_https(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Remote-User": "ada"}, {"X_Remote_User": "ada"}])
-def test_nobody_passes_without_nginx_s_own_login(lab: Lab, headers: dict[str, str]) -> None:
+def test_every_request_needs_nginxs_login(lab: Lab, headers: dict[str, str]) -> None:
     for path in ("/", "/api/jobs", "/_dash-layout", "/assets/overview.css"):
         assert lab.ask(path, headers)[0] == 401
 
@@ -164,7 +164,9 @@ def test_nobody_passes_without_nginx_s_own_login(lab: Lab, headers: dict[str, st
     [{}, {"X-Remote-User": "root"}, {"x-remote-user": "root"}, {"X_Remote_User": "root"},
      {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "evil.example"}],
 )  # fmt: skip
-def test_the_user_is_who_logged_in_at_nginx_whatever_is_forged(lab: Lab, forged: dict[str, str]) -> None:
+def test_the_user_is_the_one_logged_in_at_nginx_despite_forged_headers(
+    lab: Lab, forged: dict[str, str]
+) -> None:
     status, headers, text = lab.ask("/_dash-layout", ADA | forged)
     assert status == 200
     assert "Logged in as ada" in text
@@ -213,7 +215,7 @@ def test_a_result_comes_while_it_is_read_without_a_copy_on_nginx_s_disk(lab: Lab
     [b"GET /jobs HTTP/1.1\r\n", b"POST /api/jobs HTTP/1.1\r\nContent-Length: 1000\r\n%s\r\n{"],
     ids=["headers", "body"],
 )
-def test_connections_that_stall_at_nginx_hold_up_nobody(lab: Lab, begin: bytes) -> None:
+def test_connections_that_stall_at_nginx_block_nobody(lab: Lab, begin: bytes) -> None:
     user = f"Host: {NAME}:{lab.port}\r\nAuthorization: {ADA['Authorization']}\r\n".encode()
     with contextlib.ExitStack() as stack:
         for _ in range(48):  # three times the dashboard's number of threads
@@ -250,7 +252,7 @@ def test_below_a_path_of_the_site_all_that_is_named_is_below_it(tmp_path: Path, 
         assert lab.ask(headers["location"], ADA)[0] == 200
 
 
-def test_the_page_names_what_is_in_the_file() -> None:
+def test_the_page_describes_the_nginx_file() -> None:
     page, file = (ROOT / "docs" / "lab.md").read_text(), CONFIGURATION.read_text()
     for row in re.findall(r"^\| (`.+?`) \|", page, re.MULTILINE):
         for words in re.findall(r"`([^`]+)`", row):

@@ -55,7 +55,7 @@ def test_ci_runs_make_targets_that_exist_on_the_oldest_python() -> None:
     assert pythons == {project()["requires-python"].removeprefix(">=")}
 
 
-def test_hooks_run_what_make_lint_runs() -> None:
+def test_hooks_run_the_commands_of_make_lint() -> None:
     repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [one["repo"] for one in repositories] == ["local"], "no hook is downloaded"
     entries = [hook["entry"] for one in repositories for hook in one["hooks"]]
@@ -96,7 +96,7 @@ def test_the_findings_page_lists_every_finding() -> None:
     )
 
 
-def test_the_picture_of_the_packages_shows_the_packages_there_are() -> None:
+def test_the_package_diagram_shows_the_existing_packages() -> None:
     picture = (ROOT / "docs/images/packages.svg").read_text()
     drawn = set(re.findall(r"monospace\">([a-z_]+)/?</text>", picture))
     folders = ("commands", "dashboard", "db", "precompute", "workers")

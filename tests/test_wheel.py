@@ -80,7 +80,7 @@ def outside(home: Path) -> dict[str, str]:
     } | {"CONVSCOPE_HOME": str(home)}
 
 
-def test_the_wheel_holds_each_file_of_the_packages_but_the_training_of_the_demo_model(wheel: Path) -> None:
+def test_the_wheel_contains_every_package_file_except_the_demo_training(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = {name for name in source_files() if not name.startswith(DEVELOPERS_ONLY)} | {"convscope.py"}
@@ -98,7 +98,7 @@ def test_the_wheel_holds_each_file_of_the_packages_but_the_training_of_the_demo_
     assert wheel.stat().st_size < MAX_BYTES
 
 
-def test_the_training_checkpoints_are_where_the_model_card_says_and_reach_no_image() -> None:
+def test_training_checkpoints_are_documented_and_not_in_the_container() -> None:
     demo = ROOT / DEVELOPERS_ONLY
     assert len(list((demo / "checkpoints").glob("*.safetensors"))) == 10
     assert "precompute/demo/checkpoints" in (ROOT / "workers/models/convnext_demo/README.md").read_text()

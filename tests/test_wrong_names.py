@@ -85,7 +85,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, bool]
 
 
 @pytest.mark.parametrize("words", CASES)
-def test_a_wrong_name_is_told_in_a_sentence_before_torch_is_loaded(
+def test_a_wrong_name_is_reported_before_torch_is_loaded(
     words: str, told: dict[str, tuple[str, bool]]
 ) -> None:
     said, loaded = told[words]

@@ -161,12 +161,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seen", type=int, default=10_000)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--only", nargs="*", help="names of ways")
-    parser.add_argument("--threads", type=int, help="torch's threads (default: torch's own choice)")
+    parser.add_argument("--only", nargs="*", help="names of implementations")
+    parser.add_argument("--threads", type=int, help="number of torch threads (default: torch's choice)")
     parser.add_argument(
         "--processor-time",
         action="store_true",
-        help="for a busy machine, with --threads 1: not the clock's time",
+        help="CPU time instead of wall time, for a busy machine, with --threads 1",
     )
     given = parser.parse_args()
     clock = time.process_time if given.processor_time else time.perf_counter

@@ -36,7 +36,7 @@ words = st.text(max_size=20)
         tile=st.sampled_from(["fit", "48", "192"]),
     )
 )
-def test_what_an_address_says_is_read_back_from_it(address: PatchesAddress) -> None:
+def test_addresses_round_trip(address: PatchesAddress) -> None:
     path, _, search = address.href().partition("?")
     assert path == "/"
     assert PatchesAddress.read("?" + search) == (address, {})
@@ -104,7 +104,7 @@ def test_channels_are_ranges_and_lists_from_the_lowest_up(text: str, channels: l
         ("²", "Expected a range such as 0-29"),
     ],
 )
-def test_channels_that_cannot_be_read_are_told_in_one_sentence(text: str, sentence: str) -> None:
+def test_invalid_channels_give_one_error_sentence(text: str, sentence: str) -> None:
     with pytest.raises(ChannelsError) as caught:
         parse_channels(text, 20)
     assert sentence in str(caught.value)

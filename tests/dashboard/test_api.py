@@ -113,7 +113,7 @@ def test_asking_makes_a_job_and_asking_again_finds_it(client: FlaskClient) -> No
         ({"kind": "faithfulness"}, "body: expected members among kind, maps, steps, queue, got 'ids'"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(
+def test_invalid_requests_are_refused_by_name(
     client: FlaskClient, changes: dict[str, Any], sentence: str
 ) -> None:
     answer = asked(client, **changes)
@@ -127,7 +127,7 @@ def test_only_json_is_taken_since_other_sites_cannot_send_it(client: FlaskClient
     assert client.post("/api/jobs", data="[1]", content_type="application/json").status_code == 400
 
 
-def test_cancel_and_retry_move_a_job_and_refuse_what_is_no_move(client: FlaskClient) -> None:
+def test_cancel_and_retry_change_the_state_and_refuse_illegal_transitions(client: FlaskClient) -> None:
     job = asked(client, seed=8).json["job"]
     assert client.post(f"/api/jobs/{job}/retry").status_code == 409
     cancelled = client.delete(f"/api/jobs/{job}")
@@ -181,7 +181,7 @@ def test_a_maps_numbers_are_those_that_were_computed(client: FlaskClient, contex
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_a_maps_picture_is_its_numbers_in_colours(
+def test_a_map_image_is_its_values_through_the_color_map(
     client: FlaskClient, context: Context, signed: bool
 ) -> None:
     made = finished(client, context, seed=11 + signed, signed=signed)["maps"][0]
@@ -200,15 +200,13 @@ def test_a_maps_picture_is_its_numbers_in_colours(
         assert np.abs(shown.astype(int) - expected).mean() < 0.6
 
 
-def test_what_the_model_saw_is_there(client: FlaskClient, context: Context) -> None:
+def test_the_model_input_is_served(client: FlaskClient, context: Context) -> None:
     made = finished(client, context, seed=13)["maps"][0]
     shown = np.asarray(Image.open(io.BytesIO(client.get(made["input_png"]).data)))
     assert np.array_equal(shown, picture_of(0))
 
 
-def test_a_map_whose_file_was_removed_is_gone_and_computed_again_on_asking(
-    client: FlaskClient, context: Context
-) -> None:
+def test_a_map_with_a_missing_file_is_recomputed_on_request(client: FlaskClient, context: Context) -> None:
     done = finished(client, context, seed=14)
     for file in (context.settings.home / "results").rglob("*.npy"):
         file.unlink()
@@ -220,9 +218,7 @@ def test_a_map_whose_file_was_removed_is_gone_and_computed_again_on_asking(
 
 
 @pytest.mark.parametrize("wrong", ["colours=jet", "clip=10", "clip=nan", "strength=2", "high=-1", "high=inf"])
-def test_a_picture_that_cannot_be_is_refused_by_name(
-    client: FlaskClient, context: Context, wrong: str
-) -> None:
+def test_invalid_map_images_are_refused_by_name(client: FlaskClient, context: Context, wrong: str) -> None:
     made = finished(client, context, seed=15)["maps"][0]
     answer = client.get(f"{made['png']}?{wrong}")
     assert answer.status_code == 400
@@ -237,7 +233,7 @@ def test_a_map_that_is_not_there_is_not_found(client: FlaskClient) -> None:
         assert answer.json["error"].startswith("there is no map")  # type: ignore[index]
 
 
-def test_curves_are_asked_for_by_the_maps(client: FlaskClient, context: Context) -> None:
+def test_curves_are_requested_by_map_numbers(client: FlaskClient, context: Context) -> None:
     job = finished(client, context, seed=16)
     maps = [made["map"] for made in job["maps"]]
     answer = client.post("/api/jobs", json={"kind": "faithfulness", "maps": maps})
@@ -258,7 +254,7 @@ def test_curves_are_asked_for_by_the_maps(client: FlaskClient, context: Context)
         assert sentence in refused.json["error"]  # type: ignore[index]
 
 
-def test_a_ledger_that_does_not_answer_is_said(tmp_path: Path) -> None:
+def test_an_unreachable_ledger_is_reported(tmp_path: Path) -> None:
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path / "home")})
     app = create_app(settings)
     app.server.extensions[EXTENSION].ledger.close()
@@ -301,7 +297,7 @@ DOWNLOADS: dict[str, type[Address]] = {
 }
 
 
-def test_every_download_takes_what_its_page_s_address_says() -> None:
+def test_every_download_accepts_its_page_address() -> None:
     """Each CSV can escape formulas on request, and takes the parameters of its page."""
     for path, methods in OPENAPI["paths"].items():
         if not path.startswith("/download"):

@@ -177,7 +177,7 @@ def test_an_index_under_way_is_seen_and_its_lock_is_left_alone(tmp_path: Path) -
     assert builds_under_way(tmp_path) == []
 
 
-def test_an_atlas_of_another_version_is_told_and_not_a_crash(tmp_path: Path) -> None:
+def test_an_atlas_of_another_version_is_reported(tmp_path: Path) -> None:
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path)})
     context: Context = create_app(settings).server.extensions[EXTENSION]
     with context.atlas.publish() as connection:
@@ -185,7 +185,7 @@ def test_an_atlas_of_another_version_is_told_and_not_a_crash(tmp_path: Path) -> 
     assert "tables of version 99" in context.catalogue().trouble
 
 
-def test_the_server_says_where_it_is_and_answers(filled_settings: Settings) -> None:
+def test_the_server_prints_its_address_and_answers(filled_settings: Settings) -> None:
     with served(filled_settings) as url, urllib.request.urlopen(f"{url}/status.json") as answer:
         assert b'"synthetic"' in answer.read()
         port = int(url.rsplit(":", 1)[1])

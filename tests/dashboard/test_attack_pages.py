@@ -127,7 +127,7 @@ def test_an_address_without_anything_asks_for_the_first_images(site: tuple[Flask
     assert shown(site, "")["job"] is not None, "the request finds its job"
 
 
-def test_many_images_wait_behind_what_somebody_waits_for(site: tuple[FlaskClient, Context]) -> None:
+def test_large_requests_use_the_batch_queue(site: tuple[FlaskClient, Context]) -> None:
     assert shown(site, "?ids=0-11&models=synthetic&target=7")["request"]["queue"] == "interactive"
     assert shown(site, "?ids=0-11&models=synthetic&target=7")["request"]["target"] == 7
     assert attack.MAX_INTERACTIVE == 24
@@ -153,7 +153,9 @@ def test_an_attack_alone_brings_its_request(site: tuple[FlaskClient, Context]) -
         ("?images=nothing", "There is no image set “nothing”"),
     ],
 )
-def test_what_cannot_be_is_named(site: tuple[FlaskClient, Context], search: str, sentence: str) -> None:
+def test_invalid_requests_are_refused_by_name(
+    site: tuple[FlaskClient, Context], search: str, sentence: str
+) -> None:
     assert sentence in " ".join(shown(site, search)["problems"].values())
 
 
@@ -230,7 +232,7 @@ def test_cards_show_each_outcome_and_link_to_it(site: tuple[FlaskClient, Context
     assert all("at=0.1" not in str(card) for card in cards), "each attack has its own epsilons"
 
 
-def test_a_whole_attack_is_told(client: FlaskClient) -> None:
+def test_an_attack_is_returned_completely(client: FlaskClient) -> None:
     told: Any = client.get("/api/attacks/1").json
     assert (told["outcome"], told["epsilon"], told["name_after"]) == ("flipped", 0.002, "a bird")
     assert not {"file", "input_file", "key", "steps_file"} & told.keys()
@@ -277,7 +279,7 @@ def test_a_whole_attack_is_told(client: FlaskClient) -> None:
         ("/download/robustness/curve.csv?axis=cubic", 400, "axis: expected one of log, linear"),
     ],
 )
-def test_what_is_not_there_is_said_in_a_sentence(
+def test_missing_results_give_one_sentence(
     client: FlaskClient, address: str, status: int, sentence: str
 ) -> None:
     answer = client.get(address)
@@ -317,7 +319,7 @@ def test_a_wrong_request_is_refused(client: FlaskClient, body: dict[str, Any], s
     assert sentence in answer.json["error"]  # type: ignore[index]
 
 
-def test_what_is_asked_of_an_attack_is_a_job_that_leads_back_to_it(client: FlaskClient) -> None:
+def test_follow_up_jobs_link_to_their_attack(client: FlaskClient) -> None:
     for body in ({"kind": "comparison", "attacks": [1]}, {"kind": "ablation", "attacks": "1", "draws": 2}):
         answer: Any = client.post("/api/jobs", json=body)
         assert answer.status_code == 201
@@ -343,7 +345,7 @@ def test_downloads_have_every_attack_and_every_step(client: FlaskClient) -> None
     assert steps[2]["class_index_1"] == "5"
 
 
-def test_the_csv_holds_what_the_page_shows_whichever_job_made_it(site: tuple[FlaskClient, Context]) -> None:
+def test_the_csv_contains_the_shown_attacks_of_any_job(site: tuple[FlaskClient, Context]) -> None:
     """Images 8 to 10 were attacked by one job; the URLs have no job of their own at first, then a cancelled one."""
     client, context = site
     models = choose_models(context.atlas, ["synthetic"])
@@ -389,7 +391,7 @@ def robust(site: tuple[FlaskClient, Context], search: str) -> tuple[str, bool]:
     return str(content), still
 
 
-def test_a_set_is_told_with_its_sql(site: tuple[FlaskClient, Context]) -> None:
+def test_a_set_is_summarized_with_its_sql(site: tuple[FlaskClient, Context]) -> None:
     told, _ = robust(site, "?images=painted")
     for words in ("Robust accuracy", "Smallest epsilon of each image", "Leaderboard", "Transfer",
                   "FROM leaderboard", "FROM class_flips", "FROM attacked",
@@ -417,7 +419,7 @@ def test_each_table_of_a_set_can_be_taken_away(client: FlaskClient) -> None:
     assert table(client, f"/download/robustness/classes.csv{query}")
 
 
-def test_a_set_that_nobody_attacked_says_what_to_do(tmp_path: Path) -> None:
+def test_a_set_without_attacks_shows_the_next_step(tmp_path: Path) -> None:
     settings = read_settings({"CONVSCOPE_HOME": str(tmp_path)})
     import_pictures(settings, painted_pictures(3), image_set="painted")
     app = create_app(settings)

@@ -22,7 +22,7 @@ def numbers(told: str) -> list[int]:
     return [n for end in ends for n in range(int(end[0]), int(end[-1]) + 1)]
 
 
-def test_a_condition_chooses_the_images_for_which_it_holds(client: FlaskClient, context: Context) -> None:
+def test_a_condition_selects_the_images_that_satisfy_it(client: FlaskClient, context: Context) -> None:
     rows = context.atlas.fetch(Query("SELECT image_id, width, label FROM images ORDER BY image_id"))
     wide = [row["image_id"] for row in rows if row["width"] > 260]
     assert 0 < len(wide) < len(rows)
@@ -40,7 +40,7 @@ def test_no_condition_is_all_images(client: FlaskClient, context: Context) -> No
     assert chosen(client, " ") == {"ids": f"0-{row['images'] - 1}", "images": row["images"]}
 
 
-def test_other_tables_may_be_asked(client: FlaskClient) -> None:
+def test_a_condition_may_query_other_tables(client: FlaskClient) -> None:
     assert chosen(client, "image_id IN (SELECT image_id FROM attacks)") == {"ids": "", "images": 0}
 
 

@@ -16,7 +16,7 @@ def ramp(height: int, width: int) -> compose.Pixels:
     return np.stack([255 * x / width, 255 * y / height, np.full_like(x, 90)], axis=-1).astype(np.uint8)
 
 
-def test_the_whole_picture_at_its_own_size_is_itself() -> None:
+def test_a_whole_image_at_its_size_is_unchanged() -> None:
     picture = ramp(224, 224)
     shown = View((0, 0, 224, 224), (0, 0, 224, 224))
     assert np.array_equal(compose.tile(picture, EVERYTHING, shown, 224), picture)
@@ -47,7 +47,7 @@ def test_the_quick_reduction_is_the_area_filter(source: tuple[int, int], size: t
     assert np.abs(compose.reduced(picture, size) - expected).mean() < 1
 
 
-def test_what_a_unit_does_not_see_is_faded() -> None:
+def test_pixels_outside_the_receptive_field_are_faded() -> None:
     picture = ramp(224, 224)
     made = compose.tile(picture, EVERYTHING, View((0, 0, 128, 128), (0, 0, 64, 128)), 128)
     assert np.array_equal(made[:64], picture[:64, :128])
@@ -92,5 +92,5 @@ def test_tile_sizes_are_whole_jpeg_blocks() -> None:
 
 
 @pytest.mark.parametrize("size", compose.TILE_SIZES)
-def test_a_missing_picture_has_a_tile_too(size: int) -> None:
+def test_a_missing_image_has_a_placeholder_tile(size: int) -> None:
     assert compose.missing(size).shape == (size, size, 3)

@@ -330,7 +330,7 @@ HELD = {
 
 
 @pytest.mark.parametrize("store", HELD)
-def test_what_a_damaged_store_would_say_is_not_said_to_be_missing(home: Settings, store: str) -> None:
+def test_a_damaged_store_is_not_reported_as_missing_results(home: Settings, store: str) -> None:
     app = create_app(home)
     client = app.server.test_client()
     assert [client.get(address).status_code for address, _ in HELD[store]] == [
@@ -351,7 +351,7 @@ def test_what_a_damaged_store_would_say_is_not_said_to_be_missing(home: Settings
         assert "ledger.sqlite cannot be read" in page["problems"]["ledger"]
 
 
-def test_a_read_only_home_is_served_and_says_so_where_it_is_written(
+def test_a_read_only_home_is_served_and_refuses_writes(
     home: Settings,
     caplog: pytest.LogCaptureFixture,
     only_read: Callable[[Path], AbstractContextManager[None]],

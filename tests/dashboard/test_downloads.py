@@ -32,7 +32,7 @@ def count(context: Context, sql: str) -> Any:
     return context.atlas.fetch(Query(sql))[0]["n"]
 
 
-def test_a_download_has_the_rows_that_the_page_speaks_of(client: FlaskClient, context: Context) -> None:
+def test_a_download_has_the_rows_of_the_page(client: FlaskClient, context: Context) -> None:
     right = count(context, "SELECT count(*) AS n FROM predictions WHERE is_label AND rank = 1")
     assert len(rows_of(client.get("/download/images.csv?verdict=right").text)) == right
     drives = count(context, "SELECT count(*) AS n FROM activations WHERE image_id = 5")
@@ -67,7 +67,7 @@ def test_patches_are_downloaded_and_copied_in_the_order_of_the_page(
         "/download/channel.csv?layer=embeddings&channel=9999",
     ],
 )
-def test_a_download_of_nothing_is_a_sentence(client: FlaskClient, address: str) -> None:
+def test_an_empty_download_is_an_error_sentence(client: FlaskClient, address: str) -> None:
     answer = client.get(address)
     assert (answer.status_code, answer.mimetype) == (404, "text/plain")
     assert answer.text.count("\n") == 1
@@ -82,7 +82,7 @@ def test_a_model_that_was_not_indexed_leaves_the_images_without_predictions(clie
 @pytest.mark.parametrize(
     "table", ["patches", "channel-classes", "images", "image-channels", "image-predictions"]
 )
-def test_a_download_from_an_atlas_of_another_schema_says_why_not(empty_context: Context, table: str) -> None:
+def test_a_download_from_another_schema_states_the_reason(empty_context: Context, table: str) -> None:
     import_pictures(empty_context.settings, painted_pictures(3), image_set="few")
     with duckdb.connect(str(empty_context.atlas.path())) as connection:
         connection.execute("UPDATE atlas_info SET schema_version = 0")

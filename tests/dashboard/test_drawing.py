@@ -41,7 +41,7 @@ def test_a_drawing_of_58_layers_is_readable_without_zooming() -> None:
     assert draw(layers, []).height < 1300
 
 
-def test_long_names_keep_the_part_that_tells_them_apart() -> None:
+def test_long_names_keep_their_distinguishing_part() -> None:
     names = ["attention.q_proj", "attention.k_proj", "attention.output_projection", "fc"]
     layers: list[dict[str, object]] = [
         {"layer": name, "label": f"block 1 > {name}", "stage": None, "block": "block 1"} for name in names
@@ -54,7 +54,7 @@ names = st.sampled_from([None, "stage 1", "stage 2", "stem"])
 
 
 @given(st.lists(st.tuples(names, names), max_size=60))
-def test_layers_never_overlap_and_stay_inside_whatever_the_structure(
+def test_layers_never_overlap_and_stay_inside_for_any_structure(
     groups: list[tuple[str | None, str | None]],
 ) -> None:
     layers: list[dict[str, object]] = [

@@ -52,14 +52,14 @@ def test_a_global_field_with_a_local_part_has_its_effective_field_in_the_middle_
     assert layer.effective_field(0, 6) == (-50, 192 - 50, 50, 192 + 50)
 
 
-def test_a_field_over_the_edge_keeps_its_scale_and_shows_what_it_sees() -> None:
+def test_a_field_across_the_edge_keeps_its_scale_and_visible_part() -> None:
     shown = view(WIDE, 0, 0, "field")
     assert shown.window == (0, 0, 128, 128)
     assert shown.visible == (0, 0, 68, 68)
 
 
 @given(geometries, places, st.sampled_from(["field", "effective", "image"]))
-def test_a_window_lies_in_the_input_and_holds_all_that_is_visible(
+def test_a_window_is_inside_the_input_and_contains_the_visible_part(
     layer: LayerGeometry, place: tuple[int, int], crop: str
 ) -> None:
     shown = view(layer, *place, crop)  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_all_tiles_of_a_layer_have_one_scale(layer: LayerGeometry, both: list[tu
 
 @pytest.mark.parametrize("preprocessing", [SQUARE, EXACT])
 @given(width=st.integers(40, 700), height=st.integers(40, 700), y=st.integers(0, 200), x=st.integers(0, 200))
-def test_a_box_lands_where_preprocessing_says(
+def test_boxes_follow_the_preprocessing(
     preprocessing: Preprocessing, width: int, height: int, y: int, x: int
 ) -> None:
     box = (float(y), float(x), y + 24.0, x + 24.0)
@@ -104,7 +104,7 @@ def test_a_box_lands_where_preprocessing_says(
     assert found == pytest.approx([edge * scale[side % 2] for side, edge in enumerate(expected)], abs=1e-6)
 
 
-def test_the_input_that_a_network_sees_lies_where_the_placement_says() -> None:
+def test_the_placement_locates_the_network_input() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)).resize(
         (400, 300)
     )

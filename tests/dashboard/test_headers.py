@@ -64,7 +64,7 @@ def test_https_is_to_be_kept(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/login"])
 @pytest.mark.parametrize("first", [True, False], ids=["first request", "later"])
-def test_a_page_s_own_scripts_are_let_run_and_no_other_inline(
+def test_only_the_scripts_of_the_page_may_run_inline(
     filled_settings: Settings, path: str, first: bool
 ) -> None:
     client = create_app(dataclasses.replace(filled_settings, password="correct horse")).server.test_client()

@@ -71,6 +71,6 @@ def test_an_overlay_mixes_red_with_red() -> None:
     assert decoded.tolist() == red.tolist()
 
 
-def test_a_damaged_png_is_none() -> None:
+def test_a_damaged_png_reads_as_none() -> None:
     assert heat.read_png(b"") is None
     assert heat.read_png(b"no picture") is None

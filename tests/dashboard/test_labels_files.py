@@ -128,7 +128,7 @@ def test_a_labels_file_is_previewed_changed_imported_and_gone_with_the_upload(
     assert list((client.settings.home / "uploads").iterdir()) == []
 
 
-def test_without_its_number_a_labels_file_says_nothing(client: Client, images: dict[str, bytes]) -> None:
+def test_a_labels_file_is_used_only_by_its_number(client: Client, images: dict[str, bytes]) -> None:
     key = client.send(images)
     client.send_labels(key, CSV)
     client.http.post(f"/api/uploads/{key}/labels", json={"name": "half.csv", "size": 100})  # never sent
@@ -141,11 +141,11 @@ def test_without_its_number_a_labels_file_says_nothing(client: Client, images: d
 NO_TABLE = "is not a table: expected rows with an image and its class, with or without a header"
 
 
-def test_a_labels_file_that_says_nothing_is_one_sentence_and_nothing_is_written(
+def test_a_useless_labels_file_is_refused_and_nothing_is_written(
     client: Client, images: dict[str, bytes]
 ) -> None:
     key = client.send(images)
-    none_of = "names none of the 3 pictures of the upload, such as all/a.jpg; its first row is x, y"
+    none_of = "names none of the 3 images of the upload, such as all/a.jpg; its first row is x, y"
     property_name = "(Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"
     cases = {
         "a.csv": (b"x,y\n1,2\n3,4\n", f"--labels: a.csv {none_of}"),
@@ -170,9 +170,7 @@ def test_a_labels_file_that_says_nothing_is_one_sentence_and_nothing_is_written(
 VALID = ".csv, .tsv, .txt, .json, .jsonl, .ndjson or .parquet"
 
 
-def test_what_is_no_labels_file_by_its_name_or_size_is_refused_before_it_is_sent(
-    client: Client, images: dict[str, bytes]
-) -> None:
+def test_invalid_labels_files_are_refused_before_upload(client: Client, images: dict[str, bytes]) -> None:
     key = client.send(images)
     before = client.http.get(f"/api/uploads/{key}").json
     mib = 2**20
@@ -226,7 +224,7 @@ def test_labels_are_named_by_a_number_of_their_upload_that_is_whole(
     assert client.http.get("/api/jobs").json["jobs"] == []  # type: ignore[index]
 
 
-def test_labels_count_in_what_an_upload_may_have(client: Client, settings: Settings) -> None:
+def test_labels_files_count_towards_the_upload_limit(client: Client, settings: Settings) -> None:
     object.__setattr__(settings, "upload_gb", 1)
     listed = [{"name": "a.zip", "size": 10**9 - 10}]
     key = client.http.post("/api/uploads", json={"files": listed}).json["upload"]  # type: ignore[index]
@@ -273,5 +271,5 @@ def test_a_folder_of_the_server_takes_a_labels_file_below_the_same_roots(
     assert job_queries.image_import(client.context.ledger, job["job"]) is not None
 
 
-def test_what_is_taken_for_a_labels_file_is_what_tables_beside_images_may_be() -> None:
+def test_labels_files_have_the_formats_of_tables_next_to_images() -> None:
     assert set(LABELS_SUFFIXES) == (TABLE_SUFFIXES | {".parquet"}) - {".meta", ".mat"}

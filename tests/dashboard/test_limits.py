@@ -55,7 +55,7 @@ def test_threads_share_a_bucket_and_none_gets_more() -> None:
     assert 50 <= waits.count(0) <= 53, "one may have trickled in"
 
 
-def test_no_more_persons_are_remembered_than_said() -> None:
+def test_the_number_of_remembered_clients_is_bounded() -> None:
     limits = Limits(jobs=1, sql=1)
     for number in range(MAX_KNOWN + 500):
         limits.spend("jobs", f"somebody {number}")

@@ -115,12 +115,12 @@ def test_every_route_is_closed_to_whom_the_proxy_has_not_named(named: flask.Flas
      "/assets/../assets/overview.css", "/api//jobs", "/api/jobs/", "/status.json", "/assets/style.css/../overview.css",
      "/bootstrap/css/bootstrap.css", "/_dash-component-suites/dash/deps/react.js"],
 )  # fmt: skip
-def test_what_lies_beside_the_open_files_is_closed(client: FlaskClient, path: str) -> None:
+def test_paths_next_to_the_public_files_need_a_login(client: FlaskClient, path: str) -> None:
     with client.get(path) as answer:
         assert answer.status_code in (302, 401)
 
 
-def test_the_login_page_is_drawn_with_what_is_open(client: FlaskClient) -> None:
+def test_the_login_page_uses_only_public_files(client: FlaskClient) -> None:
     page = client.get("/login").text
     loaded = re.findall(r'(?:href|src)="([^"]+)"', page)
     assert {"/assets/style.css", "/assets/mark.svg", "/bootstrap/css/bootstrap.min.css"} == set(loaded)
@@ -131,7 +131,7 @@ def test_the_login_page_is_drawn_with_what_is_open(client: FlaskClient) -> None:
     assert 'autocomplete="current-password"' in page
 
 
-def test_health_is_open_and_tells_nothing_else(client: FlaskClient) -> None:
+def test_health_is_public_and_reveals_nothing_else(client: FlaskClient) -> None:
     answer = client.get("/health.json")
     assert (answer.status_code, answer.json) == (200, {"ok": True})
 
@@ -189,7 +189,7 @@ def test_a_session_ends_with_the_password_and_outlives_a_restart(closed_settings
         assert status_with(restarted, cookie) == status
 
 
-def test_a_session_ends_by_itself(server: flask.Flask, client: FlaskClient) -> None:
+def test_a_session_expires(server: flask.Flask, client: FlaskClient) -> None:
     log_in(client)
     assert client.get("/status.json").status_code == 200
     server.config["PERMANENT_SESSION_LIFETIME"] = timedelta(0)
@@ -216,7 +216,7 @@ def test_a_cookie_of_another_home_or_one_that_was_changed_opens_nothing(
     assert status_with(client.application, own) == 200
 
 
-def test_the_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+def test_the_secret_is_created_once_and_private(tmp_path: Path) -> None:
     home = tmp_path / "home"
     found: list[bytes] = []
     start = threading.Barrier(8)
@@ -256,7 +256,7 @@ def test_without_a_password_there_is_no_secret_no_cookie_and_no_login(tmp_path: 
     assert "Logged in" not in layout
 
 
-def test_a_wrong_password_is_said(client: FlaskClient) -> None:
+def test_a_wrong_password_is_reported(client: FlaskClient) -> None:
     answer = log_in(client, "not this one", next="/jobs")
     assert answer.status_code == 403
     assert re.search(r'role="alert">That is not the password\.<', answer.text)
@@ -304,7 +304,7 @@ def test_programs_send_the_password_with_each_request(client: FlaskClient, path:
 
 
 @pytest.mark.parametrize("sent", ["Basic", "Basic !!!", "Basic Og==", "Bearer x", "Digest username=x", ""])
-def test_an_authorization_that_is_none_opens_nothing(client: FlaskClient, sent: str) -> None:
+def test_an_invalid_authorization_header_is_refused(client: FlaskClient, sent: str) -> None:
     assert client.get("/api/jobs", headers={"Authorization": sent}).status_code == 401
 
 
@@ -337,7 +337,7 @@ EVIL_PATHS = [
 
 
 @pytest.mark.parametrize("path", OWN_PATHS)
-def test_a_login_leads_to_the_page_that_was_asked_for(client: FlaskClient, path: str) -> None:
+def test_a_login_leads_to_the_requested_page(client: FlaskClient, path: str) -> None:
     assert log_in(client, next=path).location == path
 
 
@@ -399,7 +399,7 @@ def test_a_user_s_name_is_shown_as_it_is_written(named: flask.Flask) -> None:
     assert person["props"]["title"] == "Logged in as " + ("Zoë <b>" + "x" * 500)[:100]
 
 
-def test_a_password_stands_beside_the_proxy_s_word(filled_settings: Settings) -> None:
+def test_a_password_works_together_with_proxy_users(filled_settings: Settings) -> None:
     settings = read_settings(
         {
             "CONVSCOPE_HOME": str(filled_settings.home),
@@ -419,7 +419,7 @@ def test_a_password_stands_beside_the_proxy_s_word(filled_settings: Settings) ->
     assert client.get("/status.json", environ_base=ELSEWHERE).status_code == 200
 
 
-def test_no_shared_cache_keeps_what_only_some_may_see(client: FlaskClient, filled_settings: Settings) -> None:
+def test_protected_responses_are_not_cached_publicly(client: FlaskClient, filled_settings: Settings) -> None:
     log_in(client)
     open_client = create_app(filled_settings).server.test_client()
     page = open_client.get("/jobs", follow_redirects=True).text

@@ -46,7 +46,7 @@ SITES: list[tuple[str, dict[str, str], str, bool]] = [
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize(("who", "headers", "kind", "taken"), SITES, ids=[site[0] for site in SITES])
-def test_a_change_is_taken_from_our_own_pages_and_from_programs(
+def test_changes_are_accepted_from_own_pages_and_programs(
     method: str, who: str, headers: dict[str, str], kind: str, taken: bool
 ) -> None:
     if who.startswith("an old browser's form") and method != "POST":

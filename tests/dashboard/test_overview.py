@@ -41,7 +41,7 @@ def judged(context: Context) -> list[dict[str, Any]]:
     return rows
 
 
-def test_accuracy_is_what_counting_gives(context: Context, judged: list[dict[str, Any]]) -> None:
+def test_accuracy_equals_a_count(context: Context, judged: list[dict[str, Any]]) -> None:
     (row,) = context.atlas.fetch(overview_queries.accuracy("painted"))
     ranks = [one["rank"] for one in judged if one["rank"] is not None]
     assert row["judged"] == len(ranks)
@@ -73,7 +73,7 @@ def test_classes_are_counted_and_ordered(context: Context, judged: list[dict[str
     assert context.atlas.fetch(overview_queries.classes("painted", run, order=order, limit=2)) == rows[:2]
 
 
-def test_confusions_are_what_counting_gives_and_a_cell_opens_its_images(
+def test_confusions_equal_a_count_and_cells_open_their_images(
     context: Context, judged: list[dict[str, Any]]
 ) -> None:
     run = context.catalogue().runs[0]
@@ -107,7 +107,7 @@ def test_the_matrix_counts_every_image_of_its_rows_once(context: Context) -> Non
             assert sum(part.counts[place]) + part.others[place] == kind.images
 
 
-def test_a_matrix_begins_with_what_is_confused_most() -> None:
+def test_a_confusion_matrix_begins_with_the_most_confused_classes() -> None:
     def pair(true: int, said: int, images: int) -> dict[str, Any]:
         return {
             "class": f"n{true}", "class_index": true, "label": f"class {true}", "predicted_index": said,
@@ -123,7 +123,7 @@ def test_a_matrix_begins_with_what_is_confused_most() -> None:
     assert confusion_matrix(pairs, 9).others == (1, 0, 0)
 
 
-def test_labels_that_are_no_class_are_named_and_how_to_settle_them(empty_context: Context) -> None:
+def test_unmatched_labels_are_listed_with_the_command_to_match_them(empty_context: Context) -> None:
     """Four labels: one has a WordNet id, one is a synonym, "crane" is ambiguous (2 images), "unicorn" no class (1)."""
     settings = empty_context.settings
     import_pictures(settings, painted_pictures(12), image_set="birds")
@@ -169,7 +169,7 @@ def test_layers_that_are_left_out_are_named_with_the_reason() -> None:
     assert answer.text.splitlines()[1].startswith(f'"{LEFT_OUT}",1,')
 
 
-def test_an_index_that_did_not_record_the_modules_says_how_to_list_them(empty_context: Context) -> None:
+def test_an_index_without_modules_shows_how_to_list_them(empty_context: Context) -> None:
     settings = empty_context.settings
     import_pictures(settings, painted_pictures(4), image_set="painted")
     add_run(settings, image_set="painted", divide=96, over=("embeddings",))
@@ -191,7 +191,7 @@ def test_sizes_that_are_not_listed_are_counted(
     assert words in " ".join(text(overview.show_overview("", None, "/overview")).split())
 
 
-def test_sizes_are_what_counting_gives(context: Context, judged: list[dict[str, Any]]) -> None:
+def test_sizes_equal_a_count(context: Context, judged: list[dict[str, Any]]) -> None:
     rows = context.atlas.fetch(overview_queries.sizes("painted", limit=None))
     assert {(row["width"], row["height"]): row["images"] for row in rows} == Counter(
         (one["width"], one["height"]) for one in judged
@@ -234,7 +234,7 @@ def test_a_set_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.usefixtures("empty_context")
-def test_an_empty_home_says_how_to_begin() -> None:
+def test_an_empty_home_shows_how_to_begin() -> None:
     assert "convscope images import" in to_json(overview.show_overview("", None, "/overview"))
     assert overview.show_repeats("", None, "/overview") is None
 
@@ -246,20 +246,20 @@ def test_every_table_downloads(client: FlaskClient, table: str) -> None:
     assert len(answer.get_data(as_text=True).splitlines()) > (1 if table != "repeats" else 0)
 
 
-def test_a_table_that_is_none_is_named(client: FlaskClient) -> None:
+def test_an_unknown_table_is_refused_by_name(client: FlaskClient) -> None:
     answer = client.get("/download/overview/nothing.csv?images=painted")
     assert answer.status_code == 404
     assert "expected one of classes" in answer.get_data(as_text=True)
 
 
 @pytest.mark.parametrize("predicted", ["x", "-1", "99999999999"])
-def test_a_prediction_that_is_no_class_index_is_named(predicted: str) -> None:
+def test_an_invalid_predicted_class_is_refused_by_name(predicted: str) -> None:
     address, problems = ImagesAddress.read(f"?predicted={predicted}")
     assert address.predicted == ""
     assert predicted in problems["predicted"]
 
 
-def test_the_images_page_says_that_a_prediction_is_chosen_and_lets_go_of_it(context: Context) -> None:
+def test_the_images_page_shows_and_clears_the_prediction_filter(context: Context) -> None:
     run = context.catalogue().runs[0]
     pair = next(
         row

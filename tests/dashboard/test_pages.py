@@ -55,7 +55,7 @@ def test_without_a_choice_a_layer_of_the_newest_run_is_shown(context: Context) -
     assert context.catalogue().runs[0]["k"] == 20
 
 
-def test_cells_say_what_the_atlas_says(context: Context) -> None:
+def test_cells_show_the_values_of_the_atlas(context: Context) -> None:
     shown = show("?layer=stage2.block1.dwconv&channels=3&k=20")
     assert shown.rows is not None
     rows = context.atlas.fetch(
@@ -74,7 +74,7 @@ def test_cells_say_what_the_atlas_says(context: Context) -> None:
         assert cell[10] == list(row["erf_box"].values())
 
 
-def test_what_a_row_s_patches_agree_on_is_what_the_view_says(context: Context) -> None:
+def test_agreement_of_a_row_equals_the_view(context: Context) -> None:
     layer, run = "stage3.block1.pwconv1", context.catalogue().runs[0]["run"]
     found = channel_cells(context, context.catalogue().runs[0], layer, range(96))
     for row in context.atlas.fetch(patch_queries.agreement(run, layer, range(96))):
@@ -141,14 +141,14 @@ def test_labels_that_were_corrected_are_shown_at_once(empty_context: Context) ->
     assert labels() == {"<b>tench</b> & co", "corrected", "kind 2"}
 
 
-def test_a_list_of_channels_is_what_is_shown(context: Context) -> None:
+def test_exactly_the_listed_channels_are_shown(context: Context) -> None:
     shown = show("?layer=stage3.block1.pwconv1&channels=7,90-92")
     assert shown.rows is not None
     assert [row["channel"] for row in shown.rows["rows"]] == [7, 90, 91, 92]
     assert context.atlas
 
 
-def test_channels_that_cannot_be_read_are_told_beside_the_field(context: Context) -> None:
+def test_invalid_channels_are_reported_next_to_the_field(context: Context) -> None:
     shown = show("?channels=1-x&k=44")
     assert shown.problem == "Expected a range such as 0-29 or a list such as 5, 17, got “1-x”."
     assert "k: expected a whole number from 1 to 20, got “44”." in text(shown.problems)
@@ -165,9 +165,7 @@ def test_channels_that_cannot_be_read_are_told_beside_the_field(context: Context
         ("?model=synthetic&images=nope", "synthetic was not indexed over nope."),
     ],
 )
-def test_an_address_that_names_nothing_says_so_and_leads_out(
-    context: Context, search: str, sentence: str
-) -> None:
+def test_an_unknown_address_is_reported_with_a_link(context: Context, search: str, sentence: str) -> None:
     shown = show(search)
     assert sentence in text(shown.heading)
     assert "Show what there is" in text(shown.heading)
@@ -184,7 +182,7 @@ def test_no_text_of_the_address_or_the_atlas_becomes_html(context: Context) -> N
     assert context.atlas
 
 
-def test_an_empty_home_says_what_to_do(empty_context: Context) -> None:
+def test_an_empty_home_shows_the_next_step(empty_context: Context) -> None:
     assert empty_context.catalogue().version is None
     for words in (
         text(show("").heading),
@@ -271,7 +269,7 @@ def test_an_unlabelled_image_is_not_called_wrong(context: Context) -> None:
         ("?images=nope", "There is no image set “nope”."),
     ],
 )
-def test_an_image_that_is_not_there_is_told(context: Context, search: str, sentence: str) -> None:
+def test_a_missing_image_is_reported(context: Context, search: str, sentence: str) -> None:
     page, channels = image.show_image(search, None, "/image")
     assert sentence in text(page)
     assert channels is None
@@ -313,7 +311,7 @@ def test_copied_sql_runs_in_any_client_and_gives_the_same_rows(context: Context)
         (channel, channel.show_channel),
     ],
 )
-def test_a_page_that_is_not_shown_asks_for_nothing(context: Context, page: Any, callback: Any) -> None:
+def test_a_hidden_page_sends_no_requests(context: Context, page: Any, callback: Any) -> None:
     with pytest.raises(PreventUpdate):
         callback("", None, "/somewhere")
     with pytest.raises(PreventUpdate):
@@ -354,20 +352,20 @@ def test_the_shell_names_the_run_and_keeps_the_choice_in_its_links(context: Cont
     assert context.atlas
 
 
-def test_the_shell_says_what_is_being_indexed(context: Context) -> None:
+def test_the_shell_shows_the_running_index(context: Context) -> None:
     subject = {"path": "/", "model": "", "images": ""}
     *_, corner, _filled = shell.show_shell(subject, {"indexing": [["big", "many"]]})
     assert "indexing… big over many" in text(corner)
     assert context.atlas
 
 
-def test_the_shell_of_an_empty_home_says_that_nothing_is_published(empty_context: Context) -> None:
+def test_the_shell_of_an_empty_home_shows_that_nothing_is_published(empty_context: Context) -> None:
     *_, corner, _filled = shell.show_shell({"path": "/", "model": "", "images": ""}, None)
     assert "nothing published yet" in text(corner)
     assert empty_context.catalogue().runs == ()
 
 
-def test_a_class_that_no_image_has_stays_chosen_and_is_told(context: Context) -> None:
+def test_a_class_without_images_stays_selected_and_is_reported(context: Context) -> None:
     shown = images.show_images("?label=unicorn", None, "/images")
     assert shown.classes["chosen"] == "unicorn"
     assert shown.classes["options"][0] == {"value": "unicorn", "label": "unicorn", "description": "0 images"}
@@ -377,7 +375,7 @@ def test_a_class_that_no_image_has_stays_chosen_and_is_told(context: Context) ->
     assert context.atlas
 
 
-def test_a_model_that_was_not_indexed_is_told_where_another_is_shown(context: Context) -> None:
+def test_a_missing_run_is_reported_when_another_model_is_shown(context: Context) -> None:
     page, channels = image.show_image("?model=nope&images=painted&id=3", None, "/image")
     assert "nope was not indexed over painted: what follows is of synthetic." in text(page)
     assert channels is not None
@@ -395,7 +393,7 @@ def test_a_number_that_is_searched_for_is_the_first_image(context: Context) -> N
         assert rows[0]["image_id"] == 5
 
 
-def test_an_atlas_of_another_schema_is_told_on_every_page(empty_context: Context) -> None:
+def test_an_atlas_of_another_schema_is_reported_on_every_page(empty_context: Context) -> None:
     import_pictures(empty_context.settings, painted_pictures(3), image_set="few")
     with duckdb.connect(str(empty_context.atlas.path())) as connection:
         connection.execute("UPDATE atlas_info SET schema_version = 0")

@@ -32,7 +32,7 @@ def partial_context(partial_app: Dash) -> Iterator[Context]:
         yield found
 
 
-def test_an_indexed_layer_is_what_opens(partial_context: Context) -> None:
+def test_the_page_opens_at_an_indexed_layer(partial_context: Context) -> None:
     shown = patches.show_patches("", None, "/")
     assert shown.chosen is not None
     assert shown.chosen["layer"] == INDEXED[1]  # the first that sees a third of the input
@@ -42,7 +42,7 @@ def test_an_indexed_layer_is_what_opens(partial_context: Context) -> None:
 
 
 @pytest.mark.parametrize("page", ["patches", "channel"])
-def test_a_layer_that_was_not_indexed_says_so_and_how_to_have_it(partial_context: Context, page: str) -> None:
+def test_a_layer_outside_the_index_shows_how_to_index_it(partial_context: Context, page: str) -> None:
     if page == "patches":
         shown = patches.show_patches("?layer=embeddings", None, "/")
         assert shown.rows is None

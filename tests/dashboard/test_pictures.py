@@ -25,7 +25,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("layer", ["stage1.block2.dwconv", "stage2.block1.pwconv1", "stage3.block9.dwconv"])
 @pytest.mark.parametrize("crop", ["field", "effective"])
-def test_a_row_shows_the_region_of_each_image_that_its_unit_sees(
+def test_a_row_shows_the_receptive_field_of_its_unit(
     client: FlaskClient, context: Context, layer: str, crop: str
 ) -> None:
     """The oracle is the network's own input, computed from the original file and cropped to the box."""
@@ -53,7 +53,7 @@ def test_a_row_shows_the_region_of_each_image_that_its_unit_sees(
     assert compared or described["rf_size_y"] > 150
 
 
-def test_pictures_may_be_kept_for_ever_and_are_not_sent_twice(client: FlaskClient, context: Context) -> None:
+def test_images_are_immutable_and_not_sent_twice(client: FlaskClient, context: Context) -> None:
     run = context.catalogue().runs[0]
     key = channel_cells(context, run, "embeddings", [0])[0][0]["key"]
     for address in (
@@ -90,7 +90,7 @@ def test_the_same_run_number_of_another_home_has_other_addresses(context: Contex
         ("/pictures/images/zz.jpg", 404, "64 hexadecimal digits"),
     ],
 )
-def test_unknown_pictures_are_refused_with_a_sentence(
+def test_unknown_images_are_refused_with_a_sentence(
     client: FlaskClient, context: Context, address: str, status: int, sentence: str
 ) -> None:
     run = context.catalogue().runs[0]

@@ -90,9 +90,7 @@ def cell_of(pixels: np.ndarray, row: int, column: int, *, lines: int) -> np.ndar
     return pixels[top : top + figure.CELL, left : left + figure.CELL]
 
 
-def test_each_cell_of_the_figure_is_the_map_as_its_own_picture_shows_it(
-    context: Context, client: FlaskClient
-) -> None:
+def test_each_cell_of_the_figure_equals_the_map_image(context: Context, client: FlaskClient) -> None:
     job = ask(context)
     finish_items(context.settings, context.ledger, claimed(context.ledger, job))
     answer = client.get(f"/download/saliency.png?{WHAT}&colours=magma&clip=97&strength=0.4")
@@ -149,7 +147,7 @@ def test_maps_with_a_sign_are_diverging_and_their_errors_are_not(
     assert (cell_of(found, 1, 1, lines=2) == expected).all()
 
 
-def test_what_is_not_computed_is_said_in_its_cell(context: Context, client: FlaskClient) -> None:
+def test_missing_maps_are_marked_in_their_cells(context: Context, client: FlaskClient) -> None:
     job = ask(context)
     claim = claimed(context.ledger, job)
     finish_items(context.settings, context.ledger, claim, 1)
@@ -183,7 +181,7 @@ def shown(search: str) -> dict[str, Any]:
     return page
 
 
-def test_maps_are_shown_of_whichever_job_made_them(context: Context, client: FlaskClient) -> None:
+def test_maps_of_any_job_are_shown(context: Context, client: FlaskClient) -> None:
     """One job mapped images 0, 3 and 5 (class 3 is predicted); the URLs below have no job of their own."""
     job = ask(context)
     finish_items(context.settings, context.ledger, claimed(context.ledger, job))
@@ -224,7 +222,7 @@ def test_a_job_that_was_cancelled_hides_no_map_of_another(context: Context, clie
     assert "a fish" in lines[1]
 
 
-def test_a_caption_states_the_samples_that_were_drawn() -> None:
+def test_a_caption_states_the_number_of_samples() -> None:
     """25 are requested; a map may stop earlier, once two halves of its samples agree."""
     words = [
         samples_words(25, [{"samples": drawn} for drawn in maps])
@@ -238,7 +236,7 @@ def test_a_caption_states_the_samples_that_were_drawn() -> None:
     ]
 
 
-def test_each_map_that_stopped_early_says_after_how_many_samples(context: Context) -> None:
+def test_maps_that_stopped_early_show_their_samples(context: Context) -> None:
     job = ask(context)
     finish_items(context.settings, context.ledger, claimed(context.ledger, job))
     with context.ledger.write() as connection:
@@ -259,7 +257,7 @@ def maps_request(context: Context, job: int) -> dict[str, Any]:
     return found
 
 
-def test_a_label_that_is_settled_is_another_question(context: Context) -> None:
+def test_matching_a_label_makes_another_request(context: Context) -> None:
     """Image 0's label in the index is the class of its WNID; a user then settles it as class 3, which was mapped."""
     job = ask(context)
     finish_items(context.settings, context.ledger, claimed(context.ledger, job))
@@ -290,7 +288,7 @@ def test_a_label_that_is_settled_is_another_question(context: Context) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "csv"])
-def test_what_cannot_be_downloaded_is_a_sentence(context: Context, client: FlaskClient, kind: str) -> None:
+def test_invalid_downloads_give_one_sentence(context: Context, client: FlaskClient, kind: str) -> None:
     answer = client.get(f"/download/saliency.{kind}?{WHAT}")
     assert answer.status_code == 404
     assert "not asked for yet" in answer.json["error"]
@@ -305,7 +303,7 @@ def test_what_cannot_be_downloaded_is_a_sentence(context: Context, client: Flask
             assert wrong.partition("=")[0] in answer.json["error"]
 
 
-def test_a_figure_is_wide_enough_for_its_words_and_cuts_off_what_is_not() -> None:
+def test_a_figure_fits_its_text_and_truncates_long_text() -> None:
     font = figure._font(figure.TEXT)
     words = "a name that is far longer than the cell below it, and then some more"
     assert figure.shortened("short", font, 200) == "short"

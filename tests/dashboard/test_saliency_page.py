@@ -49,12 +49,12 @@ def test_a_label_is_known_by_its_class_in_the_model_and_never_by_its_name(contex
         ("?images=nothing", "There is no image set “nothing”"),
     ],
 )
-def test_what_cannot_be_is_named_in_a_sentence(context: Context, search: str, sentence: str) -> None:
+def test_invalid_addresses_are_reported_in_a_sentence(context: Context, search: str, sentence: str) -> None:
     del context
     assert sentence in " ".join(shown(search)["problems"].values())
 
 
-def test_a_page_without_a_run_says_what_to_type(empty_context: Context) -> None:
+def test_a_page_without_a_run_shows_the_command(empty_context: Context) -> None:
     del empty_context
     message, page = asking.show_asking("", saliency.read_page)
     assert page is None

@@ -91,7 +91,7 @@ STALLED = {
 
 
 @pytest.mark.parametrize("stalled", [name for name in STALLED if not name.startswith("a large")])
-def test_stalled_connections_hold_up_nobody(stalled: str) -> None:
+def test_stalled_connections_block_nobody(stalled: str) -> None:
     with running() as found, contextlib.ExitStack() as stack:
         for _ in range(MANY):
             stack.enter_context(connect(found, STALLED[stalled]))
@@ -99,7 +99,7 @@ def test_stalled_connections_hold_up_nobody(stalled: str) -> None:
             assert answer(found) == (200, b"hello")
 
 
-def test_answers_that_are_not_read_hold_up_only_their_own_threads() -> None:
+def test_unread_responses_block_only_their_threads() -> None:
     with running() as found, contextlib.ExitStack() as stack:
         for _ in range(THREADS // 2):  # as many as may run user queries, the answers that can be so large
             stack.enter_context(connect(found, STALLED["a large answer that is not read"]))
@@ -178,7 +178,9 @@ def test_a_slow_request_is_answered_whole() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_is_too_large_gets_a_sentence(path: str, sent: bytes | None, said: tuple[int, str]) -> None:
+def test_oversized_requests_get_an_error_sentence(
+    path: str, sent: bytes | None, said: tuple[int, str]
+) -> None:
     with running() as found:
         status, text = _refused(found, path, sent)
     assert (status, text.decode()) == said
@@ -195,7 +197,7 @@ def _refused(to: Server, path: str, body: bytes | None) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
-def test_what_is_no_http_gets_a_sentence() -> None:
+def test_invalid_http_gets_an_error_sentence() -> None:
     with running() as found, connect(found, b"\x16\x03\x01 hello\r\n\r\n") as connection:
         response = http.client.HTTPResponse(connection)
         response.begin()

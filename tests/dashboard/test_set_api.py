@@ -72,7 +72,7 @@ def post(client: FlaskClient, image_set: str, /, **body: Any) -> Any:
     return client.post(f"/api/image_sets/{image_set}", json=body)
 
 
-def test_sets_are_listed_with_their_runs_and_what_they_can_be_indexed_with(client: FlaskClient) -> None:
+def test_sets_are_listed_with_runs_and_available_models(client: FlaskClient) -> None:
     post(client, "painted", description="  Painted by hand.  ")
     told: Any = client.get("/api/image_sets").json
     found = {one["image_set"]: one for one in told["image_sets"]}
@@ -83,7 +83,7 @@ def test_sets_are_listed_with_their_runs_and_what_they_can_be_indexed_with(clien
     assert told["folders"] == []
 
 
-def test_what_depends_on_a_set_is_named(client: FlaskClient, context: Context) -> None:
+def test_dependents_of_a_set_are_listed(client: FlaskClient, context: Context) -> None:
     with_results(client, context)
     told: Any = client.get("/api/image_sets/painted").json
     found = told["dependents"]
@@ -141,7 +141,7 @@ def test_a_change_that_cannot_be_is_refused_and_changes_nothing(
     assert context.atlas.version() == before
 
 
-def test_a_set_that_is_worked_on_is_neither_renamed_nor_removed(
+def test_a_set_with_unfinished_jobs_is_neither_renamed_nor_removed(
     client: FlaskClient, context: Context
 ) -> None:
     job = client.post("/api/jobs", json=REQUEST).json["job"]  # type: ignore[index]
@@ -219,9 +219,7 @@ def built(context: Context, image_set: str = "painted") -> jobs.NewJob:
     )
 
 
-def test_no_job_is_made_for_a_set_that_was_renamed_or_removed_since_it_was_looked_at(
-    client: FlaskClient, context: Context
-) -> None:
+def test_no_job_is_created_for_a_set_changed_since_it_was_read(client: FlaskClient, context: Context) -> None:
     new = built(context)
     before = set_changes_of(context.ledger, "painted")
     assert post(client, "painted", name="renamed").status_code == 200
@@ -237,7 +235,7 @@ def test_no_job_is_made_for_a_set_that_was_renamed_or_removed_since_it_was_looke
 
 
 @pytest.mark.parametrize("change", ["rename", "remove"])
-def test_no_job_is_made_while_a_set_is_renamed_or_removed(
+def test_no_job_is_created_while_a_set_is_renamed_or_removed(
     change: str, client: FlaskClient, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = with_results(client, context)
@@ -263,7 +261,7 @@ def test_no_job_is_made_while_a_set_is_renamed_or_removed(
     assert counted(context, "painted")[0] == 0
 
 
-def test_what_is_about_a_result_that_was_removed_is_refused(client: FlaskClient, context: Context) -> None:
+def test_requests_about_removed_results_are_refused(client: FlaskClient, context: Context) -> None:
     with_results(client, context)
     new = faithfulness_job(context.ledger, [1])
     with context.ledger.write() as connection:

@@ -68,7 +68,7 @@ def test_rows_come_with_types_and_say_where_they_stop(client: FlaskClient) -> No
     assert client.get("/api/sql?q=EXPLAIN SELECT 1").json["plan"] is True  # type: ignore[index]
 
 
-def test_what_json_cannot_hold_is_text(client: FlaskClient) -> None:
+def test_values_outside_json_are_sent_as_text(client: FlaskClient) -> None:
     sql = "SELECT 'nan'::DOUBLE, 9007199254740993, DATE '2026-01-02', NULL, [1, 2], {'a': 'x'}, 'ab'::BLOB"
     told: Any = client.get("/api/sql", query_string={"q": sql}).json
     assert told["rows"][0] == ["NaN", "9007199254740993", "2026-01-02", None, [1, 2], {"a": "x"}, "6162"]
@@ -93,7 +93,7 @@ def test_parameters_are_bound_and_never_part_of_the_statement(client: FlaskClien
     ],
 )
 @pytest.mark.parametrize("path", ["/api/sql", "/download/sql.csv"])
-def test_what_cannot_be_is_a_sentence(
+def test_invalid_statements_give_one_sentence(
     client: FlaskClient, query: dict[str, str], status: int, sentence: str, path: str
 ) -> None:
     answer = client.get(path, query_string=query)
@@ -129,13 +129,13 @@ def test_files_have_all_rows(client: FlaskClient) -> None:
     assert client.get("/download/sql.xlsx?q=SELECT 1").status_code == 404
 
 
-def test_functions_are_told(client: FlaskClient) -> None:
+def test_functions_are_listed(client: FlaskClient) -> None:
     told: Any = client.get("/api/sql/functions").json
     assert told == by_kind()
     assert "median" in told["aggregates"]
 
 
-def test_tables_are_told_with_comments_and_rows(client: FlaskClient) -> None:
+def test_tables_are_listed_with_comments_and_rows(client: FlaskClient) -> None:
     told: Any = client.get("/api/sql/tables").json["tables"]  # type: ignore[index]
     found = {one["name"]: one for one in told}
     assert set(found) == {one.name for one in catalogue()}
@@ -162,7 +162,7 @@ def test_a_query_is_saved_found_replaced_and_forgotten(client: FlaskClient) -> N
     assert client.post("/api/queries", data="{}").status_code == 415
 
 
-def test_pictures_are_of_what_a_row_names(client: FlaskClient) -> None:
+def test_images_belong_to_the_objects_of_a_row(client: FlaskClient) -> None:
     top = rows(client, "SELECT * FROM patches WHERE rank = 1 ORDER BY layer, channel LIMIT 1")[0]
 
     def card(sql: str, **more: str) -> Any:
@@ -187,7 +187,7 @@ def test_pictures_are_of_what_a_row_names(client: FlaskClient) -> None:
         assert client.get(patch["src"].split("?")[0] + "?" + wrong).status_code in (400, 404)
 
 
-def test_who_goes_away_stops_the_query_and_others_are_served(site: Site) -> None:
+def test_a_disconnected_client_cancels_its_query(site: Site) -> None:
     """On a real server: a closed socket frees the query's place long before its time limit."""
     settings = site[1].settings
     with served(settings) as url:
@@ -462,7 +462,7 @@ def test_dead_channels_are_counted(told: Told) -> None:
         assert (row["channels"], row["dead"]) == (len(mine), sum(mine))
 
 
-def test_attacks_come_weakest_first_and_what_resists_is_not_among_them(told: Told) -> None:
+def test_attacks_are_sorted_by_epsilon_without_resisting_images(told: Told) -> None:
     found = told["Images with the smallest successful epsilon"]
     expected = sorted((0.001 * (1 + image * 5 % 7), image) for image in range(8) if image != 5)
     assert [row["epsilon"] for row in found] == pytest.approx([epsilon for epsilon, _ in expected])
@@ -484,7 +484,7 @@ def test_shifts_up_and_down_do_not_cancel(told: Told) -> None:
     assert row["mean_size_in_deviations"] == pytest.approx((1.5 + 1.5 + 0.5) / 3)
 
 
-def test_every_example_names_what_it_shows(told: Told) -> None:
+def test_every_example_names_its_objects(told: Told) -> None:
     assert len(EXAMPLES) >= 12
     for title, example in ALL.items():
         if not told[title]:

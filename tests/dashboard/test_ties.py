@@ -39,7 +39,7 @@ def tied_context(tied_app: Dash) -> Iterator[Context]:
         yield found
 
 
-def test_a_row_says_that_it_is_tied_and_not_what_its_images_agree_on(tied_context: Context) -> None:
+def test_a_tied_row_is_marked_and_shows_no_agreement(tied_context: Context) -> None:
     shown = patches.show_patches(f"?layer={LAYER}", None, "/")
     assert shown.rows is not None
     lines = {row["channel"]: row["lines"] for row in shown.rows["rows"]}
@@ -49,14 +49,14 @@ def test_a_row_says_that_it_is_tied_and_not_what_its_images_agree_on(tied_contex
     assert tied_context.atlas
 
 
-def test_a_tied_channel_is_no_selective_one(tied_context: Context) -> None:
+def test_a_tied_channel_is_not_selective(tied_context: Context) -> None:
     shown = patches.show_patches(f"?layer={LAYER}&sort=selectivity", None, "/")
     assert shown.rows is not None
     assert [row["channel"] for row in shown.rows["rows"]][-2:] == [TIED, 5]
     assert tied_context.atlas
 
 
-def test_a_tied_channel_s_page_says_so(tied_context: Context) -> None:
+def test_the_page_of_a_tied_channel_is_marked(tied_context: Context) -> None:
     words = text(channel.show_channel(f"?layer={LAYER}&channel={TIED}", None, "/channel"))
     assert "All 11 tied at 0: their order means nothing." in words
     assert "bits" not in words
@@ -64,7 +64,7 @@ def test_a_tied_channel_s_page_says_so(tied_context: Context) -> None:
     assert tied_context.atlas
 
 
-def test_an_image_s_page_leaves_tied_channels_out_and_says_so(tied_context: Context) -> None:
+def test_the_image_page_omits_tied_channels_and_says_so(tied_context: Context) -> None:
     page, channels = image.show_image("?id=4", None, "/image")
     assert channels is not None
     chips = {(group["layer"], chip[0]) for group in channels["groups"] for chip in group["chips"]}

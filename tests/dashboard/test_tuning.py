@@ -60,7 +60,7 @@ def page(number: int) -> Any:
     return panel(f"?images=painted&layer={LAYER}&channel={number}")
 
 
-def test_the_panel_tells_what_the_channel_prefers(probed: tuple[FlaskClient, Context]) -> None:
+def test_the_panel_shows_the_preferences_of_the_channel(probed: tuple[FlaskClient, Context]) -> None:
     client, _ = probed
     with client.application.test_request_context():
         shown = page(3)
@@ -75,27 +75,25 @@ def test_the_panel_tells_what_the_channel_prefers(probed: tuple[FlaskClient, Con
     assert len(links) >= len(ORIENTATIONS) * len(FREQUENCIES) + 24
 
 
-def test_a_model_without_probe_pictures_says_how_to_have_them(context: Context) -> None:
+def test_a_model_without_probe_images_shows_the_command(context: Context) -> None:
     shown = panel("?layer=embeddings&channel=1")
     assert "convscope images make stimuli\nconvscope index --model synthetic --images stimuli" in text(shown)
     assert context.atlas
 
 
 @pytest.mark.parametrize("search", ["?layer=none", "?layer=embeddings&channel=4000", "?model=none"])
-def test_where_there_is_no_channel_the_page_says_so_and_the_panel_nothing(
-    context: Context, search: str
-) -> None:
+def test_a_missing_channel_is_reported_without_a_panel(context: Context, search: str) -> None:
     assert panel(search) is None
     assert context.atlas
 
 
-def test_a_channel_whose_answers_are_not_kept_says_the_same(probed: tuple[FlaskClient, Context]) -> None:
+def test_a_channel_without_stored_responses_shows_the_command(probed: tuple[FlaskClient, Context]) -> None:
     client, _ = probed
     with client.application.test_request_context():
         assert "convscope images make stimuli" in text(page(4))
 
 
-def test_downloads_are_the_answers(probed: tuple[FlaskClient, Context], client: FlaskClient) -> None:
+def test_downloads_contain_the_responses(probed: tuple[FlaskClient, Context], client: FlaskClient) -> None:
     query = f"?images=painted&layer={LAYER}&channel=3"
     rows = list(csv.DictReader(io.StringIO(probed[0].get("/download/channel-gratings.csv" + query).text)))
     assert len(rows) == len(ORIENTATIONS) * len(FREQUENCIES)

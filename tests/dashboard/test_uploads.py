@@ -68,7 +68,7 @@ def archive() -> bytes:
     return buffer.getvalue()
 
 
-def test_a_file_grows_piece_by_piece_and_says_where_to_go_on(client: FlaskClient, settings: Settings) -> None:
+def test_a_file_grows_piece_by_piece_and_reports_its_offset(client: FlaskClient, settings: Settings) -> None:
     data = archive()
     key = begun(client, ("photos.zip", len(data)), ("empty.txt", 0))
     assert client.get(f"/api/uploads/{key}/files/0").json == {
@@ -138,7 +138,7 @@ def test_a_name_of_the_sender_s_is_only_a_label(
         ({"files": [{"name": "a", "size": 1}], "x": 1}, "body: expected members among files, got 'x'"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_uploaded_is_refused_by_name(
+def test_invalid_uploads_are_refused_by_name(
     body: dict[str, Any], sentence: str, client: FlaskClient, settings: Settings
 ) -> None:
     answer = client.post("/api/uploads", json=body)
@@ -157,7 +157,7 @@ def test_pieces_that_cannot_be_are_refused_and_leave_the_file_as_it_was(client: 
     assert client.get(f"/api/uploads/{key}/files/0").json["received"] == 0  # type: ignore[index]
 
 
-def test_a_disk_without_room_is_said_before_anything_is_sent(
+def test_a_full_disk_is_reported_before_the_upload(
     client: FlaskClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = begun(client, ("a.jpg", 10))
@@ -171,9 +171,7 @@ def test_a_disk_without_room_is_said_before_anything_is_sent(
     assert [path.name for path in (settings.home / "uploads").iterdir()] == [key]
 
 
-def test_what_nobody_added_to_for_a_day_goes_away_unless_a_job_needs_it(
-    client: FlaskClient, settings: Settings
-) -> None:
+def test_uploads_expire_after_a_day_unless_a_job_needs_them(client: FlaskClient, settings: Settings) -> None:
     store = UploadStore(settings)
     old, needed, fresh = (begun(client, ("a.jpg", 1)) for _ in range(3))
     for key in (old, needed):

@@ -36,7 +36,7 @@ def named(text: str) -> list[str]:
 
 # a proxy may pass on the path unchanged, or strip the prefix
 @pytest.mark.parametrize("came", [PREFIX, ""])
-def test_pages_and_pictures_answer_with_addresses_below_the_prefix(client: FlaskClient, came: str) -> None:
+def test_pages_and_images_use_addresses_under_the_prefix(client: FlaskClient, came: str) -> None:
     sent_on = client.get(f"{came}/")
     assert sent_on.status_code == 302
     assert sent_on.headers["Location"].startswith(f"{PREFIX}/?model=")
@@ -53,7 +53,7 @@ def test_the_prefix_itself_is_the_first_page(client: FlaskClient) -> None:
     assert client.get(PREFIX).headers["Location"].startswith(f"{PREFIX}/?model=")
 
 
-def test_what_only_begins_like_the_prefix_is_not_below_it(client: FlaskClient) -> None:
+def test_a_path_that_only_starts_like_the_prefix_is_outside_it(client: FlaskClient) -> None:
     assert client.get(f"{PREFIX}er/health.json").mimetype != "application/json"
     assert client.get(f"{PREFIX}/health.json").json == {"ok": True}
 
@@ -79,7 +79,7 @@ def test_answers_for_programs_name_addresses_below_the_prefix(client: FlaskClien
     assert client.get(card["src"]).mimetype == "image/jpeg"
 
 
-def test_without_a_prefix_an_address_is_what_it_was(filled_settings: Settings) -> None:
+def test_addresses_are_unchanged_without_a_prefix(filled_settings: Settings) -> None:
     server = create_app(filled_settings).server
     described = server.test_client().get("/api/openapi.json").json
     assert described is not None

@@ -85,7 +85,7 @@ def test_an_image_outside_the_list_has_the_neighbours_of_its_set(context: Contex
     assert context.atlas
 
 
-def test_all_channels_that_an_image_drives_can_be_shown(
+def test_all_channels_activated_by_an_image_can_be_shown(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image, "PER_LAYER", 2)
@@ -102,14 +102,14 @@ def test_all_channels_that_an_image_drives_can_be_shown(
     assert context.atlas
 
 
-def test_a_download_with_more_rows_than_the_page_says_how_many(context: Context) -> None:
+def test_a_download_larger_than_the_page_shows_its_size(context: Context) -> None:
     assert "CSV, all" not in text(images.show_images("", None, "/images").heading)
     page, _ = image.show_image("?id=3", None, "/image")
     drives = context.atlas.fetch(Query("SELECT count(*) AS n FROM activations WHERE image_id = 3"))[0]["n"]
     assert f"CSV, all {drives}" in text(page)
 
 
-def test_why_an_image_is_neither_right_nor_wrong_is_told(context: Context) -> None:
+def test_the_reason_for_an_unjudged_image_is_shown(context: Context) -> None:
     assert "unlabelled for this model: the image has no label" in text(
         image.show_image("?id=6", None, "/image")[0]
     )

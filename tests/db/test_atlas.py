@@ -27,7 +27,7 @@ def add_set(atlas: Atlas, name: str, images: int = 0) -> None:
         connection.execute("INSERT INTO image_sets VALUES (?, '', ?, 0, now()::TIMESTAMP)", [name, images])
 
 
-def test_before_the_first_version_reading_says_what_to_do(atlas: Atlas) -> None:
+def test_reading_an_empty_atlas_shows_the_next_step(atlas: Atlas) -> None:
     assert atlas.version() is None
     with pytest.raises(NoAtlas, match="import images first"):
         atlas.fetch(SETS)
@@ -63,7 +63,7 @@ def test_a_failing_publisher_leaves_the_current_version_untouched(atlas: Atlas) 
     assert [path.name for path in atlas.folder.glob("0*")] == ["000001.duckdb"]
 
 
-def test_a_version_that_breaks_a_law_is_not_published(atlas: Atlas) -> None:
+def test_a_version_that_breaks_an_invariant_is_not_published(atlas: Atlas) -> None:
     add_set(atlas, "a")
     with pytest.raises(
         AtlasError, match=r"the invariant 'image_sets[.]images is the number of images' does not hold for 'b'"
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_named_in_one_sentence(atlas: Atlas) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_querys_text_runs_by_itself_and_gives_the_same_rows(atlas: Atlas) -> None:
+def test_a_query_text_runs_standalone_with_the_same_rows(atlas: Atlas) -> None:
     add_set(atlas, "it's")
     add_set(atlas, "b")
     query = Query(
@@ -163,7 +163,7 @@ def test_a_querys_text_runs_by_itself_and_gives_the_same_rows(atlas: Atlas) -> N
     assert atlas.fetch(query) == [{"k": 3, "kind": "o'k", "image_set": "it's"}]
 
 
-def test_a_value_that_holds_the_name_of_another_stays_as_it_is() -> None:
+def test_a_value_that_contains_another_name_is_unchanged() -> None:
     values = {
         "a": "costs $b and $ab",
         "b": "'$a'",

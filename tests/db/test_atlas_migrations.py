@@ -130,7 +130,7 @@ def test_a_step_that_forgets_a_column_publishes_nothing(
 
 
 @pytest.mark.parametrize("shape", ["1", "3b", "4"])
-def test_what_is_published_over_an_older_atlas_has_the_present_tables(settings: Settings, shape: str) -> None:
+def test_publishing_over_an_older_atlas_upgrades_its_tables(settings: Settings, shape: str) -> None:
     write_older_atlas(settings.home, shape)
     atlas = Atlas(settings)
     assert atlas.is_older()

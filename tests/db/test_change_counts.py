@@ -100,7 +100,7 @@ def test_a_deletion_and_an_insertion_under_the_same_number_are_seen(ledger: Ledg
     assert tables.read(["map_scores"])["map_scores"]["deletion_auc"].to_pylist() == [1.0]
 
 
-def test_what_another_process_writes_is_seen(ledger: Ledger) -> None:
+def test_changes_by_another_process_are_seen(ledger: Ledger) -> None:
     with ledger.write() as connection:
         fill(connection)
     tables = LedgerTables(ledger)

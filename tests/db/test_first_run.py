@@ -27,7 +27,7 @@ from db.first_run import (
 from db.settings import Settings
 
 
-def test_an_empty_home_lacks_everything_and_says_so_at_once(settings: Settings) -> None:
+def test_an_empty_home_announces_all_steps(settings: Settings) -> None:
     assert missing_steps(Atlas(settings)) == STEPS
     assert read_first_run(settings.home) is None
     announce(settings.home, STEPS)
@@ -37,14 +37,14 @@ def test_an_empty_home_lacks_everything_and_says_so_at_once(settings: Settings) 
     assert told.steps[-1] == "Index stimuli with convnext-demo"
 
 
-def test_a_home_with_content_of_its_own_lacks_nothing(settings: Settings) -> None:
+def test_a_home_with_user_content_needs_no_steps(settings: Settings) -> None:
     import_pictures(settings, painted_pictures(1), image_set="mine")
     assert missing_steps(Atlas(settings)) == ()
     announce(settings.home, ())
     assert read_first_run(settings.home) is None
 
 
-def test_what_was_stopped_goes_on_and_what_ended_does_not_come_back(settings: Settings) -> None:
+def test_an_interrupted_first_run_resumes_and_a_finished_one_does_not(settings: Settings) -> None:
     announce(settings.home, STEPS)
     import_pictures(settings, painted_pictures(21), image_set=SAMPLES)
     add_run(settings, image_set=SAMPLES, model="convnext-demo")
@@ -58,7 +58,7 @@ def test_what_was_stopped_goes_on_and_what_ended_does_not_come_back(settings: Se
 
 
 @pytest.mark.parametrize("error", ["", "no space left"])
-def test_a_first_run_that_fell_silent_is_not_told_as_going_on(tmp_path: Path, error: str) -> None:
+def test_a_stale_first_run_is_not_shown_as_running(tmp_path: Path, error: str) -> None:
     told = FirstRun(("a", "b"), 1, 3, 10, "images", error)
     write_first_run(tmp_path, told)
     assert read_first_run(tmp_path) == told
@@ -82,12 +82,12 @@ def test_a_first_run_that_fell_silent_is_not_told_as_going_on(tmp_path: Path, er
         '{"steps": ["a"], "more": 2}',
     ],
 )
-def test_a_file_that_is_not_ours_says_nothing(tmp_path: Path, text: str) -> None:
+def test_an_unrelated_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert read_first_run(tmp_path) is None
 
 
-def test_an_announcement_does_not_speak_over_who_is_at_it(tmp_path: Path) -> None:
+def test_an_announcement_does_not_overwrite_a_running_process(tmp_path: Path) -> None:
     there = FirstRun(("a", "b"), 1, 3, 10, "images")
     write_first_run(tmp_path, there)
     announce(tmp_path, STEPS)
@@ -107,7 +107,7 @@ def test_only_one_process_fills(tmp_path: Path) -> None:
         pass
 
 
-def test_who_ends_without_a_word_is_told_of_and_a_word_that_was_said_stays(tmp_path: Path) -> None:
+def test_a_silent_exit_is_recorded_and_an_earlier_error_is_kept(tmp_path: Path) -> None:
     stopped(tmp_path, "its process ended")
     assert read_first_run(tmp_path) is None  # no record exists
     write_first_run(tmp_path, FirstRun(("a", "b"), 1, 3))

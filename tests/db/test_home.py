@@ -214,7 +214,7 @@ def test_an_upgrade_that_fails_changes_nothing(older: Settings) -> None:
     assert whole(older.home) == before
 
 
-def test_an_upgrade_that_was_killed_between_both_stores_is_ended_by_the_next_opening(
+def test_an_upgrade_killed_between_the_stores_is_completed_by_the_next_start(
     older: Settings,
 ) -> None:
     ledger = Ledger(older)
@@ -244,9 +244,7 @@ def test_an_older_home_that_is_read_only_is_refused_and_left(older: Settings, on
     assert contents(older.home) == before
 
 
-def test_a_read_only_home_is_read_and_says_so_where_it_is_written(
-    older: Settings, only_read: OnlyRead
-) -> None:
+def test_a_read_only_home_is_read_and_refuses_writes(older: Settings, only_read: OnlyRead) -> None:
     open_home(older).close()
     before = contents(older.home)
     with only_read(older.home):
@@ -264,7 +262,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_new_home_and_its_ledger_are_the_owners_alone(settings: Settings) -> None:
+def test_a_new_home_and_its_ledger_are_private(settings: Settings) -> None:
     ledger = open_home(settings)
     assert mode(settings.home) == 0o700
     with ledger.write() as connection:

@@ -31,7 +31,7 @@ def atlas(settings: Settings) -> Atlas:
     return Atlas(settings)
 
 
-def test_what_another_import_published_meanwhile_is_not_added_again(atlas: Atlas) -> None:
+def test_images_published_by_a_concurrent_import_are_not_added_twice(atlas: Atlas) -> None:
     assert add(atlas, rows_of(["b", "c"])) == 2
     # an import that began before the first was published: it takes all its rows for new
     assert add(atlas, rows_of(["a", "b"])) == 1

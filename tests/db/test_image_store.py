@@ -46,7 +46,7 @@ def test_a_thumbnail_has_its_shortest_side_at_256_and_is_never_larger(width: int
         assert abs(small_width * height - small_height * width) <= 0.5 * max(width, height) + 1e-9
 
 
-def test_a_thumbnail_shows_the_picture(settings: Settings) -> None:
+def test_a_thumbnail_shows_the_image(settings: Settings) -> None:
     store = ImageStore(settings)
     photograph = scene(600, 1000)
     facts = store.add_thumbnail(KEY, photograph)
@@ -97,7 +97,7 @@ def test_a_copy_is_found_by_its_column_and_made_whole_again(settings: Settings) 
     assert files_below(settings.home) == {column}
 
 
-def test_a_file_in_its_own_place_is_found_by_its_absolute_path(settings: Settings) -> None:
+def test_a_file_in_place_is_found_by_its_absolute_path(settings: Settings) -> None:
     assert ImageStore(settings).original_path("/photos/a.jpg") == Path("/photos/a.jpg")
 
 

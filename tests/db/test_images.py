@@ -97,7 +97,7 @@ def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> N
     assert pixels(encoded(scene(), "JPEG", exif=exif.tobytes())).shape == (24, 40, 3)
 
 
-def test_damaged_exif_costs_neither_the_picture_nor_a_warning() -> None:
+def test_damaged_exif_is_ignored_without_a_warning() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010F] = "a maker with a name long enough to lie outside its entry"
@@ -194,7 +194,7 @@ def test_a_transparent_colour_is_laid_over_white() -> None:
         assert pixels(encoded(painted, "PNG", transparency=one)).tolist() == [[[255, 255, 255], [1, 2, 3]]]
 
 
-def test_the_first_frame_of_many_is_the_picture() -> None:
+def test_the_first_of_many_frames_is_used() -> None:
     red, blue = Image.new("RGB", (20, 10), (250, 0, 0)), Image.new("RGB", (20, 10), (0, 0, 250))
     for kind, options in {
         "GIF": {},
@@ -208,7 +208,7 @@ def test_the_first_frame_of_many_is_the_picture() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"])
-def test_a_single_pixel_is_a_picture(kind: str) -> None:
+def test_a_single_pixel_is_an_image(kind: str) -> None:
     assert pixels(encoded(Image.new("RGB", (1, 1), "white"), kind)).tolist() == [[[255, 255, 255]]]
 
 
@@ -241,14 +241,14 @@ def test_the_suffix_follows_the_content() -> None:
         (b"\x89PNG\r\n\x1a\n", "damaged or truncated"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_a_reason(data: bytes, reason: str) -> None:
+def test_files_that_are_not_images_are_refused_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImage, match=reason) as refused:
         read_rgb(data)
     assert "\n" not in refused.value.reason
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"])
-def test_a_file_cut_short_is_refused_wherever_it_ends(kind: str) -> None:
+def test_a_truncated_file_is_refused_wherever_it_ends(kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), kind)
     for share in (0.02, 0.1, 0.3, 0.5, 0.9):

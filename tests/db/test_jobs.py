@@ -162,7 +162,7 @@ def test_a_failed_item_fails_the_job_and_the_others_keep_their_results(ledger: L
     assert [item["result"] for item in job_queries.job_items(ledger, job)] == [None, 3]
 
 
-def test_trying_again_computes_what_failed_and_nothing_else(ledger: Ledger) -> None:
+def test_a_retry_computes_only_failed_items(ledger: Ledger) -> None:
     job = submitted(ledger)
     claim = claimed(ledger, job)
     first, second = (item["item"] for item in claims.open_items(ledger, claim))
@@ -181,7 +181,7 @@ def test_trying_again_computes_what_failed_and_nothing_else(ledger: Ledger) -> N
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
-def test_asking_again_for_what_failed_or_was_cancelled_queues_it_again(ledger: Ledger, end: str) -> None:
+def test_resubmitting_a_failed_or_cancelled_job_requeues_it(ledger: Ledger, end: str) -> None:
     job = submitted(ledger)
     claim = claimed(ledger, job)
     if end == "failed":
@@ -218,7 +218,7 @@ def test_asking_for_a_job_that_is_being_cancelled_withdraws_the_cancelling(ledge
     assert claims.renew(ledger, claim, lease=30, progress=0) is False
 
 
-def test_an_ended_job_cannot_be_cancelled_and_a_waiting_one_not_tried_again(ledger: Ledger) -> None:
+def test_a_finished_job_cannot_be_cancelled_nor_a_queued_one_retried(ledger: Ledger) -> None:
     job = submitted(ledger)
     with pytest.raises(IllegalMove, match=f"job {job} is queued: only failed and cancelled"):
         jobs.retry(ledger, job)
@@ -289,7 +289,7 @@ def test_a_message_that_a_clocks_jump_put_into_the_future_is_sent_again(ledger: 
     assert sweep(ledger, empty=frozenset()).to_send == ((job, "batch"),)
 
 
-def test_times_are_the_databases_own(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_come_from_the_database(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PostgreSQL no host's clock enters a row; SQLite runs on one host."""
     if ledger.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no clock of its own")
@@ -302,7 +302,7 @@ def test_times_are_the_databases_own(ledger: Ledger, monkeypatch: pytest.MonkeyP
     assert min(found[name] for name in ("created", "started", "finished")).year > 2001
 
 
-def test_an_item_whose_end_was_kept_before_is_said_to_have_ended(ledger: Ledger) -> None:
+def test_an_item_that_has_ended_is_reported_as_ended(ledger: Ledger) -> None:
     job = submitted(ledger)
     claim = claimed(ledger, job)
     item = claims.open_items(ledger, claim)[0]["item"]
@@ -313,7 +313,7 @@ def test_an_item_whose_end_was_kept_before_is_said_to_have_ended(ledger: Ledger)
     assert job_queries.job_items(ledger, job)[0]["result"] == 7
 
 
-def test_a_lapsed_job_is_tried_again_up_to_the_stated_number_of_attempts(ledger: Ledger) -> None:
+def test_a_lapsed_job_is_retried_up_to_the_maximum_number_of_attempts(ledger: Ledger) -> None:
     job = submitted(ledger)
     for _ in range(3):
         claimed(ledger, job, worker="dies")
@@ -365,7 +365,7 @@ def test_an_attempt_that_may_succeed_later_waits_longer_each_time(ledger: Ledger
     )
 
 
-def test_what_was_never_sent_is_sent_and_what_lies_in_a_queue_is_not_sent_twice(ledger: Ledger) -> None:
+def test_unsent_messages_are_sent_and_queued_ones_are_not_sent_twice(ledger: Ledger) -> None:
     job = submitted(ledger)
     assert sweep(ledger, empty=frozenset()).to_send == ((job, "batch"),)
     assert sweep(ledger, empty=frozenset({"interactive"})).to_send == ()
@@ -402,7 +402,7 @@ def test_jobs_are_filtered_by_whole_model_names(ledger: Ledger) -> None:
     assert job_queries.count_jobs(ledger, states=["queued"]) == 2
 
 
-def test_an_unknown_state_is_refused_by_the_database_itself(ledger: Ledger) -> None:
+def test_the_database_refuses_an_unknown_state(ledger: Ledger) -> None:
     submitted(ledger)
     with pytest.raises(Exception, match="state_is_known"), ledger.write() as connection:
         connection.execute(text("UPDATE jobs SET state = 'lost'"))
@@ -413,7 +413,7 @@ def test_an_unknown_state_is_refused_by_the_database_itself(ledger: Ledger) -> N
 )
 @given(steps=st.lists(st.sampled_from(["claim", "finish", "give_back", "cancel", "end_cancelled", "raise", "lapse",
                                        "retry", "submit"]), max_size=25))  # fmt: skip
-def test_whatever_happens_a_job_is_in_one_known_state_and_moves_legally(
+def test_any_sequence_keeps_jobs_in_known_states_with_legal_transitions(
     ledger: Ledger, steps: list[str]
 ) -> None:
     key = next(_KEYS)

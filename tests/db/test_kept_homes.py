@@ -113,7 +113,7 @@ def row_of_patches(settings: Settings) -> np.ndarray[Any, np.dtype[np.int16]]:
 
 
 @pytest.mark.parametrize("version", ["version_4", "version_1"])
-def test_the_same_pictures_are_served(request: pytest.FixtureRequest, version: str) -> None:
+def test_the_same_images_are_served(request: pytest.FixtureRequest, version: str) -> None:
     served = row_of_patches(request.getfixturevalue(version))
     kept = np.asarray(Image.open(HOMES / "version-4.row.jpg"), np.int16)
     assert served.shape == kept.shape

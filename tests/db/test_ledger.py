@@ -33,7 +33,7 @@ def test_the_migrations_make_just_the_tables_that_the_code_knows(ledger: Ledger)
         assert compare_metadata(context, Table.metadata) == []
 
 
-def test_tables_go_and_come_again_and_the_rest_of_the_database_stays(ledger: Ledger) -> None:
+def test_downgrade_and_upgrade_leave_other_tables_alone(ledger: Ledger) -> None:
     with ledger.write() as connection:
         connection.execute(text("CREATE TABLE somebody_elses (x INTEGER)"))
         connection.execute(text("INSERT INTO somebody_elses VALUES (7)"))
@@ -93,7 +93,7 @@ def test_a_transaction_that_raises_leaves_nothing(ledger: Ledger) -> None:
         assert connection.execute(text("SELECT count(*) FROM saved_queries")).scalar() == 0
 
 
-def test_the_numbers_of_removed_jobs_are_not_given_again(ledger: Ledger) -> None:
+def test_numbers_of_removed_jobs_are_not_reused(ledger: Ledger) -> None:
     first, _ = submit_job(ledger, a_job())
     with ledger.write() as connection:
         connection.execute(text("DELETE FROM job_items"))

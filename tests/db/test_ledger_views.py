@@ -59,7 +59,7 @@ def attacks(model: str = "synthetic", shift: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_curve_is_scipys_estimate_and_the_pages_own(both: AtlasWithLedger, ledger: Ledger) -> None:
+def test_the_curve_equals_scipys_estimate_and_the_page(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, attacks())
     rows = both.fetch(robustness_queries.curve("painted", WAY))
     data = CensoredData(
@@ -79,7 +79,7 @@ def test_the_curve_is_scipys_estimate_and_the_pages_own(both: AtlasWithLedger, l
     )
 )
 @hypothesis_settings(deadline=None, max_examples=60)
-def test_survival_is_scipys_whatever_is_censored_where(counts: list[tuple[int, int]]) -> None:
+def test_survival_equals_scipys_under_any_censoring(counts: list[tuple[int, int]]) -> None:
     flipped, censored = np.array(counts).T
     data = CensoredData(
         uncensored=np.repeat(np.arange(len(counts)), flipped),
@@ -111,7 +111,7 @@ def test_the_band_is_the_bootstrap_over_images() -> None:
     assert np.all((low <= share) & (share <= high))
 
 
-def test_where_all_are_alike_there_is_no_band() -> None:
+def test_identical_images_give_no_band() -> None:
     low, high = band(np.array([5]), np.array([0]))
     assert (low.tolist(), high.tolist()) == ([0.0], [0.0])
     low, high = band(np.array([0]), np.array([5]))
@@ -133,14 +133,14 @@ def test_an_image_attacked_again_counts_once_and_a_target_never(
     ]  # fmt: skip
 
 
-def test_what_was_written_since_is_read(both: AtlasWithLedger, ledger: Ledger) -> None:
+def test_new_rows_are_read(both: AtlasWithLedger, ledger: Ledger) -> None:
     asked = Query("SELECT count(*) AS n FROM attacked")
     assert both.fetch(asked) == [{"n": 0}]
     fill(ledger, attacks()[:3])
     assert both.fetch(asked) == [{"n": 3}]
 
 
-def test_no_gradient_is_no_robustness(both: AtlasWithLedger, ledger: Ledger) -> None:
+def test_a_zero_gradient_is_not_robustness(both: AtlasWithLedger, ledger: Ledger) -> None:
     fill(ledger, [*attacks(), {"image_id": 11, "outcome": "no_gradient"}])
     rows = both.fetch(robustness_queries.curve("painted", WAY))
     # known at epsilon 0 only, where it is correct

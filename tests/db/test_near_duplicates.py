@@ -95,7 +95,7 @@ def test_pairs_are_those_that_brute_force_finds(seed: int) -> None:
     assert len(pairs_of(hashes)) > len(expected), "by the hash alone there are more"
 
 
-def test_a_hash_that_hardly_changes_is_no_evidence() -> None:
+def test_a_hash_with_few_bits_is_not_evidence() -> None:
     most = 2**64 - 1
     assert pairs_of([0, most, 0, most, most ^ 1, 7, 7]) == []
     assert pairs_of([15, 15, most ^ 15, most ^ 15]) == [(0, 1, 0), (2, 3, 0)], (
@@ -109,11 +109,11 @@ def test_images_without_colors_are_compared_by_their_files_alone() -> None:
     assert found == [(0, 2, True)]
 
 
-def test_many_pictures_of_one_hash_are_as_many_pairs_and_not_their_square() -> None:
+def test_many_images_with_one_hash_give_linearly_many_pairs() -> None:
     assert len(pairs_of([255] * 3000)) == 2999
 
 
-def test_the_same_file_is_told_from_one_that_looks_alike() -> None:
+def test_identical_files_are_distinguished_from_similar_ones() -> None:
     for value, expected in ((255, [(0, 1, True), (0, 2, False)]), (0, [(0, 1, True)])):
         connection = filled([("a", value, COLORS), ("a", value, COLORS), ("b", value, COLORS)])
         rows = connection.execute(
@@ -122,7 +122,7 @@ def test_the_same_file_is_told_from_one_that_looks_alike() -> None:
         assert rows == expected
 
 
-def test_plain_colors_are_no_pairs_and_what_copies_go_through_keeps_them() -> None:
+def test_plain_colors_do_not_pair_and_edited_copies_do() -> None:
     plain = [Image.new("RGB", (64, 64), name) for name in ("red", "blue", "gray", "red")]
     assert pictured(plain) == []
     original = scene(1)

@@ -212,7 +212,7 @@ def test_attacks_of_other_weights_or_other_iterations_are_apart(
     assert rows[f"{LABEL}, from 0.1"]["right_at_0"] == 1
 
 
-def test_a_grid_too_coarse_for_a_level_says_nothing_there(both: AtlasWithLedger, ledger: Ledger) -> None:
+def test_a_grid_too_coarse_for_a_level_gives_null(both: AtlasWithLedger, ledger: Ledger) -> None:
     coarse = {"step": 0.02, "cap": 0.5}
     geometric = {"step": 1 / 4080, "cap": 0.5, "grid": "geometric", "ratio": 1.2, "parts": 16}
     wide = geometric | {"ratio": 3.0}
@@ -236,7 +236,7 @@ def test_a_grid_too_coarse_for_a_level_says_nothing_there(both: AtlasWithLedger,
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_number_is_what_counting_finds(both: AtlasWithLedger, ledger: Ledger, seed: int) -> None:
+def test_every_number_equals_a_count(both: AtlasWithLedger, ledger: Ledger, seed: int) -> None:
     random = np.random.default_rng(seed)
     rows: list[Row] = []
     for model in ("A", "B"):

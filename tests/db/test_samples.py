@@ -49,7 +49,7 @@ def high(samples: Samples) -> npt.NDArray[np.uint8]:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("packed", [{}, {"compression": "zlib"}, {"compression": "zlib", "predictor": 2}])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
-def test_sixteen_bit_tiffs_are_read_whatever_holds_their_bands(
+def test_sixteen_bit_tiffs_are_read_in_any_band_layout(
     order: str, packed: dict[str, Any], tile: tuple[int, int] | None
 ) -> None:
     options = {"byteorder": order, "tile": tile, **packed}
@@ -104,7 +104,7 @@ def _tiff_by_hand(width: int, height: int, pixels: bytes, *, bits: int) -> bytes
     return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + body + bytes(4) + pixels
 
 
-def test_twelve_bits_in_sixteen_are_scaled_where_the_file_says_so_and_noted_where_not() -> None:
+def test_twelve_bits_in_sixteen_are_scaled_if_declared_and_noted_otherwise() -> None:
     low = GRAY >> 4
     ome = '<OME><Image><Pixels Type="uint16" SignificantBits="12"/></Image></OME>'
     said = read_picture(tiff(low, photometric="minisblack", description=ome, metadata=None))
@@ -207,7 +207,7 @@ def _refusals() -> list[tuple[str, bytes, str]]:
 @pytest.mark.parametrize(
     ("data", "reason"), [one[1:] for one in _refusals()], ids=[one[0] for one in _refusals()]
 )
-def test_what_is_not_read_is_refused_for_what_it_is(data: bytes, reason: str) -> None:
+def test_unsupported_samples_are_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImage, match=reason):
         read_rgb(data)
 
@@ -284,7 +284,7 @@ def test_a_maximum_below_65535_is_the_whole_range_of_a_portable_map() -> None:
     ("marker", "precision", "reason"),
     [(0xC1, 12, "JPEG samples have 12 bits"), (0xC3, 8, "lossless JPEG"), (0xF7, 8, "JPEG-LS")],
 )
-def test_jpegs_of_other_kinds_are_refused_for_what_they_are(marker: int, precision: int, reason: str) -> None:
+def test_unsupported_jpegs_are_refused_with_the_reason(marker: int, precision: int, reason: str) -> None:
     frame = struct.pack(">BBHBHHB3B", 0xFF, marker, 11, precision, 20, 33, 1, 1, 17, 0)
     with pytest.raises(UnreadableImage, match=reason):
         read_rgb(b"\xff\xd8" + struct.pack(">BBH3s", 0xFF, 0xFE, 5, b"any") + frame + b"\xff\xda\0\x02")

@@ -18,7 +18,7 @@ def test_an_empty_value_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("port", ["http", "-1", "70000", "80.5"])
-def test_a_port_that_is_none_is_refused_by_name(port: str) -> None:
+def test_an_invalid_port_is_refused_by_name(port: str) -> None:
     with pytest.raises(SettingError, match=f"CONVSCOPE_PORT: .* from 0 to 65535, got '{port}'"):
         read_settings({"CONVSCOPE_PORT": port})
 
@@ -37,14 +37,14 @@ def test_a_memory_that_duckdb_cannot_work_with_is_refused_by_name(size: str) -> 
         ("CONVSCOPE_REDIS_URL", "redis://", "expected a URL that begins with redis://"),
     ],
 )
-def test_a_url_that_is_none_is_refused_without_being_repeated(name: str, value: str, expected: str) -> None:
+def test_an_invalid_url_is_refused_without_repeating_it(name: str, value: str, expected: str) -> None:
     with pytest.raises(SettingError, match=f"{name}: {expected}") as caught:
         read_settings({name: value})
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("password", ["seven77", "%", "        ", "tab\tinside", "line\nbreak"])
-def test_a_password_that_is_none_is_refused_without_being_repeated(password: str) -> None:
+def test_an_invalid_password_is_refused_without_repeating_it(password: str) -> None:
     with pytest.raises(
         SettingError, match="CONVSCOPE_PASSWORD: expected 8 or more printable characters"
     ) as caught:
@@ -58,7 +58,7 @@ def test_a_prefix_of_addresses_ends_without_a_slash(given: str) -> None:
     assert read_settings({"CONVSCOPE_URL_PREFIX": "/"}).url_prefix == ""
 
 
-def test_a_password_is_not_in_what_a_traceback_shows_of_the_settings() -> None:
+def test_the_password_is_not_in_the_repr_of_the_settings() -> None:
     settings = read_settings({"CONVSCOPE_PASSWORD": "correct horse"})
     assert settings.password == "correct horse"
     assert "correct horse" not in repr(settings)
@@ -100,7 +100,7 @@ def test_a_password_is_not_in_what_a_traceback_shows_of_the_settings() -> None:
         ("CONVSCOPE_SPEEDUPS", ",", "expected all, none or some of"),
     ],
 )
-def test_a_setting_of_who_may_that_is_none_is_refused_by_name(name: str, value: str, sentence: str) -> None:
+def test_invalid_access_settings_are_refused_by_name(name: str, value: str, sentence: str) -> None:
     with pytest.raises(SettingError, match=f"{name}: .*{sentence}"):
         read_settings({name: value})
 

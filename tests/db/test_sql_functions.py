@@ -91,7 +91,7 @@ def test_macros_on_the_list_call_functions_on_the_list(connection: duckdb.DuckDB
     assert read > 40
 
 
-def test_what_changes_or_depends_on_the_session_is_left_out(connection: duckdb.DuckDBPyConnection) -> None:
+def test_session_dependent_functions_are_left_out(connection: duckdb.DuckDBPyConnection) -> None:
     """DuckDB itself lists the functions with side effects; of those, random numbers and `error` are on the list."""
     sql = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE has_side_effects"
     found = {name for (name,) in connection.execute(sql).fetchall()}
@@ -151,9 +151,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_function_is_looked_at_wherever_it_stands(
-    connection: duckdb.DuckDBPyConnection, place: str
-) -> None:
+def test_functions_are_checked_in_every_position(connection: duckdb.DuckDBPyConnection, place: str) -> None:
     tables = [one.name for one in catalogue()]
     harmless = place.format(f="pi()")
     check(connection, harmless, tables)
@@ -168,7 +166,7 @@ def test_a_function_is_looked_at_wherever_it_stands(
 @pytest.mark.parametrize(
     "name", [*LEFT_OUT, "duckdb_settings", "pragma_version", "not_yet_there", "collate_de"]
 )
-def test_what_is_not_on_the_list_is_refused(connection: duckdb.DuckDBPyConnection, name: str) -> None:
+def test_functions_outside_the_list_are_refused(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     for before, after in itertools.product(
         ("", "main.", "system.main.", "pg_catalog."), ("SELECT ", "FROM ")
     ):
@@ -207,7 +205,7 @@ def test_an_aggregate_that_is_named_by_text_is_looked_at_too(
     check(connection, "SELECT list_aggregate([1, 2], 'SUM'), [1].list_aggr('string_agg', '-')", ())
 
 
-def test_what_convscope_itself_asks_keeps_to_the_list(connection: duckdb.DuckDBPyConnection) -> None:
+def test_convscopes_queries_use_only_listed_functions(connection: duckdb.DuckDBPyConnection) -> None:
     """The worked examples, and the views, whose SQL is meant to be copied and edited."""
     tables = [one.name for one in catalogue()]
     views = connection.execute("SELECT view_name, sql FROM duckdb_views()").fetchall()

@@ -287,7 +287,7 @@ def test_queries_at_once_do_not_take_the_ledger_from_each_other(runner: SQLRunne
     assert len(list(runner._folder.glob("jobs-*.arrow"))) == 1
 
 
-def test_who_waits_is_served_in_turn(home: Settings) -> None:
+def test_waiting_queries_run_in_order(home: Settings) -> None:
     settings = dataclasses.replace(home, sql_at_once=1)
     runner = SQLRunner(settings, Atlas(settings), Ledger(settings))
     served: list[int] = []
@@ -312,7 +312,7 @@ def line(statement: str, what: str, told: str) -> str:
     return f"{' '.join(statement.split())[:58]:<60}{what:<9}{told[:90]}"
 
 
-def test_what_the_process_may_touch_is_nothing(place: Path) -> None:
+def test_the_process_has_no_access_to_anything(place: Path) -> None:
     """DuckDB itself refuses what the guard would let through."""
     session = Session("", 200 << 20)
     for sql in (
@@ -331,7 +331,7 @@ def test_what_the_process_may_touch_is_nothing(place: Path) -> None:
     assert sorted(file.name for file in place.iterdir()) == ["secret.csv"]
 
 
-def test_few_queries_wait_for_a_place_and_none_for_somebody_who_left(home: Settings) -> None:
+def test_few_queries_wait_and_none_for_disconnected_clients(home: Settings) -> None:
     settings = dataclasses.replace(home, sql_at_once=1)
     runner = SQLRunner(settings, Atlas(settings), Ledger(settings))
     left = threading.Event()

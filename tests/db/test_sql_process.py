@@ -68,7 +68,7 @@ DEEP = 600  # nesting levels of a statement; DuckDB allows 1,000
     ],
     ids=["at once", "late", "conversion", "as text", "deep", "too deep"],
 )  # fmt: skip
-def test_the_databases_message_is_told_and_the_process_serves_again(
+def test_the_database_message_is_reported_and_the_process_reused(
     runner: SQLRunner, sql: str, sentence: str
 ) -> None:
     assert ask(runner, "SELECT 1 AS a") == "[{'a': 1}]"
@@ -85,7 +85,7 @@ def test_the_databases_message_is_told_and_the_process_serves_again(
         (signal.SIGKILL, "the query ended its process (SIGKILL); nothing else was affected"),
     ],
 )
-def test_a_process_that_ends_in_the_middle_is_told_and_replaced(
+def test_a_process_that_dies_is_reported_and_replaced(
     runner: SQLRunner, number: signal.Signals, sentence: str
 ) -> None:
     result = runner.run("SELECT repeat('x', 1000) FROM range(10000000)", rows=10**9, size=1 << 40)
@@ -124,7 +124,7 @@ LARGE = [
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system has no /proc")
 @pytest.mark.parametrize("sql", LARGE)
-def test_a_process_never_holds_more_than_its_memory(runner: SQLRunner, sql: str) -> None:
+def test_a_process_never_exceeds_its_memory_limit(runner: SQLRunner, sql: str) -> None:
     """Compares the operating system's peak, read while the process is alive, not DuckDB's own count."""
     peaks = []
     seen = runner._give_back
@@ -160,7 +160,7 @@ def test_a_large_result_is_sent_as_it_comes(runner: SQLRunner) -> None:
         assert int(peak.split()[1]) << 10 < 0.6 * MEMORY
 
 
-def test_a_folder_goes_with_its_owner(home: Settings) -> None:
+def test_a_folder_is_removed_with_its_owner(home: Settings) -> None:
     runner = SQLRunner(home, Atlas(home), Ledger(home))
     folder = runner._folder
     assert folder.is_dir()

@@ -16,11 +16,11 @@ from db.suggestions import choices, meant
         ("x", [], None),
     ],
 )
-def test_the_nearest_name_is_what_was_meant(given: str, known: list[str], expected: str | None) -> None:
+def test_the_nearest_name_is_suggested(given: str, known: list[str], expected: str | None) -> None:
     assert meant(given, known) == expected
 
 
-def test_what_there_is_is_listed_and_a_long_list_is_cut() -> None:
+def test_known_names_are_listed_and_long_lists_truncated() -> None:
     assert choices("sampels", ["samples", "stimuli"]) == "did you mean 'samples'? there are samples, stimuli"
     assert choices("zebra", ["samples"], nouns="sets are") == "sets are samples"
     assert choices("a", []) == "none exist yet"

@@ -109,22 +109,22 @@ def table(runner: SQLRunner) -> pa.Table:
     return runner.run(STATEMENT, **ROOM).table()
 
 
-def test_csv_holds_every_type(table: pa.Table) -> None:
+def test_csv_writes_every_type(table: pa.Table) -> None:
     heading, row = csv.reader(io.StringIO("".join(csv_lines(table.schema, table.to_batches()))))
     assert dict(zip(heading, row, strict=True)) == {name: cell for name, _, cell, _ in CASES}
 
 
-def test_json_holds_every_type(table: pa.Table) -> None:
+def test_json_writes_every_type(table: pa.Table) -> None:
     (row,) = json.loads("".join(json_lines(table.schema, table.to_batches())))
     assert row == {name: value for name, _, _, value in CASES}
 
 
-def test_rows_of_pages_hold_every_type(table: pa.Table) -> None:
+def test_page_rows_contain_every_type(table: pa.Table) -> None:
     cells = {name: [plain(cell) for cell in values(table[name])] for name in NAMES}
     assert cells == {name: [value] for name, _, _, value in CASES}
 
 
-def test_parquet_holds_every_type_as_duckdb_reads_it(table: pa.Table, tmp_path: Path) -> None:
+def test_parquet_writes_every_type_as_duckdb_reads_it(table: pa.Table, tmp_path: Path) -> None:
     file = tmp_path / "all.parquet"
     file.write_bytes(b"".join(parquet_pieces(table.schema, table.to_batches())))
     again = pq.read_table(file)
@@ -139,7 +139,7 @@ def test_parquet_holds_every_type_as_duckdb_reads_it(table: pa.Table, tmp_path: 
     assert read == ("2026-01-02 03:04:05.123456789", "0044-03-15 (BC)", "1 month 2 days 00:00:03.5")
 
 
-def test_times_are_duckdbs_own_over_their_whole_range(runner: SQLRunner) -> None:
+def test_times_equal_duckdbs_over_the_whole_range(runner: SQLRunner) -> None:
     """Against DuckDB's own text of the same moments, for years that both format alike."""
     statement = """
         SELECT moment, replace(moment::VARCHAR, ' ', 'T') AS told
@@ -162,7 +162,7 @@ def test_columns_of_one_name_keep_all_their_values(runner: SQLRunner, tmp_path: 
     assert "".join(csv_lines(found.schema, found.to_batches())) == "a,a,a_2,a\r\n1,2,3,1 day\r\n"
 
 
-def test_names_are_told_apart_once() -> None:
+def test_duplicate_names_are_made_unique() -> None:
     assert distinct(["a", "b", "a", "a"]) == ["a", "b", "a_2", "a_3"]
     assert distinct(["a", "a", "a_2"]) == ["a", "a_3", "a_2"]
 
@@ -188,7 +188,7 @@ def test_formulas_are_guarded_on_request_alone(start: str) -> None:
         ("SELECT n FROM (VALUES (0), (1)) t(n) WHERE n > $x", "0.5", [1]),
     ],
 )
-def test_a_whole_number_is_what_it_is_compared_with(
+def test_a_whole_number_takes_the_type_it_is_compared_with(
     runner: SQLRunner, statement: str, given: str, expected: list[object]
 ) -> None:
     found = runner.run(statement, {"x": as_value(given), "y": as_value("1")}, **ROOM).table()

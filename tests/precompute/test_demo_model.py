@@ -186,7 +186,7 @@ def test_the_archives_are_read_with_their_classes(shared_data: Path, monkeypatch
     assert boxes.pixels.shape == (20, SIDE, SIDE, 3)
 
 
-def test_the_model_card_states_what_is_measured(shared_data: Path) -> None:
+def test_the_model_card_states_the_measurements(shared_data: Path) -> None:
     """The numbers of `evaluate`, without the teacher's on all 5,000 images, which take half a minute."""
     card = (DEMO_FOLDER / "README.md").read_text().splitlines()
     network = load_model("convnext-demo").network

@@ -46,7 +46,7 @@ def step_of(atlas: Atlas) -> str:
     return "" if now is None else now.steps[now.at]
 
 
-def test_steps_are_made_once_and_progress_is_told(
+def test_steps_run_once_and_progress_is_reported(
     atlas: Atlas, store: ImageStore, small_models: list[str]
 ) -> None:
     steps = (*SHORT, Step(STIMULI, "convnext-demo"))
@@ -69,7 +69,7 @@ def test_steps_are_made_once_and_progress_is_told(
     ]
 
 
-def test_a_step_that_fails_is_told_and_the_next_first_run_goes_on_there(
+def test_a_failed_step_is_reported_and_the_next_first_run_resumes_there(
     atlas: Atlas, store: ImageStore, small_models: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = first_run_module.load_model
@@ -95,7 +95,7 @@ def test_a_step_that_fails_is_told_and_the_next_first_run_goes_on_there(
     assert small_models == ["efficientnet-lite0", "convnext-demo"]
 
 
-def test_what_is_interrupted_is_no_failure(
+def test_an_interrupted_run_is_not_a_failure(
     atlas: Atlas, store: ImageStore, small_models: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:

@@ -67,7 +67,7 @@ def test_the_devkit_is_read_from_its_folder_its_data_its_list_or_its_archive(
 def test_the_devkit_s_list_alone_is_refused_with_what_to_add(write_files: WriteFiles) -> None:
     folder = write_files({LIST: IDS})
     for path in (folder, folder / LIST):
-        with pytest.raises(ImportRefused, match=r"ILSVRC ids.*put meta\.mat beside it"):
+        with pytest.raises(ImportRefused, match=r"ILSVRC ids.*put meta\.mat next to it"):
             load_ground_truth(path)
 
 
@@ -84,7 +84,7 @@ def test_a_damaged_meta_mat_is_refused(write_files: WriteFiles) -> None:
             load_ground_truth(folder)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_table_or_a_list(write_files: WriteFiles) -> None:
+def test_byte_order_marks_are_ignored(write_files: WriteFiles) -> None:
     folder = write_files(
         {
             "solution.csv": b"\xef\xbb\xbfImageId,PredictionString\nILSVRC2012_val_00000001,n01751748 1 2 3 4\n",
@@ -97,7 +97,7 @@ def test_a_byte_order_mark_is_no_part_of_a_table_or_a_list(write_files: WriteFil
         assert label.wnid == "n01751748"
 
 
-def test_an_archive_that_is_cut_short_is_refused(write_files: WriteFiles, tmp_path: Path) -> None:
+def test_a_truncated_archive_is_refused(write_files: WriteFiles, tmp_path: Path) -> None:
     archive = tmp_path / "devkit.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(write_files({LIST: IDS, "meta.mat": meta_mat()}), "data")
@@ -111,7 +111,7 @@ def test_an_archive_that_is_cut_short_is_refused(write_files: WriteFiles, tmp_pa
             load_ground_truth(archive)
 
 
-def test_what_is_too_long_or_no_file_is_refused(write_files: WriteFiles) -> None:
+def test_oversized_or_special_files_are_refused(write_files: WriteFiles) -> None:
     folder = write_files(
         {"a.csv": b"ImageId,PredictionString\n" + b"x" * 200_000, "b.txt": b"n" * (33 * 2**20)}
     )
@@ -125,7 +125,7 @@ def test_what_is_too_long_or_no_file_is_refused(write_files: WriteFiles) -> None
             load_ground_truth(folder / name)
 
 
-def test_kaggle_s_table_says_the_first_wnid(write_files: WriteFiles) -> None:
+def test_the_first_wnid_of_kaggles_table_is_used(write_files: WriteFiles) -> None:
     table = (
         b"ImageId,PredictionString\n"
         b"ILSVRC2012_val_00048981,n03995372 85 1 499 272 \n"
@@ -142,7 +142,7 @@ def test_kaggle_s_table_says_the_first_wnid(write_files: WriteFiles) -> None:
 
 def test_a_damaged_row_of_kaggle_s_table_is_refused_by_its_line(write_files: WriteFiles) -> None:
     folder = write_files({"LOC_val_solution.csv": b"ImageId,PredictionString\na,n03995372 1\nb,\n"})
-    with pytest.raises(ImportRefused, match="in line 3, got 'b,'"):
+    with pytest.raises(ImportRefused, match="at line 3, got 'b,'"):
         load_ground_truth(folder)
 
 
@@ -163,7 +163,7 @@ def test_lists_of_wnids_are_read_by_line_or_by_name(write_files: WriteFiles) -> 
         (b"", "not a readable ground truth"),
     ],
 )
-def test_what_is_not_sure_is_refused(write_files: WriteFiles, content: bytes, words: str) -> None:
+def test_ambiguous_ground_truth_is_refused(write_files: WriteFiles, content: bytes, words: str) -> None:
     folder = write_files({"val.txt": content})
     with pytest.raises(ImportRefused, match=words):
         load_ground_truth(folder / "val.txt")

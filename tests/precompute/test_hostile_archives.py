@@ -155,7 +155,7 @@ CASES: dict[str, tuple[str, Callable[[Pack], bytes], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_meant_to_harm_is_refused_by_name_and_the_good_file_enters(
+def test_hostile_members_are_refused_by_name_and_valid_ones_imported(
     case: str, bring: Bring, photo: Photo, atlas: Atlas, store: ImageStore, tmp_path: Path
 ) -> None:
     file, make, expected = CASES[case]
@@ -234,16 +234,14 @@ def test_a_name_that_would_fill_the_memory_is_refused(bring: Bring, photo: Photo
 
 
 @pytest.mark.parametrize("cut", [1, 40, 200])
-def test_a_zip_that_is_cut_short_is_refused_as_a_whole(
-    cut: int, bring: Bring, photo: Photo, tmp_path: Path
-) -> None:
+def test_a_truncated_zip_is_refused_as_a_whole(cut: int, bring: Bring, photo: Photo, tmp_path: Path) -> None:
     whole = Pack(photo(1)).zip(*((f"{n}.jpg", photo(n)) for n in range(20)))
     (tmp_path / "a.zip").write_bytes(whole[:-cut])
     with pytest.raises(ImportRefused, match="damaged"):
         bring(tmp_path / "a.zip")
 
 
-def test_the_same_picture_many_times_is_stored_once(
+def test_the_same_image_many_times_is_stored_once(
     bring: Bring, photo: Photo, tmp_path: Path, store: ImageStore
 ) -> None:
     (tmp_path / "a.zip").write_bytes(Pack(photo(1)).zip(*((f"{n}.jpg", photo(1)) for n in range(50))))

@@ -35,7 +35,7 @@ def counts(atlas: Atlas) -> dict[str, int]:
     return {table: atlas.fetch(Query(f"SELECT count(*) AS n FROM {table}"))[0]["n"] for table in TABLES}
 
 
-def test_removing_a_set_takes_all_that_is_its_own_and_nothing_else(
+def test_removing_a_set_removes_exactly_its_data(
     atlas: Atlas,
     store: ImageStore,
     ledger: Ledger,
@@ -77,7 +77,7 @@ def test_a_copy_that_another_set_reads_stays(
     assert files_below(store.home / "originals") == files_below(store.home / "thumbnails") == set()
 
 
-def test_a_set_that_is_not_there_cannot_be_removed(atlas: Atlas, store: ImageStore, ledger: Ledger) -> None:
+def test_a_missing_set_cannot_be_removed(atlas: Atlas, store: ImageStore, ledger: Ledger) -> None:
     with pytest.raises(NoSuchSet, match="there is no image set 'none'"):
         remove_image_set(atlas, store, ledger, "none")
 
@@ -91,7 +91,7 @@ def test_nothing_is_removed_while_an_import_runs(
     assert len(images(atlas, "pictures")) == 1
 
 
-def test_a_removal_that_breaks_a_law_removes_no_file(
+def test_a_removal_that_breaks_an_invariant_removes_no_file(
     atlas: Atlas,
     store: ImageStore,
     ledger: Ledger,

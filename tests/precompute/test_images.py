@@ -73,7 +73,7 @@ def test_a_folder_enters_in_order_of_name_and_its_files_stay_where_they_are(
     assert (known_set["images"], known_set["labelled"], known_set["source"]) == (3, 3, str(folder))
 
 
-def test_an_import_says_of_its_images_what_their_pixels_do_not_show(
+def test_an_import_notes_low_bits_and_extra_pages(
     bring: Bring, photo: Photo, write_files: WriteFiles
 ) -> None:
     buffer = io.BytesIO()
@@ -90,7 +90,7 @@ def test_an_import_says_of_its_images_what_their_pixels_do_not_show(
     assert bring(write_files({"plain.png": photo(2, kind="PNG")}, "plain"), image_set="plain").notes == ()
 
 
-def test_pictures_of_an_archive_are_copied(
+def test_images_of_an_archive_are_copied(
     atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
     # a wrong suffix: the copy is named for its actual format
@@ -131,7 +131,7 @@ def test_the_same_content_under_two_names_enters_twice_and_is_stored_once(
     assert len(files_below(store.home / "originals")) == len(files_below(store.home / "thumbnails")) == 2
 
 
-def test_the_size_is_that_of_the_upright_picture(
+def test_the_size_is_that_of_the_upright_image(
     atlas: Atlas, store: ImageStore, bring: Bring, write_files: WriteFiles
 ) -> None:
     exif = Image.Exif()
@@ -191,10 +191,10 @@ def test_a_file_name_that_is_not_utf8_is_refused_by_name(
     [
         ({}, "no image found in"),
         ({"notes.txt": b"text"}, r"no image found in .*: expected files such as \.jpg"),
-        ({"a.jpg": b"", "b.jpg": b""}, r"none of the 2 pictures in .* the first, a\.jpg: the file is empty"),
+        ({"a.jpg": b"", "b.jpg": b""}, r"none of the 2 images in .* the first, a\.jpg: the file is empty"),
     ],
 )
-def test_a_source_without_a_picture_is_refused(
+def test_a_source_without_an_image_is_refused(
     files: dict[str, bytes], words: str, atlas: Atlas, bring: Bring, write_files: WriteFiles
 ) -> None:
     with pytest.raises(ImportRefused, match=words):
@@ -232,7 +232,7 @@ def test_importing_again_adds_nothing_and_publishes_nothing(
     assert atlas.version() == version
 
 
-def test_new_images_follow_the_old_ones_whatever_their_names(
+def test_new_images_are_numbered_after_existing_ones(
     atlas: Atlas, bring: Bring, photo: Photo, write_files: WriteFiles
 ) -> None:
     bring(write_files({"m.jpg": photo(1), "z.jpg": photo(2)}))
@@ -329,7 +329,7 @@ def test_an_import_that_is_stopped_changes_nothing(
     assert bring(folder).added == 40
 
 
-def test_an_archive_that_is_cut_short_changes_nothing(
+def test_a_truncated_archive_changes_nothing(
     atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_tar: WriteFiles
 ) -> None:
     archive = write_tar({f"{n}.jpg": photo(n, size=(90, 90)) for n in range(9)})
@@ -347,7 +347,7 @@ def test_an_archive_that_is_cut_short_changes_nothing(
     assert bring(archive).added == 9
 
 
-def test_a_folder_that_holds_the_home_gives_its_own_pictures_alone(
+def test_a_folder_that_contains_the_home_gives_only_its_own_images(
     settings: Settings, bring: Bring, photo: Photo
 ) -> None:
     source = settings.home.parent
@@ -357,7 +357,7 @@ def test_a_folder_that_holds_the_home_gives_its_own_pictures_alone(
     assert (again.added, again.known) == (0, 1)
 
 
-def test_an_import_that_another_overtook_reports_what_is_there(
+def test_an_overtaken_import_reports_the_existing_images(
     atlas: Atlas, store: ImageStore, bring: Bring, photo: Photo, write_files: WriteFiles
 ) -> None:
     folder = write_files({f"{number}.jpg": photo(number) for number in range(3)})
@@ -488,5 +488,5 @@ def test_a_renamed_class_is_refused_where_a_run_has_used_the_old_name(
     bring(folder)
     add_run("pictures")
     (folder / "cta").rename(folder / "cat")
-    with pytest.raises(ImportRefused, match="1 image of 'pictures' has other labels now"):
+    with pytest.raises(ImportRefused, match="1 image of 'pictures' has different labels now"):
         bring(folder)

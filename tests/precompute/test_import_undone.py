@@ -42,7 +42,7 @@ def stop_after(images: int, error: BaseException) -> Callable[[int, int | None],
     return progress
 
 
-def test_a_disk_that_fills_up_is_named_and_is_as_free_as_before(
+def test_a_full_disk_is_named_and_left_as_free_as_before(
     bring: Bring, atlas: Atlas, store: ImageStore, archive: Path
 ) -> None:
     store.home.mkdir()
@@ -91,7 +91,7 @@ def test_an_atlas_that_does_not_fit_undoes_its_import(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a fault")], ids=repr)
-def test_an_import_that_is_interrupted_leaves_what_was_there(
+def test_an_interrupted_import_leaves_the_previous_state(
     bring: Bring,
     store: ImageStore,
     archive: Path,
@@ -109,7 +109,7 @@ def test_an_import_that_is_interrupted_leaves_what_was_there(
     assert bring(archive).added == 60
 
 
-def test_a_worker_that_stops_leaves_what_its_import_goes_on_with(
+def test_a_stopped_worker_keeps_the_files_its_import_needs(
     bring: Bring, store: ImageStore, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("precompute.images.files._SECONDS_BETWEEN_REPORTS", 0.0)
@@ -118,7 +118,7 @@ def test_a_worker_that_stops_leaves_what_its_import_goes_on_with(
     assert len(pictures(store)) >= 20
 
 
-def test_what_a_killed_import_left_goes_once_nobody_can_need_it(
+def test_files_of_a_killed_import_are_removed_once_unneeded(
     bring: Bring,
     atlas: Atlas,
     store: ImageStore,

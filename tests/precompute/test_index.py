@@ -138,7 +138,7 @@ def brute_force(
     return found
 
 
-def test_the_index_of_real_photographs_is_what_sorting_every_activation_gives(
+def test_the_index_of_real_photos_equals_sorting_every_activation(
     atlas: Atlas, store: ImageStore, shared_data: Path, tmp_path: Path
 ) -> None:
     model = load_model("efficientnet-lite0")
@@ -181,7 +181,7 @@ def test_the_index_of_real_photographs_is_what_sorting_every_activation_gives(
     assert differ.mean() <= SWAPPED
 
 
-def test_what_is_published_agrees_with_itself(
+def test_published_tables_agree_with_each_other(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
@@ -308,7 +308,7 @@ def test_a_run_is_replaced_only_on_demand_and_gets_a_new_number(
         ({"device": "meta"}, "got 'meta'"),
     ],
 )
-def test_what_cannot_be_indexed_is_told_in_a_sentence(
+def test_an_invalid_index_request_gives_one_sentence(
     wrong: dict[str, Any], sentence: str, atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
@@ -331,7 +331,7 @@ def test_every_module_is_listed_and_why_a_layer_is_left_out(
     ]  # fmt: skip
 
 
-def test_in_place_activations_leave_what_was_recorded(
+def test_in_place_activations_do_not_change_recorded_values(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
@@ -357,7 +357,7 @@ def test_a_model_of_the_same_name_and_other_weights_takes_no_ones_place(
     assert len(atlas.fetch(Query("SELECT * FROM runs"))) == 2
 
 
-def test_other_preprocessing_is_another_model_and_measures_its_fields_anew(
+def test_other_preprocessing_is_another_model_with_new_effective_fields(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     for name in ("one", "two"):
@@ -409,7 +409,7 @@ def test_images_that_changed_while_they_were_indexed_publish_nothing(
     assert atlas.fetch(Query("SELECT * FROM runs")) == []
 
 
-def test_images_added_while_the_others_were_indexed_are_no_harm(
+def test_images_added_during_indexing_are_ignored(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path, tmp_path: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)
@@ -423,7 +423,7 @@ def test_images_added_while_the_others_were_indexed_are_no_harm(
     assert run_index(atlas, store, model=model, image_set="noise", progress=add).images == 12
 
 
-def test_a_picture_too_thin_to_resize_is_passed_over_by_name(
+def test_an_image_too_thin_to_resize_is_skipped_by_name(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "thin").mkdir()
@@ -556,7 +556,7 @@ def test_ctrl_c_finishes_the_batch_and_leaves_a_checkpoint(
         atlas, store, model=model, image_set="noise", batch_size=2, resume=True, say=said.append
     )
     assert report.resumed_at == 6
-    assert without_layers(said) == ["goes on after 6 of 12 images"]
+    assert without_layers(said) == ["resuming after 6 of 12 images"]
 
 
 def without_layers(said: list[str]) -> list[str]:
@@ -564,7 +564,7 @@ def without_layers(said: list[str]) -> list[str]:
     return [sentence for sentence in said if not sentence.startswith("leaves out ")]
 
 
-def test_a_checkpoint_made_with_other_options_is_not_used_and_this_is_said(
+def test_a_checkpoint_with_other_options_is_not_used_and_reported(
     atlas: Atlas, store: ImageStore, model: VisionModel, pictures: Path
 ) -> None:
     import_images(atlas, store, image_set="noise", source=pictures)

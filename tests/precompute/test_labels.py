@@ -95,13 +95,13 @@ paths = st.lists(
 
 
 @given(paths)
-def test_a_folder_around_everything_says_nothing(names: list[str]) -> None:
+def test_a_folder_around_everything_is_not_a_class(names: list[str]) -> None:
     if len({name.split("/")[0] for name in names if "/" in name}) > 1:
         assert said([f"root/{name}" for name in names]) == said(names)
 
 
 @given(paths, st.randoms())
-def test_the_order_of_names_says_nothing(names: list[str], random: object) -> None:
+def test_the_order_of_names_does_not_matter(names: list[str], random: object) -> None:
     shuffled = list(names)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert sorted(zip(shuffled, said(shuffled), strict=True), key=repr) == sorted(

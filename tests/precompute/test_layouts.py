@@ -305,7 +305,7 @@ def come_to(path: Path, case: Case) -> tuple[Layout, Counter[tuple[str | None, s
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_layout_is_told_in_a_folder_and_in_archives(name: str, tmp_path: Path) -> None:
+def test_a_layout_is_detected_in_a_folder_and_in_archives(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     layout, found, problems = come_to(write(tmp_path, case), case)
     assert problems == []
@@ -337,7 +337,7 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_documented_outcomes_are_what_happens() -> None:
+def test_the_documented_outcomes_are_the_actual_ones() -> None:
     assert DOC.read_text().partition("<!-- outcomes -->\n")[2] == table()
 
 
@@ -359,7 +359,7 @@ def options(**words: Any) -> LayoutOptions:
     return layout_options(**words)
 
 
-def test_a_table_that_is_given_goes_before_all_else(tmp_path: Path) -> None:
+def test_a_given_table_takes_precedence(tmp_path: Path) -> None:
     (tmp_path / "truth.csv").write_text(
         "name;kind;part\ncat/1.png;tabby;train\n/home/me/dog/2.png;boxer;test\n../../etc/passwd;x;x\n"
     )
@@ -378,19 +378,17 @@ def test_a_table_that_is_given_goes_before_all_else(tmp_path: Path) -> None:
     ("words", "said"),
     [
         ({"labels": "none.csv"}, "--labels: there is no file at"),
-        ({"labels": "other.csv"}, "names none of the 2 pictures .* such as a/1.png; its first row is"),
+        ({"labels": "other.csv"}, "names none of the 2 images .* such as a/1.png; its first row is"),
         ({"labels": "good.csv", "label_column": "kind"}, "--label-column: good.csv has no column 'kind': its columns are file, label"),
         ({"labels": "good.csv", "image_column": "kind"}, "--image-column: good.csv has no column 'kind'"),
         ({"label_column": "kind"}, "no table in .* has the requested columns"),
         ({"class_level": 5}, "level 5: no image is nested that deeply"),
         ({"split_from": "0"}, "--split-from: expected none, a folder level"),
-        ({"split_from": "7"}, "level 7: no picture"),
+        ({"split_from": "7"}, "level 7: no image"),
         ({"class_names": "none.txt"}, "--class-names: there is no file at"),
     ],
 )  # fmt: skip
-def test_what_is_asked_and_cannot_be_is_refused_in_a_sentence(
-    words: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_invalid_options_are_refused_in_a_sentence(words: dict[str, Any], said: str, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("file,label\nx.png,cat\n")
     (tmp_path / "good.csv").write_text("file,label\na/1.png,cat\n")
     source = write(tmp_path, Case(tree("a/1.png", "b/1.png"), {}))
@@ -436,7 +434,7 @@ class _Harm:
     ],
     ids=["calls a program", "objects", "another width", "a list", "damaged"],
 )
-def test_a_pickle_that_is_no_batch_is_refused_and_runs_nothing(
+def test_a_pickle_that_is_not_a_batch_is_refused_and_not_run(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -448,7 +446,7 @@ def test_a_pickle_that_is_no_batch_is_refused_and_runs_nothing(
     assert not (tmp_path / "harmed").exists()
 
 
-def test_a_list_of_classes_says_none_and_one_says_it(tmp_path: Path) -> None:
+def test_multi_label_tables_give_no_label(tmp_path: Path) -> None:
     cells = pa.array(
         [{"bytes": png(n), "path": None} for n in range(3)],
         pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
@@ -460,7 +458,7 @@ def test_a_list_of_classes_says_none_and_one_says_it(tmp_path: Path) -> None:
     assert come_to(write(tmp_path, case), case)[1] == case.expected
 
 
-def test_a_dry_run_says_all_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_reports_everything_and_changes_nothing(tmp_path: Path) -> None:
     case = CASES["Tiny-ImageNet"]
     environment = os.environ | {"CONVSCOPE_HOME": str(tmp_path / "home")}
     command = [

@@ -49,9 +49,7 @@ def test_every_batch_has_the_same_shape_and_the_sets_order(
     assert (made[-1].pixels[3] == 0).all(), "padding"
 
 
-def test_pictures_that_cannot_be_read_are_passed_over_and_named(
-    store: ImageStore, images: list[StoredImage]
-) -> None:
+def test_unreadable_images_are_skipped_and_named(store: ImageStore, images: list[StoredImage]) -> None:
     Path(images[1].path).unlink()
     Path(images[10].path).write_bytes(b"other bytes")
     made = list(batches(store, images, PREPROCESSING, batch_size=5))

@@ -95,7 +95,7 @@ def publish(atlas: Atlas, model: VisionModel, state: IndexState) -> int:
     return publish_run(atlas, described=described, made=made, state=state)
 
 
-def test_what_has_no_value_is_null(atlas: Atlas, model: VisionModel) -> None:
+def test_missing_values_are_null(atlas: Atlas, model: VisionModel) -> None:
     outputs = torch.zeros(3, 2, 3, 2)
     outputs[:, 0] = torch.nan
     publish(atlas, model, filled(taps(1, 2), outputs, k=2))

@@ -62,7 +62,7 @@ def test_photographs_that_a_package_lacks_are_passed_over(
     assert [row["name"] for row in rows(atlas)] == ["skimage/data/coffee.png"]
 
 
-def test_a_machine_without_any_of_them_is_told_so(
+def test_a_machine_without_sample_packages_gets_an_error(
     atlas: Atlas, store: ImageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precompute.images.samples, "_PHOTOGRAPHS", {"no_such_package/data": ("a.jpg",)})

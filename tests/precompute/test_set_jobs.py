@@ -116,7 +116,7 @@ def test_an_upload_becomes_a_set_and_is_gone(site: Site, few: dict[str, bytes]) 
     assert list(site.uploads.folder.iterdir()) == []
 
 
-def test_a_preview_says_what_would_enter_and_keeps_the_upload(site: Site, few: dict[str, bytes]) -> None:
+def test_a_preview_reports_the_import_and_keeps_the_upload(site: Site, few: dict[str, bytes]) -> None:
     key = site.upload({f"site/{number % 2}/{name}": data for number, (name, data) in enumerate(few.items())})
     asked = {"upload": key, "image_set": "mine", "preview": True}
     plain = site.run(site.submitter.submit(upload_job(site.uploads, **asked)).job)
@@ -137,7 +137,7 @@ def test_a_preview_says_what_would_enter_and_keeps_the_upload(site: Site, few: d
     assert list(site.uploads.folder.iterdir()) == []
 
 
-def test_an_upload_without_a_picture_fails_in_a_sentence_and_is_kept_to_look_at(site: Site) -> None:
+def test_an_upload_without_an_image_fails_in_a_sentence_and_is_kept(site: Site) -> None:
     job = site.import_upload({"a.jpg": b"no picture"})
     assert job["state"] == "failed"
     assert job["error"].startswith("the only image in upload of a.jpg, a.jpg, cannot be read:")
@@ -214,7 +214,7 @@ def test_a_folder_below_a_root_is_read_in_place_and_links_out_of_it_are_refused(
     assert site.submitter.submit(again).job != job["job"], "its files may be others by now"
 
 
-def test_an_index_is_published_and_asked_for_again_only_to_replace(site: Site, few: dict[str, bytes]) -> None:
+def test_an_index_is_repeated_only_to_replace_it(site: Site, few: dict[str, bytes]) -> None:
     with pytest.raises(InvalidRequest, match=r"model: expected one of convnext-tiny, .*, got 'resnet'"):
         index_job(site.atlas, model="resnet", image_set="mine")
     with pytest.raises(InvalidRequest, match="there is no image set yet"):
@@ -234,9 +234,7 @@ def test_an_index_is_published_and_asked_for_again_only_to_replace(site: Site, f
     assert [row["k"] for row in site.atlas.fetch(runs())] == [4]
 
 
-def test_a_run_whose_worker_died_before_it_said_so_is_not_made_again(
-    site: Site, few: dict[str, bytes]
-) -> None:
+def test_a_published_run_is_not_repeated_after_its_worker_died(site: Site, few: dict[str, bytes]) -> None:
     site.import_upload(few)
     number = site.index(layers="stage1*")
     site.run(number)
@@ -254,7 +252,7 @@ def test_a_run_whose_worker_died_before_it_said_so_is_not_made_again(
         site.index(layers="nothing*", replace=True)
 
 
-def test_an_index_lets_jobs_pass_that_somebody_waits_for_and_ends_the_same(
+def test_an_index_yields_to_interactive_jobs_with_the_same_result(
     site: Site, few: dict[str, bytes], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.import_upload(few)
@@ -319,7 +317,7 @@ def _facts_without_format(checkpoint: Checkpoint) -> dict[str, Any]:
     return {name: value for name, value in checkpoint.facts.items() if name != "format"}
 
 
-def test_a_worker_that_stops_leaves_a_checkpoint_and_the_next_goes_on(
+def test_a_stopped_worker_leaves_a_checkpoint_and_the_next_resumes(
     site: Site, few: dict[str, bytes], settings: Settings
 ) -> None:
     site.import_upload(few)
@@ -393,7 +391,7 @@ Runner(settings, Ledger(settings), {"index": kind}, worker="dies", queues=("batc
 """
 
 
-def test_a_worker_that_is_killed_costs_an_index_what_came_after_the_last_checkpoint(
+def test_a_killed_worker_loses_only_work_after_the_last_checkpoint(
     site: Site, few: dict[str, bytes], settings: Settings
 ) -> None:
     site.import_upload(few)
@@ -411,14 +409,14 @@ def test_a_worker_that_is_killed_costs_an_index_what_came_after_the_last_checkpo
     assert counted(heard) == ["3 of 6 images", "4 of 6 images", "5 of 6 images", "6 of 6 images"]
 
 
-def test_what_failed_of_a_whole_set_says_nothing_of_images(ledger: Ledger) -> None:
+def test_a_failed_set_job_does_not_blame_an_image(ledger: Ledger) -> None:
     new = NewJob("a" * 64, "import", "batch", "", "mine", {}, (NewItem("", 0, ""),))
     number, _ = jobs.submit_job(ledger, new)
     claim = claims.claim_job(ledger, number, worker="w", lease=9)
     assert claim is not None
     item = claims.open_items(ledger, claim)[0]["item"]
-    claims.fail_item(ledger, claim, item, seconds=1, error="there is no picture")
+    claims.fail_item(ledger, claim, item, seconds=1, error="no image found")
     assert claims.finish(ledger, claim) == "failed"
-    assert job_queries.job(ledger, number)["error"] == "there is no picture"
+    assert job_queries.job(ledger, number)["error"] == "no image found"
     with ledger.read() as connection:
         assert connection.execute(select(ImageImport.job)).all() == []

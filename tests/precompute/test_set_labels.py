@@ -86,7 +86,7 @@ def test_an_index_keeps_how_each_label_was_matched(
     )
 
 
-def test_what_a_person_settled_counts_from_the_next_index_on(
+def test_user_matches_apply_from_the_next_index_on(
     atlas: Atlas, store: ImageStore, model: VisionModel, ledger: Ledger, birds: str
 ) -> None:
     run_index(atlas, store, model=model, image_set=birds)
@@ -138,12 +138,12 @@ def test_a_class_that_the_model_has_not_is_refused_by_the_index(
         ("crane", "class 'crane' may be 134 crane bird, 517 crane): give its index"),
     ],
 )
-def test_what_is_no_class_is_refused_by_name(text: str, sentence: str) -> None:
+def test_an_unknown_class_is_refused_by_name(text: str, sentence: str) -> None:
     with pytest.raises(UnknownClass, match=sentence):
         class_called(imagenet(), text)
 
 
-def test_a_label_that_the_set_has_not_is_told(atlas: Atlas, birds: str) -> None:
+def test_a_label_outside_the_set_is_reported(atlas: Atlas, birds: str) -> None:
     found = match_set(atlas, imagenet(), model="small", image_set=birds)
     with pytest.raises(KeyError, match="cranes"):
         settled_from(imagenet(), found, {"cranes": "134"})

@@ -95,7 +95,7 @@ PACKERS: dict[str, Callable[[dict[str, bytes]], bytes]] = {
 
 
 @pytest.mark.parametrize("name", PACKERS)
-def test_an_archive_hands_over_what_the_folder_does(
+def test_an_archive_yields_the_same_as_its_folder(
     name: str, files: dict[str, bytes], write_files: WriteFiles
 ) -> None:
     folder = write_files(files, "unpacked")
@@ -208,9 +208,7 @@ def test_an_encrypted_zip_entry_is_refused_by_name(photo: Photo, write_files: Wr
 
 
 @pytest.mark.parametrize("name", [name for name in PACKERS if name.startswith("a.t")])
-def test_an_archive_that_is_cut_short_is_refused_as_a_whole(
-    name: str, photo: Photo, write_files: WriteFiles
-) -> None:
+def test_a_truncated_archive_is_refused_as_a_whole(name: str, photo: Photo, write_files: WriteFiles) -> None:
     whole = PACKERS[name]({f"{number}.jpg": photo(number, size=(90, 90)) for number in range(20)})
     path = write_files({name: whole[: len(whole) * 9 // 10]}) / name
     with pytest.raises(ImportRefused, match=r"damaged or truncated after \d+ images|or it is damaged"):
@@ -218,7 +216,7 @@ def test_an_archive_that_is_cut_short_is_refused_as_a_whole(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 half a zip", b"nothing of the kind", b"\x1f\x8b\x08"])
-def test_a_file_that_is_no_source_is_refused(content: bytes, write_files: WriteFiles) -> None:
+def test_a_file_that_is_not_a_source_is_refused(content: bytes, write_files: WriteFiles) -> None:
     path = write_files({"a.zip": content}) / "a.zip"
     with pytest.raises(ImportRefused, match=r"is not a folder, zip or tar archive or parquet file|damaged"):
         open_source(path)
@@ -251,13 +249,13 @@ def test_a_link_to_itself_and_a_pipe_stop_nothing(photo: Photo, write_files: Wri
     assert len(found) == 2
 
 
-def test_folders_that_are_no_part_of_a_source_are_passed_over(photo: Photo, write_files: WriteFiles) -> None:
+def test_folders_outside_a_source_are_skipped(photo: Photo, write_files: WriteFiles) -> None:
     folder = write_files({"1.jpg": photo(1), "var/thumbnails/ab/2.jpg": photo(2), "var/3.jpg": photo(3)})
     source = open_source(folder, but=[folder / "var" / "thumbnails", folder / "nowhere"])
     assert [image.name for image in source.images()] == ["1.jpg", "var/3.jpg"]
 
 
-def test_what_cannot_be_opened_is_handed_over_with_its_problem(photo: Photo, write_files: WriteFiles) -> None:
+def test_unreadable_files_are_yielded_with_their_problem(photo: Photo, write_files: WriteFiles) -> None:
     folder = write_files({"1.jpg": photo(1)})
     (folder / "broken.jpg").symlink_to("nowhere")
     os.mkfifo(folder / "pipe.jpg")
@@ -268,7 +266,7 @@ def test_what_cannot_be_opened_is_handed_over_with_its_problem(photo: Photo, wri
     }
 
 
-def test_a_folder_s_pictures_stay_in_place(photo: Photo, write_files: WriteFiles) -> None:
+def test_the_images_of_a_folder_stay_in_place(photo: Photo, write_files: WriteFiles) -> None:
     folder = write_files({"a/1.jpg": photo(1)})
     [image] = open_source(folder).images()
     assert (image.data, image.path) == (None, folder.resolve() / "a/1.jpg")
@@ -277,7 +275,7 @@ def test_a_folder_s_pictures_stay_in_place(photo: Photo, write_files: WriteFiles
 # --------------------------------------------------------------------------------------------- parquet
 
 
-def test_shards_of_the_hub_say_picture_split_and_class(photo: Photo, write_files: WriteFiles) -> None:
+def test_hub_shards_contain_image_split_and_class(photo: Photo, write_files: WriteFiles) -> None:
     names = [str(label_of_index(index).name) for index in range(1000)]
     cells = [{"bytes": photo(number), "path": f"{number}.JPEG"} for number in range(3)]
     content_of_shard = shard(cells, [134, 517, -1], names)
@@ -333,7 +331,7 @@ def test_labels_of_shards_are_names_unless_they_are_wnids(
     assert {image.split for image in images} == {"train"}
 
 
-def test_rows_whose_paths_repeat_or_that_hold_nothing_keep_names_of_their_own(
+def test_rows_with_repeated_paths_or_no_bytes_keep_unique_names(
     photo: Photo, write_files: WriteFiles
 ) -> None:
     cells = [{"bytes": photo(number), "path": "image.png"} for number in range(2)]
@@ -347,9 +345,7 @@ def test_rows_whose_paths_repeat_or_that_hold_nothing_keep_names_of_their_own(
     }
 
 
-def test_a_shard_without_pictures_or_damaged_is_handed_over_with_its_problem(
-    photo: Photo, write_files: WriteFiles
-) -> None:
+def test_a_bad_shard_is_yielded_with_its_problem(photo: Photo, write_files: WriteFiles) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), buffer)
     whole = shard([{"bytes": photo(1), "path": None}] * 2, None)

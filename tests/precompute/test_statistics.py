@@ -43,7 +43,7 @@ def test_the_batch_size_changes_no_bit(values: list[float], batch: int) -> None:
         assert torch.equal(tensor, other.tensors()[name]), name
 
 
-def test_a_stored_state_goes_on_to_the_same_bits() -> None:
+def test_a_stored_state_resumes_to_the_same_bits() -> None:
     torch.manual_seed(1)
     best = torch.randn(60, 5)
     whole = entered(best, batch=7)
@@ -62,7 +62,7 @@ def test_a_channel_is_dead_where_all_images_agree_to_the_bit() -> None:
     assert entered(best[:1], batch=1).rows().dead.tolist() == [False] * 4
 
 
-def test_what_is_not_finite_is_counted_and_nothing_else() -> None:
+def test_nonfinite_values_are_counted_and_ignored() -> None:
     best = torch.tensor([[torch.inf, torch.nan, 1.0], [-torch.inf, 2.0, 3.0], [torch.nan, 4.0, 5.0]])
     statistics = entered(best, batch=2)
     rows = statistics.rows()
@@ -86,7 +86,7 @@ def test_every_value_lies_in_its_half_open_bin() -> None:
         assert rows.low[0] <= value < rows.high[0]
 
 
-def test_a_histogram_counts_what_numpy_counts() -> None:
+def test_a_histogram_equals_numpys() -> None:
     torch.manual_seed(2)
     best = torch.randn(500, 3) * torch.tensor([1.0, 100.0, 1e5])
     rows = entered(best, batch=64).histogram()

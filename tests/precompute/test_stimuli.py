@@ -126,7 +126,7 @@ def test_bars_edges_and_dots_have_their_size() -> None:
     assert (dots < 0.4).mean() == pytest.approx(math.pi / 4 * 0.25, rel=0.05)
 
 
-def test_a_picture_is_its_name() -> None:
+def test_an_image_is_determined_by_its_name() -> None:
     for one in design(400, seed=3):
         again = parse(one.name)
         assert again == one
@@ -150,7 +150,7 @@ def test_a_longer_design_begins_with_the_shorter_and_a_seed_decides_the_rest() -
 
 @pytest.mark.parametrize("count", [0, 399, 50_001])
 def test_other_counts_are_refused(count: int) -> None:
-    with pytest.raises(ValueError, match="expected 400 to 50,000 pictures, got"):
+    with pytest.raises(ValueError, match="expected 400 to 50,000 images, got"):
         design(count)
 
 
@@ -179,7 +179,7 @@ def test_the_view_has_the_parameters_and_a_second_time_adds_nothing(
     assert (again.added, again.known) == (0, 400)
 
 
-def test_other_names_are_no_stimuli(atlas: Atlas) -> None:
+def test_other_names_are_not_stimuli(atlas: Atlas) -> None:
     assert Stimulus("edge", {"orientation": 1.5}).name == "edge/orientation=1.5.png"
     with atlas.publish() as connection:
         for place, name in enumerate(["a/b.png", "a/b=1.jpg", "x/a/b=1.png", "a/b=1,.png", "a/size=big.png"]):
@@ -190,7 +190,7 @@ def test_other_names_are_no_stimuli(atlas: Atlas) -> None:
     assert row == {"image_id": 4, "kind": "a", "size": None}
 
 
-def test_the_command_says_what_belongs_to_what(settings: Settings) -> None:
+def test_stimulus_options_are_refused_for_samples(settings: Settings) -> None:
     run = CliRunner().invoke
     home = {"CONVSCOPE_HOME": str(settings.home)}
     wrong = run(convscope, ["images", "make", "samples", "--count", "500"], env=home)

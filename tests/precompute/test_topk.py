@@ -73,7 +73,7 @@ def cases(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int6
 
 @settings(max_examples=400, deadline=None)
 @given(case=cases(), sparse=st.booleans(), channels_last=st.booleans())
-def test_any_batches_in_any_order_give_what_sorting_everything_gives(
+def test_any_batches_in_any_order_equal_sorting_everything(
     case: tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], int, list[int]],
     sparse: bool,
     channels_last: bool,
@@ -153,7 +153,7 @@ def test_one_kept_image_is_the_arg_max() -> None:
     assert (rows.image_ids * 16 + rows.positions).tolist() == flat.argmax(1).tolist()
 
 
-def test_a_state_that_was_stored_goes_on_as_if_nothing_had_happened() -> None:
+def test_a_stored_state_resumes_exactly() -> None:
     torch.manual_seed(2)
     activations = torch.randn(40, 6, 4, 4).round()
     whole = streamed(activations, torch.arange(40), 5, batches=[10, 20, 30])
@@ -178,7 +178,7 @@ def test_an_image_that_is_not_finite_in_a_channel_ranks_in_the_others(odd: float
     ]  # fmt: skip
 
 
-def test_minus_infinity_beside_finite_values_neither_ranks_nor_hides_one() -> None:
+def test_minus_infinity_neither_ranks_nor_hides_finite_values() -> None:
     activations = torch.tensor([[[[-torch.inf, -5.0]]], [[[-torch.inf, -torch.inf]]]])
     top = TopK(1, 2)
     best = top.update(activations, torch.arange(2))

@@ -135,7 +135,7 @@ def test_small_files_that_state_much_take_little_memory(photo: Photo, tmp_path: 
         assert f"{name} unpacks to more than 50,331,648 bytes, 200 times its size" in sentences[name]
 
 
-def test_rows_and_elements_of_lists_that_a_small_shard_cannot_hold_are_refused(
+def test_a_small_shard_that_declares_too_many_rows_or_elements_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parquet_pages, "MIN_VALUES", 10_000)
@@ -149,7 +149,7 @@ def test_rows_and_elements_of_lists_that_a_small_shard_cannot_hold_are_refused(
     ] * 9_000
 
 
-def test_pages_that_a_small_shard_cannot_hold_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_shard_that_declares_too_many_pages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = shard([b"x"] * 100, row_group_size=1)
     monkeypatch.setattr(parquet_pages, "_MIN_PAGES", 50)
     assert problem_of(content) == "it states more pages than a file of its size can contain"
@@ -207,7 +207,7 @@ def _headers(count: int, photo: bytes) -> bytes:
     return gzip.compress(buffer.getvalue())
 
 
-def test_entries_that_a_small_archive_cannot_hold_are_refused(
+def test_a_small_archive_that_declares_too_many_entries_is_refused(
     bring: Bring, photo: Photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unpacking, "MIN_ENTRIES", 1000)
@@ -220,7 +220,7 @@ def test_entries_that_a_small_archive_cannot_hold_are_refused(
     assert bring(tmp_path / "b.tar.gz").added == 1
 
 
-def test_long_names_count_as_what_an_archive_unpacks_to(
+def test_long_names_count_towards_the_unpacked_size(
     bring: Bring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unpacking, "MIN_TOTAL_BYTES", MEGABYTE)

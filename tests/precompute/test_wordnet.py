@@ -27,13 +27,13 @@ def test_a_wnid_outside_the_thousand_has_a_name_and_no_index() -> None:
     assert (label.index, label.name) == (None, "organism")
 
 
-def test_an_unknown_wnid_is_called_by_its_folder_or_by_itself() -> None:
+def test_an_unknown_wnid_is_named_by_its_folder_or_id() -> None:
     assert label_of_name("n99999999-Unicorn").name == "Unicorn"
     assert label_of_wnid("n99999999").name == "n99999999"
 
 
 @pytest.mark.parametrize("name", ["n0144076", "n014407641", "N01440764", "tench", "n01440764x"])
-def test_what_is_no_wnid_is_a_name(name: str) -> None:
+def test_a_string_that_is_not_a_wnid_is_a_name(name: str) -> None:
     label = label_of_name(name)
     assert (label.wnid, label.index, label.name) == (None, None, name)
 

@@ -75,7 +75,7 @@ def test_an_attack_is_the_smallest_on_its_grid_and_the_png_was_classified(
         assert torch.allclose(after, moved[first], atol=1e-7)
 
 
-def test_what_another_job_attacked_is_found_by_a_request_for_it(lab: Lab) -> None:
+def test_attacks_of_another_job_are_reused(lab: Lab) -> None:
     lab.attack(image_ids=[1])
     (row,) = rows(lab, Attack)
 
@@ -106,7 +106,7 @@ def test_on_8_bits_the_png_is_the_attack(lab: Lab) -> None:
         assert torch.equal(picture(lab, row["file"]), lab.attacks.images(row)[1])
 
 
-def test_what_resists_keeps_the_image_at_the_cap(lab: Lab) -> None:
+def test_a_resisting_image_is_stored_at_the_cap(lab: Lab) -> None:
     lab.attack(image_ids=[1], parameters={"step": 1e-7, "cap": 3e-7})
     (row,) = rows(lab, Attack)
     assert (row["outcome"], row["epsilon"], row["attacked_epsilon"]) == (
@@ -202,7 +202,7 @@ def test_an_attack_whose_file_was_removed_is_computed_again_under_its_number(lab
     assert [again["attack"] for again in rows(lab, Attack)] == [row["attack"]]
 
 
-def test_what_moved_inside_is_beside_the_attack(lab: Lab, lite0: VisionModel) -> None:
+def test_shifts_by_layer_are_stored_with_the_attack(lab: Lab, lite0: VisionModel) -> None:
     lab.attack(image_ids=[0])
     (row,) = rows(lab, Attack)
     taps = find_taps(lite0)
@@ -226,7 +226,7 @@ def test_what_moved_inside_is_beside_the_attack(lab: Lab, lite0: VisionModel) ->
     assert [unit["rank"] for unit in first] == [1, 2, 3, 4, 5]
 
 
-def test_what_an_earlier_rule_ranked_is_ranked_anew_when_asked_again(
+def test_ranks_of_an_earlier_rule_are_recomputed_on_request(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab.attack(image_ids=[0])
@@ -288,7 +288,7 @@ def test_asking_twice_for_the_maps_keeps_one_of_each(lab: Lab) -> None:
     assert ({row["samples"] for row in newest}, {row["samples"] for row in before}) == ({3}, {2})
 
 
-def test_another_model_judges_what_it_sees(lab: Lab, lite0: VisionModel) -> None:
+def test_another_model_judges_its_own_input(lab: Lab, lite0: VisionModel) -> None:
     lab.attack(image_ids=[0], parameters={"mode": "fixed", "epsilon": 0.1})
     (row,) = rows(lab, Attack)
     judge = ModelRef("twin", lab.reference.source, lab.reference.digest)
@@ -307,7 +307,7 @@ def test_another_model_judges_what_it_sees(lab: Lab, lite0: VisionModel) -> None
     assert said["right_before"] is None, "its label is none of the judge's classes"
 
 
-def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
+def test_clamping_the_most_shifted_channels_repeats_the_search(lab: Lab) -> None:
     lab.attack(image_ids=[0])
     job = lab.do(ablation_job(lab.ledger, lab.context.atlas, [1], channels=6, draws=2))
     assert job_queries.job(lab.ledger, job)["state"] == "done"
@@ -338,7 +338,7 @@ def test_holding_the_most_moved_channels_is_searched_anew(lab: Lab) -> None:
     assert "layer: expected one of" in job_queries.job(lab.ledger, job)["error"]
 
 
-def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:
+def test_invalid_follow_ups_are_refused(lab: Lab) -> None:
     lab.attack(image_ids=[0])
     lab.attack(image_ids=[0], target=rows(lab, Attack)[0]["class_before"])
     with pytest.raises(ValueError, match="there is no attack 9"):
@@ -357,7 +357,7 @@ def test_what_cannot_be_followed_is_refused(lab: Lab) -> None:
         ablation_job(lab.ledger, lab.context.atlas, [1], layer="a..b")
 
 
-def test_the_job_says_which_epsilon_it_is_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_shows_the_current_epsilon(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[int, int, str | None]] = []
 
     def note(_watch: Any, done: int, total: int, note: str | None = None) -> None:

@@ -63,7 +63,9 @@ def test_shifts_are_those_of_the_whole_maps(convnext: VisionModel, pair: tuple[T
         )
 
 
-def test_an_image_beside_itself_moves_nothing(convnext: VisionModel, pair: tuple[Tensor, Tensor]) -> None:
+def test_an_image_compared_with_itself_shifts_nothing(
+    convnext: VisionModel, pair: tuple[Tensor, Tensor]
+) -> None:
     for shift in shifts(convnext, find_taps(convnext), pair[0], pair[0]):
         assert not shift.shift.any()
         assert shift.relative_change == 0
@@ -86,7 +88,7 @@ def a_shift(before: list[float], after: list[float]) -> Shift:
     )
 
 
-def test_the_most_moved_come_first_and_dead_channels_not_at_all() -> None:
+def test_the_most_shifted_channels_come_first_without_dead_ones() -> None:
     shift = a_shift([0, 0, 0, 0, 5, 0], [1, -3, 1, float("nan"), 5.5, 0])
     assert shift.most_moved(6) == [1, 0, 2, 4], (
         "ties: the lowest channel; no number, or 0 in both: not ranked"
@@ -109,7 +111,7 @@ def network(as_model: Wrap) -> VisionModel:
     return as_model(layers, size=16, classes=4)
 
 
-def test_a_held_channel_is_one_with_no_weights_and_that_bias(network: VisionModel) -> None:
+def test_a_clamped_channel_equals_zero_weights_and_that_bias(network: VisionModel) -> None:
     taps = find_taps(network)
     image, others = torch.rand(3, 16, 16), torch.rand(3, 3, 16, 16)
     means = clean_means(network, taps, image)
@@ -133,7 +135,7 @@ def test_a_held_channel_is_one_with_no_weights_and_that_bias(network: VisionMode
     assert torch.allclose(gradients, expected, atol=1e-7), "nothing flows through it backwards"
 
 
-def test_holding_nothing_changes_nothing_and_no_hook_stays(network: VisionModel) -> None:
+def test_clamping_nothing_changes_nothing_and_leaves_no_hook(network: VisionModel) -> None:
     taps = find_taps(network)
     image = torch.rand(2, 3, 16, 16)
     plain = network(image)
@@ -144,7 +146,7 @@ def test_holding_nothing_changes_nothing_and_no_hook_stays(network: VisionModel)
     assert torch.equal(network(image), plain)
 
 
-def test_channels_are_held_in_every_layout(convnext: VisionModel, pair: tuple[Tensor, Tensor]) -> None:
+def test_channels_are_clamped_in_every_layout(convnext: VisionModel, pair: tuple[Tensor, Tensor]) -> None:
     taps = find_taps(convnext)
     means = clean_means(convnext, taps, pair[0])
     assert len({tap.layout for tap in taps}) > 1
@@ -162,7 +164,7 @@ def test_channels_are_held_in_every_layout(convnext: VisionModel, pair: tuple[Te
         assert there[3].std() > 0
 
 
-def test_each_row_has_its_own_channels_held(network: VisionModel) -> None:
+def test_each_row_has_its_own_clamped_channels(network: VisionModel) -> None:
     taps = find_taps(network)
     images = torch.rand(3, 3, 16, 16)
     means = clean_means(network, taps, images[0])
@@ -205,7 +207,7 @@ class WithBlock(nn.Module):
         return logits
 
 
-def test_channels_of_any_module_are_held(as_model: Wrap) -> None:
+def test_channels_of_any_module_are_clamped(as_model: Wrap) -> None:
     torch.manual_seed(0)
     model = as_model(WithBlock(), size=16, classes=5)
     block = as_tap(choose_map(model, "block"))
@@ -291,7 +293,7 @@ def test_without_a_changed_class_or_enough_channels_there_is_no_verdict() -> Non
     assert said.reason.startswith("a has 1 other live channels")
 
 
-def test_a_channel_that_carries_the_attack_is_told_from_those_that_do_not(as_model: Wrap) -> None:
+def test_a_channel_that_carries_the_attack_is_distinguished_from_others(as_model: Wrap) -> None:
     """The class depends almost entirely on the first of 24 channels that copy the mean color."""
     conv, head = nn.Conv2d(3, 24, 1), nn.Linear(24, 2)
     with torch.no_grad():

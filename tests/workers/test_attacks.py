@@ -141,7 +141,7 @@ def test_pgd_stays_in_its_box_and_is_the_stronger_attack(
 
 @hypothesis_settings(deadline=None, max_examples=25)
 @given(epsilon=st.floats(0, 1), integer=st.booleans())
-def test_a_step_is_no_longer_than_epsilon_and_stays_in_the_range(epsilon: float, integer: bool) -> None:
+def test_a_step_is_at_most_epsilon_and_stays_in_range(epsilon: float, integer: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (2, 3, 8, 8), generator=generator).float() / 255
     sign = torch.randint(-1, 2, pixels.shape, generator=generator).float()
@@ -224,7 +224,7 @@ def test_success_that_comes_and_goes_is_found_where_it_comes_first(as_model: Wra
     assert [tuple(round(end, 6) for end in run) for run in found.successes] == [(0.02, 0.03), (0.085, 0.1)]
 
 
-def test_without_classes_each_image_leaves_its_own_prediction(
+def test_without_classes_each_attack_is_away_from_the_prediction(
     model: VisionModel, pixels: Tensor, classes: Tensor
 ) -> None:
     grid = Grid(step=0.01, cap=0.1)
@@ -266,15 +266,15 @@ def test_no_gradient_is_not_resistance(as_model: Wrap, network: type[nn.Module])
     assert torch.equal(fgsm(model, image, torch.tensor([1, 1]), 0.1), image)
 
 
-def test_what_resists_to_the_cap_is_censored(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
+def test_images_that_resist_up_to_the_cap_are_censored(
+    model: VisionModel, pixels: Tensor, classes: Tensor
+) -> None:
     found = smallest_epsilons(model, pixels, classes, grid=Grid(step=1e-6, cap=5e-6))
     assert {(search.outcome, search.epsilon, search.after) for search in found} == {("resisted", None, None)}
     assert all(search.gradient_norm > 0 and len(search.checked) == 6 for search in found)
 
 
-def test_an_attack_on_8_bits_is_what_the_png_holds(
-    model: VisionModel, pixels: Tensor, classes: Tensor
-) -> None:
+def test_an_8_bit_attack_equals_its_png(model: VisionModel, pixels: Tensor, classes: Tensor) -> None:
     grid = Grid(step=1 / 255, cap=40 / 255, integer=True)
     direction = loss_gradient(model, pixels, classes).sign()
     flipped = 0
@@ -308,7 +308,7 @@ def test_probabilities_are_the_softmax(model: VisionModel, pixels: Tensor, class
         )
 
 
-def test_each_pass_tells_where_it_is_and_may_stop_it(
+def test_each_pass_reports_progress_and_can_be_stopped(
     model: VisionModel, pixels: Tensor, classes: Tensor
 ) -> None:
     told: list[tuple[int, float]] = []
@@ -328,7 +328,7 @@ def test_each_pass_tells_where_it_is_and_may_stop_it(
         smallest_epsilons(model, pixels, classes, on_checked=stop)
 
 
-def test_a_grid_is_products_and_holds_its_cap() -> None:
+def test_a_grid_is_geometric_and_contains_its_cap() -> None:
     grid = Grid()
     assert (grid.first, grid.last) == (1, 500)
     assert grid.epsilon(500) == 0.5
@@ -452,7 +452,7 @@ def test_the_default_search_costs_less_than_steps_of_a_thousandth(as_model: Wrap
     assert geometric["passes"] < linear["passes"]
 
 
-def test_fifty_photographs_fall_where_a_plain_scan_says(photographs: list[tuple[Image.Image, str]]) -> None:
+def test_fifty_photos_match_a_plain_scan(photographs: list[tuple[Image.Image, str]]) -> None:
     """EfficientNet-Lite0 with its real weights; both searches stop at 0.006."""
     model = load_model("efficientnet-lite0")
     pictures = [torch.from_numpy(model.preprocessing(picture).copy()) for picture, _ in photographs[:50]]
@@ -509,7 +509,7 @@ def test_pgd_on_8_bits_stays_in_its_box(model: VisionModel, pixels: Tensor, clas
     assert (moved - pixels * 255).abs().max() < 4.001
 
 
-def test_a_request_is_complete_and_holds_only_what_its_mode_reads() -> None:
+def test_a_request_has_exactly_the_parameters_of_its_mode() -> None:
     smallest = parse_attack("fgsm", {})
     assert smallest == {
         "mode": "smallest", "grid": "geometric", "ratio": 1.5, "parts": 8, "cap": 0.5, "minimum": 0.0,

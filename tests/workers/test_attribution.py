@@ -354,7 +354,7 @@ def test_a_map_that_is_not_finite_is_refused(as_model: Wrap, pixels: Tensor) -> 
         attribute(model, pixels[:1], TARGETS[:1], "gradient", {})
 
 
-def test_a_constant_map_is_no_error(as_model: Wrap, pixels: Tensor) -> None:
+def test_a_constant_map_is_valid(as_model: Wrap, pixels: Tensor) -> None:
     model = made("mobilenet", as_model)
     for parameter in model.network.parameters():
         parameter.data.zero_()
@@ -388,7 +388,7 @@ NAMES = st.sampled_from(["samples", "seed", "noise_level", "variant", "layer", "
 
 @hypothesis_settings(max_examples=60, deadline=None)
 @given(given=st.dictionaries(NAMES, ANYTHING))
-def test_whatever_is_given_parameters_are_complete_and_in_range_or_refused(given: dict[str, Any]) -> None:
+def test_parameters_are_complete_and_in_range_or_refused(given: dict[str, Any]) -> None:
     for method in METHODS.values():
         try:
             parsed = method.parse(given)

@@ -442,7 +442,7 @@ CASES = [
     Case("without the classifier", without_head, REFUSED, "got 2 tensors (classifier.1.weight, ...) missing"),
     Case("another architecture's", of_another, REFUSED, "that the model lacks"),
     Case("optimizer's state alone", optimizer_alone, REFUSED, "got an optimizer's state"),
-    Case("metrics alone", metrics_alone, REFUSED, "got a dict with keys epoch, best, history: weights lie under"),
+    Case("metrics alone", metrics_alone, REFUSED, "got a dict with keys epoch, best, history: weights are expected"),
     Case("truncated torch file", truncated, REFUSED, "got a torch file that is truncated or damaged"),
     Case("truncated safetensors", truncated_safetensors, REFUSED, "got a file that is truncated, damaged"),
     Case("zip archive of something else", other_zip, REFUSED, "got a zip archive that is not a checkpoint (notes.txt)"),
@@ -478,13 +478,13 @@ CASES = [
          "got no file of weights"),
     Case("weights without config", folder_with(weights_alone), REFUSED, "expected config.json"),
     Case("unknown architecture", folder_with(lambda path: edit(path / "config.json", model_type="convnxt")), REFUSED,
-         "got 'convnxt': near are convnext"),
+         "got 'convnxt': similar names are convnext"),
     Case("no classifier (`model_type` bert)", folder_with(lambda path: edit(path / "config.json", model_type="bert")),
          REFUSED, "got model_type 'bert', for which transformers has none"),
     Case("folder without the classifier's tensors", folder_with(lost_head), REFUSED,
          "got none for 2 tensors (classifier.bias, ...)"),
     Case("`id2label` from 1", folder_with(labels_from_one, loads=True), LOADS, "counts from 1: class 1 is logit 0"),
-    Case("`id2label` with gaps", folder_with(labels_with_gaps, loads=True), LOADS, "names no class 2, 4"),
+    Case("`id2label` with gaps", folder_with(labels_with_gaps, loads=True), LOADS, "does not name class 2, 4"),
     Case("other class count than the weights'", folder_with(fewer_labels), REFUSED,
          "of another shape (classifier.bias (7,) for (2,))"),
     Case("PEFT adapter folder", folder_with(adapter), REFUSED, "got a PEFT adapter (adapter_config.json)"),
@@ -507,7 +507,7 @@ FORBIDDEN = ("unexpected", "weights_only", "trust_remote_code", "ignore_mismatch
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.habit)
-def test_a_checkpoint_loads_whole_or_says_what_it_is(case: Case, tmp_path: Path) -> None:
+def test_a_checkpoint_loads_completely_or_names_its_format(case: Case, tmp_path: Path) -> None:
     spec, network = case.make(tmp_path)
     if not case.loads:
         with pytest.raises(ModelError) as caught:
@@ -531,7 +531,7 @@ def test_a_checkpoint_loads_whole_or_says_what_it_is(case: Case, tmp_path: Path)
 
 
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "no terminal"])
-def test_nobody_is_asked_whether_to_run_a_folders_code(tmp_path: Path, terminal: bool) -> None:
+def test_a_folders_code_is_never_run_and_never_prompted_for(tmp_path: Path, terminal: bool) -> None:
     """Nor is a user who would answer `y`: the library's own prompt never appears."""
     convnext(tmp_path / "net")
     own_code(tmp_path / "net")

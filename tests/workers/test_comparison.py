@@ -93,7 +93,7 @@ def test_distances_are_spearmans_and_the_structural_similarity(
         assert found.ssim == pytest.approx(structural_similarity(first, here, data_range=span))
 
 
-def test_an_image_beside_itself_differs_by_nothing(model: VisionModel, panels: list[Panel]) -> None:
+def test_an_image_compared_with_itself_has_no_difference(model: VisionModel, panels: list[Panel]) -> None:
     made = compare(model, [panels[0], panels[0]], samples=6, noise_level=0.3)
     for found in made:
         assert found.standard_error is not None
@@ -113,9 +113,7 @@ def test_without_noise_a_difference_is_known_exactly(model: VisionModel, panels:
     assert made[1].difference.abs().max() > 1e-3
 
 
-def test_the_same_draws_make_the_difference_better_known_than_other_draws(
-    model: VisionModel, panels: list[Panel]
-) -> None:
+def test_paired_noise_gives_a_smaller_standard_error(model: VisionModel, panels: list[Panel]) -> None:
     clean, attacked = panels[:2]
     other = Panel(attacked.pixels, attacked.target, 99)
     _, paired, unpaired = compare(model, [clean, attacked, other], samples=16, noise_level=0.3)

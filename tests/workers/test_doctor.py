@@ -39,7 +39,7 @@ def with_normalization(model: VisionModel, mean: Triple, std: Triple) -> VisionM
         preprocessing=replace(model.preprocessing, mean=mean, std=std),
         vocabulary=model.vocabulary,
     )
-    return VisionModel(loaded, name="wrongly-normalised").eval()
+    return VisionModel(loaded, name="wrongly-normalized").eval()
 
 
 def test_a_model_fed_as_its_weights_want_is_found_healthy(lite0: VisionModel, labelled: Labelled) -> None:
@@ -149,14 +149,14 @@ def told(said: list[int], labels: list[int]) -> Labelled:
     return [(np.full((8, 8, 3), number, np.uint8), label) for number, label in zip(said, labels, strict=True)]
 
 
-def test_a_tenth_right_of_a_thousand_classes_is_no_guessing(as_model: Wrap) -> None:
+def test_a_tenth_correct_of_a_thousand_classes_is_above_chance(as_model: Wrap) -> None:
     """2 of 20 correct: the probability by chance is 0.02 %."""
     found = diagnose(
         as_model(Says(1000), size=8), told([1, 2, *range(100, 118)], [1, 2, *range(200, 236, 2)])
     )
     assert found.healthy
     assert "top-1 is 10.0% (95 % interval 1.2% to 31.7%)" in found.sentence, "Clopper and Pearson's table"
-    assert "among all 1,000 classes gives 0.1%, among the 20 that occur 5.0%" in found.sentence
+    assert "over all 1,000 classes gives 0.1%, among the 20 that occur 5.0%" in found.sentence
 
 
 def test_one_class_for_every_image_is_guessing_however_frequent_it_is(as_model: Wrap) -> None:

@@ -145,7 +145,7 @@ class Mixing(nn.Module):
 
 # 27 x 27 pixels; the unit's own 3 x 3 have mass 1, the whole input `share`
 @pytest.mark.parametrize(("share", "side"), [(0.01, 3), (1.0, 27), (100.0, 27), (0.06, 9)])
-def test_a_global_layer_is_measured_around_its_own_cell(share: float, side: int) -> None:
+def test_a_global_layer_is_measured_around_its_cell(share: float, side: int) -> None:
     model = Vision(Mixing(share), 9 * 3)
     whole = 27 * 27
     held = [(s, min(s / 3, 1.0) ** 2 + share * s * s / whole) for s in range(3, 28, 2)]
@@ -179,7 +179,7 @@ def test_a_deep_stack_mostly_sees_far_less_than_it_could() -> None:
     assert all(isinstance(side, int) for side in effective)
 
 
-def test_the_same_seed_gives_the_same_sizes_whatever_other_taps_there_are() -> None:
+def test_the_same_seed_gives_the_same_sizes_for_any_other_taps() -> None:
     model = Vision(deep(), 64)
     taps = [tap_on(model, str(index)) for index in range(0, 20, 2)]
     pixels = torch.rand(5, 3, 64, 64)

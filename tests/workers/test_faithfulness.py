@@ -50,7 +50,7 @@ def test_curves_are_those_of_a_loop_over_single_pixels(model: VisionModel, steps
     assert found.insertion_auc == pytest.approx(np.trapezoid(found.insertion, dx=1 / steps))
 
 
-def test_curves_begin_and_end_at_whole_images_whatever_the_map(model: VisionModel) -> None:
+def test_curves_begin_and_end_at_whole_images_for_any_map(model: VisionModel) -> None:
     pixels = image()
     with torch.no_grad():
         whole = float(model(pixels).softmax(1)[0, 1])
@@ -67,7 +67,7 @@ def test_the_sign_of_a_map_plays_no_part(model: VisionModel) -> None:
     assert faithfulness(model, image(), 0, heat) == faithfulness(model, image(), 0, -heat)
 
 
-def test_a_map_that_finds_what_matters_scores_better_than_its_opposite(as_model: Wrap) -> None:
+def test_a_correct_map_scores_better_than_its_inverse(as_model: Wrap) -> None:
     """Only the pixels of one square matter."""
 
     class Square(nn.Module):

@@ -50,7 +50,7 @@ class Residual(nn.Module):
 
 
 @pytest.mark.parametrize("library", ["plain", "torchvision", "timm", "lite0"])
-def test_a_folded_network_says_the_same(as_model: Wrap, lite0: VisionModel, library: str) -> None:
+def test_a_folded_network_gives_the_same_outputs(as_model: Wrap, lite0: VisionModel, library: str) -> None:
     if library == "plain":
         network: nn.Module = nn.Sequential(
             nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, groups=8),
@@ -79,7 +79,7 @@ def test_a_folded_network_says_the_same(as_model: Wrap, lite0: VisionModel, libr
 @pytest.mark.parametrize("kernel", [2, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("groups", [1, 8])
-def test_padding_and_rectifier_are_the_convolutions_own(
+def test_padding_and_relu_equal_the_convolutions(
     as_model: Wrap, size: int, kernel: int, stride: int, groups: int
 ) -> None:
     """TensorFlow's padding is wider on one side; folding saves passes over memory, and the result is bit-identical."""
@@ -114,7 +114,7 @@ def test_without_normalizations_there_is_no_copy(as_model: Wrap) -> None:
 
 
 @pytest.mark.parametrize("kind", ["past", "twice"])
-def test_what_another_layer_sees_too_is_not_folded(as_model: Wrap, kind: str) -> None:
+def test_shared_outputs_are_not_folded(as_model: Wrap, kind: str) -> None:
     model = as_model(with_statistics(Residual(kind)), size=32, classes=5)
     assert folded(model, PIXELS) is model
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

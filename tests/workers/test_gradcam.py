@@ -214,7 +214,7 @@ def test_the_default_map_is_that_of_the_last_join_that_reaches_the_class(
 
 
 @pytest.mark.parametrize("name", ["torchvision resnet", "transformers resnet", "timm resnet"])
-def test_a_branch_before_the_join_holds_a_part_and_the_block_all(name: str, as_model: Wrap) -> None:
+def test_a_residual_branch_has_a_part_and_the_block_has_all(name: str, as_model: Wrap) -> None:
     """By brute force: with a map detached, does the class still depend on the pixels?"""
     model = _made(name, as_model)
     maps = module_maps(model, find_taps(model))

@@ -97,7 +97,7 @@ def save_model(folder: Path) -> Any:
     return network
 
 
-def test_a_model_of_the_hub_is_fetched_once_without_what_it_does_not_need(hub: Path) -> None:
+def test_a_hub_model_is_fetched_once_with_only_the_needed_files(hub: Path) -> None:
     save_model(hub / "org" / "net")
     (hub / "org" / "net" / "tf_model.h5").write_bytes(b"another framework's weights")
     (hub / "org" / "net" / "pytorch_model.bin").write_bytes(b"the same weights, pickled")
@@ -115,7 +115,7 @@ def test_a_model_of_the_hub_is_fetched_once_without_what_it_does_not_need(hub: P
     assert load_model("hf:org/net", hub_timeout=0.1).weights_sha256() == model.weights_sha256()
 
 
-def test_what_arrived_is_counted_while_folders_come_and_go(tmp_path: Path) -> None:
+def test_downloaded_bytes_are_counted_while_folders_change(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "weights").write_bytes(b"12345")
     stop = threading.Event()
@@ -177,7 +177,7 @@ def silent_server() -> Iterator[str]:
         ("timm:resnet10t.c3_in1k", "hf download timm/resnet10t.c3_in1k --local-dir resnet10t.c3_in1k"),
     ],
 )
-def test_a_hub_that_never_answers_is_given_up_in_time(
+def test_a_hub_that_never_answers_times_out(
     silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, how: str
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", silent_server)
@@ -192,7 +192,7 @@ def test_a_hub_that_never_answers_is_given_up_in_time(
     assert "\n" not in message
 
 
-def test_a_hub_that_refuses_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_by_the_hub_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")

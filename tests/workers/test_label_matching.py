@@ -63,7 +63,7 @@ def test_a_wnid_decides_alone() -> None:
     assert found(imagenet(), SetLabel("n00000001", "tench")) == [("none", None)]
 
 
-def test_a_name_of_two_imagenet_classes_is_ambiguous_whatever_a_list_calls_them() -> None:
+def test_a_name_of_two_imagenet_classes_is_ambiguous() -> None:
     matches = match_labels(imagenet(), [SetLabel(None, "crane"), SetLabel(None, "maillot")])
     assert [(match.how, match.index, match.candidates) for match in matches.values()] == [
         ("ambiguous", None, (134, 517)),
@@ -93,7 +93,7 @@ def test_synonyms_and_lists_meet_in_both_directions() -> None:
     assert found(own("dog", "cat"), "dog, black") == [("none", None)]
 
 
-def test_what_a_person_settled_comes_first() -> None:
+def test_user_matches_take_precedence() -> None:
     settled: dict[str, int | None] = {"crane": 134, "tench": None, "n01443537": 5}
     labels = ("crane", "tench", SetLabel("n01443537", "goldfish"))
     assert found(imagenet(), *labels, settled=settled) == [
@@ -103,5 +103,5 @@ def test_what_a_person_settled_comes_first() -> None:
     ]
 
 
-def test_no_label_is_no_class() -> None:
+def test_a_missing_label_has_no_class() -> None:
     assert found(imagenet(), SetLabel(None, None), "", " ") == [("none", None)] * 3

@@ -92,7 +92,7 @@ def test_a_query_string_is_converted_from_text() -> None:
         ("limit", "٣"), ("clip", "nan"), ("clip", "inf"), ("clip", "10"), ("high", "-1"), ("high", "null"),
     ],
 )  # fmt: skip
-def test_text_that_is_no_number_in_range_is_refused(name: str, text: str) -> None:
+def test_text_outside_the_number_range_is_refused(name: str, text: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{name}: expected a (whole )?number from .*, got '"):
         read_members({name: text}, Shown, from_text=True)
 

@@ -69,7 +69,7 @@ def test_a_loaded_model_is_ready_for_inference(lite0: VisionModel) -> None:
     assert pixels.grad.abs().sum() > 0
 
 
-def test_the_packaged_model_knows_what_is_on_photographs(
+def test_the_packaged_model_recognizes_photos(
     lite0: VisionModel, share_right: Callable[[VisionModel], float]
 ) -> None:
     assert share_right(lite0) >= 0.82
@@ -114,7 +114,7 @@ def test_loading_twice_gives_equal_weights_and_another_file_others(convnext_fold
     assert load_model(str(convnext_folder)).weights_sha256() != first
 
 
-def test_a_folder_without_a_processor_gets_a_default_and_says_so(convnext_folder: Path) -> None:
+def test_a_folder_without_a_processor_gets_a_stated_default(convnext_folder: Path) -> None:
     (convnext_folder / "preprocessor_config.json").unlink()
     model = load_model(str(convnext_folder))
     assert model.preprocessing.input_size == (224, 224)
@@ -148,12 +148,12 @@ def test_truncated_weights_are_an_error(convnext_folder: Path) -> None:
         load_model(str(convnext_folder))
 
 
-def test_a_folder_of_something_else_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_states_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match=r"expected config.json .* or convscope.json in .*, got neither"):
         load_model(str(tmp_path))
 
 
-def test_a_timm_folder_loads_as_the_hub_holds_it(tmp_path: Path) -> None:
+def test_a_timm_folder_loads_as_stored_on_the_hub(tmp_path: Path) -> None:
     timm = import_library("timm")
     network = timm.create_model("resnet10t", num_classes=3)
     import_library("timm.models._hub").save_for_hf(
@@ -187,7 +187,7 @@ def mobilenet_folder(shared_data: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_described_state_dict_sees_what_its_weights_were_trained_on(
+def test_a_described_state_dict_uses_its_training_preprocessing(
     mobilenet_folder: Path, share_right: Callable[[VisionModel], float]
 ) -> None:
     model = load_model(str(mobilenet_folder))
@@ -209,7 +209,7 @@ def test_a_described_state_dict_sees_what_its_weights_were_trained_on(
             {"architecture": "torchvision:resnet18"},
             "expected the weights of resnet18 in .* missing.* that the model lacks",
         ),
-        ({"architecture": "torchvision:mobilenet_v7"}, "near are mobilenet_v2"),
+        ({"architecture": "torchvision:mobilenet_v7"}, "similar names are mobilenet_v2"),
         ({"architecture": "keras:mobilenet"}, "expected an architecture torchvision:NAME or timm:NAME"),
         ({"mena": [0, 0, 0]}, "expected settings among architecture, weights, .* got 'mena'"),
         ({"std": [0, 1, 1]}, "std positive"),
@@ -288,7 +288,7 @@ def test_torchvisions_own_file_put_into_the_models_folder_is_found(tmp_path: Pat
     assert torch.equal(model.network.classifier[1].weight, network.classifier[1].weight)  # type: ignore[index,union-attr]
 
 
-def test_a_timm_model_put_where_the_sentence_says_is_found(tmp_path: Path) -> None:
+def test_a_timm_model_in_the_stated_place_is_found(tmp_path: Path) -> None:
     network = import_library("timm").create_model("resnet10t.c3_in1k", pretrained=False)
     save = import_library("timm.models._hub").save_for_hf
     save(network, str(tmp_path / "resnet10t.c3_in1k"), safe_serialization=True)
@@ -298,9 +298,7 @@ def test_a_timm_model_put_where_the_sentence_says_is_found(tmp_path: Path) -> No
         assert model.vocabulary is imagenet()
 
 
-def test_a_model_of_ones_own_in_the_models_folder_goes_by_its_name(
-    convnext_folder: Path, tmp_path: Path
-) -> None:
+def test_a_user_model_in_the_models_folder_is_found_by_name(convnext_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(convnext_folder, tmp_path / "models" / "mine")
     assert load_model("mine", models_folder=tmp_path / "models").name == "mine"
     with pytest.raises(UnknownModel, match=r"got 'mien'; did you mean 'mine'"):
@@ -317,10 +315,10 @@ def test_a_model_of_ones_own_in_the_models_folder_goes_by_its_name(
         ("", "or a folder that exists, got ''"),
         ("hf:", "got 'hf:'"),
         ("hf:a/b/c", "expected hf:ORG/NAME, got 'hf:a/b/c'"),
-        ("torchvision:resnet51", "near are resnet50"),
+        ("torchvision:resnet51", "similar names are resnet50"),
         ("torchvision:resnet50.V3", "among IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, got 'V3'"),
         ("torchvision:fasterrcnn_resnet50_fpn", "expected a classifier of torchvision"),
-        ("timm:resnot50", "near are resnet50"),
+        ("timm:resnot50", "similar names are resnet50"),
         ("timm:resnet50.mine", "expected weights of timm:resnet50 among .*a1_in1k"),
         ("timm:test_vit4", "expected weights|has none|no weights"),
         ("/nowhere/at/all", "or a folder that exists, got '/nowhere/at/all'"),
@@ -353,7 +351,7 @@ def test_a_name_given_must_fit_an_address_too(name: str) -> None:
         load_model("efficientnet-lite0", name=name)
 
 
-def test_a_model_is_called_as_told() -> None:
+def test_a_model_has_the_given_name() -> None:
     assert load_model("efficientnet-lite0", name="lite-2").name == "lite-2"
 
 

@@ -55,14 +55,14 @@ def test_the_layer_alone_is_the_formula_in_float64() -> None:
         )
 
 
-def test_copies_of_weights_are_no_part_of_what_an_image_needs(model: VisionModel) -> None:
+def test_copied_weights_do_not_count_as_memory_per_image(model: VisionModel) -> None:
     quick = copy.deepcopy(model)
     optimize_for_inference(quick.network)
     pixels = torch.rand(1, 3, 64, 64)
     assert chunk_size(quick, pixels) >= chunk_size(model, pixels)
 
 
-def test_weights_and_taps_stay_what_they_were(model: VisionModel) -> None:
+def test_weights_and_taps_are_unchanged(model: VisionModel) -> None:
     quick = copy.deepcopy(model)
     optimize_for_inference(quick.network)
     assert quick.weights_sha256() == model.weights_sha256()

@@ -58,7 +58,9 @@ def levels_apart(ours: npt.NDArray[Any], theirs: npt.NDArray[Any], preprocessing
         "RegNet_Y_16GF_Weights.IMAGENET1K_SWAG_E2E_V1",
     ],
 )
-def test_torchvisions_own_transforms_give_the_same_to_the_level(weights: str, size: tuple[int, int]) -> None:
+def test_preprocessing_equals_torchvisions_transforms_to_the_level(
+    weights: str, size: tuple[int, int]
+) -> None:
     theirs = import_library("torchvision.models").get_weight(weights)
     ours = preprocessing_of_weights(theirs)
     image = picture(*size)
@@ -75,7 +77,7 @@ def test_torchvisions_own_transforms_give_the_same_to_the_level(weights: str, si
         ("mobilenetv3_small_050", {"input_size": (3, 160, 160)}),
     ],
 )
-def test_timms_own_transform_gives_the_same_to_the_level(name: str, settings: dict[str, Any]) -> None:
+def test_preprocessing_equals_timms_transform_to_the_level(name: str, settings: dict[str, Any]) -> None:
     data = import_library("timm.data")
     network = import_library("timm").create_model(name, pretrained_cfg_overlay=settings)
     ours, note = preprocessing_of_timm(network)
@@ -135,7 +137,7 @@ def test_a_gray_image_is_the_same_to_a_gray_model_as_in_colors() -> None:
     assert (ours(gray.convert("RGB"))[:, :, 0] == np.asarray(gray)).all()
 
 
-def test_what_came_later_shows_in_the_text_of_digests_only_where_it_is_used() -> None:
+def test_new_settings_enter_digests_only_if_used() -> None:
     """Digests of models that are already indexed depend on this text, so it must not change for them."""
     assert repr(PLAIN) == (
         "Preprocessing(input_size=(224, 224), resize=256, interpolation='bilinear', mean=(0.5, 0.5, 0.5), "
@@ -163,7 +165,9 @@ PROCESSORS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("backend", ["Pil", ""], ids=["pillow", "torchvision"])
 @pytest.mark.parametrize(("name", "settings"), PROCESSORS)
-def test_transformers_own_processor_gives_the_same(name: str, settings: dict[str, Any], backend: str) -> None:
+def test_preprocessing_equals_transformers_processor(
+    name: str, settings: dict[str, Any], backend: str
+) -> None:
     """To within one level of its Pillow pipeline; its torchvision pipeline resizes tensors and rounds differently."""
     processor = getattr(import_library("transformers"), name + backend)(**settings)
     ours, note, reverse = preprocessing_of_processor(processor)

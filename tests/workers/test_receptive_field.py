@@ -294,7 +294,7 @@ def test_the_box_of_every_unit_is_the_support_of_its_gradient(name: str) -> None
 
 
 @pytest.mark.parametrize("name", GLOBAL)
-def test_what_mixes_all_positions_is_global(name: str) -> None:
+def test_operators_that_mix_all_positions_are_global(name: str) -> None:
     field = assert_boxes_are_the_support(GLOBAL[name]())
     assert field.is_global
     assert field.exact
@@ -302,7 +302,7 @@ def test_what_mixes_all_positions_is_global(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_units_with_boxes_of_different_sizes_are_held_by_a_box_that_says_so(name: str) -> None:
+def test_units_with_different_boxes_share_a_bounding_box_marked_inexact(name: str) -> None:
     field = assert_boxes_are_the_support(HELD[name]())
     assert not field.exact
 
@@ -322,7 +322,7 @@ def test_a_recurrent_layer_in_both_directions_sees_the_line_it_scans_and_no_othe
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_a_recurrent_layer_in_one_direction_sees_what_it_has_read(kind: type[nn.RNNBase]) -> None:
+def test_a_unidirectional_recurrent_layer_sees_its_past(kind: type[nn.RNNBase]) -> None:
     field = assert_boxes_are_the_support(Scan(kind, "rows"))
     assert not field.exact, "the boxes grow along the row"
     assert (field.size or (0, 0))[0] == 2
@@ -361,7 +361,7 @@ def test_cells_called_step_by_step_are_followed() -> None:
     assert (field.size or (0, 0))[0] == 1
 
 
-def test_an_empty_slice_of_tokens_is_no_obstacle() -> None:
+def test_an_empty_slice_of_tokens_is_traced() -> None:
     """As in networks without prefix tokens, which slice zero of them off their queries."""
     field = assert_boxes_are_the_support(
         nn.Sequential(

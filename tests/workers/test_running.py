@@ -77,7 +77,7 @@ def test_a_job_is_computed_once_however_often_it_is_delivered(settings: Settings
     assert [item["result"] for item in job_queries.job_items(ledger, job)] == [100, 101, 102]
 
 
-def test_a_number_that_is_no_job_is_passed_over(settings: Settings, ledger: Ledger) -> None:
+def test_a_message_without_a_job_is_skipped(settings: Settings, ledger: Ledger) -> None:
     runner(settings, ledger, Counted()).run(99)
 
 
@@ -119,9 +119,7 @@ def test_an_unexpected_error_fails_the_job_with_its_traceback(settings: Settings
     assert kind.computed == [0], "another attempt would meet the same"
 
 
-def test_a_full_disk_makes_the_job_wait_and_the_next_try_goes_on_where_it_was(
-    settings: Settings, ledger: Ledger
-) -> None:
+def test_a_full_disk_delays_the_job_which_then_resumes(settings: Settings, ledger: Ledger) -> None:
     full = True
 
     def act(item: Record, _progress: Callable[[int, int], None]) -> None:
@@ -302,7 +300,7 @@ def test_the_lease_is_renewed_while_an_item_takes_long(settings: Settings, ledge
     assert shown[-1] > 0.5
 
 
-def test_somebody_who_waits_passes_a_nights_work(settings: Settings, ledger: Ledger) -> None:
+def test_interactive_jobs_overtake_batch_jobs(settings: Settings, ledger: Ledger) -> None:
     order: list[tuple[int, int]] = []
 
     def act(item: Record, _progress: Callable[[int, int], None]) -> None:

@@ -39,14 +39,14 @@ def started(folder: Path, *, first: str = "", **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_the_process_starts_anew_once_with_its_arguments_and_its_id(tmp_path: Path) -> None:
+def test_the_process_restarts_once_with_its_arguments_and_pid(tmp_path: Path) -> None:
     lines = started(tmp_path)
     assert len(lines) == 3
     assert lines[0] == lines[1]
     assert lines[2] == f"goes on {SETTINGS['MALLOC_MMAP_THRESHOLD_']} ['a b', '--c']"
 
 
-def test_a_persons_own_setting_is_kept(tmp_path: Path) -> None:
+def test_a_user_setting_is_kept(tmp_path: Path) -> None:
     lines = started(tmp_path, MALLOC_MMAP_THRESHOLD_="1000000")
     assert lines[2:] == ["goes on 1000000 ['a b', '--c']"]
 

@@ -24,7 +24,7 @@ from workers.requests.parameters import InvalidRequest
 from workers.requests.saliency import faithfulness_job, saliency_job
 
 
-def test_a_map_is_what_the_method_gives_for_what_the_model_sees(lab: Lab, lite0: VisionModel) -> None:
+def test_a_map_equals_the_method_on_the_model_input(lab: Lab, lite0: VisionModel) -> None:
     job = lab.run()
     maps = job_queries.job_maps(lab.ledger, job, steps=50)
     assert [found["image_id"] for found in maps] == [0, 1]
@@ -81,7 +81,7 @@ def test_a_map_whose_file_was_removed_is_computed_again_under_its_number(lab: La
         ({"method": "occlusion", "parameters": {"window": 300}}, "window: expected at most 224"),
     ],
 )
-def test_an_item_that_cannot_have_a_map_says_why(lab: Lab, changes: dict[str, Any], sentence: str) -> None:
+def test_an_item_without_a_map_states_the_reason(lab: Lab, changes: dict[str, Any], sentence: str) -> None:
     found = job_queries.job(lab.ledger, lab.run(**({"image_ids": [0], "parameters": {}} | changes)))
     assert found["state"] == "failed"
     assert sentence in found["error"]
@@ -128,7 +128,7 @@ def test_other_weights_under_the_same_name_are_refused(lab: Lab, reference: Mode
         lab.models.get(name="x", source="efficientnet-lite0", digest="1" * 64)
 
 
-def test_curves_are_kept_beside_their_map(lab: Lab) -> None:
+def test_curves_are_stored_with_their_map(lab: Lab) -> None:
     job = lab.run(image_ids=[0])
     number = job_queries.job_maps(lab.ledger, job, steps=50)[0]["map"]
     scoring = lab.do(faithfulness_job(lab.ledger, [number], steps=6))

@@ -90,7 +90,7 @@ def test_it_is_captums_with_the_same_noise(
 
 @pytest.mark.parametrize("samples", [1, 2, 7])
 @pytest.mark.parametrize("colours", ["max_abs", "sum"])
-def test_without_noise_it_is_the_gradient_whatever_the_number_of_samples(
+def test_without_noise_smoothgrad_is_the_gradient(
     model: VisionModel, pixels: Tensor, samples: int, colours: str
 ) -> None:
     found = smoothgrad(model, pixels, TARGETS, samples=samples, noise_level=0, seed=0, colours=colours)
@@ -154,7 +154,7 @@ def test_a_seed_draws_the_same_noise_for_every_image_and_another_seed_other_nois
     assert len({tuple(noise.flatten().tolist()) for noise in drawn}) == 9
 
 
-def test_noise_has_the_level_that_was_asked_for(model: VisionModel, pixels: Tensor) -> None:
+def test_noise_has_the_requested_level(model: VisionModel, pixels: Tensor) -> None:
     seen: list[Tensor] = []
     inner = model.network
 
@@ -242,6 +242,6 @@ def big(as_model: Wrap) -> VisionModel:
     return as_model(transformers.ConvNextForImageClassification(config))
 
 
-def test_larger_pictures_go_through_in_smaller_chunks(big: VisionModel) -> None:
+def test_larger_images_are_computed_in_smaller_chunks(big: VisionModel) -> None:
     small, large = (chunk_size(big, torch.rand(1, 3, side, side)) for side in (96, 224))
     assert small > large >= 1

@@ -61,7 +61,7 @@ def test_the_same_content_is_the_same_job_and_other_content_another(atlas: Atlas
     assert len({new.key for new in [base, *other]}) == len(other) + 1
 
 
-def test_a_layer_that_an_indexed_model_cannot_have_is_refused_when_it_is_asked_for(atlas: Atlas) -> None:
+def test_a_layer_missing_from_an_indexed_model_is_refused_on_submission(atlas: Atlas) -> None:
     indexed = choose_models(atlas, ["synthetic"])
     rows = atlas.fetch(layers("synthetic"))
     module = rows[-1]["module"]
@@ -106,8 +106,8 @@ def test_every_image_under_every_model_is_an_item_and_an_images_maps_lie_togethe
         ({"image_ids": [True]}, "ids: painted has images 0 to 5, not True"),
         ({"image_ids": []}, "expected at least one image id"),
         ({"method": "lime"}, "method: expected one of smoothgrad"),
-        ({"target": -1}, "target: expected prediction, label or the index"),
-        ({"target": 1.5}, "target: expected prediction, label or the index"),
+        ({"target": -1}, "target: expected prediction, label or a class index"),
+        ({"target": 1.5}, "target: expected prediction, label or a class index"),
         ({"queue": "x"}, "queue: expected one of interactive, batch"),
         ({"models": "synthetic", "target": 5000}, "target: synthetic has classes 0 to .*, not 5,000"),
         (
@@ -116,14 +116,14 @@ def test_every_image_under_every_model_is_an_item_and_an_images_maps_lie_togethe
         ),
     ],
 )
-def test_what_cannot_be_is_refused(atlas: Atlas, changes: dict[str, object], sentence: str) -> None:
+def test_invalid_requests_are_refused(atlas: Atlas, changes: dict[str, object], sentence: str) -> None:
     if changes.get("models") == "synthetic":
         changes = changes | {"models": choose_models(atlas, ["synthetic"])}
     with pytest.raises(InvalidRequest, match=sentence):
         request(atlas, **changes)
 
 
-def test_what_no_image_or_model_has_is_refused(atlas: Atlas) -> None:
+def test_labels_and_classes_that_do_not_occur_are_refused(atlas: Atlas) -> None:
     models = choose_models(atlas, ["synthetic"])
     assert request(atlas, models=models, target="label").kind == "saliency"
     with atlas.publish() as connection:
@@ -193,7 +193,7 @@ def test_an_empty_home_has_nothing_to_ask_about(settings: Settings) -> None:
         choose_models(Atlas(settings), ["net"])
 
 
-def test_an_office_without_a_broker_keeps_the_request_and_says_so(
+def test_a_request_without_a_broker_is_kept_and_reported(
     settings: Settings, atlas: Atlas, ledger: Ledger
 ) -> None:
     office = JobSubmitter(settings, ledger)
@@ -217,7 +217,7 @@ def test_curves_of_maps_that_are_not_there_are_refused(ledger: Ledger) -> None:
     ("text", "ids"),
     [("0", [0]), ("0,1,4", [0, 1, 4]), ("4-6, 1", [4, 5, 6, 1]), ("1,1-2", [1, 2]), (" 7 - 8 ", [7, 8])],
 )
-def test_numbers_of_images_are_read_as_people_write_them(text: str, ids: list[int]) -> None:
+def test_image_numbers_accept_ranges_and_spaces(text: str, ids: list[int]) -> None:
     assert parse_ids(text) == ids
 
 
@@ -234,7 +234,7 @@ def test_a_text_is_numbers_or_refused_in_a_sentence(text: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["cat", -1, 1.5, True, None, [], 10**9, "", "1.0"])
-def test_a_target_that_is_none_is_refused(given: object) -> None:
+def test_an_invalid_target_is_refused(given: object) -> None:
     with pytest.raises(InvalidRequest, match="target: expected prediction, label"):
         parse_target(given)
     assert parse_target("17") == parse_target(17) == 17

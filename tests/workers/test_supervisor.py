@@ -18,7 +18,7 @@ from workers.queue.supervisor import Supervisor, wait_until
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
-def test_a_child_that_is_killed_is_started_again() -> None:
+def test_a_killed_child_is_restarted() -> None:
     with Supervisor() as children:
         first = children.start("sleeper", SLEEP, restart=True).pid
         os.kill(first, signal.SIGKILL)
@@ -40,7 +40,7 @@ def test_a_child_whose_end_is_the_end_of_all_is_named() -> None:
         assert children.look() is None
 
 
-def test_a_child_that_keeps_failing_at_its_start_is_given_up_with_a_sentence(
+def test_a_child_that_keeps_failing_at_start_is_abandoned_with_a_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("workers.queue.supervisor.FIRST_PAUSE", 0.01)
@@ -85,7 +85,7 @@ def test_pauses_grow_with_early_ends_in_a_row() -> None:
     assert pauses == [1, 1, 2, 4, 8, 16, 16]
 
 
-def test_a_child_is_started_anew_as_it_was_last_told(tmp_path: Path) -> None:
+def test_a_child_is_restarted_with_its_last_arguments(tmp_path: Path) -> None:
     with Supervisor() as children:
         first = children.start("sleeper", SLEEP, restart=True, stdout=subprocess.PIPE)
         told = tmp_path / "told"
@@ -130,7 +130,7 @@ def test_a_program_that_cannot_be_started_is_named(capfd: pytest.CaptureFixture[
     )
 
 
-def test_a_broker_that_hangs_is_killed_and_started_again(
+def test_a_hanging_broker_is_killed_and_restarted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("commands.serve.MAX_SILENT_LOOKS", 2)

@@ -229,7 +229,7 @@ def test_a_tokens_position_is_its_patch(name: str, as_model: Wrap) -> None:
 
 
 @pytest.mark.parametrize("layer", ["stage1.block1.dwconv", "stage1.block1.pwconv1", "stage1.block1.pwconv2"])
-def test_a_maps_position_is_its_place_on_the_picture(layer: str, as_model: Wrap) -> None:
+def test_map_positions_correspond_to_image_positions(layer: str, as_model: Wrap) -> None:
     model = as_model(transformers_net("ConvNext", depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32]))
     tap = next(tap for tap in find_taps(model) if tap.layer == layer)
     plain = torch.full((1, 3, 224, 224), 0.5)
@@ -392,7 +392,7 @@ class Pooling(nn.Module):
         return logits
 
 
-def test_every_layer_that_is_no_tap_is_listed_with_its_reason(as_model: Wrap) -> None:
+def test_every_layer_left_out_is_listed_with_its_reason(as_model: Wrap) -> None:
     model = as_model(Pooling(), size=32, classes=10)
     assert [tap.module for tap in find_taps(model)] == ["conv"]
     assert {entry.module: entry.reason.split(":")[0] for entry in find_left_out(model)} == {
@@ -422,7 +422,7 @@ class Scanned(nn.Module):
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("both", [True, False])
-def test_what_follows_a_recurrent_layer_keeps_its_place(
+def test_layers_after_a_recurrent_layer_keep_their_positions(
     as_model: Wrap, kind: type[nn.RNNBase], both: bool
 ) -> None:
     model = as_model(Scanned(kind, bidirectional=both), size=32, classes=10)

@@ -55,8 +55,10 @@ class Entry:
 def main() -> int:
     """Examine, print and write; the exit status is the number of networks with a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="*", help="names to match as the shell does")
-    parser.add_argument("--resume", action="store_true", help="keep what the page has, examine the rest")
+    parser.add_argument("--only", default="*", help="shell pattern for the names of networks")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the results on the page and examine the rest"
+    )
     parser.add_argument("--seconds", type=int, default=90, help="time limit for each network")
     parser.add_argument("--no-write", action="store_true", help="leave docs/zoo.md as it is")
     options = parser.parse_args()

@@ -54,7 +54,7 @@ def test_a_network_of_each_kind_has_no_fault(name: str) -> None:
         ("transformers swin", "windows"),
     ],
 )
-def test_what_is_no_map_is_left_out_with_its_reason(name: str, reason: str) -> None:
+def test_outputs_that_are_not_maps_are_left_out_with_their_reason(name: str, reason: str) -> None:
     reasons = {entry.reason for entry in _found(name).left_out}
     assert any(reason in given for given in reasons), reasons
 

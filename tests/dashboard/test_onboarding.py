@@ -49,7 +49,7 @@ def properties(component: Any) -> Iterator[dict[str, Any]]:
     yield from within(json.loads(to_json(component)))
 
 
-def test_empty_pages_tell_the_steps_of_the_first_run(empty_context: Context) -> None:
+def test_empty_pages_show_the_steps_of_the_first_run(empty_context: Context) -> None:
     write_first_run(empty_context.settings.home, FirstRun(WORDS, 1, 5, 36, "indexing"))
     for words in (
         text(patches.show_patches("", None, "/").heading),
@@ -65,7 +65,7 @@ def test_empty_pages_tell_the_steps_of_the_first_run(empty_context: Context) -> 
     assert work(empty_context)["first_run"]["done"] == 5
 
 
-def test_a_set_of_ones_own_is_not_part_of_the_first_run(empty_context: Context) -> None:
+def test_user_sets_are_not_part_of_the_first_run(empty_context: Context) -> None:
     write_first_run(empty_context.settings.home, FirstRun(WORDS, 1, 5, 36, "indexing"))
     import_pictures(empty_context.settings, painted_pictures(3), image_set="mine")
     words = text(overview.show_overview("?images=mine", None, "/overview"))
@@ -73,7 +73,7 @@ def test_a_set_of_ones_own_is_not_part_of_the_first_run(empty_context: Context) 
     assert "(waiting)" not in words
 
 
-def test_a_first_run_that_failed_says_why(empty_context: Context) -> None:
+def test_a_failed_first_run_shows_its_error(empty_context: Context) -> None:
     write_first_run(empty_context.settings.home, FirstRun(WORDS, 2, error="no space left on device"))
     words = text(patches.show_patches("", None, "/").heading)
     assert (
@@ -83,7 +83,7 @@ def test_a_first_run_that_failed_says_why(empty_context: Context) -> None:
     assert status(empty_context)["first_run"] == [2, "no space left on device"]
 
 
-def test_the_tour_stands_where_nothing_is_chosen_yet(context: Context) -> None:
+def test_the_tour_is_shown_until_something_is_selected(context: Context) -> None:
     assert "What to click first" in text(patches.show_patches("", None, "/").tour)
     assert patches.show_patches("?model=synthetic&images=painted", None, "/").tour is not None
     assert patches.show_patches("?layer=stage2.downsampling", None, "/").tour is None
@@ -125,7 +125,7 @@ def test_models_that_wait_on_a_hub_are_offered_until_they_are_there(empty_contex
     assert all(NAMED_MODELS[found["data-offer"]].download for found in offered)
 
 
-def test_photographs_come_before_probe_pictures_that_are_newer(empty_context: Context) -> None:
+def test_photos_are_preferred_to_newer_probe_images(empty_context: Context) -> None:
     settings = empty_context.settings
     import_pictures(settings, painted_pictures(21), image_set="painted")
     add_run(settings, image_set="painted")
