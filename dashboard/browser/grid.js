@@ -1,70 +1,94 @@
-/* The grid of patches: the server sends records, this draws them, loads the pictures, shows what is
-   under the pointer or the focus, and moves the focus by arrow keys. */
-// @ts-nocheck
+/* The grid of patches: Python sends records, this renders them, loads the images of rows, describes the
+   patch under the pointer or the focus, and moves the focus by arrow keys. */
+import { hit, make } from "./base.js";
 import { convscope } from "./namespace.js";
 
-function make(tag, className, text) {
-    const element = document.createElement(tag);
-    if (className) element.className = className;
-    if (text !== undefined) element.textContent = text;
-    return element;
-}
+/** @typedef {[number, number, number, number]} Box y, x, y, x in pixels, half-open */
+/**
+ * @typedef {[rank: number, activation: string, image: number, label: string, index: number | null,
+ *     wnid: string, name: string, y: number, x: number, field: Box | null, effective: Box | null]} Patch
+ * a patch, in the order of `cell` in components/grid.py
+ */
+/**
+ * @typedef {{ channel: string, dead: boolean, href: string, lines: string[], picture: string, fine: string,
+ *     cells: Patch[] }} Row
+ */
+/** @typedef {{ tile: string, k: number, image: string, rows: Row[] }} Grid */
+/**
+ * @typedef {{ empty: string, groups: { label: string, count: string, href: string, more: number,
+ *     chips: [channel: string, rank: number, activation: string][] }[] }} Driven
+ */
 
-const boxWords = (box) =>
-    box[0] >= box[2] || box[1] >= box[3]
-        ? "in the padding"
-        : `y ${box[0]}–${box[2]}, x ${box[1]}–${box[3]} px`;
+const MARGIN = 8;
 
-/* A patch as pairs of name and value; the order of the record is that of `cell` in grid.py. */
-function told([rank, activation, image, label, index, wnid, name, y, x, field, effective]) {
+const describeBox = (/** @type {Box} */ [top, left, bottom, right]) =>
+    top >= bottom || left >= right ? "in the padding" : `y ${top}–${bottom}, x ${left}–${right} px`;
+
+/**
+ * A patch as pairs of name and value; the first is its heading.
+ * @param {Patch} patch
+ * @returns {[string, string][]}
+ */
+export function facts([rank, activation, image, label, index, wnid, name, y, x, field, effective]) {
+    /** @type {[string, string][]} */
     const pairs = [
         [label || "no label", `rank ${rank}`],
         ["activation", activation],
     ];
-    if (index !== null) pairs.push(["class", index]);
+    if (index !== null) pairs.push(["class", String(index)]);
     if (wnid) pairs.push(["WNID", wnid]);
-    pairs.push(["image", `${image} · ${name.split("/").pop()}`], ["position", `row ${y}, column ${x}`]);
-    if (field) pairs.push(["field", boxWords(field)]);
-    if (effective) pairs.push(["effective", boxWords(effective)]);
+    pairs.push(["image", `${image} · ${name.split("/").at(-1)}`], ["position", `row ${y}, column ${x}`]);
+    if (field) pairs.push(["field", describeBox(field)]);
+    if (effective) pairs.push(["effective", describeBox(effective)]);
     return pairs;
 }
 
-function sentence(cell) {
-    const [heading, ...rest] = told(cell);
+/** @param {Patch} patch */
+export function sentence(patch) {
+    const [heading, ...rest] = facts(patch);
     return `${heading[1]}: ${heading[0]}, ` + rest.map((pair) => pair.join(" ")).join(", ");
 }
 
+/** @type {WeakMap<Element, Patch>} */
 const patches = new WeakMap();
+/** @type {WeakMap<Element, string>} */
+const drawn = new WeakMap();
+const cellOf = (/** @type {Event} */ event) => /** @type {HTMLAnchorElement | null} */ (hit(event, ".cell"));
+const cellsOf = (/** @type {Element | null} */ row) =>
+    /** @type {HTMLAnchorElement[]} */ ([...(row?.querySelectorAll(".cell") ?? [])]);
 
+/**
+ * @param {Grid} grid
+ * @param {Row} row
+ */
 function rowElement(grid, row) {
-    const element = make("div", "channel-row");
-    element.setAttribute("role", "group");
-    element.setAttribute("aria-label", `channel ${row.channel}`);
-    const head = make("a", row.dead ? "channel dead" : "channel");
-    head.href = row.href;
-    head.append(make("b", "", row.channel), ...row.lines.map((line) => make("span", "", line)));
-    head.title = ["channel " + row.channel, ...row.lines].join(", ");
-    const cells = make("div", "cells");
+    const cells = make("div", { class: "cells" });
     const count = row.cells.length;
-    cells.style.setProperty("--n", Math.max(count, 1));
-    row.cells.forEach((patch, index) => {
-        const cell = make("a", "cell");
-        cell.href = grid.image + patch[2];
-        cell.tabIndex = -1;
-        cell.setAttribute("aria-label", sentence(patch));
-        cell.style.backgroundPosition = `${count > 1 ? (index * 100) / (count - 1) : 0}% 0`;
+    cells.style.setProperty("--n", String(Math.max(count, 1)));
+    row.cells.forEach((patch, at) => {
+        const cell = make("a", { class: "cell", href: grid.image + patch[2], tabindex: -1 });
+        cell.ariaLabel = sentence(patch);
+        cell.style.backgroundPosition = `${count > 1 ? (at * 100) / (count - 1) : 0}% 0`;
         patches.set(cell, patch);
         cells.append(cell);
     });
-    element.append(head, cells);
-    return element;
+    const head = make(
+        "a",
+        {
+            class: row.dead ? "channel dead" : "channel",
+            href: row.href,
+            title: ["channel " + row.channel, ...row.lines].join(", "),
+        },
+        make("b", {}, row.channel),
+        row.lines.map((line) => make("span", {}, line)),
+    );
+    const label = `channel ${row.channel}`;
+    return make("div", { class: "channel-row", role: "group", "aria-label": label }, head, cells);
 }
 
-const drawn = new WeakMap();
-
-/* A new version of the atlas comes with the same records most of the time: drawing them anew would take
-   the focus and the place from whoever looks at them. */
-convscope.paintGrid = function (data) {
+/* A new version of the atlas mostly comes with the same records: rendering them again would take the focus
+   and the scroll position from the user. */
+convscope.paintGrid = (/** @type {Grid | null} */ data) => {
     const grid = document.getElementById("patches-grid");
     if (!grid) return "";
     const text = JSON.stringify(data || null);
@@ -73,149 +97,128 @@ convscope.paintGrid = function (data) {
     hideTip();
     const focused = placeOf(document.activeElement);
     delete grid.dataset.painted;
-    const rows = make("div", data && data.tile !== "fit" ? "rows fixed" : "rows fit");
     grid.toggleAttribute("data-blank", !data);
-    if (!data) {
-        grid.replaceChildren();
-        return "";
-    }
+    grid.replaceChildren();
+    if (!data) return "";
+    const rows = make("div", { class: data.tile === "fit" ? "rows fit" : "rows fixed" });
     if (data.tile !== "fit") rows.style.setProperty("--tile", data.tile + "px");
-    rows.style.setProperty("--k", data.k);
-    const fine = window.devicePixelRatio > 1.3;
+    rows.style.setProperty("--k", String(data.k));
     let waiting = data.rows.length;
-    const done = () => {
-        if (--waiting === 0) grid.dataset.painted = String(performance.now());
-    };
     for (const row of data.rows) {
         const element = rowElement(data, row);
-        const address = fine ? row.fine : row.picture;
-        const picture = new Image();
-        picture.onload = () => {
-            element.style.setProperty("--row", `url("${address}")`);
-            element.classList.add("loaded");
-            done();
+        const image = new Image();
+        image.onload = image.onerror = (event) => {
+            element.classList.add(typeof event !== "string" && event.type === "load" ? "loaded" : "failed");
+            element.style.setProperty("--row", `url("${image.src}")`);
+            if (--waiting === 0) grid.dataset.painted = String(performance.now());
         };
-        picture.onerror = () => {
-            element.classList.add("failed");
-            done();
-        };
-        picture.src = address;
+        image.src = devicePixelRatio > 1.3 ? row.fine : row.picture;
         rows.append(element);
     }
-    const first = rows.querySelector(".cell");
+    const first = cellsOf(rows)[0];
     if (first) first.tabIndex = 0;
-    grid.replaceChildren(rows);
+    grid.append(rows);
     keepPlace(grid, focused);
     return "";
 };
 
+/**
+ * The row and the place in it of a cell.
+ * @param {Element | null} element
+ * @returns {[string | null, number] | null}
+ */
 function placeOf(element) {
-    const row = element && element.matches(".cell") && element.closest(".channel-row");
-    return row ? [row.getAttribute("aria-label"), [...row.querySelectorAll(".cell")].indexOf(element)] : null;
+    const row = element?.matches(".cell") ? element.closest(".channel-row") : null;
+    return (
+        row && [row.ariaLabel, [...row.querySelectorAll(".cell")].indexOf(/** @type {Element} */ (element))]
+    );
 }
 
-/* Where a person was: at a patch, at a height that Back leads to, or at the top of a layer that is new. */
+/* The browser restores the height of a page before its rows are rendered, so heights are kept here, too. */
+/** @type {Map<string, number>} */
+const heights = new Map();
+/** @type {{ address: string, top: number } | null} */
+let back = null;
+/** @type {string | null} */
+let shownLayer = null;
+const here = () => location.pathname + location.search;
+
+/**
+ * Where the user was: at a patch, at a height that Back leads to, or at the top of a new layer.
+ * @param {HTMLElement} grid
+ * @param {ReturnType<typeof placeOf>} focused
+ */
 function keepPlace(grid, focused) {
-    const address = location.pathname + location.search;
-    if (back !== null && back.address === address) {
-        scrollBack(back.top, 30);
-    } else if (shownLayer !== null && shownLayer !== layerOf(address)) {
-        const top = grid.getBoundingClientRect().top;
-        if (top < 0) scrollBy(0, top - 80);
-    }
+    const layer = new URLSearchParams(location.search).get("layer") ?? "";
+    const top = grid.getBoundingClientRect().top;
+    if (back?.address === here()) scrollBack(back.top, 30);
+    else if (shownLayer !== null && shownLayer !== layer && top < 0) scrollBy(0, top - 80);
     back = null;
-    shownLayer = layerOf(address);
+    shownLayer = layer;
     const row = focused && grid.querySelector(`.channel-row[aria-label="${focused[0]}"]`);
-    const cell = row && row.querySelectorAll(".cell")[focused[1]];
-    if (cell) cell.focus({ preventScroll: true });
+    if (focused) cellsOf(row)[focused[1]]?.focus({ preventScroll: true });
 }
 
-/* Again while what stands above the rows is still to be drawn and the page too short. */
+/**
+ * Repeated while what is above the rows is still to be rendered and the page too short.
+ * @param {number} top
+ * @param {number} frames
+ */
 function scrollBack(top, frames) {
     scrollTo(0, top);
     if (Math.abs(scrollY - top) > 1 && frames) requestAnimationFrame(() => scrollBack(top, frames - 1));
 }
 
-const layerOf = (address) => new URLSearchParams(address.split("?")[1] || "").get("layer") || "";
-let shownLayer = null;
-
-/* The browser restores the height of a page before its rows are drawn; so it is kept here as well. */
-const heights = new Map();
-let back = null;
-addEventListener("popstate", (event) => {
-    if (!event.isTrusted) return;
-    const address = location.pathname + location.search;
-    back = heights.has(address) ? { address, top: heights.get(address) } : null;
-});
-addEventListener(
-    "scroll",
-    () => {
-        if (back === null) heights.set(location.pathname + location.search, scrollY);
-    },
-    { passive: true },
-);
-for (const name of ["wheel", "touchmove", "keydown"]) {
-    addEventListener(
-        name,
-        () => {
-            back = null;
-        },
-        { passive: true },
-    );
-}
-
-convscope.paintChannels = function (data) {
+convscope.paintChannels = (/** @type {Driven | null} */ data) => {
     const list = document.getElementById("image-driven");
     if (!list) return "";
-    list.replaceChildren();
-    if (!data) return "";
-    if (!data.groups.length) list.append(make("p", "quiet", data.empty));
-    for (const group of data.groups) {
-        const part = make("div", "driven");
-        const head = make("h3", "", group.label);
-        head.append(make("span", "", group.count));
-        const chips = make("div", "chips");
-        for (const [channel, rank, activation] of group.chips) {
-            const chip = make("a", rank === 1 ? "chip num best" : "chip num", channel);
-            chip.href = group.href + channel;
-            chip.title = `channel ${channel}: rank ${rank}, activation ${activation}`;
-            chip.setAttribute("aria-label", chip.title);
-            chip.append(make("small", "", "#" + rank));
-            chips.append(chip);
-        }
-        if (group.more)
-            chips.append(make("span", "quiet more", `and ${group.more.toLocaleString("en")} more`));
-        part.append(head, chips);
-        list.append(part);
-    }
+    const groups = (data?.groups ?? []).map(({ label, count, href, more, chips }) => {
+        const links = chips.map(([channel, rank, activation]) => {
+            const words = `channel ${channel}: rank ${rank}, activation ${activation}`;
+            const kind = rank === 1 ? "chip num best" : "chip num";
+            const small = make("small", {}, `#${rank}`);
+            const given = { class: kind, href: href + channel, title: words, "aria-label": words };
+            return make("a", given, channel, small);
+        });
+        const rest = more
+            ? make("span", { class: "quiet more" }, `and ${more.toLocaleString("en")} more`)
+            : null;
+        const head = make("h3", {}, label, make("span", {}, count));
+        return make("div", { class: "driven" }, head, make("div", { class: "chips" }, links, rest));
+    });
+    list.replaceChildren(...groups);
+    if (data && !groups.length) list.append(make("p", { class: "quiet" }, data.empty));
     return "";
 };
 
 const tip = () => document.getElementById("tip");
+/** @type {HTMLAnchorElement | null} */
 let tipped = null;
 
+/** @param {HTMLAnchorElement} cell */
 function showTip(cell) {
     const box = tip();
-    if (!box) return;
+    const patch = patches.get(cell);
+    if (!box || !patch) return;
     tipped = cell;
     box.className = "";
-    const [heading, ...rest] = told(patches.get(cell));
-    const line = (tag, text, name) => make(tag, name, text);
-    const head = line("div", "", "tip-head");
-    head.append(line("b", heading[0]), line("span", heading[1], "num"));
-    const list = document.createElement("dl");
-    rest.forEach(([name, value]) => list.append(line("dt", name), line("dd", value, "num")));
-    box.replaceChildren(head, list);
+    const [[label, rank], ...rest] = facts(patch);
+    const values = rest.map(([name, value]) => [make("dt", {}, name), make("dd", { class: "num" }, value)]);
+    const head = make(
+        "div",
+        { class: "tip-head" },
+        make("b", {}, label),
+        make("span", { class: "num" }, rank),
+    );
+    box.replaceChildren(head, make("dl", {}, values.flat()));
     box.hidden = false;
     const at = cell.getBoundingClientRect();
     const size = box.getBoundingClientRect();
-    const margin = 8;
-    let left = at.left + at.width / 2 - size.width / 2;
-    left = Math.max(margin, Math.min(left, innerWidth - size.width - margin));
-    let top = at.bottom + margin;
-    if (top + size.height > innerHeight - margin && at.top - size.height - margin > 0) {
-        top = at.top - size.height - margin;
-    }
+    const middle = at.left + at.width / 2 - size.width / 2;
+    const left = Math.max(MARGIN, Math.min(middle, innerWidth - size.width - MARGIN));
+    const above = at.top - size.height - MARGIN;
+    const below = at.bottom + MARGIN;
+    const top = below + size.height > innerHeight - MARGIN && above > 0 ? above : below;
     box.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
 }
 
@@ -224,100 +227,104 @@ function hideTip() {
     if (box) box.hidden = true;
 }
 
-/* A finger cannot hover: its first tap tells about the patch, and from there a link leads to the image. */
-let touched = false;
-document.addEventListener(
-    "pointerdown",
-    (event) => {
-        touched = event.pointerType === "touch";
-    },
-    true,
-);
-document.addEventListener(
-    "click",
-    (event) => {
-        const box = tip();
-        const cell = touched && event.target.closest && event.target.closest(".cell");
-        if (cell && patches.has(cell)) {
-            event.preventDefault();
-            showSheet(cell);
-        } else if (box && box.className === "sheet") {
-            if (!box.contains(event.target) || event.target.closest("a, button")) hideTip();
-        }
-    },
-    true,
-);
-
+/**
+ * A finger cannot hover: its first tap describes the patch, with a link to the image.
+ * @param {HTMLAnchorElement} cell
+ */
 function showSheet(cell) {
-    showTip(cell);
     const box = tip();
+    showTip(cell);
+    if (!box) return;
     box.className = "sheet";
     box.style.transform = "";
-    const ways = make("div", "ways");
-    const link = make("a", "btn btn-primary", "Open image");
-    link.href = cell.href;
-    ways.append(link, make("button", "btn btn-quiet", "Close"));
-    box.append(ways);
+    const open = make("a", { class: "btn btn-primary", href: cell.href }, "Open image");
+    box.append(make("div", { class: "ways" }, open, make("button", { class: "btn btn-quiet" }, "Close")));
 }
 
-const cellOf = (event) => event.target.closest && event.target.closest(".cell");
-document.addEventListener("pointerover", (event) => {
-    if (event.pointerType === "touch") return;
-    const cell = cellOf(event);
-    if (cell) showTip(cell);
-    else hideTip();
-});
-document.addEventListener("focusin", (event) => {
-    if (event.target.closest("#tip")) return;
-    const cell = cellOf(event);
-    if (!cell) {
-        hideTip();
-        return;
-    }
-    document.querySelectorAll(".cell[tabindex='0']").forEach((other) => {
-        other.tabIndex = -1;
+/**
+ * The cell that a key moves the focus to.
+ * @param {HTMLAnchorElement} cell
+ * @param {string} key
+ */
+function cellBeside(cell, key) {
+    const row = cell.closest(".channel-row");
+    const cells = cellsOf(row);
+    const at = cells.indexOf(cell);
+    const inRow = (/** @type {Element | null | undefined} */ other) => {
+        const found = cellsOf(other ?? null);
+        return found[Math.min(at, found.length - 1)];
+    };
+    if (key === "ArrowRight") return cells[at + 1];
+    if (key === "ArrowLeft") return cells[at - 1];
+    if (key === "ArrowDown") return inRow(row?.nextElementSibling);
+    if (key === "ArrowUp") return inRow(row?.previousElementSibling);
+    return key === "Home" ? cells[0] : cells.at(-1);
+}
+
+function listen() {
+    const passive = { passive: true };
+    addEventListener("popstate", (event) => {
+        if (!event.isTrusted) return; // sent by `go`
+        const top = heights.get(here());
+        back = top === undefined ? null : { address: here(), top };
     });
-    cell.tabIndex = 0;
-    if (cell.matches(":focus-visible")) showTip(cell);
-});
-document.addEventListener(
-    "scroll",
-    () => {
+    const remember = () => back === null && heights.set(here(), scrollY);
+    addEventListener("scroll", remember, passive);
+    for (const name of ["wheel", "touchmove", "keydown"])
+        addEventListener(name, () => (back = null), passive);
+
+    let touched = false;
+    const pointed = (/** @type {PointerEvent} */ event) => (touched = event.pointerType === "touch");
+    document.addEventListener("pointerdown", pointed, true);
+    document.addEventListener(
+        "click",
+        (event) => {
+            const cell = touched ? cellOf(event) : null;
+            if (cell && patches.has(cell)) {
+                event.preventDefault();
+                showSheet(cell);
+            } else if (tip()?.className === "sheet") {
+                if (!hit(event, "#tip") || hit(event, "#tip a, #tip button")) hideTip();
+            }
+        },
+        true,
+    );
+    document.addEventListener("pointerover", (event) => {
+        if (event.pointerType === "touch") return;
+        const cell = cellOf(event);
+        if (cell) showTip(cell);
+        else hideTip();
+    });
+    document.addEventListener("focusin", (event) => {
+        if (hit(event, "#tip")) return;
+        const cell = cellOf(event);
+        if (!cell) {
+            hideTip();
+            return;
+        }
+        document
+            .querySelectorAll(".cell[tabindex='0']")
+            .forEach((other) => other.setAttribute("tabindex", "-1"));
+        cell.tabIndex = 0;
+        if (cell.matches(":focus-visible")) showTip(cell);
+    });
+    const follow = () => {
         const box = tip();
         if (!box || box.hidden || box.className === "sheet") return;
-        // A key that moves the focus scrolls too, and that is heard after the focus: the tip goes along.
-        const focused = box.className === "" && tipped === document.activeElement;
-        const at = focused && tipped.getBoundingClientRect();
-        if (at && at.bottom > 0 && at.top < innerHeight) showTip(tipped);
+        // a key that moves the focus also scrolls, and that event comes after the focus: the tip moves along
+        const focused = box.className === "" && tipped === document.activeElement ? tipped : null;
+        const at = focused?.getBoundingClientRect();
+        if (focused && at && at.bottom > 0 && at.top < innerHeight) showTip(focused);
         else hideTip();
-    },
-    { passive: true, capture: true },
-);
-
-document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
-        hideTip();
-        return;
-    }
-    const cell = cellOf(event);
-    if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
-    const row = cell.closest(".channel-row");
-    const cells = [...row.querySelectorAll(".cell")];
-    const at = cells.indexOf(cell);
-    const rowAt = (other) => {
-        const found = other && other.querySelectorAll(".cell");
-        return found && found.length ? found[Math.min(at, found.length - 1)] : null;
     };
-    const moves = {
-        ArrowRight: () => cells[at + 1],
-        ArrowLeft: () => cells[at - 1],
-        ArrowDown: () => rowAt(row.nextElementSibling),
-        ArrowUp: () => rowAt(row.previousElementSibling),
-        Home: () => cells[0],
-        End: () => cells[cells.length - 1],
-    };
-    if (!(event.key in moves)) return;
-    event.preventDefault();
-    const target = moves[event.key]();
-    if (target) target.focus();
-});
+    document.addEventListener("scroll", follow, { passive: true, capture: true });
+    document.addEventListener("keydown", (event) => {
+        if (event.key === "Escape") hideTip();
+        const cell = cellOf(event);
+        if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
+        if (!/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) return;
+        event.preventDefault();
+        cellBeside(cell, event.key)?.focus();
+    });
+}
+if (globalThis.document) listen();

@@ -1,217 +1,206 @@
-/* Images that a person selects on the Images page, over pages, filters and views of one set, and the way from
-   there to their maps. What is selected lives in this window alone. */
-// @ts-nocheck
+/* Images that a user selects on the Images page, across pages, filters and views of a set, and the links
+   from there to their maps and attacks. The selection lives in this window alone. */
+import { hit, local, pagePath } from "./base.js";
 import { convscope } from "./namespace.js";
 
+/** @typedef {{ path: string | null, search: string, images: string, ids: string }} Request */
+
 const HOLD_MILLISECONDS = 500;
-const MOST_SELECTED = 5000;
+const MAX_SELECTED = 5000;
+const CHOOSING = "convscope-choosing";
+/** What a request says about its images; the rest of it is kept while others are chosen. */
+const OF_IMAGES = ["ids", "n", "seed", "label", "verdict", "where", "attack", "at"];
 
-const place = () => document.querySelector("#images-body [data-images]");
-const boxes = () => [...document.querySelectorAll("#images-body [data-image]")];
-const selectedIn = (images) => `convscope-selected:${convscope.local("")}${images}`;
-const storage = () => selectedIn(place().dataset.images);
-
-let kept = new Map(); // for windows that may not store
-function selected() {
-    let text = null;
-    try {
-        text = sessionStorage.getItem(storage());
-    } catch (error) {
-        /* private mode */
-    }
-    return new Set(text === null ? kept.get(storage()) || [] : JSON.parse(text));
-}
-
-function keep(ids) {
-    kept.set(storage(), [...ids]);
-    try {
-        sessionStorage.setItem(storage(), JSON.stringify([...ids]));
-    } catch (error) {
-        /* private mode */
-    }
-}
-
-/* Before leaving a page for this one: its images are selected here, and the way back keeps the rest of its request. */
-convscope.chooseFrom = function (given) {
-    const ids = (/^[\d,\s-]*$/.test(given.ids) ? given.ids : "")
-        .split(",")
-        .flatMap((part) => {
-            const [low, high] = part.split("-").map(Number);
-            return Array.from(
-                { length: Math.min(MOST_SELECTED, Math.max(0, (high ?? low) - low + 1)) },
-                (_, at) => low + at,
-            );
-        })
-        .slice(0, MOST_SELECTED);
-    kept.set(selectedIn(given.images), ids);
-    try {
-        sessionStorage.setItem(selectedIn(given.images), JSON.stringify(ids));
-        sessionStorage.setItem("convscope-choosing", JSON.stringify(given));
-    } catch (error) {
-        /* private mode */
-    }
-};
-
-/* The request that a page had when its images were to be chosen; empty for another page or another set. */
-function requestOf(path) {
-    let given = null;
-    try {
-        given = JSON.parse(sessionStorage.getItem("convscope-choosing"));
-    } catch (error) {
-        /* private mode */
-    }
-    const query = new URLSearchParams(
-        given && given.path === path && given.images === place().dataset.images ? given.search : "",
-    );
-    ["ids", "n", "seed", "label", "verdict", "where", "attack", "at"].forEach((name) => query.delete(name));
-    return query;
-}
-
-/* `0,1,4-7` of numbers. */
-function shortIds(ids) {
+/**
+ * `0,1,4-7` for numbers.
+ * @param {Iterable<number>} ids
+ */
+export function shortIds(ids) {
+    /** @type {[number, number][]} */
     const runs = [];
     for (const id of [...ids].sort((one, other) => one - other)) {
-        const last = runs[runs.length - 1];
+        const last = runs.at(-1);
         if (last && id === last[1] + 1) last[1] = id;
         else runs.push([id, id]);
     }
     return runs.map(([low, high]) => (low === high ? `${low}` : `${low}-${high}`)).join(",");
 }
 
-function show() {
-    const bar = document.getElementById("images-selection");
-    if (!bar) return;
-    const ids = place() ? selected() : new Set();
-    boxes().forEach((box) => {
-        const on = ids.has(Number(box.dataset.image));
-        box.setAttribute("aria-checked", String(on));
-        box.closest(".selectable").classList.toggle("selected", on);
+/**
+ * The numbers in `0,1,4-7`; none for another text.
+ * @param {string} text
+ */
+export function longIds(text) {
+    if (!/^[\d,\s-]+$/.test(text)) return [];
+    const ids = text.split(",").flatMap((part) => {
+        const [low, high = low] = part.split("-").map(Number);
+        const count = Math.min(MAX_SELECTED, Math.max(0, high - low + 1));
+        return Array.from({ length: count }, (_, at) => low + at);
     });
-    const body = document.getElementById("images-body");
-    if (body) body.classList.toggle("selecting", ids.size > 0);
-    bar.hidden = ids.size === 0;
-    if (!ids.size) {
-        bar.replaceChildren();
-        return;
-    }
-    const leading = (path) => {
-        const query = requestOf(path);
-        if (!query.has("models") && place().dataset.model) query.set("model", place().dataset.model);
-        query.set("images", place().dataset.images);
-        query.set("ids", shortIds(ids));
-        return convscope.local(`${path}?${query.toString().replaceAll("%2C", ",")}`);
-    };
-    const { make, icon } = convscope;
-    const counted = ids.size.toLocaleString("en");
-    const link = make(
-        "a",
-        { class: "btn btn-sm btn-primary", id: "images-mapped", href: leading("/saliency") },
-        icon("bullseye"),
-        ` Saliency of the ${ids.size === 1 ? "selected image" : counted + " selected"}`,
-    );
-    const attack = make(
-        "a",
-        { class: "btn btn-sm btn-quiet", id: "images-attacked", href: leading("/attack") },
-        icon("lightning-charge"),
-        " Attack",
-    );
-    const clear = make(
-        "button",
-        {
-            class: "btn btn-sm btn-quiet",
-            type: "button",
-            id: "images-clear",
-            onclick: () => {
-                keep([]);
-                show();
-                const first = boxes()[0];
-                if (first) first.focus();
-            },
-        },
-        "Clear",
-    );
-    const all = boxes().every((box) => ids.has(Number(box.dataset.image)));
-    const page = all
-        ? null
-        : make(
-              "button",
-              {
-                  class: "btn btn-sm btn-quiet",
-                  type: "button",
-                  id: "images-all",
-                  onclick: () => choose(boxes(), true),
-              },
-              "Select all on this page",
-          );
-    bar.replaceChildren(
-        make("span", { class: "num" }, `${counted} selected`),
-        link,
-        attack,
-        ...(page ? [page] : []),
-        clear,
-    );
+    return ids.slice(0, MAX_SELECTED);
 }
 
-convscope.markSelected = function () {
+/**
+ * The search of a page for selected images, with what else the page was asked for.
+ * @param {string} request
+ * @param {{ model: string, images: string, ids: string }} given
+ */
+export function searchFor(request, { model, images, ids }) {
+    const query = new URLSearchParams(request);
+    OF_IMAGES.forEach((name) => query.delete(name));
+    if (!query.has("models") && model) query.set("model", model);
+    query.set("images", images);
+    query.set("ids", ids);
+    return "?" + query.toString().replaceAll("%2C", ",");
+}
+
+const kept = new Map(); // for windows that may not store
+/** @param {string} key */
+function load(key) {
+    try {
+        return JSON.parse(sessionStorage.getItem(key) ?? "null") ?? kept.get(key);
+    } catch (error) {
+        return kept.get(key);
+    }
+}
+
+/**
+ * @param {string} key
+ * @param {unknown} value
+ */
+function store(key, value) {
+    kept.set(key, value);
+    try {
+        sessionStorage.setItem(key, JSON.stringify(value));
+    } catch (error) {
+        /* private mode: `kept` has it */
+    }
+}
+
+const place = () => /** @type {HTMLElement | null} */ (document.querySelector("#images-body [data-images]"));
+const boxes = () =>
+    /** @type {HTMLElement[]} */ ([...document.querySelectorAll("#images-body [data-image]")]);
+const number = (/** @type {HTMLElement} */ box) => Number(box.dataset.image);
+const storage = (/** @type {string} */ images) => `convscope-selected:${local("")}${images}`;
+const selected = () => new Set(/** @type {number[]} */ (load(storage(place()?.dataset.images ?? "")) ?? []));
+const keep = (/** @type {Set<number>} */ ids) => store(storage(place()?.dataset.images ?? ""), [...ids]);
+
+/* Before a page is left for this one: its images are selected here, and the rest of its request is kept. */
+convscope.chooseFrom = (/** @type {Request} */ given) => {
+    store(storage(given.images), longIds(given.ids));
+    store(CHOOSING, given);
+};
+
+function show() {
+    const bar = document.getElementById("images-selection");
+    const set = place();
+    if (!bar) return;
+    const ids = set ? selected() : new Set();
+    for (const box of boxes()) {
+        const on = ids.has(number(box));
+        box.setAttribute("aria-checked", String(on));
+        box.closest(".selectable")?.classList.toggle("selected", on);
+    }
+    document.getElementById("images-body")?.classList.toggle("selecting", ids.size > 0);
+    bar.hidden = ids.size === 0;
+    const count = document.getElementById("images-selected");
+    if (count) count.textContent = ids.size ? `${ids.size.toLocaleString("en")} selected` : "";
+    const all = document.getElementById("images-all");
+    if (all) all.hidden = boxes().every((box) => ids.has(number(box)));
+    if (!set) return;
+    const { images = "", model = "" } = set.dataset;
+    /** @type {Request | undefined} */
+    const before = load(CHOOSING);
+    for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (bar.querySelectorAll("a[data-path]"))) {
+        const path = link.dataset.path ?? "";
+        const request = before?.path === pagePath(path) && before?.images === images ? before.search : "";
+        link.href = path + searchFor(request, { model, images, ids: shortIds(ids) });
+    }
+}
+
+convscope.markSelected = () => {
     requestAnimationFrame(show);
     return "";
 };
 
-let before = null;
+/**
+ * @param {HTMLElement[]} some
+ * @param {boolean} on
+ */
 function choose(some, on) {
     const ids = selected();
-    some.forEach((box) => ids[on ? "add" : "delete"](Number(box.dataset.image)));
+    some.forEach((box) => ids[on ? "add" : "delete"](number(box)));
     keep(ids);
     show();
 }
 
-/* One box; with Shift, all from the one before to this one. */
+/** @type {HTMLElement | null} */
+let before = null;
+/**
+ * One box; with Shift, all from the one before to this one.
+ * @param {HTMLElement} box
+ * @param {boolean} ranged
+ */
 function toggle(box, ranged) {
-    const on = box.getAttribute("aria-checked") !== "true";
-    const all = boxes(),
-        from = all.indexOf(before),
-        to = all.indexOf(box);
+    const all = boxes();
+    const from = ranged && before ? all.indexOf(before) : -1;
+    const to = all.indexOf(box);
     before = box;
-    const range = ranged && from >= 0 ? all.slice(Math.min(from, to), Math.max(from, to) + 1) : [box];
-    choose(range, on);
+    const range = from >= 0 ? all.slice(Math.min(from, to), Math.max(from, to) + 1) : [box];
+    choose(range, box.getAttribute("aria-checked") !== "true");
 }
 
-document.addEventListener("click", (event) => {
-    const box = event.target.closest && event.target.closest("#images-body [data-image]");
-    if (box) toggle(box, event.shiftKey);
-});
-
-/* A finger that rests on a picture selects it; what would follow (its link, the browser's menu) does not. */
-let holding = null,
-    held = false;
-const letGo = () => {
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let holding;
+let held = false;
+function letGo() {
     clearTimeout(holding);
-    holding = null;
-};
-document.addEventListener("pointerdown", (event) => {
-    letGo();
-    held = false;
-    const item = event.pointerType === "touch" && event.target.closest("#images-body .selectable");
-    if (!item || event.target.closest("[data-image]")) return;
-    holding = setTimeout(() => {
-        held = true;
-        toggle(item.querySelector("[data-image]"), false);
-    }, HOLD_MILLISECONDS);
-});
-["pointerup", "pointercancel", "scroll"].forEach((name) =>
-    document.addEventListener(name, letGo, { passive: true, capture: true }),
-);
-document.addEventListener("contextmenu", (event) => {
-    if ((holding || held) && event.target.closest("#images-body .selectable")) event.preventDefault();
-});
-document.addEventListener(
-    "click",
-    (event) => {
-        if (!held) return;
+    holding = undefined;
+}
+
+function listen() {
+    document.addEventListener("click", (event) => {
+        const box = hit(event, "#images-body [data-image]");
+        if (box) toggle(box, event.shiftKey);
+        else if (hit(event, "#images-all")) choose(boxes(), true);
+        else if (hit(event, "#images-clear")) {
+            keep(new Set());
+            show();
+            boxes()[0]?.focus();
+        }
+        const link = hit(event, "a[data-choose]");
+        if (!link) return;
+        const { choose: images = "", ids = "" } = link.dataset;
+        convscope.chooseFrom({ path: pagePath(location.pathname), search: location.search, images, ids });
+    });
+    // a finger that rests on an image selects it; what would follow (its link, the browser's menu) does not
+    document.addEventListener("pointerdown", (event) => {
+        letGo();
         held = false;
-        if (!event.target.closest("#images-body .selectable")) return;
-        event.preventDefault();
-        event.stopPropagation();
-    },
-    true,
-);
+        const item = event.pointerType === "touch" && hit(event, "#images-body .selectable");
+        if (!item || hit(event, "[data-image]")) return;
+        holding = setTimeout(() => {
+            held = true;
+            const box = /** @type {HTMLElement | null} */ (item.querySelector("[data-image]"));
+            if (box) toggle(box, false);
+        }, HOLD_MILLISECONDS);
+    });
+    for (const name of ["pointerup", "pointercancel", "scroll"]) {
+        document.addEventListener(name, letGo, { passive: true, capture: true });
+    }
+    document.addEventListener("contextmenu", (event) => {
+        if ((holding || held) && hit(event, "#images-body .selectable")) event.preventDefault();
+    });
+    document.addEventListener(
+        "click",
+        (event) => {
+            if (!held) return;
+            held = false;
+            if (!hit(event, "#images-body .selectable")) return;
+            event.preventDefault();
+            event.stopPropagation();
+        },
+        true,
+    );
+}
+if (globalThis.document) listen();

@@ -24,7 +24,7 @@ from dashboard.pages.page import Page
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures.routes import thumbnails_gone
 from dashboard.security.prefix import local, page_path
-from dashboard.state.address import ImagesAddress, OverviewAddress
+from dashboard.state.address import AttackAddress, ImagesAddress, OverviewAddress, SaliencyAddress
 from dashboard.state.context import Catalogue, Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
 from dashboard.state.selections import IMAGES_PER_PAGE, image_filter, images_query, resolve
@@ -96,7 +96,7 @@ def layout() -> Component:
             html.Div(id=_id("problems")),
             html.Div(html.Div(className="skeleton tall"), id=_id("body")),
             html.Div(id=_id("pager")),
-            html.Div(id=_id("selection"), className="selection", role="status", hidden=True),
+            selection_bar(),
             html.Div(id=_id("marked"), hidden=True),
             html.Div(id=_id("listed"), hidden=True),
             dcc.Store(id=_id("class_list")),
@@ -104,6 +104,34 @@ def layout() -> Component:
         ],
         className="single-page images-page",
     )  # fmt: skip
+
+
+def selection_bar() -> Component:
+    """The bar for selected images, filled by `browser/selection.js`."""
+    small = "btn btn-sm btn-quiet"
+    return html.Div(
+        [
+            html.Span(className="num", id=_id("selected")),
+            html.A(
+                [icon("bullseye"), " Saliency"],
+                id=_id("mapped"),
+                className="btn btn-sm btn-primary",
+                **attributes(data_path=local(SaliencyAddress.path)),
+            ),
+            html.A(
+                [icon("lightning-charge"), " Attack"],
+                id=_id("attacked"),
+                className=small,
+                **attributes(data_path=local(AttackAddress.path)),
+            ),
+            html.Button("Select all on this page", id=_id("all"), type="button", className=small),
+            html.Button("Clear", id=_id("clear"), type="button", className=small),
+        ],
+        id=_id("selection"),
+        className="selection",
+        role="status",
+        hidden=True,
+    )
 
 
 def register(app: Dash) -> None:
