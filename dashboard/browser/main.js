@@ -13,7 +13,6 @@ import "./selection.js";
 import "./shell.js";
 import "./add_images.js";
 import "./attack.js";
-import "./robustness.js";
 import "./sql.js";
 import "./sqlresult.js";
 import "./step.js";

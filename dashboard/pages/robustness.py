@@ -1,7 +1,10 @@
 """The Robustness page: attacks on a whole set, as curves, points, tables and their SQL.
 
     address, work, clock --> show_robustness --> everything
-    a click on a figure --(browser)--> address of the images behind the point
+    protocol, class, axis --> choose --> address
+    a point of the curve --> list_images --> address of the images behind it
+    a point of the strip, a cell of the matrix --> open_attack --> address of the attack
+    Test transfer --> submit_transfer --> job, clock
 
 Every number is a SELECT from a view of `db.sql.views`; each table shows its own.
 """
@@ -9,18 +12,20 @@ Every number is a SELECT from a view of `db.sql.views`; each table shows its own
 from collections.abc import Sequence
 from typing import Any
 
-from dash import Dash, Input, Output, State, dcc, html
+from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard.api.answers import job_record
 from dashboard.components import elements as components
-from dashboard.components.callbacks import in_browser, render_once
+from dashboard.components.callbacks import render_once
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import count
 from dashboard.components.onboarding import nothing_yet
 from dashboard.pages.page import Page
 from dashboard.pages.robustness_curves import CURVE, STRIP, curve_section, strip_section
 from dashboard.pages.robustness_tables import (
+    ASK,
+    ASKED,
     MATRIX,
     class_table,
     leaderboard,
@@ -35,10 +40,16 @@ from dashboard.state.ids import LOCATION, make_id
 from db.ledger.engine import LedgerError
 from db.queries import jobs as job_queries
 from db.queries import robustness as robustness_queries
+from workers.jobs.kind import Stores
+from workers.jobs.registry import read_request
+from workers.requests.parameters import InvalidRequest
 
 TITLE = "Robustness · Convscope"
 BODY = make_id("robustness", "body")
 CLOCK = make_id("robustness", "clock")
+CHOSEN = make_id("robustness", "chosen")
+CONTROLS = ("protocol", "label", "axis")
+ALL_CLASSES = "all"
 REFRESH_MILLISECONDS = 5000
 
 
@@ -49,7 +60,6 @@ def layout() -> Component:
         [
             html.Div(html.Div(className="skeleton tall"), id=BODY),
             dcc.Interval(id=CLOCK, interval=REFRESH_MILLISECONDS, disabled=True),
-            html.Div(id=make_id("robustness", "went"), hidden=True),
         ],
         className="single-page robustness-page",
     )
@@ -66,15 +76,87 @@ def register(app: Dash) -> None:
         Input(CLOCK, "n_intervals"),
         State(LOCATION, "pathname"),
     )(show_robustness)
-    in_browser(
-        app,
-        "openPoint",
-        Output(make_id("robustness", "went"), "children"),
-        Input(CURVE, "clickData"),
-        Input(STRIP, "clickData"),
-        Input(MATRIX, "clickData"),
+    app.callback(
+        Output(LOCATION, "search", allow_duplicate=True),
+        *(Input(make_id("robustness", name), "value") for name in CONTROLS),
+        State(CHOSEN, "data"),
+        State(LOCATION, "search"),
         prevent_initial_call=True,
-    )
+    )(choose)
+    app.callback(
+        Output(LOCATION, "search", allow_duplicate=True),
+        Output(CURVE, "clickData"),  # forgotten, so the same point can be clicked again
+        Input(CURVE, "clickData"),
+        State(LOCATION, "search"),
+        prevent_initial_call=True,
+    )(list_images)
+    for figure in (STRIP, MATRIX):
+        app.callback(
+            Output(LOCATION, "href", allow_duplicate=True),
+            Input(figure, "clickData"),
+            prevent_initial_call=True,
+        )(open_attack)
+    app.callback(
+        Output(ASKED, "children"),
+        Output(ASK, "disabled"),
+        Output(CLOCK, "n_intervals"),
+        Input(ASK, "n_clicks"),
+        State(ASK, "data-attacks"),
+        State(ASK, "data-judges"),
+        State(CLOCK, "n_intervals"),
+        prevent_initial_call=True,
+    )(submit_transfer)
+
+
+def choose(protocol: str, label: str, axis: str, chosen: Record | None, search: str | None) -> str:
+    """The query string after a choice; controls that show what is in the address change nothing."""
+    values = {"protocol": protocol, "label": "" if label == ALL_CLASSES else label, "axis": axis}
+    changes = {name: value for name, value in values.items() if chosen and value != chosen[name]}
+    if not changes:
+        raise PreventUpdate
+    if "protocol" in changes:
+        changes["label"] = ""
+    address, _ = RobustnessAddress.read(search)
+    return address.search_part(**changes, epsilon="", listed="")
+
+
+def list_images(clicked: Record | None, search: str | None) -> tuple[str, None]:
+    """The query string that lists the images behind a point of the curve; the page's model stays."""
+    data = _custom_data(clicked)
+    if len(data) != 2:
+        raise PreventUpdate
+    address, _ = RobustnessAddress.read(search)
+    return address.search_part(listed=data[0], epsilon=str(data[1])), None
+
+
+def open_attack(clicked: Record | None) -> str:
+    """The address of the attack behind a point of the strip, or of the example behind a cell of the matrix."""
+    data = _custom_data(clicked)
+    if not data:
+        raise PreventUpdate
+    return AttackAddress(attack=data[0]).href()
+
+
+def _custom_data(clicked: Record | None) -> list[Any]:
+    """What a figure stores with the clicked point; empty if nothing was clicked."""
+    data = clicked["points"][0].get("customdata") if clicked and clicked.get("points") else None
+    return data if isinstance(data, list) else [] if data is None else [data]
+
+
+def submit_transfer(
+    clicks: int | None, attacks: str, judges: str, clock: int | None
+) -> tuple[Component, bool, Any]:
+    """Submit the job in which other models classify the attacked images; its progress is on this page."""
+    if not clicks:
+        raise PreventUpdate
+    context = current()
+    request = {"kind": "transfer", "attacks": attacks, "judges": judges.split(","), "queue": "batch"}
+    try:
+        new = read_request(request, Stores(context.atlas, context.ledger, context.settings))
+        context.submitter.submit(new)
+    except (InvalidRequest, LedgerError) as error:
+        return html.P(f"{error}.", className="problem", role="alert"), False, no_update
+    return None, True, (clock or 0) + 1
 
 
 def show_robustness(
@@ -182,7 +264,7 @@ def _job_line(job: Record) -> Component:
                         className="job-track",
                     ),
                     html.Span(
-                        f"{done} {'attacks' if job['kind'] == 'attack' else 'judgements'}", className="num"
+                        f"{done} {'attacks' if job['kind'] == 'attack' else 'predictions'}", className="num"
                     ),
                 ],
                 className="job-bar",
@@ -199,9 +281,10 @@ def _empty(address: RobustnessAddress, image_set: str, images: int) -> Component
         f"{image_set} was not attacked yet",
         html.P(
             [
-                "Ask on the ",
+                "Start on the ",
                 html.A("Attack page", href=there.href()),
-                ", or in a terminal. Each image is written as it ends; a job can be cancelled, resumed and extended.",
+                ", or in a terminal. Each result is stored as soon as it is ready; a job can be cancelled, resumed and "
+                "extended.",
             ]
         ),
         components.command(f"convscope attack --model {address.model or 'MODEL'} --images {image_set}"),
@@ -216,7 +299,7 @@ def _controls(context: Context, here: RobustnessAddress, ways: Sequence[Record])
     return html.Div(
         [
             _choice(
-                "How it was attacked",
+                "Attack",
                 "protocol",
                 [(way["protocol"], f"{way['protocol']} ({way['attacks']:,})") for way in ways],
                 here.protocol,
@@ -225,12 +308,13 @@ def _controls(context: Context, here: RobustnessAddress, ways: Sequence[Record])
                 "Class",
                 "label",
                 [
-                    ("all", "All classes"),
+                    (ALL_CLASSES, "All classes"),
                     *((row["class"], f"{row['label']} ({row['images']})") for row in classes),
                 ],
-                here.label or "all",
+                here.label or ALL_CLASSES,
             ),
             _choice("Epsilon axis", "axis", [("log", "Logarithmic"), ("linear", "Linear")], here.axis),
+            dcc.Store(id=CHOSEN, data={"protocol": here.protocol, "label": here.label, "axis": here.axis}),
         ],
         className="controls",
         role="group",
@@ -239,7 +323,7 @@ def _controls(context: Context, here: RobustnessAddress, ways: Sequence[Record])
 
 
 def _choice(label: str, name: str, options: Sequence[tuple[str, str]], chosen: str) -> Component:
-    """A select that writes to the address (`browser/robustness.js`)."""
+    """A select that writes to the address (see `choose`)."""
     control = make_id("robustness", name)
     return components.labelled(label, components.select(control, options, chosen), control_id=control)
 

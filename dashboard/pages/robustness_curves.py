@@ -35,19 +35,19 @@ def curve_section(context: Context, here: RobustnessAddress, way: Record) -> lis
     if way["fixed"]:
         figure = fixed_figure(rows)
         told = (
-            "Over the attacked images: clean accuracy, and accuracy at the one epsilon that was looked at"
+            "Over the attacked images: clean accuracy, and accuracy at the only epsilon tested"
             if of_label
-            else "Share of predictions, right or wrong, that the one epsilon that was looked at leaves as they are"
+            else "Share of predictions, correct or wrong, that do not change at the only epsilon tested"
         )
-        told += ", with a 95 % bootstrap interval over images. Nothing is known of other epsilons."
+        told += ", with a 95 % bootstrap interval over images. Other epsilons were not tested."
     else:
         figure = curve_figure(rows, cap=way["cap"], step=_step(rows), axis=here.axis)
         told = (
-            "At ε = 0 the clean accuracy over the attacked images; above, the share that is right and that no epsilon "
-            "looked at up to there changes."
+            "At ε = 0 the clean accuracy over the attacked images; above, the share that is correct at every tested "
+            "epsilon up to there."
             if of_label
-            else "The share of images whose prediction no epsilon looked at up to there changes, be it right or wrong. "
-            "For accuracy, attack relative to the label."
+            else "The share of images whose prediction, correct or wrong, is the same at every tested epsilon up to "
+            "there. For accuracy, attack relative to the label."
         )
         told += (
             " Kaplan and Meier's estimate with a 95 % bootstrap band over images: images that resist leave it at the "
@@ -108,7 +108,7 @@ def _listed_section(rows: Sequence[Record], words: str, model: str, epsilon: flo
     if not rows:
         return None
     told = [
-        f"{row['class_name']}, taken for {row['name_before']}"
+        f"{row['class_name']}, predicted {row['name_before']}"
         if row["verdict"] == "wrong_before"
         else f"{row['class_name']}, still {row['name_after']}"
         if row["verdict"] == "resisted"
@@ -145,11 +145,11 @@ def strip_section(context: Context, here: RobustnessAddress, way: Record) -> lis
     figure = strip_figure(rows, cap=way["cap"], step=min(row["smallest"] for row in rows), axis=here.axis)
     censored = sum(row["censored"] for row in rows)
     told = "Each point is an image: choose one to open its attack. "
-    told += f"The lowest epsilon looked at is {epsilon_words(way['lowest'])}: an image there changes at that or less."
+    told += f"The lowest epsilon tested is {epsilon_words(way['lowest'])}: an image there changes at that or less."
     if way["measure"] == "robust accuracy":
-        told += " Images that are wrong before any attack are left out."
+        told += " Images that are wrong before any attack are not shown."
     if censored:
-        told += f" Open triangles ({censored:,}) resist up to the largest epsilon: theirs lies beyond."
+        told += f" Open triangles ({censored:,}) resist up to the largest epsilon tested."
     if len(rows) > MAX_POINTS:
         told += f" {MAX_POINTS:,} images of each model, drawn at random."
     return [

@@ -20,6 +20,8 @@ from db.queries import robustness as robustness_queries
 from workers.requests.followups import MAX_FOLLOWED
 from workers.requests.images import short_ids
 
+ASK = make_id("robustness", "ask")
+ASKED = make_id("robustness", "asked")  # why a job was not submitted
 MATRIX = make_id("robustness", "matrix")
 MAX_CLASSES = 30
 QUIET_MODEBAR: Any = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
@@ -62,9 +64,11 @@ def outcomes_table(context: Context, here: RobustnessAddress, images: int) -> Co
     body = [[row["model"], *(f"{row[name]:,}" for name in names)] for row in rows]
     told = f"Images, of the {images:,} of {here.images}."
     if of_label:
-        told += " Only images with a label that the model knows can be attacked away from it."
+        told += (
+            " Only images whose label is one of the model's classes can be attacked relative to the label."
+        )
     if any(row["no_gradient"] for row in rows):
-        told += " Without a gradient nothing was attacked: such an image counts at ε = 0 alone."
+        told += " Images without a gradient were not perturbed: they count at ε = 0 only."
     return card(
         "Outcomes",
         query,
@@ -97,14 +101,14 @@ def leaderboard(context: Context, here: RobustnessAddress, way: Record) -> Compo
         for row in rows
     ]
     told = "Over the images that all these models were attacked on: " + (
-        "clean accuracy, and robust accuracy up to so many levels of 255."
+        "clean accuracy, and robust accuracy up to 1, 4 and 8 levels of 255."
         if of_label
-        else "the share of predictions, right or wrong, kept up to so many levels of 255."
+        else "the share of predictions, correct or wrong, kept up to 1, 4 and 8 levels of 255."
     )
-    told += " A dash: nothing was looked at there." + (
+    told += " A dash: no epsilon was tested there." + (
         ""
         if way["fixed"]
-        else " Median ε: of the images that are right before the attack."
+        else " Median ε: of the images that are correct before the attack."
         if of_label
         else " Median ε: of all images with a gradient."
     )
@@ -151,9 +155,10 @@ def transfer_table(context: Context, catalogue: Catalogue, here: RobustnessAddre
     ][:MAX_FOLLOWED]
     ask = (
         html.Button(
-            [icon("people"), f"Ask {', '.join(others)} about {here.model}"],
+            [icon("people"), f"Test transfer from {here.model} to {', '.join(others)}"],
+            id=ASK,
             type="button",
-            className="btn btn-sm btn-quiet ask-judges",
+            className="btn btn-sm btn-quiet",
             **attributes(data_judges=",".join(others), data_attacks=short_ids(attacks)),
         )
         if others and attacks
@@ -164,23 +169,24 @@ def transfer_table(context: Context, catalogue: Catalogue, here: RobustnessAddre
         query,
         here,
         "transfer",
-        components.plain_table(["Made against", *judges], body, "Transfer") if rows else None,
+        components.plain_table(["Attacked model", *judges], body, "Transfer") if rows else None,
         html.P(
-            "Of the images that an attack on one model changed, and that another model had right before, the share "
-            "whose class changes for that one too."
+            "Of the images that an attack on one model changed, and that another model classified correctly before, "
+            "the share whose class changes for that one too."
             if rows
-            else "Nobody was asked yet whether the attacked images fool other models too."
+            else "Whether the attacked images fool other models too was not tested yet."
             if others
-            else "No other model was indexed.",
+            else "No other model is indexed.",
             className="quiet",
         ),
         ask,
+        html.Div(id=ASKED),
     )
 
 
 def _transfer_cell(row: Record) -> str:
     if row["share_fooled"] is None:
-        return f"none right before; {share_words(row['share_moved'])} of {row['judged']:,} change"
+        return f"none correct before; {share_words(row['share_moved'])} of {row['judged']:,} change"
     return f"{share_words(row['share_fooled'])} of {row['right_before']:,}"
 
 

@@ -205,8 +205,8 @@ class RobustnessAddress(Address):
     label: str = ""
     axis: str = _choice("log", ("log", "linear"))
     sort: str = _choice("weakest", tuple(CLASS_ORDERS))
-    epsilon: str = ""
     listed: str = ""
+    epsilon: str = ""
 
 
 @dataclass(frozen=True)

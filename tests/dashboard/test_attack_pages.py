@@ -4,10 +4,12 @@ import csv
 import io
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from dash import no_update
+from dash.exceptions import PreventUpdate
 from flask.testing import FlaskClient
 from ledger_rows import add_attack, attack_keys, picture_of
 from sqlalchemy import insert
@@ -395,13 +397,66 @@ def test_a_set_is_summarized_with_its_sql(site: tuple[FlaskClient, Context]) -> 
     told, _ = robust(site, "?images=painted")
     for words in ("Robust accuracy", "Smallest epsilon of each image", "Leaderboard", "Transfer",
                   "FROM leaderboard", "FROM class_flips", "FROM attacked",
-                  "Without a gradient nothing was attacked"):  # fmt: skip
+                  "Images without a gradient were not perturbed"):  # fmt: skip
         assert words in told, words
     assert "/attack?attack=2" in robust(site, "?images=painted&epsilon=0.02")[0]
     cap = robust(site, "?images=painted&epsilon=0.5")[0]
     assert "Resist up to ε 0.5 (127.5/255): 1 image of synthetic" in cap
     assert "Changed at" not in cap
     assert "was not attacked by “carefully”" in robust(site, "?images=painted&protocol=carefully")[0]
+
+
+SHOWN = {"protocol": WAY, "label": "", "axis": "log"}
+
+
+@pytest.mark.parametrize(
+    ("values", "address"),
+    [
+        ((WAY, "n01", "log"), f"?model=m&images=painted&{urlencode({'protocol': WAY})}&label=n01"),
+        ((WAY, "all", "linear"), f"?model=m&images=painted&{urlencode({'protocol': WAY})}&axis=linear"),
+        (("another", "all", "log"), "?model=m&images=painted&protocol=another"),
+    ],
+)
+def test_a_control_changes_its_part_of_the_address_and_closes_the_list(
+    values: tuple[str, str, str], address: str
+) -> None:
+    search = f"?model=m&images=painted&{urlencode({'protocol': WAY})}&epsilon=0.1&listed=other"
+    assert robustness.choose(*values, SHOWN, search) == address
+
+
+def test_controls_that_show_the_address_change_nothing() -> None:
+    for chosen in (SHOWN, None):  # None: the page is not there yet
+        with pytest.raises(PreventUpdate):
+            robustness.choose(WAY, "all", "log", chosen, "")
+    with pytest.raises(PreventUpdate):
+        robustness.list_images(None, "")
+    with pytest.raises(PreventUpdate):
+        robustness.open_attack({"points": [{"customdata": None}]})  # an empty cell of the matrix
+
+
+def test_another_class_is_dropped_with_its_protocol() -> None:
+    shown = SHOWN | {"label": "n01"}
+    assert robustness.choose("another", "n01", "log", shown, "?label=n01") == "?protocol=another"
+
+
+def test_points_lead_to_their_images(site: tuple[FlaskClient, Context]) -> None:
+    with site[0].application.test_request_context():
+        point = {"points": [{"customdata": ["synthetic", 0.02]}]}
+        assert robustness.list_images(point, "?model=m&axis=linear") == (
+            "?model=m&axis=linear&listed=synthetic&epsilon=0.02",
+            None,
+        )
+        assert robustness.open_attack({"points": [{"customdata": [2]}]}) == "/attack?attack=2"
+        assert robustness.open_attack({"points": [{"customdata": 3}]}) == "/attack?attack=3"
+
+
+def test_a_refused_transfer_says_why_and_a_submitted_one_is_shown(site: tuple[FlaskClient, Context]) -> None:
+    with site[0].application.test_request_context():
+        problem, disabled, _ = robustness.submit_transfer(1, "1-2", "nobody", 4)
+        assert "'nobody' was not indexed" in str(problem)
+        assert not disabled
+        with pytest.raises(PreventUpdate):
+            robustness.submit_transfer(None, "1-2", "nobody", 4)  # the button has just appeared
 
 
 def test_each_table_of_a_set_can_be_taken_away(client: FlaskClient) -> None:
