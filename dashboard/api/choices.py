@@ -1,19 +1,14 @@
 """Lookups for request forms (images, classes, labels), as JSON below `/choices/`."""
 
 import flask
-import numpy as np
 
 from dashboard.api.answers import answer, error_response, number, words
+from dashboard.pictures import heat
 from dashboard.state.address import ImagesAddress
 from dashboard.state.context import current
-from dashboard.state.selections import images_query
-from db.queries.conditions import images_matching
+from dashboard.state.image_choices import choose_images, images_where
 from db.queries.images import image_classes
 from db.queries.inventory import classes_of
-from db.sql.child import SQLFailed
-from db.sql.guard import RefusedSQL
-from db.sql.places import TooManyQueries
-from workers.requests.attacks import MAX_ATTACKS
 from workers.requests.images import short_ids
 from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 
@@ -31,35 +26,16 @@ def ids() -> flask.Response:
     address, problems = ImagesAddress.read(flask.request.query_string.decode(errors="replace"))
     if problems:
         raise InvalidRequest(next(iter(problems.values())))
-    run = context.catalogue().run(address.model, address.images)
-    if "seed" in flask.request.args:
-        query = images_query(run, address, limit=None)
-        there = np.array([row["image_id"] for row in context.atlas.fetch(query)], int)
-        random = np.random.default_rng(number("seed", 0, low=0, high=MAX_NUMBER))
-        chosen = sorted(random.choice(there, min(wanted, len(there)), replace=False).tolist())
-    else:
-        chosen = [row["image_id"] for row in context.atlas.fetch(images_query(run, address, limit=wanted))]
+    seed = number("seed", 0, low=0, high=MAX_NUMBER) if "seed" in flask.request.args else None
+    chosen = choose_images(context, address, wanted, seed=seed)
     return answer({"ids": short_ids(chosen), "images": len(chosen)})
 
 
 @choices.get("/where.json")
 def where() -> flask.Response:
     """Ids of the images of a set that satisfy a condition; without one, of all its images."""
-    context = current()
-    image_set, condition = words("images"), flask.request.args.get("where", "").strip()
-    run = context.catalogue().run(words("model"), image_set)
-    try:
-        chosen, more = images_matching(
-            context.sql,
-            image_set,
-            None if run is None else run["run"],
-            condition or "true",
-            most=MAX_ATTACKS,
-        )
-    except (RefusedSQL, SQLFailed, TooManyQueries) as error:
-        raise InvalidRequest(f"where: {error}") from error
-    if more:
-        raise InvalidRequest(f"where: more than {MAX_ATTACKS:,} images match, the maximum for one job")
+    condition = flask.request.args.get("where", "").strip()
+    chosen = images_where(current(), words("model"), words("images"), condition)
     return answer({"ids": short_ids(chosen), "images": len(chosen)})
 
 
@@ -76,3 +52,10 @@ def labels() -> flask.Response:
     rows = current().atlas.fetch(image_classes(words("images")))
     found = [{"label": row["class"], "name": row["label"], "images": row["images"]} for row in rows]
     return answer({"labels": found})
+
+
+@choices.get("/colours.json")
+def colours() -> flask.Response:
+    """Color tables for the painter of maps, and which of them signed and unsigned maps have."""
+    tables = {name: list(table) for name, table in heat.COLOUR_MAPS.items()}
+    return answer({"tables": tables, "diverging": heat.DIVERGING, "plain": heat.PLAIN})

@@ -1,7 +1,10 @@
 /** What Dash and its components put on the page. */
 interface DashClientside {
     no_update: unknown;
-    callback_context: { triggered: { prop_id: string; value: unknown }[] };
+    callback_context: {
+        triggered: { prop_id: string; value: unknown }[];
+        inputs_list: ({ id: any; value?: unknown } | { id: any; value?: unknown }[])[];
+    };
     set_props(id: string | object, props: Record<string, unknown>): void;
     convscope?: Record<string, any>;
 }

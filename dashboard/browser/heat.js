@@ -1,9 +1,15 @@
-/* From a map's numbers to colours, in the browser: the same rule as heat.py, and a test compares the two. */
-// @ts-nocheck
-import { convscope } from "./namespace.js";
+/* From a map's values to colors, in the browser: the rule of pictures/heat.py, and tests compare the two. */
 
-/* A float32 array as NumPy writes it: magic, version, length of the header, a Python dictionary, numbers. */
-function parseNpy(buffer) {
+/** @typedef {{ height: number, width: number, data: Float32Array, sorted?: Float32Array }} Values */
+/** @typedef {[number, number, number]} Color */
+/** @typedef {{ table: Color[], diverging: boolean, high: number, strength: number, wipe: number }} Paint */
+
+/**
+ * A float32 array of two dimensions from an NPY file: magic, version, length of the header, header, numbers.
+ * @param {ArrayBuffer} buffer
+ * @returns {Values}
+ */
+export function parseNpy(buffer) {
     const view = new DataView(buffer);
     const wide = view.getUint8(6) > 1;
     const length = wide ? view.getUint32(8, true) : view.getUint16(8, true);
@@ -15,77 +21,110 @@ function parseNpy(buffer) {
     return { height: Number(shape[1]), width: Number(shape[2]), data: new Float32Array(buffer.slice(start)) };
 }
 
-/* Loaded arrays and pictures by address: a map's number never changes its meaning. The oldest go first. */
+/** Arrays and images by address; a map's number never changes its meaning. The oldest are dropped first. */
+const MAX_KEPT = 600;
+/** @type {Map<string, Promise<any>>} */
 const kept = new Map();
-const MOST_KEPT = 600;
+
+/**
+ * @template T
+ * @param {string} address
+ * @param {(answer: Response) => Promise<T>} read
+ * @returns {Promise<T>}
+ */
 function load(address, read) {
-    if (!kept.has(address)) {
-        const found = fetch(address).then(async (answer) => {
-            if (!answer.ok) {
-                const said = await answer.json().catch(() => null);
-                throw new Error((said && said.error) || `${address} answered ${answer.status}`);
-            }
-            return read(answer);
-        });
-        found.catch(() => kept.delete(address));
-        kept.set(address, found);
-        if (kept.size > MOST_KEPT) kept.delete(kept.keys().next().value);
-    }
-    return kept.get(address);
+    const known = kept.get(address);
+    if (known) return known;
+    const found = fetch(address).then(async (answer) => {
+        if (answer.ok) return read(answer);
+        const content = await answer.json().catch(() => null);
+        throw new Error(content?.error ?? `${address} answered ${answer.status}`);
+    });
+    found.catch(() => kept.delete(address));
+    kept.set(address, found);
+    if (kept.size > MAX_KEPT) kept.delete([...kept.keys()][0]);
+    return found;
 }
 
-convscope.loadMap = (address) => load(address, async (answer) => parseNpy(await answer.arrayBuffer()));
+/** @param {string} address */
+export const loadMap = (address) => load(address, async (answer) => parseNpy(await answer.arrayBuffer()));
 
-convscope.loadPicture = (address) =>
+/** @param {string} address */
+export const loadPicture = (address) =>
     load(address, async (answer) => {
         const bitmap = await createImageBitmap(await answer.blob(), { colorSpaceConversion: "none" });
-        const canvas = document.createElement("canvas");
-        canvas.width = bitmap.width;
-        canvas.height = bitmap.height;
-        const context = canvas.getContext("2d", { willReadFrequently: true });
+        const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+        const context = /** @type {OffscreenCanvasRenderingContext2D} */ (
+            canvas.getContext("2d", { willReadFrequently: true })
+        );
         context.drawImage(bitmap, 0, 0);
         return context.getImageData(0, 0, bitmap.width, bitmap.height);
     });
 
-/* The clip-th percentile of the magnitudes, linear between neighbours as NumPy's. Sorting is done once a map. */
-convscope.highest = function (map, clip) {
-    if (!map.sorted) map.sorted = map.data.map(Math.abs).sort();
-    const place = (clip / 100) * (map.sorted.length - 1);
+/**
+ * The clip-th percentile of the magnitudes, linear between neighbors as NumPy's. A map is sorted once.
+ * @param {Values} map
+ * @param {number} clip from 0 to 100
+ */
+export function highest(map, clip) {
+    const sorted = (map.sorted ??= map.data.map(Math.abs).sort());
+    const place = (clip / 100) * (sorted.length - 1);
     const below = Math.floor(place);
-    const above = Math.min(below + 1, map.sorted.length - 1);
-    return map.sorted[below] + (map.sorted[above] - map.sorted[below]) * (place - below);
-};
+    const above = Math.min(below + 1, sorted.length - 1);
+    return sorted[below] + (sorted[above] - sorted[below]) * (place - below);
+}
 
-/* Draw a map over its picture. `strength` 1 is the map alone; left of `wipe` (0 to 1) the picture stays bare. */
-convscope.paint = function (canvas, map, picture, { table, diverging, high, strength, wipe }) {
-    const { width, height, data } = map;
-    if (canvas.width !== width) canvas.width = width;
-    if (canvas.height !== height) canvas.height = height;
-    const context = canvas.getContext("2d");
-    const out = context.createImageData(width, height);
-    const pixels = out.data;
+/**
+ * RGBA bytes of a map over its image. `strength` 1 is the map alone; left of `wipe` it is bare.
+ * @param {Values} map
+ * @param {ImageData | null} picture
+ * @param {Paint} how
+ */
+export function pixels({ width, data }, picture, { table, diverging, high, strength, wipe }) {
+    const found = new Uint8ClampedArray(4 * data.length);
     const edge = Math.round(wipe * width);
     for (let at = 0; at < data.length; at++) {
         const bare = at % width < edge;
         let share = high > 0 ? (diverging ? data[at] : Math.abs(data[at])) / high : 0;
         if (diverging) share = (share + 1) / 2;
-        const colour = table[Math.floor(Math.min(1, Math.max(0, share)) * 255 + 0.5)];
+        const color = table[Math.floor(Math.min(1, Math.max(0, share)) * 255 + 0.5)];
         for (let part = 0; part < 3; part++) {
             const below = picture ? picture.data[4 * at + part] : 0;
-            pixels[4 * at + part] = bare
+            found[4 * at + part] = bare
                 ? below
-                : Math.floor(below * (1 - strength) + colour[part] * strength + 0.5);
+                : Math.floor(below * (1 - strength) + color[part] * strength + 0.5);
         }
-        pixels[4 * at + 3] = 255;
+        found[4 * at + 3] = 255;
     }
-    context.putImageData(out, 0, 0);
-};
+    return found;
+}
 
-convscope.paintBar = function (canvas, table) {
-    canvas.width = 256;
-    canvas.height = 1;
-    const context = canvas.getContext("2d");
-    const out = context.createImageData(256, 1);
-    table.forEach((colour, at) => out.data.set([...colour, 255], 4 * at));
-    context.putImageData(out, 0, 0);
-};
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {Values} map
+ * @param {ImageData | null} picture
+ * @param {Paint} how
+ */
+export function paint(canvas, map, picture, how) {
+    draw(canvas, map.width, map.height, pixels(map, picture, how));
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {Color[]} table
+ */
+export function paintBar(canvas, table) {
+    draw(canvas, 256, 1, new Uint8ClampedArray(table.flatMap((color) => [...color, 255])));
+}
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {number} width
+ * @param {number} height
+ * @param {Uint8ClampedArray<ArrayBuffer>} bytes
+ */
+function draw(canvas, width, height, bytes) {
+    if (canvas.width !== width) canvas.width = width;
+    if (canvas.height !== height) canvas.height = height;
+    canvas.getContext("2d")?.putImageData(new ImageData(bytes, width, height), 0, 0);
+}

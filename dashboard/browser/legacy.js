@@ -1,9 +1,11 @@
 /* What pages that are not yet rendered by Python draw with. */
 // @ts-nocheck
 import { address, ask, go, local, make, pagePath } from "./base.js";
+import { highest, loadMap, loadPicture, paint, paintBar } from "./heat.js";
 import { convscope } from "./namespace.js";
 
 Object.assign(convscope, { address, ask, go, local, make, pagePath });
+Object.assign(convscope, { highest, loadMap, loadPicture, paint, paintBar });
 
 /* An element of a drawing, likewise. */
 convscope.svg = function (tag, attributes, ...children) {

@@ -61,8 +61,14 @@ def show_asking(search: str | None, read: Show) -> tuple[Component, dict[str, An
     """A message if there is nothing to choose from, else the data for the address."""
     context = current()
     catalogue = context.catalogue()
+    message = nothing_to_choose(catalogue)
+    return message, None if message is not None else read(context, catalogue, search)
+
+
+def nothing_to_choose(catalogue: Catalogue) -> Component | None:
+    """Why nothing can be requested; None if something can."""
     if catalogue.trouble:
-        return components.trouble(catalogue.trouble), None
+        return components.trouble(catalogue.trouble)
     if not catalogue.runs or not catalogue.image_sets:
-        return nothing_yet(catalogue.newest_set()), None
-    return None, read(context, catalogue, search)
+        return nothing_yet(catalogue.newest_set())
+    return None

@@ -1,62 +1,394 @@
 """The Saliency page: maps of several images under several models, shown as they arrive.
 
 The address contains the request, so a link shows the same maps to everybody; the request's job is found by
-its content.
+its content. The page is a function of the address and the ledger:
 
-    address --> read_page --> request --(browser)--> controls, grid of maps
-    controls --(browser)--> address
-    Run, polling, colors, hovering, the large view --(browser)--> /api/…
+    address, seconds while a job is unfinished, events of the form and of the job controller
+        --> show --> controls, problems, progress, grid of maps, tools
+    form --> address, jobs                           (`pages.request_form`)
+    display controls --(browser)--> address, data-display --(painter)--> canvases, legend
+    order of rows and columns --> show
+    a click on a map --> large view                  (`pages.large_map`)
 
-The browser renders maps from their values (`browser/heat.js`), so colors, scale and strength change without a
+The browser renders maps from their values (`browser/maps.js`), so colors, scale and strength change without a
 request to the server.
 """
 
 import functools
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlencode
 
-from dash import Dash
+from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash.exceptions import PreventUpdate
+from plotly.io.json import to_json_plotly
 
 from dashboard.api.answers import map_record
-from dashboard.components.callbacks import render_once
-from dashboard.components.elements import Component
+from dashboard.components.callbacks import in_browser, render_once
+from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import count as counted
+from dashboard.pages import job_progress, large_map, map_display
 from dashboard.pages.page import Page
-from dashboard.pages.request_page import asking_layout, register_asking
+from dashboard.pages.request_form import RequestForm
+from dashboard.pages.request_page import nothing_to_choose
 from dashboard.pages.request_state import Asked, Chosen, read_request
-from dashboard.pictures import heat
-from dashboard.security.prefix import local
+from dashboard.pages.saliency_grid import grid, in_order
+from dashboard.security.prefix import local, page_path
 from dashboard.state.address import SaliencyAddress
-from dashboard.state.context import Catalogue, Context, Record
+from dashboard.state.context import Catalogue, Context, Record, current
+from dashboard.state.ids import LOCATION, make_id
+from db.ledger.engine import LedgerError
+from db.queries import jobs as job_queries
 from workers.attribution.registry import METHODS
 from workers.requests.images import short_ids
 from workers.requests.models import choose_models
 from workers.requests.parameters import InvalidRequest
-from workers.requests.saliency import parse_target, saliency_job, stored_maps
+from workers.requests.saliency import faithfulness_job, parse_target, saliency_job, stored_maps
 
+NAME = "saliency"
 TITLE = "Saliency · Convscope"
 MAX_MAPS = 240
+_id = functools.partial(make_id, NAME)
+_DISPLAY = (*map_display.DEFAULTS, *map_display.ORDERS)
+
+
+def _first_prediction(page: Record) -> int:
+    return int(page["stored"][0]["predicted_class"]) if page["stored"] else 0
+
+
+FORM = RequestForm(
+    page=NAME,
+    address=SaliencyAddress,
+    methods=METHODS,
+    target=(
+        "Class to explain",
+        {"prediction": "The prediction", "label": "The label", "index": "Another class…"},
+    ),
+    display=_DISPLAY,
+    guess=_first_prediction,
+)
 
 
 @render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
-    return asking_layout("saliency", constants())
+    slider = map_display.slider
+    display = html.Div(
+        [
+            map_display.choice(_id("view"), "view", "Show"),
+            slider(_id("strength"), "strength", "Strength", low=0, high=1, step=0.01),
+            slider(_id("wipe"), "wipe", "Original | map", low=0, high=1, step=0.01),
+            map_display.choice(_id("colours"), "colours", "Color map"),
+            map_display.choice(_id("scale"), "scale", "Scale"),
+            slider(_id("clip"), "clip", "Clip at percentile", low=80, high=100, step=0.1),
+            map_display.choice(_id("order"), "order", "Order"),
+            map_display.choice(_id("model_order"), "model_order", "Sort models", box=_id("sorting")),
+            html.Button(
+                "As in reports",
+                id=_id("reports"),
+                type="button",
+                className="btn btn-sm btn-quiet as-reports",
+                title="The map alone, its magnitudes white on black, clipped at the 99th percentile",
+            ),
+        ],
+        className="controls display",
+        role="group",
+        **attributes(aria_label="How maps are shown"),
+    )
+    area = html.Div(
+        [
+            html.P(
+                [
+                    map_display.legend_part("low", className="num"),
+                    map_display.legend_part("bar", html.Canvas, className="colour-bar"),
+                    map_display.legend_part("high", className="num"),
+                    html.Span(id=_id("legend"), hidden=True, **attributes(data_legend="words")),
+                ],
+                className="legend",
+            ),
+            html.Div(id=_id("grid")),
+        ],
+        id=_id("area"),
+    )
+    heading = html.Div(
+        [
+            html.Div([html.H1("Saliency"), html.P(id=_id("about"))], className="title"),
+            html.Div(id=_id("tools"), className="tools tools-place"),
+        ],
+        className="heading",
+    )
+    return html.Div(
+        [
+            html.Div(html.Div(className="skeleton tall"), id=_id("message")),
+            html.Div(
+                [
+                    heading,
+                    FORM.layout(),
+                    html.Div(id=_id("problems"), role="alert"),
+                    job_progress.layout(NAME),
+                    display,
+                    area,
+                ],
+                id=_id("root"),
+                hidden=True,
+            ),
+            large_map.layout(),
+            dcc.Store(id=_id("steps")),
+            dcc.Store(id=_id("shown")),
+            dcc.Store(id=_id("defaults"), data={**map_display.DEFAULTS, **map_display.ORDERS}),
+        ],
+        className="single-page saliency-page",
+    )
 
 
 def register(app: Dash) -> None:
     """Register the page's callbacks."""
-    register_asking(app, "saliency", path=SaliencyAddress.path, draw="drawSaliency", read=read_page)
+    FORM.register(app, read_page)
+    large_map.register(app, display=_id("area"), steps=_id("steps"))
+    app.callback(
+        output={
+            "message": Output(_id("message"), "children"),
+            "hidden": Output(_id("root"), "hidden"),
+            "about": Output(_id("about"), "children"),
+            "problems": Output(_id("problems"), "children"),
+            "tools": Output(_id("tools"), "children"),
+            "grid": Output(_id("grid"), "children"),
+            "legend": Output(_id("legend"), "data-words"),
+            "steps": Output(_id("steps"), "data"),
+            "sorting": Output(_id("sorting"), "hidden"),
+            "shown": Output(_id("shown"), "data"),
+            "form": FORM.outputs(),
+            "jobs": job_progress.outputs(NAME),
+            "display": {name: Output(_id(name), "value") for name in _DISPLAY},
+        },
+        inputs={
+            "search": Input(LOCATION, "search"),
+            "_status": Input(make_id("shell", "status"), "data"),
+            "_ticks": job_progress.ticks(NAME),
+            "event": job_progress.event(NAME),
+            "order": Input(_id("order"), "value"),
+            "model_order": Input(_id("model_order"), "value"),
+        },
+        state={
+            "pathname": State(LOCATION, "pathname"),
+            "shown": State(_id("shown"), "data"),
+            "work": State(make_id("shell", "work"), "data"),
+        },
+    )(show)
+    in_browser(
+        app,
+        "showMaps",
+        Output(_id("area"), "data-display"),
+        Output(_id("strength") + "_box", "hidden"),
+        *(Output(_id(name) + "_value", "children") for name in map_display.RANGES),
+        *(Input(_id(name), "value") for name in _DISPLAY),
+        State(_id("defaults"), "data"),
+        prevent_initial_call=True,
+    )
+    reported = map_display.AS_IN_REPORTS
+    app.callback(
+        *(Output(_id(name), "value", allow_duplicate=True) for name in reported),
+        Input(_id("reports"), "n_clicks"),
+        prevent_initial_call=True,
+    )(lambda _clicks: tuple(reported.values()))
+    app.callback(
+        job_progress.reports(NAME),
+        Input(_id("score"), "n_clicks"),
+        State(LOCATION, "search"),
+        prevent_initial_call=True,
+    )(_score)
 
 
-def constants() -> Record:
-    """Constants for the page's script: methods with their parameters, and color maps."""
-    return {
-        "methods": {name: method.facts() for name, method in METHODS.items()},
-        "colours": {name: list(table) for name, table in heat.COLOUR_MAPS.items()},
-        "diverging": heat.DIVERGING,
-        "most": MAX_MAPS,
+def show(
+    search: str | None,
+    _status: Any,
+    _ticks: int | None,
+    event: Record | None,
+    order: str | None,
+    model_order: str | None,
+    pathname: str | None,
+    shown: Record | None,
+    work: Mapping[str, Any] | None,
+) -> Record:
+    """The page for an address and the present state of the ledger; what did not change is left alone."""
+    if page_path(pathname) != SaliencyAddress.path:
+        raise PreventUpdate
+    context = current()
+    catalogue = context.catalogue()
+    message = nothing_to_choose(catalogue)
+    if message is not None:
+        return _only(message)
+    new_address = shown is None or any(one["prop_id"] == f"{LOCATION}.search" for one in ctx.triggered)
+    display = map_display.read_display(search)
+    if not new_address:
+        display |= {"order": order or "", "model_order": model_order or ""}
+    page = read_page(context, catalogue, search)
+    values = page_values(context, page, search, display, event, work)
+    values["shown"], parts = _changed(values, shown or {})
+    return parts | {"display": display if new_address else dict.fromkeys(_DISPLAY, no_update)}
+
+
+def _only(message: Component) -> Record:
+    """A message instead of the page."""
+    nothing = dict.fromkeys(
+        ("about", "problems", "tools", "grid", "legend", "steps", "sorting", "shown"), no_update
+    )
+    return nothing | {
+        "message": message,
+        "hidden": True,
+        "form": dict.fromkeys(FORM.outputs(), no_update),
+        "jobs": dict.fromkeys(job_progress.outputs(NAME), no_update) | {"disabled": True},
+        "display": dict.fromkeys(_DISPLAY, no_update),
     }
+
+
+def _changed(values: Record, before: Mapping[str, str]) -> tuple[dict[str, str], Record]:
+    """Digests of all values, and the values with `no_update` for those that have the digest of `before`."""
+    digests: dict[str, str] = {}
+
+    def compare(name: str, value: Any) -> Any:
+        if value is no_update:
+            return value
+        digests[name] = hashlib.sha1(to_json_plotly(value).encode(), usedforsecurity=False).hexdigest()
+        return no_update if before.get(name) == digests[name] else value
+
+    parts = {
+        name: {inner: compare(f"{name}.{inner}", one) for inner, one in value.items()}
+        if name in ("form", "jobs")
+        else compare(name, value)
+        for name, value in values.items()
+    }
+    merged = {**before, **digests}
+    return merged, parts | {"shown": merged}
+
+
+def page_values(
+    context: Context,
+    page: Record,
+    search: str | None,
+    display: Mapping[str, Any],
+    event: Record | None,
+    work: Mapping[str, Any] | None,
+) -> Record:
+    """Values of the outputs of `show` for a page's data, except `shown` and `display`."""
+    maps: list[Record] = page["stored"]
+    watched = job_progress.Watched()
+    failed: dict[tuple[int, str], str] = {}
+    problems = dict(page["problems"])
+    try:
+        scoring = _scoring(context, page)
+        watched = job_progress.read_jobs([number for number in (page["job"], scoring) if number is not None])
+        if page["job"] is not None:
+            failed = {
+                (item["image_id"], item["model"]): item["error"]
+                for item in job_queries.job_items(context.ledger, page["job"], limit=MAX_MAPS)
+                if item["error"]
+            }
+    except LedgerError as error:
+        problems["ledger"] = f"{error}."
+    state = next((job["state"] for job in watched.jobs if job["job"] == page["job"]), "")
+    models = page["request"]["models"] if page["request"] else page["chosen"]
+    rows, columns = in_order(page["rows"], models, maps, display["order"], display["model_order"])
+    said = event["sentence"] if event and event["about"] == FORM.about(search) else ""
+    scored = any(found["deletion_auc"] is not None for found in maps)
+    dtypes = " and ".join(dict.fromkeys(found["dtype"] for found in maps))
+    return {
+        "message": None,
+        "hidden": False,
+        "about": f"{page['image_set']} · {counted(page['images'], 'image')}",
+        "problems": [html.P(sentence, className="problem") for sentence in problems.values()],
+        "tools": _tools(maps, search, busy=watched.unfinished),
+        "grid": grid(
+            rows,
+            columns,
+            maps,
+            opens=large_map.OPENED,
+            failed=failed,
+            state=state if state in job_progress.UNFINISHED else "",
+        ),
+        "legend": map_display.legend_words(page["unit"], dtypes),
+        "steps": page["steps"],
+        "sorting": len(columns) < 2 or not scored,
+        "form": FORM.fill(context, page, search),
+        "jobs": job_progress.watch(NAME, watched, work, said=said, hint="" if said else _hint(page)),
+    }
+
+
+def _hint(page: Record) -> str:
+    """What Run would compute; empty if nothing is missing, or the request's job says it."""
+    total = len(page["rows"]) * len(page["chosen"])
+    left = total - len(page["stored"])
+    if page["job"] is not None or not page["request"] or left <= 0:
+        return ""
+    if page["stored"]:
+        return f"{left:,} of {total:,} maps are not computed yet. Press Run."
+    asked = f"{counted(len(page['rows']), 'image')} by {counted(len(page['chosen']), 'model')}"
+    return f"Not computed yet: {asked}. Press Run."
+
+
+def _scoring(context: Context, page: Record) -> int | None:
+    """The unfinished job that computes curves of the maps shown, or the one that failed to; None if there is none."""
+    numbers = {found["map"] for found in page["stored"] if found["deletion_auc"] is None}
+    if not numbers:
+        return None
+    found = job_queries.jobs(
+        context.ledger,
+        states=("queued", "running", "failed", "cancelled"),
+        kinds=("faithfulness",),
+        image_set=page["image_set"],
+        limit=20,
+    )
+    for job in found:
+        if job["parameters"]["steps"] == page["steps"] and numbers & set(job["parameters"]["maps"]):
+            return int(job["job"])
+    return None
+
+
+def _tools(maps: Sequence[Record], search: str | None, *, busy: bool) -> list[Component]:
+    """Deletion and insertion, CSV and Figure; nothing as long as there are no maps."""
+    if not maps:
+        return []
+
+    def link(symbol: str, text: str, path: str) -> Component:
+        return html.A(
+            [icon(symbol), text],
+            href=local(path) + (search or ""),
+            className="btn btn-sm btn-quiet",
+            download="",
+            **attributes(data_with_address="yes"),
+        )
+
+    complete = all(found["deletion_auc"] is not None for found in maps)
+    score = html.Button(
+        [icon("graph-down"), "Deletion and insertion"],
+        id=_id("score"),
+        type="button",
+        className="btn btn-sm btn-quiet",
+        disabled=busy,
+        title="How fast the probability of the class falls when the pixels that the map ranks first are "
+        "deleted, and rises when they are inserted",
+    )
+    return [
+        *([] if complete else [score]),
+        link("download", "CSV", "/download/saliency.csv"),
+        link("image", "Figure", "/download/saliency.png"),
+    ]
+
+
+def _score(clicks: int | None, search: str | None) -> Record:
+    """Submit the curves of the maps shown."""
+    if not clicks:
+        raise PreventUpdate
+    context = current()
+    page = read_page(context, context.catalogue(), search)
+
+    def submit() -> str:
+        maps = sorted(found["map"] for found in page["stored"])
+        new = faithfulness_job(context.ledger, maps, steps=page["steps"], queue="interactive")
+        return job_progress.submit(new)
+
+    return job_progress.attempt(submit, about=FORM.about(search))
 
 
 def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:

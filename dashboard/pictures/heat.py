@@ -22,7 +22,8 @@ _STOPS = {
     "grey": ["#000000", "#ffffff"],
     "rdbu": plotly.colors.diverging.RdBu[::-1],
 }
-DIVERGING = "rdbu"
+DIVERGING = "rdbu"  # of signed maps
+PLAIN = "inferno"  # of others
 
 
 def _table(stops: list[str]) -> tuple[tuple[int, int, int], ...]:

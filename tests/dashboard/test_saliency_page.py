@@ -4,17 +4,16 @@ from typing import Any
 
 import pytest
 
-from dashboard.pages import request_page as asking
 from dashboard.pages import saliency
-from dashboard.state.context import Context
+from dashboard.pages.request_page import nothing_to_choose
+from dashboard.state.context import Context, current
 from db.atlas.store import Query
 
 
 def shown(search: str) -> dict[str, Any]:
-    message, page = asking.show_asking(search, saliency.read_page)
-    assert message is None
-    assert page is not None
-    return page
+    context = current()
+    assert nothing_to_choose(context.catalogue()) is None
+    return saliency.read_page(context, context.catalogue(), search)
 
 
 def test_an_address_without_anything_asks_for_the_first_images_of_the_newest_run(context: Context) -> None:
@@ -44,7 +43,7 @@ def test_a_label_is_known_by_its_class_in_the_model_and_never_by_its_name(contex
         ("?method=lime", "method: expected one of"),
         ("?p_samples=0", "samples: expected a whole number"),
         ("?p_sigma=1", "no parameter 'sigma'"),
-        ("?models=nobody", "'nobody' was not indexed"),
+        ("?models=nobody", "'nobody' is not indexed"),
         ("?target=cat", "target: expected prediction"),
         ("?images=nothing", "There is no image set “nothing”"),
     ],
@@ -55,10 +54,7 @@ def test_invalid_addresses_are_reported_in_a_sentence(context: Context, search: 
 
 
 def test_a_page_without_a_run_shows_the_command(empty_context: Context) -> None:
-    del empty_context
-    message, page = asking.show_asking("", saliency.read_page)
-    assert page is None
-    assert "Nothing here yet" in str(message)
+    assert "Nothing here yet" in str(nothing_to_choose(empty_context.catalogue()))
 
 
 def test_the_address_of_some_images_asks_for_these(context: Context) -> None:
