@@ -1,6 +1,6 @@
 /* The form of a request in the browser: what was changed by hand reaches the server and the address; lists of
    suggestions are loaded when they are needed (see pages/request_form.py). */
-import { address, ask, hit, make, pagePath } from "./base.js";
+import { address, ask, hit, make } from "./base.js";
 import { convscope, ns } from "./namespace.js";
 
 /** @typedef {{ id: string | { parameter: string }, value?: unknown }} Control */
@@ -63,11 +63,6 @@ globalThis.document?.addEventListener("focusin", async (event) => {
 globalThis.document?.addEventListener(
     "click",
     (event) => {
-        const choose = hit(event, "a[data-choose]");
-        if (choose) {
-            const given = JSON.parse(choose.dataset.choose ?? "{}");
-            convscope.chooseFrom({ path: pagePath(location.pathname), search: location.search, ...given });
-        }
         // what the browser shows is in the address, of which the server was not told
         const link = /** @type {HTMLAnchorElement | null} */ (hit(event, "a[data-with-address]"));
         if (link) link.search = location.search;

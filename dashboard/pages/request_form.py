@@ -232,7 +232,8 @@ class RequestForm:
             "parameters": Output(self.id("parameters"), "children"),
             "reference": Output(self.id("reference"), "children"),
             "choose": Output(self.id("choose"), "href"),
-            "chosen": Output(self.id("choose"), "data-choose"),
+            "choose_set": Output(self.id("choose"), "data-choose"),
+            "choose_ids": Output(self.id("choose"), "data-ids"),
             "disabled": Output(self.id("run"), "disabled"),
             "filled": Output(self.id("filled"), "data"),
         }
@@ -272,7 +273,8 @@ class RequestForm:
             "parameters": [part for one in shown for part in self._parameter(one, values[one.name])],
             "reference": "" if method is None else method.reference,
             "choose": local("/images?" + urlencode(first)),
-            "chosen": json.dumps({"images": page["image_set"], "ids": page["ids"]}),
+            "choose_set": page["image_set"],
+            "choose_ids": page["ids"],
             "disabled": page["request"] is None,
             "filled": {
                 **controls,
