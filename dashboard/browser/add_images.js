@@ -1,8 +1,8 @@
 /* The browser's part of the dialog "Add images" (dashboard/pages/images_add.py): holds the files that a user
    drops or chooses, and sends them. */
-import { ask, hit, local } from "./base.js";
+import { hit } from "./base.js";
 import { convscope, ns } from "./namespace.js";
-import { UploadStopped, chosen, dropped, put, upload } from "./upload.js";
+import { chosen, dropped, upload } from "./upload.js";
 
 const REPORT_MILLISECONDS = 200;
 
@@ -13,13 +13,6 @@ let picks = 0;
 const tables = [];
 /** @type {ReturnType<typeof upload> | null} */
 let sending = null;
-
-/** @type {import("./upload.js").Transport} */
-const transport = {
-    ask: (path, method, body) => ask(path, { method, body }),
-    put: (path, ...rest) => put(local(path), ...rest),
-    wait: (milliseconds) => new Promise((done) => setTimeout(done, milliseconds)),
-};
 
 /** Reports what was chosen. @param {string} what @param {import("./upload.js").Named[]} found */
 function take(what, found) {
@@ -74,18 +67,11 @@ convscope.sendFiles = function (order) {
         ns.set_props("add-bar", { value: total ? (100 * sent) / total : 0 });
         ns.set_props("add-words", { children: `${words(sent)} of ${words(total)} ${order.unit}` });
     };
-    const table = order.labels === null ? null : tables[order.labels];
-    sending = upload(files, table, report, transport, order.upload);
-    sending.done
-        .catch((error) => ({
-            error: error.message,
-            status: error.status,
-            stopped: error instanceof UploadStopped,
-        }))
-        .then((data) => {
-            sending = null;
-            ns.set_props("add-sent", { data });
-        });
+    sending = upload(files, order.labels === null ? null : tables[order.labels], report, order.upload);
+    sending.done.then((data) => {
+        sending = null;
+        ns.set_props("add-sent", { data });
+    });
 };
 
 /** Reports that a button was pressed, not that it appeared. @param {number | null} clicks */

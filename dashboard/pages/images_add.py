@@ -131,6 +131,18 @@ def on_event(
     name = str(dash.ctx.triggered_id).removeprefix("add-")
     if not events[name]:
         raise PreventUpdate
+    return happened(name, events, typed, kept, model, work)
+
+
+def happened(
+    name: str,
+    events: Mapping[str, Any],
+    typed: Mapping[str, str | None],
+    kept: Record | None = None,
+    model: str | None = None,
+    work: Record | None = None,
+) -> dict[str, Any]:
+    """What follows from the event `name`. `events` has the values of all, so that no choice is lost."""
     before = Adding(**(kept or {}))
     now = steps.chose(before, events["chosen"])
     now = replace(now, model=model or now.model, focus=now.focus if name == "chosen" else "")
@@ -154,7 +166,8 @@ def on_event(
 
 def on_tick(_ticks: int, kept: Record | None, model: str | None, work: Record | None) -> dict[str, Any]:
     """A look at the job."""
-    before = replace(Adding(**(kept or {})), model=model or "", focus="")
+    state = Adding(**(kept or {}))
+    before = replace(state, model=model or state.model, focus="")
     return _followed(before, before, before, work)
 
 

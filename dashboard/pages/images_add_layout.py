@@ -143,7 +143,7 @@ def _moving() -> list[Component]:
 def _looking() -> list[Component]:
     path = _field("relabels_path", "Labels file on the server", "Optional, for a folder on the server.")
     return [
-        html.Div(id=add_id("layout")),
+        html.Div(id=add_id("layout"), className="set-body"),
         html.Details(
             [
                 html.Summary("Choose split, class and label"),
@@ -169,7 +169,7 @@ def _looking() -> list[Component]:
 
 def _ending() -> list[Component]:
     return [
-        html.Div(id=add_id("ended")),
+        html.Div(id=add_id("ended"), className="set-body"),
         html.Div(id=add_id("ending_problem")),
         html.Div(
             [

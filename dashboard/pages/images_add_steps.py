@@ -291,7 +291,7 @@ def indexing_asked(_context: Context, state: Adding, value: Mapping[str, Any]) -
     if state.step == "sending":
         return failed(state, f"Wait until this upload has ended, then index {value['set']}.")
     _without_upload(state)
-    return state.fresh(step="imported", fields={"name": str(value["set"])})
+    return state.fresh(step="imported", fields={"name": str(value["set"])}, focus="model")
 
 
 def _without_upload(state: Adding) -> Adding:

@@ -226,7 +226,8 @@ def open_dialog(_opened: float, search: str | None) -> dict[str, Any]:
     image_set = address.images
     try:
         if all(row["image_set"] != image_set for row in catalogue.image_sets):
-            raise InvalidRequest("There is no image set to manage yet: add images first.")
+            missing = f"There is no image set “{image_set}”."
+            raise InvalidRequest(missing if image_set else "There is no image set yet: add images first.")
         found = asdict(dependents_of(context.atlas, context.ledger, image_set))
         description = descriptions(context.ledger).get(image_set, "")
     except ERRORS as error:

@@ -225,6 +225,38 @@ def test_an_upload_that_is_cancelled_leaves_nothing(page: Page, running: Site, t
     assert "cancelled" not in [one["image_set"] for one in ask(url, "/api/image_sets")["image_sets"]]
 
 
+def test_a_folder_is_sent_and_imported_while_the_dialog_is_closed(
+    page: Page, running: Site, photographs: dict[str, bytes], tmp_path: Path
+) -> None:
+    url, _ = running
+    folder = tmp_path / "Two Pets"
+    for number, content in enumerate(list(photographs.values())[:4]):
+        place = folder / ("cat" if number % 2 else "dog")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.jpg").write_bytes(content)
+    dialog = opened(page, url)
+    choose(dialog, "Choose a folder", folder)
+    expect(dialog.get_by_text("4 files,", exact=False)).to_be_visible()
+    expect(dialog.get_by_label("Image set")).to_have_value("two-pets")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("button", name="Add images")).to_be_focused()
+    page.get_by_role("link", name="Jobs").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    page.get_by_role("link", name="Images").click()
+    page.get_by_role("button", name="Add images").click()
+    expect(dialog.get_by_text("two-pets: 4 images added, 4 with a label.")).to_be_visible(timeout=180_000)
+    dialog.get_by_role("link", name="Show the images").click()
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_role("heading", level=1)).to_have_text("two-pets")
+    page.get_by_role("button", name="Manage").click()
+    page.get_by_role("button", name="Index with a model").click()
+    expect(dialog.get_by_text("two-pets: 4 images.")).to_be_visible()
+    expect(dialog.get_by_label("Index with")).to_be_focused()
+
+
 def test_what_cannot_be_added_is_said_where_it_is_typed_and_by_keyboard_alone(
     page: Page, running: Site, tmp_path: Path
 ) -> None:
