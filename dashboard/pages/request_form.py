@@ -210,7 +210,7 @@ class RequestForm:
             ],
         )  # fmt: skip
         verdict = dbc.Checkbox(
-            id=self.id("verdict"), label="only images that the model classifies correctly", className="check only-right"
+            id=self.id("verdict"), label="only correctly classified images", className="check only-right"
         )  # fmt: skip
         return html.Div(
             [*(html.Div(line, className="pick-line") for line in lines), verdict],
