@@ -7,6 +7,7 @@ Site map: `/` patches, `/channel` one channel, `/images` an image set, `/image` 
 `/logout` and `/health.json` (see `security/middleware.py`).
 """
 
+import functools
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -21,8 +22,10 @@ from dashboard.api.attacks import attack_api
 from dashboard.api.choices import choices
 from dashboard.api.errors import callback_fault, handle_faults
 from dashboard.api.image_sets import set_api
-from dashboard.api.routes import api
-from dashboard.api.sql import sql_api
+from dashboard.api.openapi import document as document_of
+from dashboard.api.routes import OPENAPI, api
+from dashboard.api.routing import Routes
+from dashboard.api.sql import sql_api, sql_downloads
 from dashboard.api.status import status_route
 from dashboard.api.uploads import uploads
 from dashboard.components import elements as components
@@ -46,6 +49,18 @@ from db.stores.results import ResultStore
 from workers.requests.submit import JobSubmitter
 
 HERE = Path(__file__).parent
+# The routes for programs, in the order of the OpenAPI document.
+DESCRIBED: tuple[Routes, ...] = (
+    api,
+    attack_api,
+    sql_api,
+    uploads,
+    set_api,
+    downloads,
+    attack_downloads,
+    saliency_downloads,
+    sql_downloads,
+)
 
 
 def create_app(settings: Settings) -> Dash:
@@ -90,17 +105,11 @@ def create_app(settings: Settings) -> Dash:
         AtlasWithLedger(atlas, ledger),
         SQLRunner(settings, atlas, ledger),
     )
-    server.register_blueprint(api)
-    server.register_blueprint(attack_api)
-    server.register_blueprint(choices)
-    server.register_blueprint(pictures)
-    server.register_blueprint(downloads)
-    server.register_blueprint(saliency_downloads)
-    server.register_blueprint(attack_downloads)
-    server.register_blueprint(sql_api)
-    server.register_blueprint(status_route)
-    server.register_blueprint(uploads)
-    server.register_blueprint(set_api)
+    for routes in (*DESCRIBED, choices):
+        server.register_blueprint(routes.blueprint)
+    for blueprint in (pictures, status_route):
+        server.register_blueprint(blueprint)
+    server.extensions[OPENAPI] = functools.cache(openapi)
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
     server.add_url_rule("/modules/<version>/<path:name>", "modules", document.module_file)
     server.before_request(name_the_run)
@@ -108,6 +117,11 @@ def create_app(settings: Settings) -> Dash:
     for page in PAGES:
         page.register(app)
     return app
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI document of the routes for programs."""
+    return document_of(route for routes in DESCRIBED for route in routes.described)
 
 
 def not_found(**_: Any) -> Any:

@@ -1,19 +1,18 @@
-"""Helpers of the HTTP API: read request parameters, validate them, and format responses."""
+"""Answers of the HTTP API: JSON, errors, files, and the records of jobs and maps."""
 
 import json
-import math
 from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Any
 
 import flask
 
+from dashboard.api.answer_types import Job, Map, members_of
 from dashboard.security.prefix import local
 from dashboard.state.context import Record, current
 from db.ledger.engine import LedgerError
 from db.ledger.jobs import IllegalMove, NoSuchJob
 from db.stores.results import ResultGone
-from db.suggestions import hint
 from workers.jobs.registry import JOB_KINDS
 from workers.requests.parameters import InvalidRequest
 
@@ -50,9 +49,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"expected a value for JSON, got {type(value).__name__}")
 
 
-def error_response(error: Exception) -> flask.Response:
+def error_response(error: Exception, *, status: int) -> flask.Response:
     """The error's message as a JSON response."""
-    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
     return answer({"error": " ".join(str(error).split())}, status)
 
 
@@ -76,64 +74,6 @@ def json_body() -> dict[str, Any]:
     return body
 
 
-def number(name: str, default: int, *, low: int, high: int) -> int:
-    """An integer parameter of the query string.
-
-    Raises:
-        InvalidRequest: it is not an integer, or is out of range.
-    """
-    text = flask.request.args.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdecimal() or len(text) > 20 or not low <= int(text) <= high:
-        raise InvalidRequest(f"{name}: expected a whole number from {low} to {high}, got {text!r}")
-    return int(text)
-
-
-def fraction(name: str, default: float | None, *, low: float, high: float) -> float | None:
-    """A numeric parameter of the query string.
-
-    Raises:
-        InvalidRequest: it is not a number, or is out of range.
-    """
-    text = flask.request.args.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise InvalidRequest(f"{name}: expected a number from {low:g} to {high:g}, got {text!r}")
-    return value
-
-
-def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
-    """A parameter of the query string with a fixed set of values.
-
-    Raises:
-        InvalidRequest: the value is not one of `choices`.
-    """
-    text = flask.request.args.get(name, default)
-    if text not in choices:
-        raise InvalidRequest(
-            f"{name}: expected one of {', '.join(choices)}, got {text!r}{hint(text, choices)}"
-        )
-    return text
-
-
-def words(name: str) -> str:
-    """A text parameter of the query string, empty if absent.
-
-    Raises:
-        InvalidRequest: it contains characters that no name may contain.
-    """
-    text = flask.request.args.get(name, "")
-    if not text.isprintable() or len(text) > 200:
-        raise InvalidRequest(f"{name}: expected at most 200 printable characters, got {text!r}")
-    return text
-
-
 def share(job: Mapping[str, Any]) -> float:
     """Finished fraction of a job, 0 to 1; for a failed or cancelled job, the fraction that has a result."""
     made = job["items_done"]
@@ -142,19 +82,18 @@ def share(job: Mapping[str, Any]) -> float:
     return float(min(1.0, made / max(1, job["items"])))
 
 
-def job_record(job: Mapping[str, Any]) -> Record:
+def job_record(job: Mapping[str, Any]) -> Job:
     """A job as the API returns it."""
-    shown = (
-        "job", "kind", "queue", "state", "image_set", "parameters", "items", "items_done", "items_failed", "attempts",
-        "note", "error", "traceback", "worker", "silent", "cancel_requested", "seconds_left", "item_seconds", "age",
-        "created", "started", "finished",
-    )  # fmt: skip
-    return {name: job[name] for name in shown} | {
-        "models": job["models"].split(", ") if job["models"] else [],
-        "progress": share(job),
-        "url": local(f"/api/jobs/{job['job']}"),
-        **_result_link(job),
-    }
+    return members_of(
+        Job,
+        job,
+        {
+            "models": job["models"].split(", ") if job["models"] else [],
+            "progress": share(job),
+            "url": local(f"/api/jobs/{job['job']}"),
+        },
+        _result_link(job),
+    )
 
 
 def _result_link(job: Mapping[str, Any]) -> Record:
@@ -173,31 +112,30 @@ def _result_link(job: Mapping[str, Any]) -> Record:
     }
 
 
-def map_record(found: Mapping[str, Any]) -> Record:
+def map_record(found: Mapping[str, Any]) -> Map:
     """A saliency map as the API returns it, without server paths."""
-    hidden = (
-        "key",
-        "question",
-        "file",
-        "standard_error_file",
-        "input_file",
-        "model_digest",
-        "image_key",
-        "position",
-    )
     url = local(f"/api/maps/{found['map']}")
     has_error = found["standard_error_file"] is not None
-    return {name: value for name, value in found.items() if name not in hidden} | {
-        "url": url,
-        "npy": f"{url}.npy",
-        "png": f"{url}.png",
-        "standard_error_npy": f"{url}.npy?part=standard_error" if has_error else None,
-        "input_png": f"{url}/input.png",
-    }
+    return members_of(
+        Map,
+        found,
+        {
+            "url": url,
+            "npy": f"{url}.npy",
+            "png": f"{url}.png",
+            "standard_error_npy": f"{url}.npy?part=standard_error" if has_error else None,
+            "input_png": f"{url}/input.png",
+        },
+    )
 
 
 def result_line(
-    item: Record, facts: Record | None, parameters: Record | None, image_set: str, *, left_out: Container[str]
+    item: Record,
+    facts: Mapping[str, Any] | None,
+    parameters: Record | None,
+    image_set: str,
+    *,
+    left_out: Container[str],
 ) -> Record:
     """An item and its result as one flat CSV row; parameters become `parameter_NAME` columns.
 
@@ -243,8 +181,3 @@ def file_name(words: str) -> str:
     return "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in words
     )
-
-
-def for_spreadsheet() -> bool:
-    """Whether CSV cells that look like formulas must be escaped: `spreadsheet=1`."""
-    return flask.request.args.get("spreadsheet") == "1"

@@ -5,6 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from dashboard.api.answer_types import (
+    Ablation,
+    Attack,
+    AttackMap,
+    Comparison,
+    LayerShift,
+    Step,
+    Transfer,
+    Unit,
+    UnitPatches,
+    WholeAttack,
+    members_of,
+)
 from dashboard.pictures.routes import row_address
 from dashboard.security.prefix import local
 from dashboard.state.context import Catalogue, Context, Record
@@ -13,73 +26,56 @@ from db.queries.inventory import classes_of
 from db.stores.results import ResultGone
 from workers.requests.epsilons import GeometricGrid, grid_of
 
-_HIDDEN = (
-    "key",
-    "question",
-    "model_digest",
-    "image_key",
-    "position",
-    "file",
-    "input_file",
-    "change_file",
-    "steps_file",
-)
 # Number of patches shown next to a shifted channel.
 PATCHES = 9
 PATCH_TILE = 96
 
 
-def attack_record(found: Mapping[str, Any]) -> Record:
+def attack_record(found: Mapping[str, Any]) -> Attack:
     """Summary of an attack."""
     url = local(f"/api/attacks/{found['attack']}")
     change = found["change_file"]
-    return {name: value for name, value in found.items() if name not in _HIDDEN} | {
-        "url": url,
-        "png": None if found["file"] is None else f"{url}.png",
-        "input_png": f"{url}/input.png",
-        "signs_png": f"{url}/signs.png" if change and change.endswith(".png") else None,
-        "change_npy": f"{url}/change.npy" if change and change.endswith(".npy") else None,
-    }
+    return members_of(
+        Attack,
+        found,
+        {
+            "url": url,
+            "png": None if found["file"] is None else f"{url}.png",
+            "input_png": f"{url}/input.png",
+            "signs_png": f"{url}/signs.png" if change and change.endswith(".png") else None,
+            "change_npy": f"{url}/change.npy" if change and change.endswith(".npy") else None,
+        },
+    )
 
 
-def whole_attack(context: Context, found: Record) -> Record:
+def whole_attack(context: Context, found: Record) -> WholeAttack:
     """An attack with the model's output at each epsilon and all follow-up results."""
     number = found["attack"]
     ledger = context.ledger
     catalogue = context.catalogue()
     layers = {row["layer"]: row for row in catalogue.layers.get(found["model"], ())}
     comparisons = [comparison_record(maps) for maps in attack_queries.attack_maps(ledger, number)]
-    return attack_record(found) | {
+    return {
+        **attack_record(found),
         "steps": steps(context, found),
         "layers": [
-            {
-                "layer": row["layer"],
-                "label": layers[row["layer"]]["label"] if row["layer"] in layers else row["layer"],
-                "mean_shift": row["mean_shift"],
-                "mean_deviations": row["mean_deviations"],
-                "relative_change": row["relative_change"],
-                "dead": row["dead"],
-            }
+            members_of(LayerShift, {"label": _label(layers, row["layer"])}, row)
             for row in attack_queries.attack_layers(ledger, number)
         ],
         "units": unit_records(catalogue, found, attack_queries.attack_units(ledger, number), layers),
         "maps": comparisons[0]["maps"] if comparisons else [],
         "comparisons": comparisons,
-        "transfers": [
-            _without(row, "judge_digest", "job", "attack")
-            for row in attack_queries.attack_transfers(ledger, number)
-        ],
-        "ablations": [
-            _without(row, "job", "attack") for row in attack_queries.attack_ablations(ledger, number)
-        ],
+        "transfers": [members_of(Transfer, row) for row in attack_queries.attack_transfers(ledger, number)],
+        "ablations": [members_of(Ablation, row) for row in attack_queries.attack_ablations(ledger, number)],
     }
 
 
-def _without(row: Record, *names: str) -> Record:
-    return {name: value for name, value in row.items() if name not in names}
+def _label(layers: Mapping[str, Record], layer: str) -> str:
+    """How pages name a layer; its own name if it was not indexed."""
+    return str(layers[layer]["label"]) if layer in layers else layer
 
 
-def steps(context: Context, found: Record) -> list[Record] | None:
+def steps(context: Context, found: Record) -> list[Step] | None:
     """The model's output at each epsilon; None if the file is gone. See `workers.jobs.attack.steps_array`."""
     try:
         table = context.results.read_array(found["steps_file"])
@@ -121,7 +117,7 @@ def class_names(context: Context, model: str) -> Sequence[str | None]:
 
 def unit_records(
     catalogue: Catalogue, found: Mapping[str, Any], units: Sequence[Record], layers: Mapping[str, Record]
-) -> list[Record]:
+) -> list[Unit]:
     """Shifted channels, with their patches if the model was indexed over the set."""
     run = catalogue.run(found["model"], found["image_set"])
     indexed = {} if run is None else catalogue.dead.get(run["run"], {})
@@ -129,7 +125,7 @@ def unit_records(
     for unit in units:
         layer, channel = unit["layer"], unit["channel"]
         there = run is not None and layer in indexed and layer in layers
-        patches = None
+        patches: UnitPatches | None = None
         if there:
             assert run is not None
             k = min(PATCHES, run["k"])
@@ -137,27 +133,26 @@ def unit_records(
                 "picture": row_address(run, layer, channel, k=k, crop="effective", tile=PATCH_TILE),
                 "k": k,
             }
-        records.append(
-            _without(unit, "attack")
-            | {"label": layers[layer]["label"] if layer in layers else layer, "patches": patches}
-        )
+        records.append(members_of(Unit, unit, {"label": _label(layers, layer), "patches": patches}))
     return records
 
 
-def comparison_record(maps: Sequence[Record]) -> Record:
+def comparison_record(maps: Sequence[Record]) -> Comparison:
     """The saliency maps of one request, with its parameters."""
     clean = next(row for row in maps if row["panel"] == "clean")
-    asked = {name: clean[name] for name in ("samples", "noise_level", "seed", "job", "created")}
-    return asked | {"maps": [map_record(row) for row in maps]}
+    return members_of(Comparison, clean, {"maps": [map_record(row) for row in maps]})
 
 
-def map_record(found: Mapping[str, Any]) -> Record:
+def map_record(found: Mapping[str, Any]) -> AttackMap:
     """A saliency map before or after an attack."""
     url = local(f"/api/attack-maps/{found['attack_map']}.npy")
-    hidden = ("file", "difference_file", "standard_error_file", "request")
     has = {part: found[f"{part}_file"] is not None for part in ("difference", "standard_error")}
-    return {name: value for name, value in found.items() if name not in hidden} | {
-        "npy": url,
-        "difference_npy": f"{url}?part=difference" if has["difference"] else None,
-        "standard_error_npy": f"{url}?part=standard_error" if has["standard_error"] else None,
-    }
+    return members_of(
+        AttackMap,
+        found,
+        {
+            "npy": url,
+            "difference_npy": f"{url}?part=difference" if has["difference"] else None,
+            "standard_error_npy": f"{url}?part=standard_error" if has["standard_error"] else None,
+        },
+    )

@@ -1,8 +1,12 @@
-"""Lookups for request forms (images, classes, labels), as JSON below `/choices/`."""
+"""Lookups for request forms (images, classes, labels, colors), as JSON below `/choices/`."""
+
+from typing import Annotated, Any, TypedDict
 
 import flask
+from msgspec import UNSET, Meta, UnsetType
 
-from dashboard.api.answers import answer, error_response, number, words
+from dashboard.api.routes import Name
+from dashboard.api.routing import Query, Routes
 from dashboard.pictures import heat
 from dashboard.state.address import ImagesAddress
 from dashboard.state.context import current
@@ -14,48 +18,106 @@ from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 
 MOST = 240
 
-choices = flask.Blueprint("choices", __name__, url_prefix="/choices")
-choices.register_error_handler(InvalidRequest, error_response)
+choices = Routes("choices", "/choices", {InvalidRequest: 400}, any_query=True)
 
 
-@choices.get("/ids.json")
-def ids() -> flask.Response:
+class ChosenIds(TypedDict):
+    """Ids of images as a text such as 0,1,4-7, and their number."""
+
+    ids: str
+    images: int
+
+
+class ModelClasses(TypedDict):
+    """Class names of a model."""
+
+    classes: list[str | None]
+
+
+class SetLabel(TypedDict):
+    """A label of a set: its filter key, its name, and its number of images."""
+
+    label: str
+    name: str
+    images: int
+
+
+class SetLabels(TypedDict):
+    """Labels that occur in a set."""
+
+    labels: list[SetLabel]
+
+
+class ColorTables(TypedDict):
+    """Color tables by name, and which of them signed and unsigned maps have."""
+
+    tables: dict[str, Any]
+    diverging: str
+    plain: str
+
+
+class SomeIds(Query):
+    """How many images, in addition to the filters of the Images page; with a seed, random ones."""
+
+    n: Annotated[int, Meta(ge=1, le=MOST)] = 6
+    seed: Annotated[int, Meta(ge=0, le=MAX_NUMBER)] | UnsetType = UNSET
+
+
+@choices.get("/ids.json", address=ImagesAddress)
+def ids(query: SomeIds) -> ChosenIds:
     """Ids of `n` images that match the filters of the Images page: the first, or random ones with a `seed`."""
-    context = current()
-    wanted = number("n", 6, low=1, high=MOST)
     address, problems = ImagesAddress.read(flask.request.query_string.decode(errors="replace"))
     if problems:
         raise InvalidRequest(next(iter(problems.values())))
-    seed = number("seed", 0, low=0, high=MAX_NUMBER) if "seed" in flask.request.args else None
-    chosen = choose_images(context, address, wanted, seed=seed)
-    return answer({"ids": short_ids(chosen), "images": len(chosen)})
+    seed = None if query.seed is UNSET else query.seed
+    chosen = choose_images(current(), address, query.n, seed=seed)
+    return {"ids": short_ids(chosen), "images": len(chosen)}
+
+
+class Condition(Query):
+    """A condition on images of a set, in SQL."""
+
+    images: Name = ""
+    model: Name = ""
+    where: str = ""
 
 
 @choices.get("/where.json")
-def where() -> flask.Response:
+def where(query: Condition) -> ChosenIds:
     """Ids of the images of a set that satisfy a condition; without one, of all its images."""
-    condition = flask.request.args.get("where", "").strip()
-    chosen = images_where(current(), words("model"), words("images"), condition)
-    return answer({"ids": short_ids(chosen), "images": len(chosen)})
+    chosen = images_where(current(), query.model, query.images, query.where.strip())
+    return {"ids": short_ids(chosen), "images": len(chosen)}
+
+
+class ModelQuery(Query):
+    """A model by name."""
+
+    model: Name = ""
 
 
 @choices.get("/classes.json")
-def classes() -> flask.Response:
+def classes(query: ModelQuery) -> ModelClasses:
     """Class names of a model in index order."""
-    rows = current().atlas.fetch(classes_of(words("model")))
-    return answer({"classes": [row["name"] for row in rows]})
+    return {"classes": [row["name"] for row in current().atlas.fetch(classes_of(query.model))]}
+
+
+class SetQuery(Query):
+    """An image set by name."""
+
+    images: Name = ""
 
 
 @choices.get("/labels.json")
-def labels() -> flask.Response:
+def labels(query: SetQuery) -> SetLabels:
     """Labels that occur in a set: filter key, name, and number of images."""
-    rows = current().atlas.fetch(image_classes(words("images")))
-    found = [{"label": row["class"], "name": row["label"], "images": row["images"]} for row in rows]
-    return answer({"labels": found})
+    rows = current().atlas.fetch(image_classes(query.images))
+    return {
+        "labels": [{"label": row["class"], "name": row["label"], "images": row["images"]} for row in rows]
+    }
 
 
 @choices.get("/colours.json")
-def colours() -> flask.Response:
+def colours() -> ColorTables:
     """Color tables for the painter of maps, and which of them signed and unsigned maps have."""
     tables = {name: list(table) for name, table in heat.COLOUR_MAPS.items()}
-    return answer({"tables": tables, "diverging": heat.DIVERGING, "plain": heat.PLAIN})
+    return {"tables": tables, "diverging": heat.DIVERGING, "plain": heat.PLAIN}

@@ -1,11 +1,22 @@
 """Image set routes of the HTTP API: `/api/image_sets` lists, renames, describes and deletes sets."""
 
 from dataclasses import asdict
+from typing import Annotated
 
-import flask
+from msgspec import UNSET, Meta, UnsetType
 
-from dashboard.api.answers import answer, error_response, json_body, words
-from dashboard.state.context import Catalogue, Record, current
+from dashboard.api.answer_types import (
+    DeletedImageSet,
+    Dependents,
+    ImageSet,
+    ImageSets,
+    NamedModel,
+    WholeImageSet,
+    members_of,
+)
+from dashboard.api.routing import STORE, Body, Query, Routes
+from dashboard.state.context import Catalogue, current
+from db.atlas.image_sets import SET_NAME
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
 from db.queries.set_changes import (
@@ -22,10 +33,12 @@ from db.queries.set_changes import (
 )
 from db.stores.images import StoreBusy
 from workers.models.names import NAMED_MODELS
-from workers.requests.parameters import InvalidRequest, only
+from workers.requests.members import expected, is_storable, read_members
+from workers.requests.parameters import InvalidRequest
 
-set_api = flask.Blueprint("set_api", __name__, url_prefix="/api/image_sets")
 STATUS: dict[type[Exception], int] = {
+    InvalidRequest: 400,
+    LedgerError: 503,
     NoSuchSet: 404,
     WrongSetName: 400,
     SetNameTaken: 409,
@@ -33,47 +46,36 @@ STATUS: dict[type[Exception], int] = {
     StoreBusy: 409,
     AtlasError: 503,
 }
-for _general in (InvalidRequest, LedgerError):
-    set_api.register_error_handler(_general, error_response)
+set_api = Routes("set_api", "/api/image_sets", STATUS)
+SetName = Annotated[str, Meta(description="Name of an image set.", extra_json_schema={"pattern": SET_NAME})]
+_NO_SUCH_SET = {404: "There is no such image set."}
+_HALF = {503: "A store does not respond; repeat the request to complete it."}
 
 
-def sorry_for_set(error: Exception) -> flask.Response:
-    """The error's message as a JSON response."""
-    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
-    return answer({"error": " ".join(str(error).split())}, status)
-
-
-for _kind in STATUS:
-    set_api.register_error_handler(_kind, sorry_for_set)
-
-
-@set_api.get("")
-def list_sets() -> flask.Response:
-    """Image sets, newest first; the models that can index one; the folders that may be imported."""
+@set_api.get("", answers="All sets.", errors=STORE)
+def list_sets() -> ImageSets:
+    """Image sets, newest first; the models that can index one; the folders that can be imported."""
     context = current()
     catalogue = context.catalogue()
     if catalogue.trouble:
         raise AtlasError(catalogue.trouble)
     texts = descriptions(context.ledger)
-    return answer(
-        {
-            "image_sets": [
-                found
-                | {
-                    "description": texts.get(found["image_set"], ""),
-                    "runs": [
-                        run["model"] for run in catalogue.runs if run["image_set"] == found["image_set"]
-                    ],
-                }
-                for found in catalogue.image_sets
-            ],
-            "models": models_to_index_with(catalogue),
-            "folders": [str(root) for root in context.settings.image_roots],
-        }
-    )
+    runs = {
+        found["image_set"]: [run["model"] for run in catalogue.runs if run["image_set"] == found["image_set"]]
+        for found in catalogue.image_sets
+    }
+    return {
+        "image_sets": [
+            members_of(ImageSet, found, {"description": texts.get(name, ""), "runs": runs[name]})
+            for found in catalogue.image_sets
+            for name in [found["image_set"]]
+        ],
+        "models": models_to_index_with(catalogue),
+        "folders": [str(root) for root in context.settings.image_roots],
+    }
 
 
-def models_to_index_with(catalogue: Catalogue) -> list[dict[str, str]]:
+def models_to_index_with(catalogue: Catalogue) -> list[NamedModel]:
     """Name and title of every model that can index a set, the smallest first."""
     indexed = [run["model"] for run in catalogue.runs]
     titles = {name: known.title for name, known in NAMED_MODELS.items()}
@@ -81,64 +83,86 @@ def models_to_index_with(catalogue: Catalogue) -> list[dict[str, str]]:
     return [{"name": name, "title": titles.get(name, "indexed before")} for name in names]
 
 
-@set_api.get("/<image_set>")
-def show_set(image_set: str) -> flask.Response:
+@set_api.get("/<image_set>", answers="The set.", errors=_NO_SUCH_SET | STORE)
+def show_set(image_set: SetName) -> WholeImageSet:
     """What depends on a set, and its description."""
-    return answer(_record(image_set))
-
-
-def _record(image_set: str) -> Record:
     context = current()
     text = descriptions(context.ledger).get(image_set, "")
+    found = dependents_of(context.atlas, context.ledger, image_set)
     return {
         "image_set": image_set,
         "description": text,
-        "dependents": asdict(dependents_of(context.atlas, context.ledger, image_set)),
+        "dependents": members_of(Dependents, asdict(found)),
     }
 
 
-@set_api.post("/<image_set>")
-def change_set(image_set: str) -> flask.Response:
+class SetChange(Body):
+    """A new name, a new description, or both."""
+
+    name: Annotated[str, expected("a text", pattern=SET_NAME)] | UnsetType = UNSET
+    description: (
+        Annotated[
+            str,
+            Meta(max_length=MAX_DESCRIPTION),
+            expected(f"a string of at most {MAX_DESCRIPTION:,} characters", check=is_storable),
+        ]
+        | UnsetType
+    ) = UNSET
+
+    def __post_init__(self) -> None:
+        """Reject a change of nothing."""
+        if self.name is UNSET and self.description is UNSET:
+            raise InvalidRequest("body: expected a name, a description, or both, got none")
+
+
+@set_api.post(
+    "/<image_set>",
+    answers="The set after the change.",
+    errors=_NO_SUCH_SET | {409: "Another set has this name, or jobs are working on this one."} | _HALF,
+)
+def change_set(image_set: SetName, body: SetChange) -> WholeImageSet:
     """Change a set's description, its name, or both."""
-    body = json_body()
-    only(body, "name", "description")
     context = current()
-    name, text = body.get("name", image_set), body.get("description")
-    if not body:
-        raise InvalidRequest("body: expected a name, a description, or both, got none")
-    if not isinstance(name, str):
-        raise InvalidRequest(f"name: expected a text, got {name!r}")
-    if text is not None:
-        describe_set(context.atlas, context.ledger, image_set, description_text(text))
+    name = image_set if body.name is UNSET else body.name
+    if body.description is not UNSET:
+        describe_set(context.atlas, context.ledger, image_set, body.description.strip())
     if name != image_set:
         rename_set(context.atlas, context.store, context.ledger, image_set, name)
-    return answer(_record(name))
+    return show_set(name)
 
 
-def description_text(text: object) -> str:
+def description_text(text: str) -> str:
     """A description without surrounding white space.
 
     Raises:
-        InvalidRequest: it is not a text, is too long, or cannot be stored.
+        InvalidRequest: it is too long, or cannot be stored.
     """
-    if not isinstance(text, str) or len(text) > MAX_DESCRIPTION or "\0" in text:
-        raise InvalidRequest(
-            f"description: expected a text of at most {MAX_DESCRIPTION:,} characters, got another"
-        )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest("description: expected a text, got half of a surrogate pair") from error
-    return text.strip()
+    return str(read_members({"description": text}, SetChange).description).strip()
 
 
-@set_api.delete("/<image_set>")
-def remove_set(image_set: str) -> flask.Response:
-    """Delete a set and everything that depends on it; `confirm` must repeat its name."""
-    if words("confirm") != image_set:
+class Confirmation(Query):
+    """The set's name, to confirm its deletion."""
+
+    confirm: Annotated[str, Meta(max_length=200), expected("the set's name once more", "The set's name.")]
+
+
+@set_api.delete(
+    "/<image_set>",
+    answers="The set is deleted.",
+    errors={400: "`confirm` is not the set's name."}
+    | _NO_SUCH_SET
+    | {409: "Jobs are working on it."}
+    | _HALF,
+)
+def remove_set(image_set: SetName, query: Confirmation) -> DeletedImageSet:
+    """Delete a set and everything that depends on it.
+
+    Files of a folder that was read in place stay.
+    """
+    if query.confirm != image_set:
         raise InvalidRequest(
-            f"confirm: expected the set's name {image_set!r} once more, got {words('confirm')!r}"
+            f"confirm: expected the set's name {image_set!r} once more, got {query.confirm!r}"
         )
     context = current()
     gone = remove_image_set(context.atlas, context.store, context.ledger, image_set)
-    return answer({"image_set": image_set, "removed": asdict(gone)})
+    return {"image_set": image_set, "removed": members_of(Dependents, asdict(gone))}

@@ -1,27 +1,14 @@
-"""Job and map routes of the HTTP API (`/api/…`). A test keeps them consistent with the `openapi` module."""
+"""Job and map routes of the HTTP API (`/api/…`), and its description."""
 
-import json
-from typing import Any
+from typing import Annotated, Any, NewType
 
 import flask
+from msgspec import UNSET, Meta, UnsetType
 
-from dashboard.api.answers import (
-    STATUS,
-    NotFound,
-    answer,
-    choice,
-    error_response,
-    fraction,
-    job_record,
-    json_body,
-    kept,
-    map_record,
-    number,
-    result_bytes,
-    words,
-)
+from dashboard.api.answer_types import ImageImport, Item, Job, JobList, Map, Submitted, WholeJob, members_of
+from dashboard.api.answers import STATUS, NotFound, job_record, kept, map_record, result_bytes
 from dashboard.api.attack_answers import attack_record
-from dashboard.api.openapi import document
+from dashboard.api.routing import GONE, LEDGER, NO_SUCH_NUMBER, Answered, Query, Routes
 from dashboard.pictures import heat
 from dashboard.security.prefix import local
 from dashboard.state.context import Record, current
@@ -32,99 +19,146 @@ from db.queries.attacks import job_attacks
 from db.stores.results import ResultGone
 from workers.jobs.kind import Stores
 from workers.jobs.registry import JOB_KINDS, read_request
+from workers.requests.members import expected, is_printable, one_of
 from workers.requests.parameters import MAX_NUMBER
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
-api = flask.Blueprint("api", __name__, url_prefix="/api")
-for _kind in STATUS:
-    api.register_error_handler(_kind, error_response)
+api = Routes("api", "/api", STATUS)
+OPENAPI = "convscope.openapi"  # extension of the server: a function that makes the OpenAPI document
+MAX_NAME = 200
+Name = Annotated[
+    str,
+    Meta(max_length=MAX_NAME),
+    expected(f"at most {MAX_NAME} printable characters", check=is_printable),
+]
+JobNumber = Annotated[int, Meta(ge=0, description="Number of a job.")]
+MapNumber = Annotated[int, Meta(ge=0, description="Number of a map.")]
+Steps = Annotated[int, Meta(ge=2, le=MAX_STEPS)]
+JobRequest = NewType("JobRequest", dict[str, Any])  # one of the requests of the kinds, by its member `kind`
+_AT_JOB = {"location": "Address of the job."}
 
 
-@api.get("/openapi.json")
-def openapi() -> flask.Response:
+@api.get("/openapi.json", answers="OpenAPI 3.1.")
+def openapi() -> dict[str, Any]:
     """The API's OpenAPI document."""
-    servers = {"servers": [{"url": local("")}]} if local("") else {}
-    return flask.Response(json.dumps(document() | servers), mimetype="application/json")
+    found: Record = flask.current_app.extensions[OPENAPI]()
+    return found | ({"servers": [{"url": local("")}]} if local("") else {})
 
 
-@api.post("/jobs")
-def submit() -> flask.Response:
-    """Submit a job: 201 if there is work to do, 200 if the same job was submitted before."""
+@api.post(
+    "/jobs",
+    answers={200: "The same job was submitted before.", 201: "The job is queued."},
+    errors=LEDGER,
+    examples={kind.name: {"kind": kind.name, **kind.example} for kind in JOB_KINDS.values() if kind.example},
+    **_AT_JOB,
+)
+def submit(body: JobRequest) -> Answered[Submitted]:
+    """Submit a job.
+
+    Identical requests share one job. A job that failed or was cancelled is queued again.
+    """
     context = current()
-    body = json_body()
     new = read_request(body, Stores(context.atlas, context.ledger, context.settings))
     submitted = context.submitter.submit(new)
-    record = _job(submitted.job) | {"notice": submitted.sentence()}
-    return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))
+    record: Submitted = {**_job(submitted.job), "notice": submitted.sentence()}
+    status = 201 if submitted.queued else 200
+    return Answered(record, status, local(f"/api/jobs/{submitted.job}"))
 
 
-@api.get("/jobs")
-def list_jobs() -> flask.Response:
+class JobsQuery(Query):
+    """Which jobs to list; an empty text is no condition."""
+
+    state: Annotated[str, one_of(("", *STATES), "Only jobs in this state.")] = ""
+    kind: Annotated[str, one_of(("", *JOB_KINDS), "Only jobs of this kind.")] = ""
+    model: Annotated[Name, Meta(description="Only jobs with this model.")] = ""
+    images: Annotated[Name, Meta(description="Only jobs over this image set.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=1000, description="Maximum number of jobs.")] = 100
+    offset: Annotated[int, Meta(ge=0, le=MAX_NUMBER, description="Number of jobs to skip.")] = 0
+
+
+@api.get("/jobs", answers="Jobs, and their total number.", errors=LEDGER)
+def list_jobs(query: JobsQuery) -> JobList:
     """Jobs, newest first."""
     ledger = current().ledger
-    states = [choice("state", "", ("", *STATES))] if "state" in flask.request.args else []
-    kinds = [choice("kind", "", ("", *JOB_KINDS))] if "kind" in flask.request.args else []
     filters: dict[str, Any] = {
-        "states": [state for state in states if state],
-        "kinds": [kind for kind in kinds if kind],
-        "model": words("model"),
-        "image_set": words("images"),
+        "states": [query.state] if query.state else [],
+        "kinds": [query.kind] if query.kind else [],
+        "model": query.model,
+        "image_set": query.images,
     }
-    found = job_queries.jobs(
-        ledger,
-        **filters,
-        limit=number("limit", 100, low=1, high=1000),
-        offset=number("offset", 0, low=0, high=MAX_NUMBER),
-    )
-    return answer(
-        {"jobs": [job_record(job) for job in found], "total": job_queries.count_jobs(ledger, **filters)}
-    )
+    found = job_queries.jobs(ledger, **filters, limit=query.limit, offset=query.offset)
+    return {"jobs": [job_record(job) for job in found], "total": job_queries.count_jobs(ledger, **filters)}
 
 
-@api.get("/jobs/<int:job>")
-def show_job(job: int) -> flask.Response:
-    """One job with its items and the maps or attacks computed so far; long jobs are paged by `offset`."""
+class JobQuery(Query):
+    """Which items of a job to list."""
+
+    limit: Annotated[int, Meta(ge=1, le=10_000, description="Maximum number of items and results.")] = 1000
+    offset: Annotated[int, Meta(ge=0, le=MAX_NUMBER, description="Number of items to skip.")] = 0
+    steps: (
+        Annotated[
+            Steps,
+            Meta(
+                description="Steps of the deletion and insertion curves; by default those of the job, "
+                f"or {DEFAULT_STEPS}."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+@api.get("/jobs/<int:job>", answers="The job.", errors=NO_SUCH_NUMBER | LEDGER)
+def show_job(job: JobNumber, query: JobQuery) -> WholeJob:
+    """One job with its items and the maps or attacks computed so far.
+
+    Long jobs are paged by `offset`.
+    """
     ledger = current().ledger
     record = _job(job)
-    part = {
-        "limit": number("limit", 1000, low=1, high=10_000),
-        "offset": number("offset", 0, low=0, high=MAX_NUMBER),
-    }
-    shown = ("position", "model", "image_id", "state", "error", "seconds", "result", "value")
-    items = [{name: item[name] for name in shown} for item in job_queries.job_items(ledger, job, **part)]
+    part = {"limit": query.limit, "offset": query.offset}
     kind = JOB_KINDS.get(record["kind"])
     result = "" if kind is None else kind.result
-    steps = number("steps", record["parameters"].get("steps", DEFAULT_STEPS), low=2, high=MAX_STEPS)
+    steps = record["parameters"].get("steps", DEFAULT_STEPS) if query.steps is UNSET else query.steps
     maps = job_queries.job_maps(ledger, job, steps=steps, **part) if result == "map" else []
     attacks = job_attacks(ledger, job, **part) if result == "attack" else []
-    return answer(
-        record
-        | {
-            "item_list": items,
-            "maps": [map_record(found) for found in maps],
-            "attacks": [attack_record(found) for found in attacks],
-            "image_import": job_queries.image_import(ledger, job) if result == "import" else None,
-        }
-    )
+    imported = job_queries.image_import(ledger, job) if result == "import" else None
+    return {
+        **record,
+        "item_list": [members_of(Item, item) for item in job_queries.job_items(ledger, job, **part)],
+        "maps": [map_record(found) for found in maps],
+        "attacks": [attack_record(found) for found in attacks],
+        "image_import": None if imported is None else members_of(ImageImport, imported),
+    }
 
 
-@api.delete("/jobs/<int:job>")
-def cancel(job: int) -> flask.Response:
-    """Cancel a job."""
+@api.delete(
+    "/jobs/<int:job>",
+    answers="The job; `cancel_requested` if its worker has not stopped yet.",
+    errors={**NO_SUCH_NUMBER, 409: "It has ended.", **LEDGER},
+)
+def cancel(job: JobNumber) -> Job:
+    """Cancel a job.
+
+    A queued job is cancelled at once; a running one stops between two batches of work. Finished results stay.
+    """
     _check(job)
     current().submitter.cancel(job)
-    return answer(_job(job))
+    return _job(job)
 
 
-@api.post("/jobs/<int:job>/retry")
-def retry(job: int) -> flask.Response:
+@api.post(
+    "/jobs/<int:job>/retry",
+    answers="The job.",
+    errors={**NO_SUCH_NUMBER, 409: "It is queued, running or done.", **LEDGER},
+)
+def retry(job: JobNumber) -> Submitted:
     """Re-queue a failed or cancelled job."""
     _check(job)
     submitted = current().submitter.retry(job)
-    return answer(_job(job) | {"notice": submitted.sentence()})
+    return {**_job(job), "notice": submitted.sentence()}
 
 
-def _job(job: int) -> Record:
+def _job(job: int) -> Job:
     _check(job)
     return job_record(job_queries.job(current().ledger, job))
 
@@ -134,17 +168,37 @@ def _check(job: int) -> None:
         raise NoSuchJob(f"there is no job {job}")
 
 
-@api.get("/maps/<int:map>")
-def show_map(map: int) -> flask.Response:
+class MapQuery(Query):
+    """Which curves of a map to show."""
+
+    steps: Annotated[Steps, Meta(description="Steps of the deletion and insertion curves.")] = DEFAULT_STEPS
+
+
+@api.get("/maps/<int:map>", answers="The map.", errors=NO_SUCH_NUMBER | LEDGER)
+def show_map(map: MapNumber, query: MapQuery) -> Map:
     """Metadata of a map, with deletion and insertion curves of the requested number of steps."""
-    found = map_record(_map(map, steps=number("steps", DEFAULT_STEPS, low=2, high=MAX_STEPS)))
-    return answer(found | {"scored_steps": job_queries.scored_steps(current().ledger, map)})
+    found = map_record(_map(map, steps=query.steps))
+    found["scored_steps"] = job_queries.scored_steps(current().ledger, map)
+    return found
 
 
-@api.get("/maps/<int:map>.npy")
-def map_array(map: int) -> flask.Response:
+class MapArrayQuery(Query):
+    """The part of a map."""
+
+    part: Annotated[
+        str, one_of(("map", "standard_error"), "The map, or the standard error of its values.")
+    ] = "map"
+
+
+@api.get(
+    "/maps/<int:map>.npy",
+    answers="An array: float32, H by W.",
+    errors=NO_SUCH_NUMBER | GONE | LEDGER,
+    media=("application/octet-stream",),
+)
+def map_array(map: MapNumber, query: MapArrayQuery) -> flask.Response:
     """The map's values, or their standard errors, in NumPy format."""
-    part = choice("part", "map", ("map", "standard_error"))
+    part = query.part
     found = _map(map)
     file = found["file"] if part == "map" else found["standard_error_file"]
     if file is None:
@@ -154,28 +208,64 @@ def map_array(map: int) -> flask.Response:
     )
 
 
-@api.get("/maps/<int:map>.png")
-def map_picture(map: int) -> flask.Response:
+class MapImageQuery(Query):
+    """How a map is displayed."""
+
+    colours: Annotated[
+        str,
+        one_of(
+            tuple(heat.COLOUR_MAPS),
+            f"Color map; by default inferno, and {heat.DIVERGING} for signed maps. All but {heat.DIVERGING} show "
+            "magnitudes.",
+        ),
+    ] = ""
+    clip: Annotated[
+        float,
+        Meta(
+            ge=heat.LOWEST_CLIP,
+            le=heat.HIGHEST_CLIP,
+            description="Percentile of the absolute values at which the colors end.",
+        ),
+    ] = heat.DEFAULT_CLIP
+    high: (
+        Annotated[
+            float, Meta(ge=0, le=1e30, description="Value at which the colors end, instead of a percentile.")
+        ]
+        | UnsetType
+    ) = UNSET
+    strength: Annotated[
+        float, Meta(ge=0, le=1, description="Opacity of the map: 0 shows the image alone, 1 the map alone.")
+    ] = 1.0
+
+
+@api.get(
+    "/maps/<int:map>.png",
+    answers="An image.",
+    errors=NO_SUCH_NUMBER | GONE | LEDGER,
+    media=("image/png",),
+)
+def map_picture(map: MapNumber, query: MapImageQuery) -> flask.Response:
     """The map as a color image, overlaid on the input at the requested strength."""
     found = _map(map)
-    colours = choice("colours", heat.DIVERGING if found["signed"] else "inferno", tuple(heat.COLOUR_MAPS))
-    clip = fraction("clip", heat.DEFAULT_CLIP, low=heat.LOWEST_CLIP, high=heat.HIGHEST_CLIP)
-    strength = fraction("strength", 1.0, low=0, high=1)
-    top = fraction("high", None, low=0, high=1e30)
-    assert clip is not None
-    assert strength is not None
+    colours = query.colours or (heat.DIVERGING if found["signed"] else "inferno")
     values = current().results.read_array(found["file"])
-    pixels = heat.colourise(values, colours=colours, high=heat.highest(values, clip) if top is None else top)
-    if strength < 1:
+    top = heat.highest(values, query.clip) if query.high is UNSET else query.high
+    pixels = heat.colourise(values, colours=colours, high=top)
+    if query.strength < 1:
         picture = heat.read_png(result_bytes(found["input_file"]))
         if picture is None:
             raise ResultGone(f"the picture of map {map} is damaged: compute it again")
-        pixels = heat.overlay(picture, pixels, strength)
+        pixels = heat.overlay(picture, pixels, query.strength)
     return kept(heat.png(pixels), "image/png", f"map-{map}.png")
 
 
-@api.get("/maps/<int:map>/input.png")
-def map_input(map: int) -> flask.Response:
+@api.get(
+    "/maps/<int:map>/input.png",
+    answers="An image.",
+    errors=NO_SUCH_NUMBER | GONE | LEDGER,
+    media=("image/png",),
+)
+def map_input(map: MapNumber) -> flask.Response:
     """The model's input image: resized and cropped, before normalization."""
     return kept(result_bytes(_map(map)["input_file"]), "image/png", f"map-{map}-input.png")
 

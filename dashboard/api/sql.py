@@ -7,22 +7,28 @@ parses as one. `/download/sql.*` exports all rows, `/api/queries` stores queries
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import flask
 import pyarrow as pa
+from msgspec import Meta
 
-from dashboard.api.answers import (
-    NotFound,
-    answer,
-    error_response,
-    for_spreadsheet,
-    json_body,
-    number,
-    words,
+from dashboard.api.answer_types import (
+    Card,
+    DeletedQuery,
+    SavedQueries,
+    SavedQuery,
+    SQLFunctions,
+    SQLResult,
+    SQLTable,
+    SQLTables,
+    members_of,
 )
+from dashboard.api.answers import NotFound
+from dashboard.api.routes import Name
+from dashboard.api.routing import LEDGER, NO_SUCH_NUMBER, STORE, Answered, Body, Query, Routes, Spreadsheet
 from dashboard.components.sql_cards import MAX_CARDS, cards, has_pictures
-from dashboard.state.context import Record, current
+from dashboard.state.context import current
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
 from db.ledger.saved_queries import (
@@ -41,7 +47,8 @@ from db.sql.functions import by_kind
 from db.sql.guard import MAX_CHARACTERS, RefusedSQL
 from db.sql.places import TooManyQueries
 from db.sql.runner import as_value
-from workers.requests.parameters import MAX_NUMBER, InvalidRequest, only
+from workers.requests.members import expected, is_storable
+from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 
 STANDARD_ROWS = 1000
 MAX_ROWS = 20_000
@@ -50,8 +57,10 @@ ALL_ROWS = 1 << 40
 ALL_BYTES = 8 << 30
 FORMS = {"csv": "text/csv", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
 
-sql_api = flask.Blueprint("sql_api", __name__)
 STATUS: dict[type[Exception], int] = {
+    InvalidRequest: 400,
+    NotFound: 404,
+    LedgerError: 503,
     RefusedSQL: 400,
     SQLStopped: 422,
     SQLFailed: 400,
@@ -60,58 +69,111 @@ STATUS: dict[type[Exception], int] = {
     NoSuchQuery: 404,
     AtlasError: 503,
 }
-for _general in (InvalidRequest, NotFound, LedgerError):
-    sql_api.register_error_handler(_general, error_response)
+sql_api = Routes("sql_api", "", STATUS)
+sql_downloads = Routes("sql_downloads", "", STATUS, any_query=True)
+Statement = Annotated[
+    str,
+    Meta(min_length=1, examples=["SELECT label, count(*) AS images FROM images GROUP BY ALL"]),
+    expected("an SQL statement", "The statement.", check=lambda text: bool(text.strip())),
+]
+QueryNumber = Annotated[int, Meta(ge=0, description="Number of a saved query.")]
+_STOPPED = {422: "It exceeded its limit of time or memory and was stopped."}
 
 
-def sorry_for_sql(error: Exception) -> flask.Response:
-    """The error's message as a JSON response."""
-    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
-    return answer({"error": " ".join(str(error).split())}, status)
+class SQLQuery(Query):
+    """A statement, and how much of its result is returned."""
+
+    q: Statement
+    limit: Annotated[int, Meta(ge=1, le=MAX_ROWS, description="Maximum number of rows.")] = STANDARD_ROWS
+    cards: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1,
+            description=f"1 adds an image for each of the first {MAX_CARDS} rows that name an image, a patch, a map "
+            "or an attack.",
+        ),
+    ] = 0
+    images: Annotated[Name, Meta(description="Image set of rows that name none.")] = ""
 
 
-for _kind in STATUS:
-    sql_api.register_error_handler(_kind, sorry_for_sql)
+@sql_api.get(
+    "/api/sql",
+    answers="The rows.",
+    errors={
+        400: "The statement is refused, or failed; the sentence says why.",
+        **_STOPPED,
+        429: "Too many statements are running, or more requests than one person may send in a minute.",
+        **STORE,
+    },
+)
+def run_sql(query: SQLQuery) -> SQLResult:
+    """The first rows of an SQL statement.
 
-
-@sql_api.get("/api/sql")
-def run_sql() -> flask.Response:
-    """The first rows of a statement, with its columns; `cards=1` adds an image for each row that has one."""
-    most = number("limit", STANDARD_ROWS, low=1, high=MAX_ROWS)
-    wants_cards = number("cards", 0, low=0, high=1)
-    found = _run(rows=most, size=MAX_BYTES)
+    One reading statement in DuckDB's SQL over activations, images, predictions, attacks, maps and jobs. It runs in
+    a separate process with limits of time and memory. `p.name` is the value of its parameter `$name`: a number if
+    it can be read as one, text in quotes otherwise. Closing the connection cancels the statement.
+    `/download/sql.csv`, `sql.json` and `sql.parquet` take the same statement and return all rows.
+    """
+    found = _run(query.q, rows=query.limit, size=MAX_BYTES)
     table = found.table()
-    columns = [
-        {"name": name, "type": kind} for name, kind in zip(table.column_names, found.kinds, strict=True)
-    ]
     lists = [[plain(value) for value in values(column)] for column in table.columns]
-    told: Record = {
-        "columns": columns,
-        "rows": list(zip(*lists, strict=True)),
+    rows = [list(row) for row in zip(*lists, strict=True)]
+    told: SQLResult = {
+        "columns": [
+            {"name": name, "type": kind} for name, kind in zip(table.column_names, found.kinds, strict=True)
+        ],
+        "rows": rows,
         "more": found.more,
         "seconds": round(found.seconds, 4),
         "plan": bool(found.plan),
         "pictures": has_pictures(table.column_names),
     }
-    if wants_cards:
-        rows = [dict(zip(table.column_names, row, strict=True)) for row in told["rows"][:MAX_CARDS]]
-        rows = rows if distinct(table.column_names) == table.column_names else []
-        told["cards"] = cards(current(), rows, image_set=words("images"))
-    return answer(told)
+    if query.cards:
+        named = [dict(zip(table.column_names, row, strict=True)) for row in rows[:MAX_CARDS]]
+        named = named if distinct(table.column_names) == table.column_names else []
+        told["cards"] = [
+            None if card is None else members_of(Card, card)
+            for card in cards(current(), named, image_set=query.images)
+        ]
+    return told
 
 
-@sql_api.get("/download/sql.<form>")
-def download_sql(form: str) -> flask.Response:
-    """All rows of a statement as a streamed file; `spreadsheet=1` escapes formulas in CSV."""
+class SQLDownload(Spreadsheet, kw_only=True):
+    """A statement, and how cells of CSV are written."""
+
+    q: Statement
+
+
+@sql_downloads.get(
+    "/download/sql.<form>",
+    answers="The file.",
+    errors={
+        400: "The statement is refused, or failed; the sentence says why.",
+        404: "There is no such format.",
+        **_STOPPED,
+        **STORE,
+    },
+    media=tuple(FORMS.values()),
+    text_errors=True,
+)
+def download_sql(
+    form: Annotated[str, Meta(description="The format.", extra_json_schema={"enum": list(FORMS)})],
+    query: SQLDownload,
+) -> flask.Response:
+    """All rows of an SQL statement as a file.
+
+    `p.NAME` is the value of the parameter `$NAME`, as for /api/sql. `spreadsheet` applies to CSV.
+    """
     if form not in FORMS:
         raise NotFound(f"expected sql.csv, sql.json or sql.parquet, got sql.{form}")
-    result = _run(rows=ALL_ROWS, size=ALL_BYTES)
+    result = _run(query.q, rows=ALL_ROWS, size=ALL_BYTES)
     try:
         batches = _whole(result)
         pieces: Iterator[Any] = (
             parquet_pieces(result.schema, batches)
             if form == "parquet"
-            else csv_lines(result.schema, batches, spreadsheet=for_spreadsheet())
+            else csv_lines(result.schema, batches, spreadsheet=query.for_spreadsheet)
             if form == "csv"
             else json_lines(result.schema, batches)
         )
@@ -134,10 +196,7 @@ def _whole(result: Result) -> Iterator[pa.RecordBatch]:
         raise SQLStopped(f"the result has more than {ALL_BYTES >> 30} GB, the most that is sent")
 
 
-def _run(*, rows: int, size: int) -> Result:
-    sql = flask.request.args.get("q", "")
-    if not sql.strip():
-        raise InvalidRequest("q: expected an SQL statement, got none")
+def _run(sql: str, *, rows: int, size: int) -> Result:
     values = {
         name.removeprefix("p."): as_value(text)
         for name, text in flask.request.args.items()
@@ -152,63 +211,84 @@ def client_gone() -> Callable[[], bool]:
     return gone
 
 
-@sql_api.get("/api/sql/tables")
-def sql_tables() -> flask.Response:
-    """Tables and views with their columns, comments and row counts (null for views)."""
+@sql_api.get("/api/sql/tables", answers="Tables and views.", errors=STORE)
+def sql_tables() -> SQLTables:
+    """Tables and views with their columns, comments and numbers of rows."""
     context = current()
     counts = row_counts(context.atlas, context.ledger)
-    return answer({"tables": [asdict(one) | {"rows": counts.get(one.name)} for one in catalogue()]})
+    return {
+        "tables": [members_of(SQLTable, asdict(one), {"rows": counts.get(one.name)}) for one in catalogue()]
+    }
 
 
-@sql_api.get("/api/sql/functions")
-def sql_functions() -> flask.Response:
-    """Functions that a statement may call."""
-    return answer(by_kind())
+@sql_api.get("/api/sql/functions", answers="Names of DuckDB's functions by kind.")
+def sql_functions() -> SQLFunctions:
+    """Functions that a statement may call; all others are refused."""
+    return members_of(SQLFunctions, by_kind())
 
 
-@sql_api.get("/api/queries")
-def list_queries() -> flask.Response:
+@sql_api.get("/api/queries", answers="All saved queries.", errors=STORE)
+def list_queries() -> SavedQueries:
     """Saved queries by name."""
-    return answer({"queries": saved_queries(current().ledger)})
+    return {"queries": [members_of(SavedQuery, row) for row in saved_queries(current().ledger)]}
 
 
-@sql_api.post("/api/queries")
-def keep_query() -> flask.Response:
-    """Save a query under a name; 409 if the name is taken, unless `replace` is set."""
-    body = json_body()
-    only(body, "name", "description", "sql", "replace")
-    name, description, sql = (_text(body, part) for part in ("name", "description", "sql"))
-    replace = body.get("replace", False)
-    if not isinstance(replace, bool):
-        raise InvalidRequest(f"replace: expected true or false, got {replace!r}")
-    for part, text, most in (("name", name, MAX_NAME), ("sql", sql, MAX_CHARACTERS)):
-        if not text or len(text) > most:
-            raise InvalidRequest(f"{part}: expected 1 to {most:,} characters, got {len(text):,}")
-    if not name.isprintable():
-        raise InvalidRequest("name: expected one line of printable characters")
-    if len(description) > MAX_TEXT:
-        raise InvalidRequest(
-            f"description: expected at most {MAX_TEXT:,} characters, got {len(description):,}"
-        )
-    found = save_query(current().ledger, name=name, description=description, sql=sql, replace=replace)
-    return answer(found, 201)
+class QueryToSave(Body, kw_only=True):
+    """A query to save under a name."""
+
+    name: Annotated[
+        str,
+        Meta(min_length=1, max_length=MAX_NAME),
+        expected(
+            f"one line of 1 to {MAX_NAME:,} printable characters",
+            check=lambda text: text.isprintable() and bool(text.strip()),
+        ),
+    ]
+    description: Annotated[
+        str,
+        Meta(max_length=MAX_TEXT),
+        expected(f"a string of at most {MAX_TEXT:,} characters", check=is_storable),
+    ] = ""
+    sql: Annotated[
+        str,
+        Meta(min_length=1, max_length=MAX_CHARACTERS),
+        expected(
+            f"a string of 1 to {MAX_CHARACTERS:,} characters",
+            check=lambda text: is_storable(text) and bool(text.strip()),
+        ),
+    ]
+    replace: bool = False
 
 
-def _text(body: Record, name: str) -> str:
-    text = body.get(name, "")
-    if not isinstance(text, str) or "\0" in text:
-        raise InvalidRequest(f"{name}: expected a text, got {text!r}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"{name}: expected a text, got half of a surrogate pair") from error
-    return text.strip()
+@sql_api.post(
+    "/api/queries",
+    answers={201: "The query is saved."},
+    errors={409: "A query with this name exists, and `replace` is not true.", **LEDGER},
+    examples={
+        "": {
+            "name": "Images by class",
+            "description": "",
+            "sql": "SELECT label, count(*) FROM images GROUP BY ALL",
+            "replace": True,
+        }
+    },
+)
+def keep_query(body: QueryToSave) -> Answered[SavedQuery]:
+    """Save a query under a name."""
+    found = save_query(
+        current().ledger,
+        name=body.name.strip(),
+        description=body.description.strip(),
+        sql=body.sql.strip(),
+        replace=body.replace,
+    )
+    return Answered(members_of(SavedQuery, found), 201)
 
 
-@sql_api.delete("/api/queries/<int:query>")
-def remove_query(query: int) -> flask.Response:
+@sql_api.delete("/api/queries/<int:query>", answers="It is deleted.", errors=NO_SUCH_NUMBER | LEDGER)
+def remove_query(query: QueryNumber) -> DeletedQuery:
     """Delete a saved query."""
     if query > MAX_NUMBER:
         raise NoSuchQuery(f"there is no saved query {query}")
     delete_query(current().ledger, query)
-    return answer({"query": query})
+    return {"query": query}

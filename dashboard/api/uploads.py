@@ -7,59 +7,115 @@ chunk.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, cast
+from typing import Annotated, BinaryIO, cast
 
 import flask
+import msgspec
+from msgspec import Meta
 
-from dashboard.api.answers import NotFound, answer, error_response, job_record, json_body, number
+from dashboard.api.answer_types import (
+    DeletedUpload,
+    FileReceived,
+    FileRoom,
+    OffsetError,
+    Submitted,
+    Upload,
+    UploadedFile,
+)
+from dashboard.api.answers import NotFound, answer, job_record
+from dashboard.api.routing import LEDGER, Answered, Body, Query, Routes
 from dashboard.security.prefix import local
-from dashboard.state.context import Record, current
+from dashboard.state.context import current
 from db.ledger.engine import LedgerError
+from db.ledger.jobs import NewJob
 from db.queries import jobs as job_queries
-from db.stores.uploads import MAX_NAME, NoRoom, NoSuchUpload, UploadRefused, UploadStore, WrongOffset
-from workers.requests.image_sets import LAYOUT_WORDS, labels_problem, layout_words, upload_job
-from workers.requests.parameters import InvalidRequest, only
+from db.stores.uploads import (
+    MAX_FILES,
+    MAX_NAME,
+    NoRoom,
+    NoSuchUpload,
+    UploadRefused,
+    UploadStore,
+    WrongOffset,
+)
+from workers.jobs.kinds.image_import import SetImport
+from workers.requests.image_sets import (
+    LABELS_SUFFIXES,
+    MAX_LABELS_BYTES,
+    labels_problem,
+    upload_job,
+)
+from workers.requests.members import expected
+from workers.requests.parameters import InvalidRequest
 
 MAX_PIECE = 16 * 2**20
 PIECE = 4 * 2**20  # chunk size to send
 MAX_LABELS_NAME = 255
 MAX_LIST = 24 * 2**20  # 200,000 files with names of 100 characters
+MAX_BYTES = 2**53 - 1  # of a file: what JavaScript can count
 
-uploads = flask.Blueprint("uploads", __name__, url_prefix="/api/uploads")
-STATUS: dict[type[Exception], int] = {NoSuchUpload: 404, NoRoom: 507, WrongOffset: 409, UploadRefused: 409}
-for _general in (InvalidRequest, NotFound, LedgerError):
-    uploads.register_error_handler(_general, error_response)
-
-
-def sorry_for_upload(error: Exception) -> flask.Response:
-    """The error's message as a JSON response, with the offset to resume at."""
-    status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
-    told: Record = {"error": str(error)}
-    if isinstance(error, WrongOffset):
-        told["received"] = error.received
-    return answer(told, status)
-
-
-for _kind in STATUS:
-    uploads.register_error_handler(_kind, sorry_for_upload)
+STATUS: dict[type[Exception], int] = {
+    InvalidRequest: 400,
+    NotFound: 404,
+    LedgerError: 503,
+    NoSuchUpload: 404,
+    NoRoom: 507,
+    UploadRefused: 409,
+}
+uploads = Routes("uploads", "/api/uploads", STATUS)
+UploadKey = Annotated[
+    str, Meta(description="Key of an upload.", extra_json_schema={"pattern": "^[0-9a-f]{32}$"})
+]
+FileNumber = Annotated[int, Meta(ge=0, description="Number of the file in the upload, from 0.")]
+_NO_SUCH_UPLOAD = {404: "There is no such upload or file: it was imported, or removed after a day."}
+_NO_ROOM = {507: "The disk is full."}
 
 
 def _store() -> UploadStore:
     return UploadStore(current().settings)
 
 
-@uploads.post("")
-def begin_upload() -> flask.Response:
-    """Begin an upload of files, given by name and size."""
-    body = json_body()
-    only(body, "files")
-    listed = body.get("files")
-    if not isinstance(listed, list) or not listed:
-        raise InvalidRequest("files: expected a list of objects with name and size, got none")
-    files = [_file(one) for one in listed]
+class FileToUpload(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A file by its name and size."""
+
+    name: Annotated[
+        str,
+        Meta(min_length=1, max_length=MAX_NAME),
+        expected(
+            f"a string of 1 to {MAX_NAME:,} characters", "A label: folders in it may state class and split."
+        ),
+    ]
+    size: Annotated[int, Meta(ge=0, le=MAX_BYTES), expected("a whole number of bytes", "In bytes.")]
+
+
+class UploadToBegin(Body):
+    """The files of an upload."""
+
+    files: Annotated[
+        list[FileToUpload],
+        Meta(min_length=1, max_length=MAX_FILES),
+        expected(f"a list of 1 to {MAX_FILES:,} objects with name and size"),
+    ]
+
+
+@uploads.post(
+    "",
+    answers={201: "The upload has begun."},
+    errors={
+        400: "Something in the request is invalid, or the files exceed CONVSCOPE_UPLOAD_GB.",
+        **_NO_ROOM,
+    },
+    examples={"": {"files": [{"name": "photos.zip", "size": 123456}]}},
+    location="Address of the upload.",
+)
+def begin_upload(body: UploadToBegin) -> Answered[Upload]:
+    """Begin an upload of images or archives.
+
+    Then PUT the files in pieces, and import. Unfinished uploads are removed after a day.
+    """
     with _wrong_where_refused():
-        key = _store().begin(files)
-    return answer(_record(key) | {"piece": PIECE}, 201, Location=local(f"/api/uploads/{key}"))
+        key = _store().begin([(file.name, file.size) for file in body.files])
+    return Answered(_record(key), 201, local(f"/api/uploads/{key}"))
 
 
 @contextlib.contextmanager
@@ -73,42 +129,70 @@ def _wrong_where_refused() -> Iterator[None]:
         raise InvalidRequest(str(error)) from error
 
 
-@uploads.post("/<upload>/labels")
-def add_labels(upload: str) -> flask.Response:
-    """Add a table of labels to an upload."""
-    body = json_body()
-    only(body, "name", "size")
-    if body.keys() != {"name", "size"}:
-        raise InvalidRequest("body: expected name and size of a labels file, got another")
-    given, size = _file(body)
-    name = given.replace("\\", "/").rpartition("/")[2]
-    if not 1 <= len(name) <= MAX_LABELS_NAME or not name.isprintable():
-        raise InvalidRequest(
-            f"name: expected a printable file name of 1 to {MAX_LABELS_NAME} characters, got {name!r:.200}"
-        )
-    problem = labels_problem(name, size)
-    if problem is not None:
-        raise InvalidRequest(f"labels: {problem}")
+class LabelsToAdd(Body):
+    """A table of labels by its file name and size."""
+
+    name: Annotated[
+        str,
+        expected(
+            "a file name",
+            f"File name with its suffix: {', '.join(LABELS_SUFFIXES)}.",
+            minLength=1,
+            maxLength=MAX_LABELS_NAME,
+        ),
+    ]
+    size: Annotated[
+        int,
+        expected(
+            "a whole number of bytes",
+            "In bytes; at most 16 MiB for .json.",
+            minimum=1,
+            maximum=MAX_LABELS_BYTES,
+        ),
+    ]
+
+    @property
+    def file_name(self) -> str:
+        """The name without folders."""
+        return self.name.replace("\\", "/").rpartition("/")[2]
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be a table of labels."""
+        if not 1 <= len(self.file_name) <= MAX_LABELS_NAME or not self.file_name.isprintable():
+            raise InvalidRequest(
+                f"name: expected a printable file name of 1 to {MAX_LABELS_NAME} characters, "
+                f"got {self.file_name!r:.200}"
+            )
+        if self.size < 0:
+            raise InvalidRequest(f"size: expected a whole number of bytes, got {self.size}")
+        problem = labels_problem(self.file_name, self.size)
+        if problem is not None:
+            raise InvalidRequest(f"labels: {problem}")
+
+
+@uploads.post(
+    "/<upload>/labels",
+    answers={201: "The file can be sent."},
+    errors={
+        400: "The name or the size is invalid for a table of labels, or the upload would exceed CONVSCOPE_UPLOAD_GB.",
+        **_NO_SUCH_UPLOAD,
+        **_NO_ROOM,
+    },
+    examples={"": {"name": "labels.csv", "size": 1234}},
+    location="Address of the file.",
+)
+def add_labels(upload: UploadKey, body: LabelsToAdd) -> Answered[FileRoom]:
+    """Add a table of labels to an upload.
+
+    A CSV, TSV, JSON, JSON lines or parquet table with one row per image. PUT it as the file with the returned number,
+    and pass this number as `labels` of the import.
+    """
     with _wrong_where_refused():
-        file = _store().add_labels(upload, name, size)
-    place = f"/api/uploads/{upload}/files/{file}"
-    return answer({"file": file, "piece": PIECE}, 201, Location=local(place))
+        file = _store().add_labels(upload, body.file_name, body.size)
+    return Answered({"file": file, "piece": PIECE}, 201, local(f"/api/uploads/{upload}/files/{file}"))
 
 
-def _file(given: Any) -> tuple[str, int]:
-    if not isinstance(given, dict) or given.keys() != {"name", "size"}:
-        raise InvalidRequest("files: expected objects with name and size, got another")
-    name, size = given["name"], given["size"]
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME:
-        raise InvalidRequest(
-            f"name: expected a text of 1 to {MAX_NAME:,} characters, got {str(name)[:100]!r}"
-        )
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**53:
-        raise InvalidRequest(f"size: expected a whole number of bytes, got {size!r}")
-    return name, size
-
-
-def _record(key: str) -> Record:
+def _record(key: str) -> Upload:
     files = _store().files(key)
     return {
         "upload": key,
@@ -116,41 +200,71 @@ def _record(key: str) -> Record:
         "bytes": sum(file.size for file in files),
         "received": sum(file.received for file in files),
         "url": local(f"/api/uploads/{key}"),
+        "piece": PIECE,
     }
 
 
-@uploads.get("/<upload>")
-def show_upload(upload: str) -> flask.Response:
+@uploads.get("/<upload>", answers="The upload.", errors=_NO_SUCH_UPLOAD)
+def show_upload(upload: UploadKey) -> Upload:
     """How much of an upload has arrived."""
-    return answer(_record(upload) | {"piece": PIECE})
+    return _record(upload)
 
 
-@uploads.get("/<upload>/files/<int:file>")
-def show_file(upload: str, file: int) -> flask.Response:
+@uploads.get("/<upload>/files/<int:file>", answers="The file.", errors=_NO_SUCH_UPLOAD)
+def show_file(upload: UploadKey, file: FileNumber) -> UploadedFile:
     """How much of a file has arrived: the offset to resume at."""
     found = _store().file(upload, file)
-    return answer({"file": file, "name": found.name, "size": found.size, "received": found.received})
+    return {"file": file, "name": found.name, "size": found.size, "received": found.received}
 
 
-@uploads.put("/<upload>/files/<int:file>")
-def receive(upload: str, file: int) -> flask.Response:
-    """Receive a chunk of a file that starts at `offset`."""
+class Offset(Query):
+    """The place of a piece in its file."""
+
+    offset: Annotated[
+        int, Meta(ge=0, le=2**53, description="Where the piece begins: where the file ends so far.")
+    ] = 0
+
+
+@uploads.put(
+    "/<upload>/files/<int:file>",
+    raw=True,
+    answers="The piece is stored.",
+    errors={
+        400: "The piece is too large, or its length is not stated.",
+        **_NO_SUCH_UPLOAD,
+        409: "The file ends elsewhere, at `received`; or it would exceed its stated size.",
+        415: "The body is not application/octet-stream.",
+        **_NO_ROOM,
+    },
+    error_types={409: OffsetError},
+)
+def receive(upload: UploadKey, file: FileNumber, query: Offset) -> FileReceived:
+    """Send a piece of a file."""
     if flask.request.mimetype != "application/octet-stream":
-        return answer({"error": "expected a body of type application/octet-stream"}, 415)
+        flask.abort(answer({"error": "expected a body of type application/octet-stream"}, 415))
     length = flask.request.content_length
     if length is None or not 0 <= length <= MAX_PIECE:
         raise InvalidRequest(f"body: expected at most {MAX_PIECE:,} bytes with their length, got {length}")
-    offset = number("offset", 0, low=0, high=2**53)
     stream = cast(BinaryIO, flask.request.stream)
-    received = _store().write(upload, file, offset, length, stream)
-    return answer({"file": file, "received": received})
+    return {"file": file, "received": _store().write(upload, file, query.offset, length, stream)}
 
 
-@uploads.delete("/<upload>")
-def abandon(upload: str) -> flask.Response:
+@uploads.blueprint.errorhandler(WrongOffset)
+def wrong_offset(error: WrongOffset) -> flask.Response:
+    """The error's message with the offset to resume at."""
+    found: OffsetError = {"error": str(error), "received": error.received}
+    return answer(found, 409)
+
+
+@uploads.delete(
+    "/<upload>",
+    answers="The upload is deleted.",
+    errors={**_NO_SUCH_UPLOAD, 409: "A job is importing it.", **LEDGER},
+)
+def abandon(upload: UploadKey) -> DeletedUpload:
     """Delete an upload, unless a job imports it."""
     remove_upload(upload)
-    return answer({"upload": upload})
+    return {"upload": upload}
 
 
 def remove_upload(upload: str) -> None:
@@ -164,24 +278,55 @@ def remove_upload(upload: str) -> None:
     _store().remove(upload)
 
 
-@uploads.post("/<upload>/import")
-def import_upload(upload: str) -> flask.Response:
-    """Import a complete upload into an image set, or preview the import."""
-    body = json_body()
-    only(body, "images", "queue", "preview", "labels", *LAYOUT_WORDS)
-    name, queue = body.get("images", ""), body.get("queue", "interactive")
-    if not isinstance(name, str) or not isinstance(queue, str):
-        raise InvalidRequest("images: expected a text, got something else")
+class UploadImport(SetImport, kw_only=True):
+    """The image set of an upload, and how its files are read."""
+
+    labels: (
+        Annotated[
+            int,
+            expected(
+                "the number of a labels file",
+                "Number of a labels file of this upload. Images that it does not name have no label.",
+                minimum=0,
+            ),
+        ]
+        | None
+    ) = None
+
+
+@uploads.post(
+    "/<upload>/import",
+    answers={200: "The same import was submitted before.", 201: "The job is queued."},
+    errors={
+        **_NO_SUCH_UPLOAD,
+        409: "Files are missing, or the upload has no such labels file.",
+        **LEDGER,
+    },
+    location="Address of the job.",
+)
+def import_upload(upload: UploadKey, body: UploadImport) -> Answered[Submitted]:
+    """Import a complete upload into an image set, or preview the import.
+
+    The job is of kind `import`; its result is its `image_import`.
+    """
     context = current()
-    new = upload_job(
+    submitted = context.submitter.submit(import_job(upload, body))
+    job = job_record(job_queries.job(context.ledger, submitted.job))
+    return Answered(
+        {**job, "notice": submitted.sentence()},
+        201 if submitted.queued else 200,
+        local(f"/api/jobs/{submitted.job}"),
+    )
+
+
+def import_job(upload: str, asked: UploadImport) -> NewJob:
+    """The job that imports an upload; see `workers.requests.image_sets.upload_job`."""
+    return upload_job(
         _store(),
         upload=upload,
-        image_set=name,
-        queue=queue,
-        preview=body.get("preview", False),
-        words=layout_words(body),
-        labels=body.get("labels"),
+        image_set=asked.images,
+        queue=asked.queue,
+        preview=asked.preview,
+        words=asked.layout(),
+        labels=asked.labels,
     )
-    submitted = context.submitter.submit(new)
-    record = job_record(job_queries.job(context.ledger, submitted.job)) | {"notice": submitted.sentence()}
-    return answer(record, 201 if submitted.queued else 200, Location=local(f"/api/jobs/{submitted.job}"))

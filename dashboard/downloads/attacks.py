@@ -1,23 +1,18 @@
 """CSV downloads of attacks: a job's attacks, one attack's predictions by epsilon, the Robustness page's tables."""
 
 from collections.abc import Callable
+from typing import Annotated, Any
 
 import flask
 import pyarrow as pa
+from msgspec import UNSET, Meta, UnsetType
 
-from dashboard.api.answers import (
-    STATUS,
-    NotFound,
-    error_response,
-    file_name,
-    for_spreadsheet,
-    result_line,
-)
-from dashboard.api.answers import number as whole_number
+from dashboard.api.answers import STATUS, NotFound, file_name, result_line
 from dashboard.api.attack_answers import attack_record, steps
+from dashboard.api.routing import DOWNLOAD_ERRORS, Routes, Spreadsheet
 from dashboard.pages.attack import ask, read_page
 from dashboard.pages.request_state import chosen_here
-from dashboard.state.address import RobustnessAddress
+from dashboard.state.address import AttackAddress, RobustnessAddress
 from dashboard.state.context import Context, Record, current
 from db.atlas.store import Query
 from db.queries import attacks as attack_queries
@@ -29,28 +24,40 @@ from db.suggestions import hint
 from workers.requests.attacks import MAX_ATTACKS
 from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 
-attack_downloads = flask.Blueprint("attack_downloads", __name__, url_prefix="/download")
-for _kind in STATUS:
-    attack_downloads.register_error_handler(_kind, error_response)
-
+attack_downloads = Routes("attack_downloads", "/download", STATUS, any_query=True)
+RowNumber = Annotated[int, Meta(ge=1, le=MAX_NUMBER)]
+_ABOUT: dict[str, Any] = {
+    "answers": "The file.",
+    "errors": DOWNLOAD_ERRORS,
+    "media": ("text/csv",),
+    "text_errors": True,
+}
 
 # Fields that belong to the job rather than to an attack, and those that do not fit into a table.
 _LEFT_OUT = ("parameters", "successes", "url", "png", "input_png", "signs_png", "change_npy")
 
 
-@attack_downloads.get("/attacks.csv")
-def attacks_csv() -> flask.Response:
-    """A row for each attack of a `job`, or of the request in an address of the Attack page.
+class AttacksQuery(Spreadsheet):
+    """A job, or an attack in addition to an address of the Attack page."""
 
-    The attack may come from any job; missing ones get a row too.
+    job: Annotated[RowNumber, Meta(description="A job of kind attack.")] | UnsetType = UNSET
+    attack: Annotated[
+        int, Meta(ge=0, le=MAX_NUMBER, description="An attack, whose request is used without `ids`.")
+    ] = 0
+
+
+@attack_downloads.get("/attacks.csv", address=AttackAddress, **_ABOUT)
+def download_attacks(query: AttacksQuery) -> flask.Response:
+    """A row for each attack of a job, or of a request.
+
+    With `job`, the attacks of this job. Without it, the parameters are those of the Attack page's address, with the
+    method's parameters as `p_NAME`; the attacks may come from any job. Missing attacks get a row, too.
     """
     context = current()
-    if "job" in flask.request.args:
-        number = whole_number("job", 0, low=1, high=MAX_NUMBER)
-        image_set, items, attacks = _of_job(context, number)
-        return _csv(
-            [line(item, attacks.get(item["position"]), image_set) for item in items], f"attacks-job-{number}"
-        )
+    if query.job is not UNSET:
+        image_set, items, attacks = _of_job(context, query.job)
+        lines = [line(item, attacks.get(item["position"]), image_set) for item in items]
+        return _csv(query, lines, f"attacks-job-{query.job}")
     page, wanted = chosen_here(context, read_page)
     request = ask(context, wanted, most=MAX_ATTACKS)
     stored = {row["position"]: row for row in request.stored}
@@ -64,7 +71,7 @@ def attacks_csv() -> flask.Response:
     elif not stored:
         raise NotFound("these attacks were not asked for yet: run them on the Attack page")
     lines = [line(item, stored.get(item["position"]), wanted.image_set) for item in items]
-    return _csv(lines, file_name(f"attacks-{wanted.image_set}-{wanted.method}"))
+    return _csv(query, lines, file_name(f"attacks-{wanted.image_set}-{wanted.method}"))
 
 
 def _of_job(context: Context, number: int) -> tuple[str, list[Record], dict[int, Record]]:
@@ -82,10 +89,16 @@ def line(item: Record, found: Record | None, image_set: str) -> Record:
     return result_line(item, facts, found and found["parameters"], image_set, left_out=_LEFT_OUT)
 
 
-@attack_downloads.get("/attack-steps.csv")
-def steps_csv() -> flask.Response:
+class StepsQuery(Spreadsheet, kw_only=True):
+    """An attack."""
+
+    attack: Annotated[RowNumber, Meta(description="Number of the attack.")]
+
+
+@attack_downloads.get("/attack-steps.csv", **_ABOUT)
+def download_attack_steps(query: StepsQuery) -> flask.Response:
     """A row for each epsilon of one attack: the model's top classes, most probable first."""
-    number = whole_number("attack", 0, low=1, high=MAX_NUMBER)
+    number = query.attack
     context = current()
     found = attack_queries.attack(context.ledger, number)
     if found is None:
@@ -109,7 +122,7 @@ def steps_csv() -> flask.Response:
                 **top,
             }
         )
-    return _csv(lines, f"attack-{number}-steps")
+    return _csv(query, lines, f"attack-{number}-steps")
 
 
 TABLES: dict[str, Callable[[RobustnessAddress], Query]] = {
@@ -123,8 +136,11 @@ TABLES: dict[str, Callable[[RobustnessAddress], Query]] = {
 }
 
 
-@attack_downloads.get("/robustness/<table>.csv")
-def robustness_csv(table: str) -> flask.Response:
+@attack_downloads.get("/robustness/<table>.csv", address=RobustnessAddress, **_ABOUT)
+def download_robustness(
+    table: Annotated[str, Meta(description="The table.", extra_json_schema={"enum": list(TABLES)})],
+    query: Spreadsheet,
+) -> flask.Response:
     """All rows of a table of the Robustness page, filtered by its address."""
     if table not in TABLES:
         raise NotFound(f"table: expected one of {', '.join(TABLES)}, got {table!r}{hint(table, TABLES)}")
@@ -133,15 +149,16 @@ def robustness_csv(table: str) -> flask.Response:
         raise InvalidRequest(next(iter(problems.values())).rstrip("."))
     found = current().both.fetch_arrow(TABLES[table](address))
     return _file(
-        "".join(csv_lines(found.schema, found.to_batches(), spreadsheet=for_spreadsheet())),
+        "".join(csv_lines(found.schema, found.to_batches(), spreadsheet=query.for_spreadsheet)),
         f"robustness-{table}",
     )
 
 
-def _csv(lines: list[Record], name: str) -> flask.Response:
+def _csv(query: Spreadsheet, lines: list[Record], name: str) -> flask.Response:
     names = list(dict.fromkeys(key for found in lines for key in found))
     table = pa.table({key: [found.get(key) for found in lines] for key in names})
-    return _file("".join(csv_lines(table.schema, table.to_batches(), spreadsheet=for_spreadsheet())), name)
+    text = "".join(csv_lines(table.schema, table.to_batches(), spreadsheet=query.for_spreadsheet))
+    return _file(text, name)
 
 
 def _file(text: str, name: str) -> flask.Response:

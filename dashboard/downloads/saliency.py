@@ -7,33 +7,27 @@ display options: `view` (overlay, map, error), `strength` (opacity of the map ov
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import flask
 import pyarrow as pa
+from msgspec import UNSET, Meta, UnsetType
 
-from dashboard.api.answers import (
-    STATUS,
-    NotFound,
-    choice,
-    error_response,
-    file_name,
-    for_spreadsheet,
-    fraction,
-    result_line,
-)
-from dashboard.api.answers import number as whole_number
+from dashboard.api.answers import STATUS, NotFound, file_name, result_line
+from dashboard.api.routing import DOWNLOAD_ERRORS, Query, Routes, Spreadsheet
 from dashboard.components.formatting import activation, percent
 from dashboard.pages.request_state import chosen_here
 from dashboard.pages.saliency import MAX_MAPS, ask, read_page
 from dashboard.pictures import figure, heat
 from dashboard.pictures.figure import ColourBar, FigureCell, FigureRow
+from dashboard.state.address import SaliencyAddress
 from dashboard.state.context import Context, Record, current
 from db.queries.jobs import job, job_items, job_maps
 from db.queries.patches import pictured
 from db.sql.formats import csv_lines
 from db.stores.results import ResultGone
 from workers.attribution.registry import METHODS
+from workers.requests.members import one_of
 from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
@@ -54,42 +48,64 @@ NO_FACTS = (
     "parameters",
 )
 
-saliency_downloads = flask.Blueprint("saliency_downloads", __name__, url_prefix="/download")
+saliency_downloads = Routes("saliency_downloads", "/download", STATUS, any_query=True)
+_ABOUT: dict[str, Any] = {
+    "address": SaliencyAddress,
+    "answers": "The file.",
+    "errors": DOWNLOAD_ERRORS,
+    "text_errors": True,
+}
+_Job = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_NUMBER,
+        description="A job of kind saliency; without it the other parameters describe the request.",
+    ),
+]
+_Steps = Annotated[int, Meta(ge=2, le=MAX_STEPS, description="Steps of the deletion and insertion curves.")]
 
 
-for _kind in STATUS:
-    saliency_downloads.register_error_handler(_kind, error_response)
+class MapsQuery(Spreadsheet):
+    """The job, and what is written of its maps."""
+
+    job: _Job | UnsetType = UNSET
+    steps: _Steps = DEFAULT_STEPS
 
 
-@dataclass(frozen=True)
-class View:
+class View(Query):
     """How maps are displayed."""
 
-    view: str
-    strength: float
-    colours: str  # auto: the diverging color map for signed maps, inferno for others
-    scale: str
-    clip: float
+    job: _Job | UnsetType = UNSET
+    steps: _Steps = DEFAULT_STEPS
+    view: Annotated[str, one_of(VIEWS, "What is shown of a map.")] = "overlay"
+    strength: Annotated[float, Meta(ge=0, le=1, description="Opacity of the map over the image.")] = (
+        DEFAULT_STRENGTH
+    )
+    colours: Annotated[
+        str,
+        one_of(
+            ("auto", *heat.COLOUR_MAPS),
+            f"Color map; auto: {heat.DIVERGING} for signed maps, inferno for others.",
+        ),
+    ] = "auto"
+    scale: Annotated[
+        str, one_of(SCALES, "Which maps share a color scale: none, those of a model, or all.")
+    ] = "own"
+    clip: Annotated[
+        float,
+        Meta(
+            ge=heat.LOWEST_CLIP,
+            le=heat.HIGHEST_CLIP,
+            description="Percentile of the absolute values at which the colors end.",
+        ),
+    ] = heat.DEFAULT_CLIP
 
     def colours_of(self, signed: bool) -> str:
         """The color map of a figure with signed or unsigned maps."""
         if self.colours != "auto":
             return self.colours
         return heat.DIVERGING if signed and self.view != "error" else "inferno"
-
-
-def read_view() -> View:
-    """Display options from the query string.
-
-    Raises:
-        InvalidRequest: an option has an invalid value.
-    """
-    clip = fraction("clip", heat.DEFAULT_CLIP, low=heat.LOWEST_CLIP, high=heat.HIGHEST_CLIP)
-    strength = fraction("strength", DEFAULT_STRENGTH, low=0, high=1)
-    assert clip is not None
-    assert strength is not None
-    colours = choice("colours", "auto", ("auto", *heat.COLOUR_MAPS))
-    return View(choice("view", "overlay", VIEWS), strength, colours, choice("scale", "own", SCALES), clip)
 
 
 @dataclass(frozen=True)
@@ -109,10 +125,10 @@ class Asked:
         return [model["name"] for model in self.job["parameters"]["models"]]
 
 
-def _asked(context: Context) -> Asked:
-    steps = whole_number("steps", DEFAULT_STEPS, low=2, high=MAX_STEPS)
-    if "job" in flask.request.args:
-        return _of_job(context, whole_number("job", 0, low=1, high=MAX_NUMBER), steps)
+def _asked(context: Context, query: MapsQuery | View) -> Asked:
+    steps = query.steps
+    if query.job is not UNSET:
+        return _of_job(context, query.job, steps)
     page, wanted = chosen_here(context, read_page)
     request = ask(context, wanted, steps=steps)
     stored = {row["position"]: row for row in request.stored}
@@ -139,13 +155,15 @@ def _of_job(context: Context, number: int, steps: int) -> Asked:
     return Asked(found, job_items(context.ledger, number), maps)
 
 
-@saliency_downloads.get("/saliency.png")
-def saliency_png() -> flask.Response:
-    """All maps of an address in one figure."""
-    view = read_view()
+@saliency_downloads.get("/saliency.png", media=("image/png",), **_ABOUT)
+def draw_saliency(query: View) -> flask.Response:
+    """All maps of a request in one figure.
+
+    The parameters are those of the Saliency page's address, with the method's parameters as `p_NAME`.
+    """
     context = current()
-    asked = _asked(context)
-    return _file(figure.png(saliency_figure(context, asked, view)), "image/png", _name(asked, "png"))
+    asked = _asked(context, query)
+    return _file(figure.png(saliency_figure(context, asked, query)), "image/png", _name(asked, "png"))
 
 
 def saliency_figure(context: Context, asked: Asked, view: View) -> Any:
@@ -297,14 +315,17 @@ def samples_words(most: int, maps: Iterable[Record]) -> str:
     return f"{span} samples drawn" + (f" of at most {most}" if drawn[0] < most else "")
 
 
-@saliency_downloads.get("/saliency.csv")
-def saliency_csv() -> flask.Response:
-    """A row for each map of an address, including missing ones."""
-    asked = _asked(current())
+@saliency_downloads.get("/saliency.csv", media=("text/csv",), **_ABOUT)
+def download_saliency(query: MapsQuery) -> flask.Response:
+    """A row for each map of a request, including missing ones.
+
+    The parameters are those of the Saliency page's address, with the method's parameters as `p_NAME`.
+    """
+    asked = _asked(current(), query)
     lines = [line(item, asked.maps.get(item["position"]), asked.job["image_set"]) for item in asked.items]
     names = list(dict.fromkeys(name for found in lines for name in found))
     table = pa.table({name: [found.get(name) for found in lines] for name in names})
-    data = "".join(csv_lines(table.schema, table.to_batches(), spreadsheet=for_spreadsheet())).encode()
+    data = "".join(csv_lines(table.schema, table.to_batches(), spreadsheet=query.for_spreadsheet)).encode()
     return _file(data, "text/csv", _name(asked, "csv"))
 
 

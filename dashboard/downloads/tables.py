@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import flask
+from msgspec import Meta
 
-from dashboard.api.answers import file_name, for_spreadsheet
+from dashboard.api.answers import file_name
+from dashboard.api.routing import DOWNLOAD_ERRORS, Routes, Spreadsheet
 from dashboard.pages import channel as channel_page
 from dashboard.state.address import (
     Address,
@@ -37,73 +39,81 @@ from db.queries.inventory import left_out_modules
 from db.queries.labels import label_matches
 from db.sql.formats import csv_lines
 from db.suggestions import hint
+from workers.requests.parameters import InvalidRequest
 
-downloads = flask.Blueprint("downloads", __name__, url_prefix="/download")
+downloads = Routes("downloads", "/download", {InvalidRequest: 400}, any_query=True)
 ROWS_AT_ONCE = 2000
+_ABOUT: dict[str, Any] = {
+    "answers": "The file.",
+    "errors": DOWNLOAD_ERRORS,
+    "media": ("text/csv",),
+    "text_errors": True,
+}
 
 
-@downloads.errorhandler(NothingSelected)
-@downloads.errorhandler(ChannelsError)
-@downloads.errorhandler(NoAtlas)
-def error_response(error: Exception) -> flask.Response:
+@downloads.blueprint.errorhandler(NothingSelected)
+@downloads.blueprint.errorhandler(ChannelsError)
+@downloads.blueprint.errorhandler(NoAtlas)
+def not_there(error: Exception) -> flask.Response:
     """The requested object does not exist; the response is one sentence."""
     return flask.Response(f"{error}\n", 404, mimetype="text/plain")
 
 
-@downloads.get("/patches.csv")
-def patches_csv() -> flask.Response:
+@downloads.get("/patches.csv", address=PatchesAddress, **_ABOUT)
+def download_patches(query: Spreadsheet) -> flask.Response:
     """The patches that the Patches page shows."""
     context = current()
     selection = select_layer(_catalogue(), _address(PatchesAddress))
     found = select_channels(selection)
     shown = [row["channel"] for row in context.atlas.fetch(found.query)]
     return _csv(
-        patches_query(selection, shown), f"{selection.run['model']}-{selection.layer['layer']}-patches"
+        query, patches_query(selection, shown), f"{selection.run['model']}-{selection.layer['layer']}-patches"
     )
 
 
-@downloads.get("/channel.csv")
-def channel_csv() -> flask.Response:
+@downloads.get("/channel.csv", address=ChannelAddress, **_ABOUT)
+def download_channel(query: Spreadsheet) -> flask.Response:
     """The patches of one channel."""
     selection, channel = _channel()
-    return _csv(channel_page.patches_query(selection, channel), _channel_name(selection, channel))
+    return _csv(query, channel_page.patches_query(selection, channel), _channel_name(selection, channel))
 
 
-@downloads.get("/channel-classes.csv")
-def channel_classes_csv() -> flask.Response:
+@downloads.get("/channel-classes.csv", address=ChannelAddress, **_ABOUT)
+def download_channel_classes(query: Spreadsheet) -> flask.Response:
     """The classes among a channel's patches."""
     selection, channel = _channel()
-    query = patch_queries.channel_classes(selection.run["run"], selection.layer["layer"], channel)
-    return _csv(query, f"{_channel_name(selection, channel)}-classes")
+    rows = patch_queries.channel_classes(selection.run["run"], selection.layer["layer"], channel)
+    return _csv(query, rows, f"{_channel_name(selection, channel)}-classes")
 
 
-@downloads.get("/channel-histogram.csv")
-def channel_histogram_csv() -> flask.Response:
+@downloads.get("/channel-histogram.csv", address=ChannelAddress, **_ABOUT)
+def download_channel_histogram(query: Spreadsheet) -> flask.Response:
     """The histogram of a channel's maximum activation per image."""
     selection, channel = _channel()
-    query = patch_queries.channel_histogram(selection.run["run"], selection.layer["layer"], channel)
-    return _csv(query, f"{_channel_name(selection, channel)}-histogram")
+    rows = patch_queries.channel_histogram(selection.run["run"], selection.layer["layer"], channel)
+    return _csv(query, rows, f"{_channel_name(selection, channel)}-histogram")
 
 
-@downloads.get("/channel-gratings.csv")
-def channel_gratings_csv() -> flask.Response:
+@downloads.get("/channel-gratings.csv", address=ChannelAddress, **_ABOUT)
+def download_channel_gratings(query: Spreadsheet) -> flask.Response:
     """A channel's responses to gratings."""
-    return _tuning(tuning_queries.gratings, "gratings")
+    return _tuning(query, tuning_queries.gratings, "gratings")
 
 
-@downloads.get("/channel-hues.csv")
-def channel_hues_csv() -> flask.Response:
+@downloads.get("/channel-hues.csv", address=ChannelAddress, **_ABOUT)
+def download_channel_hues(query: Spreadsheet) -> flask.Response:
     """A channel's responses to plain hues."""
-    return _tuning(tuning_queries.hues, "hues")
+    return _tuning(query, tuning_queries.hues, "hues")
 
 
-def _tuning(query: Callable[[int, str, int], Query], table: str) -> flask.Response:
+def _tuning(query: Spreadsheet, rows: Callable[[int, str, int], Query], table: str) -> flask.Response:
     selection, channel = _channel()
     runs = current().atlas.fetch(tuning_queries.probe_run(selection.run["model"]))
     if not runs:
-        raise NothingSelected(f"{selection.run['model']} ran over no set of probe pictures.")
+        raise NothingSelected(f"{selection.run['model']} ran over no set of probe images.")
     return _csv(
-        query(runs[0]["run"], selection.layer["layer"], channel),
+        query,
+        rows(runs[0]["run"], selection.layer["layer"], channel),
         f"{_channel_name(selection, channel)}-{table}",
     )
 
@@ -121,14 +131,14 @@ def _channel() -> tuple[LayerSelection, int]:
     return selection, address.channel
 
 
-@downloads.get("/images.csv")
-def images_csv() -> flask.Response:
+@downloads.get("/images.csv", address=ImagesAddress, **_ABOUT)
+def download_images(query: Spreadsheet) -> flask.Response:
     """All images that match the filters of the Images page, not just the current page."""
     catalogue = _catalogue()
     run, address = resolve(catalogue, _address(ImagesAddress))
     if all(found["image_set"] != address.images for found in catalogue.image_sets):
         raise NothingSelected(f"There is no image set “{address.images}”.")
-    return _csv(images_query(run, address, limit=None), f"{address.images}-images")
+    return _csv(query, images_query(run, address, limit=None), f"{address.images}-images")
 
 
 OVERVIEW: dict[str, Callable[[Record | None, ImagesAddress, str], Query]] = {
@@ -147,8 +157,11 @@ OVERVIEW: dict[str, Callable[[Record | None, ImagesAddress, str], Query]] = {
 }
 
 
-@downloads.get("/overview/<table>.csv")
-def overview_csv(table: str) -> flask.Response:
+@downloads.get("/overview/<table>.csv", address=OverviewAddress, **_ABOUT)
+def download_overview(
+    table: Annotated[str, Meta(description="The table.", extra_json_schema={"enum": list(OVERVIEW)})],
+    query: Spreadsheet,
+) -> flask.Response:
     """All rows of a table of the Overview page."""
     if table not in OVERVIEW:
         raise NothingSelected(
@@ -159,29 +172,29 @@ def overview_csv(table: str) -> flask.Response:
     run, listed = resolve(catalogue, address.at(ImagesAddress))
     if all(found["image_set"] != listed.images for found in catalogue.image_sets):
         raise NothingSelected(f"There is no image set “{listed.images}”.")
-    return _csv(OVERVIEW[table](run, listed, address.order), f"{listed.images}-{table}")
+    return _csv(query, OVERVIEW[table](run, listed, address.order), f"{listed.images}-{table}")
 
 
-@downloads.get("/image-channels.csv")
-def image_channels_csv() -> flask.Response:
+@downloads.get("/image-channels.csv", address=ImageAddress, **_ABOUT)
+def download_image_channels(query: Spreadsheet) -> flask.Response:
     """The channels whose top-k contain the image."""
     address = _address(ImageAddress)
     run = select_run(_catalogue(), address.model, address.images)
     _require_image(run["image_set"], address.id)
-    query = image_queries.image_channels(run["run"], address.id, per_layer=None, with_tied=True)
-    return _csv(query, f"{run['model']}-{run['image_set']}-image-{address.id}-channels")
+    rows = image_queries.image_channels(run["run"], address.id, per_layer=None, with_tied=True)
+    return _csv(query, rows, f"{run['model']}-{run['image_set']}-image-{address.id}-channels")
 
 
-@downloads.get("/image-predictions.csv")
-def image_predictions_csv() -> flask.Response:
+@downloads.get("/image-predictions.csv", address=ImageAddress, **_ABOUT)
+def download_image_predictions(query: Spreadsheet) -> flask.Response:
     """Each model's predictions for one image."""
     catalogue = _catalogue()
     address = _address(ImageAddress)
     run = catalogue.run(address.model, address.images)
     image_set = address.images or (run["image_set"] if run else "")
     _require_image(image_set, address.id)
-    query = image_queries.image_predictions(image_set, address.id, first=run["run"] if run else None)
-    return _csv(query, f"{image_set}-image-{address.id}-predictions")
+    rows = image_queries.image_predictions(image_set, address.id, first=run["run"] if run else None)
+    return _csv(query, rows, f"{image_set}-image-{address.id}-predictions")
 
 
 def _require_image(image_set: str, image_id: int) -> None:
@@ -202,10 +215,10 @@ def _address(kind: type[Any]) -> Any:
     return address
 
 
-def _csv(query: Query, name: str) -> flask.Response:
-    table = current().atlas.fetch_arrow(query)
+def _csv(query: Spreadsheet, rows: Query, name: str) -> flask.Response:
+    table = current().atlas.fetch_arrow(rows)
     response = flask.Response(
-        csv_lines(table.schema, table.to_batches(ROWS_AT_ONCE), spreadsheet=for_spreadsheet()),
+        csv_lines(table.schema, table.to_batches(ROWS_AT_ONCE), spreadsheet=query.for_spreadsheet),
         mimetype="text/csv",
     )
     response.headers["Content-Disposition"] = f'attachment; filename="{file_name(name)}.csv"'

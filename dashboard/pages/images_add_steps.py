@@ -15,17 +15,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from dashboard.api.uploads import remove_upload
+from dashboard.api.uploads import UploadImport, import_job, remove_upload
 from dashboard.state.context import Context, Record
 from db.atlas.image_sets import set_name_problem
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
 from db.ledger.jobs import IllegalMove, NewJob, NoSuchJob
 from db.queries import jobs as job_queries
-from db.stores.uploads import NoSuchUpload, UploadRefused, UploadStore
+from db.stores.uploads import NoSuchUpload, UploadRefused
 from workers.jobs.kind import Stores
+from workers.jobs.kinds.image_import import LAYOUT_WORDS
 from workers.jobs.registry import read_request
-from workers.requests.image_sets import LABELS_SUFFIXES, LAYOUT_WORDS, layout_words, upload_job
+from workers.requests.image_sets import LABELS_SUFFIXES
+from workers.requests.members import read_members
 from workers.requests.parameters import InvalidRequest
 
 FIELDS = ("name", "folder", "labels_path", "relabels_path", *LAYOUT_WORDS)
@@ -200,16 +202,12 @@ def _requested(context: Context, state: Adding, *, preview: bool) -> Adding:
     """Submit the import of what was sent or named, or its preview."""
 
     def request() -> NewJob:
-        words = layout_words({name: _word(name, state.fields.get(name, "")) for name in LAYOUT_WORDS})
+        typed = {name: text for name in LAYOUT_WORDS if (text := state.fields.get(name, ""))}
+        words = {name: _word(name, text) for name, text in typed.items()}
         if state.upload is not None:
-            return upload_job(
-                UploadStore(context.settings),
-                upload=state.upload,
-                image_set=state.name,
-                preview=preview,
-                words=words,
-                labels=state.labels_file if state.labels else None,
-            )
+            labels = state.labels_file if state.labels else None
+            asked = {"images": state.name, "preview": preview, "labels": labels, **words}
+            return import_job(state.upload, read_members(asked, UploadImport))
         table = state.fields.get("relabels_path" if state.previewed else "labels_path", "")
         body = {"kind": "import", "folder": state.fields.get("folder", ""), "images": state.name, **words}
         body |= {"preview": preview} | ({"labels": table} if table else {})

@@ -15,7 +15,7 @@ from dashboard.security.prefix import local
 from dashboard.state.address import ImagesAddress, PatchesAddress
 from dashboard.state.context import Context, Record
 from db.queries import jobs as job_queries
-from workers.requests.image_sets import LAYOUT_WORDS
+from workers.jobs.kinds.image_import import LAYOUT_WORDS
 
 STEPS_OF = {
     "choosing": ("choosing",),

@@ -50,7 +50,7 @@ _NOUNS = {
 class Watched:
     """The jobs of a page as the ledger has them; `state` changes if and only if results may have."""
 
-    jobs: tuple[Record, ...] = ()
+    jobs: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def unfinished(self) -> bool:
@@ -175,7 +175,7 @@ def obstacle(work: Mapping[str, Any]) -> str:
     return ""
 
 
-def _line(page: str, job: Record) -> Component:
+def _line(page: str, job: Mapping[str, Any]) -> Component:
     running = job["state"] in UNFINISHED
     noun = _NOUNS.get(job["kind"], "items")
     words = f"{job['items_done']:,} of {job['items']:,} {noun}"
@@ -203,7 +203,7 @@ def _line(page: str, job: Record) -> Component:
     )
 
 
-def _button(page: str, job: Record, act: str, symbol: str, text: str) -> Component:
+def _button(page: str, job: Mapping[str, Any], act: str, symbol: str, text: str) -> Component:
     return html.Button(
         [icon(symbol), text],
         id={"page": page, "act": act, "job": job["job"]},

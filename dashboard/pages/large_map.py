@@ -5,7 +5,7 @@ view, strength, wipe --(browser)--> data-display of the stage --(painter)--> can
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_bootstrap_components as dbc
@@ -102,7 +102,7 @@ def _open(opened: Record | None, steps: int | None, display: str | None) -> tupl
     return content(map_record(found), label=rows[0]["label"] if rows else None, display=display), True
 
 
-def content(found: Record, *, label: str | None, display: str) -> list[Component]:
+def content(found: Mapping[str, Any], *, label: str | None, display: str) -> list[Component]:
     """The dialog of a map (a record of `map_record`); `display` is that of the page, as JSON."""
     view = json.loads(display)
     head = html.Div(
@@ -177,7 +177,7 @@ def _range(name: str, label: str, value: float) -> Component:
     )
 
 
-def _facts(found: Record) -> Component:
+def _facts(found: Mapping[str, Any]) -> Component:
     """What the map was computed with."""
     parameters = found["parameters"]
     drawn = None
@@ -214,7 +214,7 @@ def _facts(found: Record) -> Component:
     )
 
 
-def _curves(found: Record) -> Component:
+def _curves(found: Mapping[str, Any]) -> Component:
     if not found["deletion"]:
         return None
     return html.Div(
@@ -250,7 +250,7 @@ def curve(title: str, values: Sequence[float], area: float) -> Component:
     )
 
 
-def _tools(found: Record) -> Component:
+def _tools(found: Mapping[str, Any]) -> Component:
     def link(href: str, text: str, **options: Any) -> Component:
         return html.A(
             [icon("download"), text],

@@ -61,7 +61,7 @@ def read_request(
     methods: Mapping[str, MethodDescription],
     most: int,
     ask: Ask,
-    show: Callable[[Record], Record],
+    show: Callable[[Record], Mapping[str, Any]],
 ) -> Record:
     """The page's data for an address.
 

@@ -44,12 +44,12 @@ _RELABELLED = """
     AND (i.wnid, i.label_index, i.label) IS DISTINCT FROM (g.wnid, g.label_index, g.label)"""
 
 
-_SET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+SET_NAME = "^[a-z0-9][a-z0-9._-]{0,99}$"  # a regular expression
 
 
 def set_name_problem(image_set: str) -> str | None:
     """One sentence on why `image_set` cannot be used in URLs and file names; None if it can."""
-    if _SET_NAME.fullmatch(image_set):
+    if re.fullmatch(SET_NAME, image_set):
         return None
     return (
         "expected a name of at most 100 lowercase letters, digits, dots, dashes and underscores that begins with a "

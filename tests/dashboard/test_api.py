@@ -18,8 +18,22 @@ from openapi_spec_validator import validate
 from PIL import Image
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from dashboard.api.openapi import document
-from dashboard.app import create_app
+from dashboard.api.answer_types import (
+    Ablation,
+    Attack,
+    AttackMap,
+    ImageImport,
+    Item,
+    Job,
+    LayerShift,
+    Map,
+    SavedQuery,
+    Transfer,
+    Unit,
+    members_of,
+)
+from dashboard.api.uploads import UploadToBegin
+from dashboard.app import create_app, openapi
 from dashboard.downloads.attacks import TABLES
 from dashboard.downloads.tables import OVERVIEW
 from dashboard.pictures import heat
@@ -35,10 +49,18 @@ from dashboard.state.address import (
 )
 from dashboard.state.context import EXTENSION, Context
 from db.ledger import claims
+from db.ledger.tables import Attack as AttackRow
+from db.ledger.tables import AttackAblation, AttackLayer, AttackTransfer, AttackUnit, JobItem, SaliencyMap
+from db.ledger.tables import AttackMap as AttackMapRow
+from db.ledger.tables import ImageImport as ImageImportRow
+from db.ledger.tables import Job as JobRow
+from db.ledger.tables import SavedQuery as SavedQueryRow
 from db.settings import read_settings
+from workers.jobs.registry import JOB_KINDS
 from workers.requests.images import parse_ids, short_ids
+from workers.requests.members import read_members
 
-OPENAPI = document()
+OPENAPI = openapi()
 REQUEST = {"kind": "saliency", "models": ["synthetic"], "images": "painted", "ids": [0, 1]}
 
 
@@ -279,6 +301,108 @@ def test_the_description_is_valid_and_names_just_the_routes_there_are(
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     assert described == routes
+
+
+OPERATIONS_IN_CLIENTS = """
+    openapi submit list_jobs show_job cancel retry show_map map_array map_picture map_input show_attack
+    attacked_picture attack_input attack_signs attack_change attack_map run_sql sql_tables sql_functions
+    list_queries keep_query remove_query begin_upload show_upload abandon show_file receive add_labels
+    import_upload list_sets show_set change_set remove_set download_patches download_channel
+    download_channel_classes download_channel_histogram download_channel_gratings download_channel_hues
+    download_images download_image_channels download_image_predictions download_overview
+    download_robustness download_attacks download_attack_steps download_saliency draw_saliency
+    download_sql
+"""
+COMPONENTS_IN_CLIENTS = """
+    AblationRequest Attack AttackMap AttackRequest ComparisonRequest Dependents Error
+    FaithfulnessRequest ImageImport ImageSet ImportRequest IndexRequest Item Job JobRequest Map
+    QueryToSave SQLResult SQLTable SaliencyRequest SavedQuery Submitted TransferRequest Upload
+    UploadToBegin WholeAttack WholeImageSet WholeJob
+"""
+
+
+def test_the_names_that_generated_clients_use_stay() -> None:
+    operations = [one["operationId"] for methods in OPENAPI["paths"].values() for one in methods.values()]
+    assert sorted(operations) == sorted(OPERATIONS_IN_CLIENTS.split())
+    assert sorted(OPENAPI["components"]["schemas"]) == sorted(COMPONENTS_IN_CLIENTS.split())
+
+
+def test_every_example_of_a_body_is_valid() -> None:
+    """Each kind of job shows an example of its request."""
+    (content,) = OPENAPI["paths"]["/api/jobs"]["post"]["requestBody"]["content"].values()
+    examples = {name: one["value"] for name, one in content["examples"].items()}
+    assert list(examples) == list(JOB_KINDS)
+    for name, example in examples.items():
+        read_members(example, JOB_KINDS[name].request, also=("kind",))
+    assert read_members({"files": [{"name": "photos.zip", "size": 123456}]}, UploadToBegin)
+
+
+# Columns that no answer shows: files on the server, and keys of contents.
+NOT_SHOWN: dict[type, tuple[Any, set[str]]] = {
+    Map: (
+        SaliencyMap,
+        {"key", "question", "file", "standard_error_file", "input_file", "model_digest", "image_key"},
+    ),
+    Attack: (
+        AttackRow,
+        {
+            "key", "question", "model_digest", "image_key", "file", "input_file", "change_file", "steps_file",
+        },
+    ),
+    AttackMap: (AttackMapRow, {"file", "difference_file", "standard_error_file", "request"}),
+    Transfer: (AttackTransfer, {"judge_digest", "job", "attack"}),
+    Ablation: (AttackAblation, {"job", "attack"}),
+    Unit: (AttackUnit, {"attack"}),
+    LayerShift: (AttackLayer, {"attack", "position"}),
+    ImageImport: (ImageImportRow, set()),
+    Item: (JobItem, {"item", "job", "image_key", "subject", "finished"}),
+    Job: (JobRow, {"key", "question", "claim", "lease_until", "not_before", "sent"}),
+    SavedQuery: (SavedQueryRow, set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NOT_SHOWN)
+def test_an_answer_has_every_column_but_files_and_keys(kind: type) -> None:
+    table, left_out = NOT_SHOWN[kind]
+    columns = {column.name for column in table.__table__.columns}
+    assert left_out <= columns
+    assert columns - left_out == columns & kind.__annotations__.keys()
+
+
+def test_a_row_becomes_the_members_of_its_type() -> None:
+    row = {"query": 1, "name": "a", "description": "", "sql": "b", "created": 0, "changed": 0, "secret": 2}
+    assert members_of(SavedQuery, row, {"name": "c"}) == {
+        "query": 1, "name": "c", "description": "", "sql": "b", "created": 0, "changed": 0,
+    }  # fmt: skip
+    with pytest.raises(KeyError, match="changed"):
+        members_of(SavedQuery, {name: value for name, value in row.items() if name != "changed"})
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        (
+            "/api/jobs?ofset=1",
+            "query: expected parameters among state, kind, model, images, limit, offset, got 'ofset'",
+        ),
+        ("/api/jobs/1?step=3", "query: expected parameters among limit, offset, steps, got 'step'"),
+        ("/api/queries?limit=3", "query: expected no parameters, got 'limit'"),
+        (
+            "/api/jobs?kind=salience",
+            "kind: expected one of saliency, .*, got 'salience'; did you mean 'saliency'\\?",
+        ),
+        ("/api/sql", "q: expected an SQL statement, got none"),
+        ("/download/saliency.png?view=maps", "view: expected one of overlay, map, error, got 'maps'.*"),
+        ("/download/images.csv?spreadsheet=yes", "spreadsheet: expected one of 0, 1, got 'yes'"),
+        ("/download/attack-steps.csv", "attack: expected a whole number from 1 to 2147483647, got none"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_refused_by_name(
+    client: FlaskClient, address: str, sentence: str
+) -> None:
+    answer = client.get(address)
+    assert answer.status_code == 400
+    assert re.fullmatch(sentence, answer.json["error"]), answer.json  # type: ignore[index]
 
 
 DOWNLOADS: dict[str, type[Address]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import numpy as np
 import pytest
 from dash import no_update
@@ -15,6 +16,7 @@ from ledger_rows import add_attack, attack_keys, picture_of
 from sqlalchemy import insert
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
+from dashboard.api.answer_types import WholeAttack
 from dashboard.app import create_app
 from dashboard.components.drawing import as_picture, draw
 from dashboard.pages import attack, robustness
@@ -236,6 +238,8 @@ def test_cards_show_each_outcome_and_link_to_it(site: tuple[FlaskClient, Context
 
 def test_an_attack_is_returned_completely(client: FlaskClient) -> None:
     told: Any = client.get("/api/attacks/1").json
+    msgspec.convert(told, WholeAttack)
+    assert told.keys() == WholeAttack.__annotations__.keys()
     assert (told["outcome"], told["epsilon"], told["name_after"]) == ("flipped", 0.002, "a bird")
     assert not {"file", "input_file", "key", "steps_file"} & told.keys()
     assert [step["epsilon"] for step in told["steps"]] == [0.0, 0.001, 0.002]

@@ -185,13 +185,14 @@ def test_invalid_labels_files_are_refused_before_upload(client: Client, images: 
         ("x" * 252 + ".csv", 9, unprintable + "'xxx"),
         ("x/", 9, unprintable + "''"),
         ("labels.csv", True, "size: expected a whole number of bytes, got True"),
+        ("labels.csv", -1, "size: expected a whole number of bytes, got -1"),
     ]
     for name, size, sentence in cases:
         answer = client.http.post(f"/api/uploads/{key}/labels", json={"name": name, "size": size})
         assert answer.status_code == 400
         assert sentence in answer.json["error"]  # type: ignore[index]
     for body, sentence in (
-        ({"name": "labels.csv"}, "body: expected name and size of a labels file"),
+        ({"name": "labels.csv"}, "size: expected a whole number of bytes, got none"),
         ({"name": "labels.csv", "size": 9, "of": 1}, "body: expected members among name, size, got 'of'"),
     ):
         answer = client.http.post(f"/api/uploads/{key}/labels", json=body)

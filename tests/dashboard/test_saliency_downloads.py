@@ -247,7 +247,7 @@ def test_maps_that_stopped_early_show_their_samples(context: Context) -> None:
     asked = Asked(
         {"image_set": "painted", "parameters": maps_request(context, job)}, [], dict(enumerate(maps))
     )
-    view = View("map", 1.0, "auto", "own", 99.5)
+    view = View(view="map", strength=1.0, colours="auto", scale="own", clip=99.5)
     assert "9 to 25 samples drawn of at most 25, noise level 0.15" in caption(asked, view)[0]
 
 

@@ -128,10 +128,10 @@ def test_a_name_of_the_sender_s_is_only_a_label(
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({}, "files: expected a list of objects with name and size, got none"),
-        ({"files": []}, "files: expected a list of objects"),
-        ({"files": [{"name": "a"}]}, "files: expected objects with name and size"),
-        ({"files": [{"name": "", "size": 1}]}, "name: expected a text of 1 to 4,096 characters"),
+        ({}, "files: expected a list of 1 to 200,000 objects with name and size, got none"),
+        ({"files": []}, "files: expected a list of 1 to 200,000 objects with name and size, got []"),
+        ({"files": [{"name": "a"}]}, "files[0].size: expected a whole number of bytes, got none"),
+        ({"files": [{"name": "", "size": 1}]}, "name: expected a string of 1 to 4,096 characters"),
         ({"files": [{"name": "a", "size": -1}]}, "size: expected a whole number of bytes, got -1"),
         ({"files": [{"name": "a", "size": True}]}, "size: expected a whole number of bytes, got True"),
         ({"files": [{"name": "a", "size": 30 * 10**9}]}, r"at most 20.0 GB in all (CONVSCOPE_UPLOAD_GB), got 30.0 GB"),

@@ -38,6 +38,7 @@ def test_a_valid_request_is_read_with_its_defaults() -> None:
     found = read_members({"files": FILES, "limit": 20, "title": "x", "kind": 7}, Asked, also=("kind",))
     assert (found.files[0].size, found.limit, found.sort, found.share, found.title) == (1, 20, "", UNSET, "x")
     assert read_members({"files": FILES, "sort": ""}, Asked).sort == ""
+    assert read_members({"files": FILES, "title": None}, Asked).title is None
 
 
 @pytest.mark.parametrize(

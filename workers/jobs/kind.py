@@ -5,7 +5,7 @@ everything that needs torch inside its functions.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from urllib.parse import urlencode
 
@@ -39,7 +39,7 @@ Ids = Annotated[
 ]
 Text = Annotated[str, expected("a text")]
 ImageSet = Annotated[str, expected("a text", "Name of an image set.")]
-Queue = Annotated[str, expected("a text", "interactive passes batch.", enum=list(QUEUES))]
+Queue = Annotated[str, expected("a text", "interactive jobs run before batch jobs.", enum=list(QUEUES))]
 Parameters = Annotated[
     dict[str, Any], expected("an object", "Parameters of the method; omitted ones take their defaults.")
 ]
@@ -86,6 +86,7 @@ class JobKind:
         link_of_one: its text for a job with one item, if it differs.
         result: the table that an item's result is a row of: map, attack, import, or none ("").
         long: items take minutes; they pause for waiting interactive jobs of other kinds.
+        example: a request, for the OpenAPI document.
     """
 
     RESULTS: ClassVar[tuple[str, ...]] = ("", "map", "attack", "import")
@@ -100,6 +101,7 @@ class JobKind:
     link_of_one: str = ""
     result: str = ""
     long: bool = False
+    example: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Reject a result type that has no table."""

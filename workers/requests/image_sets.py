@@ -28,9 +28,6 @@ MAX_BATCH = 4096
 _SHOWN_NAMES = 3
 
 
-# What a user may specify about a layout in the browser and over HTTP; see `precompute.images.layouts.asked`.
-LAYOUT_WORDS = ("label_column", "image_column", "class_level", "split_from", "class_names")
-_MAX_WORD = 200
 # Label tables: their suffixes, and the maximum size that is read.
 LABELS_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 MAX_LABELS_BYTES = 32 * 2**20
@@ -49,30 +46,6 @@ def labels_problem(name: str, size: int) -> str | None:
     return f"{name} has {size:,} bytes, the limit is {limit:,}" if size > limit else None
 
 
-def layout_words(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The non-empty members of `LAYOUT_WORDS` in `given`.
-
-    Raises:
-        InvalidRequest: one has the wrong type or is too long, or a file of class names is requested.
-    """
-    words: dict[str, Any] = {}
-    for name in LAYOUT_WORDS:
-        value = given.get(name)
-        if value is None or value == "":
-            continue
-        if name == "class_level":
-            if isinstance(value, bool) or not isinstance(value, int) or not -100 <= value <= 100:
-                raise InvalidRequest(f"class_level: expected a whole number from -100 to 100, got {value!r}")
-        elif not isinstance(value, str) or not 1 <= len(value) <= _MAX_WORD or not value.isprintable():
-            raise InvalidRequest(
-                f"{name}: expected a string of at most {_MAX_WORD} characters, got {value!r:.100}"
-            )
-        elif name == "class_names" and value != "imagenet-1k":
-            raise InvalidRequest(f"class_names: expected imagenet-1k, got {value!r:.100}")
-        words[name] = value
-    return words
-
-
 def upload_job(
     uploads: UploadStore,
     *,
@@ -86,7 +59,7 @@ def upload_job(
     """A request to import a complete upload, or to report what would be imported (`preview`).
 
     Args:
-        words: what the user specified about the layout, see `layout_words`.
+        words: what the user specified about the layout, see `workers.jobs.kinds.image_import`.
         labels: number of the upload's label table to use, None for none.
 
     Raises:

@@ -90,9 +90,10 @@ def read_members(
     except UnicodeEncodeError:  # of a member of an object in the request
         raise InvalidRequest(f"{noun}: expected names of {parts}, got half of a surrogate pair") from None
     for name in known:
+        value = getattr(request, name)
         for meta in _metas(names[name]):
             check = (meta.extra or {}).get("check")
-            if check is not None and not check(getattr(request, name)):
+            if check is not None and value is not None and not check(value):
                 raise InvalidRequest(_wrong(name, names[name], known[name]))
     return request
 
@@ -157,7 +158,7 @@ def _expected(kind: Any) -> str:
     if plain is bool:
         return "true or false"
     if plain is str and "max_length" in limits:
-        return f"a text of at most {limits['max_length']:,} characters"
+        return f"a string of at most {limits['max_length']:,} characters"
     if _struct(kind) is not None:
         return f"an object with {' and '.join(_types(plain))}"
     raise AssertionError(f"{kind} does not say what is expected: see `expected`")

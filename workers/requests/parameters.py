@@ -123,14 +123,3 @@ def choose(name: Any, known: Mapping[str, _Method]) -> _Method:
     if name not in known:
         raise InvalidRequest(f"method: expected one of {', '.join(known)}, got {name!r}{hint(name, known)}")
     return known[name]
-
-
-def only(body: Mapping[str, Any], *names: str) -> None:
-    """Reject unknown members, which are usually misspelled ones.
-
-    Raises:
-        InvalidRequest: `body` has a member that is not in `names`.
-    """
-    for name in body:
-        if name not in names:
-            raise InvalidRequest(f"body: expected members among {', '.join(names)}, got {name!r}")

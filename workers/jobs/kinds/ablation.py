@@ -18,7 +18,7 @@ _LAYER = "a layer such as stage2.block1.dwconv or a module path such as layer4.1
 
 
 class AblationRequest(Request, kw_only=True):
-    """Attacks searched again with channels clamped, beside random draws of as many."""
+    """Attacks searched again with channels clamped, and with random draws of equally many for comparison."""
 
     attacks: Ids
     channels: Annotated[
@@ -57,4 +57,5 @@ KIND = JobKind(
     page=attack_page,
     link=("lightning-charge", "Attacks"),
     link_of_one="Attack",
+    example={"attacks": [1], "channels": 10},
 )

@@ -79,4 +79,10 @@ KIND = JobKind(
     link=("lightning-charge", "Attacks"),
     link_of_one="Attack",
     result="attack",
+    example={
+        "models": ["efficientnet-lite0"],
+        "images": "samples",
+        "ids": "0,1,4-7",
+        "parameters": {"grid": "geometric", "cap": 0.5},
+    },
 )

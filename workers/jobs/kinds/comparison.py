@@ -50,4 +50,5 @@ KIND = JobKind(
     page=attack_page,
     link=("lightning-charge", "Attacks"),
     link_of_one="Attack",
+    example={"attacks": [1], "parameters": {"samples": 25}},
 )

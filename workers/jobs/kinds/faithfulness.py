@@ -49,4 +49,5 @@ KIND = JobKind(
     page=_page,
     link=("bullseye", "Maps"),
     result="map",
+    example={"maps": [1, 2], "steps": 50},
 )

@@ -56,4 +56,5 @@ KIND = JobKind(
     page=_page,
     link=("grid-3x3-gap", "Patches"),
     long=True,
+    example={"model": "efficientnet-lite0", "images": "samples"},
 )

@@ -82,4 +82,11 @@ KIND = JobKind(
     page=maps_page,
     link=("bullseye", "Maps"),
     result="map",
+    example={
+        "models": ["efficientnet-lite0"],
+        "images": "samples",
+        "ids": [0, 1, 4],
+        "method": "smoothgrad",
+        "parameters": {"samples": 25, "seed": 0},
+    },
 )

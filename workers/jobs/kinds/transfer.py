@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TransferRequest(Request, kw_only=True):
-    """What the models `judges` say of attacked images; a model does not judge attacks on itself."""
+    """Predictions of the models `judges` for attacked images; a model does not judge attacks on itself."""
 
     attacks: Ids
     judges: Names
@@ -40,4 +40,5 @@ KIND = JobKind(
     page=attack_page,
     link=("lightning-charge", "Attacks"),
     link_of_one="Attack",
+    example={"attacks": "1-4", "judges": ["mobilenet-v2"]},
 )
