@@ -115,7 +115,7 @@ def _transfers(transfers: Sequence[Record], others: Sequence[str], *, busy: bool
         _button(
             TRANSFER,
             "people",
-            "Run other models",
+            "Test transfer",
             busy="Running…" if busy else "",
             **attributes(data_judges=",".join(others)),
         )
