@@ -153,7 +153,7 @@ def test_an_attack_alone_brings_its_request(site: tuple[FlaskClient, Context]) -
         ("?p_step=0", "step: expected a number above 0"),
         ("?p_mode=fixed&p_cap=0.2", "cap: not used where mode is fixed"),
         ("?target=cat", "target: expected a class index"),
-        ("?models=nobody", "'nobody' was not indexed"),
+        ("?models=nobody", "'nobody' is not indexed"),
         ("?images=nothing", "There is no image set “nothing”"),
     ],
 )
@@ -311,9 +311,9 @@ def test_a_jobs_attacks_are_listed_and_its_maps_are_not_those_of_another_kind(cl
         ({"kind": "attack", "models": ["synthetic"], "images": "painted", "ids": [0], "target": "cat"},
          "target: expected a class index, got 'cat'"),
         ({"kind": "comparison", "attacks": [99]}, "there is no attack 99"),
-        ({"kind": "comparison", "attacks": "4"}, "attack 4 changed nothing"),
+        ({"kind": "comparison", "attacks": "4"}, "attack 4 did not change the image"),
         ({"kind": "comparison", "attacks": "1-x"}, "attacks: expected numbers such as 0,1,4-7, got '1-x'"),
-        ({"kind": "transfer", "attacks": [1], "judges": ["nobody"]}, "'nobody' was not indexed"),
+        ({"kind": "transfer", "attacks": [1], "judges": ["nobody"]}, "'nobody' is not indexed"),
         ({"kind": "transfer", "attacks": [1], "judges": "synthetic"}, "judges: expected a list of names"),
         ({"kind": "ablation", "attacks": [1], "channels": 0}, "channels: expected a whole number from 1 to 100"),
         ({"kind": "ablation", "attacks": [1], "layer": "a b"}, "layer: expected a layer such as"),
@@ -457,7 +457,7 @@ def test_points_lead_to_their_images(site: tuple[FlaskClient, Context]) -> None:
 def test_a_refused_transfer_says_why_and_a_submitted_one_is_shown(site: tuple[FlaskClient, Context]) -> None:
     with site[0].application.test_request_context():
         problem, disabled, _ = robustness.submit_transfer(1, "1-2", "nobody", 4)
-        assert "'nobody' was not indexed" in str(problem)
+        assert "'nobody' is not indexed" in str(problem)
         assert not disabled
         with pytest.raises(PreventUpdate):
             robustness.submit_transfer(None, "1-2", "nobody", 4)  # the button has just appeared

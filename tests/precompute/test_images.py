@@ -165,7 +165,7 @@ def test_bad_files_are_named_with_their_reasons_and_never_half_enter(
     assert report.added == 1
     reasons = {refusal.name: refusal.reason for refusal in report.refused}
     assert set(reasons) == {"cut.jpg", "empty.png", "page.jpg", "drawing.svg"}
-    assert "cut short" in reasons["cut.jpg"]
+    assert "truncated" in reasons["cut.jpg"]
     assert reasons["empty.png"] == "the file is empty"
     assert "web page" in reasons["page.jpg"]
     assert [row["name"] for row in rows(atlas)] == ["good.jpg"]
@@ -288,7 +288,7 @@ def test_labels_can_be_added_until_a_run_has_used_them(
     add_run("pictures")
     truth.write_text("a.jpg n01751748\n")
     with pytest.raises(
-        ImportRefused, match=r"1 image of 'pictures' has different labels now than when a-model ran"
+        ImportRefused, match=r"1 image of 'pictures' has different labels now than when a-model used them"
     ):
         bring(folder, ground_truth=truth)
     assert [row["wnid"] for row in rows(atlas)] == ["n01440764", None]
@@ -337,7 +337,7 @@ def test_a_truncated_archive_changes_nothing(
     archive.write_bytes(whole[: len(whole) // 2])
     bring(write_tar({"0.jpg": photo(0, size=(90, 90))}, "other.tar"), "other")
     before = files_below(store.home) - {"IMAGES.LOCK"}
-    with pytest.raises(ImportRefused, match="cut short"):
+    with pytest.raises(ImportRefused, match="truncated"):
         bring(archive)
     assert rows(atlas) == []
     assert files_below(store.home) - {"IMAGES.LOCK"} == before, (

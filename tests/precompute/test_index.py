@@ -561,7 +561,7 @@ def test_ctrl_c_finishes_the_batch_and_leaves_a_checkpoint(
 
 def without_layers(said: list[str]) -> list[str]:
     """Return the messages except those about layers that are left out."""
-    return [sentence for sentence in said if not sentence.startswith("leaves out ")]
+    return [sentence for sentence in said if not sentence.startswith("leaving out ")]
 
 
 def test_a_checkpoint_with_other_options_is_not_used_and_reported(

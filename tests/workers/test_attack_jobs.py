@@ -123,7 +123,7 @@ def test_an_image_that_is_wrong_already_needs_no_epsilon(lab: Lab) -> None:
     job = lab.attack(relative_to="label")
     found = job_queries.job(lab.ledger, job)
     assert found["state"] == "failed"
-    assert "is none of the classes" in found["error"]
+    assert "matches no class of" in found["error"]
     reached = rows(lab, Attack)
     assert reached == []
     lab.attack(image_ids=[0])
@@ -343,7 +343,7 @@ def test_invalid_follow_ups_are_refused(lab: Lab) -> None:
     lab.attack(image_ids=[0], target=rows(lab, Attack)[0]["class_before"])
     with pytest.raises(ValueError, match="there is no attack 9"):
         comparison_job(lab.ledger, [9], {})
-    with pytest.raises(ValueError, match="attack 2 changed nothing"):
+    with pytest.raises(ValueError, match="attack 2 did not change the image"):
         ablation_job(lab.ledger, lab.context.atlas, [2])
     with pytest.raises(ValueError, match="from 1 to 10,000 attacks, got 0"):
         comparison_job(lab.ledger, [], {})

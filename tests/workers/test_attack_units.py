@@ -243,7 +243,7 @@ def test_random_sets_are_as_many_live_channels_of_the_same_layers() -> None:
     assert random_sets(live, units, draws=12, seed=0)[0] == drawn
     assert random_sets(live, units, draws=12, seed=1)[0] != drawn
     some, why = random_sets(live, units, draws=13, seed=0)
-    assert (len(some), why) == (12, "only 12 sets of other live channels exist exist")
+    assert (len(some), why) == (12, "only 12 sets of other live channels exist")
     none, why = random_sets({"a": [0, 1, 3], "b": [7]}, units, draws=20, seed=0)
     assert (none, why) == ([], "a has 1 other live channels, but 2 are needed")
 
@@ -267,7 +267,7 @@ def found(epsilon: float | None, outcome: str | None = None) -> dict[str, Any]:
          "least 19 are needed"),
         (found(0.04), [0.0] * 2 + [0.01] * 18, "cannot_say", "18 of 20 random draws keep the class"),
         (found(0.0), [0.01] * 20, "cannot_say", "class changes before any attack"),
-        (found(None, "no_gradient"), [0.01] * 20, "cannot_say", "no gradient"),
+        (found(None, "no_gradient"), [0.01] * 20, "cannot_say", "the gradient is zero"),
     ],
 )  # fmt: skip
 def test_the_verdict_goes_by_the_rank_among_random_draws(

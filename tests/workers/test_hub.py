@@ -187,7 +187,7 @@ def test_a_hub_that_never_answers_times_out(
         load_model(spec, hub_timeout=3, models_folder=tmp_path / "models")
     assert time.monotonic() - started < 8
     message = str(caught.value)
-    assert message.startswith(f"{spec} cannot be fetched (nothing arrived for 3 seconds): run `{how}`")
+    assert message.startswith(f"{spec} cannot be fetched (no data arrived for 3 seconds): run `{how}`")
     assert str(tmp_path / "models") in message
     assert "\n" not in message
 

@@ -116,7 +116,7 @@ def test_an_image_that_is_another_by_now_is_refused(lab: Lab) -> None:
     )  # the set changed between the request and the creation of the job
     lab.runner.run(job)
     assert (
-        "painted now has another image 0 than when the job was submitted"
+        "painted has another image 0 than when the job was submitted"
         in job_queries.job(lab.ledger, job)["error"]
     )
 

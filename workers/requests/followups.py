@@ -98,7 +98,8 @@ def ablation_job(
             raise InvalidRequest(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
     if not isinstance(layer, str) or not _LAYER.fullmatch(layer):
         raise InvalidRequest(
-            "layer: expected a layer such as stage2.block1.dwconv or a module path such as layer4.1, got {layer!r}"
+            "layer: expected a layer such as stage2.block1.dwconv or a module path such as layer4.1, "
+            f"got {layer!r}"
         )
     asked = {"channels": channels, "draws": draws, "seed": seed, "layer": layer}
     new = _about(ledger, "ablation", attacks, asked, queue=queue)

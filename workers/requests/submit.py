@@ -35,8 +35,10 @@ class Submitted:
         if not self.queued:
             return f"job {self.job} already exists for this request"
         if not self.sent:
-            return f"job {self.job} is queued; the broker is unreachable, and workers will receive the job "
-            "when it is back"
+            return (
+                f"job {self.job} is queued; the broker is unreachable, "
+                "and workers will receive the job when it is back"
+            )
         return f"job {self.job} is queued"
 
 

@@ -248,8 +248,10 @@ def _of_a_size_that_fits(
     if sizes is None or len(sizes) != 2 or sizes == preprocessing.input_size:
         return preprocessing, None, ()
     height, width = preprocessing.input_size
-    told = f"config.json states image_size {sizes[0]} x {sizes[1]} and the image processor produces "
-    f"{height} x {width}: "
+    told = (
+        f"config.json states image_size {sizes[0]} x {sizes[1]} and the image processor produces "
+        f"{height} x {width}: "
+    )
     if _takes(network, preprocessing):
         return preprocessing, None, (f"{told}the network accepts both and gets {height} x {width}",)
     scale = (sizes[0] / height, sizes[1] / width)
@@ -347,7 +349,7 @@ def _assumed(config: Any) -> tuple[Preprocessing, str, bool]:
     except (TypeError, ValueError) as error:
         raise WrongWeights(f"expected image_size as one or two numbers of pixels, got {size!r}") from error
     note = (
-        "the folder has no preprocessor_config.json: assumed a bicubic resize to {preprocessing.resize}, "
+        f"the folder has no preprocessor_config.json: assumed a bicubic resize to {preprocessing.resize}, "
         f"a center crop of {height} x {width}, "
         f"and ImageNet's mean and std{' averaged for the one gray channel' * gray}"
     )
