@@ -207,7 +207,7 @@ def _facts(row: Record, agreement: Record | None) -> Component:
             components.fact("most frequent", f"{agreement['majority_label']}, {percent(agreement['majority_share'])}"),
         ]  # fmt: skip
     if row["dead"]:
-        items.append(components.fact("state", "dead", title="The very same value for all images"))
+        items.append(components.fact("state", "dead", title="The same value for all images"))
     if row["nonfinite"]:
         items.append(
             components.fact(
@@ -222,7 +222,7 @@ def _tie(patches: list[Record]) -> Component:
         return None
     value = activation(patches[0]["activation"])
     return html.P(
-        f"All {len(patches)} tied at {value}: their order means nothing. "
+        f"All {len(patches)} tied at {value}: their order has no meaning. "
         "They are the images with the lowest numbers that reach it.",
         className="legend",
     )

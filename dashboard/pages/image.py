@@ -156,7 +156,7 @@ def image_page(
         parts += [
             html.Div(
                 [
-                    html.H2(f"Channels of {here.model} that it drives"),
+                    html.H2(f"Channels of {here.model} with this image among their top patches"),
                     _some_or_all(here, shown=len(rows), total=total),
                     components.sql_tools(
                         query,
@@ -174,7 +174,7 @@ def image_page(
 
 def _gone(image: Record) -> Component:
     return html.Figcaption(
-        f"Its file is gone: {image['path']}. What is shown is its thumbnail.", className="problem"
+        f"The file {image['path']} is missing. The thumbnail is shown instead.", className="problem"
     )
 
 
@@ -183,7 +183,7 @@ def _left_out(tied: int) -> Component:
         return None
     have = "1 channel has" if tied == 1 else f"{tied:,} channels have"
     return html.P(
-        f"{have} it among images that are all tied, where being listed means nothing: left out here. The CSV has them.",
+        f"{have} this image among tied images only, where the order has no meaning. The CSV includes them.",
         className="quiet",
     )
 
@@ -192,7 +192,7 @@ def _some_or_all(here: ImageAddress, *, shown: int, total: int) -> Component:
     if shown < total:
         words, driven = f"Show all {total:,}", "all"
     elif here.driven == "all":
-        words, driven = f"Show at most {PER_LAYER} of a layer", "some"
+        words, driven = f"Show at most {PER_LAYER} per layer", "some"
     else:
         return None
     return html.A(words, href=here.href(driven=driven), className="btn btn-sm btn-quiet")
@@ -276,9 +276,9 @@ def prediction_lists(predictions: list[Record], image: Record) -> Component:
         ranked = list(rows)
         label = next((row for row in ranked if row["is_label"]), None)
         if label is None:
-            verdict, kind = f"unlabelled for this model: {why}", "none"
+            verdict, kind = f"unlabeled for this model: {why}", "none"
         elif label["rank"] == 1:
-            verdict, kind = "right", "right"
+            verdict, kind = "correct", "right"
         else:
             verdict, kind = f"wrong: its label is number {label['rank']:,}", "wrong"
         lists.append(

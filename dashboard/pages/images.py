@@ -33,15 +33,15 @@ from db.queries import images as image_queries
 from db.queries.set_changes import descriptions
 
 TITLE = "Images · Convscope"
-VIEWS = {"grid": "Pictures", "table": "Table"}
-VERDICTS = {"any": "Any", "right": "Right", "wrong": "Wrong", "unlabelled": "Unlabelled"}
+VIEWS = {"grid": "Grid", "table": "Table"}
+VERDICTS = {"any": "Any", "right": "Correct", "wrong": "Wrong", "unlabelled": "Unlabeled"}
 MAPPED_AT_ONCE = 6
 SORTS = {
     "id": "Number",
     "name": "Name",
     "label": "Label",
-    "surest": "Surest prediction",
-    "unsurest": "Least sure prediction",
+    "surest": "Most confident prediction",
+    "unsurest": "Least confident prediction",
 }
 
 
@@ -242,7 +242,9 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
     else:
         unknown = address.label and all(row["class"] != address.label for row in classes)
         body = components.message(
-            f"No image of {address.images} has the class “{address.label}”" if unknown else "No image fits",
+            f"No image of {address.images} has the class “{address.label}”"
+            if unknown
+            else "No matching images",
             html.P(html.A("Show all images", href=_everything(address), className="btn btn-sm btn-primary")),
             kind="empty",
         )
@@ -332,7 +334,7 @@ def _overview_link(address: ImagesAddress) -> Component:
         [icon("clipboard-data"), html.Span("Overview")],
         href=address.at(OverviewAddress).href(),
         className="btn btn-sm btn-quiet",
-        title="Classes, sizes, accuracy, confusions, pictures that repeat",
+        title="Classes, sizes, accuracy, confusions, duplicate images",
     )
 
 

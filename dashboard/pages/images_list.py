@@ -63,7 +63,8 @@ def _choose(row: Record) -> Component:
 def _words(row: Record) -> str:
     words = f"image {row['image_id']}: {row['label'] or 'no label'}"
     if row["predicted"]:
-        words += f", predicted {row['predicted']} ({percent(row['probability'])}), {row['verdict']}"
+        verdict = {"right": "correct", "unlabelled": "unlabeled"}.get(row["verdict"], row["verdict"])
+        words += f", predicted {row['predicted']} ({percent(row['probability'])}), {verdict}"
     return words
 
 

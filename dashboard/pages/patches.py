@@ -289,7 +289,7 @@ def _trouble(catalogue: Catalogue, address: PatchesAddress) -> Component | None:
     if unindexed and any(found["image_set"] == address.images for found in catalogue.image_sets):
         return components.message(
             f"No model was indexed over {address.images} yet",
-            html.P("Find what excites each channel of a model with:"),
+            html.P("Find the top-activating patches of each channel with:"),
             components.command(index_command(select_run(catalogue, "", ""), address.images)),
             kind="empty",
         )
@@ -327,13 +327,13 @@ def heading(selection: LayerSelection, dead: int, found: ChannelSelection | None
             title="Theoretical receptive field: every input pixel that can reach a unit",
         ),
         components.fact("step", jump if jump != "global" else "–",
-                        title="Input pixels between the fields of two neighbouring units"),
+                        title="Input pixels between the fields of two neighboring units"),
         components.fact(
             "effective field",
             f"{layer['erf_size']} px" if layer["erf_size"] else "–",
-            title="Side of the centred box that holds 95 % of the mean absolute input gradient",
+            title="Side of the centered box that holds 95 % of the mean absolute input gradient",
         ),
-        components.fact("dead", f"{dead:,}", title="Channels with the very same value for all images"),
+        components.fact("dead", f"{dead:,}", title="Channels with the same value for all images"),
     ]  # fmt: skip
     chosen = "" if found is None or found.only is None else f"{count(found.total, 'channel')} chosen"
     return html.Div(

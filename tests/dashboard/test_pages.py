@@ -227,7 +227,7 @@ def test_images_are_filtered(context: Context, search: str, condition: str) -> N
     words = text(shown.heading)
     assert f"shown {len(expected)}" in words
     if not expected:
-        assert "No image fits" in text(shown.body)
+        assert "No matching images" in text(shown.body)
         return
     ids = [
         int(row["props"]["children"][2]["props"]["children"]["props"]["children"])
@@ -257,7 +257,7 @@ def test_an_image_s_page_marks_the_labelled_class_and_lists_what_it_drives(conte
 
 def test_an_unlabelled_image_is_not_called_wrong(context: Context) -> None:
     page, _ = image.show_image("?id=6", None, "/image")
-    assert "unlabelled for this model" in text(page)
+    assert "unlabeled for this model" in text(page)
     assert "wrong" not in text(page)
     assert context.atlas
 

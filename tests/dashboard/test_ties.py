@@ -58,7 +58,7 @@ def test_a_tied_channel_is_not_selective(tied_context: Context) -> None:
 
 def test_the_page_of_a_tied_channel_is_marked(tied_context: Context) -> None:
     words = text(channel.show_channel(f"?layer={LAYER}&channel={TIED}", None, "/channel"))
-    assert "All 11 tied at 0: their order means nothing." in words
+    assert "All 11 tied at 0: their order has no meaning." in words
     assert "bits" not in words
     assert "tied" not in text(channel.show_channel(f"?layer={LAYER}&channel=1", None, "/channel"))
     assert tied_context.atlas

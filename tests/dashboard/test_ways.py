@@ -110,12 +110,12 @@ def test_a_download_larger_than_the_page_shows_its_size(context: Context) -> Non
 
 
 def test_the_reason_for_an_unjudged_image_is_shown(context: Context) -> None:
-    assert "unlabelled for this model: the image has no label" in text(
+    assert "unlabeled for this model: the image has no label" in text(
         image.show_image("?id=6", None, "/image")[0]
     )
     rows = context.atlas.fetch(image_queries.image_predictions("painted", 6, first=1))
     words = text(image.prediction_lists(rows, {"label": "gryphon", "wnid": None}))
-    assert "unlabelled for this model: “gryphon” is none of its classes" in words
+    assert "unlabeled for this model: “gryphon” is none of its classes" in words
 
 
 def test_every_table_of_the_channel_and_image_pages_has_its_sql_and_its_csv(
