@@ -1,4 +1,4 @@
-"""The container's health: the web server answers, or this host's worker gave a sign of life."""
+"""The container's health: the web server answers, or this host's worker sent a heartbeat."""
 
 import contextlib
 import os

@@ -103,7 +103,7 @@ def shared_data() -> Path:
     """Folder with the real photos and weights; skips the test if there is none."""
     given = os.environ.get("CONVSCOPE_TEST_DATA")
     if not given:
-        pytest.skip("CONVSCOPE_TEST_DATA is not set: it names the folder with the ImageNet photographs")
+        pytest.skip("CONVSCOPE_TEST_DATA is not set: it names the folder with the ImageNet photos")
     folder = Path(given)
     assert folder.is_dir(), f"CONVSCOPE_TEST_DATA names {given!r}, which is not a folder"
     return folder

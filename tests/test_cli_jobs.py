@@ -122,7 +122,7 @@ def test_attacks_are_requested_by_numbers_condition_or_for_all_images(home: Path
     [
         (("--ids", "9"), "ids: painted has images 0 to 3, not 9"),
         (("--ids", "0", "--where", "true"), "expected only one of --ids and --where"),
-        (("--where", "colour = 'red'"), 'Referenced column "colour" not found'),
+        (("--where", "tint = 'red'"), 'Referenced column "tint" not found'),
         (("--where", "true) OR (true"), "is queued"),
         (("--where", "true; DROP TABLE images"), "syntax error"),
         (("--where", "name IN (SELECT content FROM read_text('/etc/passwd'))"), "read_text() is refused"),

@@ -84,9 +84,7 @@ def _place(page: str, name: str) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize(("page", "name"), TABLES)
 def test_documented_tables_match_the_program(page: str, name: str) -> None:
-    assert _place(page, name)[1] == TABLES[page, name](), (
-        "python tests/test_documented_tables.py writes it anew"
-    )
+    assert _place(page, name)[1] == TABLES[page, name](), "python tests/test_documented_tables.py rewrites it"
 
 
 def test_each_method_and_attack_has_its_formula_and_reference() -> None:

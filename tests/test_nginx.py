@@ -171,7 +171,7 @@ def test_the_user_is_the_one_logged_in_at_nginx_despite_forged_headers(
     assert status == 200
     assert "Logged in as ada" in text
     assert "root" not in text
-    assert headers["strict-transport-security"] == "max-age=31536000", "told of HTTPS"
+    assert headers["strict-transport-security"] == "max-age=31536000", "HTTPS was passed on"
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def map_picture(map: MapNumber, query: MapImageQuery) -> flask.Response:
     if query.strength < 1:
         picture = heat.read_png(result_bytes(found["input_file"]))
         if picture is None:
-            raise ResultGone(f"the picture of map {map} is damaged: compute it again")
+            raise ResultGone(f"the image of map {map} is damaged: compute it again")
         pixels = heat.overlay(picture, pixels, query.strength)
     return kept(heat.png(pixels), "image/png", f"map-{map}.png")
 

@@ -206,7 +206,7 @@ def _run(sql: str, *, rows: int, size: int) -> Result:
 
 
 def client_gone() -> Callable[[], bool]:
-    """A function that returns whether the client has disconnected; always False if the server cannot tell."""
+    """A function that returns whether the client has disconnected; always False if the server does not know."""
     gone: Callable[[], bool] = flask.request.environ.get("waitress.client_disconnected", lambda: False)
     return gone
 

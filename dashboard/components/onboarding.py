@@ -78,7 +78,7 @@ def _steps(first: FirstRun) -> Component:
         )
     return components.message(
         "The first run has stopped" if first.error else "Making something to look at",
-        html.P(f"{first.error}. It goes on with the next convscope run.")
+        html.P(f"{first.error}. It resumes with the next convscope run.")
         if first.error
         else html.P(
             "A minute or two, the first time. This page fills by itself as soon as a model is indexed."

@@ -53,7 +53,7 @@ def _nothing(model: str) -> Component:
     return html.Details(
         [
             html.Summary("Tuning to orientation, frequency and hue"),
-            html.P("It is read from probe pictures. To have it, type in a terminal:"),
+            html.P("It is measured on probe images. To have it, type in a terminal:"),
             components.command(
                 f"convscope images make stimuli\nconvscope index --model {model} --images stimuli"
             ),

@@ -302,7 +302,7 @@ def caption(asked: Asked, view: View) -> list[str]:
     return [
         f"{method.title} ({method.reference}){': ' + parameters if parameters else ''}.",
         f"Image set {asked.job['image_set']}; target: {target}; computed in {precisions}.",
-        f"{what} {scale} Colours end at the {view.clip:g}th percentile of the absolute values.",
+        f"{what} {scale} Colors end at the {view.clip:g}th percentile of the absolute values.",
     ]
 
 

@@ -110,7 +110,7 @@ def _tuning(query: Spreadsheet, rows: Callable[[int, str, int], Query], table: s
     selection, channel = _channel()
     runs = current().atlas.fetch(tuning_queries.probe_run(selection.run["model"]))
     if not runs:
-        raise NothingSelected(f"{selection.run['model']} ran over no set of probe images.")
+        raise NothingSelected(f"{selection.run['model']} has no run on a set of probe images.")
     return _csv(
         query,
         rows(runs[0]["run"], selection.layer["layer"], channel),

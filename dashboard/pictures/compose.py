@@ -162,7 +162,7 @@ def encode(picture: Pixels) -> bytes:
                cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)  # fmt: skip
     done, data = cv2.imencode(".jpg", picture, options)
     if not done:
-        raise RuntimeError(f"expected a picture that can be encoded, got shape {picture.shape}")
+        raise RuntimeError(f"expected an image that can be encoded, got shape {picture.shape}")
     return data.tobytes()
 
 

@@ -79,7 +79,7 @@ def row(run: int, mark: str, layer: str, channel: int) -> flask.Response:
         catalogue = context.catalogue()
         found = catalogue.run_numbered(run)
         if found is None or stamp(found) != mark:
-            return _sorry(f"Run {run} is not in the atlas any more: reload the page.", 404)
+            return _sorry(f"Run {run} is no longer in the atlas: reload the page.", 404)
         described = catalogue.layer(found["model"], layer)
         if described is None or channel >= described["channels"]:
             return _sorry(f"{found['model']} has no channel {channel} in a layer “{layer}”.", 404)
@@ -119,13 +119,13 @@ def patch(run: int, mark: str, layer: str, key: str) -> flask.Response:
     catalogue = context.catalogue()
     found = catalogue.run_numbered(run)
     if found is None or stamp(found) != mark:
-        return _sorry(f"Run {run} is not in the atlas any more: reload the page.", 404)
+        return _sorry(f"Run {run} is no longer in the atlas: reload the page.", 404)
     described = catalogue.layer(found["model"], layer)
     if described is None or not (0 <= y < described["height"] and 0 <= x < described["width"]):
         return _sorry(f"{found['model']} has no position {y}, {x} in a layer “{layer}”.", 404)
     sizes = context.atlas.fetch(image_queries.image_sizes(key)) if KEY.fullmatch(key) else []
     if not sizes:
-        return _sorry(f"There is no picture with the key {key}.", 404)
+        return _sorry(f"There is no image with the key {key}.", 404)
     picture = thumbnail(context, key)
     if picture is None:
         return _for_now(compose.row([compose.missing(tile)]))
@@ -139,25 +139,25 @@ def patch(run: int, mark: str, layer: str, key: str) -> flask.Response:
 def thumbnail_file(key: str) -> flask.Response:
     """An image's thumbnail as it is stored."""
     if not KEY.fullmatch(key):
-        return _sorry("A picture's key is 64 hexadecimal digits.", 404)
+        return _sorry("An image's key is 64 hexadecimal digits.", 404)
     path = current().store.thumbnail_path(key)
     try:
         return _for_ever(path.read_bytes())
     except FileNotFoundError:
-        return _sorry(f"There is no picture with the key {key}.", 404)
+        return _sorry(f"There is no image with the key {key}.", 404)
 
 
 @pictures.get("/images/<key>.jpg")
 def image_file(key: str) -> flask.Response:
     """A whole image, decoded as for the networks, its longest side reduced to LARGEST_SIDE."""
     if not KEY.fullmatch(key):
-        return _sorry("A picture's key is 64 hexadecimal digits.", 404)
+        return _sorry("An image's key is 64 hexadecimal digits.", 404)
     context = current()
     data = context.pictures.get(("image", key))
     if data is None:
         rows = context.atlas.fetch(image_queries.image_by_key(key))
         if not rows:
-            return _sorry(f"There is no picture with the key {key}.", 404)
+            return _sorry(f"There is no image with the key {key}.", 404)
         try:
             image = read_rgb(context.store.original_path(rows[0]["path"]).read_bytes())
         except (OSError, UnreadableImage):
@@ -165,7 +165,7 @@ def image_file(key: str) -> flask.Response:
             try:
                 return _for_now(context.store.thumbnail_path(key).read_bytes())
             except FileNotFoundError:
-                return _sorry(f"The file of the picture {key} and its thumbnail are gone.", 404)
+                return _sorry(f"The file of the image {key} and its thumbnail are gone.", 404)
         image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
         data = compose.encode(np.ascontiguousarray(np.asarray(image)[:, :, ::-1]))
         context.pictures.put(("image", key), data)

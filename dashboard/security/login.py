@@ -92,7 +92,7 @@ def read_secret(home: Path) -> bytes:
     found = path.read_bytes()
     if len(found) != SECRET_BYTES:
         raise SecretError(
-            f"{path}: expected {SECRET_BYTES} bytes, got {len(found)}: delete it, and all log in anew"
+            f"{path}: expected {SECRET_BYTES} bytes, got {len(found)}: delete it, and all users log in again"
         )
     return found
 

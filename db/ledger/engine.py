@@ -48,7 +48,7 @@ _MIGRATION_LOCK = 7_284_511  # an arbitrary number for PostgreSQL's advisory loc
 
 
 class LedgerError(RuntimeError):
-    """The ledger cannot be used; the message is one sentence for whoever runs Convscope."""
+    """The ledger cannot be used; the message is one sentence for the user."""
 
 
 class DamagedLedger(LedgerError):

@@ -306,7 +306,7 @@ def _remove_leftovers(connection: Connection, image_set: str) -> None:
 
 
 def _remove_rows(connection: Connection, image_set: str) -> set[str]:
-    """Remove all ledger rows of a set; returns the files that no row refers to any more."""
+    """Remove all ledger rows of a set; returns the files that no row refers to now."""
     files: set[str] = set()
     attacks = select(Attack.attack).where(Attack.image_set == image_set)
     maps = select(SaliencyMap.map).where(SaliencyMap.image_set == image_set)

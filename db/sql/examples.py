@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 class Example:
     """A question, its SQL, the initial values of its parameters, and the best way to view the answer.
 
-    `view` is table, chart or gallery; `chart` gives the columns and kind of a chart (x, y, kind, colour).
+    `view` is table, chart or gallery; `chart` gives the columns and kind of a chart (`x`, `y`, `kind`, `colour`).
     """
 
     title: str

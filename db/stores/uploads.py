@@ -148,7 +148,7 @@ class UploadStore:
         Raises:
             NoSuchUpload: no upload has that key, or it has no such file.
             WrongOffset: the file does not end at `offset`.
-            UploadRefused: the file would exceed its declared size, or the piece was cut short.
+            UploadRefused: the file would exceed its declared size, or the piece was incomplete.
             NoRoom: the disk is full; the file is unchanged.
         """
         file = self.file(key, number)

@@ -12,7 +12,7 @@ printed.
 The plain scan follows PyTorch's FGSM tutorial, one image at a time: for each epsilon a forward and a backward
 pass (with gradients of the weights), the step, and another forward pass. It uses the allocator's defaults, as
 a script would, and so does Foolbox's first row. Foolbox's second row computes the gradient of the input only
-and uses the settings of `workers.models.speedups.runtime`, as ours does. Where a plain scan is cut short, the
+and uses the settings of `workers.models.speedups.runtime`, as ours does. Where a plain scan is stopped early, the
 remaining time is extrapolated from the epsilons tried so far: they all cost the same.
 """
 
@@ -32,7 +32,7 @@ from workers.models.speedups.runtime import SETTINGS
 STEP = 0.001
 CAPS = (0.5, 0.1)
 PHOTOGRAPHS = 24
-# Maximum number of epsilons that the plain scan tries for one image before it is cut short.
+# Maximum number of epsilons that the plain scan tries for one image before it is stopped.
 MAX_SCANNED = 60
 FOOLBOX_EPSILONS = 40
 FOOLBOX_PHOTOGRAPHS = 4

@@ -131,7 +131,7 @@ def speed_and_memory() -> None:
     print(f"\nbfloat16 is {exact / rounded:.2f}x as fast as float32\n")
 
 
-def photographs() -> list[Any]:
+def photos() -> list[Any]:
     """Return photos spread evenly over their set."""
     from PIL import Image
 
@@ -157,7 +157,7 @@ def precision_and_stopping() -> None:
     from workers.models.vision import load_model
 
     model = load_model("efficientnet-lite0")
-    pictures = photographs()
+    pictures = photos()
     pixels = torch.stack([torch.from_numpy(model.preprocessing(p).copy()) for p in pictures])
     pixels = pixels.permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
@@ -176,7 +176,7 @@ def precision_and_stopping() -> None:
     exact = maps(samples=SAMPLES, seed=0)
     rounded = maps(samples=SAMPLES, seed=0, dtype="bfloat16")
     other = maps(samples=SAMPLES, seed=1)
-    print(f"EfficientNet-Lite0 on {len(pictures)} photographs, Spearman's correlation of maps, medians\n")
+    print(f"EfficientNet-Lite0 on {len(pictures)} photos, Spearman's correlation of maps, medians\n")
     print(f"float32 and bfloat16, the same noise         {alike(exact, rounded):.3f}")
     print(f"float32 and float32, other noise             {alike(exact, other):.3f}")
     print(f"the first is the error of rounding, the second that of sampling with n = {SAMPLES}\n")

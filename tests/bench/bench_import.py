@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sources = [Path(argument) for argument in sys.argv[1:]]
         if not sources:
-            sources = [paint(Path(folder) / "photographs of 3 megapixels", 400)]
+            sources = [paint(Path(folder) / "photos of 3 megapixels", 400)]
             data = os.environ.get("CONVSCOPE_TEST_DATA")
             sources += [Path(data) / name for name in ARCHIVES] if data else []
         print(f"{'import':34}{'':8}{'images':>8}{'seconds':>10}{'images/s':>10}{'peak MB':>10}")

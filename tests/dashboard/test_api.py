@@ -218,7 +218,7 @@ def test_a_map_image_is_its_values_through_the_color_map(
         share = np.clip((values / top + 1) / 2 if colours == "rdbu" else np.abs(values) / top, 0, 1)
         expected = np.array(heat.COLOUR_MAPS[colours])[np.round(share * 255).astype(int)]
         expected = picture_of(0) * (1 - strength) + expected * strength
-        assert np.abs(shown.astype(int) - expected).max() <= 4, "a step of the colour map at most"
+        assert np.abs(shown.astype(int) - expected).max() <= 4, "a step of the color map at most"
         assert np.abs(shown.astype(int) - expected).mean() < 0.6
 
 

@@ -47,7 +47,7 @@ def test_a_condition_may_query_other_tables(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
-        ("colour = 'red'", 'Referenced column "colour" not found'),
+        ("tint = 'red'", 'Referenced column "tint" not found'),
         ("label = (SELECT content FROM read_text('/etc/passwd'))", "read_text() is refused"),
         ("name IN (FROM '/etc/passwd')", "there is no table"),
         ("true) UNION ALL SELECT size FROM glob('/*') WHERE (true", "glob() is refused"),

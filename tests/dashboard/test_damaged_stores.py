@@ -302,9 +302,9 @@ def test_a_damaged_home_answers_everywhere(
     assert DAMAGE[damage] in json.dumps(said) + said
     client = app.server.test_client()
     if "ledger" not in DAMAGE[damage]:
-        assert client.get("/api/jobs").status_code == 200, "jobs go on"
+        assert client.get("/api/jobs").status_code == 200, "jobs continue"
     if DAMAGE[damage] == "ledger.sqlite":
-        assert client.get(f"/download/patches.csv?{ADDRESS}").status_code == 200, "patches go on"
+        assert client.get(f"/download/patches.csv?{ADDRESS}").status_code == 200, "patches still work"
     assert client.get("/health.json").json == {"ok": True}
 
 

@@ -238,10 +238,10 @@ def test_a_failed_or_cancelled_job_leads_back_with_its_reason(home: Context) -> 
     assert state.step == "importing"
     claim = claimed(home.ledger, state.job)
     item = claims.open_items(home.ledger, claim)[0]["item"]
-    claims.fail_item(home.ledger, claim, item, seconds=1, error="no picture in it")
+    claims.fail_item(home.ledger, claim, item, seconds=1, error="no image in it")
     claims.finish(home.ledger, claim)
     state = dialog.tick()
-    assert (state.step, state.error) == ("choosing", "no picture in it")
+    assert (state.step, state.error) == ("choosing", "no image in it")
 
 
 def test_an_upload_that_expired_is_sent_again(home: Context) -> None:

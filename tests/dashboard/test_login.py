@@ -143,7 +143,7 @@ def test_the_right_password_opens_everything_until_logout(client: FlaskClient) -
     assert client.get("/status.json").status_code == 200
     layout = client.get("/_dash-layout").text
     assert "Log out" in layout
-    assert client.get("/login?next=/jobs").location == "/jobs", "whoever is logged in need not again"
+    assert client.get("/login?next=/jobs").location == "/jobs", "a user who is logged in is not asked again"
     out = client.post("/logout", headers=OWN)
     assert (out.status_code, out.location) == (303, "/login")
     assert client.get("/status.json").status_code == 401

@@ -77,7 +77,7 @@ def test_a_failed_first_run_shows_its_error(empty_context: Context) -> None:
     write_first_run(empty_context.settings.home, FirstRun(WORDS, 2, error="no space left on device"))
     words = text(patches.show_patches("", None, "/").heading)
     assert (
-        "The first run has stopped no space left on device. It goes on with the next convscope run." in words
+        "The first run has stopped no space left on device. It resumes with the next convscope run." in words
     )
     assert "Index samples with convnext-demo  (failed)" in words
     assert status(empty_context)["first_run"] == [2, "no space left on device"]

@@ -22,7 +22,7 @@ SITES: list[tuple[str, dict[str, str], str, bool]] = [
     ("another site that says our origin", {"Sec-Fetch-Site": "cross-site", "Origin": "http://lab:8050"}, JSON, False),
     ("our origin", {"Origin": "http://lab:8050"}, FORM, True),
     ("our origin in capitals", {"Origin": "http://LAB:8050"}, FORM, True),
-    ("our origin behind TLS that we were not told of", {"Origin": "https://lab:8050"}, FORM, True),
+    ("our origin behind TLS that the proxy does not state", {"Origin": "https://lab:8050"}, FORM, True),
     ("another origin", {"Origin": "http://evil.example"}, JSON, False),
     ("another port", {"Origin": "http://lab:8051"}, JSON, False),
     ("no port", {"Origin": "http://lab"}, JSON, False),

@@ -78,15 +78,15 @@ def test_the_same_run_number_of_another_home_has_other_addresses(context: Contex
 @pytest.mark.parametrize(
     ("address", "status", "sentence"),
     [
-        ("/pictures/rows/99-abc/embeddings/0.jpg", 404, "Run 99 is not in the atlas any more"),
+        ("/pictures/rows/99-abc/embeddings/0.jpg", 404, "Run 99 is no longer in the atlas"),
         ("/pictures/rows/{mark}/nothing/0.jpg", 404, "has no channel 0 in a layer “nothing”"),
         ("/pictures/rows/{mark}/embeddings/9999.jpg", 404, "has no channel 9999"),
         ("/pictures/rows/{mark}/embeddings/0.jpg?k=21", 400, "k is 1 to 20"),
         ("/pictures/rows/{mark}/embeddings/0.jpg?tile=5000", 400, "tile is one of"),
         ("/pictures/rows/{mark}/embeddings/0.jpg?crop=zoom", 400, "crop is one of"),
-        ("/pictures/thumbnails/" + "a" * 64 + ".jpg", 404, "no picture with the key"),
+        ("/pictures/thumbnails/" + "a" * 64 + ".jpg", 404, "no image with the key"),
         ("/pictures/thumbnails/zz.jpg", 404, "64 hexadecimal digits"),
-        ("/pictures/images/" + "a" * 64 + ".jpg", 404, "no picture with the key"),
+        ("/pictures/images/" + "a" * 64 + ".jpg", 404, "no image with the key"),
         ("/pictures/images/zz.jpg", 404, "64 hexadecimal digits"),
     ],
 )
@@ -134,7 +134,7 @@ def test_an_image_whose_file_is_gone_is_its_thumbnail_until_the_file_is_back(
         words = text(image_page.show_image("?id=17", None, "/image")[0])
     finally:
         path.write_bytes(data)
-    assert "Its file is gone" in words
+    assert "is missing. The thumbnail is shown instead." in words
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.data == context.store.thumbnail_path(image["key"]).read_bytes()
     assert "immutable" in client.get(image_address(image["key"])).headers["Cache-Control"]

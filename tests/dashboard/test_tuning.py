@@ -106,4 +106,4 @@ def test_downloads_contain_the_responses(probed: tuple[FlaskClient, Context], cl
     )
     none = client.get("/download/channel-hues.csv?layer=embeddings&channel=1")
     assert none.status_code == 404
-    assert "synthetic ran over no set of probe pictures." in none.text
+    assert "synthetic has no run on a set of probe images." in none.text

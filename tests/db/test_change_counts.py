@@ -1,4 +1,4 @@
-"""Cached copies of the ledger's tables are never older than the tables, whoever changes them and however."""
+"""Cached copies of the ledger's tables are never older than the tables, whichever process changes them."""
 
 import subprocess
 import sys

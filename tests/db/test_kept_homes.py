@@ -100,7 +100,7 @@ def test_both_stores_are_of_the_present_version(version_4: Settings) -> None:
 
 
 def row_of_patches(settings: Settings) -> np.ndarray[Any, np.dtype[np.int16]]:
-    """Pixels of the row of patches that `make_home.py` kept, as the pictures route serves it now."""
+    """Pixels of the row of patches that `make_home.py` kept, as the image route serves it now."""
     atlas = Atlas(settings)
     run = atlas.fetch(runs())[0]
     layer = next(row["layer"] for row in atlas.fetch(layers(run["model"])) if row["kind"] == "dwconv")

@@ -205,7 +205,7 @@ def test_a_ledger_of_each_revision_keeps_every_value(ledger_settings: Settings, 
     with ledger.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
-    assert next_job(ledger) == 3, "numbers go on"
+    assert next_job(ledger) == 3, "numbering continues"
 
     ledger.migrate(revision)
     after = read(ledger)

@@ -109,7 +109,7 @@ def test_processor_time_is_that_of_all_threads(runner: SQLRunner) -> None:
     assert 40 < seconds <= 60
     with runner.run("SELECT 1", rows=1, size=1000, seconds=300) as result:
         limit, _ = resource.prlimit(result._process.child.pid, resource.RLIMIT_CPU)
-    assert limit > 300 * min(4, os.cpu_count() or 1), "each request sets it anew"
+    assert limit > 300 * min(4, os.cpu_count() or 1), "each request sets it again"
 
 
 # Each would exceed its memory limit if allowed: values that DuckDB does not count, and tables that it builds.

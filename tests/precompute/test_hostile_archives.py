@@ -143,7 +143,7 @@ CASES: dict[str, tuple[str, Callable[[Pack], bytes], dict[str, str]]] = {
         lambda p: p.zip(("x.png", bomb_picture(9_000))),
         {"x.png": "it has 9,000 x 9,000 pixels"},
     ),
-    "empty picture": ("a.zip", lambda p: p.zip(("x.jpg", b"")), {"x.jpg": "the file is empty"}),
+    "empty image": ("a.zip", lambda p: p.zip(("x.jpg", b"")), {"x.jpg": "the file is empty"}),
     "web page": ("a.zip", lambda p: p.zip(("x.jpg", b"<!doctype html>")), {"x.jpg": "it is a web page"}),
     "wrong suffix": ("a.jpg", lambda p: p.zip(("x.gif", b"GIF8")), {"x.gif": "its header is damaged"}),
     "name in no encoding": (

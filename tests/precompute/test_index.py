@@ -376,7 +376,7 @@ def test_other_preprocessing_is_another_model_with_new_effective_fields(
     assert largest["height"] <= 24
 
 
-@pytest.mark.parametrize("change", ["removed", "removed and imported anew", "relabelled"])
+@pytest.mark.parametrize("change", ["removed", "removed and imported again", "relabelled"])
 def test_images_that_changed_while_they_were_indexed_publish_nothing(
     change: str,
     atlas: Atlas,
@@ -396,7 +396,7 @@ def test_images_that_changed_while_they_were_indexed_publish_nothing(
                 connection.execute("UPDATE images SET label = 'other' WHERE image_id = 3")
             return
         remove_image_set(atlas, store, ledger, "noise")
-        if change == "removed and imported anew":
+        if change == "removed and imported again":
             backwards = tmp_path / "backwards"
             backwards.mkdir()
             for number, path in enumerate(sorted(pictures.rglob("*.png"))):

@@ -58,7 +58,7 @@ def said(names: list[str]) -> list[tuple[str | None, str | None, str | None]]:
         pytest.param(
             [f"train/{TENCH}/images/a.jpg", "val/images/b.jpg"],
             [("train", TENCH, "tench"), ("val", None, None)],
-            id="beside WNIDs a folder that is none is no class",
+            id="a folder next to WNIDs is not a class",
         ),
         pytest.param(
             ["n02085620-Chihuahua/a.jpg", f"{TENCH}_tench/b.jpg"],

@@ -135,7 +135,7 @@ def test_a_class_that_the_model_has_not_is_refused_by_the_index(
         ("1000", r"expected a WordNet id, a class name or an index from 0 to 999, got '1000'"),
         ("-1", "got '-1'"),
         ("unicorn", "got 'unicorn'"),
-        ("crane", "class 'crane' is ambiguous (134 crane bird, 517 crane): give its index"),
+        ("crane", "class 'crane' is ambiguous .134 crane bird, 517 crane.: give its index"),
     ],
 )
 def test_an_unknown_class_is_refused_by_name(text: str, sentence: str) -> None:

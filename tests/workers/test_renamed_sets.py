@@ -68,7 +68,7 @@ def test_results_are_found_under_the_new_name_and_the_old_name_is_another_sets(
     ]
     assert [row["image_set"] for row in rows(lab, Attack)] == ["renamed", "renamed", "painted", "painted"]
     files = [row["file"] for row in rows(lab, SaliencyMap)]
-    assert files[:2] == files[2:], "equal pictures share their files"
+    assert files[:2] == files[2:], "equal images share their files"
 
     remove_image_set(atlas, store, lab.ledger, "renamed")
     assert [row["map"] for row in rows(lab, SaliencyMap)] == [3, 4]

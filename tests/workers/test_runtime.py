@@ -20,7 +20,7 @@ print("start", os.getpid(), flush=True)
 {first}
 from workers.models.speedups.runtime import restart_with_settings
 restart_with_settings()
-print("goes on", os.environ.get("MALLOC_MMAP_THRESHOLD_"), sys.argv[1:])
+print("started", os.environ.get("MALLOC_MMAP_THRESHOLD_"), sys.argv[1:])
 """
 
 
@@ -43,14 +43,14 @@ def test_the_process_restarts_once_with_its_arguments_and_pid(tmp_path: Path) ->
     lines = started(tmp_path)
     assert len(lines) == 3
     assert lines[0] == lines[1]
-    assert lines[2] == f"goes on {SETTINGS['MALLOC_MMAP_THRESHOLD_']} ['a b', '--c']"
+    assert lines[2] == f"started {SETTINGS['MALLOC_MMAP_THRESHOLD_']} ['a b', '--c']"
 
 
 def test_a_user_setting_is_kept(tmp_path: Path) -> None:
     lines = started(tmp_path, MALLOC_MMAP_THRESHOLD_="1000000")
-    assert lines[2:] == ["goes on 1000000 ['a b', '--c']"]
+    assert lines[2:] == ["started 1000000 ['a b', '--c']"]
 
 
 def test_it_is_too_late_once_torch_is_loaded(tmp_path: Path) -> None:
     lines = started(tmp_path, first="sys.modules['torch'] = sys")
-    assert lines[1:] == ["goes on None ['a b', '--c']"]
+    assert lines[1:] == ["started None ['a b', '--c']"]

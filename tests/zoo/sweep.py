@@ -2,7 +2,7 @@
 
 python tests/zoo/sweep.py [--only PATTERN] [--resume] [--seconds 90] [--no-write]
 
-`--only` writes the rows of these networks anew and keeps the others; `--resume` examines what the page has no row of.
+`--only` rewrites the rows of these networks and keeps the others; `--resume` examines what the page has no row of.
 """
 
 import argparse

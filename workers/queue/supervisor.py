@@ -16,7 +16,7 @@ FIRST_PAUSE = 1.0  # before a child is restarted; doubles after each early exit 
 _MAX_PAUSE = 16.0
 # A child that lived this many seconds, or that came up, did not fail at startup.
 SETTLED = 30.0
-MAX_EARLY_ENDS = 6  # in a row; then it is not restarted any more
+MAX_EARLY_ENDS = 6  # in a row; then it is no longer restarted
 
 # Run by a separate Python that then becomes the child: Linux terminates it when its parent dies, even by
 # SIGKILL (prctl(2); 1 is PR_SET_PDEATHSIG). Code between fork and exec, such as `preexec_fn`, may deadlock if
