@@ -27,8 +27,9 @@ from dashboard.api.answer_types import (
 from dashboard.api.answers import NotFound
 from dashboard.api.routes import Name
 from dashboard.api.routing import LEDGER, NO_SUCH_NUMBER, STORE, Answered, Body, Query, Routes, Spreadsheet
-from dashboard.components.sql_cards import MAX_CARDS, cards, has_pictures
+from dashboard.components.sql_cards import MAX_CARDS, answer_cards, has_pictures
 from dashboard.state.context import current
+from dashboard.state.sql_statements import MAX_BYTES, MAX_ROWS, STANDARD_ROWS, Answer
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
 from db.ledger.saved_queries import (
@@ -42,7 +43,7 @@ from db.ledger.saved_queries import (
 )
 from db.sql.catalog import catalogue, row_counts
 from db.sql.child import Result, SQLFailed, SQLStopped
-from db.sql.formats import csv_lines, distinct, json_lines, parquet_pieces, plain, values
+from db.sql.formats import csv_lines, json_lines, parquet_pieces
 from db.sql.functions import by_kind
 from db.sql.guard import MAX_CHARACTERS, RefusedSQL
 from db.sql.places import TooManyQueries
@@ -50,9 +51,6 @@ from db.sql.runner import as_value
 from workers.requests.members import expected, is_storable
 from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 
-STANDARD_ROWS = 1000
-MAX_ROWS = 20_000
-MAX_BYTES = 32 << 20  # of a response that a browser displays
 ALL_ROWS = 1 << 40
 ALL_BYTES = 8 << 30
 FORMS = {"csv": "text/csv", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
@@ -115,26 +113,19 @@ def run_sql(query: SQLQuery) -> SQLResult:
     it can be read as one, text in quotes otherwise. Closing the connection cancels the statement.
     `/download/sql.csv`, `sql.json` and `sql.parquet` take the same statement and return all rows.
     """
-    found = _run(query.q, rows=query.limit, size=MAX_BYTES)
-    table = found.table()
-    lists = [[plain(value) for value in values(column)] for column in table.columns]
-    rows = [list(row) for row in zip(*lists, strict=True)]
+    found = Answer.read(_run(query.q, rows=query.limit, size=MAX_BYTES))
     told: SQLResult = {
-        "columns": [
-            {"name": name, "type": kind} for name, kind in zip(table.column_names, found.kinds, strict=True)
-        ],
-        "rows": rows,
+        "columns": [{"name": column.name, "type": column.kind} for column in found.columns],
+        "rows": [list(row) for row in found.rows],
         "more": found.more,
-        "seconds": round(found.seconds, 4),
-        "plan": bool(found.plan),
-        "pictures": has_pictures(table.column_names),
+        "seconds": found.seconds,
+        "plan": found.plan,
+        "pictures": has_pictures(found.names),
     }
     if query.cards:
-        named = [dict(zip(table.column_names, row, strict=True)) for row in rows[:MAX_CARDS]]
-        named = named if distinct(table.column_names) == table.column_names else []
         told["cards"] = [
             None if card is None else members_of(Card, card)
-            for card in cards(current(), named, image_set=query.images)
+            for card in answer_cards(current(), found, image_set=query.images)
         ]
     return told
 

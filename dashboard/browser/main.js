@@ -12,7 +12,6 @@ import "./shell.js";
 import "./add_images.js";
 import "./attack.js";
 import "./sql.js";
-import "./sqlresult.js";
 import "./step.js";
 
 new window.DashRenderer();

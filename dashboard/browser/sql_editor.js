@@ -1,77 +1,56 @@
 /** The editor of the SQL page: CodeMirror over a text area, which remains if CodeMirror cannot be loaded. */
 
-/** @typedef {import("./vendor/codemirror.js").Completion} Completion */
-/** @typedef {{name: string, kind: string, comment: string}} Column */
-/** @typedef {{name: string, place: string, comment: string, columns: Column[]}} Table */
+/**
+ * Something to complete; a column has its `table`.
+ * @typedef {import("./vendor/codemirror.js").Completion & {table?: string}} Word
+ */
 
-const WORDS = (
-    "SELECT FROM WHERE GROUP BY ORDER BY HAVING LIMIT OFFSET JOIN LEFT JOIN USING DISTINCT QUALIFY FILTER " +
-    "OVER PARTITION BY WITH AS CASE WHEN THEN ELSE END AND OR NOT IN IS NULL LIKE ILIKE BETWEEN UNION ALL " +
-    "DESC ASC NULLS LAST DESCRIBE SUMMARIZE EXPLAIN"
-).split(" ");
-const FUNCTIONS = (
-    "count sum avg min max median stddev quantile_cont any_value arg_max arg_min round floor coalesce " +
-    "nullif"
-).split(" ");
 const DELAY = 200; // milliseconds without typing before the page reads the statement
 
 /** The statement without strings, quoted names and comments. */
-export const withoutText = (/** @type {string} */ sql) =>
+const withoutText = (/** @type {string} */ sql) =>
     sql.replace(/'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\//g, " ");
 
 /**
- * Completions for the word that follows `before`: columns of the table or alias before a dot, else columns
- * (those of the statement's tables first), tables, keywords and functions.
- * @param {string} before the text up to the cursor, without the word at the cursor
+ * Completions for the word that follows `before`: after `name.` the columns of that table or alias, else all
+ * words, with columns of the statement's tables first.
+ * @param {string} before the text up to the word
  * @param {string} statement
- * @param {Table[]} tables
- * @returns {Completion[]}
+ * @param {Word[]} words
+ * @returns {Word[]}
  */
-export function completions(before, statement, tables) {
+export function completions(before, statement, words) {
     /** @type {Record<string, string>} */
     const named = {};
     const sources = /\b(?:from|join)\s+(\w+)(?:\s+(?:as\s+)?(\w+))?/gi;
-    for (const [, table, alias] of withoutText(statement).matchAll(sources)) {
-        named[table] = table;
-        if (alias) named[alias] = table;
+    for (const [, table, alias = table] of withoutText(statement).matchAll(sources)) {
+        named[table] = named[alias] = table;
     }
-    const used = new Set(Object.values(named));
+    const used = Object.values(named);
     const qualifier = /(\w+)\.$/.exec(before)?.[1];
     const only = qualifier && named[qualifier];
-    /** @type {Map<string, Completion>} */
-    const columns = new Map();
-    for (const table of tables.filter((one) => !only || one.name === only)) {
-        for (const { name, kind, comment } of table.columns) {
-            const boost = used.has(table.name) ? 20 : 0;
-            if ((columns.get(name)?.boost ?? -1) >= boost) continue;
-            const info = `${kind.toLowerCase()}\n${comment}`;
-            columns.set(name, { label: name, detail: table.name, info, type: "property", boost });
-        }
+    /** @type {Map<string, Word>} */
+    const found = new Map();
+    for (const word of words) {
+        if (only ? word.table !== only : qualifier && !word.table) continue;
+        const boost = word.table && used.includes(word.table) ? 20 : word.boost;
+        if (found.has(word.label) && boost !== 20) continue;
+        found.set(word.label, { ...word, boost });
     }
-    if (qualifier) return [...columns.values()];
-    return [
-        ...columns.values(),
-        ...tables.map(({ name, place, comment }) => ({
-            label: name,
-            detail: place,
-            info: comment,
-            type: "type",
-            boost: 10,
-        })),
-        ...FUNCTIONS.map((label) => ({ label, type: "function", boost: -10 })),
-        ...WORDS.map((label) => ({ label, type: "keyword", boost: -20 })),
-    ];
+    return [...found.values()];
 }
 
 /**
  * Puts CodeMirror in front of `area` and keeps the area's value equal to the editor's text.
  * @param {HTMLTextAreaElement} area
- * @param {{tables: () => Table[], run: () => void}} page the tables to complete; `run` runs the statement
+ * @param {Word[]} words what is completed
+ * @param {() => void} run runs the statement
  */
-export async function mountEditor(area, { tables, run }) {
+export async function mountEditor(area, words, run) {
     const cm = await import("./vendor/codemirror.js");
     const { tags } = cm;
     let timer = 0;
+    let sent = area.value; // what the page last knew
     const colors = cm.HighlightStyle.define([
         { tag: tags.keyword, color: "var(--accent)", fontWeight: "600" },
         { tag: [tags.string, tags.typeName], color: "var(--code-string)" },
@@ -92,7 +71,7 @@ export async function mountEditor(area, { tables, run }) {
         if (!word?.text && !context.explicit && !before.endsWith(".")) return null;
         return {
             from,
-            options: completions(before, context.state.doc.toString(), tables()),
+            options: completions(before, context.state.doc.toString(), words),
             validFor: /^\w*$/,
         };
     }
@@ -100,39 +79,22 @@ export async function mountEditor(area, { tables, run }) {
     function flush() {
         clearTimeout(timer);
         const text = view.state.doc.toString();
-        if (text === area.value) return;
+        if (text === sent) return;
+        sent = text;
         Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value")?.set?.call(area, text);
         area.dispatchEvent(new Event("input", { bubbles: true }));
     }
     const view = new cm.EditorView({
         doc: area.value,
         extensions: [
-            cm.lineNumbers(),
-            cm.history(),
-            cm.bracketMatching(),
-            cm.closeBrackets(),
-            cm.search({ top: true }),
+            cm.keymap.of([{ key: "Mod-Enter", run: () => (flush(), run(), true) }]),
+            cm.basicSetup,
             cm.EditorView.lineWrapping,
             cm.placeholder("SELECT … FROM …    Ctrl+Enter runs it"),
             cm.EditorView.contentAttributes.of({ "aria-label": "SQL statement" }),
             duckdb.extension,
             cm.syntaxHighlighting(colors),
             cm.autocompletion({ override: [complete] }),
-            cm.keymap.of([
-                {
-                    key: "Mod-Enter",
-                    run: () => {
-                        flush();
-                        run();
-                        return true;
-                    },
-                },
-                ...cm.closeBracketsKeymap,
-                ...cm.completionKeymap,
-                ...cm.defaultKeymap,
-                ...cm.historyKeymap,
-                ...cm.searchKeymap,
-            ]),
             cm.EditorView.updateListener.of((update) => {
                 if (!update.docChanged) return;
                 clearTimeout(timer);
@@ -146,10 +108,12 @@ export async function mountEditor(area, { tables, run }) {
     area.after(view.dom);
     if (focused) view.focus();
     return {
-        /** @param {string} text replaces the statement */
+        /** @param {string} text the statement, unless it is what was written here last */
         write(text) {
-            const whole = { from: 0, to: view.state.doc.toString().length, insert: text };
-            if (view.state.doc.toString() !== text) view.dispatch({ changes: whole });
+            if (text === sent) return;
+            sent = text;
+            const to = view.state.doc.toString().length;
+            view.dispatch({ changes: { from: 0, to, insert: text } });
         },
         /** @param {string} text replaces the selection */
         insert(text) {

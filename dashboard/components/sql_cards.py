@@ -4,14 +4,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from dash import html
+
+from dashboard.components.elements import Component, attributes
+from dashboard.components.formatting import activation, count
+from dashboard.components.sql_table import as_text, shortened
 from dashboard.pictures.routes import patch_address, thumbnail_address
 from dashboard.security.prefix import local
 from dashboard.state.address import AttackAddress, ChannelAddress, ImageAddress
 from dashboard.state.context import Catalogue, Context, Record
+from dashboard.state.sql_statements import Answer
 from db.atlas.image_sets import images_by_id
+from db.sql.formats import distinct
 from workers.requests.parameters import MAX_NUMBER
 
 MAX_CARDS = 240
+MAX_FACTS = 4
+# Columns that identify a card's image; the caption shows the others.
+IDENTIFYING = frozenset(
+    ("run", "image_set", "image_id", "y", "x", "attack", "map", "model", "layer", "channel")
+)
 Row = Mapping[str, Any]
 
 
@@ -99,3 +111,69 @@ def _card(
         "src": thumbnail_address(quote(key)),
         "href": f"{local(ImageAddress.path)}?{urlencode(given)}",
     }
+
+
+def answer_cards(context: Context, answer: Answer, *, image_set: str) -> list[Record | None]:
+    """The cards of a result's first rows; none if two columns have the same name."""
+    if distinct(answer.names) != answer.names:
+        return []
+    rows = [dict(zip(answer.names, row, strict=True)) for row in answer.rows[:MAX_CARDS]]
+    return cards(context, rows, image_set=image_set)
+
+
+def gallery(answer: Answer, found: Sequence[Record | None]) -> list[Component]:
+    """The gallery of a result with its cards."""
+    shown = [(card, row) for card, row in zip(found, answer.rows, strict=False) if card is not None]
+    notes = []
+    if len(answer.rows) > len(found):
+        notes.append(f"The first {len(found)} rows.")
+    lost = len(found) - len(shown)
+    if lost:
+        notes.append(f"{count(lost, 'row')} {'names' if lost == 1 else 'name'} no existing image.")
+    differs = any(
+        name in answer.names and len({as_text(row[answer.names.index(name)]) for row in answer.rows}) > 1
+        for name in ("layer", "channel")
+    )
+    items = [html.Li(_shown_card(answer, card, row, by_channel=differs)) for card, row in shown]
+    return [html.P(" ".join(notes), className="quiet"), html.Ul(items, className="thumbnails sql-cards")]
+
+
+def _shown_card(answer: Answer, card: Record, row: Sequence[Any], *, by_channel: bool) -> Component:
+    values = {
+        column.name: as_text(shortened(value, column.kind))
+        for column, value in zip(answer.columns, row, strict=True)
+    }
+    if by_channel:
+        place = " · ".join(filter(None, (values.get("layer", ""), values.get("channel", ""))))
+    else:
+        place = f"image {values['image_id']}" if values.get("image_id") else ""
+    facts = [
+        (column.name, _fact(value))
+        for column, value in zip(answer.columns, row, strict=True)
+        if column.name not in IDENTIFYING
+    ]
+    return html.A(
+        [
+            # the page's script turns data-src into a source that is loaded when it comes into view
+            html.Img(
+                alt=f"{card['kind']} {place}", width=128, height=128, **attributes(data_src=card["src"])
+            ),
+            html.Span(html.Span(place, className="name"), className="caption"),
+            *(
+                html.Span(
+                    [html.Span(name, className="name quiet"), html.Span(value, className="num")],
+                    className="caption",
+                )
+                for name, value in facts[:MAX_FACTS]
+            ),
+        ],
+        href=card["href"],
+        title="\n".join(f"{name}: {as_text(value)}" for name, value in zip(answer.names, row, strict=True)),
+        target="_blank" if card["kind"] == "map" else None,
+    )
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return activation(value) if isinstance(value, float) else as_text(value)

@@ -4,6 +4,9 @@ A control is named after its page and the choice it sets, so the browser can wri
 without a lookup table.
 """
 
+import json
+from collections.abc import Mapping
+
 LOCATION = "_pages_location"  # created by Dash for its pages
 MOUNTED = "_pages_store"  # likewise; contains the title of the current page
 
@@ -13,3 +16,8 @@ def make_id(page: str, name: str) -> str:
     if "-" in page or "-" in name:
         raise ValueError(f"expected names without a hyphen, got {page!r} and {name!r}")
     return f"{page}-{name}"
+
+
+def dom_id(key: Mapping[str, str | int]) -> str:
+    """The id in the document of a component whose Dash id is a dictionary."""
+    return json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -229,8 +229,9 @@ def test_a_query_is_saved_found_replaced_and_forgotten(
         page.locator(".sql-saved .sql-item").click()
         expect(page.locator(f"{ROWS} .ag-cell")).to_have_text("2")
         page.get_by_role("tab", name="Saved").click()
-        page.get_by_role("button", name="Forget My").click()
-        page.get_by_role("button", name="Forget My").click()
+        page.get_by_role("button", name="Delete My").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
         expect(page.locator(".sql-side")).to_contain_text("Nothing is saved yet")
         page.goto("about:blank")  # it would query a server that has stopped
 
@@ -240,7 +241,7 @@ def _save(page: Page, url: str, sql: str, name: str, description: str) -> None:
     write(page, sql)
     page.get_by_role("button", name="Save…").click()
     page.get_by_label("Name").fill(name)
-    page.get_by_label("What it tells").fill(description)
+    page.get_by_label("Description").fill(description)
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
 

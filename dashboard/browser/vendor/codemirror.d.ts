@@ -60,21 +60,12 @@ export const PostgreSQL: SQLDialect;
 export const HighlightStyle: {
     define(rules: { tag: unknown; color?: string; fontWeight?: string }[]): unknown;
 };
+export const basicSetup: Extension;
 export const keymap: { of(bindings: KeyBinding[]): Extension };
 export const tags: Record<
     "comment" | "keyword" | "literal" | "null" | "number" | "special" | "string" | "typeName",
     unknown
 >;
-export const closeBracketsKeymap: KeyBinding[];
-export const completionKeymap: KeyBinding[];
-export const defaultKeymap: KeyBinding[];
-export const historyKeymap: KeyBinding[];
-export const searchKeymap: KeyBinding[];
 export function autocompletion(config: { override: Source[] }): Extension;
-export function bracketMatching(): Extension;
-export function closeBrackets(): Extension;
-export function history(): Extension;
-export function lineNumbers(): Extension;
 export function placeholder(text: string): Extension;
-export function search(config: { top: boolean }): Extension;
 export function syntaxHighlighting(style: unknown): Extension;

@@ -1,13 +1,7 @@
 /* The parts of CodeMirror that ../sql_editor.js uses. */
-export {
-    autocompletion,
-    closeBrackets,
-    closeBracketsKeymap,
-    completionKeymap,
-} from "@codemirror/autocomplete";
-export { defaultKeymap, history, historyKeymap } from "@codemirror/commands";
+export { autocompletion } from "@codemirror/autocomplete";
 export { PostgreSQL, SQLDialect } from "@codemirror/lang-sql";
-export { bracketMatching, HighlightStyle, syntaxHighlighting } from "@codemirror/language";
-export { search, searchKeymap } from "@codemirror/search";
-export { EditorView, keymap, lineNumbers, placeholder } from "@codemirror/view";
+export { HighlightStyle, syntaxHighlighting } from "@codemirror/language";
+export { EditorView, keymap, placeholder } from "@codemirror/view";
 export { tags } from "@lezer/highlight";
+export { basicSetup } from "codemirror";
