@@ -482,7 +482,7 @@ convscope.requestForm = function ({ prefix, methods, standard, label, target, re
                 const one =
                     found.find((other) => other.name.toLowerCase() === wanted) ||
                     found.find((other) => other.name.toLowerCase().includes(wanted));
-                if (!one) throw new Error(`No image of ${page.image_set} is labelled “${value("label")}”.`);
+                if (!one) throw new Error(`No image of ${page.image_set} is labeled “${value("label")}”.`);
                 asked.set("label", one.label);
             }
             const answer = await ask(`/choices/ids.json?${asked}`);

@@ -194,7 +194,7 @@ def legend(crop: str) -> Component:
             "effective field",
         ]
     else:
-        words = ["Faded: in the picture, but outside the field."]
+        words = ["Faded: in the image, but outside the field."]
     return html.P(words, className="legend")
 
 

@@ -45,7 +45,7 @@ def nothing_yet(image_set: str = "") -> Component:
             components.command(
                 f"convscope index --model efficientnet-lite0 --images {shlex.quote(image_set)}"
             ),
-            html.P("This page fills by itself when the run is done."),
+            html.P("This page updates automatically when the run is done."),
             kind="empty",
         )
     return components.message(
@@ -55,7 +55,7 @@ def nothing_yet(image_set: str = "") -> Component:
             "convscope images import my-images /path/to/folder\n"
             "convscope index --model efficientnet-lite0 --images my-images"
         ),
-        html.P("This page fills by itself when the run is done."),
+        html.P("This page updates automatically when the run is done."),
         kind="empty",
     )
 
@@ -81,7 +81,7 @@ def _steps(first: FirstRun) -> Component:
         html.P(f"{first.error}. It resumes with the next convscope run.")
         if first.error
         else html.P(
-            "A minute or two, the first time. This page fills by itself as soon as a model is indexed."
+            "A minute or two, the first time. This page updates automatically as soon as a model is indexed."
         ),
         html.Ol(listed, className="first-steps"),
         kind="error" if first.error else "empty",

@@ -71,7 +71,7 @@ def _grating_facts(run: Record, tuned: Record, rows: Sequence[Record]) -> Compon
                 "prefers",
                 f"{tuned['orientation']:g}°, {tuned['frequency']:g} cycles",
                 title=f"Stripes along {tuned['orientation']:g} degrees, counter-clockwise from the x axis; "
-                f"{tuned['frequency']:g} cycles per picture are a period of {period:.1f} pixels of the input",
+                f"{tuned['frequency']:g} cycles per image are a period of {period:.1f} pixels of the input",
             ),
             components.fact("period", f"{period:.1f} px"),
             _selectivity(tuned["orientation_selectivity"], "orientations", "orientation"),
@@ -104,7 +104,7 @@ def _range(rows: Sequence[Record]) -> Component:
     return components.fact(
         "answers",
         f"{activation(min(answers))} to {activation(max(answers))}",
-        title="Strongest activation in the picture, of the weakest and the strongest probe",
+        title="Strongest activation in the image, of the weakest and the strongest probe",
     )
 
 
@@ -132,7 +132,7 @@ def _heat(rows: Sequence[Record], there: ImageAddress) -> Component:
             )
         lines.append(html.Tr([html.Th(f"{orientation:g}°", scope="row"), *cells]))
     return html.Table(
-        [html.Caption("cycles per picture"), html.Thead(html.Tr([html.Td(), *head])), html.Tbody(lines)],
+        [html.Caption("cycles per image"), html.Thead(html.Tr([html.Td(), *head])), html.Tbody(lines)],
         className="heat",
     )
 

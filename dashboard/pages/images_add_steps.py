@@ -248,7 +248,7 @@ def _back(step: str, state: Adding) -> str:
 
 
 def followed(context: Context, state: Adding) -> tuple[Adding, Record | None]:
-    """The state after a look at its job, and the job; None if it is not followed any more or cannot be read."""
+    """The state after a look at its job, and the job; None if it is no longer followed or cannot be read."""
     if state.step not in JOB_STEPS:
         return state, None
     try:

@@ -125,7 +125,7 @@ def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Comp
         words = (
             "This atlas has no colors to compare images by: import an image set again to see what repeats."
         )
-        return card("Pictures that repeat", query, here, "repeats", html.P(words, className="quiet"))
+        return card("Duplicates", query, here, "repeats", html.P(words, className="quiet"))
     (left,) = context.atlas.fetch(overview_queries.without_colors(here.images))
     earlier = (
         f" Compared by file alone, until the set is imported again: {count(left['images'], 'image')} without colors."
@@ -150,7 +150,7 @@ def show_repeats(search: str | None, _status: Any, pathname: str | None) -> Comp
                 html.Ul([_pair(here, row) for row in rows[:MAX_PAIRS]], className="pairs"),
             ]
         )
-    return card("Pictures that repeat", query, here, "repeats", inside)
+    return card("Duplicates", query, here, "repeats", inside)
 
 
 def _pair(here: OverviewAddress, row: Record) -> Component:
@@ -178,7 +178,7 @@ def _pair(here: OverviewAddress, row: Record) -> Component:
                 ],
                 className="caption",
             ),
-            html.Div("labelled differently", className="problem") if differ else None,
+            html.Div("labeled differently", className="problem") if differ else None,
         ]
     )  # fmt: skip
 

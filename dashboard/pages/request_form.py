@@ -518,7 +518,7 @@ class RequestForm:
         if wanted:
             found = find_label(context.atlas.fetch(image_classes(image_set)), wanted)
             if not found:
-                raise InvalidRequest(f"No image of {image_set} is labelled “{wanted}”.")
+                raise InvalidRequest(f"No image of {image_set} is labeled “{wanted}”.")
         verdict = "right" if right else ImagesAddress.verdict
         address = ImagesAddress(model=model, images=image_set, label=found, verdict=verdict)
         count = _whole("n", n, 1)

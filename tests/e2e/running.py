@@ -87,7 +87,7 @@ class Running:
         self.process.wait(within)
 
     def processes(self) -> dict[int, str]:
-        """Return the command lines of all processes of this home by process id, whoever started them."""
+        """Return the command lines of all processes of this home by process id, whatever their parent."""
         return processes_of(self.home)
 
 

@@ -209,7 +209,7 @@ def test_images_of_a_class_are_chosen_by_its_name(page: Page, mapped: str) -> No
     page.get_by_label("Class of the images to choose").fill("nothing of this name")
     page.get_by_role("button", name="Random", exact=True).click()
     expect(page.locator(".job-line")).to_contain_text(
-        "No image of painted is labelled “nothing of this name”."
+        "No image of painted is labeled “nothing of this name”."
     )
 
 

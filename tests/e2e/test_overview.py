@@ -22,7 +22,7 @@ def test_a_cell_of_the_matrix_opens_as_many_images_as_it_says(page: Page, site: 
 
 def test_it_fits_a_phone_and_its_link_in_the_shell_is_in_sight(phone: Page, site: str) -> None:
     phone.goto(f"{site}/overview?images=painted")
-    expect(phone.get_by_role("heading", name="Pictures that repeat")).to_be_visible()
+    expect(phone.get_by_role("heading", name="Duplicates")).to_be_visible()
     assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for path in ("overview", "sql", "jobs"):
         phone.goto(f"{site}/{path}")
