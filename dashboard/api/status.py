@@ -5,6 +5,7 @@ from typing import Any
 
 import flask
 
+from dashboard.components.formatting import count
 from dashboard.state.context import Context, current
 from dashboard.state.indexing_status import builds_under_way
 from db.first_run import read_first_run
@@ -56,15 +57,43 @@ def work(context: Context) -> dict[str, Any]:
         counts = job_counts(context.ledger)
         found = workers(context.ledger)
     except LedgerError as error:
-        return {"first_run": first_run, "trouble": str(error)}
+        return {
+            "first_run": first_run,
+            "trouble": str(error),
+            "words": ["off", "jobs do not answer", str(error)],
+        }
     alive = [worker for worker in found if not worker["silent"]]
+    broker = context.health.broker_answers()
+    queued, running = counts.get("queued", 0), counts.get("running", 0)
     return {  # keys in alphabetical order, like `status`
-        "broker": context.health.broker_answers(),
+        "broker": broker,
         "busy": sum(worker["job"] is not None for worker in alive),
         "first_run": first_run,
-        "queued": counts.get("queued", 0),
-        "running": counts.get("running", 0),
+        "queued": queued,
+        "running": running,
         "silent": len(found) - len(alive),
         "trouble": "",
+        "words": work_words(broker=broker, queued=queued, running=running, workers=len(alive)),
         "workers": len(alive),
     }
+
+
+def work_words(*, broker: bool, queued: int, running: int, workers: int) -> list[str] | None:
+    """The lamp, a title and a text for jobs that run, wait, or cannot run; None without unfinished jobs."""
+    waiting = f"{queued:,} waiting" if queued else ""
+    if not workers and (queued or running):
+        return [
+            "off",
+            "no worker",
+            f"{waiting or 'a job is unfinished'}: start convscope run, or convscope worker",
+        ]
+    if not broker and queued:
+        return [
+            "off",
+            "broker does not answer",
+            f"{waiting}: jobs start when the broker is back (convscope run starts one; CONVSCOPE_REDIS_URL names "
+            "another)",
+        ]
+    if running:
+        return ["busy", f"{count(running, 'job')} running", waiting]
+    return ["busy", "starting…", waiting] if queued else None

@@ -133,5 +133,6 @@ globalThis.document?.addEventListener("click", (event) => {
     event.preventDefault();
     if (link.pathname + link.search === location.pathname + location.search) return;
     go(link.href);
-    scrollTo(0, 0);
+    // a link that opens something beside itself says in which windows it does
+    if (!link.dataset.stay || !matchMedia(link.dataset.stay).matches) scrollTo(0, 0);
 });

@@ -10,6 +10,9 @@ interface DashClientside {
 }
 
 interface Window {
+    /** Components that draw the cells of dash-ag-grid. */
+    dashAgGridComponentFunctions?: Record<string, (props: any) => unknown>;
+    React: { createElement(tag: string, props: object, ...children: unknown[]): unknown };
     dash_clientside: DashClientside;
     DashRenderer: new () => unknown;
 }

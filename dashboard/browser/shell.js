@@ -25,31 +25,7 @@ convscope.poll = async function (_ticks, known, knownWork) {
 };
 
 /* What runs, what waits, and what is missing for it to run. */
-convscope.workWords = function (work) {
-    if (!work) return null;
-    if (work.trouble) return ["off", "jobs do not answer", work.trouble];
-    const waiting = work.queued ? `${work.queued} waiting` : "";
-    if (!work.workers && (work.queued || work.running)) {
-        return [
-            "off",
-            "no worker",
-            `${waiting || "a job is unfinished"}: start convscope run, or convscope worker`,
-        ];
-    }
-    if (!work.broker && work.queued) {
-        return [
-            "off",
-            "broker away",
-            `${waiting}: jobs go on when the broker is back (convscope run starts one; ` +
-                "CONVSCOPE_REDIS_URL names another)",
-        ];
-    }
-    if (work.running || work.queued) {
-        const running = work.running === 1 ? "1 job runs" : `${work.running} jobs run`;
-        return ["busy", work.running ? running : "starting…", waiting];
-    }
-    return null;
-};
+convscope.workWords = (work) => work?.words ?? null;
 
 /* How far the first run is, above every page; the page itself tells its steps where it has nothing else. */
 function showFirstRun(first) {

@@ -104,6 +104,15 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def rough_duration(seconds: float) -> str:
+    """A duration for estimates and ages, in whole units: `12 s`, `3 min`, `2 h`, `5 days`."""
+    if seconds < 90:
+        return f"{round(seconds)} s" if seconds >= 1 else "under 1 s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h" if seconds < 36 * 3600 else f"{round(seconds / 86400)} days"
+
+
 def patch_sentence(patch: Mapping[str, Any]) -> str:
     """Everything known about a patch, in one line."""
     told = [

@@ -14,11 +14,13 @@ from urllib.parse import parse_qs, urlencode
 from dashboard.pictures.compose import TILE_SIZES
 from dashboard.pictures.geometry import CROPS
 from dashboard.security.prefix import local
+from db.ledger.tables import STATES
 from db.queries.images import IMAGE_ORDERS, VERDICTS
 from db.queries.overview import CLASS_ORDERS as OVERVIEW_ORDERS
 from db.queries.patches import CHANNEL_ORDERS
 from db.queries.robustness import CLASS_ORDERS
 from workers.attribution.registry import DEFAULT_METHOD
+from workers.jobs.registry import JOB_KINDS
 from workers.requests.parameters import MAX_NUMBER
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
@@ -96,7 +98,7 @@ class Address:
                         f"{item.name}: expected a whole number from {low} to {high:,}, got “{text}”."
                     )
             elif "choices" in item.metadata and text not in item.metadata["choices"]:
-                choices = ", ".join(item.metadata["choices"])
+                choices = ", ".join(filter(None, item.metadata["choices"]))
                 problems[item.name] = f"{item.name}: expected one of {choices}, got “{text}”."
             else:
                 values[item.name] = text
@@ -222,8 +224,8 @@ class JobsAddress(Address):
     """The list of jobs, and the open one (0: none)."""
 
     path: ClassVar[str] = "/jobs"
-    state: str = ""
-    kind: str = ""
+    state: str = _choice("", ("", *STATES))
+    kind: str = _choice("", ("", *JOB_KINDS))
     job: int = _number(0, 0, MAX_NUMBER)
     page: int = _number(1, 1, 1_000_000)
 

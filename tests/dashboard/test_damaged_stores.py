@@ -95,7 +95,9 @@ def callbacks(app: Dash, page: str) -> Iterator[tuple[str, dict[str, Any]]]:
     known = {"pathname": page, "search": f"?{ADDRESS}"}
     subject = {"path": page, "model": "synthetic", "images": "painted"}
 
-    def given(one: dict[str, str]) -> dict[str, Any]:
+    def given(one: dict[str, str]) -> dict[str, Any] | list[Any]:
+        if one["id"].startswith("{"):
+            return []  # a pattern, of which the page shows no element
         value = known.get(one["property"])
         return one | {"value": subject if one["id"] == "shell-subject" else value}
 
@@ -103,9 +105,10 @@ def callbacks(app: Dash, page: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if "callback" not in callback or output.startswith("_pages_dummy"):
             continue
         names = output.removeprefix("..").removesuffix("..").split("...")
-        outputs = [
+        outputs: list[Any] = [
             {"id": name.rsplit(".", 1)[0], "property": name.rsplit(".", 1)[1].split("@")[0]} for name in names
         ]
+        outputs = [[] if one["id"].startswith("{") else one for one in outputs]  # patterns, likewise
         yield (
             output[:60],
             {
