@@ -76,7 +76,7 @@ def test_the_image_page_omits_tied_channels_and_says_so(tied_context: Context) -
             "USING (layer, channel) WHERE image_id = 4"
         )
     )
-    assert f"{expected['tied']} channels have it among images that are all tied" in text(page)
+    assert f"{expected['tied']} channels have this image among tied images only" in text(page)
     assert sum(len(group["chips"]) + group["more"] for group in channels["groups"]) == expected["others"]
 
 
