@@ -202,7 +202,7 @@ def drawn(key: str, found: Answer, asked: Asked, drawn_before: Sequence[str]) ->
 def show_again(
     search: str | None, pathname: str | None, answer: Mapping[str, Any] | None, again: int
 ) -> tuple[Any, ...]:
-    """Draw the kept rows as the address says; run the statement again if they are not kept any more."""
+    """Draw the kept rows as the address says; run the statement again if they are not kept any longer."""
     asked = Asked.read(search)
     if page_path(pathname) != SQLAddress.path or not answer or answer["question"] != asked.question():
         raise PreventUpdate
