@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dashboard.api.uploads import UploadImport, import_job, remove_upload
+from dashboard.security.access import TooManyRequests, spend
 from dashboard.state.context import Context, Record
 from db.atlas.image_sets import set_name_problem
 from db.atlas.store import AtlasError
@@ -39,6 +40,7 @@ ERRORS: tuple[type[Exception], ...] = (
     LedgerError,
     AtlasError,
     NoSuchJob,
+    TooManyRequests,
 )
 
 
@@ -232,6 +234,7 @@ def indexed(context: Context, state: Adding, model: str) -> Adding:
 
 def _submitted(context: Context, state: Adding, step: str, request: Any) -> Adding:
     try:
+        spend("jobs")
         job = context.submitter.submit(request()).job
     except ERRORS as error:
         if isinstance(error, NoSuchUpload):  # deleted after a day: next time everything is sent again

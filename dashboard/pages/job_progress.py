@@ -24,6 +24,7 @@ from dash.exceptions import PreventUpdate
 from dashboard.api.answers import job_record
 from dashboard.components.elements import Component, icon
 from dashboard.components.formatting import duration
+from dashboard.security.access import TooManyRequests, spend
 from dashboard.security.prefix import local
 from dashboard.state.context import Record, current
 from dashboard.state.ids import LOCATION, make_id
@@ -34,7 +35,7 @@ from workers.requests.parameters import InvalidRequest
 
 UNFINISHED = ("queued", "running")
 MILLISECONDS = 1000
-REFUSALS = (LedgerError, IllegalMove, NoSuchJob, InvalidRequest)
+REFUSALS = (LedgerError, IllegalMove, NoSuchJob, InvalidRequest, TooManyRequests)
 # What the items of a kind are called.
 _NOUNS = {
     "saliency": "maps",
@@ -121,8 +122,9 @@ def submit(new: NewJob) -> str:
     """Submit a job from a callback; returns a sentence if no worker will hear of it for now.
 
     Raises:
-        LedgerError, InvalidRequest: nothing was submitted.
+        LedgerError, InvalidRequest, TooManyRequests: nothing was submitted.
     """
+    spend("jobs")
     submitted = current().submitter.submit(new)
     sentence = submitted.sentence()
     return f"{sentence[0].upper()}{sentence[1:]}." if submitted.queued and not submitted.sent else ""
@@ -253,6 +255,7 @@ def _act(act: str, job: int) -> str:
     if act == "cancel":
         submitter.cancel(job)
     elif act == "retry":
+        spend("jobs")
         submitter.retry(job)
     else:
         flask.abort(400)

@@ -27,7 +27,7 @@ from dashboard.components.formatting import count
 from dashboard.components.job_cells import UNFINISHED, cells
 from dashboard.components.job_details import MAX_ITEMS, action_id, job_details, job_parts, part_id
 from dashboard.pages.page import Page
-from dashboard.security.access import rules, who
+from dashboard.security.access import TooManyRequests, spend
 from dashboard.security.prefix import page_path
 from dashboard.state.address import AttackAddress, JobsAddress, SaliencyAddress
 from dashboard.state.context import Context, Record, current
@@ -412,12 +412,9 @@ def move_job(action: str, job: int) -> str:
         if action == "cancel":
             context.submitter.cancel(job)
         else:
-            visitor = who()
-            wait = rules().limits.spend("jobs", visitor.key) if visitor else 0
-            if wait:
-                return f"Expected at most {rules().limits.most['jobs']:,} jobs a minute, got more: wait {wait} s."
+            spend("jobs")
             context.submitter.retry(job)
-    except (IllegalMove, NoSuchJob, LedgerError) as error:
+    except (IllegalMove, NoSuchJob, LedgerError, TooManyRequests) as error:
         return _sentence(error)
     return ""
 

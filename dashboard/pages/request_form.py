@@ -31,6 +31,7 @@ from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, attributes, icon, labelled, select
 from dashboard.pages import job_progress
 from dashboard.pages.request_class import find_class, find_label
+from dashboard.security.access import TooManyRequests, spend
 from dashboard.security.prefix import local
 from dashboard.state.address import AttackAddress, ImagesAddress, SaliencyAddress
 from dashboard.state.context import Catalogue, Context, Record, current
@@ -482,6 +483,7 @@ class RequestForm:
         try:
             if typed or "all" in name:
                 condition = condition if typed else ""
+                spend("SQL statements")
                 ids = images_where(context, model, image_set, condition)
                 picked = {"where": condition}
             else:
@@ -501,7 +503,7 @@ class RequestForm:
                     "label": address.label,
                     "verdict": "right" if right else "",
                 }
-        except (InvalidRequest, AtlasError) as error:
+        except (InvalidRequest, AtlasError, TooManyRequests) as error:
             return result | {"event": job_progress.report(str(error), about=self.about(search))}
         if not ids:
             problem = f"No matching images in {image_set}."

@@ -33,6 +33,7 @@ from dashboard.pages.robustness_tables import (
     transfer_matrix,
     transfer_table,
 )
+from dashboard.security.access import TooManyRequests, spend
 from dashboard.security.prefix import local, page_path
 from dashboard.state.address import AttackAddress, RobustnessAddress
 from dashboard.state.context import Catalogue, Context, Record, current
@@ -152,9 +153,10 @@ def submit_transfer(
     context = current()
     request = {"kind": "transfer", "attacks": attacks, "judges": judges.split(","), "queue": "batch"}
     try:
+        spend("jobs")
         new = read_request(request, Stores(context.atlas, context.ledger, context.settings))
         context.submitter.submit(new)
-    except (InvalidRequest, LedgerError) as error:
+    except (InvalidRequest, LedgerError, TooManyRequests) as error:
         return html.P(f"{error}.", className="problem", role="alert"), False, no_update
     return None, True, (clock or 0) + 1
 

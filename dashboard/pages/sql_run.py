@@ -24,7 +24,7 @@ from dashboard.components.sql_result import (
     view_tabs,
 )
 from dashboard.components.sql_table import column_definitions, grid_rows
-from dashboard.security.access import rules, who
+from dashboard.security.access import TooManyRequests, spend
 from dashboard.security.prefix import page_path
 from dashboard.state.address import SQLAddress
 from dashboard.state.context import current
@@ -36,18 +36,12 @@ from db.sql.guard import RefusedSQL
 from db.sql.places import TooManyQueries
 from db.sql.runner import as_value
 
-BUCKET = "SQL statements"
-
 
 class BadLimit(ValueError):
     """The address has an impossible limit; the message is one sentence."""
 
 
-class TooMany(ValueError):
-    """The visitor has run too many statements in a minute; the message is one sentence."""
-
-
-EXPECTED = (RefusedSQL, SQLFailed, SQLStopped, TooManyQueries, BadLimit, TooMany)
+EXPECTED = (RefusedSQL, SQLFailed, SQLStopped, TooManyQueries, BadLimit, TooManyRequests)
 # Outputs of the two callbacks that draw a result, in this order: see `drawn`.
 DRAWN = (
     ("result", "children"),
@@ -155,11 +149,7 @@ def _run(asked: Asked, cancelled: Callable[[], bool]) -> Answer:
     limit = asked.given.get("limit") or str(STANDARD_ROWS)
     if not limit.isascii() or not limit.isdigit() or len(limit) > 9 or not 1 <= int(limit) <= MAX_ROWS:
         raise BadLimit(f"limit: expected a whole number from 1 to {MAX_ROWS}, got {limit!r}")
-    visitor = who()
-    wait = rules().limits.spend(BUCKET, visitor.key) if visitor else 0
-    if wait:
-        most = rules().limits.most[BUCKET]
-        raise TooMany(f"expected at most {most:,} {BUCKET} a minute, got more: wait {wait} s")
+    spend("SQL statements")
     disconnected = client_gone()
     values = {name: as_value(value) for name, value in asked.values().items()}
     return Answer.read(

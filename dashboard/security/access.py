@@ -25,6 +25,14 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 MAX_NAME = 100
 
 
+class TooManyRequests(ValueError):
+    """The visitor has used up a rate limit; the message is one sentence, `wait` the seconds until the next token."""
+
+    def __init__(self, name: str, most: int, wait: int) -> None:
+        super().__init__(f"expected at most {most:,} {name} a minute, got more: wait {wait} s")
+        self.wait = wait
+
+
 class NoLogin(RuntimeError):
     """The dashboard would be reachable from other machines without authentication; the message is one sentence."""
 
@@ -110,6 +118,24 @@ def rules() -> Access:
 def who() -> Visitor | None:
     """Sender of the current request; None if it was not authenticated, as on the login page."""
     return cast(Visitor | None, flask.g.get("visitor"))
+
+
+def spend(name: str) -> None:
+    """Take one of the visitor's tokens from a bucket of `limits`.
+
+    The middleware does so for routes. Callbacks of pages share one route: those that submit a job or run a
+    user's SQL call this.
+
+    Raises:
+        TooManyRequests: there is none left.
+    """
+    visitor = who()
+    if visitor is None:
+        return
+    limits = rules().limits
+    wait = limits.spend(name, visitor.key)
+    if wait:
+        raise TooManyRequests(name, limits.most[name], wait)
 
 
 def is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ from dash import Dash
 from dashboard.api.answers import answer
 from dashboard.api.uploads import MAX_LIST, MAX_PIECE
 from dashboard.security import headers
-from dashboard.security.access import EXTENSION, Access, address_key, rules
+from dashboard.security.access import EXTENSION, Access, TooManyRequests, address_key, rules, spend
 from dashboard.security.limits import Limits, spent_by
 from dashboard.security.login import login, login_address, open_sessions
 from dashboard.security.origins import from_elsewhere, own_hosts, wrong_host
@@ -83,13 +83,11 @@ def pass_on(own: frozenset[str]) -> flask.Response | None:
         return _ask_for_login(access)
     flask.g.visitor = visitor
     bucket = spent_by(request.method, request.url_rule.rule if request.url_rule else "")
-    wait = access.limits.spend(bucket, visitor.key) if bucket else 0
-    if wait:
-        return refuse(
-            429,
-            f"expected at most {access.limits.most[bucket or '']:,} {bucket} a minute, got more: wait {wait} s",
-            wait=wait,
-        )
+    try:
+        if bucket:
+            spend(bucket)
+    except TooManyRequests as error:
+        return refuse(429, str(error), wait=error.wait)
     return None
 
 

@@ -3,14 +3,24 @@
 import dataclasses
 import threading
 import time
+import types
+from collections.abc import Iterator
 
 import flask
 import pytest
 from flask.testing import FlaskClient
 
 from dashboard.app import create_app
+from dashboard.pages import images_add_steps, job_progress, jobs, request_form, robustness, saliency, sql_run
+from dashboard.pages.images_add_steps import Adding
+from dashboard.security.access import TooManyRequests, Visitor, spend
 from dashboard.security.limits import MAX_KNOWN, Limits, spent_by
+from dashboard.state.context import EXTENSION, Context
+from dashboard.state.sql_address import Asked
+from db.queries.jobs import count_jobs
 from db.settings import Settings
+from workers.jobs.kind import Stores
+from workers.jobs.registry import read_request
 
 ADA, BEN = {"REMOTE_ADDR": "10.0.0.1"}, {"REMOTE_ADDR": "10.0.0.2"}
 
@@ -120,3 +130,45 @@ def test_every_route_that_submits_or_runs_sql_is_counted(server: flask.Flask) ->
         ("GET", "/download/sql.<form>"): "SQL statements",
         ("GET", "/choices/where.json"): "SQL statements",
     }
+
+
+@pytest.fixture
+def exhausted(server: flask.Flask) -> Iterator[Context]:
+    """A request of a user who may neither submit a job nor run a statement for now."""
+    with server.test_request_context("/", environ_base=ADA):
+        flask.g.visitor = Visitor("", "ada")
+        for name, count in (("jobs", 3), ("SQL statements", 2)):
+            for _ in range(count):
+                spend(name)
+        yield server.extensions[EXTENSION]
+
+
+def test_every_callback_that_submits_a_job_is_counted(exhausted: Context) -> None:
+    stores = Stores(exhausted.atlas, exhausted.ledger, exhausted.settings)
+    new = read_request({"kind": "index", "model": "efficientnet-lite0", "images": "painted"}, stores)
+    before = count_jobs(exhausted.ledger)
+    state = Adding(fields={"name": "painted"}, step="imported")
+    sentences = {
+        "forms": job_progress.attempt(lambda: job_progress.submit(new))["sentence"],
+        "Retry of forms": job_progress.attempt(lambda: job_progress._act("retry", 1))["sentence"],
+        "Retry of the Jobs page": jobs.move_job("retry", 1).lower(),
+        "Test transfer": robustness.submit_transfer(1, "1", "other", 0)[0].children,
+        "image sets": images_add_steps.indexed(exhausted, state, "efficientnet-lite0").error,
+    }
+    refused = "expected at most 3 jobs a minute, got more: wait "
+    assert [name for name, sentence in sentences.items() if not sentence.startswith(refused)] == []
+    assert count_jobs(exhausted.ledger) == before
+
+
+def test_every_callback_that_runs_a_user_s_sql_is_counted(
+    exhausted: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = "expected at most 2 SQL statements a minute, got more: wait "
+    with pytest.raises(TooManyRequests, match=refused):
+        sql_run._run(Asked.read("?q=SELECT 1"), lambda: False)
+    page = saliency.read_page(exhausted, exhausted.catalogue(), "")
+    filled = saliency.FORM.fill(exhausted, page, "")["filled"]
+    entered = [{"prop_id": "saliency-where.n_submit", "value": 1}]
+    monkeypatch.setattr(request_form, "ctx", types.SimpleNamespace(triggered=entered))
+    picked = saliency.FORM._picked([], "width > 1", 1, None, None, None, None, filled, None, "")
+    assert picked["event"]["sentence"].startswith(refused)
