@@ -86,8 +86,4 @@ def module_file(version: str, name: str) -> flask.Response:
 def _modules() -> dict[str, Path]:
     """Files by their paths below MODULES."""
     found = [*MODULES.glob("*.js"), *MODULES.glob("vendor/*.js")]
-    return {
-        path.relative_to(MODULES).as_posix(): path
-        for path in sorted(found)
-        if not path.name.endswith(".config.js")
-    }
+    return {path.relative_to(MODULES).as_posix(): path for path in sorted(found)}

@@ -2,6 +2,7 @@
    classes, and the marker of the curve. Words and numbers come from pages/attack_step.py. */
 import { attackedPixels } from "./attacked.js";
 import { address, make } from "./base.js";
+import { loadMap, loadPicture } from "./heat.js";
 import { convscope } from "./namespace.js";
 
 /** @typedef {{ name: string, share: number, words: string, marked: boolean }} Top */
@@ -103,8 +104,8 @@ convscope.showStep = async function (position, values, before) {
     const canvases = section.querySelectorAll("canvas");
     try {
         const [picture, change] = await Promise.all([
-            convscope.loadPicture(values.before),
-            values.signs ? convscope.loadPicture(values.signs) : convscope.loadMap(values.change),
+            loadPicture(values.before),
+            values.signs ? loadPicture(values.signs) : loadMap(values.change),
         ]);
         if (wanted !== now) return now;
         const after = attackedPixels(picture, change, step.reached, values.eight_bit);

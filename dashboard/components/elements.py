@@ -248,3 +248,17 @@ def pager(words: str, *, previous: str | None, following: str | None) -> Compone
         className="pager",
         **attributes(aria_label="Pages of the list"),
     )  # fmt: skip
+
+
+def progress_bar(share: float, words: str, state: str = "") -> Component:
+    """The finished share of a job (0 to 1) as a bar, with its count in words."""
+    share = min(1.0, max(0.0, share))
+    track = html.Div(
+        html.Div(className="job-fill", style={"width": f"{100 * share:.1f}%"}),
+        className="job-track",
+        role="progressbar",
+        **attributes(
+            aria_valuenow=str(round(100 * share)), aria_valuemin="0", aria_valuemax="100", aria_label=words
+        ),
+    )
+    return html.Div([track, html.Span(words, className="num")], className=f"job-bar {state}".strip())

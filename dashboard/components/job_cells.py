@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from dash import html
 
+from dashboard.components import elements
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import duration, rough_duration, when
 from dashboard.state.address import JobsAddress
 from dashboard.state.context import Record
+from db.ledger.tables import UNFINISHED
 
-UNFINISHED = ("queued", "running")
 # A job of these kinds has one item: its progress is a share, not a count.
 OF_ONE_ITEM = ("import", "index")
 # Windows in which an opened job is beside the table, not above it: as in `assets/style.css`.
@@ -80,15 +81,7 @@ def progress_bar(job: Record) -> Component:
         words = f"{int(100 * share)} %"
     if job["items_failed"]:
         words += f", {job['items_failed']:,} failed"
-    track = html.Div(
-        html.Div(className="job-fill", style={"width": f"{100 * share:.1f}%"}),
-        className="job-track",
-        role="progressbar",
-        **attributes(
-            aria_valuenow=str(round(100 * share)), aria_valuemin="0", aria_valuemax="100", aria_label=words
-        ),
-    )
-    return html.Div([track, html.Span(words, className="num")], className=f"job-bar {job['state']}")
+    return elements.progress_bar(share, words, job["state"])
 
 
 def _pace(job: Record) -> Component:

@@ -22,6 +22,7 @@ from db.atlas.image_sets import set_name_problem
 from db.atlas.store import AtlasError
 from db.ledger.engine import LedgerError
 from db.ledger.jobs import IllegalMove, NewJob, NoSuchJob
+from db.ledger.tables import UNFINISHED
 from db.queries import jobs as job_queries
 from db.stores.uploads import NoSuchUpload, UploadRefused
 from workers.jobs.kind import Stores
@@ -261,7 +262,7 @@ def followed(context: Context, state: Adding) -> tuple[Adding, Record | None]:
     except LedgerError as error:
         return failed(state, _sentence(error)), None
     state = replace(state, error="")
-    if job["state"] in ("queued", "running"):
+    if job["state"] in UNFINISHED:
         return state, job
     if job["state"] != "done":
         reason = job["error"] or f"Job {state.job} was cancelled."

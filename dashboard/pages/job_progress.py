@@ -22,7 +22,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.api.answers import job_record
-from dashboard.components.elements import Component, icon
+from dashboard.components.elements import Component, icon, progress_bar
 from dashboard.components.formatting import duration
 from dashboard.security.access import TooManyRequests, spend
 from dashboard.security.prefix import local
@@ -30,10 +30,10 @@ from dashboard.state.context import Record, current
 from dashboard.state.ids import LOCATION, make_id
 from db.ledger.engine import LedgerError
 from db.ledger.jobs import IllegalMove, NewJob, NoSuchJob
+from db.ledger.tables import UNFINISHED
 from db.queries import jobs as job_queries
 from workers.requests.parameters import InvalidRequest
 
-UNFINISHED = ("queued", "running")
 MILLISECONDS = 1000
 REFUSALS = (LedgerError, IllegalMove, NoSuchJob, InvalidRequest, TooManyRequests)
 # What the items of a kind are called.
@@ -196,7 +196,7 @@ def _line(page: str, job: Mapping[str, Any]) -> Component:
         [
             html.A(f"Job {job['job']}", href=local(f"/jobs?job={job['job']}"), className="num"),
             html.Span("cancelling" if job["cancel_requested"] and running else job["state"]),
-            bar(job["progress"], words, job["state"]),
+            progress_bar(job["progress"], words, job["state"]),
             button,
             html.P(job["note"], className="num quiet job-note") if note else None,
             html.P(job["error"], className="problem") if failed else None,
@@ -211,25 +211,6 @@ def _button(page: str, job: Mapping[str, Any], act: str, symbol: str, text: str)
         id={"page": page, "act": act, "job": job["job"]},
         type="button",
         className="btn btn-sm btn-quiet",
-    )
-
-
-def bar(share: float, words: str, state: str = "") -> Component:
-    """A progress bar (0 to 1) with its count in words."""
-    share = min(1.0, max(0.0, share))
-    aria: Any = {
-        "aria-valuenow": round(100 * share),
-        "aria-valuemin": 0,
-        "aria-valuemax": 100,
-        "aria-label": words,
-    }
-    fill = html.Div(className="job-fill", style={"width": f"{100 * share:.1f}%"})
-    return html.Div(
-        [
-            html.Div(fill, className="job-track", role="progressbar", **aria),
-            html.Span(words, className="num"),
-        ],
-        className=f"job-bar {state}".strip(),
     )
 
 

@@ -24,7 +24,7 @@ from dashboard.components import elements as components
 from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes, labelled, select
 from dashboard.components.formatting import count
-from dashboard.components.job_cells import UNFINISHED, cells
+from dashboard.components.job_cells import cells
 from dashboard.components.job_details import MAX_ITEMS, action_id, job_details, job_parts, part_id
 from dashboard.pages.page import Page
 from dashboard.security.access import TooManyRequests, spend
@@ -34,7 +34,7 @@ from dashboard.state.context import Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
 from db.ledger.engine import LedgerError
 from db.ledger.jobs import IllegalMove, NoSuchJob
-from db.ledger.tables import STATES
+from db.ledger.tables import STATES, UNFINISHED
 from db.queries import jobs as job_queries
 from workers.jobs.registry import JOB_KINDS
 

@@ -39,6 +39,7 @@ from dashboard.state.address import AttackAddress, RobustnessAddress
 from dashboard.state.context import Catalogue, Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
 from db.ledger.engine import LedgerError
+from db.ledger.tables import UNFINISHED
 from db.queries import jobs as job_queries
 from db.queries import robustness as robustness_queries
 from workers.jobs.kind import Stores
@@ -190,7 +191,7 @@ def page(
     images = next(row["images"] for row in catalogue.image_sets if row["image_set"] == image_set)
     running = job_queries.jobs(
         context.ledger,
-        states=("queued", "running"),
+        states=UNFINISHED,
         kinds=("attack", "transfer"),
         image_set=image_set,
         limit=5,
@@ -259,17 +260,8 @@ def _job_line(job: Record) -> Component:
         [
             html.A(f"Job {job['job']}", href=local(f"/jobs?job={job['job']}"), className="num"),
             html.Span(job["state"]),
-            html.Div(
-                [
-                    html.Div(
-                        html.Div(className="job-fill", style={"width": f"{100 * record['progress']:.1f}%"}),
-                        className="job-track",
-                    ),
-                    html.Span(
-                        f"{done} {'attacks' if job['kind'] == 'attack' else 'predictions'}", className="num"
-                    ),
-                ],
-                className="job-bar",
+            components.progress_bar(
+                record["progress"], f"{done} {'attacks' if job['kind'] == 'attack' else 'predictions'}"
             ),
         ],
         className="job-now",

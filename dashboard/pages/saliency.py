@@ -39,6 +39,7 @@ from dashboard.state.address import SaliencyAddress
 from dashboard.state.context import Catalogue, Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
 from db.ledger.engine import LedgerError
+from db.ledger.tables import UNFINISHED
 from db.queries import jobs as job_queries
 from workers.attribution.registry import METHODS
 from workers.requests.images import short_ids
@@ -305,7 +306,7 @@ def page_values(
             maps,
             opens=large_map.OPENED,
             failed=failed,
-            state=state if state in job_progress.UNFINISHED else "",
+            state=state if state in UNFINISHED else "",
         ),
         "legend": map_display.legend_words(page["unit"], dtypes),
         "steps": page["steps"],
@@ -334,7 +335,7 @@ def _scoring(context: Context, page: Record) -> int | None:
         return None
     found = job_queries.jobs(
         context.ledger,
-        states=("queued", "running", "failed", "cancelled"),
+        states=(*UNFINISHED, "failed", "cancelled"),
         kinds=("faithfulness",),
         image_set=page["image_set"],
         limit=20,

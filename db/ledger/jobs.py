@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db.ledger.engine import Ledger, moment
 from db.ledger.set_states import SetChanged, check_unchanged
-from db.ledger.tables import Attack, Job, JobItem, SaliencyMap
+from db.ledger.tables import UNFINISHED, Attack, Job, JobItem, SaliencyMap
 
 Record = dict[str, Any]
 # Allowed transitions. A finished job is queued again by `retry`, or by submitting the same request again.
@@ -27,7 +27,7 @@ MOVES: dict[str, tuple[str, ...]] = {
     "failed": ("queued",),
     "cancelled": ("queued",),
 }
-ENDED = tuple(state for state in MOVES if state not in ("queued", "running"))
+ENDED = tuple(state for state in MOVES if state not in UNFINISHED)
 
 
 class NoSuchJob(LookupError):
@@ -103,8 +103,8 @@ def submit_job(ledger: Ledger, new: NewJob, *, set_changes: int | None = None) -
                     return _insert_job(connection, new), True
                 if found.state in ("failed", "cancelled"):
                     return found.job, _requeue(connection, found.job)
-                if found.state in ("queued", "running"):
-                    withdraw = update(Job).where(Job.job == found.job, Job.state.in_(("queued", "running")))
+                if found.state in UNFINISHED:
+                    withdraw = update(Job).where(Job.job == found.job, Job.state.in_(UNFINISHED))
                     connection.execute(withdraw.values(cancel_requested=False))
                 return found.job, False
         except IntegrityError:

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 STATES = ("queued", "running", "done", "failed", "cancelled")
+UNFINISHED = STATES[:2]
 ITEM_STATES = ("queued", "done", "failed")
 QUEUES = ("interactive", "batch")
 OUTCOMES = ("flipped", "resisted", "no_gradient")

@@ -8,7 +8,7 @@ from sqlalchemy import Select, func, select
 
 from db.ledger.engine import Ledger, present
 from db.ledger.jobs import NoSuchJob, Record
-from db.ledger.tables import ImageImport, Job, JobItem, MapScore, SaliencyMap, Worker
+from db.ledger.tables import UNFINISHED, ImageImport, Job, JobItem, MapScore, SaliencyMap, Worker
 
 # A worker without a heartbeat for this long is reported as silent; heartbeats come every two seconds.
 SILENT_SECONDS = 15.0
@@ -209,7 +209,7 @@ def unfinished_uploads(ledger: Ledger) -> set[str]:
     """Keys of the uploads that unfinished jobs need."""
     with ledger.read() as connection:
         rows = connection.execute(
-            select(Job.parameters).where(Job.kind == "import", Job.state.in_(("queued", "running")))
+            select(Job.parameters).where(Job.kind == "import", Job.state.in_(UNFINISHED))
         ).scalars()
         return {str(asked["upload"]) for asked in rows if "upload" in asked}
 

@@ -21,6 +21,7 @@ from db.ledger.engine import Ledger, now
 from db.ledger.request_identity import content_key, key_in_set
 from db.ledger.set_states import begin_change, end_change, set_changes_of
 from db.ledger.tables import (
+    UNFINISHED,
     Attack,
     AttackAblation,
     AttackLayer,
@@ -123,7 +124,7 @@ ORDER BY r.model""",
             maps=count(SaliencyMap),
             attacks=count(Attack),
             jobs=count(Job),
-            unfinished=count(Job, Job.state.in_(("queued", "running"))),
+            unfinished=count(Job, Job.state.in_(UNFINISHED)),
             queries=list(connection.execute(naming.order_by(SavedQuery.name)).scalars()),
         )
     # an interrupted removal can be repeated
@@ -247,9 +248,7 @@ def remove_builds(home: Path, image_set: str) -> None:
 
 def _check_idle(connection: Connection, image_set: str) -> None:
     numbers = connection.execute(
-        select(Job.job)
-        .where(Job.image_set == image_set, Job.state.in_(("queued", "running")))
-        .order_by(Job.job)
+        select(Job.job).where(Job.image_set == image_set, Job.state.in_(UNFINISHED)).order_by(Job.job)
     ).scalars()
     waiting = list(numbers)
     if waiting:
