@@ -33,6 +33,14 @@ Name = Annotated[
 ]
 JobNumber = Annotated[int, Meta(ge=0, description="Number of a job.")]
 MapNumber = Annotated[int, Meta(ge=0, description="Number of a map.")]
+Clip = Annotated[
+    float,
+    Meta(
+        ge=heat.LOWEST_CLIP,
+        le=heat.HIGHEST_CLIP,
+        description="Percentile of the absolute values at which the colors end.",
+    ),
+]
 Steps = Annotated[int, Meta(ge=2, le=MAX_STEPS)]
 JobRequest = NewType("JobRequest", dict[str, Any])  # one of the requests of the kinds, by its member `kind`
 _AT_JOB = {"location": "Address of the job."}
@@ -219,14 +227,7 @@ class MapImageQuery(Query):
             "magnitudes.",
         ),
     ] = ""
-    clip: Annotated[
-        float,
-        Meta(
-            ge=heat.LOWEST_CLIP,
-            le=heat.HIGHEST_CLIP,
-            description="Percentile of the absolute values at which the colors end.",
-        ),
-    ] = heat.DEFAULT_CLIP
+    clip: Clip = heat.DEFAULT_CLIP
     high: (
         Annotated[
             float, Meta(ge=0, le=1e30, description="Value at which the colors end, instead of a percentile.")
@@ -247,7 +248,7 @@ class MapImageQuery(Query):
 def map_picture(map: MapNumber, query: MapImageQuery) -> flask.Response:
     """The map as a color image, overlaid on the input at the requested strength."""
     found = _map(map)
-    colours = query.colours or (heat.DIVERGING if found["signed"] else "inferno")
+    colours = query.colours or heat.table_for(signed=found["signed"])
     values = current().results.read_array(found["file"])
     top = heat.highest(values, query.clip) if query.high is UNSET else query.high
     pixels = heat.colourise(values, colours=colours, high=top)

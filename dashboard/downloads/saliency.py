@@ -14,8 +14,10 @@ import pyarrow as pa
 from msgspec import UNSET, Meta, UnsetType
 
 from dashboard.api.answers import STATUS, NotFound, file_name, result_line
+from dashboard.api.routes import Clip
 from dashboard.api.routing import DOWNLOAD_ERRORS, Query, Routes, Spreadsheet
 from dashboard.components.formatting import activation, percent
+from dashboard.pages.map_display import CHOICES, DEFAULT_STRENGTH
 from dashboard.pages.request_state import chosen_here
 from dashboard.pages.saliency import MAX_MAPS, ask, read_page
 from dashboard.pictures import figure, heat
@@ -31,9 +33,6 @@ from workers.requests.members import one_of
 from workers.requests.parameters import MAX_NUMBER, InvalidRequest
 from workers.requests.saliency import DEFAULT_STEPS, MAX_STEPS
 
-DEFAULT_STRENGTH = 0.65
-SCALES = ("own", "model", "all")
-VIEWS = ("overlay", "map", "error")
 NO_FACTS = (
     "key",
     "question",
@@ -78,7 +77,7 @@ class View(Query):
 
     job: _Job | UnsetType = UNSET
     steps: _Steps = DEFAULT_STEPS
-    view: Annotated[str, one_of(VIEWS, "What is shown of a map.")] = "overlay"
+    view: Annotated[str, one_of(tuple(CHOICES["view"]), "What is shown of a map.")] = "overlay"
     strength: Annotated[float, Meta(ge=0, le=1, description="Opacity of the map over the image.")] = (
         DEFAULT_STRENGTH
     )
@@ -90,22 +89,16 @@ class View(Query):
         ),
     ] = "auto"
     scale: Annotated[
-        str, one_of(SCALES, "Which maps share a color scale: none, those of a model, or all.")
+        str,
+        one_of(tuple(CHOICES["scale"]), "Which maps share a color scale: none, those of a model, or all."),
     ] = "own"
-    clip: Annotated[
-        float,
-        Meta(
-            ge=heat.LOWEST_CLIP,
-            le=heat.HIGHEST_CLIP,
-            description="Percentile of the absolute values at which the colors end.",
-        ),
-    ] = heat.DEFAULT_CLIP
+    clip: Clip = heat.DEFAULT_CLIP
 
     def colours_of(self, signed: bool) -> str:
         """The color map of a figure with signed or unsigned maps."""
         if self.colours != "auto":
             return self.colours
-        return heat.DIVERGING if signed and self.view != "error" else "inferno"
+        return heat.table_for(signed=signed and self.view != "error")
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def constants() -> Record:
     return {
         "methods": {name: method.facts() for name, method in ATTACKS.items()},
         "maps": [dataclasses.asdict(parameter) for parameter in MAP_PARAMETERS],
-        "colours": {name: list(heat.COLOUR_MAPS[name]) for name in ("inferno", heat.DIVERGING)},
+        "colours": {name: list(heat.COLOUR_MAPS[name]) for name in (heat.PLAIN, heat.DIVERGING)},
         "diverging": heat.DIVERGING,
         "most": MAX_SHOWN,
     }

@@ -21,7 +21,6 @@ from workers.requests.parameters import Parameter
 Record = Mapping[str, Any]
 COMPUTE = make_id("attack", "compute")
 SHOWN_MAPS = make_id("attack", "shownmaps")
-COLOURS = "inferno"
 TITLES = {
     "clean": "Before",
     "attacked": "After, same class",
@@ -174,7 +173,7 @@ def _figure(found: Record, part: str, title: str, words: str, *, ends: Mapping[s
         **attributes(
             aria_label=title,
             data_map=address,
-            data_colours=heat.DIVERGING if part == "difference" else COLOURS,
+            data_colours=heat.table_for(signed=part == "difference"),
             data_high=str(ends["map" if part == "map" else "difference"]),
         ),
     )

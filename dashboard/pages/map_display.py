@@ -17,10 +17,11 @@ from dashboard.components.elements import Component, attributes, labelled, selec
 from dashboard.pictures import heat
 from dashboard.state.context import Record
 
+DEFAULT_STRENGTH = 0.65
 # Options and their defaults, which the address leaves out; in the order of the address.
 DEFAULTS: dict[str, str | float] = {
     "view": "overlay",
-    "strength": 0.65,
+    "strength": DEFAULT_STRENGTH,
     "wipe": 0.0,
     "colours": "auto",
     "scale": "own",

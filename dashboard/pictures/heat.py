@@ -26,6 +26,11 @@ DIVERGING = "rdbu"  # of signed maps
 PLAIN = "inferno"  # of others
 
 
+def table_for(*, signed: bool) -> str:
+    """The color map of maps if nobody chose one."""
+    return DIVERGING if signed else PLAIN
+
+
 def _table(stops: list[str]) -> tuple[tuple[int, int, int], ...]:
     """256 colors, linearly interpolated between the stops."""
     rgb = np.array(
