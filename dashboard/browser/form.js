@@ -69,3 +69,9 @@ globalThis.document?.addEventListener(
     },
     true,
 );
+
+/* Cancel and Retry of the lines of jobs, see pages/job_progress.py. */
+globalThis.document?.addEventListener("click", (event) => {
+    const { page, act, job } = hit(event, "button[data-act]")?.dataset ?? {};
+    if (act) ns.set_props(`${page}-pressed`, { data: { act, job: Number(job), at: Date.now() } });
+});

@@ -5,7 +5,7 @@ unfinished.
 
     page callback --> watch(jobs) --> outputs(page): lines, and whether the interval runs
     interval --> page callback      (the page sees new results at the same time)
-    Cancel, Retry --> ledger --> event(page) --> page callback
+    Cancel, Retry --(browser)--> pressed --> ledger --> event(page) --> page callback
 
 A page puts `layout` where the lines shall appear, spreads `outputs` into the outputs of its callback, and
 returns `watch(...)` for them. `ticks` and `event` are inputs of that callback. Its own buttons report what
@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import flask
-from dash import ALL, Dash, Input, Output, State, ctx, dcc, html
-from dash.exceptions import PreventUpdate
+from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.api.answers import job_record
-from dashboard.components.elements import Component, icon, progress_bar
+from dashboard.components.elements import Component, attributes, icon, progress_bar
 from dashboard.components.formatting import duration
 from dashboard.security.access import TooManyRequests, spend
 from dashboard.security.prefix import local
@@ -74,6 +73,7 @@ def layout(page: str) -> Component:
             html.Div(id=make_id(page, "hint")),
             dcc.Interval(id=make_id(page, "ticks"), interval=MILLISECONDS, disabled=True),
             dcc.Store(id=make_id(page, "event")),
+            dcc.Store(id=make_id(page, "pressed")),
         ],
         className="job-line",
         role="status",
@@ -206,26 +206,24 @@ def _line(page: str, job: Mapping[str, Any]) -> Component:
 
 
 def _button(page: str, job: Mapping[str, Any], act: str, symbol: str, text: str) -> Component:
+    """A button whose clicks `browser/form.js` reports: one with an id would trigger each time it is drawn again."""
     return html.Button(
         [icon(symbol), text],
-        id={"page": page, "act": act, "job": job["job"]},
         type="button",
         className="btn btn-sm btn-quiet",
+        **attributes(data_page=page, data_act=act, data_job=str(job["job"])),
     )
 
 
 def register(app: Dash, page: str, about: Callable[[str | None], str]) -> None:
     """Register Cancel and Retry of a page's lines; `about` names the request of an address, as in `report`."""
 
-    def act(_clicks: list[int | None], search: str | None) -> Record:
-        pressed = ctx.triggered_id
-        if not isinstance(pressed, dict) or not ctx.triggered[0]["value"]:
-            raise PreventUpdate  # buttons that have just appeared
+    def act(pressed: Record, search: str | None) -> Record:
         return attempt(lambda: _act(pressed["act"], pressed["job"]), about=about(search))
 
     app.callback(
         reports(page),
-        Input({"page": page, "act": ALL, "job": ALL}, "n_clicks"),
+        Input(make_id(page, "pressed"), "data"),
         State(LOCATION, "search"),
         prevent_initial_call=True,
     )(act)

@@ -179,7 +179,7 @@ def test_wrong_addresses_are_said_in_a_sentence(page: Page, lab: tuple[str, Sett
         ("method=lime", "method: expected one of"),
         ("p_samples=0", "samples: expected a whole number from 1 to 1000"),
         ("models=nobody", "models: 'nobody' is not indexed"),
-        ("target=cat", "target: expected prediction, label or the index of a class"),
+        ("target=cat", "target: expected prediction, label or a class index"),
         ("ids=0-35&models=efficientnet-lite0,small-convnext&p_sigma=1", "has no parameter 'sigma'"),
     ]:
         page.goto(f"{url}/saliency?model=efficientnet-lite0&images=samples&{query}")
