@@ -90,16 +90,38 @@ def addresses(app: Dash) -> list[str]:
     return found
 
 
+# Keys of the elements that every SQL page shows; of other patterns a page may show none.
+SHOWN = {"sql_side": ("examples", "tables", "saved"), "sql_columns": ("images",), "sql_table": ("images",)}
+
+
 def callbacks(app: Dash, page: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what a browser that shows `page` sends for each server callback."""
     known = {"pathname": page, "search": f"?{ADDRESS}"}
-    subject = {"path": page, "model": "synthetic", "images": "painted"}
+    stored = {
+        "shell-subject": {"path": page, "model": "synthetic", "images": "painted"},
+        "saliency-pressed": {"act": "cancel", "job": 1},
+    }
 
     def given(one: dict[str, str]) -> dict[str, Any] | list[Any]:
         if one["id"].startswith("{"):
-            return []  # a pattern, of which the page shows no element
-        value = known.get(one["property"])
-        return one | {"value": subject if one["id"] == "shell-subject" else value}
+            return matching(one)
+        return one | {"value": stored.get(one["id"], known.get(one["property"]))}
+
+    def matching(one: dict[str, str]) -> dict[str, Any] | list[Any]:
+        """What a pattern finds on the page: an element per key in SHOWN, or one element where it is MATCH."""
+        pattern = json.loads(one["id"])
+        keys = SHOWN.get(pattern.get("type", ""), ())
+        wild = next(name for name, key in pattern.items() if isinstance(key, list))
+        found = [one | {"id": pattern | {wild: key}, "value": None} for key in keys]
+        return found[0] if pattern[wild] == ["MATCH"] else found
+
+    def changed(one: dict[str, Any] | list[Any]) -> list[str]:
+        """The element that triggers the callback: the first, if there is any."""
+        if isinstance(one, list):
+            return changed(one[0]) if one else []
+        key = one["id"]
+        name = key if isinstance(key, str) else json.dumps(key, sort_keys=True, separators=(",", ":"))
+        return [f"{name}.{one['property']}"]
 
     for output, callback in app.callback_map.items():
         if "callback" not in callback or output.startswith("_pages_dummy"):
@@ -108,15 +130,16 @@ def callbacks(app: Dash, page: str) -> Iterator[tuple[str, dict[str, Any]]]:
         outputs: list[Any] = [
             {"id": name.rsplit(".", 1)[0], "property": name.rsplit(".", 1)[1].split("@")[0]} for name in names
         ]
-        outputs = [[] if one["id"].startswith("{") else one for one in outputs]  # patterns, likewise
+        inputs = [given(one) for one in callback["inputs"]]
+        outputs = [given(one) if one["id"].startswith("{") else one for one in outputs]
         yield (
             output[:60],
             {
                 "output": output,
                 "outputs": outputs if output.startswith("..") else outputs[0],
-                "inputs": [given(one) for one in callback["inputs"]],
+                "inputs": inputs,
                 "state": [given(one) for one in callback["state"]],
-                "changedPropIds": [f"{one['id']}.{one['property']}" for one in callback["inputs"][:1]],
+                "changedPropIds": changed(inputs[0]),
             },
         )
 

@@ -265,7 +265,7 @@ def test_a_folder_of_the_server_takes_a_labels_file_below_the_same_roots(
         refused(str(root / "note.doc"))
         == f"labels: note.doc is not a table: expected {VALID} with one row per image"
     )
-    assert refused(3) == "labels: expected a file path, got 3"
+    assert refused(3) == "labels: expected the path of a file, got 3"
     job = client.run("/api/jobs", labels=str(root / "truth.tsv"), **asked)
     assert job["state"] == "done", job["error"]
     assert client.labels() == {"a.jpg": ("cat", "train"), "b.jpg": ("dog", "val"), "c.jpg": (None, None)}

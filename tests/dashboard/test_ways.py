@@ -98,7 +98,7 @@ def test_all_channels_activated_by_an_image_can_be_shown(
     assert channels is not None
     assert sum(len(group["chips"]) for group in channels["groups"]) == total
     assert not any(group["more"] for group in channels["groups"])
-    assert "Show at most 2 of a layer" in text(page)
+    assert "Show at most 2 per layer" in text(page)
     assert context.atlas
 
 

@@ -151,9 +151,9 @@ REFUSED = [
     ("\ufeffDROP TABLE images", "DROP is refused"),
     ("DROP\u00a0TABLE images", "DROP is refused"),
     ("SELECT 1\0; DROP TABLE images", "NUL"),
-    ("", "there is no statement"),
-    ("-- nothing", "there is no statement"),
-    ("SELECT " + "1 + " * 40_000 + "1", "up to 100,000"),
+    ("", "the statement is empty"),
+    ("-- nothing", "the statement is empty"),
+    ("SELECT " + "1 + " * 40_000 + "1", "the limit is 100,000"),
 ]
 
 # Statements that run, and are stopped or fail at their limits.

@@ -108,7 +108,7 @@ def test_labels_that_mean_nothing_are_called_guessing_and_nothing_else_is_blamed
 def test_a_few_images_allow_no_verdict(lite0: VisionModel, labelled: Labelled) -> None:
     found = diagnose(lite0, labelled[:5])
     assert not found.healthy
-    assert found.sentence.startswith("Too few images for a verdict (5, at least 20 are needed)")
+    assert found.sentence.startswith("Too few images for a verdict (5, at least 20 needed)")
 
 
 def test_alternatives_are_tried_on_the_first_images_only(lite0: VisionModel, labelled: Labelled) -> None:
