@@ -2,7 +2,8 @@
 
 Callbacks::
 
-    poll --(browser fetches /status.json)--> work --(browser)--> running jobs
+    poll --(browser fetches /status.json)--> notice that no server answers
+                                         +--> work --> running jobs, first run
                                          +--> status -+
     address --(browser)--> subject -------------------+--> links, pickers, corner
     pickers --(browser)--> address
@@ -21,16 +22,15 @@ from dash.exceptions import PreventUpdate
 
 from dashboard.api.status import status, work
 from dashboard.components.callbacks import in_browser
+from dashboard.components.corner import busy_corner, corner
 from dashboard.components.elements import attributes, icon, select
-from dashboard.components.formatting import count, duration, when
+from dashboard.components.onboarding import first_run_line
 from dashboard.pages import images_add, images_manage
 from dashboard.pages.registry import LINKED, PAGES
 from dashboard.security.access import who
 from dashboard.security.prefix import local
-from dashboard.state.address import (
-    PatchesAddress,
-)
-from dashboard.state.context import Catalogue, current
+from dashboard.state.address import PatchesAddress
+from dashboard.state.context import current
 from dashboard.state.ids import LOCATION, make_id
 
 POLL_MILLISECONDS = 4000
@@ -38,6 +38,7 @@ POLL_MILLISECONDS = 4000
 
 def layout() -> Any:
     """The shell around the page; rebuilt for each visit, so it starts with the current status."""
+    now = work(current())
     return html.Div(
         [
             html.A("Skip to content", href="#content", className="skip"),
@@ -73,7 +74,7 @@ def layout() -> Any:
                         id=make_id("shell", "busy"),
                         href=local("/jobs"),
                         className="corner busy-corner",
-                        hidden=True,
+                        **busy_corner(now),
                     ),
                     html.Div(id=make_id("shell", "corner"), className="corner", role="status"),
                     html.Button(
@@ -90,22 +91,36 @@ def layout() -> Any:
             ),
             html.Div(id="away", role="alert"),
             html.Div(id=make_id("shell", "fault"), role="alert"),
-            html.Div(id="first-run", hidden=True, role="region", **attributes(aria_label="First run")),
+            html.Div(
+                id="first-run",
+                role="region",
+                **first_run_line(now["first_run"]),
+                **attributes(aria_label="First run"),
+            ),
             html.Main(dash.page_container, id="content", tabIndex="-1"),
             images_add.dialog(),
             images_manage.dialog(),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),
             dcc.Store(id=make_id("shell", "status"), data=status(current())),
-            dcc.Store(id=make_id("shell", "work"), data=work(current())),
-            html.Div(id=make_id("shell", "told"), hidden=True),
+            dcc.Store(id=make_id("shell", "work"), data=now),
+            dcc.Store(id=make_id("shell", "notices"), data=_notices()),
             dcc.Store(id=make_id("shell", "subject")),
             dcc.Store(id=make_id("shell", "filled")),
-            dcc.Store(id=make_id("shell", "colours")),
+            dcc.Store(id=make_id("shell", "theme_name")),
             html.Div(id="tip", role="tooltip", hidden=True),
         ],
         className="app",
         **attributes(data_pages=" ".join(page.path for page in PAGES)),
     )
+
+
+def _notices() -> dict[str, Any]:
+    """What the browser shows while it gets no status."""
+    return {
+        "away": "Convscope does not answer. Is it still running? What you see may be out of date.",
+        # the server leads an address that requires a login to it, and back
+        "logged_out": ["Your login has ended: ", html.A("log in again", href="", target="_self"), "."],
+    }
 
 
 def _person() -> list[Any]:
@@ -143,14 +158,24 @@ def register(app: Dash) -> None:
         "poll",
         Output(make_id("shell", "status"), "data"),
         Output(make_id("shell", "work"), "data"),
+        Output("away", "children"),
         Input(make_id("shell", "poll"), "n_intervals"),
         State(make_id("shell", "status"), "data"),
         State(make_id("shell", "work"), "data"),
+        State(make_id("shell", "notices"), "data"),
         prevent_initial_call=True,
     )
-    in_browser(
-        app, "showWork", Output(make_id("shell", "told"), "children"), Input(make_id("shell", "work"), "data")
-    )
+    in_browser(app, "keepWork", Input(make_id("shell", "work"), "data"))
+    app.callback(
+        {name: Output(make_id("shell", "busy"), name) for name in ("children", "hidden", "title")},
+        Input(make_id("shell", "work"), "data"),
+        prevent_initial_call=True,
+    )(show_work)
+    app.callback(
+        {name: Output("first-run", name) for name in ("children", "hidden", "className")},
+        Input(make_id("shell", "work"), "data"),
+        prevent_initial_call=True,
+    )(show_first_run)
     app.callback(
         *[
             Output(make_id("shell", page.name), part)
@@ -167,19 +192,12 @@ def register(app: Dash) -> None:
         Input(make_id("shell", "status"), "data"),
         prevent_initial_call=True,
     )(show_shell)
-    in_browser(
-        app,
-        "noFault",
-        Output(make_id("shell", "fault"), "children"),
-        Input(LOCATION, "pathname"),
-        Input(LOCATION, "search"),
-        prevent_initial_call=True,
-    )
     in_browser(app, "showHere", Input(make_id("shell", "filled"), "data"))
     in_browser(
         app,
         "subject",
         Output(make_id("shell", "subject"), "data"),
+        Output(make_id("shell", "fault"), "children"),
         Input(LOCATION, "pathname"),
         Input(LOCATION, "search"),
         State(make_id("shell", "subject"), "data"),
@@ -197,9 +215,19 @@ def register(app: Dash) -> None:
     in_browser(
         app,
         "theme",
-        Output(make_id("shell", "colours"), "data"),
+        Output(make_id("shell", "theme_name"), "data"),
         Input(make_id("shell", "theme"), "n_clicks"),
     )
+
+
+def show_work(work: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The corner about jobs."""
+    return busy_corner(work or {})
+
+
+def show_first_run(work: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The line about the first run."""
+    return first_run_line((work or {}).get("first_run"))
 
 
 def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | None) -> tuple[Any, ...]:
@@ -239,44 +267,3 @@ def _options(names: Sequence[str], chosen: str) -> list[dict[str, str]]:
     """Options of a picker; an unknown name from the address stays listed."""
     listed = [*names, chosen] if chosen and chosen not in names else list(names)
     return [{"value": name, "label": name} for name in listed]
-
-
-def corner(
-    catalogue: Catalogue, model: str, images: str, *, indexing: Sequence[Sequence[str]] = ()
-) -> list[Any]:
-    """Atlas version, run and device, or the index being built: two short lines, the rest as the tooltip."""
-    if indexing:
-        busy = "; ".join(f"{name} over {over}" for name, over in indexing)
-        return [_lamp("busy"), html.Div([html.B("indexing…"), html.Span(busy)], title=f"Indexing {busy}")]
-    if catalogue.trouble:
-        said = html.Div([html.B("atlas not readable"), html.Span("see the page")], title=catalogue.trouble)
-        return [_lamp("off"), said]
-    if catalogue.version is None:
-        return [_lamp("off"), html.Div([html.B("nothing published yet"), html.Span("no atlas")])]
-    run = catalogue.run(model, images)
-    version = f"atlas {int(catalogue.version)}" if catalogue.version.isdigit() else catalogue.version
-    if run is None:
-        held = sum(found["images"] for found in catalogue.image_sets)
-        return [
-            _lamp("idle"),
-            html.Div([html.B("no such run"), html.Span(f"{version} · {count(held, 'image')}")]),
-        ]
-    title = (
-        f"Run {run['run']} of {run['model']} over {run['image_set']}: {count(run['images'], 'image')}, "
-        f"{count(run['layers'], 'layer')}, k = {run['k']}, {run['dtype']} on {run['device']}, "
-        f"{duration(run['seconds'])}, finished {when(run['finished'])}"
-    )
-    return [
-        _lamp("on"),
-        html.Div(
-            [
-                html.B(f"run {run['run']} · {run['device']} · k {run['k']}"),
-                html.Span(f"{version} · {count(run['images'], 'image')}"),
-            ],
-            title=title,
-        ),
-    ]
-
-
-def _lamp(state: str) -> Any:
-    return html.Span(className=f"lamp {state}", **attributes(aria_hidden="true"))

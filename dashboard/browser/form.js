@@ -70,8 +70,10 @@ globalThis.document?.addEventListener(
     true,
 );
 
-/* Cancel and Retry of the lines of jobs, see pages/job_progress.py. */
+/* Buttons that are drawn again and again: the data of the pressed one, as for pages/job_progress.py. */
 globalThis.document?.addEventListener("click", (event) => {
-    const { page, act, job } = hit(event, "button[data-act]")?.dataset ?? {};
-    if (act) ns.set_props(`${page}-pressed`, { data: { act, job: Number(job), at: Date.now() } });
+    const pressed = hit(event, "button[data-act]")?.dataset;
+    if (!pressed) return;
+    const data = { ...pressed, job: Number(pressed.job), at: Date.now() };
+    ns.set_props(`${pressed.page}-pressed`, { data });
 });

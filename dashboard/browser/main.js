@@ -8,6 +8,7 @@ import "./jobs.js";
 import "./maps.js";
 import "./request.js";
 import "./selection.js";
+import "./drawing.js";
 import "./shell.js";
 import "./add_images.js";
 import "./attack.js";

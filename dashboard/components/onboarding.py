@@ -1,7 +1,8 @@
 """First-visit content: progress of the first run, a guided tour, and models that can be added."""
 
 import shlex
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from dash import html
 
@@ -86,6 +87,34 @@ def _steps(first: FirstRun) -> Component:
         html.Ol(listed, className="first-steps"),
         kind="error" if first.error else "empty",
     )
+
+
+def first_run_line(first: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Properties of the line above every page: progress of the first run, which is also announced step by step."""
+    if first is None:
+        return {"children": None, "hidden": True, "className": ""}
+    step = first["steps"][first["at"]]
+    if first["error"]:
+        head = "The first run has stopped"
+        words = f"{step}: {first['error']}. It resumes with the next convscope run."
+        line: list[Component] = [html.Span(words)]
+    else:
+        head = f"First run, step {first['at'] + 1} of {len(first['steps'])}"
+        words, done, total = step, first["done"], first["total"]
+        counted = f"{done:,} of {total:,}" if total else ""
+        line = [
+            html.Progress(
+                max=total or None, value=str(done) if total else None, **attributes(aria_label=step)
+            ),
+            html.Span(step),
+            html.Span(f"{first['phase']} {counted}".strip(), className="quiet num"),
+        ]
+    said = html.Span(f"{head}: {words}", role="status", className="visually-hidden")
+    return {
+        "children": [said, html.B(head), *line],
+        "hidden": False,
+        "className": "failed" if first["error"] else "",
+    }
 
 
 def tour(context: Context, catalogue: Catalogue, run: Record) -> Component:
@@ -191,11 +220,10 @@ def _offers(catalogue: Catalogue, image_set: str) -> Component:
                     className="btn btn-sm btn-quiet offer",
                     key=name,
                     title=f"Fetch {known.title} and index {image_set} with it",
-                    **attributes(data_offer=name, data_images=image_set),
+                    **attributes(data_page="offer", data_act="index", data_offer=name, data_images=image_set),
                 )
                 for name, known in offered
             ],
-            html.Span(id="offer-said", role="status"),
         ],
         className="offers",
     )

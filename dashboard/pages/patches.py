@@ -27,6 +27,7 @@ from dashboard.components.elements import Component
 from dashboard.components.formatting import count, field_size, pixels
 from dashboard.components.grid import GridRow, grid_records
 from dashboard.components.onboarding import nothing_yet, tour
+from dashboard.pages import model_offers
 from dashboard.pages.page import Page
 from dashboard.pages.patches_layout import TITLE, layout, patches_id
 from dashboard.pictures.geometry import read_layer_geometry
@@ -56,6 +57,7 @@ __all__ = ["TITLE", "layout", "register"]
 
 def register(app: Dash) -> None:
     """Register the page's callbacks."""
+    model_offers.register(app)
     status = make_id("shell", "status")
     app.callback(
         Output(patches_id("drawing"), "elements"),
@@ -100,9 +102,10 @@ def register(app: Dash) -> None:
     )
     in_browser(
         app,
-        "drawingColours",
+        "drawingStyle",
         Output(patches_id("drawing"), "stylesheet"),
-        Input(make_id("shell", "colours"), "data"),
+        Input(make_id("shell", "theme_name"), "data"),
+        State(patches_id("sheet"), "data"),
     )
     in_browser(
         app,

@@ -4,7 +4,9 @@ import dash_cytoscape as cyto
 from dash import dcc, html
 
 from dashboard.components.callbacks import render_once
+from dashboard.components.drawing_style import STYLESHEET
 from dashboard.components.elements import Component, attributes, icon, labelled, select
+from dashboard.pages import model_offers
 from dashboard.pictures.compose import TILE_SIZES
 from dashboard.pictures.geometry import CROPS
 from dashboard.state.address import K_MOST
@@ -112,6 +114,7 @@ def _content() -> list[Component]:
     )
     return [
         html.Div(id=patches_id("tour")),
+        model_offers.layout(),
         html.Div(id=patches_id("heading")),
         controls,
         html.Div(id=patches_id("problems")),
@@ -126,6 +129,7 @@ def _state() -> list[Component]:
         dcc.Store(id=patches_id("rows")),
         dcc.Store(id=patches_id("chosen")),
         dcc.Store(id=patches_id("drawn")),
+        dcc.Store(id=patches_id("sheet"), data=STYLESHEET),
         html.Div(id=patches_id("painted"), hidden=True),
         html.Div(id=patches_id("lit"), hidden=True),
         dcc.Store(id=patches_id("layer_list")),

@@ -3,18 +3,20 @@
 import functools
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 import flask
 import pytest
 from dash._utils import to_json
+from sqlalchemy import update
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 from test_pages import text
 
 from dashboard.api.status import status, work
-from dashboard.pages import channel, image, images, overview, patches
+from dashboard.components.onboarding import first_run_line
+from dashboard.pages import channel, image, images, model_offers, overview, patches
 from dashboard.state.address import (
     Address,
     AttackAddress,
@@ -29,6 +31,7 @@ from dashboard.state.context import Context
 from dashboard.state.selections import default_layer
 from db.atlas.store import Atlas
 from db.first_run import STEPS, STIMULI, FirstRun, write_first_run
+from db.ledger.tables import Job
 from db.settings import Settings
 from workers.models.names import NAMED_MODELS
 
@@ -112,6 +115,46 @@ def test_every_stop_of_the_tour_leads_to_something(context: Context) -> None:
             row = context.catalogue().run("", "")
             assert row is not None
             assert int(address.ids) < row["images"]
+
+
+def test_the_line_above_every_page_shows_the_step_its_phase_and_its_count() -> None:
+    shown = first_run_line(asdict(FirstRun(WORDS, 1, 1005, 3600, "indexing")))
+    assert (shown["hidden"], shown["className"]) == (False, "")
+    words = text(shown["children"])
+    assert "First run, step 2 of 6: Index samples with efficientnet-lite0" in words
+    assert "indexing 1,005 of 3,600" in words
+    (bar,) = [found for found in properties(shown["children"]) if "max" in found]
+    assert (bar["max"], bar["value"]) == (3600, "1005")
+    failed = first_run_line(asdict(FirstRun(WORDS, 2, error="no space left on device")))
+    assert failed["className"] == "failed"
+    sentence = ": no space left on device. It resumes with the next convscope run."
+    assert f"The first run has stopped: {WORDS[2]}{sentence}" in text(failed["children"])
+    assert first_run_line(None)["hidden"]
+
+
+def test_the_job_of_an_offered_model_is_followed_until_it_ends(empty_context: Context) -> None:
+    import_pictures(empty_context.settings, painted_pictures(21), image_set="painted")
+    job, said, done = model_offers.index({"offer": "mobilenet-v2", "images": "painted"})
+    assert job is not None
+    assert (text(said), done) == (f"Job {job['job']} , mobilenet-v2 over painted: queued.", False)
+    for state, words, ended in (
+        ("running", f"Job {job['job']} , mobilenet-v2 over painted: fetching.", False),
+        ("done", f"Job {job['job']} : mobilenet-v2 over painted is indexed.", True),
+        ("failed", f"Job {job['job']}  failed: no disk", True),
+        ("cancelled", f"Job {job['job']}  was cancelled.", True),
+    ):
+        with empty_context.ledger.write() as connection:
+            connection.execute(update(Job).values(state=state, note="fetching", error="no disk"))
+        said, done = model_offers.follow(1, job)
+        assert (text(said), done) == (words, ended)
+
+
+@pytest.mark.usefixtures("empty_context")
+def test_an_offer_that_cannot_be_indexed_says_why() -> None:
+    job, said, done = model_offers.index({"offer": "mobilenet-v2", "images": "nothing"})
+    assert (job, done) == (None, True)
+    assert "nothing" in text(said)
+    assert said.className == "problem"
 
 
 def test_models_that_wait_on_a_hub_are_offered_until_they_are_there(empty_context: Context) -> None:
