@@ -6,7 +6,7 @@ Callbacks::
                                          +--> work --> running jobs, first run
                                          +--> status -+
     address --(browser)--> subject -------------------+--> links, pickers, corner
-    pickers --(browser)--> address
+    pickers --> address
     theme button --(browser)--> theme
 
 The subject is the part of the address that concerns more than one page: path, model, image set. It rarely
@@ -15,6 +15,7 @@ changes, so a click on a layer requests nothing but that layer from the server.
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import dash
 from dash import Dash, Input, Output, State, dcc, html
@@ -34,6 +35,9 @@ from dashboard.state.context import current
 from dashboard.state.ids import LOCATION, make_id
 
 POLL_MILLISECONDS = 4000
+# Parts of an address that mean nothing for another model or image set.
+OF_MODEL = ("layer", "channels", "channel", "models", "attack", "predicted", "page")
+OF_IMAGES = ("id", "label", "search", "ids", "attack", "predicted", "page")
 
 
 def layout() -> Any:
@@ -202,16 +206,14 @@ def register(app: Dash) -> None:
         Input(LOCATION, "search"),
         State(make_id("shell", "subject"), "data"),
     )
-    in_browser(
-        app,
-        "pick",
+    app.callback(
         Output(LOCATION, "search", allow_duplicate=True),
         Input(make_id("shell", "model"), "value"),
         Input(make_id("shell", "images_set"), "value"),
         State(make_id("shell", "filled"), "data"),
         State(LOCATION, "search"),
         prevent_initial_call=True,
-    )
+    )(pick)
     in_browser(
         app,
         "theme",
@@ -261,6 +263,18 @@ def show_shell(subject: Mapping[str, str] | None, state: Mapping[str, Any] | Non
         corner(catalogue, model, images, indexing=(state or {}).get("indexing", [])),
         {"model": model, "images": images, "run": run is not None},
     )
+
+
+def pick(model: str | None, images: str | None, filled: Mapping[str, Any] | None, search: str | None) -> str:
+    """The query string of any page for another model or image set."""
+    query = dict(parse_qsl((search or "").lstrip("?"), keep_blank_values=True))
+    before = dict(query)
+    for name, value, without in (("model", model, OF_MODEL), ("images", images, OF_IMAGES)):
+        if filled and value and value != filled[name]:
+            query = {key: text for key, text in query.items() if key not in without} | {name: value}
+    if query == before:
+        raise PreventUpdate
+    return "?" + urlencode(query, safe=",")
 
 
 def _options(names: Sequence[str], chosen: str) -> list[dict[str, str]]:

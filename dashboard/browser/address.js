@@ -3,34 +3,28 @@
 import { changedSearch, go, hit, pagePath } from "./base.js";
 import { convscope, ns } from "./namespace.js";
 
-/** @typedef {Record<string, string | number | null | undefined>} Values */
 /** @typedef {{ value: string, disabled?: boolean }} Option */
 
 /** Values that an address leaves out: a test compares them with dashboard/state/address.py. */
 const DEFAULTS = { k: "10", sort: "index", crop: "field", tile: "fit" };
-const IMAGE_DEFAULTS = { sort: "id", view: "grid", verdict: "any" };
-/** Parts of an address that mean nothing for another model or image set. */
-const OF_MODEL = ["layer", "channels", "channel", "models", "attack", "predicted", "page"];
-const OF_IMAGES = ["id", "label", "search", "ids", "attack", "predicted", "page"];
 
 const asText = (/** @type {unknown} */ value) =>
     value === null || value === undefined ? "" : String(value).trim();
-const without = (/** @type {string[]} */ names) => Object.fromEntries(names.map((name) => [name, ""]));
 
 /**
  * Those of the `values` that differ from what the server put into the controls; a default is written as "".
- * @param {Values} values
- * @param {Values} shown
+ * @param {AddressValues} values
+ * @param {AddressValues} shown
  * @param {Record<string, string>} defaults
- * @returns {Record<string, string> | null} null if nothing differs
+ * @returns {Record<string, string>}
  */
-export function differing(values, shown, defaults) {
-    const found = Object.entries(values)
-        .map(([name, value]) => [name, asText(value)])
-        .filter(([name, text]) => asText(shown[name]) !== text)
-        .map(([name, text]) => [name, text === defaults[name] ? "" : text]);
-    return found.length ? Object.fromEntries(found) : null;
-}
+export const differing = (values, shown, defaults) =>
+    Object.fromEntries(
+        Object.entries(values)
+            .map(([name, value]) => [name, asText(value)])
+            .filter(([name, text]) => asText(shown[name]) !== text)
+            .map(([name, text]) => [name, text === defaults[name] ? "" : text]),
+    );
 
 /**
  * The indexed layer before or after one.
@@ -43,21 +37,6 @@ export function layerBeside(options, here, step) {
     return list[list.indexOf(here) + step];
 }
 
-/**
- * Names of the page's controls that triggered the callback.
- * @param {string} page
- */
-const triggered = (page) =>
-    ns.callback_context.triggered.map((one) => one.prop_id.split(".")[0].replace(`${page}-`, ""));
-
-/**
- * @template {object} T
- * @param {T} values
- * @param {string[]} names
- */
-const only = (values, names) =>
-    Object.fromEntries(Object.entries(values).filter(([name]) => names.includes(name)));
-
 /** The layer of the last click, which on a busy machine the address does not know yet. */
 let asked = "";
 
@@ -66,22 +45,24 @@ export function addressFollowed() {
     asked = "";
 }
 
+/* The search of the Patches page after a click on the drawing or a button, or a choice of a control. */
 convscope.patchesAddress = (
-    /** @type {{ layer: string } | null} */ tapped,
-    /** @type {number | null} */ previous,
-    /** @type {number | null} */ next,
-    /** @type {string} */ channels,
-    /** @type {string} */ sort,
-    /** @type {number} */ k,
-    /** @type {string} */ crop,
-    /** @type {string} */ tile,
-    /** @type {Option[] | null} */ options,
-    /** @type {{ layer: string, shown: Values } | null} */ chosen,
-    /** @type {string | null} */ search,
+    tapped,
+    previous,
+    next,
+    channels,
+    sort,
+    k,
+    crop,
+    tile,
+    options,
+    chosen,
+    search,
 ) => {
-    const names = triggered("patches");
     if (!chosen) return ns.no_update;
-    const changes = differing(only({ channels, sort, k, crop, tile }, names), chosen.shown, DEFAULTS) ?? {};
+    const names = ns.callback_context.triggered.map((one) => one.prop_id.split(".")[0].split("-")[1]);
+    const values = Object.entries({ channels, sort, k, crop, tile }).filter(([name]) => names.includes(name));
+    const changes = differing(Object.fromEntries(values), chosen.shown, DEFAULTS);
     const here = asked || new URLSearchParams(search ?? "").get("layer") || chosen.layer;
     let layer;
     if (names.includes("drawing")) layer = options?.find((one) => one.value === tapped?.layer)?.value;
@@ -93,33 +74,6 @@ convscope.patchesAddress = (
     if (!Object.keys(changes).length) return ns.no_update;
     asked = changes.layer ?? "";
     return changedSearch(search ?? "", { ...changes, page: "" });
-};
-
-convscope.imagesAddress = (
-    /** @type {string} */ text,
-    /** @type {string} */ verdict,
-    /** @type {string} */ sort,
-    /** @type {string} */ view,
-    /** @type {Values | null} */ shown,
-    /** @type {string | null} */ search,
-) => {
-    const values = only({ search: text, verdict, sort, view }, triggered("images"));
-    const changes = shown && differing(values, shown, IMAGE_DEFAULTS);
-    return changes ? changedSearch(search ?? "", { ...changes, page: "" }) : ns.no_update;
-};
-
-convscope.pick = (
-    /** @type {string | null} */ model,
-    /** @type {string | null} */ images,
-    /** @type {{ model: string, images: string } | null} */ filled,
-    /** @type {string | null} */ search,
-) => {
-    if (!filled) return ns.no_update;
-    const changes = {
-        ...(model && model !== filled.model ? { ...without(OF_MODEL), model } : {}),
-        ...(images && images !== filled.images ? { ...without(OF_IMAGES), images } : {}),
-    };
-    return Object.keys(changes).length ? changedSearch(search ?? "", changes) : ns.no_update;
 };
 
 /* Links inside the site change the page without loading it again. */

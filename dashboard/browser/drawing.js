@@ -3,20 +3,12 @@
 import { hit } from "./base.js";
 import { convscope } from "./namespace.js";
 
-/** @typedef {{ selector: string, style: Record<string, unknown> }} Rule */
 /** @typedef {HTMLElement & { _cyreg?: { cy: any } }} CytoscapeElement */
 
-const holder = () =>
-    /** @type {(HTMLElement & { _cyreg?: { cy: any } }) | null} */ (
-        document.getElementById("patches-drawing")
-    );
+const holder = () => /** @type {CytoscapeElement | null} */ (document.getElementById("patches-drawing"));
 const cytoscape = () => holder()?._cyreg?.cy;
 
-/**
- * The stylesheet with the values that the page's theme gives to `var(--…)`.
- * @param {string} _theme
- * @param {Rule[]} sheet
- */
+/* The stylesheet with the values that the page's theme gives to `var(--…)`. */
 convscope.drawingStyle = (_theme, sheet) => {
     const theme = getComputedStyle(document.documentElement);
     const valueOf = (/** @type {unknown} */ value) =>
@@ -32,11 +24,7 @@ convscope.drawingStyle = (_theme, sheet) => {
 /** The id of the chosen layer in the drawing. @type {string | null} */
 let chosenId = null;
 
-/**
- * Marks the chosen layer by a class: a new stylesheet would restyle the whole drawing at every click.
- * @param {{ layer: string } | null} chosen
- * @param {string[] | null} drawn model and digest of its weights, as in the ids of the nodes
- */
+/* Marks the chosen layer by a class: a new stylesheet would restyle the whole drawing at every click. */
 convscope.lightUp = (chosen, drawn) => {
     foldOnNarrowScreens();
     chosenId = chosen && drawn ? `${drawn[0]} ${drawn[1].slice(0, 8)} ${chosen.layer}` : null;

@@ -4,19 +4,11 @@ import { RequestError, ask, hit, pagePath } from "./base.js";
 import { convscope, ns } from "./namespace.js";
 import { recall, remember } from "./store.js";
 
-/** @typedef {{ path: string, model: string, images: string }} Subject */
-
 const same = (/** @type {unknown} */ one, /** @type {unknown} */ other) =>
     JSON.stringify(one) === JSON.stringify(other);
 
-/**
- * The status and the work of the server where they have changed, and a notice if it does not answer: no
- * callback of the server could show that one.
- * @param {number} _ticks
- * @param {object} knownStatus
- * @param {object} knownWork
- * @param {{ away: unknown, logged_out: unknown }} notices
- */
+/* The status and the work of the server where they have changed, and a notice if it does not answer: no
+   callback of the server could show that one. */
 convscope.poll = async (_ticks, knownStatus, knownWork, notices) => {
     if (document.hidden) return [ns.no_update, ns.no_update, ns.no_update];
     try {
@@ -33,12 +25,7 @@ convscope.poll = async (_ticks, knownStatus, knownWork, notices) => {
 convscope.workWords = (/** @type {any} */ work) => work?.words ?? null;
 convscope.keepWork = (/** @type {any} */ work) => void (convscope.lastWork = work);
 
-/**
- * What of the address concerns more than one page; a fault concerns only the view in which it happened.
- * @param {string | null} path
- * @param {string | null} search
- * @param {Subject | null} before
- */
+/* What of the address concerns more than one page; a fault concerns only the view in which it happened. */
 convscope.subject = (path, search, before) => {
     addressFollowed();
     const query = new URLSearchParams(search ?? "");
@@ -50,7 +37,6 @@ convscope.subject = (path, search, before) => {
     return [same(now, before) ? ns.no_update : now, null];
 };
 
-/** @param {{ model: string, images: string, run: boolean } | null} filled */
 convscope.showHere = (filled) => {
     if (filled?.run) nameTheRun({ model: filled.model, images: filled.images });
     // on a phone the links of the pages are wider than the screen: the one of this page stands in the middle
@@ -79,7 +65,6 @@ function nameTheRun(run) {
     dispatchEvent(new PopStateEvent("popstate"));
 }
 
-/** @param {number | null} clicks */
 convscope.theme = (clicks) => {
     const { dataset } = document.documentElement;
     if (!clicks) return dataset.bsTheme;

@@ -4,7 +4,8 @@ Callbacks::
 
     address --+--> show_images --> controls, list of classes, images or table, pager
     status  --+
-    controls, list of classes --(browser)--> address
+    controls --> address
+    list of classes --(browser)--> address
     images or table --(browser)--> selection (`browser/selection.js`)
 """
 
@@ -152,9 +153,7 @@ def register(app: Dash) -> None:
         State(LOCATION, "pathname"),
         State(_id("shown"), "data"),
     )(show_images_anew)
-    in_browser(
-        app,
-        "imagesAddress",
+    app.callback(
         Output(LOCATION, "search", allow_duplicate=True),
         Input(_id("search"), "value"),
         Input(_id("verdict"), "value"),
@@ -163,7 +162,7 @@ def register(app: Dash) -> None:
         State(_id("shown"), "data"),
         State(LOCATION, "search"),
         prevent_initial_call=True,
-    )
+    )(choose)
     images_add.register(app)
     images_manage.register(app)
     in_browser(app, "markSelected", Output(_id("marked"), "children"), Input(_id("body"), "children"))
@@ -183,6 +182,17 @@ class Shown(NamedTuple):
     sort: str
     view: str
     shown: dict[str, Any]
+
+
+def choose(
+    text: str | None, verdict: str, sort: str, view: str, shown: Record | None, search: str | None
+) -> str:
+    """The query string after a choice; a control that shows what the server put there changes nothing."""
+    values = {"search": (text or "").strip(), "verdict": verdict, "sort": sort, "view": view}
+    changes = {name: value for name, value in values.items() if shown and value != shown[name]}
+    if not changes:
+        raise PreventUpdate
+    return ImagesAddress.read(search)[0].search_part(**changes, page=1)
 
 
 def show_images_anew(

@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from dash.exceptions import PreventUpdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import document
+from dashboard import document, shell
+from dashboard.pages import images
 from dashboard.pictures.geometry import CROPS
 from dashboard.state.address import (
     Address,
@@ -121,8 +123,28 @@ def test_any_text_for_channels_is_read_or_refused(text: str) -> None:
 
 def test_the_browser_leaves_the_same_defaults_out_of_an_address() -> None:
     script = (document.MODULES / "address.js").read_text()
-    for name, address in (("DEFAULTS", PatchesAddress()), ("IMAGE_DEFAULTS", ImagesAddress())):
-        (written,) = re.findall(rf"const {name} = {{(.*?)}};", script)
-        values = dict(re.findall(r'(\w+): "(\w+)"', written))
-        assert values
-        assert {key: str(getattr(address, key)) for key in values} == values
+    (written,) = re.findall(r"const DEFAULTS = {(.*?)};", script)
+    values = dict(re.findall(r'(\w+): "(\w+)"', written))
+    assert values
+    assert {key: str(getattr(PatchesAddress(), key)) for key in values} == values
+
+
+def test_another_model_or_set_drops_what_means_nothing_for_it() -> None:
+    filled = {"model": "a", "images": "x"}
+    search = "?model=a&images=x&layer=stem&k=20&label=cat&page=2&p_n=1,2"
+    assert shell.pick("b", "x", filled, search) == "?model=b&images=x&k=20&label=cat&p_n=1,2"
+    assert shell.pick("a", "y", filled, search) == "?model=a&images=y&layer=stem&k=20&p_n=1,2"
+    for nothing in (filled, None):
+        with pytest.raises(PreventUpdate):
+            shell.pick("a", "x", nothing, search)
+
+
+def test_a_control_of_the_images_page_that_was_changed_is_written_to_its_address() -> None:
+    shown = {"search": "", "verdict": "any", "sort": "id", "view": "grid"}
+    search = "?model=m&images=painted&page=3&label=n1"
+    found = images.choose("", "wrong", "id", "grid", shown, search)
+    assert found == "?model=m&images=painted&label=n1&verdict=wrong"
+    assert images.choose(" cat ", "any", "id", "grid", shown, search).endswith("&search=cat")
+    for before in (shown, None):
+        with pytest.raises(PreventUpdate):
+            images.choose(None, "any", "id", "grid", before, search)
