@@ -38,6 +38,9 @@ interface Callbacks {
     // drawing.js; `drawn` is the model and the digest of its weights, as in the ids of the nodes
     drawingStyle(theme: string, sheet: CytoscapeRule[]): CytoscapeRule[];
     lightUp(chosen: { layer: string } | null, drawn: string[] | null): string;
+    // grid.js
+    paintGrid(data: PatchGrid | null): string;
+    paintChannels(data: DrivenChannels | null): string;
     // shell.js
     poll(
         ticks: number,
@@ -63,4 +66,40 @@ interface Subject {
 interface CytoscapeRule {
     selector: string;
     style: Record<string, unknown>;
+}
+
+/** See components/grid.py. */
+interface PatchGrid {
+    tile: string;
+    k: number;
+    image: string;
+    rows: PatchRow[];
+}
+
+interface PatchRow {
+    channel: string;
+    dead: boolean;
+    href: string;
+    lines: string[];
+    picture: string;
+    fine: string;
+    cells: Patch[];
+}
+
+/** Names and values of what is known; the first pair is the heading. */
+interface Patch {
+    image: number;
+    facts: [string, string][];
+}
+
+/** See pages/image.py. */
+interface DrivenChannels {
+    empty: string;
+    groups: {
+        label: string;
+        count: string;
+        href: string;
+        more: number;
+        chips: [channel: string, rank: number, activation: string][];
+    }[];
 }

@@ -2,52 +2,11 @@
    patch under the pointer or the focus, and moves the focus by arrow keys. */
 import { hit, make } from "./base.js";
 import { convscope } from "./namespace.js";
-
-/** @typedef {[number, number, number, number]} Box y, x, y, x in pixels, half-open */
-/**
- * @typedef {[rank: number, activation: string, image: number, label: string, index: number | null,
- *     wnid: string, name: string, y: number, x: number, field: Box | null, effective: Box | null]} Patch
- * a patch, in the order of `cell` in components/grid.py
- */
-/**
- * @typedef {{ channel: string, dead: boolean, href: string, lines: string[], picture: string, fine: string,
- *     cells: Patch[] }} Row
- */
-/** @typedef {{ tile: string, k: number, image: string, rows: Row[] }} Grid */
-/**
- * @typedef {{ empty: string, groups: { label: string, count: string, href: string, more: number,
- *     chips: [channel: string, rank: number, activation: string][] }[] }} Driven
- */
-
-const MARGIN = 8;
-
-const describeBox = (/** @type {Box} */ [top, left, bottom, right]) =>
-    top >= bottom || left >= right ? "in the padding" : `y ${top}–${bottom}, x ${left}–${right} px`;
-
-/**
- * A patch as pairs of name and value; the first is its heading.
- * @param {Patch} patch
- * @returns {[string, string][]}
- */
-export function facts([rank, activation, image, label, index, wnid, name, y, x, field, effective]) {
-    /** @type {[string, string][]} */
-    const pairs = [
-        [label || "no label", `rank ${rank}`],
-        ["activation", activation],
-    ];
-    if (index !== null) pairs.push(["class", String(index)]);
-    if (wnid) pairs.push(["WNID", wnid]);
-    pairs.push(["image", `${image} · ${name.split("/").at(-1)}`], ["position", `row ${y}, column ${x}`]);
-    if (field) pairs.push(["field", describeBox(field)]);
-    if (effective) pairs.push(["effective", describeBox(effective)]);
-    return pairs;
-}
+import { hideTip, showTip, tip } from "./tip.js";
 
 /** @param {Patch} patch */
-export function sentence(patch) {
-    const [heading, ...rest] = facts(patch);
-    return `${heading[1]}: ${heading[0]}, ` + rest.map((pair) => pair.join(" ")).join(", ");
-}
+const sentence = ({ facts: [[label, rank], ...rest] }) =>
+    `${rank}: ${label}, ` + rest.map((pair) => pair.join(" ")).join(", ");
 
 /** @type {WeakMap<Element, Patch>} */
 const patches = new WeakMap();
@@ -57,16 +16,13 @@ const cellOf = (/** @type {Event} */ event) => /** @type {HTMLAnchorElement | nu
 const cellsOf = (/** @type {Element | null} */ row) =>
     /** @type {HTMLAnchorElement[]} */ ([...(row?.querySelectorAll(".cell") ?? [])]);
 
-/**
- * @param {Grid} grid
- * @param {Row} row
- */
+/** @param {PatchGrid} grid @param {PatchRow} row */
 function rowElement(grid, row) {
     const cells = make("div", { class: "cells" });
     const count = row.cells.length;
     cells.style.setProperty("--n", String(Math.max(count, 1)));
     row.cells.forEach((patch, at) => {
-        const cell = make("a", { class: "cell", href: grid.image + patch[2], tabindex: -1 });
+        const cell = make("a", { class: "cell", href: grid.image + patch.image, tabindex: -1 });
         cell.ariaLabel = sentence(patch);
         cell.style.backgroundPosition = `${count > 1 ? (at * 100) / (count - 1) : 0}% 0`;
         patches.set(cell, patch);
@@ -88,7 +44,7 @@ function rowElement(grid, row) {
 
 /* A new version of the atlas mostly comes with the same records: rendering them again would take the focus
    and the scroll position from the user. */
-convscope.paintGrid = (/** @type {Grid | null} */ data) => {
+convscope.paintGrid = (data) => {
     const grid = document.getElementById("patches-grid");
     if (!grid) return "";
     const text = JSON.stringify(data || null);
@@ -169,7 +125,7 @@ function scrollBack(top, frames) {
     if (Math.abs(scrollY - top) > 1 && frames) requestAnimationFrame(() => scrollBack(top, frames - 1));
 }
 
-convscope.paintChannels = (/** @type {Driven | null} */ data) => {
+convscope.paintChannels = (data) => {
     const list = document.getElementById("image-driven");
     if (!list) return "";
     const groups = (data?.groups ?? []).map(({ label, count, href, more, chips }) => {
@@ -191,40 +147,23 @@ convscope.paintChannels = (/** @type {Driven | null} */ data) => {
     return "";
 };
 
-const tip = () => document.getElementById("tip");
 /** @type {HTMLAnchorElement | null} */
 let tipped = null;
 
 /** @param {HTMLAnchorElement} cell */
-function showTip(cell) {
-    const box = tip();
+function describe(cell) {
     const patch = patches.get(cell);
-    if (!box || !patch) return;
+    if (!patch) return;
     tipped = cell;
-    box.className = "";
-    const [[label, rank], ...rest] = facts(patch);
-    const values = rest.map(([name, value]) => [make("dt", {}, name), make("dd", { class: "num" }, value)]);
+    const [[label, rank], ...rest] = patch.facts;
     const head = make(
         "div",
         { class: "tip-head" },
         make("b", {}, label),
         make("span", { class: "num" }, rank),
     );
-    box.replaceChildren(head, make("dl", {}, values.flat()));
-    box.hidden = false;
-    const at = cell.getBoundingClientRect();
-    const size = box.getBoundingClientRect();
-    const middle = at.left + at.width / 2 - size.width / 2;
-    const left = Math.max(MARGIN, Math.min(middle, innerWidth - size.width - MARGIN));
-    const above = at.top - size.height - MARGIN;
-    const below = at.bottom + MARGIN;
-    const top = below + size.height > innerHeight - MARGIN && above > 0 ? above : below;
-    box.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
-}
-
-function hideTip() {
-    const box = tip();
-    if (box) box.hidden = true;
+    const values = rest.map(([name, value]) => [make("dt", {}, name), make("dd", { class: "num" }, value)]);
+    showTip("", [head, make("dl", {}, values.flat())], cell.getBoundingClientRect());
 }
 
 /**
@@ -232,8 +171,8 @@ function hideTip() {
  * @param {HTMLAnchorElement} cell
  */
 function showSheet(cell) {
+    describe(cell);
     const box = tip();
-    showTip(cell);
     if (!box) return;
     box.className = "sheet";
     box.style.transform = "";
@@ -292,7 +231,7 @@ function listen() {
     document.addEventListener("pointerover", (event) => {
         if (event.pointerType === "touch") return;
         const cell = cellOf(event);
-        if (cell) showTip(cell);
+        if (cell) describe(cell);
         else hideTip();
     });
     document.addEventListener("focusin", (event) => {
@@ -306,7 +245,7 @@ function listen() {
             .querySelectorAll(".cell[tabindex='0']")
             .forEach((other) => other.setAttribute("tabindex", "-1"));
         cell.tabIndex = 0;
-        if (cell.matches(":focus-visible")) showTip(cell);
+        if (cell.matches(":focus-visible")) describe(cell);
     });
     const follow = () => {
         const box = tip();
@@ -314,7 +253,7 @@ function listen() {
         // a key that moves the focus also scrolls, and that event comes after the focus: the tip moves along
         const focused = box.className === "" && tipped === document.activeElement ? tipped : null;
         const at = focused?.getBoundingClientRect();
-        if (focused && at && at.bottom > 0 && at.top < innerHeight) showTip(focused);
+        if (focused && at && at.bottom > 0 && at.top < innerHeight) describe(focused);
         else hideTip();
     };
     document.addEventListener("scroll", follow, { passive: true, capture: true });

@@ -5,9 +5,10 @@
        data-legend="low", "bar", "high", "note" (why nothing is shown), "words" (see wordsOf)
 
    Whenever an element, an array or a display changes, what differs is painted again. */
-import { address, ask, hit } from "./base.js";
+import { address, ask, hit, make } from "./base.js";
 import { highest, loadMap, loadPicture, paint, paintBar } from "./heat.js";
 import { convscope, ns } from "./namespace.js";
+import { hideTip, showTip } from "./tip.js";
 
 /**
  * `view`: overlay, map or error; `scale`: own, model (one per column) or all; `high`: an end from outside.
@@ -185,33 +186,25 @@ convscope.showLarge = (
 function showValue(event) {
     const canvas = hit(event, "canvas[data-painted]");
     const shown = canvas && painted.get(canvas);
-    const tip = document.getElementById("tip");
-    if (!canvas || !shown || !tip) return;
+    if (!canvas || !shown) return;
     const { width, height, data } = shown.array;
     const area = canvas.getBoundingClientRect();
     const place = (/** @type {number} */ share, /** @type {number} */ size) =>
         Math.min(size - 1, Math.max(0, Math.floor(share * size)));
     const x = place((event.clientX - area.left) / area.width, width);
     const y = place((event.clientY - area.top) / area.height, height);
-    const value = document.createElement("b");
-    value.textContent = number(data[y * width + x]);
-    tip.className = "value-tip num";
-    tip.replaceChildren(value, ` at row ${y}, column ${x}`);
-    tip.hidden = false;
-    const size = tip.getBoundingClientRect();
-    const left = Math.min(event.clientX + 14, innerWidth - size.width - 8);
-    const below = event.clientY + 18 + size.height <= innerHeight;
-    const top = below ? event.clientY + 18 : event.clientY - size.height - 10;
-    tip.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
+    const value = make("b", {}, number(data[y * width + x]));
+    const { clientX, clientY } = event;
+    const pointer = { left: clientX, right: clientX, top: clientY - 2, bottom: clientY + 10 };
+    showTip("value-tip num", [value, ` at row ${y}, column ${x}`], pointer);
 }
 
 /** @param {Event} event */
 function hideValue(event) {
-    const tip = document.getElementById("tip");
     // a finger leaves when it is lifted: in the large view, what it pointed at stays
     const stays =
         event instanceof PointerEvent && event.pointerType === "touch" && !hit(event, "[data-opens]");
-    if (tip && !stays && hit(event, "canvas[data-painted]")) tip.hidden = true;
+    if (!stays && hit(event, "canvas[data-painted]")) hideTip();
 }
 
 /* An image of what is shown: the server draws maps, the browser standard errors. */

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dashboard.components.formatting import activation, percent
+from dashboard.components.formatting import activation, box_words, percent
 from dashboard.pictures.geometry import Box, LayerGeometry, cut
 from dashboard.pictures.routes import row_address
 from dashboard.state.address import ChannelAddress, ImageAddress, PatchesAddress
@@ -113,22 +113,23 @@ def agreement(cells: Sequence[Record]) -> Agreement | None:
     return Agreement(counts.total(), len(counts), labels[first], counts[first] / counts.total())
 
 
-def cell(patch: Record, geometry: LayerGeometry) -> list[Any]:
-    """One patch: the values of its tooltip, in the order that `grid.js` expects."""
+def cell(patch: Record, geometry: LayerGeometry) -> dict[str, Any]:
+    """One patch: its image, and names and values of what is known about it; the first pair is the heading."""
     place = (patch["y"], patch["x"])
-    return [
-        patch["rank"],
-        activation(patch["activation"]),
-        patch["image_id"],
-        patch["label"],
-        patch["class_index"],
-        patch["wnid"],
-        patch["name"],
-        *place,
-        _whole(cut(geometry.field(*place), geometry.input_size)),
-        _whole(cut(geometry.effective_field(*place), geometry.input_size)),
+    field = cut(geometry.field(*place), geometry.input_size)
+    effective = cut(geometry.effective_field(*place), geometry.input_size)
+    facts = [
+        (patch["label"] or "no label", f"rank {patch['rank']}"),
+        ("activation", activation(patch["activation"])),
+        ("class", "" if patch["class_index"] is None else str(patch["class_index"])),
+        ("WNID", patch["wnid"]),
+        ("image", f"{patch['image_id']} · {patch['name'].rpartition('/')[2]}"),
+        ("position", f"row {patch['y']}, column {patch['x']}"),
+        ("field", _box_words(field)),
+        ("effective", _box_words(effective)),
     ]
+    return {"image": patch["image_id"], "facts": [fact for fact in facts if fact[1]]}
 
 
-def _whole(box: Box) -> list[int]:
-    return [int(edge) for edge in box]
+def _box_words(box: Box) -> str:
+    return box_words(dict(zip(("y0", "x0", "y1", "x1"), map(int, box), strict=True)))

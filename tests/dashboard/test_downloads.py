@@ -47,7 +47,11 @@ def test_patches_are_downloaded_and_copied_in_the_order_of_the_page(
     search = f"?layer=stage3.block1.pwconv1&k=3&sort={sort}&channels=7,5,31,2"
     shown = patches.show_patches(search, None, "/")
     assert shown.rows is not None
-    page = [(row["channel"], cell[0], cell[2]) for row in shown.rows["rows"] for cell in row["cells"]]
+    page = [
+        (row["channel"], int(cell["facts"][0][1].removeprefix("rank ")), cell["image"])
+        for row in shown.rows["rows"]
+        for cell in row["cells"]
+    ]
     copied = context.atlas.fetch(
         Query(shown.tools.children[0].to_plotly_json()["props"]["data-copy"].rstrip(";"))
     )

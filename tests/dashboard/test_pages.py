@@ -13,8 +13,10 @@ from dash.exceptions import PreventUpdate
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard import shell
-from dashboard.components.grid import agreement
+from dashboard.components.formatting import activation, box_words
+from dashboard.components.grid import agreement, cell
 from dashboard.pages import channel, image, images, patches
+from dashboard.pictures.geometry import read_layer_geometry
 from dashboard.pictures.routes import channel_cells
 from dashboard.state.address import ImagesAddress
 from dashboard.state.context import Context
@@ -51,7 +53,8 @@ def test_without_a_choice_a_layer_of_the_newest_run_is_shown(context: Context) -
         "shown": {"channels": "", "sort": "index", "k": "10", "crop": "field", "tile": "fit"},
     }
     assert [row["channel"] for row in shown.rows["rows"]] == [0, 1, 2, 3, 4, 5]
-    assert [[cell[0] for cell in row["cells"]] for row in shown.rows["rows"]] == [list(range(1, 11))] * 6
+    ranks = [f"rank {rank}" for rank in range(1, 11)]
+    assert [[cell["facts"][0][1] for cell in row["cells"]] for row in shown.rows["rows"]] == [ranks] * 6
     assert context.catalogue().runs[0]["k"] == 20
 
 
@@ -65,13 +68,36 @@ def test_cells_show_the_values_of_the_atlas(context: Context) -> None:
         )
     )
     assert len(rows) == 20
-    for cell, row in zip(shown.rows["rows"][0]["cells"], rows, strict=True):
-        assert cell[0] == row["rank"]
-        assert cell[2:9] == [
-            row[name] for name in ("image_id", "label", "class_index", "wnid", "name", "y", "x")
-        ]
-        assert cell[9] == list(row["box"].values())
-        assert cell[10] == list(row["erf_box"].values())
+    for patch, row in zip(shown.rows["rows"][0]["cells"], rows, strict=True):
+        assert patch["image"] == row["image_id"]
+        (label, rank), *rest = patch["facts"]
+        assert (label, rank) == (row["label"] or "no label", f"rank {row['rank']}")
+        class_index = {} if row["class_index"] is None else {"class": str(row["class_index"])}
+        wnid = {"WNID": row["wnid"]} if row["wnid"] else {}
+        assert dict(rest) == class_index | wnid | {
+            "activation": activation(row["activation"]),
+            "image": f"{row['image_id']} · {row['name'].split('/')[-1]}",
+            "position": f"row {row['y']}, column {row['x']}",
+            "field": box_words(row["box"]),
+            "effective": box_words(row["erf_box"]),
+        }
+
+
+def test_a_patch_is_described_by_what_is_known_of_it(context: Context) -> None:
+    run = context.catalogue().runs[0]
+    layer = next(one for one in context.catalogue().layers[run["model"]] if one["layer"] == "embeddings")
+    geometry = read_layer_geometry(layer, run)
+    patch = {"rank": 1, "activation": 1.5, "image_id": 7, "name": "fish/7.png", "y": 0, "x": 0}
+    known = cell(patch | {"label": "tench", "class_index": 0, "wnid": "n01440764"}, geometry)
+    assert [name for name, _ in known["facts"]] == [
+        "tench", "activation", "class", "WNID", "image", "position", "field", "effective",
+    ]  # fmt: skip
+    assert ("class", "0") in known["facts"], "class 0 is a class"
+    assert ("image", "7 · 7.png") in known["facts"]
+    bare = cell(patch | {"label": "", "class_index": None, "wnid": ""}, geometry)
+    assert [name for name, _ in bare["facts"]] == [
+        "no label", "activation", "image", "position", "field", "effective",
+    ]  # fmt: skip
 
 
 def test_agreement_of_a_row_equals_the_view(context: Context) -> None:
