@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
 
-import dash
 import flask
 import flask_bootstrap
-from dash import Dash, State, html
+from dash import Dash
 
-from dashboard import document, shell
+from dashboard import document, router, shell
 from dashboard.api.attacks import attack_api
 from dashboard.api.choices import choices
 from dashboard.api.errors import callback_fault, handle_faults
@@ -28,7 +27,6 @@ from dashboard.api.routing import Routes
 from dashboard.api.sql import sql_api, sql_downloads
 from dashboard.api.status import status_route
 from dashboard.api.uploads import uploads
-from dashboard.components import elements as components
 from dashboard.downloads.attacks import attack_downloads
 from dashboard.downloads.saliency import saliency_downloads
 from dashboard.downloads.tables import downloads
@@ -38,7 +36,6 @@ from dashboard.security.middleware import guard
 from dashboard.security.prefix import local
 from dashboard.state.context import EXTENSION, Context, current
 from dashboard.state.health import Health
-from dashboard.state.ids import MOUNTED
 from db.atlas.store import Atlas
 from db.home import open_to_serve
 from db.queries.federation import AtlasWithLedger
@@ -67,8 +64,6 @@ def create_app(settings: Settings) -> Dash:
     """The dashboard over one home; may be called more than once in a process."""
     app = Dash(
         "dashboard",
-        use_pages=True,
-        pages_folder="",
         assets_folder=str(HERE / "assets"),
         title="Convscope",
         update_title="",
@@ -77,16 +72,10 @@ def create_app(settings: Settings) -> Dash:
         routes_pathname_prefix="/",
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
         suppress_callback_exceptions=True,
-        include_pages_meta=False,
-        routing_callback_inputs={"mounted": State(MOUNTED, "data")},
         enable_mcp=False,
         on_error=callback_fault,
         use_async=False,  # with it, an installed asgiref would make every route start an event loop
     )
-    add_page: Any = dash.register_page  # Dash does not type it
-    for page in PAGES:
-        add_page(f"dashboard.pages.{page.name}", path=page.path, title=page.title, layout=page.layout)
-    add_page("not_found_404", path="/not-found", title="Not found · Convscope", layout=not_found)
     app.layout = shell.layout
     server: flask.Flask = app.server
     handle_faults(server)
@@ -113,6 +102,7 @@ def create_app(settings: Settings) -> Dash:
     server.add_url_rule("/bootstrap/<path:name>", "bootstrap", bootstrap_file)
     server.add_url_rule("/modules/<version>/<path:name>", "modules", document.module_file)
     server.before_request(name_the_run)
+    router.register(app)
     shell.register(app)
     for page in PAGES:
         page.register(app)
@@ -122,14 +112,6 @@ def create_app(settings: Settings) -> Dash:
 def openapi() -> dict[str, Any]:
     """The OpenAPI document of the routes for programs."""
     return document_of(route for routes in DESCRIBED for route in routes.described)
-
-
-def not_found(**_: Any) -> Any:
-    """The page for unknown addresses."""
-    return html.Div(
-        components.error_message("There is no such page.", link=(local("/"), "Show the patches")),
-        className="single-page",
-    )
 
 
 def name_the_run() -> flask.Response | None:

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-import dash
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
+from dashboard import router
 from dashboard.api.status import status, work
 from dashboard.components.callbacks import in_browser
 from dashboard.components.corner import busy_corner, corner
@@ -101,7 +101,7 @@ def layout() -> Any:
                 **first_run_line(now["first_run"]),
                 **attributes(aria_label="First run"),
             ),
-            html.Main(dash.page_container, id="content", tabIndex="-1"),
+            html.Main(router.layout(), id="content", tabIndex="-1"),
             images_add.dialog(),
             images_manage.dialog(),
             dcc.Interval(id=make_id("shell", "poll"), interval=POLL_MILLISECONDS),

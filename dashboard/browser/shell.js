@@ -74,13 +74,14 @@ convscope.theme = (clicks) => {
 };
 
 /* A page is announced by its heading: it names the window, and gets the focus when its page was opened from
-   another (the link that had the focus is gone). */
+   another (the link that had the focus is gone). Until it has one, dashboard/router.py names the window. */
 let announced = { path: globalThis.location?.pathname, heading: /** @type {Element | null} */ (null) };
 function announce() {
     const heading = /** @type {HTMLElement | null} */ (document.querySelector("#content h1"));
+    const given = document.getElementById("page")?.dataset.title;
+    const title = heading ? `${heading.textContent} · Convscope` : given;
+    if (title && document.title !== title) document.title = title;
     if (!heading) return;
-    const title = `${heading.textContent} · Convscope`;
-    if (document.title !== title) document.title = title;
     const opened = announced.path !== location.pathname;
     if (opened && heading === announced.heading) return; // the address is ahead of the page
     announced = { path: location.pathname, heading };

@@ -13,7 +13,6 @@ from dash import Dash, Input, Output, State, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import render_once
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import activation, count, patch_sentence, percent
 from dashboard.components.grid import tied
@@ -37,7 +36,6 @@ BODY = make_id("channel", "body")
 TUNING = make_id("channel", "tuning")
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

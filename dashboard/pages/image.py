@@ -14,7 +14,7 @@ from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import in_browser, render_once
+from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, icon
 from dashboard.components.formatting import activation, byte_size, count, percent
 from dashboard.components.onboarding import nothing_yet
@@ -37,7 +37,6 @@ PAINTED = make_id("image", "painted")
 PER_LAYER = 24
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

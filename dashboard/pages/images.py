@@ -16,7 +16,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import in_browser, render_once
+from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, attributes, icon, labelled, select
 from dashboard.components.formatting import count, percent
 from dashboard.components.onboarding import nothing_yet
@@ -50,7 +50,6 @@ def _id(name: str) -> str:
     return make_id("images", name)
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

@@ -21,7 +21,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from dashboard.api.answers import job_record
 from dashboard.components import elements as components
-from dashboard.components.callbacks import in_browser, render_once
+from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, attributes, labelled, select
 from dashboard.components.formatting import count
 from dashboard.components.job_cells import cells
@@ -78,7 +78,6 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without jobs."""
     states = [(state, state.capitalize()) for state in STATES]

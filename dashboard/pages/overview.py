@@ -15,7 +15,6 @@ from dash import Dash, Input, Output, State, html
 from dash.exceptions import PreventUpdate
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import render_once
 from dashboard.components.elements import Component, icon
 from dashboard.components.formatting import byte_size, count
 from dashboard.components.onboarding import nothing_yet
@@ -45,7 +44,6 @@ REPEATS = make_id("overview", "repeats")
 MAX_PAIRS = 12
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

@@ -15,9 +15,9 @@ class Page:
 
     Attributes:
         name: name of its module, and prefix of its element ids.
-        title: title of the browser window.
+        title: title of the browser window until the page has a heading.
         address: its choices in the query string; `address.path` is the page's path.
-        layout: the Dash layout; see `dashboard.components.callbacks.render_once`.
+        layout: the Dash layout, drawn when the page is opened; its callbacks do what depends on the address.
         register: adds its callbacks to the app.
         label, icon: text and Bootstrap icon of its link in the header; empty: no link.
         part_of: name of the page whose link is highlighted while this one is shown.
@@ -26,7 +26,7 @@ class Page:
     name: str
     title: str
     address: type[Address]
-    layout: Callable[..., Any]
+    layout: Callable[[], Any]
     register: Callable[[Dash], None]
     label: str = ""
     icon: str = ""

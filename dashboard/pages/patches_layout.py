@@ -3,7 +3,6 @@
 import dash_cytoscape as cyto
 from dash import dcc, html
 
-from dashboard.components.callbacks import render_once
 from dashboard.components.drawing_style import STYLESHEET
 from dashboard.components.elements import Component, attributes, icon, labelled, select
 from dashboard.pages import model_offers
@@ -25,7 +24,6 @@ def patches_id(name: str) -> str:
     return make_id("patches", name)
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

@@ -17,7 +17,6 @@ from dash.exceptions import PreventUpdate
 
 from dashboard.api.answers import job_record
 from dashboard.components import elements as components
-from dashboard.components.callbacks import render_once
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import count
 from dashboard.components.onboarding import nothing_yet
@@ -55,7 +54,6 @@ ALL_CLASSES = "all"
 REFRESH_MILLISECONDS = 5000
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

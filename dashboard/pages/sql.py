@@ -22,7 +22,7 @@ import dash_bootstrap_components as dbc
 from dash import ALL, Dash, Input, Output, State, callback_context, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
-from dashboard.components.callbacks import in_browser, render_once
+from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.sql_table import GRID
 from dashboard.pages import sql_run, sql_side
@@ -37,7 +37,6 @@ TITLE = "SQL · Convscope"
 NOTHING = "Write a statement first, or pick an example."
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     return html.Div(

@@ -7,8 +7,8 @@ without a lookup table.
 import json
 from collections.abc import Mapping
 
-LOCATION = "_pages_location"  # created by Dash for its pages
-MOUNTED = "_pages_store"  # likewise; contains the title of the current page
+LOCATION = "location"  # the address bar
+PLACE = "page"  # the place of the current page
 
 
 def make_id(page: str, name: str) -> str:

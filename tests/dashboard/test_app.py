@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 from browser import served
+from dash import Dash
+from dash.exceptions import PreventUpdate
 from flask.testing import FlaskClient
 from synthetic_atlas import add_run
 
-from dashboard import document
+from dashboard import document, router
 from dashboard.api.status import status
 from dashboard.app import create_app
+from dashboard.pages.page import Page
+from dashboard.pages.registry import PAGES
 from dashboard.server import PortTaken, address, check_port
 from dashboard.state.context import EXTENSION, Context
 from dashboard.state.indexing_status import LOCKS, builds_under_way
@@ -67,6 +71,18 @@ def test_an_address_that_leaves_the_run_open_is_sent_on_to_one_that_names_it(
 )
 def test_an_address_without_a_run_stays(client: FlaskClient, path: str) -> None:
     assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_path_shows_its_page_once(filled_app: Dash, page: Page) -> None:
+    for prefix in ("", "/lab"):
+        with filled_app.server.test_request_context(environ_overrides={"SCRIPT_NAME": prefix}):
+            shown, title = router.show_page(prefix + page.path, None)
+            assert title == page.title
+            assert shown.className == page.layout().className
+            with pytest.raises(PreventUpdate):
+                router.show_page(prefix + page.path, title)
+            assert router.show_page(f"{prefix}/nowhere", title)[1] == "Not found · Convscope"
 
 
 @pytest.mark.parametrize("path", ["/", "/channel", "/images", "/image", "/no-such-page"])

@@ -124,7 +124,7 @@ def callbacks(app: Dash, page: str) -> Iterator[tuple[str, dict[str, Any]]]:
         return [f"{name}.{one['property']}"]
 
     for output, callback in app.callback_map.items():
-        if "callback" not in callback or output.startswith("_pages_dummy"):
+        if "callback" not in callback:
             continue
         names = output.removeprefix("..").removesuffix("..").split("...")
         outputs: list[Any] = [
