@@ -98,10 +98,14 @@ def _pace(job: Record) -> Component:
 
 
 def age(job: Record) -> Component:
+    """Time since the job was submitted."""
+    return html.Div(age_words(job), className="job-age num", title=when(job["created"]))
+
+
+def age_words(job: Record) -> str:
     """Time since the job was submitted, in steps of ten seconds at first."""
     seconds = job["age"] if job["age"] >= 90 else job["age"] // 10 * 10
-    words = f"{rough_duration(seconds)} ago" if seconds else "just now"
-    return html.Div(words, className="job-age num", title=when(job["created"]))
+    return f"{rough_duration(seconds)} ago" if seconds else "just now"
 
 
 def possible_actions(job: Record) -> list[tuple[str, str, str]]:

@@ -24,7 +24,7 @@ from dashboard.components import elements as components
 from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, attributes, labelled, select
 from dashboard.components.formatting import count
-from dashboard.components.job_cells import cells
+from dashboard.components.job_cells import age_words, cells
 from dashboard.components.job_details import MAX_ITEMS, action_id, job_details, job_parts, part_id
 from dashboard.pages.page import Page
 from dashboard.security.access import TooManyRequests, spend
@@ -39,7 +39,7 @@ from db.queries import jobs as job_queries
 from workers.jobs.registry import JOB_KINDS
 
 TITLE = "Jobs · Convscope"
-PER_PAGE = 50
+PER_PAGE = 25
 POLL_MILLISECONDS = 1000
 GRID = make_id("jobs", "grid")
 ANY = "any"  # a filter that is not set; a select shows an empty value as nothing
@@ -269,7 +269,7 @@ def changes(
         listing = read_listing(current(), address)
     except LedgerError as error:
         return Update(note=components.problems_list([f"{error}."])), {}
-    rows = {row["job"]: row for row in (cells(job, address) for job in listing.jobs)}
+    rows = {str(job["job"]): job for job in listing.jobs}
     problems = [*unusable.values(), *_problems(work, done), *listing.problems]
     places = {
         "hidden": not rows,
@@ -281,7 +281,7 @@ def changes(
         "kind": address.kind or ANY,
     }
     now: Record = {
-        "rows": {job: fingerprint(row) for job, row in rows.items()},
+        "rows": {number: state_of(job, address) for number, job in rows.items()},
         "places": {name: fingerprint(place) for name, place in places.items()},
         "parts": {name: fingerprint(part) for name, part in listing.parts.items()},
         "job": listing.opened["job"] if listing.opened else 0,
@@ -290,11 +290,11 @@ def changes(
     sent = {
         name: place for name, place in places.items() if now["places"][name] != before["places"].get(name)
     }
-    changed = [row for job, row in rows.items() if now["rows"][job] != before["rows"].get(job)]
+    changed = [job for number, job in rows.items() if now["rows"][number] != before["rows"].get(number)]
     if before["rows"].keys() != now["rows"].keys():
-        sent["data"] = list(rows.values())
+        sent["data"] = [cells(job, address) for job in rows.values()]
     elif changed:
-        sent["transaction"] = {"update": changed, "async": False}
+        sent["transaction"] = {"update": [cells(job, address) for job in changed], "async": False}
     parts: dict[str, Component] = {}
     if now["job"] == before["job"]:
         parts = {n: part for n, part in listing.parts.items() if now["parts"][n] != before["parts"].get(n)}
@@ -309,6 +309,11 @@ def changes(
 def fingerprint(part: Any) -> str:
     """A hash by which a part of the page is compared with the one that is shown."""
     return blake2b(json.dumps(part, cls=PlotlyJSONEncoder).encode(), digest_size=8).hexdigest()
+
+
+def state_of(job: Record, address: JobsAddress) -> str:
+    """The same for a row, from what its cells are drawn from: drawing them takes ten times as long."""
+    return fingerprint(job | {"age": age_words(job), "open": address.job == job["job"]})
 
 
 def read_listing(context: Context, address: JobsAddress) -> Listing:
