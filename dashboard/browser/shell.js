@@ -7,15 +7,19 @@ import { recall, remember } from "./store.js";
 const same = (/** @type {unknown} */ one, /** @type {unknown} */ other) =>
     JSON.stringify(one) === JSON.stringify(other);
 
+/* One request at a time: Dash drops what a slow one answers once the timer has called again. */
+let asked = /** @type {Promise<any> | null} */ (null);
+const status = () => (asked ??= ask("/status.json").finally(() => (asked = null)));
+
 /* The status and the work of the server where they have changed, and a notice if it does not answer: no
    callback of the server could show that one. */
 convscope.poll = async (_ticks, knownStatus, knownWork, notices) => {
     if (document.hidden) return [ns.no_update, ns.no_update, ns.no_update];
     try {
-        const { work, ...status } = await ask("/status.json");
+        const { work, ...others } = await status();
         const news = (/** @type {object} */ now, /** @type {object} */ known) =>
             same(now, known) ? ns.no_update : now;
-        return [news(status, knownStatus), news(work, knownWork), null];
+        return [news(others, knownStatus), news(work, knownWork), null];
     } catch (error) {
         const loggedOut = error instanceof RequestError && error.status === 401;
         return [ns.no_update, ns.no_update, loggedOut ? notices.logged_out : notices.away];

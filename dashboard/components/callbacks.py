@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dash import ClientsideFunction
+from dash import ClientsideFunction, Output
 from dash.exceptions import PreventUpdate
 
 
@@ -25,6 +25,15 @@ def render_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]
         return layout
 
     return decorate
+
+
+def one_at_a_time(timer: str) -> list[tuple[Output, int, int]]:
+    """`running` of a callback that a `dcc.Interval` triggers: the timer pauses until the answer has arrived.
+
+    Of two calls of one callback Dash drops the answer to the first. With answers that take longer than the
+    interval, each would be dropped, and the page would never change.
+    """
+    return [(Output(timer, "max_intervals"), 0, -1)]
 
 
 def in_browser(app: Any, function: str, *parts: Any, **options: Any) -> None:

@@ -19,7 +19,7 @@ import dash
 from dash import Dash, Input, Output, State, no_update
 from dash.exceptions import PreventUpdate
 
-from dashboard.components.callbacks import in_browser
+from dashboard.components.callbacks import in_browser, one_at_a_time
 from dashboard.pages import images_add_layout as layout
 from dashboard.pages import images_add_steps as steps
 from dashboard.pages import images_add_view as view
@@ -83,6 +83,7 @@ def register(app: Dash) -> None:
         _outputs(allow_duplicate=True),
         {"_ticks": Input(add_id("poll"), "n_intervals"), **kept},
         prevent_initial_call=True,
+        running=one_at_a_time(add_id("poll")),
     )(on_tick)
     in_browser(app, "sendFiles", Input(add_id("send"), "data"), prevent_initial_call=True)
     in_browser(app, "stopSending", Input(add_id("cancel"), "n_clicks"), prevent_initial_call=True)

@@ -21,6 +21,7 @@ import flask
 from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.api.answers import job_record
+from dashboard.components.callbacks import one_at_a_time
 from dashboard.components.elements import Component, attributes, icon, progress_bar
 from dashboard.components.formatting import duration
 from dashboard.security.access import TooManyRequests, spend
@@ -83,6 +84,11 @@ def layout(page: str) -> Component:
 def ticks(page: str) -> Input:
     """Input of the page's callback: a second has passed, and a job is unfinished."""
     return Input(make_id(page, "ticks"), "n_intervals")
+
+
+def pause(page: str) -> list[tuple[Output, int, int]]:
+    """`running` of the page's callback."""
+    return one_at_a_time(make_id(page, "ticks"))
 
 
 def event(page: str) -> Input:

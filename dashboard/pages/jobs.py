@@ -21,7 +21,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from dashboard.api.answers import job_record
 from dashboard.components import elements as components
-from dashboard.components.callbacks import in_browser
+from dashboard.components.callbacks import in_browser, one_at_a_time
 from dashboard.components.elements import Component, attributes, labelled, select
 from dashboard.components.formatting import count
 from dashboard.components.job_cells import age_words, cells
@@ -194,6 +194,7 @@ def register(app: Dash) -> None:
         Input(make_id("jobs", "done"), "data"),
         State(LOCATION, "pathname"),
         State(make_id("jobs", "shown"), "data"),
+        running=one_at_a_time(make_id("jobs", "poll")),
     )(show_jobs)
     app.callback(
         Output(LOCATION, "search", allow_duplicate=True),

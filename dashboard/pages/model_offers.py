@@ -10,6 +10,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
+from dashboard.components.callbacks import one_at_a_time
 from dashboard.components.elements import Component
 from dashboard.pages.job_progress import REFUSALS
 from dashboard.security.access import spend
@@ -46,7 +47,13 @@ def register(app: Dash) -> None:
     shown = [Output(SAID, "children"), Output(TICKS, "disabled")]
     app.callback(Output(JOB, "data"), *shown, Input(PRESSED, "data"), prevent_initial_call=True)(index)
     again = [Output(one.component_id, one.component_property, allow_duplicate=True) for one in shown]
-    app.callback(*again, Input(TICKS, "n_intervals"), State(JOB, "data"), prevent_initial_call=True)(follow)
+    app.callback(
+        *again,
+        Input(TICKS, "n_intervals"),
+        State(JOB, "data"),
+        prevent_initial_call=True,
+        running=one_at_a_time(TICKS),
+    )(follow)
 
 
 def index(pressed: Mapping[str, Any] | None) -> tuple[Record | None, Component, bool]:

@@ -17,6 +17,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboard.api.answers import job_record
 from dashboard.components import elements as components
+from dashboard.components.callbacks import one_at_a_time
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import count
 from dashboard.components.onboarding import nothing_yet
@@ -75,6 +76,7 @@ def register(app: Dash) -> None:
         Input(make_id("shell", "work"), "data"),
         Input(CLOCK, "n_intervals"),
         State(LOCATION, "pathname"),
+        running=one_at_a_time(CLOCK),
     )(show_robustness)
     app.callback(
         Output(LOCATION, "search", allow_duplicate=True),

@@ -176,6 +176,7 @@ def register(app: Dash) -> None:
             "shown": State(_id("shown"), "data"),
             "work": State(make_id("shell", "work"), "data"),
         },
+        running=job_progress.pause(NAME),
     )(show)
     in_browser(
         app,

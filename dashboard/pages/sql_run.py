@@ -10,7 +10,7 @@ from dash.exceptions import PreventUpdate
 
 from dashboard.api.errors import explain
 from dashboard.api.sql import client_gone
-from dashboard.components.callbacks import in_browser
+from dashboard.components.callbacks import in_browser, one_at_a_time
 from dashboard.components.elements import Component
 from dashboard.components.sql_cards import answer_cards, gallery
 from dashboard.components.sql_chart import axes, chart_of, figure
@@ -108,7 +108,9 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )(cancel)
     app.callback(
-        Output(make_id("sql", "running"), "children"), Input(make_id("sql", "clock"), "n_intervals")
+        Output(make_id("sql", "running"), "children"),
+        Input(make_id("sql", "clock"), "n_intervals"),
+        running=one_at_a_time(make_id("sql", "clock")),
     )(running)
     app.callback(Output(make_id("sql", "left"), "children"), Input(LOCATION, "pathname"), tab)(leave)
     in_browser(

@@ -155,6 +155,22 @@ def test_each_import_of_a_module_is_a_module_that_is_served() -> None:
         assert {f"./{name}" for name in names} >= set(imported), path.name
 
 
+def test_a_timer_pauses_until_its_callback_has_answered(client: FlaskClient) -> None:
+    """Of two calls of one callback, Dash drops the answer to the first: all of them, if answers take that long."""
+    found = 0
+    for callback in client.get("/_dash-dependencies").get_json():
+        timers = [one["id"] for one in callback["inputs"] if one["property"] == "n_intervals"]
+        if callback["clientside_function"]:
+            continue
+        for timer in timers:
+            found += 1
+            assert callback["running"] == {
+                "running": {f"{timer}.max_intervals": 0},
+                "runningOff": {f"{timer}.max_intervals": -1},
+            }
+    assert found >= 4
+
+
 def test_assets_name_no_other_server() -> None:
     import dashboard.app
 

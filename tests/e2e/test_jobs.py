@@ -106,11 +106,11 @@ def test_an_opened_job_stays_as_it_is_while_its_progress_moves(
         expect(place.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "75")
     expect(table).to_be_visible()
     expect(button).to_be_focused()
-    page.locator("#job-92").scroll_into_view_if_needed()
+    page.locator("#job-97").scroll_into_view_if_needed()
     place = page.evaluate("scrollY")
     assert place > 300
-    page.locator("#job-92").click()
-    expect(opened.get_by_role("heading", name="#92")).to_be_in_viewport()
+    page.locator("#job-97").click()
+    expect(opened.get_by_role("heading", name="#97")).to_be_in_viewport()
     assert page.evaluate("scrollY") == place
     page.locator("#job-119").click()
     expect(opened).to_contain_text("no such layer")
@@ -159,6 +159,19 @@ def test_buttons_work_from_the_keyboard_and_say_why_they_did_not(
     opened.get_by_role("button", name="Retry job 119").click()
     expect(page.locator("#jobs-note")).to_contain_text("Job 119 is done")
     change_job(ledger, 119, state="failed")
+
+
+def test_progress_arrives_although_answers_take_longer_than_the_page_waits_between_questions(
+    page: Page, many: str, ledger: Ledger, running: int
+) -> None:
+    page.goto(f"{many}/jobs?state=running")
+    row = page.locator(ROWS).first
+    expect(row).to_contain_text("0 of 2")
+    slow = {"offline": False, "latency": 2500, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", slow)
+    for done in (1, 2):
+        change_job(ledger, running, items_done=done)
+        expect(row).to_contain_text(f"{done} of 2", timeout=20_000)
 
 
 def test_an_address_that_names_what_is_not_there_says_so(page: Page, many: str) -> None:
