@@ -6,15 +6,15 @@ import { chosen, dropped, upload } from "./upload.js";
 
 const REPORT_MILLISECONDS = 200;
 
-/** @type {import("./upload.js").Named[]} */
+/** @type {NamedFile[]} */
 let files = [];
 let picks = 0;
-/** @type {import("./upload.js").Named[]} every label table that was chosen; its number is its place */
+/** @type {NamedFile[]} every label table that was chosen; its number is its place */
 const tables = [];
 /** @type {ReturnType<typeof upload> | null} */
 let sending = null;
 
-/** Reports what was chosen. @param {string} what @param {import("./upload.js").Named[]} found */
+/** Reports what was chosen. @param {string} what @param {NamedFile[]} found */
 function take(what, found) {
     picks += 1;
     const size = found.reduce((sum, { file }) => sum + file.size, 0);
@@ -56,8 +56,7 @@ window.addEventListener("beforeunload", (event) => {
     if (sending) event.preventDefault();
 });
 
-/** @param {{ upload: string | null, labels: number | null, unit: string, unit_bytes: number }} order */
-convscope.sendFiles = function (order) {
+convscope.sendFiles = (order) => {
     const words = (/** @type {number} */ size) =>
         (size / order.unit_bytes).toFixed(order.unit_bytes > 1 ? 1 : 0);
     let reported = 0;
@@ -74,13 +73,13 @@ convscope.sendFiles = function (order) {
     });
 };
 
-/** Reports that a button was pressed, not that it appeared. @param {number | null} clicks */
+/* Reports that a button was pressed, not that it appeared. */
 convscope.pressed = (clicks) => (clicks ? Date.now() : ns.no_update);
 
 convscope.stopSending = () => sending?.stop();
 
-/** A name for the set, unless the user has typed one. @param {string} proposed @param {string} name */
+/* A name for the set, unless the user has typed one. */
 convscope.proposeName = (proposed, name) => name || proposed;
 
-/** Focuses an element once it is shown. @param {{ id: string }} asked */
+/* Focuses an element once it is shown. */
 convscope.focusOn = ({ id }) => requestAnimationFrame(() => document.getElementById(id)?.focus());

@@ -3,8 +3,6 @@
 import { changedSearch, go, hit, pagePath } from "./base.js";
 import { convscope, ns } from "./namespace.js";
 
-/** @typedef {{ value: string, disabled?: boolean }} Option */
-
 /** Values that an address leaves out: a test compares them with dashboard/state/address.py. */
 const DEFAULTS = { k: "10", sort: "index", crop: "field", tile: "fit" };
 
@@ -13,9 +11,7 @@ const asText = (/** @type {unknown} */ value) =>
 
 /**
  * Those of the `values` that differ from what the server put into the controls; a default is written as "".
- * @param {AddressValues} values
- * @param {AddressValues} shown
- * @param {Record<string, string>} defaults
+ * @param {AddressValues} values @param {AddressValues} shown @param {Record<string, string>} defaults
  * @returns {Record<string, string>}
  */
 export const differing = (values, shown, defaults) =>
@@ -28,7 +24,7 @@ export const differing = (values, shown, defaults) =>
 
 /**
  * The indexed layer before or after one.
- * @param {Option[]} options
+ * @param {Pick<Entry, "value" | "disabled">[]} options
  * @param {string} here
  * @param {1 | -1} step
  */

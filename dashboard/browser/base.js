@@ -4,10 +4,7 @@
 const config = globalThis.document?.getElementById("_dash-config")?.textContent;
 const PREFIX = config ? JSON.parse(config).requests_pathname_prefix.replace(/\/$/, "") : "";
 
-/**
- * A path of this dashboard as the browser requests it.
- * @param {string} path
- */
+/** A path of this dashboard as the browser requests it. @param {string} path */
 export const local = (path) => PREFIX + path;
 
 /**
@@ -44,19 +41,14 @@ export function make(tag, attributes = {}, ...children) {
 
 /**
  * The nearest ancestor, or itself, that an event hit and that matches.
- * @param {Event} event
- * @param {string} selector
- * @returns {HTMLElement | null}
+ * @param {Event} event @param {string} selector @returns {HTMLElement | null}
  */
 export const hit = (event, selector) =>
     event.target instanceof Element ? event.target.closest(selector) : null;
 
 /** An answer of the HTTP interface that is not a success; `status` is 0 where there was no answer. */
 export class RequestError extends Error {
-    /**
-     * @param {string} message
-     * @param {number} status
-     */
+    /** @param {string} message @param {number} status */
     constructor(message, status) {
         super(message);
         this.status = status;
@@ -65,9 +57,7 @@ export class RequestError extends Error {
 
 /**
  * Request a path of the HTTP interface; the answer is its JSON.
- * @param {string} path
- * @param {{ method?: string, body?: unknown }} [options]
- * @returns {Promise<any>}
+ * @param {string} path @param {{ method?: string, body?: unknown }} [options] @returns {Promise<any>}
  * @throws {RequestError}
  */
 export async function ask(path, { method, body } = {}) {
@@ -100,8 +90,7 @@ export function go(href) {
 
 /**
  * A query string with some values changed; an empty value removes the name.
- * @param {string} search
- * @param {Record<string, string | number | null | undefined>} changes
+ * @param {string} search @param {AddressValues} changes
  */
 export function changedSearch(search, changes) {
     const query = new URLSearchParams(search);
@@ -116,7 +105,7 @@ export function changedSearch(search, changes) {
 /**
  * Change values of the address. With `quietly` the address bar changes without an entry in the history, and
  * Dash does not hear of it: for values that only the browser reads.
- * @param {Record<string, string | number | null | undefined>} changes
+ * @param {AddressValues} changes
  */
 export function address(changes, quietly = false) {
     const target = location.pathname + changedSearch(location.search, changes);

@@ -6,11 +6,6 @@
 import { address, hit, make } from "./base.js";
 import { convscope } from "./namespace.js";
 
-/**
- * @typedef {{ value: string, label: string, description: string, search?: string, disabled?: boolean }}
- * Entry
- */
-
 /** "stage 4 > block 2", "stage4.block2" and "Stage 4 block 2" are one text. */
 const plain = (/** @type {string} */ text) =>
     text
@@ -38,20 +33,18 @@ export function matching(entries, text) {
 }
 
 /**
- * `all` is the entry that an emptied field means; `most` entries are listed at once; `name` is the part of
- * the address that the chosen value is written to.
- * @param {{ id: string, label: string, placeholder: string, none: string, most?: number, all?: Entry,
- *     name: string }} settings
- * @returns {(root: HTMLElement, options: Entry[], value: string | null) => void} a function that shows the
- * options
+ * The field and its list in an element that names them (see `components.combobox`). The first option may have
+ * an empty value: it is what an emptied field means.
+ * @param {HTMLElement} root
+ * @returns {(options: Entry[], value: string) => void} a function that shows the options
  */
-function combobox({ id, label, placeholder, none, most = Infinity, all, name }) {
+function combobox(root) {
+    const { field: id = "", label, placeholder, none = "", name = "", most = "" } = root.dataset;
     /** @type {Entry[]} */
     let entries = [];
     /** @type {Entry[]} */
     let shown = [];
-    /** @type {string | null} */
-    let chosen = null;
+    let chosen = "";
     let at = -1;
 
     const list = make("ul", { id: `${id}-list`, class: "layer-list", role: "listbox", "aria-label": label });
@@ -78,20 +71,21 @@ function combobox({ id, label, placeholder, none, most = Infinity, all, name }) 
         onkeydown: press,
         onblur: hide,
     });
+    root.replaceChildren(field, list);
 
-    const nameOf = (/** @type {string | null} */ value) =>
-        value === all?.value ? "" : (entries.find((one) => one.value === value)?.label ?? "");
+    const nameOf = (/** @type {string} */ value) =>
+        (value && entries.find((one) => one.value === value)?.label) || "";
 
     /** @param {string} text */
     function show(text) {
         list.hidden = false;
-        field.setAttribute("aria-expanded", "true");
+        field.ariaExpanded = "true";
         filter(text);
     }
 
     function hide() {
         list.hidden = true;
-        field.setAttribute("aria-expanded", "false");
+        field.ariaExpanded = "false";
         field.removeAttribute("aria-activedescendant");
         field.value = nameOf(chosen);
     }
@@ -101,26 +95,17 @@ function combobox({ id, label, placeholder, none, most = Infinity, all, name }) 
 
     function filter(text = field.value === nameOf(chosen) ? "" : field.value) {
         const fitting = matching(entries, text);
-        shown = fitting.slice(0, most);
-        const items = shown.map((one, place) =>
-            make(
-                "li",
-                {
-                    id: `${id}-${place}`,
-                    role: "option",
-                    "data-at": place,
-                    class: `layer-option${one.disabled ? " unindexed" : ""}`,
-                    "aria-disabled": one.disabled ? "true" : null,
-                },
-                make("span", {}, one.label),
-                make("small", {}, one.description),
-            ),
-        );
+        shown = fitting.slice(0, Number(most));
+        const items = shown.map((one, place) => {
+            const words = [make("span", {}, one.label), make("small", {}, one.description)];
+            const given = { id: `${id}-${place}`, role: "option", "data-at": place, class: "layer-option" };
+            return make("li", { ...given, "aria-disabled": one.disabled ? "true" : null }, ...words);
+        });
         const more = fitting.length - shown.length;
         list.replaceChildren(...items);
         if (!shown.length) list.append(note(none));
         if (more) list.append(note(`${more.toLocaleString("en")} more: type to find them.`));
-        const emptied = all && field.value === "" && chosen !== all.value;
+        const emptied = entries[0]?.value === "" && field.value === "" && chosen !== "";
         const here = plain(text) || emptied ? -1 : shown.findIndex((one) => one.value === chosen);
         mark(here >= 0 ? here : shown.findIndex((one) => !one.disabled));
     }
@@ -128,15 +113,12 @@ function combobox({ id, label, placeholder, none, most = Infinity, all, name }) 
     /** @param {number} place */
     function mark(place) {
         at = place;
-        list.querySelectorAll("[role=option]").forEach((item, number) =>
-            item.setAttribute("aria-selected", String(number === at)),
-        );
-        if (at < 0) {
-            field.removeAttribute("aria-activedescendant");
-            return;
-        }
-        field.setAttribute("aria-activedescendant", list.children[at].id);
-        list.children[at].scrollIntoView({ block: "nearest" });
+        const items = list.querySelectorAll("[role=option]");
+        items.forEach((item, number) => item.setAttribute("aria-selected", String(number === at)));
+        field.removeAttribute("aria-activedescendant");
+        if (at < 0) return;
+        field.setAttribute("aria-activedescendant", items[at].id);
+        items[at].scrollIntoView({ block: "nearest" });
     }
 
     /** @param {KeyboardEvent} event */
@@ -171,10 +153,9 @@ function combobox({ id, label, placeholder, none, most = Infinity, all, name }) 
         if (another) address({ [name]: chosen, page: "", ...(name === "layer" ? { channels: "" } : {}) });
     }
 
-    return (root, options, value) => {
-        entries = [...(all ? [all] : []), ...options];
+    return (options, value) => {
+        entries = options;
         chosen = value;
-        if (!root.contains(field)) root.replaceChildren(field, list);
         if (list.hidden || document.activeElement !== field) {
             // the same value again would lose the selection
             if (field.value !== nameOf(chosen)) field.value = nameOf(chosen);
@@ -188,38 +169,18 @@ function combobox({ id, label, placeholder, none, most = Infinity, all, name }) 
     };
 }
 
-/**
- * Make the function of a clientside callback that fills one combobox, built when it is first shown.
- * @param {string} root
- * @param {Parameters<typeof combobox>[0]} settings
- */
-function filled(root, settings) {
-    /** @type {ReturnType<typeof combobox> | null} */
-    let draw = null;
-    return (/** @type {{ options: Entry[], chosen: string } | null} */ given) => {
-        const place = document.getElementById(root);
-        if (place && given) (draw ??= combobox(settings))(place, given.options, given.chosen);
-        return "";
-    };
+/** @type {WeakMap<Element, ReturnType<typeof combobox>>} */
+const drawn = new WeakMap();
+
+/** @param {string} id @param {Entry[]} options @param {string} value */
+function draw(id, options, value) {
+    const root = document.getElementById(id);
+    if (!root) return "";
+    const fill = drawn.get(root) ?? combobox(root);
+    drawn.set(root, fill);
+    fill(options, value);
+    return "";
 }
 
-convscope.drawClasses = filled("images-classes", {
-    id: "images-label",
-    label: "Classes",
-    placeholder: "All classes",
-    most: 300,
-    none: "No matching class in this set.",
-    all: { value: "", label: "All classes", description: "" },
-    name: "label",
-});
-const drawLayers = filled("patches-layers", {
-    id: "patches-layer",
-    label: "Layers",
-    placeholder: "Search layers…",
-    none: "No matching layer in this model.",
-    name: "layer",
-});
-convscope.drawLayers = (
-    /** @type {{ layer: string } | null} */ chosen,
-    /** @type {Entry[] | null} */ options,
-) => drawLayers({ options: options ?? [], chosen: chosen?.layer ?? "" });
+convscope.drawClasses = (given) => draw("images-classes", given?.options ?? [], given?.chosen ?? "");
+convscope.drawLayers = (chosen, options) => draw("patches-layers", options ?? [], chosen?.layer ?? "");

@@ -28,17 +28,11 @@ function rowElement(grid, row) {
         patches.set(cell, patch);
         cells.append(cell);
     });
-    const head = make(
-        "a",
-        {
-            class: row.dead ? "channel dead" : "channel",
-            href: row.href,
-            title: ["channel " + row.channel, ...row.lines].join(", "),
-        },
-        make("b", {}, row.channel),
-        row.lines.map((line) => make("span", {}, line)),
-    );
     const label = `channel ${row.channel}`;
+    const title = [label, ...row.lines].join(", ");
+    const lines = row.lines.map((line) => make("span", {}, line));
+    const kind = row.dead ? "channel dead" : "channel";
+    const head = make("a", { class: kind, href: row.href, title }, make("b", {}, row.channel), lines);
     return make("div", { class: "channel-row", role: "group", "aria-label": label }, head, cells);
 }
 
@@ -78,16 +72,10 @@ convscope.paintGrid = (data) => {
     return "";
 };
 
-/**
- * The row and the place in it of a cell.
- * @param {Element | null} element
- * @returns {[string | null, number] | null}
- */
+/** The row of a cell and its place there. @param {Element | null} element */
 function placeOf(element) {
     const row = element?.matches(".cell") ? element.closest(".channel-row") : null;
-    return (
-        row && [row.ariaLabel, [...row.querySelectorAll(".cell")].indexOf(/** @type {Element} */ (element))]
-    );
+    return row && { label: row.ariaLabel, at: cellsOf(row).findIndex((cell) => cell === element) };
 }
 
 /* The browser restores the height of a page before its rows are rendered, so heights are kept here, too. */
@@ -101,8 +89,7 @@ const here = () => location.pathname + location.search;
 
 /**
  * Where the user was: at a patch, at a height that Back leads to, or at the top of a new layer.
- * @param {HTMLElement} grid
- * @param {ReturnType<typeof placeOf>} focused
+ * @param {HTMLElement} grid @param {ReturnType<typeof placeOf>} focused
  */
 function keepPlace(grid, focused) {
     const layer = new URLSearchParams(location.search).get("layer") ?? "";
@@ -111,14 +98,13 @@ function keepPlace(grid, focused) {
     else if (shownLayer !== null && shownLayer !== layer && top < 0) scrollBy(0, top - 80);
     back = null;
     shownLayer = layer;
-    const row = focused && grid.querySelector(`.channel-row[aria-label="${focused[0]}"]`);
-    if (focused) cellsOf(row)[focused[1]]?.focus({ preventScroll: true });
+    const row = focused && grid.querySelector(`.channel-row[aria-label="${focused.label}"]`);
+    if (row) cellsOf(row)[focused.at]?.focus({ preventScroll: true });
 }
 
 /**
  * Repeated while what is above the rows is still to be rendered and the page too short.
- * @param {number} top
- * @param {number} frames
+ * @param {number} top @param {number} frames
  */
 function scrollBack(top, frames) {
     scrollTo(0, top);
@@ -132,15 +118,12 @@ convscope.paintChannels = (data) => {
         const links = chips.map(([channel, rank, activation]) => {
             const words = `channel ${channel}: rank ${rank}, activation ${activation}`;
             const kind = rank === 1 ? "chip num best" : "chip num";
-            const small = make("small", {}, `#${rank}`);
             const given = { class: kind, href: href + channel, title: words, "aria-label": words };
-            return make("a", given, channel, small);
+            return make("a", given, channel, make("small", {}, `#${rank}`));
         });
-        const rest = more
-            ? make("span", { class: "quiet more" }, `and ${more.toLocaleString("en")} more`)
-            : null;
+        const rest = more && make("span", { class: "quiet more" }, `and ${more.toLocaleString("en")} more`);
         const head = make("h3", {}, label, make("span", {}, count));
-        return make("div", { class: "driven" }, head, make("div", { class: "chips" }, links, rest));
+        return make("div", { class: "driven" }, head, make("div", { class: "chips" }, links, rest || null));
     });
     list.replaceChildren(...groups);
     if (data && !groups.length) list.append(make("p", { class: "quiet" }, data.empty));
@@ -166,10 +149,7 @@ function describe(cell) {
     showTip("", [head, make("dl", {}, values.flat())], cell.getBoundingClientRect());
 }
 
-/**
- * A finger cannot hover: its first tap describes the patch, with a link to the image.
- * @param {HTMLAnchorElement} cell
- */
+/** A finger cannot hover: its first tap describes the patch, with a link. @param {HTMLAnchorElement} cell */
 function showSheet(cell) {
     describe(cell);
     const box = tip();
@@ -180,11 +160,7 @@ function showSheet(cell) {
     box.append(make("div", { class: "ways" }, open, make("button", { class: "btn btn-quiet" }, "Close")));
 }
 
-/**
- * The cell that a key moves the focus to.
- * @param {HTMLAnchorElement} cell
- * @param {string} key
- */
+/** The cell that a key moves the focus to. @param {HTMLAnchorElement} cell @param {string} key */
 function cellBeside(cell, key) {
     const row = cell.closest(".channel-row");
     const cells = cellsOf(row);

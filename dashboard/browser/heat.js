@@ -1,13 +1,8 @@
 /* From a map's values to colors, in the browser: the rule of pictures/heat.py, and tests compare the two. */
 
-/** @typedef {{ height: number, width: number, data: Float32Array, sorted?: Float32Array }} Values */
-/** @typedef {[number, number, number]} Color */
-/** @typedef {{ table: Color[], diverging: boolean, high: number, strength: number, wipe: number }} Paint */
-
 /**
  * A float32 array of two dimensions from an NPY file: magic, version, length of the header, header, numbers.
- * @param {ArrayBuffer} buffer
- * @returns {Values}
+ * @param {ArrayBuffer} buffer @returns {MapValues}
  */
 export function parseNpy(buffer) {
     const view = new DataView(buffer);
@@ -27,10 +22,7 @@ const MAX_KEPT = 600;
 const kept = new Map();
 
 /**
- * @template T
- * @param {string} address
- * @param {(answer: Response) => Promise<T>} read
- * @returns {Promise<T>}
+ * @template T @param {string} address @param {(answer: Response) => Promise<T>} read @returns {Promise<T>}
  */
 function load(address, read) {
     const known = kept.get(address);
@@ -63,8 +55,7 @@ export const loadPicture = (address) =>
 
 /**
  * The clip-th percentile of the magnitudes, linear between neighbors as NumPy's. A map is sorted once.
- * @param {Values} map
- * @param {number} clip from 0 to 100
+ * @param {MapValues} map @param {number} clip from 0 to 100
  */
 export function highest(map, clip) {
     const sorted = (map.sorted ??= map.data.map(Math.abs).sort());
@@ -76,9 +67,7 @@ export function highest(map, clip) {
 
 /**
  * RGBA bytes of a map over its image. `strength` 1 is the map alone; left of `wipe` it is bare.
- * @param {Values} map
- * @param {ImageData | null} picture
- * @param {Paint} how
+ * @param {MapValues} map @param {ImageData | null} picture @param {Paint} how
  */
 export function pixels({ width, data }, picture, { table, diverging, high, strength, wipe }) {
     const found = new Uint8ClampedArray(4 * data.length);
@@ -99,32 +88,20 @@ export function pixels({ width, data }, picture, { table, diverging, high, stren
     return found;
 }
 
-/**
- * @param {HTMLCanvasElement} canvas
- * @param {Values} map
- * @param {ImageData | null} picture
- * @param {Paint} how
- */
-export function paint(canvas, map, picture, how) {
-    draw(canvas, map.width, map.height, pixels(map, picture, how));
-}
+/** @param {HTMLCanvasElement} canvas @param {Color[]} table */
+export const paintBar = (canvas, table) =>
+    draw(canvas, 256, new Uint8ClampedArray(table.flatMap((color) => [...color, 255])));
+
+/** @type {(canvas: HTMLCanvasElement, map: MapValues, picture: ImageData | null, how: Paint) => void} */
+export const paint = (canvas, map, picture, how) => draw(canvas, map.width, pixels(map, picture, how));
 
 /**
- * @param {HTMLCanvasElement} canvas
- * @param {Color[]} table
+ * Paints RGBA bytes.
+ * @param {HTMLCanvasElement} canvas @param {number} width @param {Uint8ClampedArray<ArrayBuffer>} bytes
  */
-export function paintBar(canvas, table) {
-    draw(canvas, 256, 1, new Uint8ClampedArray(table.flatMap((color) => [...color, 255])));
-}
-
-/**
- * @param {HTMLCanvasElement} canvas
- * @param {number} width
- * @param {number} height
- * @param {Uint8ClampedArray<ArrayBuffer>} bytes
- */
-function draw(canvas, width, height, bytes) {
+export function draw(canvas, width, bytes) {
+    const image = new ImageData(bytes, width);
     if (canvas.width !== width) canvas.width = width;
-    if (canvas.height !== height) canvas.height = height;
-    canvas.getContext("2d")?.putImageData(new ImageData(bytes, width, height), 0, 0);
+    if (canvas.height !== image.height) canvas.height = image.height;
+    canvas.getContext("2d")?.putImageData(image, 0, 0);
 }

@@ -2,21 +2,9 @@
 import { hit } from "./base.js";
 import { convscope, ns } from "./namespace.js";
 
-/** @typedef {{ type: string, props: { children?: Child | Child[] } & Record<string, unknown> }} Component */
-/** @typedef {Component | string | number | null | undefined} Child */
-/** @typedef {{ colId?: string } & Record<string, unknown>} Column */
-/**
- * @typedef {object} CellProps
- * @property {Record<string, Child>} data
- * @property {string[]} fields
- * @property {(value: unknown) => void} setData
- */
-
 /**
  * A component of `dash.html`, as it arrives in JSON, as an element of React.
- * @param {Child} component
- * @param {(tag: string, props: object, ...children: any[]) => any} create
- * @returns {any}
+ * @param {Child} component @param {Window["React"]["createElement"]} create @returns {unknown}
  */
 export function element(component, create) {
     if (typeof component !== "object" || component === null) return component;
@@ -27,13 +15,12 @@ export function element(component, create) {
 
 /**
  * The columns for a window: all but the last if it is wide, else the last, in which a job is a card.
- * @param {Column[]} columns
- * @param {boolean} narrow
+ * @param {GridColumn[]} columns @param {boolean} narrow
  */
 export const columnsFor = (columns, narrow) =>
     columns.map((column) => ({ ...column, hide: (column.colId === "card") !== narrow }));
 
-/** @param {CellProps} props */
+/** @param {{ data: Record<string, Child>, fields: string[], setData: (value: unknown) => void }} props */
 function JobCell({ data, fields, setData }) {
     const create = window.React.createElement;
     const onClick = (/** @type {{ nativeEvent: Event }} */ { nativeEvent }) => {
@@ -47,16 +34,17 @@ function JobCell({ data, fields, setData }) {
 if (globalThis.window) (window.dashAgGridComponentFunctions ??= {}).JobCell = JobCell;
 
 const narrow = globalThis.matchMedia?.("(max-width: 1000px)");
-let columns = /** @type {Column[]} */ ([]);
+/** @type {GridColumn[]} */
+let columns = [];
 narrow?.addEventListener("change", () => {
     if (!document.getElementById("jobs-grid")) return;
     ns.set_props("jobs-grid", { columnDefs: columnsFor(columns, narrow.matches) });
 });
 
-convscope.jobColumns = (/** @type {Column[]} */ given) => {
+convscope.jobColumns = (given) => {
     columns = given;
     return columnsFor(columns, narrow.matches);
 };
 
 /* A page that nobody sees asks for nothing. */
-convscope.whileVisible = (/** @type {unknown} */ tick) => (document.hidden ? ns.no_update : tick);
+convscope.whileVisible = (tick) => (document.hidden ? ns.no_update : tick);

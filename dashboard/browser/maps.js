@@ -6,51 +6,37 @@
 
    Whenever an element, an array or a display changes, what differs is painted again. */
 import { address, ask, hit, make } from "./base.js";
-import { highest, loadMap, loadPicture, paint, paintBar } from "./heat.js";
+import { draw, highest, loadMap, loadPicture, paintBar, pixels } from "./heat.js";
 import { convscope, ns } from "./namespace.js";
 import { hideTip, showTip } from "./tip.js";
 
-/**
- * `view`: overlay, map or error; `scale`: own, model (one per column) or all; `high`: an end from outside.
- * @typedef {{ view: string, strength: number, wipe: number, colours: string, scale: string, clip: number,
- *     high?: number }} Display
- * @typedef {{ column: string, high: number }} End
- */
-
-/** Color tables, and the names of those for signed and other maps. @type {Promise<any> | null} */
+/** @type {Promise<ColorTables> | null} */
 let tables = null;
-/** @typedef {import("./heat.js").Values} Values */
-/** @typedef {{ array: Values, name: string, high: number, address: string, key: string }} Shown */
-/** What canvases show. @type {WeakMap<Element, Shown>} */
+/** What canvases show. @type {WeakMap<Element, PaintedMap>} */
 const painted = new WeakMap();
 /** The newest turn of each display: an older one that loads longer ends. @type {WeakMap<Element, number>} */
 const turns = new WeakMap();
 
 /**
  * The upper end of each map's scale, from the end that each would have alone.
- * @param {End[]} ends
- * @param {string} scale
+ * @param {{ column: string, high: number }[]} ends @param {string} scale
  */
 export const sharedEnds = (ends, scale) =>
-    ends.map((end) => {
-        const shares = (/** @type {End} */ other) =>
-            scale === "all" || (scale === "model" && other.column === end.column);
-        return Math.max(end.high, ...ends.filter(shares).map((other) => other.high));
+    ends.map(({ column, high }) => {
+        const sharing = ends.filter((one) => scale === "all" || (scale === "model" && one.column === column));
+        return Math.max(high, ...sharing.map((one) => one.high));
     });
 
 /**
  * Name of the color table of a map.
- * @param {Display} display
- * @param {boolean} signed
- * @param {{ diverging: string, plain: string }} colors
+ * @param {MapDisplay} display @param {boolean} signed @param {Omit<ColorTables, "tables">} colors
  */
 export const tableOf = ({ colours, view }, signed, colors) =>
     colours !== "auto" ? colours : signed && view !== "error" ? colors.diverging : colors.plain;
 
 /**
  * The words of a legend: what is shown, on which scale, and the rest.
- * @param {Record<string, string>} words by view and scale; `rest` is always shown
- * @param {Display} display
+ * @param {Record<string, string>} words by view and scale; `rest` is always shown @param {MapDisplay} display
  */
 export const wordsOf = (words, { view, scale, high }) =>
     [words[view], words[high === undefined ? scale : "shared"], words.rest].filter(Boolean).join("; ");
@@ -61,11 +47,14 @@ export const number = (value) =>
         ? value.toExponential(2)
         : String(Number(value.toPrecision(4)));
 
+/** @param {HTMLElement} root @returns {MapDisplay} */
+const displayOf = (root) => JSON.parse(root.dataset.display ?? "{}");
+
 /** @param {HTMLElement} root */
 async function repaint(root) {
     const turn = (turns.get(root) ?? 0) + 1;
     turns.set(root, turn);
-    const display = /** @type {Display} */ (JSON.parse(root.dataset.display ?? "{}"));
+    const display = displayOf(root);
     const canvases = /** @type {HTMLCanvasElement[]} */ ([...root.querySelectorAll("canvas[data-array]")]);
     tables ??= ask("/choices/colours.json");
     tables.catch(() => (tables = null));
@@ -73,7 +62,8 @@ async function repaint(root) {
     if (turns.get(root) !== turn) return;
     const found = loaded.filter((one) => one.array);
     const highs = sharedEnds(found, display.scale);
-    found.forEach(({ canvas, address: from, array, picture }, at) => {
+    found.forEach(({ canvas, address: from, array, picture = null }, at) => {
+        if (!array) return;
         const name = tableOf(display, canvas.dataset.signed !== undefined, colors);
         const how = {
             table: colors.tables[name],
@@ -84,7 +74,7 @@ async function repaint(root) {
         };
         const key = [from, name, how.high, how.strength, how.wipe].join(" ");
         if (painted.get(canvas)?.key === key) return;
-        paint(canvas, array, picture, how);
+        draw(canvas, array.width, pixels(array, picture, how));
         painted.set(canvas, { array, name, high: how.high, address: from, key });
         canvas.dataset.painted = `${name} ${how.high}`;
     });
@@ -92,39 +82,29 @@ async function repaint(root) {
     drawLegend(root, display, colors, loaded);
 }
 
-/**
- * @param {HTMLCanvasElement} canvas
- * @param {Display} display
- * @returns {Promise<{ canvas: HTMLCanvasElement, address: string, column: string, high: number, array?: any,
- *     picture?: any, missing?: string }>}
- */
+/** @param {HTMLCanvasElement} canvas @param {MapDisplay} display @returns {Promise<LoadedMap>} */
 async function load(canvas, display) {
     const { array, error, input, column = "", unknown = "" } = canvas.dataset;
     const from = (display.view === "error" ? error : array) ?? "";
-    if (!from) return { canvas, address: from, column, high: 0, missing: unknown };
+    const found = { canvas, address: from, column, high: 0 };
+    if (!from) return { ...found, missing: unknown };
     try {
         const [values, picture] = await Promise.all([loadMap(from), input ? loadPicture(input) : null]);
-        const high = highest(values, display.clip);
-        return { canvas, address: from, column, high, array: values, picture };
+        return { ...found, high: highest(values, display.clip), array: values, picture };
     } catch (failure) {
-        return { canvas, address: from, column, high: 0, missing: /** @type {Error} */ (failure).message };
+        return { ...found, missing: /** @type {Error} */ (failure).message };
     }
 }
 
-/**
- * @param {HTMLElement} root
- * @param {Display} display
- * @param {any} colors
- * @param {Awaited<ReturnType<typeof load>>[]} loaded
- */
-function drawLegend(root, display, colors, loaded) {
-    const shown = loaded.filter((one) => one.array).map((one) => painted.get(one.canvas));
+/** @type {(root: HTMLElement, display: MapDisplay, colors: ColorTables, maps: LoadedMap[]) => void} */
+const drawLegend = (root, display, colors, maps) => {
+    const shown = maps.filter((one) => one.array).map((one) => painted.get(one.canvas));
     const names = [...new Set(shown.map((one) => one?.name ?? ""))];
     const highs = [...new Set(shown.map((one) => one?.high))];
     const top = highs.length === 1 ? number(highs[0] ?? 0) : `${display.clip.toFixed(1)}th percentile`;
     for (const part of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-legend]"))) {
         let text = "";
-        if (part.dataset.legend === "note") text = loaded.find((one) => one.missing)?.missing ?? "";
+        if (part.dataset.legend === "note") text = maps.find((one) => one.missing)?.missing ?? "";
         else if (part.dataset.legend === "words")
             text = shown.length ? wordsOf(JSON.parse(part.dataset.words ?? "{}"), display) : "";
         else if (names.length === 1)
@@ -133,12 +113,12 @@ function drawLegend(root, display, colors, loaded) {
         if (part instanceof HTMLCanvasElement && text) paintBar(part, colors.tables[names[0]]);
         else if (part.textContent !== text) part.textContent = text;
     }
-}
+};
 
 // ---- displays that controls set
 
 /* Controls of a page's display, in the order of the address; what is shown needs no request to the server. */
-convscope.showMaps = (/** @type {any[]} */ ...given) => {
+convscope.showMaps = (...given) => {
     const defaults = given.pop();
     const names = Object.keys(defaults);
     if (given.some((value) => value === null || value === undefined)) return ns.no_update;
@@ -149,35 +129,28 @@ convscope.showMaps = (/** @type {any[]} */ ...given) => {
     address(Object.fromEntries(written), true);
     const percent = (/** @type {number} */ share) => `${Math.round(100 * share)} %`;
     const { strength, wipe, clip } = values;
-    return [
-        JSON.stringify(values),
-        values.view !== "overlay",
-        percent(strength),
-        percent(wipe),
-        clip.toFixed(1),
-    ];
+    const words = [percent(strength), percent(wipe), clip.toFixed(1)];
+    return [JSON.stringify(values), values.view !== "overlay", ...words];
 };
 
 /* One map alone: with a scale that maps share on the page, it keeps the one that it has there. */
-convscope.showLarge = (
-    /** @type {string} */ view,
-    /** @type {string} */ strength,
-    /** @type {string} */ wipe,
-    /** @type {string} */ array,
-    /** @type {string} */ page,
-) => {
-    const display = /** @type {Display} */ (JSON.parse(page));
+convscope.showLarge = (view, strength, wipe, array, page) => {
+    /** @type {MapDisplay} */
+    const display = JSON.parse(page);
     const same = [...document.querySelectorAll("canvas[data-painted]")].map((one) => painted.get(one));
     const shared = display.scale !== "own" && (view === "error") === (display.view === "error");
     const high = shared ? same.find((one) => one?.address.startsWith(array))?.high : undefined;
-    return JSON.stringify({
-        ...display,
+    const { clip, colours } = display;
+    const values = {
         view,
         strength: Number(strength),
         wipe: Number(wipe),
+        colours,
+        clip,
         high,
         scale: "own",
-    });
+    };
+    return JSON.stringify(values);
 };
 
 // ---- the pointer
@@ -214,13 +187,10 @@ function nameImage(/** @type {Event} */ event) {
     const canvas = root?.querySelector("canvas");
     const shown = canvas && painted.get(canvas);
     if (!link || !root || !shown) return;
-    const { view, strength } = JSON.parse(root.dataset.display ?? "{}");
-    const query = {
-        colours: shown.name,
-        strength: view === "overlay" ? strength : 1,
-        high: String(shown.high),
-    };
-    link.href = view === "error" ? canvas.toDataURL() : `${link.pathname}?${new URLSearchParams(query)}`;
+    const { view, strength } = displayOf(root);
+    const given = { colours: shown.name, strength: view === "overlay" ? strength : 1, high: shown.high };
+    const query = new URLSearchParams(Object.entries(given).map(([name, value]) => [name, String(value)]));
+    link.href = view === "error" ? canvas.toDataURL() : `${link.pathname}?${query}`;
 }
 
 if (globalThis.document) {

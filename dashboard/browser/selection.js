@@ -2,6 +2,7 @@
    from there to their maps and attacks. The selection lives in this window alone. */
 import { hit, local, pagePath } from "./base.js";
 import { convscope } from "./namespace.js";
+import { recall, remember } from "./store.js";
 
 /** @typedef {{ path: string | null, search: string, images: string, ids: string }} Request */
 
@@ -11,10 +12,7 @@ const CHOOSING = "convscope-choosing";
 /** What a request says about its images; the rest of it is kept while others are chosen. */
 const OF_IMAGES = ["ids", "n", "seed", "label", "verdict", "where", "attack", "at"];
 
-/**
- * `0,1,4-7` for numbers.
- * @param {Iterable<number>} ids
- */
+/** `0,1,4-7` for numbers. @param {Iterable<number>} ids */
 export function shortIds(ids) {
     /** @type {[number, number][]} */
     const runs = [];
@@ -26,10 +24,7 @@ export function shortIds(ids) {
     return runs.map(([low, high]) => (low === high ? `${low}` : `${low}-${high}`)).join(",");
 }
 
-/**
- * The numbers in `0,1,4-7`; none for another text.
- * @param {string} text
- */
+/** The numbers in `0,1,4-7`; none for another text. @param {string} text */
 export function longIds(text) {
     if (!/^[\d,\s-]+$/.test(text)) return [];
     const ids = text.split(",").flatMap((part) => {
@@ -42,8 +37,7 @@ export function longIds(text) {
 
 /**
  * The search of a page for selected images, with what else the page was asked for.
- * @param {string} request
- * @param {{ model: string, images: string, ids: string }} given
+ * @param {string} request @param {{ model: string, images: string, ids: string }} given
  */
 export function searchFor(request, { model, images, ids }) {
     const query = new URLSearchParams(request);
@@ -54,28 +48,9 @@ export function searchFor(request, { model, images, ids }) {
     return "?" + query.toString().replaceAll("%2C", ",");
 }
 
-const kept = new Map(); // for windows that may not store
-/** @param {string} key */
-function load(key) {
-    try {
-        return JSON.parse(sessionStorage.getItem(key) ?? "null") ?? kept.get(key);
-    } catch (error) {
-        return kept.get(key);
-    }
-}
-
-/**
- * @param {string} key
- * @param {unknown} value
- */
-function store(key, value) {
-    kept.set(key, value);
-    try {
-        sessionStorage.setItem(key, JSON.stringify(value));
-    } catch (error) {
-        /* private mode: `kept` has it */
-    }
-}
+const load = (/** @type {string} */ key) => JSON.parse(recall(key, "sessionStorage") ?? "null");
+const store = (/** @type {string} */ key, /** @type {unknown} */ value) =>
+    remember(key, JSON.stringify(value), "sessionStorage");
 
 const place = () => /** @type {HTMLElement | null} */ (document.querySelector("#images-body [data-images]"));
 const boxes = () =>
@@ -123,10 +98,7 @@ convscope.markSelected = () => {
     return "";
 };
 
-/**
- * @param {HTMLElement[]} some
- * @param {boolean} on
- */
+/** @param {HTMLElement[]} some @param {boolean} on */
 function choose(some, on) {
     const ids = selected();
     some.forEach((box) => ids[on ? "add" : "delete"](number(box)));
@@ -136,11 +108,7 @@ function choose(some, on) {
 
 /** @type {HTMLElement | null} */
 let before = null;
-/**
- * One box; with Shift, all from the one before to this one.
- * @param {HTMLElement} box
- * @param {boolean} ranged
- */
+/** One box, or `ranged`: all from the one before. @param {HTMLElement} box @param {boolean} ranged */
 function toggle(box, ranged) {
     const all = boxes();
     const from = ranged && before ? all.indexOf(before) : -1;

@@ -12,11 +12,7 @@ let editor = null;
 
 const run = () => document.getElementById("sql-run")?.click();
 
-/**
- * Shows the statement that the page or the editor has written; opens the editor when the page is new.
- * @param {string | null} text
- * @param {import("./sql_editor.js").Word[]} words
- */
+/* Shows the statement that the page or the editor has written; opens the editor when the page is new. */
 convscope.editSQL = async (text, words) => {
     await new Promise(requestAnimationFrame); // the page is drawn by then
     const now = document.getElementById("sql-statement");
@@ -42,8 +38,7 @@ convscope.editSQL = async (text, words) => {
 
 /**
  * What determines the rows; `again` counts how often the same statement is run again.
- * @param {string} search
- * @param {number} again
+ * @param {string} search @param {number} again
  */
 export function questionOf(search, again) {
     const query = new URLSearchParams(search);
@@ -51,13 +46,7 @@ export function questionOf(search, again) {
     return { search: query.toString(), again };
 }
 
-/**
- * The question of the address, if it is another; with it whether nothing is running, twice, and a clock at 0.
- * @param {string} path
- * @param {string | null} search
- * @param {number} again
- * @param {object | null} before
- */
+/* The question of the address, if it is another one; with it what shows whether something is running. */
 convscope.askSQL = (path, search, again, before) => {
     const question = questionOf(search ?? "", again);
     const same = JSON.stringify(question) === JSON.stringify(before);
@@ -66,10 +55,7 @@ convscope.askSQL = (path, search, again, before) => {
     return [question, idle, idle, 0];
 };
 
-/**
- * Scrolls to a result below the screen, as on a phone.
- * @param {object | null} answer
- */
+/* Scrolls to a result below the screen, as on a phone. */
 convscope.settleSQL = (answer) => {
     const result = document.getElementById("sql-result");
     if (answer && result && result.getBoundingClientRect().top > innerHeight - 80) result.scrollIntoView();

@@ -1,11 +1,8 @@
 /** The editor of the SQL page: CodeMirror over a text area, which remains if CodeMirror cannot be loaded. */
 
-/**
- * Something to complete; a column has its `table`.
- * @typedef {import("./vendor/codemirror.js").Completion & {table?: string}} Word
- */
-
 const DELAY = 200; // milliseconds without typing before the page reads the statement
+
+const textOf = (/** @type {import("./vendor/codemirror.js").EditorState} */ state) => state.doc.toString();
 
 /** The statement without strings, quoted names and comments. */
 const withoutText = (/** @type {string} */ sql) =>
@@ -14,10 +11,7 @@ const withoutText = (/** @type {string} */ sql) =>
 /**
  * Completions for the word that follows `before`: after `name.` the columns of that table or alias, else all
  * words, with columns of the statement's tables first.
- * @param {string} before the text up to the word
- * @param {string} statement
- * @param {Word[]} words
- * @returns {Word[]}
+ * @param {string} before the text up to the word @param {string} statement @param {Word[]} words
  */
 export function completions(before, statement, words) {
     /** @type {Record<string, string>} */
@@ -42,9 +36,7 @@ export function completions(before, statement, words) {
 
 /**
  * Puts CodeMirror in front of `area` and keeps the area's value equal to the editor's text.
- * @param {HTMLTextAreaElement} area
- * @param {Word[]} words what is completed
- * @param {() => void} run runs the statement
+ * @param {HTMLTextAreaElement} area @param {Word[]} words what is completed @param {() => void} run
  */
 export async function mountEditor(area, words, run) {
     const cm = await import("./vendor/codemirror.js");
@@ -69,16 +61,12 @@ export async function mountEditor(area, words, run) {
         const from = word ? word.from : context.pos;
         const before = context.state.sliceDoc(0, from);
         if (!word?.text && !context.explicit && !before.endsWith(".")) return null;
-        return {
-            from,
-            options: completions(before, context.state.doc.toString(), words),
-            validFor: /^\w*$/,
-        };
+        return { from, options: completions(before, textOf(context.state), words), validFor: /^\w*$/ };
     }
     /** Passes the text on to the area, as if it had been typed there. */
     function flush() {
         clearTimeout(timer);
-        const text = view.state.doc.toString();
+        const text = textOf(view.state);
         if (text === sent) return;
         sent = text;
         Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value")?.set?.call(area, text);
@@ -112,8 +100,7 @@ export async function mountEditor(area, words, run) {
         write(text) {
             if (text === sent) return;
             sent = text;
-            const to = view.state.doc.toString().length;
-            view.dispatch({ changes: { from: 0, to, insert: text } });
+            view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text } });
         },
         /** @param {string} text replaces the selection */
         insert(text) {

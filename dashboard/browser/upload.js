@@ -5,30 +5,17 @@ import { RequestError, ask, local } from "./base.js";
 const AT_ONCE = 3;
 const ATTEMPTS = 6;
 
-/**
- * @typedef {{ name: string, file: Blob }} Named A file with its path as the user sees it.
- * @typedef {{ upload: string, labels: number | null }} Sent Its key, and the number of the label table in it.
- * @typedef {{ error: string, status: number, stopped: boolean }} Failed
- * @typedef {{ status: number, content: { received?: number, error?: string } | null }} Answer
- * @typedef {(bytes: number) => void} Report
- * @typedef {(path: string, piece: Blob, sent: Report, signal: AbortSignal) => Promise<Answer>} Put
- */
-
-const HTTP = {
-    ask,
-    put,
-    wait: (/** @type {number} */ milliseconds) => new Promise((done) => setTimeout(done, milliseconds)),
-};
+const wait = (/** @type {number} */ milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+const HTTP = { ask, put, wait };
 
 /**
  * Starts to send files, or a label table for files that the upload `existing` already has. If it fails or is
  * stopped, a new upload is deleted.
  *
- * @param {Named[]} files
- * @param {Named | null} labels
+ * @param {NamedFile[]} files @param {NamedFile | null} labels
  * @param {(sent: number, total: number) => void} report Called with bytes.
  * @param {string | null} [existing]
- * @returns {{ done: Promise<Sent | Failed>, stop: () => void }}
+ * @returns {{ done: Promise<Sent | SendingFailed>, stop: () => void }}
  */
 export function upload(files, labels, report, existing = null, transport = HTTP) {
     const queue = existing ? [] : files.map((one, number) => ({ ...one, number }));
@@ -66,7 +53,7 @@ export function upload(files, labels, report, existing = null, transport = HTTP)
         return { upload: key, labels: labels ? begun.file : null };
     }
 
-    /** @param {Named & { number: number }} part @param {number} length */
+    /** @param {NumberedFile} part @param {number} length */
     async function sendFile(part, length) {
         for (let offset = 0; offset < part.file.size; progress()) {
             const end = await sendPiece(part, offset, part.file.slice(offset, offset + length));
@@ -77,11 +64,11 @@ export function upload(files, labels, report, existing = null, transport = HTTP)
 
     /**
      * Returns where the server's file ends after the piece.
-     * @param {Named & { number: number }} part @param {number} offset @param {Blob} piece
+     * @param {NumberedFile} part @param {number} offset @param {Blob} piece
      */
     async function sendPiece({ name, number }, offset, piece) {
         const path = `/api/uploads/${key}/files/${number}?offset=${offset}`;
-        /** @type {Report} */
+        /** @type {ReportBytes} */
         const sent = (bytes) => {
             partial.set(number, bytes);
             progress();
@@ -118,7 +105,7 @@ export function upload(files, labels, report, existing = null, transport = HTTP)
     return { done, stop };
 }
 
-/** By XMLHttpRequest, because fetch reports no progress; status 0 if there was no answer. @type {Put} */
+/** By XMLHttpRequest, because fetch reports no progress. @type {PutPiece} */
 function put(path, piece, sent, signal) {
     return new Promise((resolve) => {
         const request = new XMLHttpRequest();
@@ -136,14 +123,14 @@ function put(path, piece, sent, signal) {
     });
 }
 
-/** The files of a drop, also those in folders. @param {DataTransfer} transfer @returns {Promise<Named[]>} */
+/** Files of a drop, also in folders. @param {DataTransfer} transfer @returns {Promise<NamedFile[]>} */
 export async function dropped(transfer) {
     const entries = [...transfer.items].flatMap((item) => item.webkitGetAsEntry() ?? []);
     if (!entries.length) return chosen(transfer.files);
     return (await Promise.all(entries.map((entry) => filesBelow(entry, "")))).flat();
 }
 
-/** @param {FileSystemEntry} entry @param {string} folder @returns {Promise<Named[]>} */
+/** @param {FileSystemEntry} entry @param {string} folder @returns {Promise<NamedFile[]>} */
 async function filesBelow(entry, folder) {
     if (entry.isFile) {
         const one = /** @type {FileSystemFileEntry} */ (entry);
@@ -159,6 +146,6 @@ async function filesBelow(entry, folder) {
     }
 }
 
-/** The files of a file input. @param {FileList} list @returns {Named[]} */
+/** The files of a file input. @param {FileList} list @returns {NamedFile[]} */
 export const chosen = (list) =>
     [...list].map((file) => ({ name: file.webkitRelativePath || file.name, file }));

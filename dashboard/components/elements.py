@@ -53,6 +53,32 @@ def select(
     )
 
 
+def combobox(
+    root_id: str,
+    control_id: str,
+    *,
+    label: str,
+    placeholder: str,
+    none: str,
+    name: str,
+    most: int | None = None,
+) -> Component:
+    """The place of a field with a searchable list, drawn by `browser/combobox.js`.
+
+    `name` is the part of the address that a choice is written to, `none` is shown if nothing matches, and `most`
+    entries are listed at once.
+    """
+    given = attributes(
+        data_field=control_id,
+        data_label=label,
+        data_placeholder=placeholder,
+        data_none=none,
+        data_name=name,
+        data_most="Infinity" if most is None else str(most),
+    )
+    return html.Div(id=root_id, **given)
+
+
 def step(href: str | None, symbol: str, words: str) -> Component:
     """A link to the previous or next item, as an arrow; without `href` it is disabled."""
     if href is None:

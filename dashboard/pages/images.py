@@ -45,6 +45,8 @@ SORTS = {
     "unsurest": "Least confident prediction",
 }
 
+ALL_CLASSES = {"value": "", "label": "All classes", "description": ""}
+
 
 def _id(name: str) -> str:
     return make_id("images", name)
@@ -81,9 +83,12 @@ def layout() -> Component:
                     ),
                     labelled(
                         "Class",
-                        html.Div(id=_id("classes"), className="layer-search"),
+                        components.combobox(
+                            _id("classes"), _id("label"), label="Classes", placeholder="All classes",
+                            none="No matching class in this set.", name="label", most=300,
+                        ),
                         control_id=_id("label"),
-                        className="wide",
+                        className="wide layer-search",
                     ),
                     labelled("Prediction", select(_id("verdict"), list(VERDICTS.items())), control_id=_id("verdict")),
                     labelled("Sort by", select(_id("sort"), list(SORTS.items())), control_id=_id("sort")),
@@ -285,7 +290,7 @@ def show_images(search: str | None, _status: Any, pathname: str | None) -> Shown
         )
         if rows
         else None,
-        {"options": class_options(classes, address.label), "chosen": address.label},
+        {"options": [ALL_CLASSES, *class_options(classes, address.label)], "chosen": address.label},
         *_controls(address),
     )
 
@@ -318,7 +323,9 @@ def _controls(address: ImagesAddress) -> tuple[str, str, str, str, dict[str, Any
 
 
 def _blank(instead: Component, address: ImagesAddress) -> Shown:
-    return Shown(None, None, instead, None, {"options": [], "chosen": address.label}, *_controls(address))
+    return Shown(
+        None, None, instead, None, {"options": [ALL_CLASSES], "chosen": address.label}, *_controls(address)
+    )
 
 
 def _everything(address: ImagesAddress) -> str:

@@ -4,7 +4,7 @@ import dash_cytoscape as cyto
 from dash import dcc, html
 
 from dashboard.components.drawing_style import STYLESHEET
-from dashboard.components.elements import Component, attributes, icon, labelled, select
+from dashboard.components.elements import Component, attributes, combobox, icon, labelled, select
 from dashboard.pages import model_offers
 from dashboard.pictures.compose import TILE_SIZES
 from dashboard.pictures.geometry import CROPS
@@ -39,7 +39,14 @@ def layout() -> Component:
 
 
 def _layer_picker() -> Component:
-    layers = html.Div(id=patches_id("layers"))  # filled by browser/layers.js
+    layers = combobox(
+        patches_id("layers"),
+        patches_id("layer"),
+        label="Layers",
+        placeholder="Search layers…",
+        none="No matching layer in this model.",
+        name="layer",
+    )
     steps = [
         _step("previous", "chevron-up", "Previous layer"),
         _step("next", "chevron-down", "Next layer"),

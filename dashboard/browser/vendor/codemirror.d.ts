@@ -3,6 +3,7 @@ interface Extension {
     readonly extension: unknown;
 }
 interface Text {
+    readonly length: number;
     toString(): string;
 }
 interface EditorState {
