@@ -65,6 +65,8 @@ interface Callbacks {
     editSQL(text: string | null, words: Word[]): Promise<void>;
     askSQL(path: string | null, search: string | null, again: number, before: object | null): unknown[];
     settleSQL(answer: object | null): unknown;
+    // step.js
+    showStep(position: string | number, values: AttackValues | null, before: ShownStep | null): unknown;
     // shell.js
     poll(
         ticks: number,
@@ -193,6 +195,36 @@ interface PaintedMap {
     high: number;
     address: string;
     key: string;
+}
+
+/** An attack and its steps, see pages/attack_step.py; `known`: the outputs at each epsilon are stored. */
+interface AttackValues {
+    attack: number;
+    before: string;
+    signs: string | null;
+    change: string;
+    eight_bit: boolean;
+    known: boolean;
+    steps: AttackStep[];
+}
+
+interface AttackStep {
+    epsilon: number;
+    words: string;
+    /** percent of the axis */
+    place: number;
+    changed: boolean;
+    top: { name: string; share: number; words: string; marked: boolean }[];
+    /** epsilon of the composed image */
+    reached: number;
+    /** by which the perturbation is amplified */
+    factor: number;
+    change: [string, string];
+}
+
+interface ShownStep {
+    attack: number;
+    at: number;
 }
 
 /** What the SQL editor completes; a column has its `table`. */

@@ -2,47 +2,35 @@
    classes, and the marker of the curve. Words and numbers come from pages/attack_step.py. */
 import { attackedPixels } from "./attacked.js";
 import { address, make } from "./base.js";
-import { loadMap, loadPicture } from "./heat.js";
+import { draw, loadMap, loadPicture } from "./heat.js";
 import { convscope } from "./namespace.js";
 
-/** @typedef {{ name: string, share: number, words: string, marked: boolean }} Top */
 /**
- * @typedef {object} Step
- * @property {number} epsilon
- * @property {string} words
- * @property {number} place percent of the axis
- * @property {boolean} changed
- * @property {Top[]} top
- * @property {number} reached epsilon of the composed image
- * @property {number} factor by which the perturbation is amplified
- * @property {[string, string]} change
+ * Draws an image of the size of another one from a function of RGBA positions, with values in [0, 1].
+ * @param {HTMLCanvasElement} canvas @param {ImageData} like @param {(i: number) => number} value
  */
-/**
- * @typedef {object} Values
- * @property {number} attack
- * @property {string} before address of the original
- * @property {string | null} signs
- * @property {string} change
- * @property {boolean} eight_bit
- * @property {boolean} known whether the outputs at each epsilon are stored
- * @property {Step[]} steps
- */
+const drawPixels = (canvas, like, value) =>
+    draw(
+        canvas,
+        like.width,
+        Uint8ClampedArray.from(like.data, (_, i) => (i % 4 === 3 ? 255 : Math.round(255 * value(i)))),
+    );
 
-/**
- * @param {HTMLCanvasElement} canvas
- * @param {ImageData} like
- * @param {(i: number) => number} value of an RGBA position, in [0, 1]
- */
-function drawPixels(canvas, like, value) {
-    canvas.width = like.width;
-    canvas.height = like.height;
-    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    const out = context.createImageData(like.width, like.height);
-    for (let i = 0; i < out.data.length; i++) out.data[i] = i % 4 === 3 ? 255 : Math.round(255 * value(i));
-    context.putImageData(out, 0, 0);
-}
+/** @param {AttackStep["top"][number]} top */
+const bar = ({ name, share, words, marked }) =>
+    make(
+        "div",
+        { class: marked ? "bar marked" : "bar" },
+        make("div", { class: "bar-name", title: name }, make("span", {}, name)),
+        make(
+            "div",
+            { class: "bar-track" },
+            make("div", { class: "bar-fill", style: `width:${100 * share}%` }),
+        ),
+        make("div", { class: "bar-value" }, words),
+    );
 
-/** @param {Element} section @param {Values} values @param {Step} step */
+/** @param {Element} section @param {AttackValues} values @param {AttackStep} step */
 function drawWords(section, values, step) {
     const best = step.top[0];
     const [, change, after] = section.querySelectorAll("figcaption");
@@ -54,43 +42,19 @@ function drawWords(section, values, step) {
     after.replaceChildren(...lines(best.name, best.words));
     after.classList.toggle("changed", step.changed);
     section.querySelector("output")?.replaceChildren(step.words);
-    /** @type {HTMLElement | null} */ (section.querySelector(".marker"))?.style.setProperty(
-        "left",
-        `${step.place}%`,
-    );
-    section
-        .querySelector("input[type=range]")
-        ?.setAttribute("aria-valuetext", `${step.words}: ${best.name}, ${best.words}`);
-    section
-        .querySelector(".top-five")
-        ?.replaceChildren(
-            ...(values.known ? step.top : []).map((one) =>
-                make(
-                    "div",
-                    { class: `bar${one.marked ? " marked" : ""}` },
-                    make("div", { class: "bar-name", title: one.name }, make("span", {}, one.name)),
-                    make(
-                        "div",
-                        { class: "bar-track" },
-                        make("div", { class: "bar-fill", style: `width:${100 * one.share}%` }),
-                    ),
-                    make("div", { class: "bar-value" }, one.words),
-                ),
-            ),
-        );
+    const marker = /** @type {HTMLElement | null} */ (section.querySelector(".marker"));
+    if (marker) marker.style.left = `${step.place}%`;
+    const slider = section.querySelector("input[type=range]");
+    if (slider) slider.ariaValueText = `${step.words}: ${best.name}, ${best.words}`;
+    const bars = values.known ? step.top.map(bar) : [];
+    section.querySelector(".top-five")?.replaceChildren(...bars);
 }
 
-/** @typedef {{ attack: number, at: number }} Shown */
-/** @type {Shown | null} */
+/** @type {ShownStep | null} */
 let wanted = null;
 
-/**
- * Show a step. Where the step before is of the same attack, the slider was moved: the address keeps that.
- * @param {number | string} position
- * @param {Values | null} values
- * @param {Shown | null} before
- */
-convscope.showStep = async function (position, values, before) {
+/* Show a step. Where the step before is of the same attack, the slider was moved: the address keeps that. */
+convscope.showStep = async (position, values, before) => {
     const section = document.querySelector(`.attack-step[data-attack="${values?.attack}"]`);
     const step = values?.steps[Number(position)];
     if (!section || !step) return before; // the slider is not yet that of this attack
