@@ -22,17 +22,12 @@ interface Window {
 /** Clientside callbacks; their parameters are the inputs and states of the Python that registers them. */
 interface Callbacks {
     // address.js
-    patchesAddress(
+    layerAddress(
         tapped: { layer: string } | null,
         previous: number | null,
         next: number | null,
-        channels: string,
-        sort: string,
-        k: number,
-        crop: string,
-        tile: string,
         options: Entry[] | null,
-        chosen: { layer: string; shown: AddressValues } | null,
+        chosen: { layer: string } | null,
         search: string | null,
     ): unknown;
     // add_images.js

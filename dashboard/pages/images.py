@@ -25,7 +25,7 @@ from dashboard.pages.page import Page
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures.routes import thumbnails_gone
 from dashboard.security.prefix import local, page_path
-from dashboard.state.address import AttackAddress, ImagesAddress, OverviewAddress, SaliencyAddress
+from dashboard.state.address import AttackAddress, ImagesAddress, OverviewAddress, SaliencyAddress, changed
 from dashboard.state.context import Catalogue, Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
 from dashboard.state.selections import IMAGES_PER_PAGE, image_filter, images_query, resolve
@@ -192,8 +192,7 @@ def choose(
     text: str | None, verdict: str, sort: str, view: str, shown: Record | None, search: str | None
 ) -> str:
     """The query string after a choice; a control that shows what the server put there changes nothing."""
-    values = {"search": (text or "").strip(), "verdict": verdict, "sort": sort, "view": view}
-    changes = {name: value for name, value in values.items() if shown and value != shown[name]}
+    changes = changed({"search": text, "verdict": verdict, "sort": sort, "view": view}, shown)
     if not changes:
         raise PreventUpdate
     return ImagesAddress.read(search)[0].search_part(**changes, page=1)

@@ -37,6 +37,7 @@ from dashboard.state.address import (
     ROWS_PER_PAGE,
     ChannelsError,
     PatchesAddress,
+    changed,
 )
 from dashboard.state.context import Catalogue, Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
@@ -116,21 +117,46 @@ def register(app: Dash) -> None:
     )
     in_browser(
         app,
-        "patchesAddress",
+        "layerAddress",
         Output(LOCATION, "search", allow_duplicate=True),
         Input(patches_id("drawing"), "tapNodeData"),
         Input(patches_id("previous"), "n_clicks"),
         Input(patches_id("next"), "n_clicks"),
-        Input(patches_id("channels"), "value"),
-        Input(patches_id("sort"), "value"),
-        Input(patches_id("k"), "value"),
-        Input(patches_id("crop"), "value"),
-        Input(patches_id("tile"), "value"),
         State(patches_id("layer_list"), "data"),
         State(patches_id("chosen"), "data"),
         State(LOCATION, "search"),
         prevent_initial_call=True,
     )
+    app.callback(
+        Output(LOCATION, "search", allow_duplicate=True),
+        Input(patches_id("channels"), "value"),
+        Input(patches_id("sort"), "value"),
+        Input(patches_id("k"), "value"),
+        Input(patches_id("crop"), "value"),
+        Input(patches_id("tile"), "value"),
+        State(patches_id("chosen"), "data"),
+        State(LOCATION, "search"),
+        prevent_initial_call=True,
+    )(choose)
+
+
+def choose(
+    channels: str | None,
+    sort: str,
+    k: str,
+    crop: str,
+    tile: str,
+    chosen: Mapping[str, Any] | None,
+    search: str | None,
+) -> str:
+    """The query string after a choice; a control that shows what the server put there changes nothing."""
+    values = {"channels": channels, "sort": sort, "k": k, "crop": crop, "tile": tile}
+    changes: dict[str, Any] = dict(changed(values, chosen and chosen["shown"]))
+    if not changes:
+        raise PreventUpdate
+    if "k" in changes:
+        changes["k"] = int(changes["k"])
+    return PatchesAddress.read(search)[0].search_part(**changes, page=1)
 
 
 def show_drawing(

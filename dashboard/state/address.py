@@ -7,6 +7,7 @@ says why.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeVar, cast
 from urllib.parse import parse_qs, urlencode
@@ -103,6 +104,12 @@ class Address:
             else:
                 values[item.name] = text
         return cls(**values), problems
+
+
+def changed(values: Mapping[str, str | None], shown: Mapping[str, str] | None) -> dict[str, str]:
+    """Values of controls that differ from what the server put there: showing an address never changes it."""
+    given = {name: (value or "").strip() for name, value in values.items()}
+    return {name: value for name, value in given.items() if shown and value != shown[name]}
 
 
 @dataclass(frozen=True)

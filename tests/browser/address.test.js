@@ -1,46 +1,20 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 
-import { addressFollowed, differing, layerBeside } from "../../dashboard/browser/address.js";
+import { addressFollowed, layerBeside } from "../../dashboard/browser/address.js";
 import { convscope, ns } from "../../dashboard/browser/namespace.js";
 
 const OPTIONS = [{ value: "stem" }, { value: "one", disabled: true }, { value: "two" }, { value: "head" }];
 const NOTHING = {};
 
 const trigger = (...ids) => {
-    ns.callback_context = { triggered: ids.map((id) => ({ prop_id: `${id}.value` })) };
+    ns.callback_context = { triggered: ids.map((id) => ({ prop_id: `${id}.n_clicks` })) };
 };
-const patches = (search, values = {}, chosen = { layer: "stem", shown: { k: "10", sort: "index" } }) =>
-    convscope.patchesAddress(
-        values.tapped ?? null,
-        1,
-        1,
-        values.channels ?? "",
-        values.sort ?? "index",
-        values.k ?? "10",
-        "field",
-        "fit",
-        OPTIONS,
-        chosen,
-        search,
-    );
+const patches = (search) => convscope.layerAddress(null, 1, 1, OPTIONS, { layer: "stem" }, search);
 
 beforeEach(() => {
     addressFollowed();
     ns.no_update = NOTHING;
-});
-
-test("a control that shows what the server put there writes nothing", () => {
-    assert.deepEqual(differing({ k: 10, sort: " index " }, { k: "10", sort: "index" }, {}), {});
-    trigger("patches-k");
-    assert.equal(patches("?layer=stem"), NOTHING);
-});
-
-test("a default is left out of the address, as the number of the page is", () => {
-    assert.deepEqual(differing({ k: "10" }, { k: "20" }, { k: "10" }), { k: "" });
-    trigger("patches-sort");
-    const chosen = { layer: "stem", shown: { sort: "label" } };
-    assert.equal(patches("?layer=stem&sort=label&page=3", { sort: "index" }, chosen), "?layer=stem");
 });
 
 test("the layer beside another one skips those that are not indexed and stops at the ends", () => {
@@ -60,11 +34,7 @@ test("each click on Next counts, also before the address has followed", () => {
 
 test("a button that was only drawn changes nothing", () => {
     trigger("patches-next");
-    const shown = { layer: "stem", shown: {} };
-    const values = ["", "index", "10", "field", "fit", OPTIONS, shown, ""];
     ns.callback_context.triggered.push({ prop_id: "patches-previous.n_clicks" });
-    assert.equal(
-        convscope.patchesAddress(null, null, null, ...values.with(1, "").with(2, "").with(3, "").with(4, "")),
-        NOTHING,
-    );
+    const layer = { layer: "stem" };
+    assert.equal(convscope.layerAddress(null, null, null, OPTIONS, layer, ""), NOTHING);
 });

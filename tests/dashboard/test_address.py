@@ -1,14 +1,12 @@
 """Page state in the URL: parsed, serialized and validated."""
 
-import re
-
 import pytest
 from dash.exceptions import PreventUpdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import document, shell
-from dashboard.pages import images
+from dashboard import shell
+from dashboard.pages import images, patches
 from dashboard.pictures.geometry import CROPS
 from dashboard.state.address import (
     Address,
@@ -121,12 +119,23 @@ def test_any_text_for_channels_is_read_or_refused(text: str) -> None:
     assert channels is None or (len(set(channels)) == len(channels) and all(0 <= c < 50 for c in channels))
 
 
-def test_the_browser_leaves_the_same_defaults_out_of_an_address() -> None:
-    script = (document.MODULES / "address.js").read_text()
-    (written,) = re.findall(r"const DEFAULTS = {(.*?)};", script)
-    values = dict(re.findall(r'(\w+): "(\w+)"', written))
-    assert values
-    assert {key: str(getattr(PatchesAddress(), key)) for key in values} == values
+def test_a_control_of_the_patches_page_that_was_changed_is_written_to_its_address() -> None:
+    shown = {"channels": "", "sort": "strongest", "k": "10", "crop": "field", "tile": "fit"}
+    chosen = {"layer": "stem", "shown": shown}
+    search = "?model=m&images=painted&layer=stem&sort=strongest&page=3"
+
+    def choose(**given: str) -> str:
+        return patches.choose(**shown | given, chosen=chosen, search=search)
+
+    # a default is left out of the address, as the number of the page is
+    assert choose(sort="index") == "?model=m&images=painted&layer=stem"
+    assert choose(k="20") == "?model=m&images=painted&layer=stem&k=20&sort=strongest"
+    assert choose(channels=" 5 ").endswith("&layer=stem&channels=5&sort=strongest")
+    for nothing in ({}, {"channels": " "}):
+        with pytest.raises(PreventUpdate):
+            choose(**nothing)
+    with pytest.raises(PreventUpdate):
+        patches.choose("5", "index", "10", "field", "fit", None, search)
 
 
 def test_another_model_or_set_drops_what_means_nothing_for_it() -> None:

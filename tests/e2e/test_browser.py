@@ -268,7 +268,7 @@ def test_next_counts_on_where_the_address_has_not_followed(page: Page, site: str
         const options = ["a", "b", "c", "d"].map((value) => ({ value }));
         const next = (search) => {
             dash_clientside.callback_context = { triggered: [{ prop_id: "patches-next.n_clicks" }] };
-            return here.patchesAddress(null, 0, 1, "", "", "", "", "", options, { layer: "a", shown: {} }, search);
+            return here.layerAddress(null, 0, 1, options, { layer: "a" }, search);
         };
         here.subject("/", "?layer=a", null);
         const found = [next("?layer=a"), next("?layer=a")];
