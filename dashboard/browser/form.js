@@ -14,8 +14,7 @@ const asText = (/** @type {unknown} */ value) =>
 
 /**
  * Values of controls that differ from what the server put there.
- * @param {Control[]} controls
- * @param {Record<string, unknown>} filled
+ * @param {Control[]} controls @param {Record<string, unknown>} filled
  */
 export const changedByHand = (controls, filled) =>
     Object.fromEntries(
@@ -24,13 +23,13 @@ export const changedByHand = (controls, filled) =>
             .filter(([name, value]) => name in filled && asText(value) !== asText(filled[name])),
     );
 
-convscope.changedControls = (/** @type {any[]} */ ...values) => {
+convscope.changedControls = (...values) => {
     const filled = values.at(-1);
     const changes = filled ? changedByHand(ns.callback_context.inputs_list.flat(), filled) : {};
     return Object.keys(changes).length ? { changes, search: location.search } : ns.no_update;
 };
 
-convscope.writeAddress = (/** @type {Record<string, string> | null} */ changes) => {
+convscope.writeAddress = (changes) => {
     if (changes) address(changes);
     return ns.no_update;
 };

@@ -47,6 +47,9 @@ interface Callbacks {
     // drawing.js; `drawn` is the model and the digest of its weights, as in the ids of the nodes
     drawingStyle(theme: string, sheet: CytoscapeRule[]): CytoscapeRule[];
     lightUp(chosen: { layer: string } | null, drawn: string[] | null): string;
+    // form.js; values of the controls, then what the server put there
+    changedControls(...values: any[]): unknown;
+    writeAddress(changes: Record<string, string> | null): unknown;
     // grid.js
     paintGrid(data: PatchGrid | null): string;
     paintChannels(data: DrivenChannels | null): string;

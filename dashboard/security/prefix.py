@@ -1,8 +1,8 @@
 """URL prefix of a dashboard that shares a site with others (`CONVSCOPE_URL_PREFIX`).
 
 Routes do not know the prefix: `UnderPrefix` strips it from each request's path. Every address in pages,
-responses and redirects includes it: `local` adds it. In the browser, `convscope.local` and
-`convscope.pagePath` do the same.
+responses and redirects includes it: `local` adds it. In the browser, `local` and `pagePath`
+of `browser/base.js` do the same.
 """
 
 from collections.abc import Iterable
