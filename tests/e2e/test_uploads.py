@@ -245,7 +245,7 @@ def test_a_folder_is_sent_and_imported_while_the_dialog_is_closed(
     expect(page.get_by_role("button", name="Add images")).to_be_focused()
     page.get_by_role("link", name="Jobs").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
-    page.get_by_role("link", name="Images", exact=True).click()
+    page.get_by_role("navigation", name="Pages").get_by_role("link", name="Images", exact=True).click()
     page.get_by_role("button", name="Add images").click()
     expect(dialog.get_by_text("two-pets: 4 images added, 4 with a label.")).to_be_visible(timeout=180_000)
     dialog.get_by_role("link", name="Show the images").click()
