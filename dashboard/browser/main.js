@@ -1,17 +1,14 @@
 /* The one script of every page: it loads the modules, then starts Dash, whose callbacks need them. */
-import "./legacy.js";
 import "./address.js";
 import "./combobox.js";
 import "./grid.js";
 import "./form.js";
 import "./jobs.js";
 import "./maps.js";
-import "./request.js";
 import "./selection.js";
 import "./drawing.js";
 import "./shell.js";
 import "./add_images.js";
-import "./attack.js";
 import "./sql.js";
 import "./step.js";
 

@@ -61,7 +61,7 @@ const selected = () => new Set(/** @type {number[]} */ (load(storage(place()?.da
 const keep = (/** @type {Set<number>} */ ids) => store(storage(place()?.dataset.images ?? ""), [...ids]);
 
 /* Before a page is left for this one: its images are selected here, and the rest of its request is kept. */
-convscope.chooseFrom = (/** @type {Request} */ given) => {
+const chooseFrom = (/** @type {Request} */ given) => {
     store(storage(given.images), longIds(given.ids));
     store(CHOOSING, given);
 };
@@ -139,7 +139,7 @@ function listen() {
         const link = hit(event, "a[data-choose]");
         if (!link) return;
         const { choose: images = "", ids = "" } = link.dataset;
-        convscope.chooseFrom({ path: pagePath(location.pathname), search: location.search, images, ids });
+        chooseFrom({ path: pagePath(location.pathname), search: location.search, images, ids });
     });
     // a finger that rests on an image selects it; what would follow (its link, the browser's menu) does not
     document.addEventListener("pointerdown", (event) => {

@@ -84,3 +84,10 @@ convscope.showStep = async (position, values, before) => {
     }
     return now;
 };
+
+/* Bring the card of the selected attack into view. */
+convscope.showChosen = () => {
+    const list = document.querySelector(".attack-list");
+    const here = /** @type {HTMLElement | null} */ (list?.querySelector(".here"));
+    if (list && here) list.scrollLeft = here.offsetLeft - list.clientWidth / 2 + here.clientWidth / 2;
+};

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 from dashboard.api.answers import STATUS, NotFound, file_name, result_line
 from dashboard.api.attack_answers import attack_record, steps
 from dashboard.api.routing import DOWNLOAD_ERRORS, Routes, Spreadsheet
-from dashboard.pages.attack import ask, read_page
+from dashboard.pages.attack_request import ask, read_page
 from dashboard.pages.request_state import chosen_here
 from dashboard.state.address import AttackAddress, RobustnessAddress
 from dashboard.state.context import Context, Record, current

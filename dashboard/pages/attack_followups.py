@@ -7,7 +7,7 @@ from dash import html
 
 from dashboard.components import elements as components
 from dashboard.components.attack_words import search_words
-from dashboard.components.elements import Component, attributes, icon
+from dashboard.components.elements import Component, icon
 from dashboard.components.formatting import named_class, probability
 from dashboard.state.ids import make_id
 from workers.requests.followups import DRAWS
@@ -117,7 +117,6 @@ def _transfers(transfers: Sequence[Record], others: Sequence[str], *, busy: bool
             "people",
             "Test transfer",
             busy="Running…" if busy else "",
-            **attributes(data_judges=",".join(others)),
         )
         if others
         else None

@@ -10,15 +10,16 @@ from dashboard.components.attack_words import outcome_words
 from dashboard.components.elements import Component, attributes
 from dashboard.security.prefix import local
 from dashboard.state.address import AttackAddress
-from db.ledger.jobs import ENDED
 
 Record = Mapping[str, Any]
 
 
 def attack_cards(
-    page: Record, job: Record | None, items: Sequence[Record], chosen: int, search: str
+    page: Record, items: Sequence[Record], chosen: int, *, total: int, unfinished: bool
 ) -> list[Component]:
-    """Cards for the request of `page` (`request_state.read_request`), with its job and the job's items.
+    """Cards for the request of `page` (`request_state.read_request`), with the items of its job.
+
+    `total` is how many items the job has, `unfinished` whether it still adds results.
 
     A single attack has none: a card would repeat what the verdict below it says.
     """
@@ -26,10 +27,8 @@ def attack_cards(
         return []
     found = {(one["image_id"], one["model"]): one for one in page["stored"]}
     errors = {(item["image_id"], item["model"]): item["error"] for item in items if item["error"]}
-    if job is not None and job["state"] not in ENDED:
-        absent = "waiting"
-    else:
-        absent = "not known" if "ledger" in page["problems"] else "not attacked"
+    known = "not known" if "ledger" in page["problems"] else "not attacked"
+    absent = "waiting" if unfinished else known
     cards = [
         _card(
             row,
@@ -39,13 +38,12 @@ def attack_cards(
             absent,
             page,
             chosen,
-            search,
         )
         for row in page["rows"]
         for model in page["chosen"]
     ]
-    if job is not None and job["items"] > len(cards):
-        more = f"The first {len(cards)} of {job['items']:,}: the Robustness page has all."
+    if total > len(cards):
+        more = f"The first {len(cards)} of {total:,}: the Robustness page has all."
         cards.append(html.Li(more, className="quiet"))
     return cards
 
@@ -58,7 +56,6 @@ def _card(
     absent: str,
     page: Record,
     chosen: int,
-    search: str,
 ) -> Component:
     if attack is None:
         outcome, name = ("failed", error) if error else (absent, row["label"] or "no label")
@@ -84,7 +81,7 @@ def _card(
         kind = "failed" if error else "none"
         return html.Li(html.Div(inside, title=error or ""), className=f"attack-card {kind}")
     here = attack["attack"] == chosen
-    there = dict(parse_qsl(search.lstrip("?"), keep_blank_values=True)) | {"attack": attack["attack"]}
+    there = dict(parse_qsl(page["search"].lstrip("?"), keep_blank_values=True)) | {"attack": attack["attack"]}
     there.pop("at", None)
     return html.Li(
         html.A(

@@ -1,5 +1,6 @@
 """Saliency maps of the selected attack's image before and after, with two nulls to read their difference by."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from dashboard.components import elements as components
 from dashboard.components.attack_words import maps_words
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import activation, probability
+from dashboard.pages import map_display
 from dashboard.pictures import heat
 from dashboard.state.context import Context
 from dashboard.state.ids import make_id
@@ -21,6 +23,7 @@ from workers.requests.parameters import Parameter
 Record = Mapping[str, Any]
 COMPUTE = make_id("attack", "compute")
 SHOWN_MAPS = make_id("attack", "shownmaps")
+MAPS_ASKED = make_id("attack", "mapsasked")  # which request's maps are shown, see `asked_of`
 TITLES = {
     "clean": "Before",
     "attacked": "After, same class",
@@ -164,7 +167,7 @@ def scales(context: Context, maps: Sequence[Record]) -> dict[str, float]:
 
 
 def _figure(found: Record, part: str, title: str, words: str, *, ends: Mapping[str, float]) -> Component:
-    """One canvas, painted by the browser with the color map and the scale given here."""
+    """One canvas with the scale given here, painted by `browser/maps.js`."""
     address = found["npy" if part == "map" else f"{part}_npy"]
     canvas = html.Canvas(
         width=224,
@@ -172,11 +175,15 @@ def _figure(found: Record, part: str, title: str, words: str, *, ends: Mapping[s
         role="img",
         **attributes(
             aria_label=title,
-            data_map=address,
-            data_colours=heat.table_for(signed=part == "difference"),
-            data_high=str(ends["map" if part == "map" else "difference"]),
+            data_array=address,
+            **({"data_signed": ""} if part == "difference" else {}),
         ),
     )
+    display = {
+        **map_display.DEFAULTS,
+        "view": "map",
+        "high": ends["map" if part == "map" else "difference"],
+    }
     below = words or f"of {found['target_name'] or found['target_class']}"
     return html.Figure(
         [
@@ -194,7 +201,8 @@ def _figure(found: Record, part: str, title: str, words: str, *, ends: Mapping[s
                     ),
                 ]
             ),
-        ]
+        ],
+        **attributes(data_display=json.dumps(display)),
     )
 
 

@@ -18,7 +18,7 @@ from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, icon
 from dashboard.components.formatting import activation, byte_size, count, percent
 from dashboard.components.onboarding import nothing_yet
-from dashboard.pages.attack import attack_of
+from dashboard.pages.attack_request import attack_of
 from dashboard.pages.page import Page
 from dashboard.pages.saliency import saliency_of
 from dashboard.pictures.routes import image_address

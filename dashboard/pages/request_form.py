@@ -278,6 +278,12 @@ class RequestForm:
             "choose_ids": page["ids"],
             "disabled": page["request"] is None,
             "filled": {
+                "values": values,
+                "implied": {
+                    name: value
+                    for name, value in _query(page["search"]).items()
+                    if name != "attack" and query.get(name) != value
+                },
                 **controls,
                 **{f"p_{one.name}": _text_of(values[one.name]) for one in shown},
                 "where": query.get("where", ""),
@@ -417,9 +423,9 @@ class RequestForm:
         self, context: Context, changed: Mapping[str, Any], filled: Record, search: str | None
     ) -> tuple[dict[str, str], str]:
         """Changes of the address for changed controls (see `merged`), and a problem with a class, if any."""
-        changes: dict[str, str] = {"attack": ""}
+        changes: dict[str, str] = {**filled["implied"], "attack": ""}
         problem = ""
-        query = _query(search)
+        query = _query(merged(search, changes))
         given = {name[2:]: value for name, value in query.items() if name.startswith("p_")}
         if "models" in changed:
             chosen = [name for name in _known(context, filled) if name in changed["models"]]
@@ -444,8 +450,9 @@ class RequestForm:
                 text = _text_of(changed[f"p_{parameter.name}"])
                 changes[f"p_{parameter.name}"] = "" if text == _text_of(parameter.default) else text
         if method:
-            values = _values(method, {name[2:]: value for name, value in _query(merged(search, changes)).items()
-                                      if name.startswith("p_")})  # fmt: skip
+            stays = filled["values"] if method.name == filled["method"] or self.keeps_parameters else {}
+            typed = {name[2:]: value for name, value in changed.items() if name.startswith("p_")}
+            values = _values(method, {**stays, **typed})
             changes |= {
                 f"p_{one.name}": "" for one in method.parameters
                 if f"p_{one.name}" in query and not self.applies(one.name, values)
@@ -508,7 +515,13 @@ class RequestForm:
         if not ids:
             problem = f"No matching images in {image_set}."
             return result | {"event": job_progress.report(problem, about=self.about(search))}
-        changes = {"ids": short_ids(ids), **dict.fromkeys(PICKED, ""), **picked, "attack": ""}
+        changes = {
+            **filled["implied"],
+            "ids": short_ids(ids),
+            **dict.fromkeys(PICKED, ""),
+            **picked,
+            "attack": "",
+        }
         about = self.about(merged(search, changes))
         return result | {"go": changes, "event": job_progress.report(about=about)}
 
@@ -547,7 +560,7 @@ class RequestForm:
             stores = Stores(context.atlas, context.ledger, context.settings)
             return job_progress.submit(read_request(request, stores))
 
-        return job_progress.attempt(submit, about=self.about(address))
+        return job_progress.attempt(submit, about=self.about(address if changed else search))
 
 
 def merged(search: str | None, changes: Mapping[str, str]) -> str:

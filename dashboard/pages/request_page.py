@@ -1,68 +1,147 @@
-"""Layout and callbacks of pages that submit jobs: a message, a root rendered in the browser, and its data."""
+"""The frame of a page that submits jobs: a heading, the request form, problems, progress, and the page's parts.
 
-from collections.abc import Callable
+The page is a function of the address and the ledger, and looks again while a job is unfinished:
+
+    address, seconds, events of form and buttons
+        --> nothing_to_choose     a message instead of the page, which is `only`
+        --> read_with_jobs        the page's data, and its jobs
+        --> values                of the frame; the page adds its own
+        --> changed --> outputs   what differs from what is shown
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from dash import Dash, Input, Output, State, dcc, html
-from dash.exceptions import PreventUpdate
+from dash import Input, Output, State, dcc, html, no_update
+from plotly.io.json import to_json_plotly
 
 from dashboard.components import elements as components
-from dashboard.components.callbacks import in_browser
-from dashboard.components.elements import Component
+from dashboard.components.elements import Component, attributes, icon
+from dashboard.components.formatting import count
 from dashboard.components.onboarding import nothing_yet
-from dashboard.security.prefix import page_path
-from dashboard.state.context import Catalogue, Context, Record, current
+from dashboard.pages import job_progress
+from dashboard.pages.job_progress import Watched, read_jobs
+from dashboard.pages.request_form import RequestForm
+from dashboard.security.prefix import local
+from dashboard.state.context import Catalogue, Context, Record
 from dashboard.state.ids import LOCATION, make_id
+from db.ledger.engine import LedgerError
+from db.ledger.tables import UNFINISHED
 
-Show = Callable[[Context, Catalogue, str | None], Record]
+# Outputs of the frame, except those of the form and of the job controller.
+_PARTS = {
+    "message": ("message", "children"),
+    "hidden": ("root", "hidden"),
+    "about": ("about", "children"),
+    "problems": ("problems", "children"),
+    "tools": ("tools", "children"),
+}
 
 
-def asking_layout(name: str, constants: Record) -> Component:
-    """The page without content; `constants` is the data its script needs once."""
+def layout(
+    form: RequestForm, title: str, parts: Sequence[Component], beside: Sequence[Component]
+) -> Component:
+    """The page without content; `beside` is there even where a message replaces the page."""
+    heading = html.Div(
+        [
+            html.Div([html.H1(title), html.P(id=form.id("about"))], className="title"),
+            html.Div(id=form.id("tools"), className="tools tools-place"),
+        ],
+        className="heading",
+    )
+    root = [
+        heading,
+        form.layout(),
+        html.Div(id=form.id("problems"), role="alert"),
+        job_progress.layout(form.page),
+        *parts,
+    ]
     return html.Div(
         [
-            html.Div(id=make_id(name, "message")),
-            html.Div(html.Div(className="skeleton tall"), id=make_id(name, "root")),
-            dcc.Store(id=make_id(name, "page")),
-            dcc.Store(id=make_id(name, "constants"), data=constants),
-            html.Div(id=make_id(name, "drawn"), hidden=True),
+            html.Div(html.Div(className="skeleton tall"), id=form.id("message")),
+            html.Div(root, id=form.id("root"), hidden=True),
+            dcc.Store(id=form.id("shown")),
+            *beside,
         ],
-        className=f"single-page {name}-page",
+        className=f"single-page {form.page}-page",
     )
 
 
-def register_asking(app: Dash, name: str, *, path: str, draw: str, read: Show) -> None:
-    """Register the page's callbacks: `read` returns the data for an address, the script's `draw` renders it."""
+def outputs(form: RequestForm) -> Record:
+    """Outputs of the page's callback; `values` and `changed`, or `only`, return their values."""
+    return {
+        **{name: Output(form.id(part), prop) for name, (part, prop) in _PARTS.items()},
+        "shown": Output(form.id("shown"), "data"),
+        "form": form.outputs(),
+        "jobs": job_progress.outputs(form.page),
+    }
 
-    def show(
-        search: str | None, _status: Any, pathname: str | None
-    ) -> tuple[Component, dict[str, Any] | None]:
-        if page_path(pathname) != path:
-            raise PreventUpdate
-        return show_asking(search, read)
 
-    app.callback(
-        Output(make_id(name, "message"), "children"),
-        Output(make_id(name, "page"), "data"),
-        Input(LOCATION, "search"),
-        Input(make_id("shell", "status"), "data"),
-        State(LOCATION, "pathname"),
-    )(show)
-    in_browser(
-        app,
-        draw,
-        Output(make_id(name, "drawn"), "children"),
-        Input(make_id(name, "page"), "data"),
-        State(make_id(name, "constants"), "data"),
+def inputs(form: RequestForm) -> dict[str, Input]:
+    """Inputs of the page's callback."""
+    return {
+        "search": Input(LOCATION, "search"),
+        "_status": Input(make_id("shell", "status"), "data"),
+        "_ticks": job_progress.ticks(form.page),
+        "event": job_progress.event(form.page),
+    }
+
+
+def states(form: RequestForm) -> dict[str, State]:
+    """States of the page's callback."""
+    return {
+        "pathname": State(LOCATION, "pathname"),
+        "shown": State(form.id("shown"), "data"),
+        "work": State(make_id("shell", "work"), "data"),
+    }
+
+
+def only(form: RequestForm, message: Component, parts: Iterable[str]) -> Record:
+    """A message instead of the page, with its own `parts`; all are shown again when it is gone."""
+    return dict.fromkeys((*_PARTS, *parts), no_update) | {
+        "message": message,
+        "hidden": True,
+        "shown": None,
+        "form": dict.fromkeys(form.outputs(), no_update),
+        "jobs": dict.fromkeys(job_progress.outputs(form.page), no_update) | {"disabled": True},
+    }
+
+
+def values(
+    form: RequestForm,
+    context: Context,
+    page: Record,
+    watched: Watched,
+    *,
+    search: str | None,
+    event: Record | None,
+    work: Mapping[str, Any] | None,
+    tools: Sequence[Component],
+    hint: str,
+) -> Record:
+    """Values of the frame's outputs for a page's data, except `shown`; `hint` is what `hint` says."""
+    said = event["sentence"] if event and event["about"] == form.about(search) else ""
+    return {
+        "message": None,
+        "hidden": False,
+        "about": f"{page['image_set']} · {count(page['images'], 'image')}",
+        "problems": [html.P(sentence, className="problem") for sentence in page["problems"].values()],
+        "tools": list(tools),
+        "form": form.fill(context, page, search),
+        "jobs": job_progress.watch(form.page, watched, work, said=said, hint="" if said else hint),
+    }
+
+
+def download(symbol: str, text: str, path: str, search: str | None) -> Component:
+    """A link to a file of what the address asks for."""
+    return html.A(
+        [icon(symbol), text],
+        href=local(path) + (search or ""),
+        className="btn btn-sm btn-quiet",
+        download="",
+        **attributes(data_with_address="yes"),
     )
-
-
-def show_asking(search: str | None, read: Show) -> tuple[Component, dict[str, Any] | None]:
-    """A message if there is nothing to choose from, else the data for the address."""
-    context = current()
-    catalogue = context.catalogue()
-    message = nothing_to_choose(catalogue)
-    return message, None if message is not None else read(context, catalogue, search)
 
 
 def nothing_to_choose(catalogue: Catalogue) -> Component | None:
@@ -72,3 +151,78 @@ def nothing_to_choose(catalogue: Catalogue) -> Component | None:
     if not catalogue.runs or not catalogue.image_sets:
         return nothing_yet(catalogue.newest_set())
     return None
+
+
+def read_with_jobs(
+    read: Callable[[], Record],
+    jobs: Callable[[Record], Iterable[int]],
+    others: Callable[[Record], Iterable[int]] = lambda _page: (),
+) -> tuple[Record, Watched]:
+    """The page's data (`request_state.read_request`) and its jobs; why not, among the data's problems.
+
+    The jobs are read after the data. If one that adds to the data has ended by then and data are missing, they are
+    read again: had it ended in between, its last result would be left out, and nobody would look again.
+
+    Args:
+        jobs: those that add to the data, apart from the request's own.
+        others: those that do not.
+    """
+    page = read()
+    request = [] if page["job"] is None else [page["job"]]
+    try:
+        adding = list(jobs(page))
+        watched = read_jobs([*request, *adding, *others(page)])
+    except LedgerError as error:
+        return page | {"problems": page["problems"] | {"ledger": f"{error}."}}, Watched()
+    looked = {*adding, *(request if missing(page) > 0 else [])}
+    if any(job["state"] not in UNFINISHED and job["job"] in looked for job in watched.jobs):
+        page = read()
+    return page, watched
+
+
+def missing(page: Record) -> int:
+    """How many results of a page's request are not stored."""
+    return len(page["rows"]) * len(page["chosen"]) - len(page["stored"])
+
+
+def job_state(page: Record, watched: Watched) -> str:
+    """The state of the request's job; empty if it has none."""
+    return next((str(job["state"]) for job in watched.jobs if job["job"] == page["job"]), "")
+
+
+def hint(page: Record, *, noun: str, done: str) -> str:
+    """What Run would compute; empty if nothing is missing, or the request's job says it.
+
+    Args:
+        noun: what the results are called.
+        done: what becomes of images, as in `computed`.
+    """
+    left = missing(page)
+    if page["job"] is not None or not page["request"] or left <= 0:
+        return ""
+    if page["stored"]:
+        return f"{left:,} of {left + len(page['stored']):,} {noun} are not {done} yet. Press Run."
+    asked = f"{count(len(page['rows']), 'image')} by {count(len(page['chosen']), 'model')}"
+    return f"Not {done} yet: {asked}. Press Run."
+
+
+def changed(values: Record, before: Mapping[str, str]) -> Record:
+    """The values with `no_update` for those that have the digest of `before`, and all digests as `shown`.
+
+    The members of `form` and `jobs` are compared one by one.
+    """
+    digests: dict[str, str] = {}
+
+    def compare(name: str, value: Any) -> Any:
+        if value is no_update:
+            return value
+        digests[name] = hashlib.sha1(to_json_plotly(value).encode(), usedforsecurity=False).hexdigest()
+        return no_update if before.get(name) == digests[name] else value
+
+    parts = {
+        name: {inner: compare(f"{name}.{inner}", one) for inner, one in value.items()}
+        if name in ("form", "jobs")
+        else compare(name, value)
+        for name, value in values.items()
+    }
+    return parts | {"shown": {**before, **digests}}

@@ -15,30 +15,27 @@ request to the server.
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
-from plotly.io.json import to_json_plotly
 
 from dashboard.api.answers import map_record
 from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import count as counted
-from dashboard.pages import job_progress, large_map, map_display
+from dashboard.pages import job_progress, large_map, map_display, request_page
+from dashboard.pages.job_progress import Watched
 from dashboard.pages.page import Page
 from dashboard.pages.request_form import RequestForm
-from dashboard.pages.request_page import nothing_to_choose
 from dashboard.pages.request_state import Asked, Chosen, read_request
 from dashboard.pages.saliency_grid import grid, in_order
 from dashboard.security.prefix import local, page_path
 from dashboard.state.address import SaliencyAddress
 from dashboard.state.context import Catalogue, Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
-from db.ledger.engine import LedgerError
 from db.ledger.tables import UNFINISHED
 from db.queries import jobs as job_queries
 from workers.attribution.registry import METHODS
@@ -51,6 +48,7 @@ NAME = "saliency"
 TITLE = "Saliency · Convscope"
 MAX_MAPS = 240
 _id = functools.partial(make_id, NAME)
+_PARTS = ("grid", "legend", "steps", "sorting")
 _DISPLAY = (*map_display.DEFAULTS, *map_display.ORDERS)
 
 
@@ -112,35 +110,12 @@ def layout() -> Component:
         ],
         id=_id("area"),
     )
-    heading = html.Div(
-        [
-            html.Div([html.H1("Saliency"), html.P(id=_id("about"))], className="title"),
-            html.Div(id=_id("tools"), className="tools tools-place"),
-        ],
-        className="heading",
-    )
-    return html.Div(
-        [
-            html.Div(html.Div(className="skeleton tall"), id=_id("message")),
-            html.Div(
-                [
-                    heading,
-                    FORM.layout(),
-                    html.Div(id=_id("problems"), role="alert"),
-                    job_progress.layout(NAME),
-                    display,
-                    area,
-                ],
-                id=_id("root"),
-                hidden=True,
-            ),
-            large_map.layout(),
-            dcc.Store(id=_id("steps")),
-            dcc.Store(id=_id("shown")),
-            dcc.Store(id=_id("defaults"), data={**map_display.DEFAULTS, **map_display.ORDERS}),
-        ],
-        className="single-page saliency-page",
-    )
+    beside = [
+        large_map.layout(),
+        dcc.Store(id=_id("steps")),
+        dcc.Store(id=_id("defaults"), data={**map_display.DEFAULTS, **map_display.ORDERS}),
+    ]
+    return request_page.layout(FORM, "Saliency", [display, area], beside)
 
 
 def register(app: Dash) -> None:
@@ -149,33 +124,19 @@ def register(app: Dash) -> None:
     large_map.register(app, display=_id("area"), steps=_id("steps"))
     app.callback(
         output={
-            "message": Output(_id("message"), "children"),
-            "hidden": Output(_id("root"), "hidden"),
-            "about": Output(_id("about"), "children"),
-            "problems": Output(_id("problems"), "children"),
-            "tools": Output(_id("tools"), "children"),
+            **request_page.outputs(FORM),
             "grid": Output(_id("grid"), "children"),
             "legend": Output(_id("legend"), "data-words"),
             "steps": Output(_id("steps"), "data"),
             "sorting": Output(_id("sorting"), "hidden"),
-            "shown": Output(_id("shown"), "data"),
-            "form": FORM.outputs(),
-            "jobs": job_progress.outputs(NAME),
             "display": {name: Output(_id(name), "value") for name in _DISPLAY},
         },
         inputs={
-            "search": Input(LOCATION, "search"),
-            "_status": Input(make_id("shell", "status"), "data"),
-            "_ticks": job_progress.ticks(NAME),
-            "event": job_progress.event(NAME),
+            **request_page.inputs(FORM),
             "order": Input(_id("order"), "value"),
             "model_order": Input(_id("model_order"), "value"),
         },
-        state={
-            "pathname": State(LOCATION, "pathname"),
-            "shown": State(_id("shown"), "data"),
-            "work": State(make_id("shell", "work"), "data"),
-        },
+        state=request_page.states(FORM),
         running=job_progress.pause(NAME),
     )(show)
     in_browser(
@@ -218,89 +179,39 @@ def show(
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
-    message = nothing_to_choose(catalogue)
+    message = request_page.nothing_to_choose(catalogue)
+    kept = dict.fromkeys(_DISPLAY, no_update)
     if message is not None:
-        return _only(message)
+        return request_page.only(FORM, message, _PARTS) | {"display": kept}
     new_address = shown is None or any(one["prop_id"] == f"{LOCATION}.search" for one in ctx.triggered)
     display = map_display.read_display(search)
     if not new_address:
         display |= {"order": order or "", "model_order": model_order or ""}
-    page = read_page(context, catalogue, search)
-    values = page_values(context, page, search, display, event, work)
-    values["shown"], parts = _changed(values, shown or {})
-    return parts | {"display": display if new_address else dict.fromkeys(_DISPLAY, no_update)}
-
-
-def _only(message: Component) -> Record:
-    """A message instead of the page."""
-    nothing = dict.fromkeys(
-        ("about", "problems", "tools", "grid", "legend", "steps", "sorting", "shown"), no_update
+    page, watched = request_page.read_with_jobs(
+        lambda: read_page(context, catalogue, search), lambda page: _scoring(context, page)
     )
-    return nothing | {
-        "message": message,
-        "hidden": True,
-        "form": dict.fromkeys(FORM.outputs(), no_update),
-        "jobs": dict.fromkeys(job_progress.outputs(NAME), no_update) | {"disabled": True},
-        "display": dict.fromkeys(_DISPLAY, no_update),
-    }
+    values = request_page.values(
+        FORM, context, page, watched, search=search, event=event, work=work,
+        tools=_tools(page["stored"], search, busy=watched.unfinished),
+        hint=request_page.hint(page, noun="maps", done="computed"),
+    )  # fmt: skip
+    values |= page_values(context, page, watched, display)
+    return request_page.changed(values, shown or {}) | {"display": display if new_address else kept}
 
 
-def _changed(values: Record, before: Mapping[str, str]) -> tuple[dict[str, str], Record]:
-    """Digests of all values, and the values with `no_update` for those that have the digest of `before`."""
-    digests: dict[str, str] = {}
-
-    def compare(name: str, value: Any) -> Any:
-        if value is no_update:
-            return value
-        digests[name] = hashlib.sha1(to_json_plotly(value).encode(), usedforsecurity=False).hexdigest()
-        return no_update if before.get(name) == digests[name] else value
-
-    parts = {
-        name: {inner: compare(f"{name}.{inner}", one) for inner, one in value.items()}
-        if name in ("form", "jobs")
-        else compare(name, value)
-        for name, value in values.items()
-    }
-    merged = {**before, **digests}
-    return merged, parts | {"shown": merged}
-
-
-def page_values(
-    context: Context,
-    page: Record,
-    search: str | None,
-    display: Mapping[str, Any],
-    event: Record | None,
-    work: Mapping[str, Any] | None,
-) -> Record:
-    """Values of the outputs of `show` for a page's data, except `shown` and `display`."""
+def page_values(context: Context, page: Record, watched: Watched, display: Mapping[str, Any]) -> Record:
+    """Values of the page's own parts for its data and jobs."""
     maps: list[Record] = page["stored"]
-    watched = job_progress.Watched()
+    state = request_page.job_state(page, watched)
     failed: dict[tuple[int, str], str] = {}
-    problems = dict(page["problems"])
-    try:
-        scoring = _scoring(context, page)
-        watched = job_progress.read_jobs([number for number in (page["job"], scoring) if number is not None])
-        if page["job"] is not None:
-            failed = {
-                (item["image_id"], item["model"]): item["error"]
-                for item in job_queries.job_items(context.ledger, page["job"], limit=MAX_MAPS)
-                if item["error"]
-            }
-    except LedgerError as error:
-        problems["ledger"] = f"{error}."
-    state = next((job["state"] for job in watched.jobs if job["job"] == page["job"]), "")
+    if state:
+        items = job_queries.job_items(context.ledger, page["job"], limit=MAX_MAPS)
+        failed = {(item["image_id"], item["model"]): item["error"] for item in items if item["error"]}
     models = page["request"]["models"] if page["request"] else page["chosen"]
     rows, columns = in_order(page["rows"], models, maps, display["order"], display["model_order"])
-    said = event["sentence"] if event and event["about"] == FORM.about(search) else ""
     scored = any(found["deletion_auc"] is not None for found in maps)
     dtypes = " and ".join(dict.fromkeys(found["dtype"] for found in maps))
     return {
-        "message": None,
-        "hidden": False,
-        "about": f"{page['image_set']} · {counted(page['images'], 'image')}",
-        "problems": [html.P(sentence, className="problem") for sentence in problems.values()],
-        "tools": _tools(maps, search, busy=watched.unfinished),
         "grid": grid(
             rows,
             columns,
@@ -312,54 +223,27 @@ def page_values(
         "legend": map_display.legend_words(page["unit"], dtypes),
         "steps": page["steps"],
         "sorting": len(columns) < 2 or not scored,
-        "form": FORM.fill(context, page, search),
-        "jobs": job_progress.watch(NAME, watched, work, said=said, hint="" if said else _hint(page)),
     }
 
 
-def _hint(page: Record) -> str:
-    """What Run would compute; empty if nothing is missing, or the request's job says it."""
-    total = len(page["rows"]) * len(page["chosen"])
-    left = total - len(page["stored"])
-    if page["job"] is not None or not page["request"] or left <= 0:
-        return ""
-    if page["stored"]:
-        return f"{left:,} of {total:,} maps are not computed yet. Press Run."
-    asked = f"{counted(len(page['rows']), 'image')} by {counted(len(page['chosen']), 'model')}"
-    return f"Not computed yet: {asked}. Press Run."
-
-
-def _scoring(context: Context, page: Record) -> int | None:
-    """The unfinished job that computes curves of the maps shown, or the one that failed to; None if there is none."""
+def _scoring(context: Context, page: Record) -> list[int]:
+    """The newest job about curves that the maps shown lack, if there is one."""
     numbers = {found["map"] for found in page["stored"] if found["deletion_auc"] is None}
     if not numbers:
-        return None
-    found = job_queries.jobs(
-        context.ledger,
-        states=(*UNFINISHED, "failed", "cancelled"),
-        kinds=("faithfulness",),
-        image_set=page["image_set"],
-        limit=20,
+        return []
+    jobs = job_queries.jobs(context.ledger, kinds=("faithfulness",), image_set=page["image_set"], limit=20)
+    found = (
+        job["job"]
+        for job in jobs
+        if job["parameters"]["steps"] == page["steps"] and numbers & set(job["parameters"]["maps"])
     )
-    for job in found:
-        if job["parameters"]["steps"] == page["steps"] and numbers & set(job["parameters"]["maps"]):
-            return int(job["job"])
-    return None
+    return list(found)[:1]
 
 
 def _tools(maps: Sequence[Record], search: str | None, *, busy: bool) -> list[Component]:
     """Deletion and insertion, CSV and Figure; nothing as long as there are no maps."""
     if not maps:
         return []
-
-    def link(symbol: str, text: str, path: str) -> Component:
-        return html.A(
-            [icon(symbol), text],
-            href=local(path) + (search or ""),
-            className="btn btn-sm btn-quiet",
-            download="",
-            **attributes(data_with_address="yes"),
-        )
 
     complete = all(found["deletion_auc"] is not None for found in maps)
     score = html.Button(
@@ -373,8 +257,8 @@ def _tools(maps: Sequence[Record], search: str | None, *, busy: bool) -> list[Co
     )
     return [
         *([] if complete else [score]),
-        link("download", "CSV", "/download/saliency.csv"),
-        link("image", "Figure", "/download/saliency.png"),
+        request_page.download("download", "CSV", "/download/saliency.csv", search),
+        request_page.download("image", "Figure", "/download/saliency.png", search),
     ]
 
 

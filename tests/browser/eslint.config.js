@@ -1,14 +1,8 @@
-import { readFileSync } from "node:fs";
-
 import js from "@eslint/js";
 import globals from "globals";
 
-const PENDING = readFileSync(new URL("pending", import.meta.url), "utf8")
-    .trim()
-    .split("\n");
-
 export default [
-    { ignores: ["**/node_modules/", "dashboard/browser/vendor/", ...PENDING] },
+    { ignores: ["**/node_modules/", "dashboard/browser/vendor/"] },
     js.configs.recommended,
     {
         languageOptions: { ecmaVersion: 2023, sourceType: "module", globals: globals.browser },

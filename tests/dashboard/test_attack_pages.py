@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,7 +21,9 @@ from dashboard.api.answer_types import WholeAttack
 from dashboard.app import create_app
 from dashboard.components.drawing import as_picture, draw
 from dashboard.pages import attack, robustness
-from dashboard.pages import request_page as asking
+from dashboard.pages.attack_jobs import compute_maps, followup_jobs
+from dashboard.pages.attack_request import FORM, MAX_INTERACTIVE, read_page
+from dashboard.pages.request_form import merged
 from dashboard.state.context import Context
 from db.ledger.engine import now
 from db.ledger.jobs import NewItem, NewJob, submit_job
@@ -109,11 +112,9 @@ def client(site: tuple[FlaskClient, Context]) -> FlaskClient:
 
 
 def shown(site: tuple[FlaskClient, Context], search: str) -> dict[str, Any]:
+    context = site[1]
     with site[0].application.test_request_context():
-        message, page = asking.show_asking(search, attack.read_page)
-    assert message is None
-    assert page is not None
-    return page
+        return read_page(context, context.catalogue(), search)
 
 
 def test_an_address_without_anything_asks_for_the_first_images(site: tuple[FlaskClient, Context]) -> None:
@@ -134,7 +135,7 @@ def test_an_address_without_anything_asks_for_the_first_images(site: tuple[Flask
 def test_large_requests_use_the_batch_queue(site: tuple[FlaskClient, Context]) -> None:
     assert shown(site, "?ids=0-11&models=synthetic&target=7")["request"]["queue"] == "interactive"
     assert shown(site, "?ids=0-11&models=synthetic&target=7")["request"]["target"] == 7
-    assert attack.MAX_INTERACTIVE == 24
+    assert MAX_INTERACTIVE == 24
 
 
 def test_an_attack_alone_brings_its_request(site: tuple[FlaskClient, Context]) -> None:
@@ -163,6 +164,54 @@ def test_invalid_requests_are_refused_by_name(
     assert sentence in " ".join(shown(site, search)["problems"].values())
 
 
+def changed(site: tuple[FlaskClient, Context], search: str, **controls: str) -> str:
+    """Return the address after these controls were changed by hand."""
+    page, context = shown(site, search), site[1]
+    with site[0].application.test_request_context():
+        filled = FORM.fill(context, page, search)["filled"]
+    changes, _ = FORM.changes(context, controls, filled, search)
+    return merged(search, changes)
+
+
+def offered(site: tuple[FlaskClient, Context], search: str) -> set[str]:
+    """Return the parameters that have a control."""
+    with site[0].application.test_request_context():
+        filled = FORM.fill(site[1], shown(site, search), search)["filled"]
+    return {name[2:] for name in filled if name.startswith("p_")}
+
+
+def test_only_parameters_that_the_request_reads_have_a_control(site: tuple[FlaskClient, Context]) -> None:
+    assert offered(site, "?p_mode=fixed") == {"mode", "epsilon", "levels"}
+    smallest = {"mode", "grid", "cap", "minimum", "levels", "scan"}
+    assert offered(site, "") == smallest | {"ratio", "parts"}
+    assert offered(site, "?p_grid=linear") == smallest | {"step"}
+    assert offered(site, "?p_step=0.01") == smallest | {"step"}
+    assert offered(site, "?p_levels=8-bit") == smallest - {"grid"} | {"step"}
+
+
+def test_a_choice_drops_the_parameters_that_it_makes_meaningless(site: tuple[FlaskClient, Context]) -> None:
+    here = "?ids=0&p_step=0.01"
+    assert changed(site, here, p_cap="0.1") == f"{here}&p_cap=0.1", "a step alone asks for the linear grid"
+    assert changed(site, here, p_grid="geometric") == "?ids=0"
+    assert changed(site, f"{here}&p_cap=0.1", p_mode="fixed") == "?ids=0&p_mode=fixed"
+    assert changed(site, "?ids=0&p_ratio=2", p_levels="8-bit") == "?ids=0&p_levels=8-bit"
+    assert changed(site, f"{here}&attack=7", target="label") == f"{here}&target=label"
+
+
+def test_another_method_keeps_the_parameters_that_both_have(site: tuple[FlaskClient, Context]) -> None:
+    assert changed(site, "?ids=0&p_cap=0.1", method="pgd") == "?ids=0&p_cap=0.1&method=pgd"
+    there = "?ids=0&method=pgd&p_steps=3&p_cap=0.1"
+    assert changed(site, there, method="fgsm") == "?ids=0&p_cap=0.1"
+
+
+def test_a_change_to_the_request_of_an_attack_keeps_the_rest_of_it(site: tuple[FlaskClient, Context]) -> None:
+    before = shown(site, "?attack=2")["request"]
+    after = shown(site, changed(site, "?attack=2", p_cap="0.25"))
+    assert after["problems"] == {}
+    assert after["attack"] == 0
+    assert after["request"] == before | {"parameters": before["parameters"] | {"cap": 0.25}}
+
+
 def test_the_drawing_has_every_layer_once_in_its_place(site: tuple[FlaskClient, Context]) -> None:
     catalogue = site[1].catalogue()
     drawing = draw(catalogue.layers["synthetic"], catalogue.edges["synthetic"])
@@ -181,7 +230,8 @@ def test_the_drawing_has_every_layer_once_in_its_place(site: tuple[FlaskClient, 
 def panels(site: tuple[FlaskClient, Context], search: str) -> tuple[list[Any], Any, Any, Any, Any]:
     """Return the cards, the selected attack, and the panels of it: step, channels, maps with follow-ups."""
     with site[0].application.test_request_context():
-        cards, selected = attack.show_results(search, None, None, "/attack", None)
+        page = attack.show(search, None, None, None, "/attack", None, None)
+        cards, selected = page["list"], page["selected"]
         step, channels, _, _ = attack.show_attack(selected)
         return cards, selected, step, channels, attack.show_followups(selected, None, None, None)
 
@@ -205,12 +255,17 @@ def test_the_selected_attack_is_shown_with_its_channels_and_maps(site: tuple[Fla
     assert str(channels).count("className='mover'") == 3
     assert "changed by 2.0 % of its norm" in str(channels)
     assert "Compute" in str(maps)
-    canvases = [
-        part.to_plotly_json()["props"] for part in maps._traverse() if type(part).__name__ == "Canvas"
+    figures = [
+        (part.to_plotly_json()["props"], part.children[1].to_plotly_json()["props"])
+        for part in maps._traverse()
+        if type(part).__name__ == "Figure"
     ]
-    ends = {(canvas["data-colours"], round(float(canvas["data-high"]), 4)) for canvas in canvases}
+    ends = {
+        ("data-signed" in canvas, round(json.loads(figure["data-display"])["high"], 4))
+        for figure, canvas in figures
+    }
     # the 99.5th percentiles of 0 to 1 and of |-0.5 to 0.5|; standard errors have the scale of the differences
-    assert ends == {("inferno", 0.995), ("rdbu", 0.4975), ("inferno", 0.4975)}
+    assert ends == {(False, 0.995), (True, 0.4975), (False, 0.4975)}
     assert "1 − rank correlation with the clean map is 0.100: 1.0 times" in str(maps)
     assert "Clamp the 10 channels that shifted most and rerun" in str(followups)
     with site[0].application.test_request_context():
@@ -332,6 +387,26 @@ def test_follow_up_jobs_link_to_their_attack(client: FlaskClient) -> None:
         assert answer.json["page"] == "/attack?attack=1"
         assert answer.json["models"] == ["synthetic"]
         assert client.post("/api/jobs", json=body).status_code == 200
+
+
+def test_maps_are_requested_with_the_parameters_in_the_fields(site: tuple[FlaskClient, Context]) -> None:
+    context, selected = site[1], {"attack": 2, "search": ""}
+    with site[0].application.test_request_context():
+        with pytest.raises(PreventUpdate):
+            compute_maps(None, selected, "", {})  # the button has just appeared
+        fields = {"samples": "4", "noise_level": "0.15", "seed": "many"}
+        asked = compute_maps(1, selected, "", fields)
+        assert asked["event"]["sentence"] == "seed: expected a whole number from 0 to 2.14748e+09, got 'many'"
+        assert asked["asked"] is no_update
+        assert followup_jobs(context, "painted", 2) == []
+        asked = compute_maps(1, selected, "", fields | {"seed": " 7"})
+        assert asked["asked"] == "4 0.15 7"
+        (job,) = followup_jobs(context, "painted", 2)
+        assert job["parameters"]["parameters"] == {"samples": 4, "noise_level": 0.15, "seed": 7}
+        page = attack.show("?attack=2", None, None, asked["event"], "/attack", None, None)
+    assert page["news"] == [[job["job"], "queued", 0, 0]]
+    assert "0 of 1 comparisons" in str(page["jobs"]["lines"])
+    assert page["jobs"]["disabled"] is False, "the page looks again"
 
 
 def table(client: FlaskClient, address: str) -> list[dict[str, str]]:

@@ -18,10 +18,9 @@ from ledger_rows import add_attack, claimed, finish_items, picture_of
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import create_app
-from dashboard.pages import attack
-from dashboard.pages import request_page as asking
+from dashboard.pages.attack_request import read_page
 from dashboard.pages.registry import PAGES
-from dashboard.state.context import EXTENSION
+from dashboard.state.context import EXTENSION, current
 from db.home import open_home
 from db.ledger import claims
 from db.ledger.jobs import NewItem, NewJob, submit_job
@@ -371,8 +370,8 @@ def test_a_damaged_store_is_not_reported_as_missing_results(home: Settings, stor
         assert "ledger.sqlite" in answer.text if store == "ledger" else ".duckdb" in answer.text
     if store == "ledger":
         with app.server.test_request_context():
-            _, page = asking.show_asking("?attack=1", attack.read_page)
-        assert page is not None
+            context = current()
+            page = read_page(context, context.catalogue(), "?attack=1")
         assert list(page["problems"]) == ["ledger"]
         assert "ledger.sqlite cannot be read" in page["problems"]["ledger"]
 

@@ -18,10 +18,10 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import create_app
 from dashboard.downloads.saliency import Asked, View, caption, map_lines, samples_words, shared_ends
-from dashboard.pages import request_page as asking
 from dashboard.pages import saliency
+from dashboard.pages.request_page import read_with_jobs
 from dashboard.pictures import figure, heat
-from dashboard.state.context import EXTENSION, Context
+from dashboard.state.context import EXTENSION, Context, current
 from db.atlas.store import Query
 from db.ledger import claims, jobs
 from db.ledger.jobs import NewJob
@@ -175,10 +175,30 @@ def test_missing_maps_are_marked_in_their_cells(context: Context, client: FlaskC
 
 def shown(search: str) -> dict[str, Any]:
     """Return the page that is shown for a query string."""
-    message, page = asking.show_asking(search, saliency.read_page)
-    assert message is None
-    assert page is not None
-    return page
+    context = current()
+    return saliency.read_page(context, context.catalogue(), search)
+
+
+def test_a_map_that_arrives_between_two_readings_of_the_last_look_is_shown(context: Context) -> None:
+    """When the job has ended nobody looks again: the page must have all results that were stored before."""
+    claim = claimed(context.ledger, ask(context))
+    finish_items(context.settings, context.ledger, claim, count=2)
+    stored: list[int] = []
+
+    def read() -> dict[str, Any]:
+        page = shown(f"?{WHAT}")
+        stored.append(len(page["stored"]))
+        if len(stored) == 1:
+            finish_items(context.settings, context.ledger, claim)
+            claims.finish(context.ledger, claim)
+        return page
+
+    page, watched = read_with_jobs(read, lambda _page: ())
+    assert stored == [2, 3]
+    assert len(page["stored"]) == 3
+    assert not watched.unfinished
+    read_with_jobs(read, lambda _page: ())
+    assert stored == [2, 3, 3], "a complete page is read once"
 
 
 def test_maps_of_any_job_are_shown(context: Context, client: FlaskClient) -> None:

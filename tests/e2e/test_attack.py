@@ -13,7 +13,7 @@ import pytest
 import torch
 from browser import press_run
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 from running import command, wait
 
 from dashboard.pictures import heat as heat_rules
@@ -93,7 +93,7 @@ def test_the_smallest_epsilon_changes_the_class_and_the_map_after_is_of_the_atta
 
     page.get_by_label("samples", exact=True).last.fill("4")
     page.get_by_role("button", name="Compute").click()
-    expect(page.locator(".map-panels canvas")).to_have_count(8, timeout=180_000)
+    expect(page.locator(".map-panels canvas[data-painted]")).to_have_count(8, timeout=180_000)
     expect(page.locator(".attack-maps tbody tr")).to_have_count(4)
     maps = {found["panel"]: found for found in shown_attack(page, url)["maps"]}
     heat = array_of(url + maps["attacked"]["npy"])
@@ -163,18 +163,24 @@ def test_a_condition_that_is_typed_chooses_images_and_the_last_choice_counts(
     expect(where).to_have_value("image_id IN (3, 5) OR image_id = 4")
     where.fill("image_id > 1000")
     where.press("Enter")
-    expect(page.locator(".problem")).to_have_text("No image of samples is like that.")
+    expect(page.locator(".problem")).to_have_text("No matching images in samples.")
     expect(page.get_by_label("Images by number")).to_have_value("3-5")
     # leaving the field by pressing All sends two requests; the first answer is delayed to arrive last
-    page.route(
-        "**/choices/where.json?*where=image_id*",
-        lambda route: (page.wait_for_timeout(800), route.continue_()),
-    )
+    delayed = []
+
+    def delay(route: Route) -> None:
+        if json.loads(route.request.post_data or "{}")["changedPropIds"] == ["attack-where.value"]:
+            delayed.append(route)
+            page.wait_for_timeout(800)
+        route.continue_()
+
+    page.route("**/_dash-update-component", delay)
     where.fill("image_id < 2")
     page.locator(".pick").get_by_role("button", name="All").click()
     expect(page.get_by_label("Images by number")).to_have_value("0-35")
     page.wait_for_timeout(1500)
     expect(page.get_by_label("Images by number")).to_have_value("0-35")
+    assert len(delayed) == 1
     page.unroute_all()
 
 

@@ -38,10 +38,10 @@ def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
         raise InvalidRequest(
             f"grid: expected linear where levels is 8-bit, because its epsilons are n/255, got {values['grid']!r}"
         )
-    for unread, why in _unread(values).items():
-        if unread in given and values[unread] != _default(method, unread):
-            raise InvalidRequest(f"{unread}: not used where {why}")
-        del values[unread]
+    for part, why in unread(values).items():
+        if part in given and values[part] != _default(method, part):
+            raise InvalidRequest(f"{part}: not used where {why}")
+        del values[part]
     if values["levels"] == "8-bit":
         for part, rounded in (("epsilon", round), ("step", round), ("cap", _floor), ("minimum", _ceil)):
             if part in values:
@@ -51,8 +51,8 @@ def parse_attack(name: str, given: Mapping[str, Any]) -> dict[str, Value]:
     return values
 
 
-def _unread(values: Mapping[str, Value]) -> dict[str, str]:
-    """The parameters that a request does not read, and why."""
+def unread(values: Mapping[str, Value]) -> dict[str, str]:
+    """The parameters that a request with these values of all does not read, and why."""
     if values["mode"] == "fixed":
         return dict.fromkeys(("grid", "ratio", "parts", "step", "cap", "minimum", "scan"), "mode is fixed")
     why = f"grid is {values['grid']}"
