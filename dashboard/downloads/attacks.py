@@ -11,7 +11,7 @@ from dashboard.api.answers import STATUS, NotFound, file_name, result_line
 from dashboard.api.attack_answers import attack_record, steps
 from dashboard.api.routing import DOWNLOAD_ERRORS, Routes, Spreadsheet
 from dashboard.pages.attack_request import ask, read_page
-from dashboard.pages.request_state import chosen_here
+from dashboard.pages.request.state import chosen_here
 from dashboard.state.address import AttackAddress, RobustnessAddress
 from dashboard.state.context import Context, Record, current
 from db.atlas.store import Query

@@ -4,10 +4,10 @@ The address contains the request and the selected attack, so a link shows the sa
 
     address, seconds while a job is unfinished, events of the form and of the job controller
         --> show --> controls, problems, progress, tools, cards, selected attack, news
-    form --> address, jobs                                        (`pages.request_form`)
+    form --> address, jobs                               (`pages.request`)
     selected attack --> show_attack --> verdict, images, curve, channels
     selected attack, news --> show_followups --> maps, ablations, other models
-    buttons of maps, ablations, other models --> jobs             (`pages.attack_jobs`)
+    buttons of maps, ablations, other models --> jobs    (`pages.attack_jobs`)
     layer --> choose_layer --> its channels
     epsilon --(browser)--> images, classes
 """
@@ -21,7 +21,7 @@ from dash.exceptions import PreventUpdate
 from dashboard.api.attack_answers import comparison_record, whole_attack
 from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes, icon
-from dashboard.pages import attack_jobs, job_progress, request_page
+from dashboard.pages import attack_jobs, job_progress
 from dashboard.pages.attack_channels import CHANNELS, LAYER, channels_list, channels_panel
 from dashboard.pages.attack_followups import followups_panel
 from dashboard.pages.attack_jobs import followup_jobs, other_models, selected_attack, unfinished_followups
@@ -31,6 +31,7 @@ from dashboard.pages.attack_request import FORM, MAX_SHOWN, NAME, read_page
 from dashboard.pages.attack_step import EPSILON, PAINTED, STEP_VALUES, step_panel
 from dashboard.pages.job_progress import Watched
 from dashboard.pages.page import Page
+from dashboard.pages.request import frame
 from dashboard.security.prefix import page_path
 from dashboard.state.address import AttackAddress, RobustnessAddress
 from dashboard.state.context import Context, Record, current
@@ -70,22 +71,22 @@ def layout() -> Component:
         html.Div(detail, className="attack-detail"),
     ]
     stores = (SELECTED, NEWS, MAPS_ASKED, LAYER_CHOSEN, PANELS)
-    return request_page.layout(FORM, "Attack", parts, [dcc.Store(id=name) for name in stores])
+    return frame.layout(FORM, "Attack", parts, [dcc.Store(id=name) for name in stores])
 
 
 def register(app: Dash) -> None:
     """Register the page's callbacks."""
-    FORM.register(app, read_page)
+    frame.register(app, FORM, read_page)
     attack_jobs.register(app, SELECTED)
     app.callback(
         output={
-            **request_page.outputs(FORM),
+            **frame.outputs(FORM),
             "list": Output(LIST, "children"),
             "selected": Output(SELECTED, "data"),
             "news": Output(NEWS, "data"),
         },
-        inputs=request_page.inputs(FORM),
-        state=request_page.states(FORM),
+        inputs=frame.inputs(FORM),
+        state=frame.states(FORM),
         running=job_progress.pause(NAME),
     )(show)
     app.callback(
@@ -144,18 +145,18 @@ def show(
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
-    message = request_page.nothing_to_choose(catalogue)
+    message = frame.nothing_to_choose(catalogue)
     if message is not None:
-        return request_page.only(FORM, message, ("news",)) | {"list": [], "selected": None}
-    page, watched = request_page.read_with_jobs(
+        return frame.only(FORM, message, ("news",)) | {"list": [], "selected": None}
+    page, watched = frame.read_with_jobs(
         lambda: read_page(context, catalogue, search), lambda _page: (), lambda page: _about(context, page)
     )
-    values = request_page.values(
+    values = frame.values(
         FORM, context, page, watched, search=search, event=event, work=work,
         tools=_tools(page, search),
-        hint=request_page.hint(page, noun="images", done="attacked"),
+        hint=frame.hint(page, noun="images", done="attacked"),
     )  # fmt: skip
-    return request_page.changed(values | page_values(context, page, watched), shown or {})
+    return frame.changed(values | page_values(context, page, watched), shown or {})
 
 
 def page_values(context: Context, page: Record, watched: Watched) -> Record:
@@ -196,7 +197,7 @@ def _tools(page: Record, search: str | None) -> list[Component]:
     there = RobustnessAddress(model=page["chosen"][0], images=page["image_set"]).href()
     return [
         html.A([icon("graph-down"), "Robustness"], href=there, className="btn btn-sm btn-quiet"),
-        request_page.download("download", "CSV", "/download/attacks.csv", search),
+        frame.download("download", "CSV", "/download/attacks.csv", search),
     ]
 
 

@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 def attack_cards(
     page: Record, items: Sequence[Record], chosen: int, *, total: int, unfinished: bool
 ) -> list[Component]:
-    """Cards for the request of `page` (`request_state.read_request`), with the items of its job.
+    """Cards for the request of `page` (`request.state.read_request`), with the items of its job.
 
     `total` is how many items the job has, `unfinished` whether it still adds results.
 

@@ -5,8 +5,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from dashboard.api.attack_answers import attack_record
-from dashboard.pages.request_form import RequestForm
-from dashboard.pages.request_state import Asked, Chosen, read_request
+from dashboard.pages.request.form import RequestForm
+from dashboard.pages.request.state import Asked, Chosen, read_request
 from dashboard.state.address import AttackAddress
 from dashboard.state.context import Catalogue, Context, Record
 from db.ledger.engine import LedgerError

@@ -5,7 +5,7 @@ its content. The page is a function of the address and the ledger:
 
     address, seconds while a job is unfinished, events of the form and of the job controller
         --> show --> controls, problems, progress, grid of maps, tools
-    form --> address, jobs                           (`pages.request_form`)
+    form --> address, jobs                           (`pages.request`)
     display controls --(browser)--> address, data-display --(painter)--> canvases, legend
     order of rows and columns --> show
     a click on a map --> large view                  (`pages.large_map`)
@@ -26,11 +26,12 @@ from dashboard.api.answers import map_record
 from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import count as counted
-from dashboard.pages import job_progress, large_map, map_display, request_page
+from dashboard.pages import job_progress, large_map, map_display
 from dashboard.pages.job_progress import Watched
 from dashboard.pages.page import Page
-from dashboard.pages.request_form import RequestForm
-from dashboard.pages.request_state import Asked, Chosen, read_request
+from dashboard.pages.request import frame
+from dashboard.pages.request.form import RequestForm
+from dashboard.pages.request.state import Asked, Chosen, read_request
 from dashboard.pages.saliency_grid import grid, in_order
 from dashboard.security.prefix import local, page_path
 from dashboard.state.address import SaliencyAddress
@@ -115,16 +116,16 @@ def layout() -> Component:
         dcc.Store(id=_id("steps")),
         dcc.Store(id=_id("defaults"), data={**map_display.DEFAULTS, **map_display.ORDERS}),
     ]
-    return request_page.layout(FORM, "Saliency", [display, area], beside)
+    return frame.layout(FORM, "Saliency", [display, area], beside)
 
 
 def register(app: Dash) -> None:
     """Register the page's callbacks."""
-    FORM.register(app, read_page)
+    frame.register(app, FORM, read_page)
     large_map.register(app, display=_id("area"), steps=_id("steps"))
     app.callback(
         output={
-            **request_page.outputs(FORM),
+            **frame.outputs(FORM),
             "grid": Output(_id("grid"), "children"),
             "legend": Output(_id("legend"), "data-words"),
             "steps": Output(_id("steps"), "data"),
@@ -132,11 +133,11 @@ def register(app: Dash) -> None:
             "display": {name: Output(_id(name), "value") for name in _DISPLAY},
         },
         inputs={
-            **request_page.inputs(FORM),
+            **frame.inputs(FORM),
             "order": Input(_id("order"), "value"),
             "model_order": Input(_id("model_order"), "value"),
         },
-        state=request_page.states(FORM),
+        state=frame.states(FORM),
         running=job_progress.pause(NAME),
     )(show)
     in_browser(
@@ -179,30 +180,30 @@ def show(
         raise PreventUpdate
     context = current()
     catalogue = context.catalogue()
-    message = request_page.nothing_to_choose(catalogue)
+    message = frame.nothing_to_choose(catalogue)
     kept = dict.fromkeys(_DISPLAY, no_update)
     if message is not None:
-        return request_page.only(FORM, message, _PARTS) | {"display": kept}
+        return frame.only(FORM, message, _PARTS) | {"display": kept}
     new_address = shown is None or any(one["prop_id"] == f"{LOCATION}.search" for one in ctx.triggered)
     display = map_display.read_display(search)
     if not new_address:
         display |= {"order": order or "", "model_order": model_order or ""}
-    page, watched = request_page.read_with_jobs(
+    page, watched = frame.read_with_jobs(
         lambda: read_page(context, catalogue, search), lambda page: _scoring(context, page)
     )
-    values = request_page.values(
+    values = frame.values(
         FORM, context, page, watched, search=search, event=event, work=work,
         tools=_tools(page["stored"], search, busy=watched.unfinished),
-        hint=request_page.hint(page, noun="maps", done="computed"),
+        hint=frame.hint(page, noun="maps", done="computed"),
     )  # fmt: skip
     values |= page_values(context, page, watched, display)
-    return request_page.changed(values, shown or {}) | {"display": display if new_address else kept}
+    return frame.changed(values, shown or {}) | {"display": display if new_address else kept}
 
 
 def page_values(context: Context, page: Record, watched: Watched, display: Mapping[str, Any]) -> Record:
     """Values of the page's own parts for its data and jobs."""
     maps: list[Record] = page["stored"]
-    state = request_page.job_state(page, watched)
+    state = frame.job_state(page, watched)
     failed: dict[tuple[int, str], str] = {}
     if state:
         items = job_queries.job_items(context.ledger, page["job"], limit=MAX_MAPS)
@@ -257,8 +258,8 @@ def _tools(maps: Sequence[Record], search: str | None, *, busy: bool) -> list[Co
     )
     return [
         *([] if complete else [score]),
-        request_page.download("download", "CSV", "/download/saliency.csv", search),
-        request_page.download("image", "Figure", "/download/saliency.png", search),
+        frame.download("download", "CSV", "/download/saliency.csv", search),
+        frame.download("image", "Figure", "/download/saliency.png", search),
     ]
 
 

@@ -53,7 +53,7 @@ def grid(
     """The grid.
 
     Args:
-        rows: the images in their order, as from `request_state.rows`.
+        rows: the images in their order, as from `request.state.rows`.
         models: the columns in their order.
         maps: those computed so far, as from `map_record`.
         opens: id of the store that hears which map is to be opened.

@@ -23,7 +23,9 @@ from dashboard.components.drawing import as_picture, draw
 from dashboard.pages import attack, robustness
 from dashboard.pages.attack_jobs import compute_maps, followup_jobs
 from dashboard.pages.attack_request import FORM, MAX_INTERACTIVE, read_page
-from dashboard.pages.request_form import merged
+from dashboard.pages.request import filling
+from dashboard.pages.request.changes import changes_of
+from dashboard.pages.request.form import merged
 from dashboard.state.context import Context
 from db.ledger.engine import now
 from db.ledger.jobs import NewItem, NewJob, submit_job
@@ -168,15 +170,15 @@ def changed(site: tuple[FlaskClient, Context], search: str, **controls: str) -> 
     """Return the address after these controls were changed by hand."""
     page, context = shown(site, search), site[1]
     with site[0].application.test_request_context():
-        filled = FORM.fill(context, page, search)["filled"]
-    changes, _ = FORM.changes(context, controls, filled, search)
+        filled = filling.fill(FORM, context, page, search)["filled"]
+    changes, _ = changes_of(FORM, context, controls, filled, search)
     return merged(search, changes)
 
 
 def offered(site: tuple[FlaskClient, Context], search: str) -> set[str]:
     """Return the parameters that have a control."""
     with site[0].application.test_request_context():
-        filled = FORM.fill(site[1], shown(site, search), search)["filled"]
+        filled = filling.fill(FORM, site[1], shown(site, search), search)["filled"]
     return {name[2:] for name in filled if name.startswith("p_")}
 
 

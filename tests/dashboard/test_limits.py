@@ -11,8 +11,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from dashboard.app import create_app
-from dashboard.pages import images_add_steps, job_progress, jobs, request_form, robustness, saliency, sql_run
+from dashboard.pages import images_add_steps, job_progress, jobs, robustness, saliency, sql_run
 from dashboard.pages.images_add_steps import Adding
+from dashboard.pages.request import filling, picking
 from dashboard.security.access import TooManyRequests, Visitor, spend
 from dashboard.security.limits import MAX_KNOWN, Limits, spent_by
 from dashboard.state.context import EXTENSION, Context
@@ -167,8 +168,8 @@ def test_every_callback_that_runs_a_user_s_sql_is_counted(
     with pytest.raises(TooManyRequests, match=refused):
         sql_run._run(Asked.read("?q=SELECT 1"), lambda: False)
     page = saliency.read_page(exhausted, exhausted.catalogue(), "")
-    filled = saliency.FORM.fill(exhausted, page, "")["filled"]
+    filled = filling.fill(saliency.FORM, exhausted, page, "")["filled"]
     entered = [{"prop_id": "saliency-where.n_submit", "value": 1}]
-    monkeypatch.setattr(request_form, "ctx", types.SimpleNamespace(triggered=entered))
-    picked = saliency.FORM._picked([], "width > 1", 1, None, None, None, None, filled, None, "")
-    assert picked["event"]["sentence"].startswith(refused)
+    monkeypatch.setattr(picking, "ctx", types.SimpleNamespace(triggered=entered))
+    found = picking.picked(saliency.FORM, [], "width > 1", 1, None, None, None, None, filled, None, "")
+    assert found["event"]["sentence"].startswith(refused)

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from dashboard.pages import job_progress, saliency
-from dashboard.pages.request_class import find_class, find_label
-from dashboard.pages.request_form import merged
+from dashboard.pages.request.changes import changes_of
+from dashboard.pages.request.classes import find_class, find_label
+from dashboard.pages.request.filling import fill
+from dashboard.pages.request.form import merged
 from dashboard.pages.saliency_grid import in_order
 from dashboard.state.context import Context
 
@@ -46,8 +48,8 @@ def test_a_label_with_the_whole_name_comes_before_one_that_contains_it() -> None
 def changed(context: Context, search: str = SEARCH, **controls: Any) -> str:
     """The address after these controls were changed by hand."""
     page = saliency.read_page(context, context.catalogue(), search)
-    filled = saliency.FORM.fill(context, page, search)["filled"]
-    changes, _ = saliency.FORM.changes(context, controls, filled, search)
+    filled = fill(saliency.FORM, context, page, search)["filled"]
+    changes, _ = changes_of(saliency.FORM, context, controls, filled, search)
     return merged(search, changes)
 
 

@@ -19,7 +19,7 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 from dashboard.app import create_app
 from dashboard.downloads.saliency import Asked, View, caption, map_lines, samples_words, shared_ends
 from dashboard.pages import saliency
-from dashboard.pages.request_page import read_with_jobs
+from dashboard.pages.request.frame import read_with_jobs
 from dashboard.pictures import figure, heat
 from dashboard.state.context import EXTENSION, Context, current
 from db.atlas.store import Query

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dashboard.pages import saliency
-from dashboard.pages.request_page import nothing_to_choose
+from dashboard.pages.request.frame import nothing_to_choose
 from dashboard.state.context import Context, current
 from db.atlas.store import Query
 

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from dash import Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html, no_update
 from plotly.io.json import to_json_plotly
 
 from dashboard.components import elements as components
@@ -22,7 +22,10 @@ from dashboard.components.formatting import count
 from dashboard.components.onboarding import nothing_yet
 from dashboard.pages import job_progress
 from dashboard.pages.job_progress import Watched, read_jobs
-from dashboard.pages.request_form import RequestForm
+from dashboard.pages.request import changes, filling, picking, running
+from dashboard.pages.request.form import RequestForm
+from dashboard.pages.request.layout import layout as form_layout
+from dashboard.pages.request.running import Read
 from dashboard.security.prefix import local
 from dashboard.state.context import Catalogue, Context, Record
 from dashboard.state.ids import LOCATION, make_id
@@ -52,7 +55,7 @@ def layout(
     )
     root = [
         heading,
-        form.layout(),
+        form_layout(form),
         html.Div(id=form.id("problems"), role="alert"),
         job_progress.layout(form.page),
         *parts,
@@ -68,12 +71,20 @@ def layout(
     )
 
 
+def register(app: Dash, form: RequestForm, read: Read) -> None:
+    """Register the callbacks of the form and of the job controller; `read` returns the page's data for an address."""
+    job_progress.register(app, form.page, form.about)
+    changes.register(app, form)
+    picking.register(app, form)
+    running.register(app, form, read)
+
+
 def outputs(form: RequestForm) -> Record:
     """Outputs of the page's callback; `values` and `changed`, or `only`, return their values."""
     return {
         **{name: Output(form.id(part), prop) for name, (part, prop) in _PARTS.items()},
         "shown": Output(form.id("shown"), "data"),
-        "form": form.outputs(),
+        "form": filling.outputs(form),
         "jobs": job_progress.outputs(form.page),
     }
 
@@ -103,7 +114,7 @@ def only(form: RequestForm, message: Component, parts: Iterable[str]) -> Record:
         "message": message,
         "hidden": True,
         "shown": None,
-        "form": dict.fromkeys(form.outputs(), no_update),
+        "form": dict.fromkeys(filling.outputs(form), no_update),
         "jobs": dict.fromkeys(job_progress.outputs(form.page), no_update) | {"disabled": True},
     }
 
@@ -128,7 +139,7 @@ def values(
         "about": f"{page['image_set']} · {count(page['images'], 'image')}",
         "problems": [html.P(sentence, className="problem") for sentence in page["problems"].values()],
         "tools": list(tools),
-        "form": form.fill(context, page, search),
+        "form": filling.fill(form, context, page, search),
         "jobs": job_progress.watch(form.page, watched, work, said=said, hint="" if said else hint),
     }
 
@@ -158,7 +169,7 @@ def read_with_jobs(
     jobs: Callable[[Record], Iterable[int]],
     others: Callable[[Record], Iterable[int]] = lambda _page: (),
 ) -> tuple[Record, Watched]:
-    """The page's data (`request_state.read_request`) and its jobs; why not, among the data's problems.
+    """The page's data (`request.state.read_request`) and its jobs; why not, among the data's problems.
 
     The jobs are read after the data. If one that adds to the data has ended by then and data are missing, they are
     read again: had it ended in between, its last result would be left out, and nobody would look again.
