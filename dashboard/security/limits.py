@@ -55,8 +55,6 @@ def spent_by(method: str, rule: str) -> str | None:
         rule in ("/api/jobs", "/api/uploads/<upload>/import") or rule.startswith("/api/jobs/")
     ):
         return "jobs"
-    if method in ("GET", "HEAD") and (
-        rule in ("/api/sql", "/choices/where.json") or rule.startswith("/download/sql.")
-    ):
+    if method in ("GET", "HEAD") and (rule == "/api/sql" or rule.startswith("/download/sql.")):
         return "SQL statements"
     return None

@@ -94,7 +94,7 @@ def test_statements_share_one_bucket_on_all_their_routes(server: flask.Flask) ->
     assert client.get("/api/sql?q=SELECT 1", environ_base=ADA).status_code == 200
     with client.get("/download/sql.csv?q=SELECT 1", environ_base=ADA) as answer:
         assert answer.status_code == 200
-    for path in ("/api/sql?q=SELECT 1", "/download/sql.csv?q=SELECT 1", "/choices/where.json?images=painted"):
+    for path in ("/api/sql?q=SELECT 1", "/download/sql.csv?q=SELECT 1"):
         assert client.get(path, environ_base=ADA).status_code == 429
     assert client.get("/api/sql?q=SELECT 1", environ_base=BEN).status_code == 200
     assert client.get("/api/sql/tables", environ_base=ADA).status_code == 200
@@ -129,7 +129,6 @@ def test_every_route_that_submits_or_runs_sql_is_counted(server: flask.Flask) ->
         ("POST", "/api/uploads/<upload>/import"): "jobs",
         ("GET", "/api/sql"): "SQL statements",
         ("GET", "/download/sql.<form>"): "SQL statements",
-        ("GET", "/choices/where.json"): "SQL statements",
     }
 
 
