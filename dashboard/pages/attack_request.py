@@ -1,5 +1,6 @@
 """The request of the Attack page: its form, and what an address asks for."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -9,7 +10,9 @@ from dashboard.pages.request.form import RequestForm
 from dashboard.pages.request.state import Asked, Chosen, read_request
 from dashboard.state.address import AttackAddress
 from dashboard.state.context import Catalogue, Context, Record
+from db.atlas.store import Atlas
 from db.ledger.engine import LedgerError
+from db.ledger.jobs import NewJob
 from db.queries import attacks as attack_queries
 from workers.attacks.registry import ATTACKS, unread
 from workers.requests.attacks import attack_job, parse_class, stored_attacks
@@ -94,19 +97,33 @@ def ask(context: Context, chosen: Chosen, *, most: int = MAX_SHOWN) -> Asked:
         "target": None if leaves else parse_class(chosen.target),
         "queue": "interactive" if items <= MAX_INTERACTIVE else "batch",
     }
-    new = attack_job(
+    new = _job(
         context.atlas,
-        models=choose_models(context.atlas, chosen.models),
+        context.catalogue().version,
+        models=tuple(chosen.models),
         image_set=chosen.image_set,
-        image_ids=chosen.ids,
+        image_ids=tuple(chosen.ids),
         method=chosen.method,
-        parameters=chosen.parameters,
+        parameters=tuple(chosen.parameters.items()),
         relative_to=str(rest["relative_to"]),
         target=rest["target"],
         queue=str(rest["queue"]),
     )
     stored = stored_attacks(context.atlas, context.ledger, new, most=most)
     return Asked(new, rest, stored)
+
+
+@functools.lru_cache(maxsize=8)
+def _job(
+    atlas: Atlas,
+    _version: str | None,
+    *,
+    models: tuple[str, ...],
+    parameters: tuple[tuple[str, Any], ...],
+    **choice: Any,
+) -> NewJob:
+    """The job of a choice over one version of the atlas; a page with a whole set asks for it every second."""
+    return attack_job(atlas, models=choose_models(atlas, models), parameters=dict(parameters), **choice)
 
 
 def attack_of(model: str, image_set: str, image: int) -> str:
