@@ -19,7 +19,7 @@ from dashboard.api.routing import DOWNLOAD_ERRORS, Query, Routes, Spreadsheet
 from dashboard.components.formatting import activation, percent
 from dashboard.pages.map_display import CHOICES, DEFAULT_STRENGTH
 from dashboard.pages.request.state import chosen_here
-from dashboard.pages.saliency import MAX_MAPS, ask, read_page
+from dashboard.pages.saliency_request import MAX_MAPS, ask, read_page
 from dashboard.pictures import figure, heat
 from dashboard.pictures.figure import ColourBar, FigureCell, FigureRow
 from dashboard.state.address import SaliencyAddress

@@ -20,7 +20,7 @@ from dashboard.components.formatting import activation, byte_size, count, percen
 from dashboard.components.onboarding import nothing_yet
 from dashboard.pages.attack_request import attack_of
 from dashboard.pages.page import Page
-from dashboard.pages.saliency import saliency_of
+from dashboard.pages.saliency_request import saliency_of
 from dashboard.pictures.routes import image_address
 from dashboard.security.prefix import local, page_path
 from dashboard.state.address import ChannelAddress, ImageAddress, ImagesAddress

@@ -22,7 +22,7 @@ from dashboard.components.formatting import count, percent
 from dashboard.components.onboarding import nothing_yet
 from dashboard.pages import images_add, images_list, images_manage
 from dashboard.pages.page import Page
-from dashboard.pages.saliency import saliency_of
+from dashboard.pages.saliency_request import saliency_of
 from dashboard.pictures.routes import thumbnails_gone
 from dashboard.security.prefix import local, page_path
 from dashboard.state.address import AttackAddress, ImagesAddress, OverviewAddress, SaliencyAddress, changed

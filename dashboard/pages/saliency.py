@@ -17,57 +17,29 @@ request to the server.
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
-from dashboard.api.answers import map_record
 from dashboard.components.callbacks import in_browser, render_once
 from dashboard.components.elements import Component, attributes, icon
-from dashboard.components.formatting import count as counted
 from dashboard.pages import job_progress, large_map, map_display
 from dashboard.pages.job_progress import Watched
 from dashboard.pages.page import Page
 from dashboard.pages.request import frame
-from dashboard.pages.request.form import RequestForm
-from dashboard.pages.request.state import Asked, Chosen, read_request
 from dashboard.pages.saliency_grid import grid, in_order
-from dashboard.security.prefix import local, page_path
+from dashboard.pages.saliency_request import DISPLAY, FORM, MAX_MAPS, NAME, read_page
+from dashboard.security.prefix import page_path
 from dashboard.state.address import SaliencyAddress
-from dashboard.state.context import Catalogue, Context, Record, current
+from dashboard.state.context import Context, Record, current
 from dashboard.state.ids import LOCATION, make_id
 from db.ledger.tables import UNFINISHED
 from db.queries import jobs as job_queries
-from workers.attribution.registry import METHODS
-from workers.requests.images import short_ids
-from workers.requests.models import choose_models
-from workers.requests.parameters import InvalidRequest
-from workers.requests.saliency import faithfulness_job, parse_target, saliency_job, stored_maps
+from workers.requests.saliency import faithfulness_job
 
-NAME = "saliency"
 TITLE = "Saliency · Convscope"
-MAX_MAPS = 240
 _id = functools.partial(make_id, NAME)
 _PARTS = ("grid", "legend", "steps", "sorting")
-_DISPLAY = (*map_display.DEFAULTS, *map_display.ORDERS)
-
-
-def _first_prediction(page: Record) -> int:
-    return int(page["stored"][0]["predicted_class"]) if page["stored"] else 0
-
-
-FORM = RequestForm(
-    page=NAME,
-    address=SaliencyAddress,
-    methods=METHODS,
-    target=(
-        "Class to explain",
-        {"prediction": "The prediction", "label": "The label", "index": "Another class…"},
-    ),
-    display=_DISPLAY,
-    guess=_first_prediction,
-)
 
 
 @render_once(TITLE)
@@ -130,7 +102,7 @@ def register(app: Dash) -> None:
             "legend": Output(_id("legend"), "data-words"),
             "steps": Output(_id("steps"), "data"),
             "sorting": Output(_id("sorting"), "hidden"),
-            "display": {name: Output(_id(name), "value") for name in _DISPLAY},
+            "display": {name: Output(_id(name), "value") for name in DISPLAY},
         },
         inputs={
             **frame.inputs(FORM),
@@ -146,7 +118,7 @@ def register(app: Dash) -> None:
         Output(_id("area"), "data-display"),
         Output(_id("strength") + "_box", "hidden"),
         *(Output(_id(name) + "_value", "children") for name in map_display.RANGES),
-        *(Input(_id(name), "value") for name in _DISPLAY),
+        *(Input(_id(name), "value") for name in DISPLAY),
         State(_id("defaults"), "data"),
         prevent_initial_call=True,
     )
@@ -181,7 +153,7 @@ def show(
     context = current()
     catalogue = context.catalogue()
     message = frame.nothing_to_choose(catalogue)
-    kept = dict.fromkeys(_DISPLAY, no_update)
+    kept = dict.fromkeys(DISPLAY, no_update)
     if message is not None:
         return frame.only(FORM, message, _PARTS) | {"display": kept}
     new_address = shown is None or any(one["prop_id"] == f"{LOCATION}.search" for one in ctx.triggered)
@@ -278,51 +250,8 @@ def _score(clicks: int | None, search: str | None) -> Record:
     return job_progress.attempt(submit, about=FORM.about(search))
 
 
-def read_page(context: Context, catalogue: Catalogue, search: str | None) -> Record:
-    """The page's data for an address: choices, problems with them, the request, its job and rows."""
-    address, problems = SaliencyAddress.read(search)
-    asks = functools.partial(ask, steps=address.steps)
-    page = read_request(context, catalogue, search, address, problems, METHODS, MAX_MAPS, asks, map_record)
-    method = METHODS.get(page["method"])
-    unit = "" if method is None else method.unit_of(page["parameters"])
-    return page | {"steps": address.steps, "unit": unit}
-
-
-def ask(context: Context, chosen: Chosen, *, steps: int) -> Asked:
-    """The job that a choice describes, and its stored maps, from any job, with curves of `steps` steps.
-
-    Raises:
-        InvalidRequest: part of the choice is invalid.
-    """
-    count = len(chosen.ids) * len(chosen.models)
-    if count > MAX_MAPS:
-        raise InvalidRequest(
-            f"ids: this page shows up to {MAX_MAPS} maps, these are {counted(len(chosen.ids), 'image')} by "
-            f"{counted(len(chosen.models), 'model')}: choose fewer, or queue them with convscope saliency"
-        )
-    new = saliency_job(
-        context.atlas,
-        models=choose_models(context.atlas, chosen.models),
-        image_set=chosen.image_set,
-        image_ids=chosen.ids,
-        method=chosen.method,
-        parameters=dict(chosen.parameters),
-        target=parse_target(chosen.target),
-    )
-    stored = stored_maps(context.atlas, context.ledger, new, steps=steps)
-    return Asked(new, {"kind": "saliency", "target": new.parameters["target"]}, stored)
-
-
-def saliency_of(model: str, image_set: str, ids: Sequence[int]) -> str:
-    """Address of the page for some images."""
-    given = {"model": model, "images": image_set, "ids": short_ids(list(ids))}
-    return (
-        local(SaliencyAddress.path) + "?" + urlencode({name: value for name, value in given.items() if value})
-    )
-
-
 PAGE = Page(
-    name="saliency",
+    name=NAME,
     title=TITLE,
     address=SaliencyAddress,
     layout=layout,

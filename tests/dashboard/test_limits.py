@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from dashboard.app import create_app
-from dashboard.pages import images_add_steps, job_progress, jobs, robustness, saliency, sql_run
+from dashboard.pages import images_add_steps, job_progress, jobs, robustness, saliency_request, sql_run
 from dashboard.pages.images_add_steps import Adding
 from dashboard.pages.request import filling, picking
 from dashboard.security.access import TooManyRequests, Visitor, spend
@@ -166,9 +166,11 @@ def test_every_callback_that_runs_a_user_s_sql_is_counted(
     refused = "expected at most 2 SQL statements a minute, got more: wait "
     with pytest.raises(TooManyRequests, match=refused):
         sql_run._run(Asked.read("?q=SELECT 1"), lambda: False)
-    page = saliency.read_page(exhausted, exhausted.catalogue(), "")
-    filled = filling.fill(saliency.FORM, exhausted, page, "")["filled"]
+    page = saliency_request.read_page(exhausted, exhausted.catalogue(), "")
+    filled = filling.fill(saliency_request.FORM, exhausted, page, "")["filled"]
     entered = [{"prop_id": "saliency-where.n_submit", "value": 1}]
     monkeypatch.setattr(picking, "ctx", types.SimpleNamespace(triggered=entered))
-    found = picking.picked(saliency.FORM, [], "width > 1", 1, None, None, None, None, filled, None, "")
+    found = picking.picked(
+        saliency_request.FORM, [], "width > 1", 1, None, None, None, None, filled, None, ""
+    )
     assert found["event"]["sentence"].startswith(refused)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.pages import job_progress, saliency
+from dashboard.pages import job_progress, saliency_request
 from dashboard.pages.request.changes import changes_of
 from dashboard.pages.request.classes import find_class, find_label
 from dashboard.pages.request.filling import fill
@@ -47,9 +47,9 @@ def test_a_label_with_the_whole_name_comes_before_one_that_contains_it() -> None
 
 def changed(context: Context, search: str = SEARCH, **controls: Any) -> str:
     """The address after these controls were changed by hand."""
-    page = saliency.read_page(context, context.catalogue(), search)
-    filled = fill(saliency.FORM, context, page, search)["filled"]
-    changes, _ = changes_of(saliency.FORM, context, controls, filled, search)
+    page = saliency_request.read_page(context, context.catalogue(), search)
+    filled = fill(saliency_request.FORM, context, page, search)["filled"]
+    changes, _ = changes_of(saliency_request.FORM, context, controls, filled, search)
     return merged(search, changes)
 
 
@@ -76,7 +76,7 @@ def test_a_picked_choice_is_dropped_when_ids_are_typed(context: Context) -> None
 
 
 def test_a_request_is_the_same_whatever_is_only_displayed() -> None:
-    about = saliency.FORM.about
+    about = saliency_request.FORM.about
     assert about("?ids=0,3&model=a") == about("?model=a&ids=0,3&view=map&strength=0.2&order=deletion&n=4")
     assert about("?ids=0,3&model=a") != about("?ids=0,4&model=a")
 

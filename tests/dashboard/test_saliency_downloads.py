@@ -18,7 +18,7 @@ from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.app import create_app
 from dashboard.downloads.saliency import Asked, View, caption, map_lines, samples_words, shared_ends
-from dashboard.pages import saliency
+from dashboard.pages import saliency_request
 from dashboard.pages.request.frame import read_with_jobs
 from dashboard.pictures import figure, heat
 from dashboard.state.context import EXTENSION, Context, current
@@ -176,7 +176,7 @@ def test_missing_maps_are_marked_in_their_cells(context: Context, client: FlaskC
 def shown(search: str) -> dict[str, Any]:
     """Return the page that is shown for a query string."""
     context = current()
-    return saliency.read_page(context, context.catalogue(), search)
+    return saliency_request.read_page(context, context.catalogue(), search)
 
 
 def test_a_map_that_arrives_between_two_readings_of_the_last_look_is_shown(context: Context) -> None:

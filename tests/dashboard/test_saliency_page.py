@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.pages import saliency
+from dashboard.pages import saliency_request
 from dashboard.pages.request.frame import nothing_to_choose
 from dashboard.state.context import Context, current
 from db.atlas.store import Query
@@ -13,7 +13,7 @@ from db.atlas.store import Query
 def shown(search: str) -> dict[str, Any]:
     context = current()
     assert nothing_to_choose(context.catalogue()) is None
-    return saliency.read_page(context, context.catalogue(), search)
+    return saliency_request.read_page(context, context.catalogue(), search)
 
 
 def test_an_address_without_anything_asks_for_the_first_images_of_the_newest_run(context: Context) -> None:
@@ -59,6 +59,6 @@ def test_a_page_without_a_run_shows_the_command(empty_context: Context) -> None:
 
 def test_the_address_of_some_images_asks_for_these(context: Context) -> None:
     del context
-    page = shown("?" + saliency.saliency_of("synthetic", "painted", [4, 5, 6, 9]).partition("?")[2])
+    page = shown("?" + saliency_request.saliency_of("synthetic", "painted", [4, 5, 6, 9]).partition("?")[2])
     assert page["ids"] == "4-6,9"
     assert [row["id"] for row in page["rows"]] == [4, 5, 6, 9]
