@@ -1,30 +1,8 @@
-"""Helpers that connect pages to Dash: layouts rendered once, and callbacks that run in the browser."""
+"""Callbacks that run in the browser."""
 
-import functools
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from dash import ClientsideFunction, Output
-from dash.exceptions import PreventUpdate
-
-
-def render_once(title: str) -> Callable[[Callable[[], Any]], Callable[..., Any]]:
-    """Decorator for a page's layout.
-
-    Dash calls the layout on every change of the address; while its page is already shown, the layout stays as
-    it is.
-    """
-
-    def decorate(draw: Callable[[], Any]) -> Callable[..., Any]:
-        @functools.wraps(draw)
-        def layout(mounted: Mapping[str, Any] | None = None, **_: Any) -> Any:
-            if mounted and mounted.get("title") == title:
-                raise PreventUpdate
-            return draw()
-
-        return layout
-
-    return decorate
 
 
 def one_at_a_time(timer: str) -> list[tuple[Output, int, int]]:

@@ -19,7 +19,7 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
 from dashboard.api.attack_answers import comparison_record, whole_attack
-from dashboard.components.callbacks import in_browser, render_once
+from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.pages import attack_jobs, job_progress
 from dashboard.pages.attack_channels import CHANNELS, LAYER, channels_list, channels_panel
@@ -48,7 +48,6 @@ LAYER_CHOSEN = make_id(NAME, "layer")
 PANELS = make_id(NAME, "panels")  # what the maps and the follow-ups were drawn from
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     detail = [

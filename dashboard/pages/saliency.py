@@ -21,7 +21,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.exceptions import PreventUpdate
 
-from dashboard.components.callbacks import in_browser, render_once
+from dashboard.components.callbacks import in_browser
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.pages import job_progress, large_map, map_display
 from dashboard.pages.job_progress import Watched
@@ -42,7 +42,6 @@ _id = functools.partial(make_id, NAME)
 _PARTS = ("grid", "legend", "steps", "sorting")
 
 
-@render_once(TITLE)
 def layout() -> Component:
     """The page without content."""
     slider = map_display.slider
