@@ -98,6 +98,7 @@ def callbacks(app: Dash, page: str) -> Iterator[tuple[str, dict[str, Any]]]:
     known = {"pathname": page, "search": f"?{ADDRESS}"}
     stored = {
         "shell-subject": {"path": page, "model": "synthetic", "images": "painted"},
+        "attack-pressed": {"act": "cancel", "job": 1},
         "saliency-pressed": {"act": "cancel", "job": 1},
     }
 
