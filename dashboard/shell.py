@@ -169,7 +169,6 @@ def register(app: Dash) -> None:
         State(make_id("shell", "notices"), "data"),
         prevent_initial_call=True,
     )
-    in_browser(app, "keepWork", Input(make_id("shell", "work"), "data"))
     app.callback(
         {name: Output(make_id("shell", "busy"), name) for name in ("children", "hidden", "title")},
         Input(make_id("shell", "work"), "data"),

@@ -92,9 +92,6 @@ export function pixels({ width, data }, picture, { table, diverging, high, stren
 export const paintBar = (canvas, table) =>
     draw(canvas, 256, new Uint8ClampedArray(table.flatMap((color) => [...color, 255])));
 
-/** @type {(canvas: HTMLCanvasElement, map: MapValues, picture: ImageData | null, how: Paint) => void} */
-export const paint = (canvas, map, picture, how) => draw(canvas, map.width, pixels(map, picture, how));
-
 /**
  * Paints RGBA bytes.
  * @param {HTMLCanvasElement} canvas @param {number} width @param {Uint8ClampedArray<ArrayBuffer>} bytes

@@ -25,10 +25,6 @@ convscope.poll = async (_ticks, knownStatus, knownWork, notices) => {
         return [ns.no_update, ns.no_update, loggedOut ? notices.logged_out : notices.away];
     }
 };
-/* For request.js. */
-convscope.workWords = (/** @type {any} */ work) => work?.words ?? null;
-convscope.keepWork = (/** @type {any} */ work) => void (convscope.lastWork = work);
-
 /* What of the address concerns more than one page; a fault concerns only the view in which it happened. */
 convscope.subject = (path, search, before) => {
     addressFollowed();
