@@ -31,23 +31,20 @@ def register(app: Dash, form: RequestForm, read: Read) -> None:
         given = {f"p_{one['id']['parameter']}": one.get("value") for one in ctx.args_grouping["parameters"]}
         return _run(form, read, values | given, filled, search)
 
-    app.callback(
-        output=job_progress.reports(form.page),
-        inputs={
-            "pressed": [
-                Input(form.id("run"), "n_clicks"),
-                *(Input(form.id(name), "n_submit") for name in _ENTER),
-                Input(form.parameter_id(ALL), "n_submit"),
-            ]
-        },
-        state={
-            "values": {name: State(form.id(name), "value") for name in CONTROLS},
-            "parameters": State(form.parameter_id(ALL), "value"),
-            "filled": State(form.id("filled"), "data"),
-            "search": State(LOCATION, "search"),
-        },
-        prevent_initial_call=True,
-    )(run)
+    fixed = [Input(form.id("run"), "n_clicks"), *(Input(form.id(name), "n_submit") for name in _ENTER)]
+    # parameters in a callback of their own: drawn again, they trigger it, and the answer to a click would be dropped
+    for pressed in (fixed, [Input(form.parameter_id(ALL), "n_submit")]):
+        app.callback(
+            output=job_progress.reports(form.page),
+            inputs={"pressed": pressed},
+            state={
+                "values": {name: State(form.id(name), "value") for name in CONTROLS},
+                "parameters": State(form.parameter_id(ALL), "value"),
+                "filled": State(form.id("filled"), "data"),
+                "search": State(LOCATION, "search"),
+            },
+            prevent_initial_call=True,
+        )(run)
 
 
 def _run(form: RequestForm, read: Read, values: Record, filled: Record, search: str | None) -> Record:
