@@ -12,14 +12,14 @@ from typing import Protocol
 
 import pytest
 from browser import chromium, served
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, ViewportSize, expect, sync_playwright
 from running import Running, get, kill_all
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from db.settings import Settings, read_settings
 
-DESKTOP = {"width": 1440, "height": 900}
-PHONE = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1440, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
 class Told(Protocol):
@@ -73,34 +73,54 @@ def site(filled_home: Settings) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A 1440 x 900 page with the light color scheme; the test fails if the page logged an error."""
-    yield from _watched(browser, DESKTOP)
+@pytest.fixture(scope="module")
+def desktop(browser: Browser) -> Iterator[BrowserContext]:
+    """What the desktop pages of a module share: files of the server are fetched and compiled once."""
+    with browser.new_context(viewport=DESKTOP, color_scheme="light") as context:
+        yield context
 
 
 @pytest.fixture(scope="module")
-def visitor(browser: Browser) -> Iterator[Page]:
-    """The same, shared by a module whose tests visit many pages: scripts are fetched and compiled once."""
-    yield from _watched(browser, DESKTOP)
+def pocket(browser: Browser) -> Iterator[BrowserContext]:
+    """The same for pages of a phone."""
+    with browser.new_context(viewport=PHONE, color_scheme="light") as context:
+        yield context
 
 
 @pytest.fixture
-def phone(browser: Browser) -> Iterator[Page]:
+def page(desktop: BrowserContext) -> Iterator[Page]:
+    """A 1440 x 900 page with the light color scheme; the test fails if the page logged an error."""
+    yield from _watched(desktop)
+
+
+@pytest.fixture(scope="module")
+def visitor(desktop: BrowserContext) -> Iterator[Page]:
+    """The same, shared by a module whose tests visit many pages."""
+    yield from _watched(desktop)
+
+
+@pytest.fixture
+def phone(pocket: BrowserContext) -> Iterator[Page]:
     """A 390 x 844 page."""
-    yield from _watched(browser, PHONE)
+    yield from _watched(pocket)
 
 
-def _watched(browser: Browser, size: dict[str, int]) -> Iterator[Page]:
+def _watched(context: BrowserContext) -> Iterator[Page]:
     wrong: list[str] = []
-    context = browser.new_context(viewport=size, color_scheme="light")  # type: ignore[arg-type]
+    others = list(context.pages)
     page = context.new_page()
     page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     page.on("request", lambda asked: wrong.append(asked.url) if "//127.0.0.1" not in asked.url else None)
     yield page
-    context.close()
+    for opened in context.pages:
+        if opened not in others:
+            if opened.url.startswith("http"):
+                opened.evaluate("localStorage.clear()")
+            opened.close()
+    context.clear_cookies()
+    context.clear_permissions()
     elsewhere = [said for said in wrong if not said.startswith(("data:", "blob:"))]
     assert not elsewhere, f"the page logged errors or asked other servers: {elsewhere}"
 

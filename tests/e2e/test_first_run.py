@@ -33,16 +33,6 @@ def running(settings: Settings) -> Iterator[Running]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left-over processes in /proc")
-@pytest.mark.parametrize("killer", [signal.SIGINT, signal.SIGTERM])
-def test_one_signal_stops_everything_within_ten_seconds(running: Running, killer: signal.Signals) -> None:
-    url = running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
-    assert b"Convscope" in get(url)
-    running.wait_for(r"(worker.started)", seconds=180)
-    running.stop(by=killer, within=10)
-    assert running.processes() == {}
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left-over processes in /proc")
 def test_a_killed_command_leaves_no_process_behind(running: Running) -> None:
     running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
     running.wait_for(r"(worker.started)", seconds=180)
@@ -51,8 +41,29 @@ def test_a_killed_command_leaves_no_process_behind(running: Running) -> None:
     wait(lambda: not running.processes(), seconds=10, what=lambda: str(running.processes()))
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A running command for three tests in their order, the last of which stops it."""
+    home = tmp_path_factory.mktemp("shared") / "home"
+    command = Running(home, "run", "--port", "0")
+    yield command
+    kill_all(home)
+    command.process.wait(10)
+
+
+def test_a_first_run_that_is_killed_is_told_as_stopped(shared: Running) -> None:
+    url = shared.wait_for(r"Convscope is at (http://\S+)", seconds=180)
+    shared.wait_for(r"(name=.first run.)", seconds=60)
+    filler = next(pid for pid, words in shared.processes().items() if "first-run" in words)
+    os.kill(filler, signal.SIGKILL)
+    shared.wait_for(r"(the first run resumes with the next)", seconds=30)
+    told = json.loads(get(f"{url}/status.json"))["first_run"]
+    assert told[1] == "its process ended with exit code -9"
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_a_killed_web_server_is_started_again_at_the_same_address(running: Running) -> None:
+def test_a_killed_web_server_is_started_again_at_the_same_address(shared: Running) -> None:
+    running = shared
     url = running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
     running.wait_for(r"(name=broker)", seconds=60)
     server = next(pid for pid, words in running.processes().items() if "convscope.py serve" in words)
@@ -66,12 +77,21 @@ def test_a_killed_web_server_is_started_again_at_the_same_address(running: Runni
 
     wait(answers, seconds=60, what=lambda: running.log.read_text())
     assert running.process.poll() is None
-    running.stop(within=10)
-    assert running.processes() == {}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for left-over processes in /proc")
+def test_a_sigterm_stops_everything_within_ten_seconds(shared: Running) -> None:
+    url = shared.wait_for(r"Convscope is at (http://\S+)", seconds=180)
+    assert b"Convscope" in get(url)
+    shared.wait_for(r"(worker.started)", seconds=180)
+    shared.stop(by=signal.SIGTERM, within=10)
+    assert shared.processes() == {}
 
 
 @pytest.mark.browser
-def test_the_page_tells_how_far_the_first_run_is_and_fills_by_itself(page: Page, running: Running) -> None:
+def test_the_page_fills_while_the_first_run_advances_and_ctrl_c_stops_it_within_ten_seconds(
+    page: Page, running: Running
+) -> None:
     url = running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
     page.goto(url)
     line = page.get_by_role("region", name="First run")
@@ -84,17 +104,9 @@ def test_the_page_tells_how_far_the_first_run_is_and_fills_by_itself(page: Page,
     expect(page).to_have_url(re.compile(r"\?model=efficientnet-lite0&images=samples$"))
     expect(line).to_be_visible()
     page.goto("about:blank")
-    running.stop()
-
-
-def test_a_first_run_that_is_killed_is_told_as_stopped(running: Running) -> None:
-    url = running.wait_for(r"Convscope is at (http://\S+)", seconds=180)
-    running.wait_for(r"(name=.first run.)", seconds=60)
-    filler = next(pid for pid, words in running.processes().items() if "first-run" in words)
-    os.kill(filler, signal.SIGKILL)
-    running.wait_for(r"(the first run resumes with the next)", seconds=30)
-    told = json.loads(get(f"{url}/status.json"))["first_run"]
-    assert told[1] == "its process ended with exit code -9"
+    running.wait_for(r"(worker.started)", seconds=180)
+    running.stop(by=signal.SIGINT, within=10)
+    assert running.processes() == {}
 
 
 def test_the_first_run_makes_both_sets_and_indexes_them_with_both_models(
