@@ -41,10 +41,8 @@ RULES = {
     r"\w*(?:colour|grey|labelled|labelling|normalis|neighbour|behaviour|favour|honour|initialis|optimis|recognis"
     r"|visualis|summaris|judgement)\w*|\bcentred?\b": "US spelling",
 }
-# Tests in a browser quote labels of scripts, which this test does not read yet.
-EXCLUDED = ("tests/e2e/",)
-# This list itself, third-party text, and files of stored formats.
-ALLOWED_FILES = ("tests/test_words.py", "dashboard/assets/", "tests/browser/node_modules/")
+# This list itself and third-party text.
+ALLOWED_FILES = ("tests/test_words.py", "dashboard/browser/vendor/")
 # A parameter of methods and a value of `verdict`.
 ALLOWED = ("colours", "unlabelled")
 SQL = re.compile(r"\b(SELECT|FROM|WHERE|INSERT|UPDATE|CREATE|ORDER BY|JOIN)\b")
@@ -54,6 +52,10 @@ CODE = re.compile(
     r"```.*?```|`[^`\n]*`|'\w+'|\bcolour-bar\b|\{[^{}]*\}|\S*[/=_$<>\\]\S*|^\s*[\w, ]+:(?=\s)",
     re.DOTALL | re.MULTILINE,
 )
+
+
+# Comments and texts of several words in JavaScript.
+SCRIPT = re.compile(r"/\*.*?\*/|(?<!:)//[^\n]*|\"[^\"\n]* [^\"\n]*\"|`[^`\n]* [^`\n]*`", re.DOTALL)
 
 
 def faults(text: str) -> list[str]:
@@ -69,6 +71,11 @@ def faults(text: str) -> list[str]:
 
 def texts(path: str, source: str) -> Iterator[tuple[int, str]]:
     """Line and text of everything that a person reads in a file."""
+    if path.endswith(".js"):
+        for match in SCRIPT.finditer(source):
+            said = re.sub(r"\$\{[^}]*\}", " ", match.group().strip("`"))
+            yield source.count("\n", 0, match.start()) + 1, said
+        return
     if not path.endswith(".py"):
         yield 1, source
         return
@@ -88,7 +95,7 @@ def files() -> list[str]:
     return [
         path
         for path in listed.stdout.splitlines()
-        if path.endswith((".py", ".md", ".sh")) and not path.startswith((*EXCLUDED, *ALLOWED_FILES))
+        if path.endswith((".py", ".js", ".md", ".sh")) and not path.startswith(ALLOWED_FILES)
     ]
 
 
@@ -126,4 +133,5 @@ def test_help_and_settings_use_the_words_of_the_field() -> None:
 def test_a_planted_sample_is_found(sample: str) -> None:
     assert faults(sample)
     assert list(texts("sample.py", f"# {sample}\n")) == [(1, f"# {sample}")]
+    assert list(texts("sample.js", f"f(1); // {sample}\n")) == [(1, f"// {sample}")]
     assert faults("`labelled` images of `/pictures/`") == []

@@ -1,12 +1,12 @@
 /* The attacked image at any epsilon, from the original and the perturbation. */
 
-/** RGBA: @typedef {{ width: number, height: number, data: Uint8ClampedArray }} Picture */
+/** RGBA: @typedef {{ width: number, height: number, data: Uint8ClampedArray }} Pixels */
 /** Signs, or 3 H by W: @typedef {{ height: number, data: Uint8ClampedArray | Float32Array }} Change */
 
 /**
  * RGBA pixels in [0, 1], moved along signs (255 up, 128 unchanged, 1 down) or by a perturbation, and clipped.
  * `workers/attacks/steps.py` follows the same rule, and a test compares the two.
- * @param {Picture} before
+ * @param {Pixels} before
  * @param {Change} change
  * @param {number} epsilon
  * @param {boolean} eightBit

@@ -79,8 +79,8 @@ export async function ask(path, { method, body } = {}) {
 }
 
 /**
- * Show an address of this site without loading it anew. Dash listens for `popstate`, as on Back and Forward;
- * an event that a script sends is told apart by `isTrusted`.
+ * Show an address of this site without loading the page again. Dash listens for `popstate`, as on Back and
+ * Forward; an event that a script sends is recognized by `isTrusted`.
  * @param {string} href
  */
 export function go(href) {

@@ -62,7 +62,7 @@ globalThis.document?.addEventListener("focusin", async (event) => {
 globalThis.document?.addEventListener(
     "click",
     (event) => {
-        // what the browser shows is in the address, of which the server was not told
+        // what the browser shows is in the address, of which the server was not notified
         const link = /** @type {HTMLAnchorElement | null} */ (hit(event, "a[data-with-address]"));
         if (link) link.search = location.search;
     },

@@ -67,9 +67,9 @@ export function highest(map, clip) {
 
 /**
  * RGBA bytes of a map over its image. `strength` 1 is the map alone; left of `wipe` it is bare.
- * @param {MapValues} map @param {ImageData | null} picture @param {Paint} how
+ * @param {MapValues} map @param {ImageData | null} image @param {Paint} how
  */
-export function pixels({ width, data }, picture, { table, diverging, high, strength, wipe }) {
+export function pixels({ width, data }, image, { table, diverging, high, strength, wipe }) {
     const found = new Uint8ClampedArray(4 * data.length);
     const edge = Math.round(wipe * width);
     for (let at = 0; at < data.length; at++) {
@@ -78,7 +78,7 @@ export function pixels({ width, data }, picture, { table, diverging, high, stren
         if (diverging) share = (share + 1) / 2;
         const color = table[Math.floor(Math.min(1, Math.max(0, share)) * 255 + 0.5)];
         for (let part = 0; part < 3; part++) {
-            const below = picture ? picture.data[4 * at + part] : 0;
+            const below = image ? image.data[4 * at + part] : 0;
             found[4 * at + part] = bare
                 ? below
                 : Math.floor(below * (1 - strength) + color[part] * strength + 0.5);

@@ -51,7 +51,7 @@ convscope.showHere = (filled) => {
 
 /**
  * An address that leaves the run open gets its name as soon as there is one, as the server does on loading: a
- * better run that is published later then changes nothing on a page that somebody looks at.
+ * better run that is published later then changes nothing on an open page.
  * @param {{ model: string, images: string }} run
  */
 function nameTheRun(run) {
@@ -90,7 +90,7 @@ function announce() {
     heading.focus({ preventScroll: true });
 }
 
-/* The tour stays folded for whoever has folded it. */
+/* The tour stays folded once a user has folded it. */
 function foldTour() {
     const tour = document.getElementById("tour");
     if (!(tour instanceof HTMLDetailsElement) || tour.dataset.ready) return;

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { attackedPixels } from "../../dashboard/browser/attacked.js";
 
-/** A picture of two pixels, RGBA. */
+/** An image of two pixels, RGBA. */
 const before = { width: 2, height: 1, data: new Uint8ClampedArray([0, 100, 255, 255, 10, 20, 30, 255]) };
 /** Signs: down, unchanged, up; up, down, unchanged. */
 const signs = { height: 1, data: new Uint8ClampedArray([1, 128, 255, 255, 255, 1, 128, 255]) };

@@ -16,7 +16,7 @@ import numpy as np
 from dashboard.pictures import heat
 random = np.random.default_rng(3)
 values = random.normal(size=(6, 5)).astype(np.float32)
-picture = random.integers(0, 256, (6, 5, 3), np.uint8)
+pixel_rows = random.integers(0, 256, (6, 5, 3), np.uint8)
 file = io.BytesIO()
 np.save(file, values)
 cases = []
@@ -25,9 +25,9 @@ for colours in heat.COLOUR_MAPS:
         high = heat.highest(values, clip)
         mapped = heat.colourise(values, colours=colours, high=high)
         cases.append({"colours": colours, "clip": clip, "high": high,
-                      "mixed": heat.overlay(picture, mapped, 0.65).ravel().tolist()})
+                      "mixed": heat.overlay(pixel_rows, mapped, 0.65).ravel().tolist()})
 print(json.dumps({"npy": base64.b64encode(file.getvalue()).decode(),
-                  "picture": picture.reshape(-1, 3).tolist(), "tables": heat.COLOUR_MAPS,
+                  "pixel_rows": pixel_rows.reshape(-1, 3).tolist(), "tables": heat.COLOUR_MAPS,
                   "diverging": heat.DIVERGING, "cases": cases}))
 `,
         ],
@@ -35,7 +35,7 @@ print(json.dumps({"npy": base64.b64encode(file.getvalue()).decode(),
     ),
 );
 const map = parseNpy(new Uint8Array(Buffer.from(EXPECTED.npy, "base64")).buffer);
-const picture = { data: EXPECTED.picture.flatMap((color) => [...color, 255]) };
+const pixel_rows = { data: EXPECTED.pixel_rows.flatMap((color) => [...color, 255]) };
 const rgb = (bytes) => [...bytes].filter((_, at) => at % 4 !== 3);
 
 test("a map's values are read as NumPy wrote them", () => {
@@ -47,18 +47,18 @@ for (const { colours, clip, high, mixed } of EXPECTED.cases) {
     test(`${colours} clipped at ${clip} has the server's colors`, () => {
         assert.ok(Math.abs(highest(map, clip) - high) < 1e-6);
         const how = { table: EXPECTED.tables[colours], diverging: colours === EXPECTED.diverging, high };
-        const found = rgb(pixels(map, picture, { ...how, strength: 0.65, wipe: 0 }));
+        const found = rgb(pixels(map, pixel_rows, { ...how, strength: 0.65, wipe: 0 }));
         assert.ok(found.every((value, at) => Math.abs(value - mixed[at]) <= 1));
     });
 }
 
 test("left of the wipe is the bare image", () => {
     const how = { table: EXPECTED.tables.grey, diverging: false, high: 1, strength: 1 };
-    const found = rgb(pixels(map, picture, { ...how, wipe: 0.4 }));
-    const bare = rgb(picture.data);
+    const found = rgb(pixels(map, pixel_rows, { ...how, wipe: 0.4 }));
+    const bare = rgb(pixel_rows.data);
     for (let row = 0; row < 6; row++)
         assert.deepEqual(found.slice(15 * row, 15 * row + 6), bare.slice(15 * row, 15 * row + 6));
-    assert.deepEqual(rgb(pixels(map, picture, { ...how, wipe: 1 })), bare);
+    assert.deepEqual(rgb(pixels(map, pixel_rows, { ...how, wipe: 1 })), bare);
 });
 
 test("a constant map is not divided by its end, which is zero", () => {

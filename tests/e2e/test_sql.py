@@ -70,6 +70,9 @@ def test_the_keyboard_alone_writes_completes_and_runs(page: Page, site: str) -> 
     expect(page.locator(EDITOR)).to_have_attribute("aria-label", "SQL statement")
     page.keyboard.type("SELECT count(*) AS n, max(rf_size_y) FROM layers WHERE rf_si", delay=30)
     expect(page.locator(".cm-tooltip-autocomplete")).to_contain_text("rf_size_y")
+    page.wait_for_timeout(
+        100
+    )  # CodeMirror's list ignores keys during its first 75 ms, lest they were meant for the text
     page.keyboard.press("Enter")
     page.keyboard.type(" > 0")
     page.keyboard.press("Escape")
