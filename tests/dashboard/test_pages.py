@@ -385,7 +385,9 @@ def test_the_shell_of_an_empty_home_shows_that_nothing_is_published(empty_contex
 def test_a_class_without_images_stays_selected_and_is_reported(context: Context) -> None:
     shown = images.show_images("?label=unicorn", None, "/images")
     assert shown.classes["chosen"] == "unicorn"
-    assert shown.classes["options"][0] == {"value": "unicorn", "label": "unicorn", "description": "0 images"}
+    first, second, *_ = shown.classes["options"]
+    assert first == {"value": "", "label": "All classes", "description": ""}
+    assert second == {"value": "unicorn", "label": "unicorn", "description": "0 images"}
     assert "No image of painted has the class “unicorn”" in text(shown.body)
     known = images.show_images("?label=n10000003", None, "/images")
     assert [row["value"] for row in known.classes["options"]].count("n10000003") == 1
