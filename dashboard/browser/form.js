@@ -1,5 +1,5 @@
 /* The form of a request in the browser: what was changed by hand reaches the server and the address; lists of
-   suggestions are loaded when they are needed (see pages/request_form.py). */
+   suggestions are loaded when they are needed (see pages/request). */
 import { address, ask, hit, make } from "./base.js";
 import { convscope, ns } from "./namespace.js";
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import served, settled, until
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.pictures.geometry import placement, read_layer_geometry, read_preprocessing
@@ -116,6 +116,30 @@ def test_back_and_a_copied_link_show_the_same_view(page: Page, site: str) -> Non
     page.go_back()
     expect(page.locator("#patches-k")).to_have_value("10")
     expect(page.locator(".channel-row").first.locator(".cell")).to_have_count(10)
+
+
+def test_an_answer_for_a_page_that_was_left_does_not_change_the_address(page: Page, site: str) -> None:
+    page.goto(f"{site}/images")
+    expect(page.locator("a[href*='/image?']").first).to_be_visible()
+    held: list[Route] = []
+
+    def is_choice(request: Request) -> bool:
+        return '"changedPropIds":["images-sort.value"]' in (request.post_data or "")
+
+    page.route(
+        re.compile("/_dash-update-component"),
+        lambda route: held.append(route) if is_choice(route.request) else route.continue_(),
+    )
+    with page.expect_request(is_choice):
+        page.locator("#images-sort").select_option("name")
+    page.locator("a[href*='/image?']").first.click()
+    expect(page.locator("h1")).to_contain_text("image")
+    with page.expect_response(lambda answer: is_choice(answer.request)) as answer:
+        held[0].continue_()
+    assert "sort=name" in answer.value.text()
+    page.wait_for_timeout(500)
+    assert "/image?" in page.url
+    assert "sort=" not in page.url
 
 
 def test_a_patch_leads_to_its_image_and_on_to_a_channel(page: Page, site: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from browser import served_here
 from job_rows import add_jobs, change_job
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from synthetic_atlas import import_pictures, painted_pictures
 
 from db.ledger.engine import Ledger
@@ -172,6 +172,22 @@ def test_progress_arrives_although_answers_take_longer_than_the_page_waits_betwe
     for done in (1, 2):
         change_job(ledger, running, items_done=done)
         expect(row).to_contain_text(f"{done} of 2", timeout=20_000)
+
+
+def test_progress_arrives_after_requests_without_an_answer(
+    browser: Browser, many: str, ledger: Ledger, running: int
+) -> None:
+    page = browser.new_context().new_page()  # the `page` fixture fails its test on what the browser logs
+    page.goto(f"{many}/jobs?state=running")
+    row = page.locator(ROWS).first
+    expect(row).to_contain_text("0 of 2")
+    page.route(re.compile("/_dash-update-component"), lambda route: route.abort())
+    with page.expect_event("requestfailed"):
+        pass
+    page.unroute_all()
+    change_job(ledger, running, items_done=1)
+    expect(row).to_contain_text("1 of 2")
+    page.context.close()
 
 
 def test_an_address_that_names_what_is_not_there_says_so(page: Page, many: str) -> None:
