@@ -8,20 +8,17 @@ Callbacks::
     buttons of the table and of the opened job -> done
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import dash_ag_grid
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
 from dash.exceptions import PreventUpdate
-from plotly.utils import PlotlyJSONEncoder
 
 from dashboard.api.answers import job_record
 from dashboard.components import elements as components
-from dashboard.components.callbacks import in_browser, one_at_a_time
+from dashboard.components.callbacks import fingerprint, in_browser, one_at_a_time
 from dashboard.components.elements import Component, attributes, labelled, select
 from dashboard.components.formatting import count
 from dashboard.components.job_cells import age_words, cells
@@ -305,11 +302,6 @@ def changes(
     if now != shown:
         sent["shown"] = now
     return Update(**sent, still=not listing.unfinished), parts
-
-
-def fingerprint(part: Any) -> str:
-    """A hash by which a part of the page is compared with the one that is shown."""
-    return blake2b(json.dumps(part, cls=PlotlyJSONEncoder).encode(), digest_size=8).hexdigest()
 
 
 def state_of(job: Record, address: JobsAddress) -> str:

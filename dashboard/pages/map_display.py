@@ -81,11 +81,6 @@ def read_display(search: str | None) -> Record:
     return found
 
 
-def painted_part(display: Mapping[str, Any]) -> str:
-    """The options that the painter reads, as JSON."""
-    return json.dumps({name: display[name] for name in DEFAULTS})
-
-
 def choice(control_id: str, name: str, label: str, *, box: str = "") -> Component:
     """A select for an option."""
     control = select(control_id, list(CHOICES[name].items()), str({**DEFAULTS, **ORDERS}[name]))

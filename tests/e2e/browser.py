@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -10,10 +11,10 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Request, Route, expect
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from dashboard.app import create_app
@@ -120,6 +121,20 @@ def until(page: Page, expression: str, argument: Any = None) -> None:
     while not page.evaluate(expression, argument):
         assert time.monotonic() < deadline, f"not within 45 s: {expression}"
         page.wait_for_timeout(50)
+
+
+def hold(page: Page, changed: str) -> tuple[list[Route], Callable[[Request], bool]]:
+    """Hold the callback requests that the property `changed` triggers; returns them as they leave, and their test."""
+    held: list[Route] = []
+
+    def is_held(request: Request) -> bool:
+        return f'"changedPropIds":["{changed}"]' in (request.post_data or "")
+
+    page.route(
+        re.compile("/_dash-update-component"),
+        lambda route: held.append(route) if is_held(route.request) else route.continue_(),
+    )
+    return held, is_held
 
 
 def press_run(page: Page, address: str, *, arrives: str, count: int = 1) -> Locator:

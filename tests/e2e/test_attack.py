@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import press_run
+from browser import hold, press_run
 from PIL import Image
-from playwright.sync_api import Locator, Page, Request, Route, expect
+from playwright.sync_api import Locator, Page, expect
 from running import command, wait
 
 from dashboard.pictures import heat as heat_rules
@@ -166,15 +166,7 @@ def test_a_condition_that_is_typed_chooses_images_and_the_last_choice_counts(
     expect(page.locator(".problem")).to_have_text("No matching images in samples.")
     expect(page.get_by_label("Images by number")).to_have_value("3-5")
     # leaving the field and pressing All sends two requests; the first answer arrives last
-    held: list[Route] = []
-
-    def is_left(request: Request) -> bool:
-        return '"changedPropIds":["attack-where.value"]' in (request.post_data or "")
-
-    page.route(
-        re.compile("/_dash-update-component"),
-        lambda route: held.append(route) if is_left(route.request) else route.continue_(),
-    )
+    held, is_left = hold(page, "attack-where.value")
     where.fill("image_id < 2")
     with page.expect_request(is_left):
         where.press("Tab")

@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 import cv2
 import numpy as np
 import pytest
-from browser import served, settled, until
-from playwright.sync_api import Browser, Page, Request, Route, expect
+from browser import hold, served, settled, until
+from playwright.sync_api import Browser, Page, Route, expect
 from synthetic_atlas import add_run, import_pictures, painted_pictures
 
 from dashboard.pictures.geometry import placement, read_layer_geometry, read_preprocessing
@@ -121,15 +121,7 @@ def test_back_and_a_copied_link_show_the_same_view(page: Page, site: str) -> Non
 def test_an_answer_for_a_page_that_was_left_does_not_change_the_address(page: Page, site: str) -> None:
     page.goto(f"{site}/images")
     expect(page.locator("a[href*='/image?']").first).to_be_visible()
-    held: list[Route] = []
-
-    def is_choice(request: Request) -> bool:
-        return '"changedPropIds":["images-sort.value"]' in (request.post_data or "")
-
-    page.route(
-        re.compile("/_dash-update-component"),
-        lambda route: held.append(route) if is_choice(route.request) else route.continue_(),
-    )
+    held, is_choice = hold(page, "images-sort.value")
     with page.expect_request(is_choice):
         page.locator("#images-sort").select_option("name")
     page.locator("a[href*='/image?']").first.click()

@@ -9,14 +9,13 @@ The page is a function of the address and the ledger, and looks again while a jo
         --> changed --> outputs   what differs from what is shown
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dash import Dash, Input, Output, State, dcc, html, no_update
-from plotly.io.json import to_json_plotly
 
 from dashboard.components import elements as components
+from dashboard.components.callbacks import fingerprint
 from dashboard.components.elements import Component, attributes, icon
 from dashboard.components.formatting import count
 from dashboard.components.onboarding import nothing_yet
@@ -227,7 +226,7 @@ def changed(values: Record, before: Mapping[str, str]) -> Record:
     def compare(name: str, value: Any) -> Any:
         if value is no_update:
             return value
-        digests[name] = hashlib.sha1(to_json_plotly(value).encode(), usedforsecurity=False).hexdigest()
+        digests[name] = fingerprint(value)
         return no_update if before.get(name) == digests[name] else value
 
     parts = {
